@@ -1,0 +1,1 @@
+"""Compiled hot paths; every .pyx has its .pxd (C side) and .pyi (Python side)."""

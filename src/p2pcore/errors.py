@@ -1,0 +1,199 @@
+"""Every exception p2pcore raises, in one tree.
+
+    P2PError
+    ├── AddressError            (ValueError)            a multiaddr is malformed, or no use here
+    ├── IdentityError           (ValueError)            a key, peer id, envelope or record is malformed or forged
+    ├── NegotiationError                                multistream-select failed
+    │   └── ProtocolNotSupported                        the peer answered, and has none of what we asked for
+    ├── HandshakeError          (ConnectionError)       a security handshake failed
+    │   └── PeerIdMismatch                              ... because the peer proved another id
+    ├── ProtocolError                                   somebody broke a wire protocol
+    │   ├── LocalProtocolError                          ... this program did
+    │   └── RemoteProtocolError                         ... the peer did; `code` is what we tell it
+    ├── LimitExceeded                                   a bound of limits.py was hit
+    ├── ConnectionClosed        (ConnectionError)       the connection is gone
+    │   └── GoAway                                      ... by a go-away with a code, ours or the peer's
+    ├── StreamError                                     one stream failed, the connection lives on
+    │   ├── StreamReset         (ConnectionError)       reset with a code, by us or by the peer
+    │   ├── StreamClosed        (ConnectionError)       used after it was closed locally
+    │   ├── IncompleteRead      (EOFError)              the peer finished before all bytes came
+    │   └── DeadlineExceeded    (TimeoutError)          a read or write deadline passed; the stream stays usable
+    ├── DialError               (ConnectionError)       no address of a peer could be reached
+    └── ListenError             (OSError)               listening failed or has ended
+        ├── NoTransport                                 no transport takes this address
+        ├── ListenerClosed                              the listener was closed
+        └── SwarmClosed                                 the swarm was closed
+
+Whatever a peer sends, a parser returns, wants more, or raises RemoteProtocolError or
+LimitExceeded. Texts are for people; programs look at types and attributes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class P2PError(Exception):
+    """Root of everything p2pcore raises on purpose."""
+
+
+class AddressError(P2PError, ValueError):
+    """A multiaddr could not be parsed, printed or used; the text names the value and what was expected."""
+
+
+class IdentityError(P2PError, ValueError):
+    """A key, peer id, signed envelope or peer record is malformed, unsupported or does not verify."""
+
+
+class NegotiationError(P2PError):
+    """multistream-select ended without agreement: bad message, end of input, or too many proposals."""
+
+
+class ProtocolNotSupported(NegotiationError):
+    """The peer supports none of the protocols proposed.
+
+    Attributes:
+        protocols: what was proposed, in order.
+    """
+
+    def __init__(self, protocols: Sequence[str]) -> None:
+        super().__init__(f"the peer supports none of {', '.join(protocols)}")
+        self.protocols = tuple(protocols)
+
+
+class HandshakeError(P2PError, ConnectionError):
+    """A security handshake failed: forged, malformed, incomplete or refused."""
+
+
+class PeerIdMismatch(HandshakeError):
+    """The peer proved another identity than the one dialled.
+
+    Attributes:
+        expected, actual: the two ids, each with a base58 `str()`.
+    """
+
+    def __init__(self, expected: object, actual: object) -> None:
+        super().__init__(f"expected peer {expected}, but it proved to be {actual}")
+        self.expected = expected
+        self.actual = actual
+
+
+class ProtocolError(P2PError):
+    """Somebody broke the rules of a wire protocol."""
+
+
+class LocalProtocolError(ProtocolError):
+    """This program asked for something the protocol does not allow."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer sent what the protocol does not allow.
+
+    Attributes:
+        code: the code of the answer to the peer (a yamux go-away code, for instance).
+    """
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class LimitExceeded(P2PError):
+    """A bound of limits.py was hit.
+
+    Attributes:
+        limit: the bound's name; value: what was asked for; maximum: what is allowed.
+    """
+
+    def __init__(self, limit: str, value: int, maximum: int) -> None:
+        super().__init__(f"{limit}: {value} is over the limit of {maximum}")
+        self.limit = limit
+        self.value = value
+        self.maximum = maximum
+
+
+class ConnectionClosed(P2PError, ConnectionError):
+    """The connection has ended; nothing more can be read, written or opened."""
+
+
+class GoAway(ConnectionClosed):
+    """The connection ended by a go-away message.
+
+    Attributes:
+        code: 0 normal, 1 protocol error, 2 internal error, or an application's code.
+        remote: True if the peer sent it.
+    """
+
+    def __init__(self, code: int, remote: bool) -> None:
+        super().__init__(f"connection closed by {'the peer' if remote else 'us'} with code {code:#x}")
+        self.code = code
+        self.remote = remote
+
+
+class StreamError(P2PError):
+    """One stream failed; its connection lives on."""
+
+
+class StreamReset(StreamError, ConnectionError):
+    """The stream was aborted in both directions.
+
+    Attributes:
+        code: the reset code, 0 where none was given; remote: True if the peer reset it.
+    """
+
+    def __init__(self, code: int = 0, remote: bool = False) -> None:
+        super().__init__(f"stream reset by {'the peer' if remote else 'us'} with code {code:#x}")
+        self.code = code
+        self.remote = remote
+
+
+class StreamClosed(StreamError, ConnectionError):
+    """The stream, or the half of it that was used, has been closed here."""
+
+
+class IncompleteRead(StreamError, EOFError):
+    """The peer ended the stream before all the bytes asked for had come.
+
+    Attributes:
+        partial: the bytes that did come; expected: how many were asked for.
+    """
+
+    def __init__(self, partial: bytes, expected: int) -> None:
+        super().__init__(f"{len(partial)} of {expected} bytes came before the end of the stream")
+        self.partial = partial
+        self.expected = expected
+
+
+class DeadlineExceeded(StreamError, TimeoutError):
+    """A read or write deadline passed. Nothing was consumed; clear the deadline and go on."""
+
+
+class DialError(P2PError, ConnectionError):
+    """No address of a peer could be reached.
+
+    Attributes:
+        peer: the peer's id, or None; causes: (address, error) of each attempt, in order.
+    """
+
+    def __init__(self, peer: object, causes: Sequence[tuple[object, BaseException]], reason: str = "") -> None:
+        tried = "; ".join(f"{addr}: {error}" for addr, error in causes)
+        why = reason or "all addresses failed"
+        super().__init__(f"cannot dial {peer or 'the peer'}: {why}{': ' + tried if tried else ''}")
+        self.peer = peer
+        self.causes = tuple(causes)
+
+
+class ListenError(P2PError, OSError):
+    """Listening on an address failed, or a listener has ended."""
+
+
+class NoTransport(ListenError):
+    """No transport of this swarm takes the address."""
+
+
+class ListenerClosed(ListenError):
+    """The listener has been closed; `accept` will not return any more connections."""
+
+
+class SwarmClosed(ListenError):
+    """The swarm has been closed."""

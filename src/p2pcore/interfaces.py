@@ -1,0 +1,322 @@
+"""What each layer promises to the one above it: small Protocols, no code.
+
+Comes in: nothing. Goes out: the types that swarm, upgrader, transports, security and muxers name
+instead of one another. Never an implementation, never a default.
+
+Names are go-libp2p's in snake_case; a call that only waits for bytes is `async`, one that merely
+hands bytes over is not.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from p2pcore._fast.layer import Layer, Mailbox
+    from p2pcore.keys import PublicKey
+    from p2pcore.multiaddr import Multiaddr
+    from p2pcore.peer_id import PeerId
+
+
+class Direction(enum.Enum):
+    """Who dialled: the peer (INBOUND) or we (OUTBOUND)."""
+
+    INBOUND = "inbound"
+    OUTBOUND = "outbound"
+
+
+class RawConn(Protocol):
+    """A connected socket with multiaddrs and the bottom of a layer chain, before any upgrade."""
+
+    @property
+    def mailbox(self) -> Mailbox:
+        """The top of the chain while steps are negotiated."""
+
+    @property
+    def local_multiaddr(self) -> Multiaddr:
+        """The socket's own address (never the listener's wildcard)."""
+
+    @property
+    def remote_multiaddr(self) -> Multiaddr | None:
+        """The peer's address; None where the socket has none (UNIX)."""
+
+    @property
+    def transport(self) -> str:
+        """A short name for logs and ConnState: "tcp", "websocket", ..."""
+
+    def abort(self) -> None:
+        """Closes at once; queued bytes are dropped. Idempotent."""
+
+
+class RawListener(Protocol):
+    """A listening socket with a multiaddr that gives out raw connections."""
+
+    @property
+    def multiaddr(self) -> Multiaddr:
+        """What it is bound to, with the real port."""
+
+    async def accept(self) -> RawConn:
+        """The next connection.
+
+        Raises:
+            ListenerClosed: the listener has been closed.
+            OSError: accept(2) failed; the caller decides whether that is temporary.
+        """
+
+    async def close(self) -> None:
+        """Stops listening; a pending accept raises ListenerClosed. Idempotent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secured:
+    """What a security handshake found out.
+
+    Attributes:
+        remote_peer: the id the peer proved.
+        remote_key: its public key.
+        muxer: the multiplexer agreed inside the handshake, or None.
+    """
+
+    remote_peer: PeerId
+    remote_key: PublicKey
+    muxer: str | None = None
+
+
+class SecureTransport(Protocol):
+    """A security protocol: turns a raw chain into a secured one."""
+
+    @property
+    def protocol(self) -> str:
+        """Its multistream-select id, "/noise" for instance."""
+
+    async def secure_inbound(
+        self, mailbox: Mailbox, expected: PeerId | None, muxers: Sequence[str]
+    ) -> Secured:
+        """Runs the responder's side; on return `mailbox` is on top of the secure channel.
+
+        Args:
+            mailbox: top of the raw chain; bytes it already holds belong to the handshake.
+            expected: the id the peer must prove, or None for any.
+            muxers: our multiplexers in order of preference, for early negotiation; may be empty.
+
+        Raises:
+            HandshakeError: refused, forged or malformed; PeerIdMismatch for another id.
+            ConnectionClosed: the peer went away.
+        """
+
+    async def secure_outbound(
+        self, mailbox: Mailbox, expected: PeerId | None, muxers: Sequence[str]
+    ) -> Secured:
+        """The initiator's side of `secure_inbound`."""
+
+
+class Stream(Protocol):
+    """One bidirectional stream of bytes. All waits may be cancelled; nothing is half read then."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def protocol(self) -> str | None:
+        """The agreed protocol id; None until it is negotiated."""
+
+    @protocol.setter
+    def protocol(self, value: str | None) -> None: ...
+    @property
+    def direction(self) -> Direction: ...
+    @property
+    def is_closed(self) -> bool:
+        """True once both halves have ended or the stream was reset."""
+
+    def read(self, max_bytes: int = 65536) -> Awaitable[bytes]:
+        """Up to `max_bytes`, at least one; b"" at the end. One reader at a time.
+
+        Raises:
+            StreamReset: it was reset; StreamClosed: the read half was closed here.
+            DeadlineExceeded: see set_read_deadline; ConnectionClosed: the connection is gone.
+        """
+
+    def read_exactly(self, n: int) -> Awaitable[bytes]:
+        """Exactly n bytes (n at most one initial window). Raises IncompleteRead, and as `read`."""
+
+    def readinto(self, buffer: bytearray | memoryview) -> Awaitable[int]:
+        """Fills `buffer` from its start with what is there, at least one byte; 0 at the end."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> Awaitable[None]:
+        """Returns when all of `data` is handed on; waits while the peer's window is used up.
+
+        `data` must not change until then. Cancelled: a prefix may have been sent.
+        """
+
+    async def close(self) -> None:
+        """Ends both halves: end of data to the peer, and what still comes is dropped. Idempotent."""
+
+    async def close_write(self) -> None:
+        """End of our data; reading goes on. Idempotent."""
+
+    async def close_read(self) -> None:
+        """What still comes is dropped; writing goes on. Idempotent."""
+
+    def reset(self, code: int = 0) -> None:
+        """Aborts both halves at once, with a 32-bit code for the peer. Idempotent."""
+
+    def set_deadline(self, seconds: float | None) -> None:
+        """Both of the following."""
+
+    def set_read_deadline(self, seconds: float | None) -> None:
+        """Reads fail with DeadlineExceeded from `seconds` from now on; None: never."""
+
+    def set_write_deadline(self, seconds: float | None) -> None:
+        """As set_read_deadline, for writes."""
+
+
+StreamHandler = Callable[[Stream], None]
+"""Called from the event loop, outside the data path, with each stream the peer opens."""
+
+
+@runtime_checkable
+class MuxedConn(Protocol):
+    """A connection that carries streams."""
+
+    def open_stream(self) -> Awaitable[Stream]:
+        """A new outbound stream; waits while too many are unacknowledged.
+
+        Raises: ConnectionClosed (GoAway) when no more can be opened.
+        """
+
+    def accept_stream(self) -> Awaitable[Stream]:
+        """The next stream the peer opens, where no handler is set. Raises ConnectionClosed."""
+
+    def set_stream_handler(self, handler: StreamHandler | None) -> None:
+        """Inbound streams go to `handler`, those already waiting first."""
+
+    @property
+    def is_closed(self) -> bool: ...
+    @property
+    def num_streams(self) -> int: ...
+    async def close(self, code: int = 0) -> None:
+        """Orderly: go-away, what is queued, FIN, a short drain. Streams fail. Idempotent."""
+
+    def abort(self, code: int = 0) -> None:
+        """At once: go-away if it can be sent without waiting, then the socket closes. Idempotent."""
+
+    def add_close_callback(self, callback: Callable[[BaseException | None], None]) -> None:
+        """`callback(error)` runs once, from the event loop, when the connection has ended."""
+
+
+class Multiplexer(Protocol):
+    """A stream multiplexer."""
+
+    @property
+    def protocol(self) -> str:
+        """Its multistream-select id, "/yamux/1.0.0" for instance."""
+
+    def start(self, mailbox: Mailbox, is_client: bool) -> MuxedConn:
+        """Takes the place of `mailbox` on the chain; bytes it holds are the session's first."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnState:
+    """How a connection was upgraded."""
+
+    security: str
+    muxer: str
+    transport: str
+    early_muxer: bool
+
+
+class CapableConn(MuxedConn, Protocol):
+    """A connection that is secured, multiplexed, and knows both its ends."""
+
+    @property
+    def local_peer(self) -> PeerId: ...
+    @property
+    def remote_peer(self) -> PeerId: ...
+    @property
+    def remote_public_key(self) -> PublicKey: ...
+    @property
+    def local_multiaddr(self) -> Multiaddr: ...
+    @property
+    def remote_multiaddr(self) -> Multiaddr | None: ...
+    @property
+    def direction(self) -> Direction: ...
+    @property
+    def state(self) -> ConnState: ...
+
+
+class Listener(Protocol):
+    """Gives out upgraded connections."""
+
+    @property
+    def multiaddr(self) -> Multiaddr: ...
+    async def accept(self) -> CapableConn:
+        """The next upgraded connection. Raises ListenerClosed."""
+
+    async def close(self) -> None:
+        """Stops listening, aborts upgrades, closes connections not yet accepted. Idempotent."""
+
+
+class Transport(Protocol):
+    """Dials and listens on one kind of address."""
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """Multiaddr protocol names it answers for when an address ends with them."""
+
+    @property
+    def is_proxy(self) -> bool:
+        """True if any component of an address makes it ours (a relay)."""
+
+    def can_dial(self, addr: Multiaddr) -> bool: ...
+    async def dial(self, addr: Multiaddr, peer: PeerId | None) -> CapableConn:
+        """Connects and upgrades. Raises AddressError, OSError, TimeoutError, HandshakeError, NegotiationError."""
+
+    async def listen(self, addr: Multiaddr) -> Listener:
+        """Binds. Raises AddressError or OSError, unchanged."""
+
+
+class Upgrader(Protocol):
+    """Secures and multiplexes raw connections."""
+
+    async def upgrade_inbound(self, conn: RawConn) -> CapableConn: ...
+    async def upgrade_outbound(self, conn: RawConn, peer: PeerId | None) -> CapableConn: ...
+    def upgrade_listener(self, inner: RawListener) -> Listener: ...
+
+
+class Network(Protocol):
+    """What a notifiee is told about: the swarm, seen from below."""
+
+    @property
+    def local_peer(self) -> PeerId: ...
+
+
+class Notifiee(Protocol):
+    """Is told of listeners and connections. Synchronous and quick; see Swarm.notify for the order."""
+
+    def listen(self, network: Network, addr: Multiaddr) -> None: ...
+    def listen_close(self, network: Network, addr: Multiaddr) -> None: ...
+    def connected(self, network: Network, conn: CapableConn) -> None: ...
+    def disconnected(self, network: Network, conn: CapableConn) -> None: ...
+
+
+__all__ = [
+    "CapableConn",
+    "ConnState",
+    "Direction",
+    "Layer",
+    "Listener",
+    "Multiplexer",
+    "MuxedConn",
+    "Network",
+    "Notifiee",
+    "RawConn",
+    "RawListener",
+    "SecureTransport",
+    "Secured",
+    "Stream",
+    "StreamHandler",
+    "Transport",
+    "Upgrader",
+]

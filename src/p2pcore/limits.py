@@ -1,0 +1,145 @@
+"""Every bound of p2pcore: name with its unit, default, and why it is what it is.
+
+Comes in: nothing. Goes out: integers (bytes, counts) and floats (seconds). Never computed at run
+time. "go", "rust" and "js" name go-libp2p, rust-libp2p and js-libp2p; "spec" the libp2p specifications.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# -- addresses and identities ------------------------------------------------------------------
+MAX_MULTIADDR_BYTES: Final = 2048
+"""Text or binary form of one multiaddr: room for a garlic64 destination (about 520 chars)."""
+MAX_MULTIADDR_COMPONENTS: Final = 32
+"""Components of one multiaddr; real ones have at most about ten."""
+MAX_HOST_NAME_BYTES: Final = 253
+"""dns, dns4, dns6, dnsaddr, sni: RFC 1035 section 3.1."""
+MAX_PEER_ID_BYTES: Final = 64
+"""A multihash of a peer id; the longest legal one today has 44."""
+MAX_PEER_ID_TEXT_CHARS: Final = 128
+"""Base58 decoding is quadratic, so the text is bounded first."""
+MAX_IDENTITY_DIGEST_BYTES: Final = 42
+"""A serialized public key up to this length is its own digest (spec peer-ids)."""
+MIN_RSA_BITS: Final = 2048
+"""go, rust and js refuse smaller keys."""
+MAX_RSA_BITS: Final = 8192
+"""go and js agree; bounds the CPU a hostile handshake can cost."""
+MAX_ENVELOPE_BYTES: Final = 8192
+"""A signed envelope rides in identify, whose messages have the same bound (go)."""
+MAX_RECORD_ADDRS: Final = 64
+"""Addresses taken from one signed peer record."""
+
+# -- negotiation -------------------------------------------------------------------------------
+MAX_MULTISTREAM_BYTES: Final = 1024
+"""One multistream-select message after its length prefix (go, js)."""
+MAX_MULTISTREAM_PROPOSALS: Final = 64
+"""Proposals answered in one negotiation; go has no bound (its fault W37)."""
+MAX_PROTOCOL_ID_BYTES: Final = 255
+"""A protocol id we send or register."""
+STREAM_NEGOTIATION_TIMEOUT_S: Final = 10.0
+"""multistream-select on one stream (go, rust, js)."""
+
+# -- upgrade -----------------------------------------------------------------------------------
+ACCEPT_TIMEOUT_S: Final = 15.0
+"""From the moment of accept to a finished upgrade handed over (go)."""
+ACCEPT_QUEUE_LENGTH: Final = 16
+"""Finished connections that wait for `accept()` before the listener stops taking more (go)."""
+MAX_UPGRADING: Final = 128
+"""Handshakes in flight on one listener; go has no bound of its own (its fault W4)."""
+ACCEPT_BACKOFF_MIN_S: Final = 0.001
+"""First pause after a temporary accept error; doubles (go-temp-err-catcher)."""
+ACCEPT_BACKOFF_MAX_S: Final = 1.0
+"""Longest pause after a temporary accept error (go-temp-err-catcher)."""
+LISTEN_BACKLOG: Final = 1024
+"""Connections the kernel may queue; it cuts this to net.core.somaxconn."""
+MAX_NOISE_MUXERS: Final = 100
+"""Entries of a peer's stream_muxers list; a longer list is ignored (go)."""
+MAILBOX_BYTES: Final = 128 * 1024
+"""Bytes held for a handshake step before reading from the socket is paused: one noise frame and a burst behind it."""
+
+# -- dialling ----------------------------------------------------------------------------------
+TCP_CONNECT_TIMEOUT_S: Final = 5.0
+"""The TCP handshake alone (go)."""
+DIAL_TIMEOUT_S: Final = 15.0
+"""Connect and upgrade of one public address (go)."""
+DIAL_TIMEOUT_LOCAL_S: Final = 5.0
+"""The same for a private or loopback address (go)."""
+DIAL_PEER_TIMEOUT_S: Final = 60.0
+"""All addresses of one peer (go)."""
+MAX_DIALS_PER_PEER: Final = 8
+"""Addresses of one peer dialled at once (go)."""
+NEW_STREAM_TIMEOUT_S: Final = 15.0
+"""Opening a stream, a dial not included (go)."""
+
+# -- wire and records --------------------------------------------------------------------------
+RECEIVE_BUFFER_BYTES: Final = 256 * 1024
+"""The one receive buffer of an event loop: four full noise records, measured best on loopback."""
+MAX_NOISE_RECORD_BYTES: Final = 65535
+"""Noise messages have a 16-bit length (spec noise)."""
+MAX_NOISE_PLAINTEXT_BYTES: Final = 65519
+"""A noise message less its 16-byte tag."""
+MAX_EMPTY_RECORDS: Final = 1000
+"""Empty records in a row; each is legal and each costs a decryption."""
+MAX_SPILL_BUFFERS: Final = 64
+"""Free spill buffers a loop keeps; more are given back to the allocator."""
+WRITE_STALL_TIMEOUT_S: Final = 10.0
+"""A peer that takes no byte for this long while some are queued has its connection closed (go)."""
+CLOSE_DRAIN_TIMEOUT_S: Final = 1.0
+"""From our FIN to the peer's at an orderly close, then the socket is closed anyway."""
+TCP_KEEPALIVE_IDLE_S: Final = 30
+"""Idle time before the kernel probes the peer (go)."""
+
+# -- yamux -------------------------------------------------------------------------------------
+YAMUX_INITIAL_WINDOW_BYTES: Final = 256 * 1024
+"""Each direction of a new stream (spec yamux)."""
+YAMUX_MAX_WINDOW_BYTES: Final = 16 * 1024 * 1024
+"""Where auto-tuning of one stream stops (go, rust, js)."""
+YAMUX_WINDOW_BUDGET_BYTES: Final = 64 * 1024 * 1024
+"""Receive windows of one connection above their initial size, all streams together."""
+YAMUX_MAX_FRAME_BODY_BYTES: Final = MAX_NOISE_PLAINTEXT_BYTES - 12
+"""A data frame and its header fit one noise record (go's do not: its fault W40)."""
+YAMUX_MAX_INBOUND_STREAMS: Final = 1024
+"""Streams a peer may have open on one connection; more are reset."""
+YAMUX_ACK_BACKLOG: Final = 256
+"""Streams opened and not yet acknowledged, each way (go, rust)."""
+YAMUX_MAX_PING_REPLIES_PER_S: Final = 100
+"""Ping requests answered in a second; a peer that sends more is closed."""
+YAMUX_MAX_REFUSED_PER_S: Final = 100
+"""Streams refused in a second before the connection is closed."""
+YAMUX_RESET_RATE_PER_S: Final = 200
+"""Streams a peer may open and reset in a second ..."""
+YAMUX_RESET_BURST: Final = 400
+"""... with this many at once before the connection is closed (the rapid-reset attack)."""
+YAMUX_MAX_UNKNOWN_PER_S: Final = 1000
+"""Frames for unknown streams in a second; they are legal just after a reset."""
+YAMUX_MAX_UNKNOWN_BODY_BYTES: Final = 1024 * 1024
+"""Body of one data frame for an unknown stream."""
+YAMUX_RTT_INTERVAL_S: Final = 30.0
+"""Age at which a round-trip sample is renewed, and only while data flows (go and rust probe idle links too)."""
+
+# -- protocols ---------------------------------------------------------------------------------
+MAX_IDENTIFY_MESSAGE_BYTES: Final = 8192
+"""One identify message (go, js)."""
+MAX_IDENTIFY_MESSAGES: Final = 10
+"""Messages merged into one identify (go, js)."""
+MAX_IDENTIFY_SEND_BYTES: Final = 4096
+"""One identify message we send: rust reads only the first, up to this size."""
+MAX_IDENTIFY_PROTOCOLS: Final = 1024
+"""Protocol ids kept of one peer (go)."""
+MAX_IDENTIFY_ADDRS: Final = 500
+"""Addresses kept of one peer (go)."""
+MAX_AGENT_CHARS: Final = 256
+"""agentVersion and protocolVersion of a peer, which are free text."""
+IDENTIFY_TIMEOUT_S: Final = 5.0
+"""One identify exchange (go, js)."""
+PING_BYTES: Final = 32
+"""One ping (spec ping)."""
+PING_TIMEOUT_S: Final = 10.0
+"""A ping answered, and an idle inbound ping stream (go)."""
+MAX_PING_STREAMS: Final = 2
+"""Inbound ping streams of one peer (spec ping)."""
+PERF_BLOCK_BYTES: Final = 64 * 1024
+"""One write of perf (spec perf)."""
+PERF_TIMEOUT_S: Final = 600.0
+"""One inbound perf stream."""

@@ -1,0 +1,1 @@
+"""Application protocols, each on the public stream API alone."""

@@ -1,0 +1,1 @@
+"""Security protocols: handshakes; the record layer is in _fast."""
