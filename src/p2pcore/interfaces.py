@@ -127,6 +127,10 @@ class Stream(Protocol):
     @property
     def direction(self) -> Direction: ...
     @property
+    def conn(self) -> CapableConn | None:
+        """The connection it belongs to, as the swarm gives it out (its session's `owner`), or None."""
+
+    @property
     def is_closed(self) -> bool:
         """True once both halves have ended or the stream was reset."""
 
@@ -178,7 +182,13 @@ StreamHandler = Callable[[Stream], None]
 
 @runtime_checkable
 class MuxedConn(Protocol):
-    """A connection that carries streams."""
+    """A connection that carries streams.
+
+    Attributes:
+        owner: what its streams give as `conn`; set by the swarm that holds it, cleared when it has ended.
+    """
+
+    owner: CapableConn | None
 
     def open_stream(self) -> Awaitable[Stream]:
         """A new outbound stream; waits while too many are unacknowledged.
@@ -271,7 +281,10 @@ class Transport(Protocol):
 
     def can_dial(self, addr: Multiaddr) -> bool: ...
     async def dial(self, addr: Multiaddr, peer: PeerId | None) -> CapableConn:
-        """Connects and upgrades. Raises AddressError, OSError, TimeoutError, HandshakeError, NegotiationError."""
+        """Connects and upgrades.
+
+        Raises: AddressError, OSError, TimeoutError, HandshakeError, NegotiationError.
+        """
 
     async def listen(self, addr: Multiaddr) -> Listener:
         """Binds. Raises AddressError or OSError, unchanged."""
