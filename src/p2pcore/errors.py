@@ -7,6 +7,7 @@
     │   └── ProtocolNotSupported                        the peer answered, and has none of what we asked for
     ├── HandshakeError          (ConnectionError)       a security handshake failed
     │   └── PeerIdMismatch                              ... because the peer proved another id
+    ├── UpgradeTimeout          (TimeoutError)          a connection was not secured and multiplexed in time
     ├── ProtocolError                                   somebody broke a wire protocol
     │   ├── LocalProtocolError                          ... this program did
     │   └── RemoteProtocolError                         ... the peer did; `code` is what we tell it
@@ -34,7 +35,13 @@ from collections.abc import Sequence
 
 
 class P2PError(Exception):
-    """Root of everything p2pcore raises on purpose."""
+    """Root of everything p2pcore raises on purpose.
+
+    Attributes:
+        stage: the step of a connection's upgrade that failed ("security handshake"); None elsewhere.
+    """
+
+    stage: str | None = None
 
 
 class AddressError(P2PError, ValueError):
@@ -76,6 +83,10 @@ class PeerIdMismatch(HandshakeError):
         super().__init__(f"expected peer {expected}, but it proved to be {actual}")
         self.expected = expected
         self.actual = actual
+
+
+class UpgradeTimeout(P2PError, TimeoutError):
+    """A connection was not secured and multiplexed before its deadline."""
 
 
 class ProtocolError(P2PError):

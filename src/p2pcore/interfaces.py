@@ -47,8 +47,15 @@ class RawConn(Protocol):
     def transport(self) -> str:
         """A short name for logs and ConnState: "tcp", "websocket", ..."""
 
+    async def start(self) -> None:
+        """Begins to read the socket; nothing is read before. Called once, by the upgrader.
+
+        Raises:
+            OSError: the socket is of no use any more; it has been closed.
+        """
+
     def abort(self) -> None:
-        """Closes at once; queued bytes are dropped. Idempotent."""
+        """Closes at once, started or not; queued bytes are dropped. Idempotent."""
 
 
 class RawListener(Protocol):
@@ -64,6 +71,14 @@ class RawListener(Protocol):
         Raises:
             ListenerClosed: the listener has been closed.
             OSError: accept(2) failed; the caller decides whether that is temporary.
+        """
+
+    async def rebind(self) -> None:
+        """Replaces a lost socket by a new one on the same address.
+
+        Raises:
+            ListenerClosed: the listener has been closed.
+            OSError: the address cannot be bound now; it may be tried again.
         """
 
     async def close(self) -> None:
@@ -293,8 +308,22 @@ class Transport(Protocol):
 class Upgrader(Protocol):
     """Secures and multiplexes raw connections."""
 
-    async def upgrade_inbound(self, conn: RawConn) -> CapableConn: ...
-    async def upgrade_outbound(self, conn: RawConn, peer: PeerId | None) -> CapableConn: ...
+    async def upgrade_inbound(self, conn: RawConn, deadline: float | None = None) -> CapableConn:
+        """Answers the peer's negotiation; `conn` is closed on any failure.
+
+        Args:
+            conn: accepted and not yet started.
+            deadline: event loop time by which it must be done; None: the upgrader's own timeout from now.
+
+        Raises:
+            NegotiationError, HandshakeError, UpgradeTimeout: with the failed step in `.stage`.
+        """
+
+    async def upgrade_outbound(
+        self, conn: RawConn, peer: PeerId | None, deadline: float | None = None
+    ) -> CapableConn:
+        """The dialler's side of `upgrade_inbound`; `peer` is the id that must be proved, None for any."""
+
     def upgrade_listener(self, inner: RawListener) -> Listener: ...
 
 
