@@ -85,6 +85,8 @@ MAX_SPILL_BUFFERS: Final = 64
 """Free spill buffers a loop keeps; more are given back to the allocator."""
 WRITE_STALL_TIMEOUT_S: Final = 10.0
 """A peer that takes no byte for this long while some are queued has its connection closed (go)."""
+MAX_QUEUED_CONTROL_BYTES: Final = 256 * 1024
+"""Bytes sent for a peer that does not read, beyond the data its windows allow: acknowledgements, pongs, resets."""
 CLOSE_DRAIN_TIMEOUT_S: Final = 1.0
 """From our FIN to the peer's at an orderly close, then the socket is closed anyway."""
 TCP_KEEPALIVE_IDLE_S: Final = 30

@@ -1,0 +1,242 @@
+"""The chain every connection is, and its top while steps are negotiated.
+
+Comes in: received bytes from below (feed), bytes to send from above (send). Goes out: the same,
+changed by each layer. Never runs application code, never feeds from within a write.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.stdint cimport uint8_t
+
+from p2pcore import errors, limits
+
+from p2pcore._fast.buffer cimport ByteQueue
+from p2pcore._fast.waiting cimport PENDING, Op
+
+cdef Py_ssize_t MAILBOX_BYTES = limits.MAILBOX_BYTES
+
+
+cdef class Layer(Flushable):
+    """One layer of a connection; by itself it hands everything on unchanged."""
+
+    # -- towards the application ---------------------------------------------------------------
+
+    cdef int feed(self, uint8_t* data, Py_ssize_t n) except -1:
+        """Received bytes. Raises RemoteProtocolError or LimitExceeded: the connection is then dropped."""
+        return self.above.feed(data, n)
+
+    cdef int feed_eof(self) except -1:
+        """The peer sends no more."""
+        return self.above.feed_eof()
+
+    cdef int lost(self, object error) except -1:
+        """The socket is gone, with the reason. The last call; breaks the links."""
+        cdef Layer above = self.above
+        self.above = self.below = None
+        if above is not None:
+            above.lost(error)
+        return 0
+
+    cdef int pause(self) except -1:
+        """The socket takes no more for now: stop writing what can wait."""
+        return self.above.pause()
+
+    cdef int resume(self) except -1:
+        """The socket has taken everything."""
+        return self.above.resume()
+
+    # -- towards the socket --------------------------------------------------------------------
+
+    cdef int send(self, const uint8_t* data, Py_ssize_t n) except -1:
+        """Sends bytes. Raises ConnectionClosed once the chain is lost."""
+        if self.below is None:
+            raise errors.ConnectionClosed("the connection is closed")
+        return self.below.send(data, n)
+
+    cdef int throttle(self, bint on) except -1:
+        """Stops or goes on reading from the socket."""
+        if self.below is not None:
+            self.below.throttle(on)
+        return 0
+
+    cdef int shut(self) except -1:
+        """Orderly end: what was written leaves, then FIN, a short drain, and lost()."""
+        if self.below is not None:
+            self.below.shut()
+        return 0
+
+    cdef int drop(self, object error) except -1:
+        """End at once: lost(error) follows from the event loop."""
+        if self.below is not None:
+            self.below.drop(error)
+        return 0
+
+    cdef bint is_paused(self) except -1:
+        return self.below is None or self.below.is_paused()
+
+    cdef int seat(self, Layer below) except -1:
+        """Links this layer on top of `below`."""
+        self.below = below
+        self.state = below.state
+        below.above = self
+        return 0
+
+
+@cython.final
+cdef class _ReadExactly(Op):
+    """await of Mailbox.read_exactly."""
+
+    cdef Mailbox mailbox
+    cdef Py_ssize_t n
+
+    cdef object attempt(self):
+        cdef Mailbox box = self.mailbox
+        if box.held.size >= self.n:
+            return box._taken(self.n)
+        if box.error is not None:
+            raise box.error
+        if box.ended:
+            raise errors.IncompleteRead(box._taken(box.held.size), self.n)
+        return PENDING
+
+    cdef int suspended(self) except -1:
+        if self.mailbox.reader is not None:
+            raise errors.LocalProtocolError("another read of this mailbox is waiting")
+        self.mailbox.reader = self
+        return 0
+
+    cdef int abandoned(self) except -1:
+        if self.mailbox.reader is self:
+            self.mailbox.reader = None
+        return 0
+
+
+@cython.final
+cdef class Mailbox(Layer):
+    """The top of a chain during negotiation: holds bytes until somebody asks for them.
+
+    When the step it serves is done, `insert` puts a layer below it or `replace` gives its place
+    away; what it still holds goes to the new layer first, so nothing a fast peer sent is lost.
+    """
+
+    def __cinit__(self):
+        self.held = ByteQueue.__new__(ByteQueue)
+
+    def read_exactly(self, Py_ssize_t n):
+        """Exactly `n` bytes, 0..MAILBOX_BYTES. One reader at a time.
+
+        Returns: an awaitable of bytes. Cancelling it leaves all bytes in the mailbox.
+        Raises: IncompleteRead at the end of input (its `partial` has the rest); ConnectionClosed
+            (or the reason given) if the connection broke; LimitExceeded for a larger n.
+        """
+        if n < 0 or n > MAILBOX_BYTES:
+            raise errors.LimitExceeded("mailbox read", n, MAILBOX_BYTES)
+        cdef _ReadExactly op = _ReadExactly.__new__(_ReadExactly)
+        op.state = self.state
+        op.mailbox = self
+        op.n = n
+        return op
+
+    def write(self, bytes data not None):
+        """Hands `data` down at once; what should leave in one packet comes in one call.
+
+        Raises: ConnectionClosed if the connection is gone.
+        """
+        if self.error is not None:
+            raise self.error
+        self.send(<const uint8_t*> <const char*> data, len(data))
+
+    @property
+    def num_held(self):
+        """Bytes held."""
+        return self.held.size
+
+    @property
+    def is_lost(self):
+        return self.error is not None or self.below is None
+
+    def insert(self, Layer layer not None):
+        """Seats `layer` directly below; held bytes go through it first.
+
+        Raises: ConnectionClosed if the chain is lost; what the layer raises for those bytes.
+        """
+        cdef Layer below = self._linked()
+        cdef ByteQueue held = self.held
+        self.held = ByteQueue.__new__(ByteQueue)
+        layer.seat(below)
+        self.seat(layer)
+        self._give_from(held, layer)
+
+    def replace(self, Layer layer not None):
+        """Gives this place on the chain to `layer`; held bytes are fed to it first.
+
+        Raises: as insert. The mailbox is empty and unlinked afterwards.
+        """
+        cdef Layer below = self._linked()
+        layer.seat(below)
+        self.below = None
+        self._give(layer)
+
+    def abort(self):
+        """Closes the connection at once. Idempotent."""
+        self.drop(errors.ConnectionClosed("aborted during negotiation"))
+
+    cdef Layer _linked(self):
+        if self.error is not None:
+            raise self.error
+        if self.below is None:
+            raise errors.ConnectionClosed("the connection is closed")
+        return self.below
+
+    cdef int _give(self, Layer layer) except -1:
+        return self._give_from(self.held, layer)
+
+    cdef int _give_from(self, ByteQueue held, Layer layer) except -1:
+        cdef bytearray data
+        cdef bint ended = self.ended
+        if self.throttled:
+            self.throttled = False
+            layer.throttle(False)
+        if held.size:
+            data = bytearray(held.take_exactly(held.size))
+            layer.feed(<uint8_t*> <char*> data, len(data))
+        if ended:
+            self.ended = False
+            layer.feed_eof()
+        return 0
+
+    cdef bytes _taken(self, Py_ssize_t n):
+        out = self.held.take_exactly(n)
+        if self.throttled and self.held.size < MAILBOX_BYTES:
+            self.throttled = False
+            self.throttle(False)
+        return out
+
+    cdef int feed(self, uint8_t* data, Py_ssize_t n) except -1:
+        self.held.push(data, n)
+        if self.held.size >= MAILBOX_BYTES and not self.throttled:
+            self.throttled = True
+            self.throttle(True)
+        return self._wake()
+
+    cdef int feed_eof(self) except -1:
+        self.ended = True
+        return self._wake()
+
+    cdef int lost(self, object error) except -1:
+        self.error = error
+        self.above = self.below = None
+        return self._wake()
+
+    cdef int pause(self) except -1:
+        return 0
+
+    cdef int resume(self) except -1:
+        return 0
+
+    cdef int _wake(self) except -1:
+        cdef Op reader = self.reader
+        if reader is not None:
+            self.reader = None
+            reader.wake()
+        return 0

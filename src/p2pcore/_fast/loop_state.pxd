@@ -1,0 +1,27 @@
+# What all connections of one event loop share: the receive buffer, free record buffers, the list of
+# layers to flush when this iteration ends, and one coarse timer for stalls. Owned by the loop, found by
+# loop_state(loop). Never used from another thread than the loop's.
+from p2pcore._fast.buffer cimport Block, BlockPool
+
+
+cdef class Flushable:
+    cdef bint flush_due         # already on the list
+    cdef int flush(self) except -1
+    cdef int overdue(self) except -1
+
+
+cdef class LoopState:
+    cdef readonly object loop
+    cdef Block receive          # lent to whichever connection reads
+    cdef BlockPool records      # blocks of one full noise record with its length prefix
+    cdef list due               # Flushables to flush at the end of this iteration
+    cdef bint flush_scheduled
+    cdef dict watched           # Flushable -> monotonic second at which it is overdue
+    cdef object sweep_handle
+
+    cdef int flush_soon(self, Flushable layer) except -1
+    cdef int watch(self, Flushable layer, double seconds) except -1
+    cdef int unwatch(self, Flushable layer) except -1
+
+cpdef LoopState loop_state(object loop)
+cdef double monotonic() noexcept

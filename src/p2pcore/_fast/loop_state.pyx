@@ -1,0 +1,118 @@
+"""What all connections of one event loop share.
+
+Comes in: layers that have something to flush, or something to wait for with a deadline. Goes out:
+the loop's receive buffer, record buffers, one flush at the end of an iteration, one coarse timer
+for all deadlines. Never used from another thread than the loop's.
+"""
+
+import logging
+
+from p2pcore import limits
+
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+cimport cython
+from p2pcore._fast.buffer cimport Block, BlockPool
+
+logger = logging.getLogger("p2pcore.loop")
+
+# Overdue layers are found at most this late; one timer a loop, and only while something is watched.
+cdef double SWEEP_S = 0.25
+cdef Py_ssize_t RECORD_BLOCK_BYTES = limits.MAX_NOISE_RECORD_BYTES + 2
+
+
+cdef double monotonic() noexcept:
+    """Seconds of the clock that asyncio's loops use too."""
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <double> now.tv_sec + <double> now.tv_nsec * 1e-9
+
+
+cdef class Flushable:
+    """Something with output to flush, or with a deadline."""
+
+    cdef int flush(self) except -1:
+        """Sends what has been gathered. Called at the end of the iteration that asked for it."""
+        return 0
+
+    cdef int overdue(self) except -1:
+        """What watch() was waiting for has not happened in time."""
+        return 0
+
+
+@cython.final
+cdef class LoopState:
+    """Shared by all connections of one event loop; see loop_state()."""
+
+    def __cinit__(self, loop):
+        self.loop = loop
+        self.receive = Block(limits.RECEIVE_BUFFER_BYTES)
+        self.records = BlockPool(RECORD_BLOCK_BYTES, limits.MAX_SPILL_BUFFERS)
+        self.due = []
+        self.watched = {}
+
+    @property
+    def num_watched(self):
+        """Layers with a deadline running."""
+        return len(self.watched)
+
+    @property
+    def num_free_records(self):
+        return self.records.num_free
+
+    cdef int flush_soon(self, Flushable layer) except -1:
+        """Has `layer` flushed when the callbacks that are ready now have run."""
+        if not layer.flush_due:
+            layer.flush_due = True
+            self.due.append(layer)
+            if not self.flush_scheduled:
+                self.flush_scheduled = True
+                self.loop.call_soon(self._flush_due)
+        return 0
+
+    def _flush_due(self):
+        cdef Flushable layer
+        cdef list due = self.due
+        self.due = []
+        self.flush_scheduled = False
+        for item in due:
+            layer = <Flushable> item
+            layer.flush_due = False
+            try:
+                layer.flush()
+            except Exception:
+                logger.exception("flushing failed")
+
+    cdef int watch(self, Flushable layer, double seconds) except -1:
+        """Calls layer.overdue() once, `seconds` from now, unless unwatched or watched anew before."""
+        self.watched[layer] = monotonic() + seconds
+        if self.sweep_handle is None:
+            self.sweep_handle = self.loop.call_later(SWEEP_S, self._sweep)
+        return 0
+
+    cdef int unwatch(self, Flushable layer) except -1:
+        self.watched.pop(layer, None)
+        return 0
+
+    def _sweep(self):
+        cdef double now = monotonic()
+        self.sweep_handle = None
+        late = [layer for layer, at in self.watched.items() if at <= now]
+        for layer in late:
+            if self.watched.pop(layer, None) is not None:
+                try:
+                    (<Flushable> layer).overdue()
+                except Exception:
+                    logger.exception("a deadline's action failed")
+        if self.watched and self.sweep_handle is None:
+            self.sweep_handle = self.loop.call_later(SWEEP_S, self._sweep)
+
+
+cpdef LoopState loop_state(object loop):
+    """The state of `loop`, made when it is first asked for; it lives and dies with the loop."""
+    try:
+        return <LoopState> loop._p2pcore_state
+    except AttributeError:
+        state = LoopState(loop)
+        loop._p2pcore_state = state
+        return state

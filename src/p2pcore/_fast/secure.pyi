@@ -1,0 +1,11 @@
+from p2pcore._fast.layer import Layer
+
+class Cork(Layer):
+    most: int
+    sealed: int
+
+class PlainChannel(Cork):
+    def __new__(cls) -> PlainChannel: ...
+
+class NoiseChannel(Cork):
+    def __new__(cls, send_key: bytes, receive_key: bytes) -> NoiseChannel: ...

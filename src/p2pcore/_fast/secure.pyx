@@ -1,0 +1,236 @@
+"""The record layer: gathers what one loop iteration writes into full records, and opens received ones.
+
+Comes in: plaintext in pieces from above, records cut anywhere from below. Goes out: one send per
+record, whole plaintexts. Never keeps a buffer while idle, never feeds an unauthenticated byte.
+Noise framing and nonces: libp2p noise spec, "Wire format"; Noise Protocol Framework, section 5.1.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memcpy
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from p2pcore import errors, limits
+
+from p2pcore._fast.buffer cimport Block
+from p2pcore._fast.layer cimport Layer
+
+cdef Py_ssize_t MAX_PLAINTEXT = limits.MAX_NOISE_PLAINTEXT_BYTES
+cdef Py_ssize_t MAX_EMPTY_RECORDS = limits.MAX_EMPTY_RECORDS
+cdef Py_ssize_t TAG = 16
+cdef uint64_t LAST_NONCE = 0xFFFFFFFFFFFFFFFF     # reserved: never used for a record
+
+
+cdef class Cork(Layer):
+    """Gathers writes until the iteration ends or a record is full; a subclass seals and opens records."""
+
+    def __cinit__(self, *_):
+        self.most = MAX_PLAINTEXT
+
+    cdef Py_ssize_t space(self) except -1:
+        """Bytes that still fit the record being gathered."""
+        return self.most - self.used
+
+    cdef uint8_t* room(self, Py_ssize_t n) except NULL:
+        """`n` bytes (at most `most`) at the end of what is gathered, for the caller to fill at once."""
+        cdef uint8_t* at
+        if self.below is None:
+            raise errors.ConnectionClosed("the connection is closed")
+        if n > self.most - self.used:
+            self.seal()
+        if self.gathered is None:
+            self.gathered = self.state.records.take()
+        at = self.gathered.data + self.front + self.used
+        self.used += n
+        if not self.flush_due and not self.paused:
+            self.state.flush_soon(self)
+        return at
+
+    cdef int send(self, const uint8_t* data, Py_ssize_t n) except -1:
+        cdef Py_ssize_t k
+        while n > 0:
+            if self.used == self.most:
+                self.seal()
+            k = min(n, self.most - self.used)
+            memcpy(self.room(k), data, k)
+            data += k
+            n -= k
+        return 0
+
+    cdef int seal(self) except -1:
+        """Makes a record of what is gathered and sends it; `used` is 0 afterwards."""
+        raise NotImplementedError
+
+    cdef int flush(self) except -1:
+        """Sends what is gathered; while the socket is full it waits, and gathers on."""
+        if self.used and not self.paused and self.below is not None:
+            try:
+                self.seal()
+            except Exception as error:
+                self.drop(error)
+                return 0
+        if self.used == 0 and self.gathered is not None:
+            self.state.records.give(self.gathered)
+            self.gathered = None
+        if self.shut_due and self.used == 0:
+            self.shut_due = False
+            Layer.shut(self)
+        return 0
+
+    cdef int pause(self) except -1:
+        self.paused = True
+        return self.above.pause()
+
+    cdef int resume(self) except -1:
+        self.paused = False
+        if self.used:
+            self.state.flush_soon(self)
+        return self.above.resume()
+
+    cdef bint is_paused(self) except -1:
+        return self.paused or self.below is None
+
+    cdef int shut(self) except -1:
+        if self.used and self.paused:
+            # The queue in front of it is bounded, and so is this record: hand it on now.
+            self.seal()
+        self.shut_due = True
+        return self.flush()
+
+    cdef int lost(self, object error) except -1:
+        self.gathered = None
+        self.used = 0
+        return Layer.lost(self, error)
+
+
+@cython.final
+cdef class PlainChannel(Cork):
+    """No records and no secrecy: the gathered bytes as they are. For muxers without a secure channel."""
+
+    cdef int seal(self) except -1:
+        cdef Py_ssize_t n = self.used
+        self.used = 0
+        self.sealed += 1
+        return self.below.send(self.gathered.data, n)
+
+
+@cython.final
+cdef class NoiseChannel(Cork):
+    """Noise transport messages: 2-byte length, ChaCha20-Poly1305, a nonce that counts from 0.
+
+    Args:
+        send_key, receive_key: 32 bytes each, as the handshake's Split() gave them.
+    """
+
+    def __cinit__(self, bytes send_key not None, bytes receive_key not None):
+        self.front = 2
+        self.encrypt = ChaCha20Poly1305(send_key).encrypt_into
+        self.decrypt = ChaCha20Poly1305(receive_key).decrypt_into
+
+    cdef int seal(self) except -1:
+        cdef Py_ssize_t n = self.used
+        cdef uint8_t* data = self.gathered.data
+        if self.send_nonce == LAST_NONCE:
+            raise errors.LocalProtocolError("all nonces of this noise connection have been used")
+        data[0] = <uint8_t> ((n + TAG) >> 8)
+        data[1] = <uint8_t> (n + TAG)
+        self.encrypt(
+            _nonce(self.send_nonce),
+            PyMemoryView_FromMemory(<char*> data + 2, n, PyBUF_READ),
+            None,
+            PyMemoryView_FromMemory(<char*> data + 2, n + TAG, PyBUF_WRITE),
+        )
+        self.send_nonce += 1
+        self.sealed += 1
+        self.used = 0
+        return self.below.send(data, n + TAG + 2)
+
+    cdef int feed(self, uint8_t* data, Py_ssize_t n) except -1:
+        cdef Py_ssize_t size, done
+        if self.spill is not None:
+            done = self._fill_spill(data, n)
+            data += done
+            n -= done
+        while n >= 2 and self.above is not None:
+            size = (data[0] << 8) | data[1]
+            if n < size + 2:
+                break
+            self._open(data + 2, size)
+            data += size + 2
+            n -= size + 2
+        if n > 0 and self.above is not None:
+            self.spill = self.state.records.take()
+            memcpy(self.spill.data, data, n)
+            self.spilled = n
+        return 0
+
+    cdef Py_ssize_t _fill_spill(self, uint8_t* data, Py_ssize_t n) except -1:
+        """Completes the record begun earlier, if `data` has its rest; returns the bytes used."""
+        cdef Block spill = self.spill
+        cdef Py_ssize_t size, k, used = 0
+        while self.spilled < 2 and used < n:
+            spill.data[self.spilled] = data[used]
+            self.spilled += 1
+            used += 1
+        if self.spilled < 2:
+            return used
+        size = (spill.data[0] << 8) | spill.data[1]
+        k = min(n - used, size + 2 - self.spilled)
+        memcpy(spill.data + self.spilled, data + used, k)
+        self.spilled += k
+        if self.spilled == size + 2:
+            self.spill = None
+            self._open(spill.data + 2, size)
+            self.state.records.give(spill)
+        return used + k
+
+    cdef int _open(self, uint8_t* record, Py_ssize_t n) except -1:
+        """Decrypts one record in place and feeds it up."""
+        cdef Py_ssize_t size = n - TAG
+        if size < 0:
+            raise errors.RemoteProtocolError(f"noise record of {n} bytes is shorter than its tag")
+        if self.receive_nonce == LAST_NONCE:
+            raise errors.RemoteProtocolError("the peer has used all nonces of this noise connection")
+        try:
+            self.decrypt(
+                _nonce(self.receive_nonce),
+                PyMemoryView_FromMemory(<char*> record, n, PyBUF_READ),
+                None,
+                PyMemoryView_FromMemory(<char*> record, size, PyBUF_WRITE),
+            )
+        except InvalidTag:
+            raise errors.RemoteProtocolError("noise record does not authenticate") from None
+        self.receive_nonce += 1
+        if size == 0:
+            self.empty_run += 1
+            if self.empty_run > MAX_EMPTY_RECORDS:
+                raise errors.LimitExceeded("empty noise records in a row", self.empty_run, MAX_EMPTY_RECORDS)
+            return 0
+        self.empty_run = 0
+        return self.above.feed(record, size)
+
+    cdef int feed_eof(self) except -1:
+        if self.spill is not None:
+            raise errors.RemoteProtocolError("the connection ended inside a noise record")
+        return self.above.feed_eof()
+
+    cdef int lost(self, object error) except -1:
+        self.spill = None
+        return Cork.lost(self, error)
+
+
+cdef bytes _nonce(uint64_t counter):
+    """4 zero bytes and the counter, little-endian."""
+    cdef bytes out = PyBytes_FromStringAndSize(NULL, 12)
+    cdef uint8_t* at = <uint8_t*> PyBytes_AS_STRING(out)
+    cdef int i
+    for i in range(4):
+        at[i] = 0
+    for i in range(8):
+        at[4 + i] = <uint8_t> (counter >> (8 * i))
+    return out

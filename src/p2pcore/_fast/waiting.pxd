@@ -1,0 +1,28 @@
+# Awaitables without coroutines: an Op tries, and only if it must wait does it make a future.
+# Comes in: a LoopState for futures and timers. Goes out: values to `await`. Never holds what it waits for:
+# nothing is taken before the waiting task runs again, so cancelling loses nothing.
+from p2pcore._fast.loop_state cimport LoopState
+
+cdef object PENDING     # what attempt() returns while there is nothing yet
+
+
+cdef class Op:
+    cdef LoopState state
+    cdef object future          # what the task waits on; None while not suspended
+    cdef object timer           # fires at the deadline; None without one
+
+    cdef object attempt(self)
+    cdef int suspended(self) except -1
+    cdef int abandoned(self) except -1
+    cdef double deadline(self) except -2
+    cdef int wake(self) except -1
+    cdef int rearm(self) except -1
+    cdef object step(self)
+    cdef int _disarm(self) except -1
+
+
+cdef class Ready:
+    cdef object value
+
+cdef object ready(object value)
+cdef Op done                    # awaits to None at once; shared

@@ -1,0 +1,137 @@
+"""Awaitables without coroutines: an Op tries, and only if it must wait does it make a future.
+
+Comes in: a LoopState for futures and timers. Goes out: values to `await`. Never holds what it waits
+for: nothing is taken before the waiting task runs again, so cancelling loses nothing.
+"""
+
+from asyncio import Future
+
+cimport cython
+from p2pcore._fast.loop_state cimport LoopState, monotonic
+
+PENDING = object()
+
+
+cdef class Op:
+    """Something that can be awaited; a subclass says how it is attempted.
+
+    It has send, throw and close as a coroutine has, so that `create_task` takes it too.
+    """
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self.step()
+
+    def send(self, value):
+        return self.step()
+
+    def throw(self, kind, value=None, traceback=None):
+        self.close()
+        if value is None:
+            value = kind() if isinstance(kind, type) else kind
+        raise value
+
+    def close(self):
+        self._disarm()
+        self.future = None
+        self.abandoned()
+
+    cdef object attempt(self):
+        """The result, or PENDING. Raises what the awaiting task shall see."""
+        raise NotImplementedError
+
+    cdef int suspended(self) except -1:
+        """The task now waits: enlist with whoever calls wake()."""
+        return 0
+
+    cdef int abandoned(self) except -1:
+        """The task no longer waits: leave again. Also called when never suspended."""
+        return 0
+
+    cdef double deadline(self) except -2:
+        """The monotonic second at which to attempt once more, 0 for never."""
+        return 0
+
+    cdef object step(self):
+        if self.future is not None:
+            self._disarm()
+            self.future = None
+        value = self.attempt()
+        if value is not PENDING:
+            raise StopIteration(value)
+        self.future = future = Future(loop=self.state.loop)
+        self.suspended()
+        self.rearm()
+        future._asyncio_future_blocking = True
+        return future
+
+    cdef int wake(self) except -1:
+        """Lets the waiting task attempt again; does nothing if none waits."""
+        if self.future is not None and not self.future.done():
+            self.future.set_result(None)
+        return 0
+
+    cdef int rearm(self) except -1:
+        """Sets the timer by what deadline() says now."""
+        cdef double at = self.deadline()
+        self._disarm()
+        if at > 0 and self.future is not None:
+            # One millisecond more: uvloop's timers count whole milliseconds and may fire early.
+            self.timer = self.state.loop.call_later(max(0.0, at - monotonic()) + 0.001, self._expire)
+        return 0
+
+    def _expire(self):
+        self.timer = None
+        self.wake()
+
+    cdef int _disarm(self) except -1:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        return 0
+
+
+@cython.final
+cdef class _Done(Op):
+    cdef object step(self):
+        raise StopIteration
+
+
+@cython.final
+@cython.freelist(32)
+cdef class Ready:
+    """A value that is there already, to be awaited once."""
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        raise StopIteration(self.value)
+
+    def send(self, value):
+        raise StopIteration(self.value)
+
+    def throw(self, kind, value=None, traceback=None):
+        if value is None:
+            value = kind() if isinstance(kind, type) else kind
+        raise value
+
+    def close(self):
+        pass
+
+
+cdef object ready(object value):
+    cdef Ready out = Ready.__new__(Ready)
+    out.value = value
+    return out
+
+
+done = _Done.__new__(_Done)

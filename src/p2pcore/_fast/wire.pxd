@@ -1,0 +1,24 @@
+# The bottom of a chain: an asyncio BufferedProtocol on a connected socket.
+# Comes in: what the kernel has received, into the loop's one receive buffer. Goes out: bytes by send(2)
+# on the socket itself while the transport has nothing queued, else by transport.write.
+# Never keeps a buffer of its own; never reads while throttled.
+from libc.stdint cimport uint8_t
+
+from p2pcore._fast.layer cimport Layer
+
+
+cdef class Wire(Layer):
+    cdef object transport       # uvloop's (or asyncio's); None before connection_made and after the end
+    cdef int fd                 # of its socket, -1 when closed
+    cdef bint queued            # the transport holds bytes the kernel did not take
+    cdef Py_ssize_t over        # bytes sent while `queued`: control frames, bounded
+    cdef bint feeding           # inside feed(): closing waits until it returns
+    cdef bint shutting          # shut() was called: FIN when the queue is empty
+    cdef bint fin_sent
+    cdef object error           # the first reason to end, which lost() will carry
+    cdef readonly bint is_closed    # connection_lost has been called, or must be
+    cdef object closed_waiters  # list of futures waiting for the end; None
+
+    cdef int _fail(self, object error) except -1
+    cdef int _finish(self) except -1
+    cdef int _queue(self, const uint8_t* data, Py_ssize_t n) except -1

@@ -1,0 +1,235 @@
+"""The bottom of a chain: an asyncio BufferedProtocol on a connected socket.
+
+Comes in: what the kernel has received, into the loop's one receive buffer. Goes out: bytes by
+send(2) on the socket itself while the transport has nothing queued, else by transport.write. Never
+keeps a buffer of its own; never reads while throttled; closes only when the outermost feed is done.
+"""
+
+from asyncio import Future
+
+cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdint cimport uint8_t
+
+from os import strerror
+
+from p2pcore import errors, limits
+
+from p2pcore._fast.layer cimport Layer, Mailbox
+from p2pcore._fast.loop_state cimport loop_state
+
+
+cdef extern from "<sys/socket.h>" nogil:
+    ssize_t c_send "send"(int fd, const void* data, size_t n, int flags)
+    int MSG_DONTWAIT
+    int MSG_NOSIGNAL
+
+cdef double STALL_S = limits.WRITE_STALL_TIMEOUT_S
+cdef double DRAIN_S = limits.CLOSE_DRAIN_TIMEOUT_S
+cdef Py_ssize_t MAX_QUEUED = limits.MAX_QUEUED_CONTROL_BYTES
+
+
+@cython.final
+cdef class Wire(Layer):
+    """The socket end of a connection; give `lambda: wire` to loop.create_connection and the like.
+
+    A new wire has a Mailbox on top, for the negotiation to come.
+    """
+
+    def __cinit__(self, loop):
+        self.state = loop_state(loop)
+        self.fd = -1
+        cdef Mailbox top = Mailbox.__new__(Mailbox)
+        top.seat(self)
+
+    @property
+    def mailbox(self):
+        """The Mailbox on top of the chain; None once another layer has replaced it."""
+        cdef Layer top = self
+        while top.above is not None:
+            top = top.above
+        return top if isinstance(top, Mailbox) else None
+
+    def abort(self):
+        """Closes at once, unsent bytes are dropped. Idempotent."""
+        self.drop(errors.ConnectionClosed("the connection was aborted here"))
+
+    def close(self):
+        """Orderly: sends what is queued, then FIN, and reads until the peer's end, for a second at most.
+
+        Idempotent. Followed by the chain's lost(); see wait_closed.
+        """
+        self.shut()
+
+    async def wait_closed(self):
+        """Returns when the socket has been closed."""
+        if self.is_closed and self.transport is None:
+            return
+        waiter = Future(loop=self.state.loop)
+        if self.closed_waiters is None:
+            self.closed_waiters = []
+        self.closed_waiters.append(waiter)
+        await waiter
+
+    # -- asyncio.BufferedProtocol --------------------------------------------------------------
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.fd = transport.get_extra_info("socket").fileno()
+        # Zero, so that pause_writing means "not all was taken" and resume_writing "nothing is queued".
+        transport.set_write_buffer_limits(0, 0)
+
+    def get_buffer(self, sizehint):
+        return self.state.receive
+
+    def buffer_updated(self, Py_ssize_t n):
+        if self.is_closed or self.fin_sent:
+            return  # draining: what a peer still sends after our FIN is dropped
+        self.feeding = True
+        try:
+            self.above.feed(self.state.receive.data, n)
+        except Exception as error:
+            self._fail(error)
+        finally:
+            self.feeding = False
+        if self.error is not None or self.shutting:
+            self._finish()
+
+    def eof_received(self):
+        if self.is_closed or self.above is None:
+            return False
+        self.feeding = True
+        try:
+            self.above.feed_eof()
+        except Exception as error:
+            self._fail(error)
+        finally:
+            self.feeding = False
+        if self.error is not None or self.shutting:
+            self._finish()
+        # True keeps our half open: an upper layer that is done with it calls shut().
+        return not self.fin_sent and not self.is_closed
+
+    def pause_writing(self):
+        if not self.queued:
+            self.queued = True
+            self.over = 0
+            self.state.watch(self, STALL_S)
+            if self.above is not None:
+                self.above.pause()
+
+    def resume_writing(self):
+        self.queued = False
+        self.state.unwatch(self)
+        if self.shutting:
+            self._finish()
+        elif self.above is not None and not self.is_closed:
+            self.above.resume()
+
+    def connection_lost(self, exc):
+        cdef Layer above = self.above
+        self.is_closed = True
+        self.fd = -1
+        self.transport = None
+        self.above = None
+        self.state.unwatch(self)
+        if above is not None:
+            above.lost(self.error or _closed_by(exc))
+        self.error = None
+        if self.closed_waiters is not None:
+            for waiter in self.closed_waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self.closed_waiters = None
+
+    # -- the chain -----------------------------------------------------------------------------
+
+    cdef int send(self, const uint8_t* data, Py_ssize_t n) except -1:
+        cdef ssize_t sent
+        if self.is_closed or self.shutting or self.transport is None:
+            if self.error is None and self.transport is not None:
+                return 0  # ending already: late control frames go nowhere
+            raise errors.ConnectionClosed("the connection is closed")
+        if not self.queued:
+            while True:
+                sent = c_send(self.fd, data, n, MSG_DONTWAIT | MSG_NOSIGNAL)
+                if sent == n:
+                    return 0
+                if sent >= 0:
+                    data += sent
+                    n -= sent
+                    break
+                if errno != EINTR:
+                    break
+            if sent < 0 and errno != EAGAIN:
+                return self._fail(ConnectionError(errno, strerror(errno)))
+        return self._queue(data, n)
+
+    cdef int _queue(self, const uint8_t* data, Py_ssize_t n) except -1:
+        """Leaves what the kernel did not take to the transport."""
+        if self.queued:
+            self.over += n
+            if self.over > MAX_QUEUED:
+                raise errors.LimitExceeded("bytes queued for a peer that does not read", self.over, MAX_QUEUED)
+        self.transport.write(PyBytes_FromStringAndSize(<const char*> data, n))
+        return 0
+
+    cdef int throttle(self, bint on) except -1:
+        if self.transport is not None and not self.is_closed:
+            if on:
+                self.transport.pause_reading()
+            else:
+                self.transport.resume_reading()
+        return 0
+
+    cdef bint is_paused(self) except -1:
+        return self.queued or self.is_closed
+
+    cdef int shut(self) except -1:
+        if self.shutting or self.is_closed:
+            return 0
+        self.shutting = True
+        if not self.feeding:
+            self._finish()
+        return 0
+
+    cdef int drop(self, object error) except -1:
+        return self._fail(error)
+
+    cdef int overdue(self) except -1:
+        """The peer took nothing for too long, or did not end its half after our FIN."""
+        if self.fin_sent and not self.queued:
+            return self._fail(errors.ConnectionClosed("the connection was closed here"))
+        return self._fail(TimeoutError(f"the peer took no byte for {STALL_S:g} s"))
+
+    cdef int _fail(self, object error) except -1:
+        """Ends the connection at once, with this reason unless there is an earlier one."""
+        if self.error is None:
+            self.error = error
+        if not self.feeding:
+            self._finish()
+        return 0
+
+    cdef int _finish(self) except -1:
+        """Does what was put off while feeding: abort, or FIN as soon as nothing is queued."""
+        if self.is_closed or self.transport is None:
+            return 0
+        if self.error is not None:
+            self.is_closed = True
+            self.transport.abort()
+        elif not self.queued and not self.fin_sent:
+            self.fin_sent = True
+            self.state.watch(self, DRAIN_S)
+            self.transport.write_eof()
+            self.transport.resume_reading()
+        return 0
+
+
+def _closed_by(exc):
+    """The reason lost() carries when the transport says `exc`, None for an orderly end."""
+    if exc is None:
+        return errors.ConnectionClosed("the connection is closed")
+    closed = errors.ConnectionClosed(f"the connection broke: {exc}")
+    closed.__cause__ = exc
+    return closed
