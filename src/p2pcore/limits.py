@@ -25,10 +25,16 @@ MIN_RSA_BITS: Final = 2048
 """go, rust and js refuse smaller keys."""
 MAX_RSA_BITS: Final = 8192
 """go and js agree; bounds the CPU a hostile handshake can cost."""
+MAX_PUBLIC_KEY_BYTES: Final = 1100
+"""`Data` of a PublicKey protobuf: an RSA key of 8192 bits with a 64-bit exponent."""
+MAX_PRIVATE_KEY_BYTES: Final = 8192
+"""`Data` of a PrivateKey protobuf: an RSA key of 8192 bits has about 4,700."""
 MAX_ENVELOPE_BYTES: Final = 8192
 """A signed envelope rides in identify, whose messages have the same bound (go)."""
 MAX_RECORD_ADDRS: Final = 64
 """Addresses taken from one signed peer record."""
+MAX_RECORD_ADDR_BYTES: Final = 512
+"""One address of a signed peer record; longer ones are skipped."""
 
 # -- negotiation -------------------------------------------------------------------------------
 MAX_MULTISTREAM_BYTES: Final = 1024
