@@ -186,7 +186,9 @@ class DialError(P2PError, ConnectionError):
         peer: the peer's id, or None; causes: (address, error) of each attempt, in order.
     """
 
-    def __init__(self, peer: object, causes: Sequence[tuple[object, BaseException]], reason: str = "") -> None:
+    def __init__(
+        self, peer: object, causes: Sequence[tuple[object, BaseException]], reason: str = ""
+    ) -> None:
         tried = "; ".join(f"{addr}: {error}" for addr, error in causes)
         why = reason or "all addresses failed"
         super().__init__(f"cannot dial {peer or 'the peer'}: {why}{': ' + tried if tried else ''}")
@@ -195,7 +197,13 @@ class DialError(P2PError, ConnectionError):
 
 
 class ListenError(P2PError, OSError):
-    """Listening on an address failed, or a listener has ended."""
+    """Listening on an address failed, or a listener has ended.
+
+    Attributes:
+        causes: (address, error) of each address, where several were tried and all failed.
+    """
+
+    causes: tuple[tuple[object, BaseException], ...] = ()
 
 
 class NoTransport(ListenError):

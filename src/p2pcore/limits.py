@@ -75,8 +75,16 @@ DIAL_PEER_TIMEOUT_S: Final = 60.0
 """All addresses of one peer (go)."""
 MAX_DIALS_PER_PEER: Final = 8
 """Addresses of one peer dialled at once (go)."""
+MAX_DIAL_ADDRS: Final = 100
+"""Addresses tried for one peer in one dial (go)."""
 NEW_STREAM_TIMEOUT_S: Final = 15.0
 """Opening a stream, a dial not included (go)."""
+
+# -- swarm -------------------------------------------------------------------------------------
+SWARM_CLOSE_TIMEOUT_S: Final = 5.0
+"""Each step of closing a swarm: listeners, handlers, connections; what is left is aborted (W29)."""
+INTERFACE_ADDRS_TTL_S: Final = 5.0
+"""Age at which the interface addresses behind a wildcard are read anew; go keeps them 60 s (W48)."""
 
 # -- wire and records --------------------------------------------------------------------------
 RECEIVE_BUFFER_BYTES: Final = 256 * 1024
@@ -141,13 +149,23 @@ MAX_AGENT_CHARS: Final = 256
 """agentVersion and protocolVersion of a peer, which are free text."""
 IDENTIFY_TIMEOUT_S: Final = 5.0
 """One identify exchange (go, js)."""
+MAX_IDENTIFY_PER_MINUTE: Final = 10
+"""Identify requests, and pushes, answered on one connection in a minute (spec sheet)."""
+IDENTIFY_PUSH_DELAY_S: Final = 1.0
+"""Changes of protocols and addresses gathered into one push (js)."""
+MAX_IDENTIFY_PUSHES: Final = 32
+"""Pushes sent at once (go)."""
 PING_BYTES: Final = 32
 """One ping (spec ping)."""
 PING_TIMEOUT_S: Final = 10.0
-"""A ping answered, and an idle inbound ping stream (go)."""
+"""One ping answered (go, js)."""
+PING_IDLE_TIMEOUT_S: Final = 30.0
+"""Silence that ends an inbound ping stream; go ends it after 30 s of activity too (its fault W36)."""
 MAX_PING_STREAMS: Final = 2
 """Inbound ping streams of one peer (spec ping)."""
 PERF_BLOCK_BYTES: Final = 64 * 1024
 """One write of perf (spec perf)."""
 PERF_TIMEOUT_S: Final = 600.0
 """One inbound perf stream."""
+MAX_PERF_DOWNLOAD_BYTES: Final = 1 << 40
+"""What one inbound perf stream may ask for: more than PERF_TIMEOUT_S carries at 10 Gbit/s."""

@@ -1,0 +1,27 @@
+"""Error codes that travel in resets and go-aways: what a peer is told, and may tell us.
+
+Comes in: nothing. Goes out: 32-bit integers. Delivery is best effort, so nothing may depend on them.
+Source: libp2p/specs error-codes; the numbers are go-libp2p's (core/network).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+CONN_PROTOCOL_NEGOTIATION_FAILED: Final = 0x1000
+CONN_RESOURCE_LIMIT_EXCEEDED: Final = 0x1001
+CONN_RATE_LIMITED: Final = 0x1002
+CONN_PROTOCOL_VIOLATION: Final = 0x1003
+CONN_SUPPLANTED: Final = 0x1004
+CONN_GARBAGE_COLLECTED: Final = 0x1005
+CONN_SHUTDOWN: Final = 0x1006
+CONN_GATED: Final = 0x1007
+
+STREAM_PROTOCOL_NEGOTIATION_FAILED: Final = 0x1001
+STREAM_RESOURCE_LIMIT_EXCEEDED: Final = 0x1002
+STREAM_RATE_LIMITED: Final = 0x1003
+STREAM_PROTOCOL_VIOLATION: Final = 0x1004
+STREAM_SUPPLANTED: Final = 0x1005
+STREAM_GARBAGE_COLLECTED: Final = 0x1006
+STREAM_SHUTDOWN: Final = 0x1007
+STREAM_GATED: Final = 0x1008

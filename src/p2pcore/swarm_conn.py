@@ -1,0 +1,167 @@
+"""A connection as its swarm gives it out: the upgraded one, with an id, a date and its own streams.
+
+Comes in: a CapableConn the swarm has taken over. Goes out: a CapableConn that opens negotiated streams.
+Never owns a task, a timer or a buffer: a connection that is idle costs its slots.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from p2pcore.interfaces import CapableConn, ConnState, Direction, Stream, StreamHandler
+    from p2pcore.keys import PublicKey
+    from p2pcore.multiaddr import Multiaddr
+    from p2pcore.peer_id import PeerId
+    from p2pcore.swarm import Swarm
+
+ID_SUFFIX_CHARS = 8
+"""Of the peer id in a connection id: its end, since all Ed25519 ids begin alike (W31)."""
+
+
+class Phase(enum.Enum):
+    """How far the notifications of one connection have come."""
+
+    NOTIFYING = enum.auto()
+    OPEN = enum.auto()
+    ENDED_EARLY = enum.auto()
+    ENDED = enum.auto()
+
+
+class SwarmConn:
+    """One connection of a swarm; satisfies CapableConn.
+
+    Attributes:
+        opened_at: `time.time()` of when the swarm took it over.
+        info: what identify found out about the peer, or None; owned by the identify service.
+        ordinal: unique in this swarm; phase: how far its notifications have come. Both are the swarm's.
+    """
+
+    __slots__ = ("__weakref__", "_conn", "_swarm", "info", "opened_at", "ordinal", "phase")
+
+    def __init__(self, swarm: Swarm, conn: CapableConn, ordinal: int) -> None:
+        self._swarm = swarm
+        self._conn = conn
+        self.ordinal = ordinal
+        self.phase = Phase.NOTIFYING
+        self.opened_at = time.time()
+        self.info: object | None = None
+
+    def __repr__(self) -> str:
+        return f"<SwarmConn {self.id} {self.direction.value} {self.remote_multiaddr}>"
+
+    @property
+    def id(self) -> str:
+        """A name for logs, unique in this process: the end of the peer's id, and an ordinal."""
+        return f"{str(self.remote_peer)[-ID_SUFFIX_CHARS:]}-{self.ordinal}"
+
+    @property
+    def inner(self) -> CapableConn:
+        """The upgraded connection underneath."""
+        return self._conn
+
+    @property
+    def local_peer(self) -> PeerId:
+        """Our id on this connection."""
+        return self._conn.local_peer
+
+    @property
+    def remote_peer(self) -> PeerId:
+        """The id the peer proved."""
+        return self._conn.remote_peer
+
+    @property
+    def remote_public_key(self) -> PublicKey:
+        """The key the peer proved its id with."""
+        return self._conn.remote_public_key
+
+    @property
+    def local_multiaddr(self) -> Multiaddr:
+        """Our end."""
+        return self._conn.local_multiaddr
+
+    @property
+    def remote_multiaddr(self) -> Multiaddr | None:
+        """The peer's end; None where the transport has no such address."""
+        return self._conn.remote_multiaddr
+
+    @property
+    def direction(self) -> Direction:
+        """Who dialled."""
+        return self._conn.direction
+
+    @property
+    def state(self) -> ConnState:
+        """How it was secured and multiplexed."""
+        return self._conn.state
+
+    @property
+    def owner(self) -> CapableConn | None:
+        """What its streams give as `conn`."""
+        return self._conn.owner
+
+    @owner.setter
+    def owner(self, owner: CapableConn | None) -> None:
+        self._conn.owner = owner
+
+    @property
+    def is_closed(self) -> bool:
+        """True once nothing can be opened on it any more."""
+        return self._conn.is_closed
+
+    @property
+    def num_streams(self) -> int:
+        """Streams open now, both ways."""
+        return self._conn.num_streams
+
+    def open_stream(self) -> Awaitable[Stream]:
+        """A stream on which nothing is negotiated yet; see `new_stream`."""
+        return self._conn.open_stream()
+
+    def accept_stream(self) -> Awaitable[Stream]:
+        """Waits for ever while the swarm serves this connection's streams."""
+        return self._conn.accept_stream()
+
+    def set_stream_handler(self, handler: StreamHandler | None) -> None:
+        """Takes inbound streams, not negotiated, away from the swarm."""
+        self._conn.set_stream_handler(handler)
+
+    def add_close_callback(self, callback: Callable[[BaseException | None], None]) -> None:
+        """`callback(error)` runs once, from the event loop, when the connection has ended."""
+        self._conn.add_close_callback(callback)
+
+    async def new_stream(self, protocols: str | Sequence[str]) -> Stream:
+        """A stream on this connection that speaks the first of `protocols` the peer has.
+
+        One protocol is negotiated lazily: nothing is waited for, and a peer that lacks it shows as
+        ProtocolNotSupported at the first read.
+
+        Raises:
+            ConnectionClosed: no stream can be opened; ProtocolNotSupported, NegotiationError: no agreement.
+            TimeoutError: see limits.NEW_STREAM_TIMEOUT_S.
+        """
+        return await self._swarm.open_on(self, protocols)
+
+    async def close(self, code: int = 0) -> None:
+        """Leaves the swarm, then closes in good order: go-away, what is queued, FIN. Idempotent."""
+        self._swarm.detach(self)
+        try:
+            await self._conn.close(code)
+        except BaseException:
+            self._conn.abort(code)
+            raise
+        finally:
+            self._swarm.conn_ended(self)
+
+    def abort(self, code: int = 0) -> None:
+        """Closes at once. Idempotent."""
+        self._conn.abort(code)
+        self._swarm.conn_ended(self)
+
+    def ended(self, error: BaseException | None) -> None:
+        """The close callback: tells the swarm."""
+        self._swarm.conn_ended(self)
