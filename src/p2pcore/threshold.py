@@ -1,0 +1,70 @@
+"""A count of finished connections that nobody has accepted yet, and a way to wait until it is low.
+
+Comes in: acquire and release. Goes out: `wait` returns while the count is under its maximum. It never
+blocks `acquire`: a handshake that is finished is finished, only new work is held back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from p2pcore.errors import LocalProtocolError
+from p2pcore.limits import ACCEPT_QUEUE_LENGTH
+
+
+class Threshold:
+    """Holds back new work while `maximum` or more pieces of finished work wait.
+
+    Args:
+        maximum: pieces, at least 1.
+
+    Raises:
+        ValueError: `maximum` is not positive.
+    """
+
+    __slots__ = ("_count", "_maximum", "_waiters")
+
+    def __init__(self, maximum: int = ACCEPT_QUEUE_LENGTH) -> None:
+        if maximum < 1:
+            raise ValueError(f"a threshold needs a maximum of at least 1, not {maximum}")
+        self._maximum = maximum
+        self._count = 0
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    @property
+    def count(self) -> int:
+        """Pieces acquired and not yet released; may be over the maximum after a burst."""
+        return self._count
+
+    @property
+    def is_full(self) -> bool:
+        """True while `wait` would wait."""
+        return self._count >= self._maximum
+
+    def acquire(self) -> None:
+        """Counts one piece more. Never waits."""
+        self._count += 1
+
+    def release(self) -> None:
+        """Counts one piece less and wakes everyone in `wait` when the count falls below the maximum.
+
+        Raises:
+            LocalProtocolError: nothing is acquired.
+        """
+        if self._count == 0:
+            raise LocalProtocolError("threshold released more often than acquired")
+        self._count -= 1
+        if self._count == self._maximum - 1:
+            for waiter in self._waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    async def wait(self) -> None:
+        """Returns once the count is below the maximum. May be cancelled at any time."""
+        while self._count >= self._maximum:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.add(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.discard(waiter)

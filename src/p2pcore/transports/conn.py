@@ -1,0 +1,125 @@
+"""A connected TCP socket with a multiaddr at each end: MaConn satisfies interfaces.RawConn.
+
+Comes in: a connected socket, which MaConn owns from then on. Goes out: a Wire whose mailbox the upgrader
+negotiates over. It reads nothing before `start`, and the descriptor is closed whatever fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+import sys
+from typing import Any
+
+from p2pcore._fast.layer import Mailbox
+from p2pcore._fast.wire import Wire
+from p2pcore.limits import TCP_KEEPALIVE_IDLE_S
+from p2pcore.multiaddr import Multiaddr
+from p2pcore.transports.sockaddr import to_multiaddr
+
+OPTIONS_ARE_INHERITED = sys.platform == "linux"
+"""Accepted sockets take TCP_NODELAY and keep-alive over from their listening socket: three calls less each."""
+
+_KEEPALIVE_IDLE = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))
+
+
+def tune(sock: socket.socket) -> None:
+    """Sets TCP_NODELAY and keep-alive after 30 s of silence.
+
+    Raises:
+        OSError: the socket is dead.
+    """
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if _KEEPALIVE_IDLE is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, _KEEPALIVE_IDLE, TCP_KEEPALIVE_IDLE_S)
+
+
+def set_linger(sock: socket.socket, seconds: int) -> None:
+    """SO_LINGER on; see linger.py for what `seconds` does.
+
+    Raises:
+        OSError: the socket is dead.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, seconds))
+
+
+class MaConn:
+    """A TCP connection before any upgrade.
+
+    Args:
+        loop: the event loop the connection will live on.
+        sock: connected; owned from here on.
+        local, remote: what getsockname(2) and accept(2) or connect(2) gave, or a Multiaddr; converted
+            only when asked for, since most failed handshakes never need them.
+    """
+
+    __slots__ = ("_local", "_loop", "_remote", "_sock", "_wire")
+
+    transport = "tcp"
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        local: Multiaddr | tuple[Any, ...],
+        remote: Multiaddr | tuple[Any, ...],
+    ) -> None:
+        self._loop = loop
+        self._sock: socket.socket | None = sock
+        self._local = local
+        self._remote = remote
+        self._wire = Wire(loop)
+
+    @property
+    def mailbox(self) -> Mailbox:
+        """The top of the chain while steps are negotiated."""
+        return self._wire.mailbox
+
+    @property
+    def local_multiaddr(self) -> Multiaddr:
+        """The socket's own address."""
+        if isinstance(self._local, tuple):
+            self._local = to_multiaddr(self._local)
+        return self._local
+
+    @property
+    def remote_multiaddr(self) -> Multiaddr:
+        """The peer's address."""
+        if isinstance(self._remote, tuple):
+            self._remote = to_multiaddr(self._remote)
+        return self._remote
+
+    def set_linger(self, seconds: int) -> None:
+        """SO_LINGER. Called before `start`; a socket that is dead already is left for `start` to find."""
+        if self._sock is not None:
+            with contextlib.suppress(OSError):
+                set_linger(self._sock, seconds)
+
+    async def start(self) -> None:
+        """Begins to read the socket.
+
+        Raises:
+            OSError: the socket is of no use, or `abort` came first; it is closed.
+        """
+        sock, self._sock = self._sock, None
+        if sock is None:
+            raise ConnectionAbortedError("the connection was closed before it was started")
+        try:
+            await self._loop.connect_accepted_socket(self._protocol, sock)
+        except BaseException:
+            sock.close()  # does nothing where the event loop had taken the descriptor over
+            raise
+
+    def _protocol(self) -> Any:
+        return self._wire
+
+    def abort(self) -> None:
+        """Closes at once. Idempotent."""
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            sock.close()
+        else:
+            self._wire.abort()

@@ -1,0 +1,277 @@
+"""A listening TCP socket with a multiaddr: gives out MaConns, one for each `accept`.
+
+Comes in: an address to bind. Goes out: connections, taken from the kernel only when somebody asks, so that
+what nobody asks for stays in the kernel's backlog. Never upgrades, never waits inside an error: errors of
+accept(2) are the caller's to judge.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+from typing import Any
+
+from p2pcore.errors import AddressError, ListenerClosed
+from p2pcore.limits import LISTEN_BACKLOG, SOCKET_PROBE_S
+from p2pcore.multiaddr import Multiaddr
+from p2pcore.transports.conn import OPTIONS_ARE_INHERITED, MaConn, tune
+from p2pcore.transports.sockaddr import Endpoint, parse_endpoint, to_multiaddr
+
+_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+_MAX_LOCAL_ADDRS = 64  # distinct local addresses of a wildcard listener kept as one object each
+
+
+class MaListener:
+    """Use `MaListener.bind`.
+
+    Attributes:
+        shed: connections closed at once because the process had no descriptor for them.
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_closed",
+        "_endpoint",
+        "_identity",
+        "_is_wildcard",
+        "_locals",
+        "_loop",
+        "_multiaddr",
+        "_probe",
+        "_readable",
+        "_reuse_port",
+        "_sock",
+        "_spare",
+        "_waiting",
+        "_watching",
+        "shed",
+    )
+
+    def __init__(self, endpoint: Endpoint, reuse_port: bool, backlog: int) -> None:
+        self._endpoint = endpoint
+        self._reuse_port = reuse_port
+        self._backlog = backlog
+        self._closed = False
+        self._loop = asyncio.get_running_loop()
+        self._readable = asyncio.Event()
+        self._waiting = 0
+        self._watching = False
+        self._probe: asyncio.TimerHandle | None = None
+        self._locals: dict[tuple[Any, ...], Multiaddr] = {}
+        self._spare: int | None = None
+        self.shed = 0
+        self._sock: socket.socket | None = None
+        self._listen(endpoint)
+        self._spare = _open_spare()
+
+    @classmethod
+    def bind(
+        cls, addr: Multiaddr, reuse_port: bool = False, backlog: int = LISTEN_BACKLOG
+    ) -> MaListener:
+        """Binds and listens; called where an event loop runs.
+
+        Args:
+            addr: /ip4|ip6/…/tcp/N; port 0 takes a free one.
+            reuse_port: let other sockets with the same option share the port. Off by default, so that a
+                second process fails rather than silently takes half of the connections.
+            backlog: connections the kernel may queue; it cuts this to net.core.somaxconn.
+
+        Raises:
+            AddressError: `addr` is not a TCP address, or names a peer.
+            OSError: it cannot be bound.
+        """
+        endpoint = parse_endpoint(addr)
+        if endpoint.peer is not None:
+            raise AddressError(f"{addr}: one listens without a peer id")
+        return cls(endpoint, reuse_port, backlog)
+
+    @property
+    def multiaddr(self) -> Multiaddr:
+        """What it is bound to, with the real port."""
+        return self._multiaddr
+
+    async def accept(self) -> MaConn:
+        """The next connection. Cancelled, it has taken none.
+
+        Raises:
+            ListenerClosed: `close` was called.
+            OSError: accept(2) failed, or the socket is lost (then see `rebind`). At EMFILE and ENFILE the
+                connection at the head of the backlog has been closed, so that it does not stay readable.
+        """
+        while True:
+            if self._closed:
+                raise ListenerClosed(f"the listener on {self._multiaddr} is closed")
+            conn = self._accept_now()
+            if conn is not None:
+                return conn
+            await self._wait_readable()
+
+    def _accept_now(self) -> MaConn | None:
+        if self._sock is None:
+            raise OSError(errno.EBADF, f"the socket of {self._multiaddr} is lost")
+        try:
+            sock, remote = self._sock.accept()
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            if error.errno in _NO_DESCRIPTORS:
+                self._shed_one()
+            raise
+        try:
+            if not OPTIONS_ARE_INHERITED:
+                tune(sock)
+            return MaConn(self._loop, sock, self._local_of(sock), remote)
+        except BaseException:
+            sock.close()
+            raise
+
+    def _local_of(self, sock: socket.socket) -> Multiaddr:
+        if not self._is_wildcard:
+            return self._multiaddr
+        sockaddr = sock.getsockname()
+        known = self._locals.get(sockaddr)
+        if known is None:
+            if len(self._locals) >= _MAX_LOCAL_ADDRS:
+                self._locals.clear()
+            known = self._locals[sockaddr] = to_multiaddr(sockaddr)
+        return known
+
+    def _shed_one(self) -> None:
+        """Closes the connection at the head of the backlog, with the descriptor kept for that."""
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            os.close(spare)
+        try:
+            if self._sock is not None:
+                self._sock.accept()[0].close()
+                self.shed += 1
+        except OSError:  # another thread was quicker, or the peer gave up
+            pass
+        finally:
+            self._spare = _open_spare()
+
+    async def _wait_readable(self) -> None:
+        self._readable.clear()
+        self._watch()
+        self._waiting += 1
+        try:
+            await self._readable.wait()
+        finally:
+            self._waiting -= 1
+
+    def _watch(self) -> None:
+        if self._watching or self._sock is None:
+            return
+        self._loop.add_reader(self._sock, self._on_readable)
+        self._watching = True
+        if self._probe is None:
+            self._probe = self._loop.call_later(SOCKET_PROBE_S, self._probe_socket)
+
+    def _unwatch(self) -> None:
+        if self._probe is not None:
+            self._probe.cancel()
+            self._probe = None
+        if self._watching and self._sock is not None:
+            self._watching = False
+            with contextlib.suppress(OSError, RuntimeError):  # the descriptor may be somebody else's by now
+                self._loop.remove_reader(self._sock)
+
+    def _on_readable(self) -> None:
+        # The watch outlasts one accept: under load that saves two epoll calls a connection. It ends at the
+        # first event that nobody waits for, and the peers stay in the backlog.
+        if self._waiting:
+            self._readable.set()
+        else:
+            self._unwatch()
+
+    def _probe_socket(self) -> None:
+        """Finds out that the descriptor was closed under us, which epoll never tells."""
+        self._probe = self._loop.call_later(SOCKET_PROBE_S, self._probe_socket)
+        if not self._is_ours():
+            self._drop()
+            self._readable.set()
+
+    async def rebind(self) -> None:
+        """Replaces a lost socket by a new one on the same address and port.
+
+        Raises:
+            ListenerClosed: `close` was called.
+            OSError: the address cannot be bound now; `accept` fails until a later call succeeds.
+        """
+        if self._closed:
+            raise ListenerClosed(f"the listener on {self._multiaddr} is closed")
+        self._drop()
+        self._listen(parse_endpoint(self._multiaddr))
+
+    async def close(self) -> None:
+        """Stops listening; a pending accept raises ListenerClosed. Idempotent."""
+        self._closed = True
+        self._drop()
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            os.close(spare)
+        self._readable.set()
+
+    def _listen(self, endpoint: Endpoint) -> None:
+        sock = socket.socket(endpoint.family, socket.SOCK_STREAM)
+        try:
+            self._set_options(sock)
+            sock.bind(endpoint.bind_address())
+            sock.listen(self._backlog)
+            self._multiaddr = _bound_multiaddr(sock, endpoint)
+            self._is_wildcard = endpoint.host in ("0.0.0.0", "::")
+            self._identity = _identity(sock.fileno())
+        except BaseException:
+            sock.close()
+            raise
+        self._sock = sock
+
+    def _set_options(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if self._reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        tune(sock)
+
+    def _is_ours(self) -> bool:
+        if self._sock is None:
+            return False
+        try:
+            return _identity(self._sock.fileno()) == self._identity
+        except OSError:
+            return False
+
+    def _drop(self) -> None:
+        """Lets go of the socket; a descriptor number that has become somebody else's is left alone."""
+        self._unwatch()
+        ours = self._is_ours()
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            if ours:
+                sock.close()
+            else:
+                sock.detach()
+
+
+def _bound_multiaddr(sock: socket.socket, endpoint: Endpoint) -> Multiaddr:
+    host, port = endpoint.host, sock.getsockname()[1]
+    zone = f"/ip6zone/{endpoint.zone}" if endpoint.zone else ""
+    name = "ip4" if endpoint.family == socket.AF_INET else "ip6"
+    return Multiaddr(f"{zone}/{name}/{host}/tcp/{port}")
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return (status.st_dev, status.st_ino)
+
+
+def _open_spare() -> int | None:
+    try:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # still none to be had; the next shed tries again
+        return None

@@ -1,0 +1,117 @@
+"""TCP: dials and listens on /ip4|ip6/…/tcp/N.
+
+Comes in: addresses with numeric hosts. Goes out: upgraded connections and listeners. It never resolves
+names, and closes the socket whatever fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from dataclasses import dataclass
+
+from p2pcore.errors import AddressError
+from p2pcore.interfaces import CapableConn, Listener, RawListener, Upgrader
+from p2pcore.limits import LISTEN_BACKLOG, TCP_CONNECT_TIMEOUT_S
+from p2pcore.multiaddr import Multiaddr
+from p2pcore.peer_id import PeerId
+from p2pcore.transports.conn import MaConn, set_linger, tune
+from p2pcore.transports.linger import LingerListener
+from p2pcore.transports.malistener import MaListener
+from p2pcore.transports.sockaddr import Endpoint, parse_endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class TcpOptions:
+    """How to dial and listen.
+
+    Attributes:
+        connect_timeout: seconds for the TCP handshake alone.
+        linger: None leaves closing to the kernel, which delivers what is written. 0 resets at close:
+            no TIME_WAIT, but bytes written just before are lost. See LingerListener for more than 0.
+        reuse_port: let other processes share the port of a listener.
+        backlog: connections the kernel may queue.
+    """
+
+    connect_timeout: float = TCP_CONNECT_TIMEOUT_S
+    linger: int | None = None
+    reuse_port: bool = False
+    backlog: int = LISTEN_BACKLOG
+
+
+class TcpTransport:
+    """The TCP transport.
+
+    Args:
+        upgrader: secures and multiplexes what is dialled and accepted.
+        options: see TcpOptions.
+    """
+
+    __slots__ = ("_options", "_upgrader")
+
+    protocols = ("tcp",)
+    is_proxy = False
+
+    def __init__(self, upgrader: Upgrader, options: TcpOptions = TcpOptions()) -> None:
+        self._upgrader = upgrader
+        self._options = options
+
+    def can_dial(self, addr: Multiaddr) -> bool:
+        """True for a numeric IP address and a TCP port, with or without a peer id behind."""
+        try:
+            return parse_endpoint(addr).port != 0
+        except AddressError:
+            return False
+
+    async def dial(self, addr: Multiaddr, peer: PeerId | None) -> CapableConn:
+        """Connects and upgrades.
+
+        Args:
+            addr: where to; a peer id at its end must be proved.
+            peer: the id that must be proved; None: the one of `addr`, or any.
+
+        Raises:
+            AddressError: not a TCP address, or `addr` and `peer` name two peers.
+            OSError: the connection failed; TimeoutError: it took too long.
+            NegotiationError, HandshakeError, UpgradeTimeout: the upgrade failed, see `.stage`.
+        """
+        endpoint = parse_endpoint(addr)
+        expected = _expected_peer(addr, endpoint, peer)
+        conn = await self._connect(endpoint)
+        return await self._upgrader.upgrade_outbound(conn, expected)
+
+    async def _connect(self, endpoint: Endpoint) -> MaConn:
+        loop = asyncio.get_running_loop()
+        sock = socket.socket(endpoint.family, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            tune(sock)
+            if self._options.linger is not None:
+                set_linger(sock, self._options.linger)
+            async with asyncio.timeout(self._options.connect_timeout):
+                await loop.sock_connect(sock, endpoint.connect_address())
+            return MaConn(loop, sock, sock.getsockname(), sock.getpeername())
+        except TimeoutError as error:
+            sock.close()
+            where = f"{endpoint.host} port {endpoint.port}"
+            raise TimeoutError(f"no TCP connection to {where} in {self._options.connect_timeout} s") from error
+        except BaseException:
+            sock.close()
+            raise
+
+    async def listen(self, addr: Multiaddr) -> Listener:
+        """Binds, and starts to accept and upgrade.
+
+        Raises:
+            AddressError: not a TCP address; OSError: it cannot be bound.
+        """
+        options = self._options
+        bound = MaListener.bind(addr, options.reuse_port, options.backlog)
+        inner: RawListener = bound if options.linger is None else LingerListener(bound, options.linger)
+        return self._upgrader.upgrade_listener(inner)
+
+
+def _expected_peer(addr: Multiaddr, endpoint: Endpoint, peer: PeerId | None) -> PeerId | None:
+    if peer is not None and endpoint.peer is not None and peer != endpoint.peer:
+        raise AddressError(f"{addr} does not belong to peer {peer}")
+    return endpoint.peer if peer is None else peer
