@@ -9,16 +9,14 @@ import errno
 
 from p2pcore.limits import ACCEPT_BACKOFF_MAX_S, ACCEPT_BACKOFF_MIN_S
 
-_NAMES = (
-    # the process or the machine is short of something
-    "EMFILE ENFILE ENOBUFS ENOMEM "
-    # this one connection failed before it was taken
-    "ECONNABORTED ECONNRESET EPROTO EPERM EINTR EAGAIN EWOULDBLOCK ETIMEDOUT "
-    # pending network errors that Linux hands out through accept(2), see its manual page
-    "ENETDOWN ENETUNREACH EHOSTDOWN EHOSTUNREACH ENONET ENOPROTOOPT EOPNOTSUPP"
-).split()
+_SHORTAGES = ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM")
+_LOST_CONNECTIONS = ("ECONNABORTED", "ECONNRESET", "EPROTO", "EPERM", "EINTR", "EAGAIN", "ETIMEDOUT")
+# Linux hands out pending network errors of the new connection through accept(2); see its manual page.
+_NETWORK = ("ENETDOWN", "ENETUNREACH", "EHOSTDOWN", "EHOSTUNREACH", "ENONET", "ENOPROTOOPT", "EOPNOTSUPP")
 
-TEMPORARY_ERRNOS = frozenset(getattr(errno, name) for name in _NAMES if hasattr(errno, name))
+TEMPORARY_ERRNOS = frozenset(
+    getattr(errno, name) for name in _SHORTAGES + _LOST_CONNECTIONS + _NETWORK if hasattr(errno, name)
+)
 """Errors of accept(2) after which the listening socket is as good as before."""
 
 

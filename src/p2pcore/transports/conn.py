@@ -20,7 +20,7 @@ from p2pcore.multiaddr import Multiaddr
 from p2pcore.transports.sockaddr import to_multiaddr
 
 OPTIONS_ARE_INHERITED = sys.platform == "linux"
-"""Accepted sockets take TCP_NODELAY and keep-alive over from their listening socket: three calls less each."""
+"""Accepted sockets have TCP_NODELAY and keep-alive from their listening socket: three calls less each."""
 
 _KEEPALIVE_IDLE = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))
 

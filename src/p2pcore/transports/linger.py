@@ -1,7 +1,7 @@
 """Sets SO_LINGER on each connection a listener gives out.
 
-Comes in: a listener of MaConn and a number of seconds. Goes out: the same connections. 0 makes closing
-reset the connection, which loses bytes not yet sent; more than 0 lets close(2) block the event loop that long.
+Comes in: a listener of MaConn and a number of seconds. Goes out: the same connections. 0 makes closing reset
+the connection, which loses bytes not yet sent; more than 0 lets close(2) block the event loop that long.
 """
 
 from __future__ import annotations

@@ -68,9 +68,7 @@ class MaListener:
         self._spare = _open_spare()
 
     @classmethod
-    def bind(
-        cls, addr: Multiaddr, reuse_port: bool = False, backlog: int = LISTEN_BACKLOG
-    ) -> MaListener:
+    def bind(cls, addr: Multiaddr, reuse_port: bool = False, backlog: int = LISTEN_BACKLOG) -> MaListener:
         """Binds and listens; called where an event loop runs.
 
         Args:
@@ -117,8 +115,8 @@ class MaListener:
         except BlockingIOError:
             return None
         except OSError as error:
-            if error.errno in _NO_DESCRIPTORS:
-                self._shed_one()
+            if error.errno in _NO_DESCRIPTORS and not self._shed_one():
+                return None
             raise
         try:
             if not OPTIONS_ARE_INHERITED:
@@ -139,8 +137,11 @@ class MaListener:
             known = self._locals[sockaddr] = to_multiaddr(sockaddr)
         return known
 
-    def _shed_one(self) -> None:
-        """Closes the connection at the head of the backlog, with the descriptor kept for that."""
+    def _shed_one(self) -> bool:
+        """Closes the connection at the head of the backlog, with the descriptor kept for that.
+
+        Returns: False if the backlog is empty: accept(2) looks for a descriptor first, and fails all the same.
+        """
         spare, self._spare = self._spare, None
         if spare is not None:
             os.close(spare)
@@ -148,10 +149,13 @@ class MaListener:
             if self._sock is not None:
                 self._sock.accept()[0].close()
                 self.shed += 1
-        except OSError:  # another thread was quicker, or the peer gave up
+        except BlockingIOError:
+            return False
+        except OSError:  # another thread took the descriptor, or the peer gave up
             pass
         finally:
             self._spare = _open_spare()
+        return True
 
     async def _wait_readable(self) -> None:
         self._readable.clear()

@@ -94,7 +94,9 @@ class TcpTransport:
         except TimeoutError as error:
             sock.close()
             where = f"{endpoint.host} port {endpoint.port}"
-            raise TimeoutError(f"no TCP connection to {where} in {self._options.connect_timeout} s") from error
+            raise TimeoutError(
+                f"no TCP connection to {where} in {self._options.connect_timeout} s"
+            ) from error
         except BaseException:
             sock.close()
             raise

@@ -1,0 +1,367 @@
+"""Accepts raw connections, upgrades each in its own task, gives out the finished ones.
+
+Comes in: a RawListener and an Upgrader. Goes out: CapableConns through `accept`, failed upgrades through a
+callback and counters, its condition through `state`. It survives every error of accept(2), binds anew when
+its socket is lost, never upgrades without a bound or a deadline, and ends only by `close`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import enum
+import errno
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from p2pcore.accept_errors import Backoff, is_temporary
+from p2pcore.errors import ListenerClosed, UpgradeTimeout
+from p2pcore.interfaces import CapableConn, RawConn, RawListener, Upgrader
+from p2pcore.limits import (
+    ACCEPT_BACKOFF_MAX_S,
+    ACCEPT_BACKOFF_MIN_S,
+    ACCEPT_QUEUE_LENGTH,
+    ACCEPT_TIMEOUT_S,
+    MAX_UPGRADING,
+)
+from p2pcore.threshold import Threshold
+
+if TYPE_CHECKING:
+    from p2pcore.multiaddr import Multiaddr
+
+log = logging.getLogger("p2pcore.listener")
+
+CODE_RATE_LIMITED = 0x1002
+"""What a peer is told when its connection was finished and nobody took it in time (libp2p error codes)."""
+
+NOT_ACCEPTED = "not accepted"
+TIMEOUT = "timeout"
+INTERNAL_ERROR = "internal error"
+
+
+class ListenerState(enum.Enum):
+    """LISTENING takes connections, RETRYING pauses after an error of accept(2), CLOSED has ended."""
+
+    LISTENING = "listening"
+    RETRYING = "retrying"
+    CLOSED = "closed"
+
+
+UpgradeFailed = Callable[[str, "Multiaddr | None", BaseException], None]
+"""Called with the reason (a step of the upgrade, or one of the constants above), the peer, the error."""
+
+StateChanged = Callable[[ListenerState, BaseException | None], None]
+"""Called with the new state and the error that led to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerOptions:
+    """Bounds and observers of a listener.
+
+    Attributes:
+        accept_timeout: seconds from accept(2) to the moment `accept` takes the finished connection.
+        queue_length: finished connections that may wait before no more are upgraded.
+        max_upgrading: upgrades in flight; when all are in use, peers stay in the kernel's backlog.
+        backoff_min, backoff_max: seconds to pause after an error of accept(2).
+        on_upgrade_failed, on_state_changed: observers; quick, and not to raise.
+    """
+
+    accept_timeout: float = ACCEPT_TIMEOUT_S
+    queue_length: int = ACCEPT_QUEUE_LENGTH
+    max_upgrading: int = MAX_UPGRADING
+    backoff_min: float = ACCEPT_BACKOFF_MIN_S
+    backoff_max: float = ACCEPT_BACKOFF_MAX_S
+    on_upgrade_failed: UpgradeFailed | None = None
+    on_state_changed: StateChanged | None = None
+
+
+class UpgradedListener:
+    """Satisfies interfaces.Listener; made where an event loop runs, and listening at once.
+
+    Args:
+        inner: where raw connections come from; owned.
+        upgrader: secures and multiplexes them.
+        options: see ListenerOptions.
+
+    Attributes:
+        failures: upgrades that came to nothing, by reason.
+        accept_errors: errors of accept(2), by name of their errno.
+        num_accepted: raw connections taken; num_rebinds: sockets made anew.
+    """
+
+    def __init__(
+        self, inner: RawListener, upgrader: Upgrader, options: ListenerOptions | None = None
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._inner = inner
+        self._upgrader = upgrader
+        self._options = options or ListenerOptions()
+        self._threshold = Threshold(self._options.queue_length)
+        self._backoff = Backoff(self._options.backoff_min, self._options.backoff_max)
+        self._upgrading: dict[RawConn, asyncio.Task[None]] = {}
+        self._room: asyncio.Future[None] | None = None
+        self._ready: collections.deque[tuple[float, CapableConn]] = collections.deque()
+        self._accepters: collections.deque[asyncio.Future[None]] = collections.deque()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._state = ListenerState.LISTENING
+        self._closing: asyncio.Task[None] | None = None
+        self._ended_by: BaseException | None = None
+        self.failures: collections.Counter[str] = collections.Counter()
+        self.accept_errors: collections.Counter[str] = collections.Counter()
+        self.num_accepted = 0
+        self.num_rebinds = 0
+        self._incoming = self._loop.create_task(self._handle_incoming())
+        log.info("listening on %s", inner.multiaddr)
+
+    @property
+    def multiaddr(self) -> Multiaddr:
+        """What it is bound to, with the real port."""
+        return self._inner.multiaddr
+
+    @property
+    def state(self) -> ListenerState:
+        """Whether it takes connections now."""
+        return self._state
+
+    @property
+    def num_upgrading(self) -> int:
+        """Upgrades in flight."""
+        return len(self._upgrading)
+
+    @property
+    def num_ready(self) -> int:
+        """Finished connections that wait for `accept`."""
+        return len(self._ready)
+
+    # -- raw connections -----------------------------------------------------------------------
+
+    async def _handle_incoming(self) -> None:
+        """Takes raw connections for as long as the listener lives."""
+        try:
+            while True:
+                await self._threshold.wait()
+                while len(self._upgrading) >= self._options.max_upgrading:
+                    await self._wait_for_room()
+                conn = await self._accept_raw()
+                deadline = self._loop.time() + self._options.accept_timeout
+                self.num_accepted += 1
+                if not self._threshold.is_full or await self._hold(conn, deadline):
+                    self._upgrading[conn] = self._loop.create_task(self._upgrade(conn, deadline))
+        except ListenerClosed as error:
+            self._end(error)
+        except Exception as error:
+            log.exception("the listener on %s ended", self.multiaddr)
+            self._end(error)
+            await self._inner.close()
+        finally:
+            self._end(None)
+
+    async def _wait_for_room(self) -> None:
+        self._room = self._loop.create_future()
+        try:
+            await self._room
+        finally:
+            self._room = None
+
+    async def _accept_raw(self) -> RawConn:
+        while True:
+            try:
+                conn = await self._inner.accept()
+            except ListenerClosed:
+                raise
+            except OSError as error:
+                await self._recover(error)
+            else:
+                self._backoff.reset()
+                return conn
+
+    async def _recover(self, error: OSError) -> None:
+        """Pauses after an error of accept(2), and binds anew until it works where the socket is lost."""
+        self.accept_errors[errno.errorcode.get(error.errno or 0, type(error).__name__)] += 1
+        self._change_state(ListenerState.RETRYING, error)
+        await asyncio.sleep(self._backoff.next())
+        while not is_temporary(error):
+            try:
+                await self._inner.rebind()
+            except ListenerClosed:
+                raise
+            except OSError as failure:
+                self._change_state(ListenerState.RETRYING, failure)
+                await asyncio.sleep(self._backoff.next())
+            else:
+                self.num_rebinds += 1
+                break
+        self._change_state(ListenerState.LISTENING, None)
+
+    async def _hold(self, conn: RawConn, deadline: float) -> bool:
+        """Keeps a connection that came while the queue filled up; True if it may be upgraded now."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._threshold.wait()
+        except TimeoutError as error:
+            conn.abort()
+            self._failed(NOT_ACCEPTED, conn.remote_multiaddr, error)
+            return False
+        except BaseException:
+            conn.abort()
+            raise
+        return True
+
+    # -- upgrades ------------------------------------------------------------------------------
+
+    async def _upgrade(self, conn: RawConn, deadline: float) -> None:
+        """The one task of a connection; it ends when the upgrade has."""
+        try:
+            capable = await self._upgrader.upgrade_inbound(conn, deadline)
+        except UpgradeTimeout as error:
+            self._failed(TIMEOUT, conn.remote_multiaddr, error)
+        except Exception as error:
+            self._upgrade_failed(conn, error)
+        else:
+            self._offer(capable, deadline)
+        finally:
+            self._upgrading.pop(conn, None)
+            if self._room is not None and not self._room.done():
+                self._room.set_result(None)
+
+    def _upgrade_failed(self, conn: RawConn, error: Exception) -> None:
+        reason = getattr(error, "stage", None)
+        if reason is None:
+            conn.abort()
+            log.error("upgrading a connection failed", exc_info=error)
+        self._failed(reason or INTERNAL_ERROR, conn.remote_multiaddr, error)
+
+    def _failed(self, reason: str, remote: Multiaddr | None, error: BaseException) -> None:
+        self.failures[reason] += 1
+        log.debug("inbound connection from %s: %s: %s", remote, reason, error)
+        if self._options.on_upgrade_failed is not None:
+            _observe(self._options.on_upgrade_failed, reason, remote, error)
+
+    # -- finished connections ------------------------------------------------------------------
+
+    def _offer(self, conn: CapableConn, deadline: float) -> None:
+        if self._state is ListenerState.CLOSED:
+            conn.abort(CODE_RATE_LIMITED)
+            return
+        self._threshold.acquire()
+        self._ready.append((deadline, conn))
+        self._wake_accepter()
+        self._sweep_at(deadline)
+
+    def _wake_accepter(self) -> None:
+        while self._accepters:
+            accepter = self._accepters.popleft()
+            if not accepter.done():
+                accepter.set_result(None)
+                return
+
+    def _sweep_at(self, deadline: float) -> None:
+        """One timer for the whole queue; where `accept` keeps up it fires into an empty queue."""
+        if self._sweep is not None:
+            if self._sweep.when() <= deadline:
+                return
+            self._sweep.cancel()
+        self._sweep = self._loop.call_at(deadline, self._drop_overdue)
+
+    def _drop_overdue(self) -> None:
+        self._sweep = None
+        now = self._loop.time()
+        for _ in range(len(self._ready)):
+            deadline, conn = self._ready.popleft()
+            if deadline > now:
+                self._ready.append((deadline, conn))
+                continue
+            self._threshold.release()
+            self._drop(conn)
+        if self._ready:
+            self._sweep_at(min(deadline for deadline, _ in self._ready))
+
+    def _drop(self, conn: CapableConn) -> None:
+        if conn.is_closed:
+            return
+        conn.abort(CODE_RATE_LIMITED)
+        log.warning("dropped a connection from %s: not accepted in time", conn.remote_multiaddr)
+        late = UpgradeTimeout(f"not accepted within {self._options.accept_timeout} s")
+        self._failed(NOT_ACCEPTED, conn.remote_multiaddr, late)
+
+    async def accept(self) -> CapableConn:
+        """The next upgraded connection that is still alive. Cancelled, it has taken none.
+
+        Raises:
+            ListenerClosed: the listener has ended.
+        """
+        while True:
+            while self._ready:
+                _, conn = self._ready.popleft()
+                self._threshold.release()
+                if not conn.is_closed:
+                    return conn
+            if self._state is ListenerState.CLOSED:
+                raise ListenerClosed(f"the listener on {self.multiaddr} is closed") from self._ended_by
+            await self._wait_ready()
+
+    async def _wait_ready(self) -> None:
+        accepter = self._loop.create_future()
+        self._accepters.append(accepter)
+        try:
+            await accepter
+        except BaseException:
+            if accepter.cancelled():
+                if accepter in self._accepters:
+                    self._accepters.remove(accepter)
+            elif self._ready:  # woken and cancelled at once: the next in line gets it
+                self._wake_accepter()
+            raise
+
+    # -- the end -------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Stops listening, aborts upgrades and connections not accepted, waits for its tasks. Idempotent."""
+        if self._closing is None:
+            self._closing = self._loop.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        tasks = [self._incoming, *self._upgrading.values()]
+        self._end(None)
+        await self._inner.close()
+        self._incoming.cancel()
+        await asyncio.wait(tasks)
+        log.info("no longer listening on %s", self.multiaddr)
+
+    def _end(self, error: BaseException | None) -> None:
+        """Lets go of every connection it holds; all that does not need waiting."""
+        if self._state is ListenerState.CLOSED:
+            return
+        self._ended_by = error
+        self._change_state(ListenerState.CLOSED, error)
+        upgrading, self._upgrading = self._upgrading, {}
+        for conn, task in upgrading.items():
+            conn.abort()
+            task.cancel()
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        while self._ready:
+            self._threshold.release()
+            self._ready.popleft()[1].abort(CODE_RATE_LIMITED)
+        while self._accepters:
+            self._wake_accepter()
+
+    def _change_state(self, state: ListenerState, error: BaseException | None) -> None:
+        if self._state is state or self._state is ListenerState.CLOSED:
+            return
+        self._state = state
+        if error is not None:
+            log.warning("the listener on %s is %s: %s", self.multiaddr, state.value, error)
+        if self._options.on_state_changed is not None:
+            _observe(self._options.on_state_changed, state, error)
+
+
+def _observe(observer: Callable[..., None], *args: object) -> None:
+    try:
+        observer(*args)
+    except Exception:
+        log.exception("an observer of a listener raised")

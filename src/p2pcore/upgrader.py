@@ -1,0 +1,367 @@
+"""Raw connection to CapableConn: security negotiation, handshake, muxer negotiation, multiplexer.
+
+Comes in: a RawConn that nobody has started, a role, perhaps the id the peer must prove. Goes out: a
+TransportConn, or a typed error with the failed step in `.stage`; the raw connection is closed then. One
+deadline covers all steps. Never trusts what multistream-select says: only the handshake proves anything.
+Specification: libp2p connections, "Upgrading connections".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+from p2pcore import negotiate
+from p2pcore.errors import (
+    HandshakeError,
+    LocalProtocolError,
+    NegotiationError,
+    P2PError,
+    UpgradeTimeout,
+)
+from p2pcore.interfaces import (
+    CapableConn,
+    ConnState,
+    Direction,
+    Multiplexer,
+    MuxedConn,
+    RawConn,
+    RawListener,
+    Secured,
+    SecureTransport,
+    Stream,
+    StreamHandler,
+)
+from p2pcore.limits import ACCEPT_TIMEOUT_S
+from p2pcore.listener import ListenerOptions, UpgradedListener
+
+if TYPE_CHECKING:
+    from p2pcore._fast.layer import Layer, Mailbox
+    from p2pcore.keys import PrivateKey, PublicKey
+    from p2pcore.multiaddr import Multiaddr
+    from p2pcore.peer_id import PeerId
+
+
+class Stage(enum.StrEnum):
+    """The steps of an upgrade, as they appear in `.stage` of an error."""
+
+    SECURITY = "security negotiation"
+    HANDSHAKE = "security handshake"
+    MUXER = "muxer negotiation"
+
+
+@dataclass(frozen=True, slots=True)
+class UpgraderOptions:
+    """Bounds of an upgrade.
+
+    Attributes:
+        timeout: seconds for one whole upgrade, where the caller gives no deadline.
+        listener: how listeners made by `upgrade_listener` behave.
+    """
+
+    timeout: float = ACCEPT_TIMEOUT_S
+    listener: ListenerOptions = field(default_factory=ListenerOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What all connections upgraded in the same way share: one object for all of them."""
+
+    local_peer: PeerId
+    direction: Direction
+    state: ConnState
+
+
+class TransportConn:
+    """A secured, multiplexed connection: satisfies interfaces.CapableConn. Made by the upgrader."""
+
+    __slots__ = ("_kind", "_raw", "_session", "remote_peer", "remote_public_key")
+
+    def __init__(self, raw: RawConn, session: MuxedConn, secured: Secured, kind: _Kind) -> None:
+        self._raw = raw
+        self._session = session
+        self._kind = kind
+        self.remote_peer = secured.remote_peer
+        self.remote_public_key: PublicKey = secured.remote_key
+
+    @property
+    def local_peer(self) -> PeerId:
+        """Our own id."""
+        return self._kind.local_peer
+
+    @property
+    def local_multiaddr(self) -> Multiaddr:
+        """Our end of the socket."""
+        return self._raw.local_multiaddr
+
+    @property
+    def remote_multiaddr(self) -> Multiaddr | None:
+        """The peer's end of the socket."""
+        return self._raw.remote_multiaddr
+
+    @property
+    def direction(self) -> Direction:
+        """Who dialled."""
+        return self._kind.direction
+
+    @property
+    def state(self) -> ConnState:
+        """How it was upgraded."""
+        return self._kind.state
+
+    @property
+    def session(self) -> MuxedConn:
+        """The multiplexer's session, for what only that multiplexer offers."""
+        return self._session
+
+    @property
+    def owner(self) -> CapableConn | None:
+        """What its streams give as `conn`; set by the swarm that holds it."""
+        return self._session.owner
+
+    @owner.setter
+    def owner(self, value: CapableConn | None) -> None:
+        self._session.owner = value
+
+    @property
+    def is_closed(self) -> bool:
+        """True once no stream can be used any more."""
+        return self._session.is_closed
+
+    @property
+    def num_streams(self) -> int:
+        """Streams open now, both directions."""
+        return self._session.num_streams
+
+    def open_stream(self) -> Awaitable[Stream]:
+        """A new outbound stream. Raises ConnectionClosed (GoAway) when no more can be opened."""
+        return self._session.open_stream()
+
+    def accept_stream(self) -> Awaitable[Stream]:
+        """The next stream the peer opens, where no handler is set. Raises ConnectionClosed."""
+        return self._session.accept_stream()
+
+    def set_stream_handler(self, handler: StreamHandler | None) -> None:
+        """Inbound streams go to `handler`, those already waiting first."""
+        self._session.set_stream_handler(handler)
+
+    async def close(self, code: int = 0) -> None:
+        """Orderly end; streams fail. Idempotent."""
+        await self._session.close(code)
+
+    def abort(self, code: int = 0) -> None:
+        """Ends at once, with a go-away if that needs no waiting. Idempotent."""
+        self._session.abort(code)
+
+    def add_close_callback(self, callback: Callable[[BaseException | None], None]) -> None:
+        """`callback(error)` runs once, from the event loop, when the connection has ended."""
+        self._session.add_close_callback(callback)
+
+    def __repr__(self) -> str:
+        return f"<TransportConn {self.direction.value} {self.remote_peer} {self.remote_multiaddr}>"
+
+
+class StreamUpgrader:
+    """Upgrades connections that carry a stream of bytes (TCP, UNIX, WebSocket, relay).
+
+    Args:
+        local_key: our identity.
+        security: security protocols in order of preference, at least one.
+        muxers: multiplexers in order of preference, at least one.
+        options: see UpgraderOptions.
+
+    Raises:
+        LocalProtocolError: a list is empty or names a protocol twice.
+    """
+
+    def __init__(
+        self,
+        local_key: PrivateKey,
+        security: Sequence[SecureTransport],
+        muxers: Sequence[Multiplexer],
+        options: UpgraderOptions | None = None,
+    ) -> None:
+        self._local_peer: PeerId = local_key.public_key.peer_id()
+        self._security = {transport.protocol: transport for transport in security}
+        self._muxers = {muxer.protocol: muxer for muxer in muxers}
+        self._security_names = _distinct("security protocols", [each.protocol for each in security])
+        self._muxer_names = _distinct("multiplexers", [each.protocol for each in muxers])
+        self._options = options or UpgraderOptions()
+        self._kinds: dict[tuple[Direction, str, str, str, bool], _Kind] = {}
+
+    @property
+    def local_peer(self) -> PeerId:
+        """The id all upgraded connections have on our side."""
+        return self._local_peer
+
+    def upgrade_listener(self, inner: RawListener) -> UpgradedListener:
+        """Starts to accept and upgrade what `inner`, which it owns from now on, gives out."""
+        return UpgradedListener(inner, self, self._options.listener)
+
+    async def upgrade_inbound(self, conn: RawConn, deadline: float | None = None) -> TransportConn:
+        """See interfaces.Upgrader."""
+        return await self._upgrade(conn, None, Direction.INBOUND, deadline)
+
+    async def upgrade_outbound(
+        self, conn: RawConn, peer: PeerId | None, deadline: float | None = None
+    ) -> TransportConn:
+        """See interfaces.Upgrader."""
+        return await self._upgrade(conn, peer, Direction.OUTBOUND, deadline)
+
+    async def _upgrade(
+        self, conn: RawConn, expected: PeerId | None, direction: Direction, deadline: float | None
+    ) -> TransportConn:
+        if deadline is None:
+            deadline = asyncio.get_running_loop().time() + self._options.timeout
+        upgrade = _Upgrade(self, conn, expected, direction)
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await upgrade.run()
+        except BaseException as error:
+            conn.abort()
+            failure = _failure(error, upgrade.stage, conn)
+            if failure is error:
+                raise
+            raise failure from error
+
+    def _kind(self, direction: Direction, conn: RawConn, security: str, muxer: str, is_early: bool) -> _Kind:
+        key = (direction, conn.transport, security, muxer, is_early)
+        kind = self._kinds.get(key)
+        if kind is None:
+            state = ConnState(security, muxer, conn.transport, is_early)
+            kind = self._kinds[key] = _Kind(self._local_peer, direction, state)
+        return kind
+
+
+class _Upgrade:
+    """One upgrade under way; `stage` says where it is."""
+
+    __slots__ = ("_conn", "_direction", "_expected", "_upgrader", "stage")
+
+    def __init__(
+        self, upgrader: StreamUpgrader, conn: RawConn, expected: PeerId | None, direction: Direction
+    ) -> None:
+        self._upgrader = upgrader
+        self._conn = conn
+        self._expected = expected
+        self._direction = direction
+        self.stage = Stage.SECURITY
+
+    async def run(self) -> TransportConn:
+        conn, upgrader = self._conn, self._upgrader
+        await conn.start()
+        mailbox = conn.mailbox
+        if self._direction is Direction.INBOUND:
+            security, secured = await self._secure_inbound(mailbox)
+        else:
+            security, secured = await self._secure_outbound(mailbox)
+        if secured.remote_peer == upgrader._local_peer:
+            raise HandshakeError("the peer proved to be this host itself")
+        self.stage = Stage.MUXER
+        muxer = secured.muxer or await self._negotiate_muxer(mailbox)
+        session = self._start_muxer(muxer, mailbox)
+        is_early = secured.muxer is not None
+        kind = upgrader._kind(self._direction, conn, security, muxer, is_early)
+        return TransportConn(conn, session, secured, kind)
+
+    async def _secure_inbound(self, mailbox: Mailbox) -> tuple[str, Secured]:
+        upgrader = self._upgrader
+        name = await negotiate.handle(mailbox, upgrader._security)
+        self.stage = Stage.HANDSHAKE
+        transport = upgrader._security[name]
+        return name, await transport.secure_inbound(mailbox, self._expected, upgrader._muxer_names)
+
+    async def _secure_outbound(self, mailbox: Mailbox) -> tuple[str, Secured]:
+        upgrader = self._upgrader
+        names = upgrader._security_names
+        if len(names) == 1:
+            name = names[0]
+            mailbox = cast("Mailbox", _Optimistic(self, mailbox, name))
+        else:
+            name = await negotiate.select(mailbox, names)
+            self.stage = Stage.HANDSHAKE
+        transport = upgrader._security[name]
+        return name, await transport.secure_outbound(mailbox, self._expected, upgrader._muxer_names)
+
+    async def _negotiate_muxer(self, mailbox: Mailbox) -> str:
+        if self._direction is Direction.INBOUND:
+            return await negotiate.handle(mailbox, self._upgrader._muxers)
+        return await negotiate.select(mailbox, self._upgrader._muxer_names)
+
+    def _start_muxer(self, name: str, mailbox: Mailbox) -> MuxedConn:
+        muxer = self._upgrader._muxers.get(name)
+        if muxer is None:
+            raise NegotiationError(f"the handshake agreed on {name}, which was not offered")
+        return muxer.start(mailbox, self._direction is Direction.OUTBOUND)
+
+
+class _Optimistic:
+    """A mailbox that proposes the only security protocol together with its first message.
+
+    Saves a round trip: the peer's answer is read, and checked, ahead of the handshake's first read.
+    """
+
+    __slots__ = ("_is_answered", "_mailbox", "_name", "_opening", "_upgrade")
+
+    def __init__(self, upgrade: _Upgrade, mailbox: Mailbox, name: str) -> None:
+        self._upgrade = upgrade
+        self._mailbox = mailbox
+        self._name = name
+        self._opening = negotiate.lazy_open(name)[0]
+        self._is_answered = False
+
+    def write(self, data: bytes) -> None:
+        """Writes the proposal in front of the first `data`."""
+        opening, self._opening = self._opening, b""
+        self._mailbox.write(opening + data)
+
+    async def read_exactly(self, n: int) -> bytes:
+        """As Mailbox.read_exactly, behind the peer's answer."""
+        if not self._is_answered:
+            if self._opening:
+                self.write(b"")
+            await negotiate.select(_Answers(self._mailbox), (self._name,))
+            self._is_answered = True
+            self._upgrade.stage = Stage.HANDSHAKE
+        return await self._mailbox.read_exactly(n)
+
+    def insert(self, layer: Layer) -> None:
+        """As Mailbox.insert."""
+        self._mailbox.insert(layer)
+
+
+class _Answers:
+    """The reading half of a mailbox, for a negotiation whose only proposal has been sent already."""
+
+    __slots__ = ("read_exactly",)
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        self.read_exactly = mailbox.read_exactly
+
+    def write(self, data: bytes) -> None:
+        """It left with the first message of the handshake."""
+
+
+def _distinct(what: str, names: list[str]) -> tuple[str, ...]:
+    if not names or len(set(names)) != len(names):
+        raise LocalProtocolError(f"{what} must be distinct and at least one, not {names}")
+    return tuple(names)
+
+
+def _failure(error: BaseException, stage: Stage, conn: RawConn) -> BaseException:
+    """The error to raise for `error` in `stage`: itself where its type says enough, else one that does."""
+    if isinstance(error, NegotiationError if stage is not Stage.HANDSHAKE else HandshakeError):
+        failure: P2PError = error  # type: ignore[assignment]
+        failure.add_note(f"in the {stage} with {conn.remote_multiaddr}")
+    elif isinstance(error, TimeoutError):
+        failure = UpgradeTimeout(f"no end of the {stage} with {conn.remote_multiaddr} in time")
+    elif isinstance(error, (P2PError, OSError)):
+        kind = HandshakeError if stage is Stage.HANDSHAKE else NegotiationError
+        failure = kind(f"{stage} with {conn.remote_multiaddr}: {error}")
+    else:  # cancelled, or a fault of ours
+        return error
+    failure.stage = stage
+    return failure
