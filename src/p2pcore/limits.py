@@ -61,8 +61,6 @@ LISTEN_BACKLOG: Final = 1024
 """Connections the kernel may queue; it cuts this to net.core.somaxconn."""
 SOCKET_PROBE_S: Final = 5.0
 """How long a listening socket whose descriptor was closed under it may go unnoticed; epoll never tells."""
-IFADDRS_CACHE_S: Final = 5.0
-"""How long a list of interface addresses is believed (go: 60 s, dropped at listen)."""
 MAX_NOISE_MUXERS: Final = 100
 """Entries of a peer's stream_muxers list; a longer list is ignored (go)."""
 MAILBOX_BYTES: Final = 128 * 1024

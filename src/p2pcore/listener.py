@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from p2pcore.accept_errors import Backoff, is_temporary
+from p2pcore.codes import CONN_RATE_LIMITED
 from p2pcore.errors import ListenerClosed, UpgradeTimeout
 from p2pcore.interfaces import CapableConn, RawConn, RawListener, Upgrader
 from p2pcore.limits import (
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
     from p2pcore.multiaddr import Multiaddr
 
 log = logging.getLogger("p2pcore.listener")
-
-CODE_RATE_LIMITED = 0x1002
-"""What a peer is told when its connection was finished and nobody took it in time (libp2p error codes)."""
 
 NOT_ACCEPTED = "not accepted"
 TIMEOUT = "timeout"
@@ -243,7 +241,7 @@ class UpgradedListener:
 
     def _offer(self, conn: CapableConn, deadline: float) -> None:
         if self._state is ListenerState.CLOSED:
-            conn.abort(CODE_RATE_LIMITED)
+            conn.abort(CONN_RATE_LIMITED)
             return
         self._threshold.acquire()
         self._ready.append((deadline, conn))
@@ -281,7 +279,7 @@ class UpgradedListener:
     def _drop(self, conn: CapableConn) -> None:
         if conn.is_closed:
             return
-        conn.abort(CODE_RATE_LIMITED)
+        conn.abort(CONN_RATE_LIMITED)
         log.warning("dropped a connection from %s: not accepted in time", conn.remote_multiaddr)
         late = UpgradeTimeout(f"not accepted within {self._options.accept_timeout} s")
         self._failed(NOT_ACCEPTED, conn.remote_multiaddr, late)
@@ -346,7 +344,7 @@ class UpgradedListener:
             self._sweep = None
         while self._ready:
             self._threshold.release()
-            self._ready.popleft()[1].abort(CODE_RATE_LIMITED)
+            self._ready.popleft()[1].abort(CONN_RATE_LIMITED)
         while self._accepters:
             self._wake_accepter()
 

@@ -140,7 +140,7 @@ class MaListener:
     def _shed_one(self) -> bool:
         """Closes the connection at the head of the backlog, with the descriptor kept for that.
 
-        Returns: False if the backlog is empty: accept(2) looks for a descriptor first, and fails all the same.
+        Returns: False if the backlog is empty; accept(2) takes a descriptor first, and fails all the same.
         """
         spare, self._spare = self._spare, None
         if spare is not None:
