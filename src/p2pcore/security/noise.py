@@ -280,14 +280,14 @@ class NoiseTransport:
     async def secure_inbound(
         self, mailbox: Mailbox, expected: PeerId | None, muxers: Sequence[str]
     ) -> Secured:
-        """See interfaces.SecureTransport. On a HandshakeError the connection has been aborted."""
-        return await _aborting(mailbox, self._respond(mailbox, expected, muxers))
+        """See interfaces.SecureTransport. After any error the caller closes the connection."""
+        return await _handshake(self._respond(mailbox, expected, muxers))
 
     async def secure_outbound(
         self, mailbox: Mailbox, expected: PeerId | None, muxers: Sequence[str]
     ) -> Secured:
-        """See interfaces.SecureTransport. On a HandshakeError the connection has been aborted."""
-        return await _aborting(mailbox, self._initiate(mailbox, expected, muxers))
+        """See interfaces.SecureTransport. After any error the caller closes the connection."""
+        return await _handshake(self._initiate(mailbox, expected, muxers))
 
     async def _respond(self, mailbox: Mailbox, expected: PeerId | None, muxers: Sequence[str]) -> Secured:
         message = await _read_frame(mailbox)
@@ -375,16 +375,11 @@ async def _read_frame(mailbox: Mailbox) -> bytes:
     return await mailbox.read_exactly(int.from_bytes(await mailbox.read_exactly(2)))
 
 
-async def _aborting(mailbox: Mailbox, handshake: Coroutine[object, object, Secured]) -> Secured:
-    """The result of `handshake`; closes the connection where it fails."""
+async def _handshake(steps: Coroutine[object, object, Secured]) -> Secured:
+    """The result of `steps`, with every fault of the peer's as a HandshakeError."""
     try:
-        return await handshake
-    except HandshakeError:
-        mailbox.abort()
-        raise
+        return await steps
     except IncompleteRead as error:
-        mailbox.abort()
         raise HandshakeError("the peer ended the connection during the noise handshake") from error
     except (RemoteProtocolError, LimitExceeded) as error:
-        mailbox.abort()
         raise HandshakeError(f"what the peer sent behind its handshake is invalid: {error}") from error
