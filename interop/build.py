@@ -1,0 +1,210 @@
+"""Builds the peers of interop/ once, into a cache outside the clone.
+
+Comes in: the sources beside this file, the machine's toolchains. Goes out: for each peer the command that
+starts it, or the reason why there is none: no toolchain, or a registry that cannot be reached. A peer that
+can be fetched and does not build is a fault, and raises. Never writes into the clone; safe to run several at
+once. Standard library only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+STEP_TIMEOUT_S = 900.0
+"""For one step of a build; fetching 150 MiB from a slow registry takes minutes."""
+
+MIN_NODE_MAJOR = 22
+NPM_CI = ("ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
+
+
+class BuildError(RuntimeError):
+    """A peer whose parts are all there does not build or start."""
+
+
+class Unavailable(Exception):
+    """This machine cannot build the peer; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One peer: `command` starts it; without one, `reason` says why not."""
+
+    name: str
+    command: tuple[str, ...] = ()
+    reason: str = ""
+
+
+def cache_dir() -> Path:
+    """Where everything built here lies: ${P2PCORE_CACHE:-${XDG_CACHE_HOME:-~/.cache}/p2pcore}/interop."""
+    chosen = os.environ.get("P2PCORE_CACHE")
+    if chosen:
+        return Path(chosen).resolve() / "interop"
+    xdg = os.environ.get("XDG_CACHE_HOME")
+    return (Path(xdg) if xdg else Path.home() / ".cache") / "p2pcore" / "interop"
+
+
+def _sources(name: str) -> list[Path]:
+    suffixes = {".go", ".mod", ".sum", ".js", ".json"}
+    found = (path for path in (HERE / name).rglob("*") if path.suffix in suffixes or path.name == ".npmrc")
+    return sorted(path for path in found if "node_modules" not in path.parts)
+
+
+def _fingerprint(name: str, variant: str) -> str:
+    digest = hashlib.sha256(f"{sys.platform} {platform.machine()} {variant}\n".encode())
+    for path in _sources(name):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(HERE)} {len(content)}\n".encode() + content)
+    return digest.hexdigest()[:16]
+
+
+def _run(command: list[str], cwd: Path, failure: type[Exception], **env: str) -> str:
+    """Standard output of `command`; raises `failure` with its last words if it does not end well."""
+    try:
+        done = subprocess.run(
+            command,
+            cwd=cwd,
+            env=os.environ | env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=STEP_TIMEOUT_S,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise failure(f"{' '.join(command[:3])}: {error}") from error
+    if done.returncode != 0:
+        words = (done.stderr or done.stdout).strip().splitlines()[-3:]
+        raise failure(f"{' '.join(command[:3])} failed: {' / '.join(words)}")
+    return done.stdout
+
+
+def _tool(name: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        raise Unavailable(f"{name} is not installed")
+    return path
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One builder of a peer at a time; the kernel lets go of the lock of a builder that dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _built_once(name: str, make: Callable[[Path], None], variant: str = "") -> Path:
+    """The directory `make` filled, now or some time before; it is there as a whole or not at all."""
+    root = cache_dir()
+    place = root / f"{name}-{_fingerprint(name, variant)}"
+    with _locked(root / f"{name}.lock"):
+        if not place.exists():
+            with tempfile.TemporaryDirectory(dir=root, prefix=f".{name}-") as scratch:
+                work = Path(scratch) / name
+                work.mkdir()
+                make(work)
+                work.rename(place)
+    return place
+
+
+def _copy_sources(name: str, work: Path) -> None:
+    for path in _sources(name):
+        target = work / path.relative_to(HERE / name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+
+
+def _make_go(work: Path) -> None:
+    go = _tool("go")
+    _run([go, "mod", "download"], HERE / "go", Unavailable)
+    build = [go, "build", "-mod=readonly", "-trimpath", "-o", str(work / "gopeer"), "."]
+    _run(build, HERE / "go", BuildError, CGO_ENABLED="0")
+
+
+def _needs_node() -> bool:
+    """True if the machine's own node is too old for js-libp2p."""
+    match = re.match(r"v(\d+)\.", _run([_tool("node"), "--version"], HERE, Unavailable))
+    return match is None or int(match[1]) < MIN_NODE_MAJOR
+
+
+def _node(place: Path) -> str:
+    """The node fetched with the peer if there is one, else the machine's."""
+    bundled = sorted(place.glob("runtime/node_modules/node-*/bin/node"))
+    return str(bundled[0]) if bundled else _tool("node")
+
+
+def _make_js(work: Path) -> None:
+    npm = _tool("npm")
+    _copy_sources("js", work)
+    _run([npm, *NPM_CI], work, Unavailable)
+    if _needs_node():
+        _run([npm, *NPM_CI], work / "runtime", Unavailable)
+        if not any(work.glob("runtime/node_modules/node-*")):
+            raise Unavailable(f"js-libp2p needs node {MIN_NODE_MAJOR}; npm has none for this machine")
+    # Loads everything the peer imports: an incomplete installation shows here, not in a test.
+    _run([_node(work), "peer.js", "version"], work, BuildError)
+
+
+def _go() -> Peer:
+    return Peer("go", (str(_built_once("go", _make_go) / "gopeer"),))
+
+
+def _js() -> Peer:
+    place = _built_once("js", _make_js, "with node" if _needs_node() else "")
+    return Peer("js", (_node(place), str(place / "peer.js")))
+
+
+def _python() -> Peer:
+    script = HERE / "python" / "peer.py"
+    if not script.exists():
+        raise Unavailable("interop/python/peer.py is not there")
+    return Peer("python", (sys.executable, str(script)))
+
+
+BUILDERS: dict[str, Callable[[], Peer]] = {"go": _go, "js": _js, "python": _python}
+
+
+def build(name: str) -> Peer:
+    """The peer called `name`, built if it has to be.
+
+    Args:
+        name: a key of `BUILDERS`.
+
+    Returns:
+        A peer with a command, or with the reason for having none.
+
+    Raises:
+        BuildError: its parts are there, and do not build or start.
+    """
+    try:
+        return BUILDERS[name]()
+    except Unavailable as error:
+        return Peer(name, reason=str(error))
+
+
+def main(names: list[str]) -> int:
+    """Builds `names` (all of them if empty); exit status 1 if one of those asked for has no command."""
+    peers = [build(name) for name in names or BUILDERS]
+    for peer in peers:
+        print(f"{peer.name}: {' '.join(peer.command) or 'skipped: ' + peer.reason}")
+    return int(bool(names) and not all(peer.command for peer in peers))
+
+
+if __name__ == "__main__":
+    unknown = sorted(set(sys.argv[1:]) - set(BUILDERS))
+    if unknown:
+        sys.exit(f"no such peer: {', '.join(unknown)}; there are {', '.join(BUILDERS)}")
+    sys.exit(main(sys.argv[1:]))
