@@ -133,6 +133,12 @@ YAMUX_MAX_UNKNOWN_PER_S: Final = 1000
 """Frames for unknown streams in a second; they are legal just after a reset."""
 YAMUX_MAX_UNKNOWN_BODY_BYTES: Final = 1024 * 1024
 """Body of one data frame for an unknown stream."""
+YAMUX_MAX_PINGS: Final = 32
+"""Pings of ours unanswered at once (go's backlog)."""
+YAMUX_PONG_TIMEOUT_S: Final = 10.0
+"""A keepalive ping unanswered for this long ends the connection (go's write timeout)."""
+YAMUX_GO_AWAY_DRAIN_S: Final = 60.0
+"""Streams still open this long after the peer's orderly go-away are ended."""
 YAMUX_RTT_INTERVAL_S: Final = 30.0
 """Age at which a round-trip sample is renewed, and only while data flows (go and rust probe idle links too)."""
 

@@ -1,0 +1,68 @@
+# One stream of bytes as the application sees it: what has come and was not read, and writes that wait.
+# Comes in: received bytes and ends from a session (receive, finish, fail), calls of the application.
+# Goes out: data, half closes, resets and credit by the four methods a muxer's stream overrides.
+# Never takes a byte out for a task that was cancelled; never holds more than its receive window.
+from cpython.buffer cimport Py_buffer
+from libc.stdint cimport uint8_t, uint32_t
+
+from p2pcore._fast.buffer cimport ByteQueue
+from p2pcore._fast.loop_state cimport LoopState
+from p2pcore._fast.waiting cimport Op
+
+
+cdef class Stream:
+    cdef object __weakref__
+    cdef LoopState state
+    cdef readonly uint32_t id
+    cdef public object protocol     # agreed protocol id; None before
+    cdef readonly bint is_inbound
+    cdef bint fin_received          # the peer sends no more
+    cdef bint fin_sent              # we have said that we send no more
+    cdef bint fin_due               # ... or will, when the waiting writes are done
+    cdef bint read_closed           # nobody here reads any more
+    cdef ByteQueue queue            # received and not yet read; None before the first byte
+    cdef Op reader                  # the one waiting read
+    cdef list writers               # waiting WriteOps, oldest first; None before the first
+    cdef object error               # why reads and writes fail; None while they do not
+    cdef double read_deadline       # monotonic second, 0 for none
+    cdef double write_deadline
+    cdef bytes expected             # the negotiation reply hoped for; None when settled
+    cdef Py_ssize_t expected_at     # bytes of it that have come
+    cdef bytearray reply            # what came instead; None while it is as hoped
+
+    # for the session
+    cdef int receive(self, uint8_t* data, Py_ssize_t n) except -1
+    cdef int finish(self) except -1
+    cdef int fail(self, object error, bint discard) except -1
+    cdef int pump(self, Py_ssize_t most) except -1
+    cdef bint has_ended(self) noexcept
+
+    # for the muxer's own stream to override
+    cdef Py_ssize_t push(self, const uint8_t* data, Py_ssize_t n) except -1
+    cdef int send_fin(self) except -1
+    cdef int send_reset(self, uint32_t code) except -1
+    cdef int credit(self, Py_ssize_t n) except -1
+    cdef int want(self, Py_ssize_t n) except -1
+    cdef int drop_received(self, Py_ssize_t n) except -1
+    cdef int write_waits(self) except -1
+
+    cdef bytes _take(self, Py_ssize_t most)
+    cdef int _check_read(self) except -1
+    cdef int _check_write(self) except -1
+    cdef int _store(self, uint8_t* data, Py_ssize_t n) except -1
+    cdef Py_ssize_t _check_reply(self, uint8_t* data, Py_ssize_t n) except -1
+    cdef int _judge_reply(self, bytes data) except -1
+    cdef int _give_up(self, object error) except -1
+    cdef int _wake_reader(self) except -1
+    cdef int _writers_done(self) except -1
+
+
+cdef class WriteOp(Op):
+    cdef Stream stream
+    cdef Py_buffer view
+    cdef bint holds_view
+    cdef bint enlisted
+    cdef Py_ssize_t at              # bytes of it handed on
+
+    cdef Py_ssize_t _push(self) except -1
+    cdef int _check_deadline(self) except -1

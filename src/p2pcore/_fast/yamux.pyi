@@ -1,0 +1,28 @@
+from collections.abc import Coroutine
+from typing import Any
+
+from p2pcore._fast.session import Session
+from p2pcore._fast.stream import Stream
+from p2pcore.interfaces import CapableConn
+
+class YamuxStream(Stream):
+    @property
+    def conn(self) -> CapableConn | None: ...
+    @property
+    def windows(self) -> tuple[int, int, int]: ...
+
+class YamuxSession(Session):
+    rtt: float
+    def __new__(
+        cls,
+        is_client: bool,
+        *,
+        max_inbound_streams: int = ...,
+        ack_backlog: int = ...,
+        max_window_bytes: int = ...,
+        window_budget_bytes: int = ...,
+        keepalive_s: float = ...,
+    ) -> YamuxSession: ...
+    @property
+    def is_client(self) -> bool: ...
+    def ping(self) -> Coroutine[Any, Any, float]: ...

@@ -1,0 +1,595 @@
+"""Yamux: frames to streams and back. Spec: libp2p/specs yamux; limits: limits.YAMUX_*.
+
+Comes in: a byte stream cut anywhere, calls of the streams. Goes out: frames into the record layer's
+cork. Never buffers a frame (bodies go to their streams as they come), never allocates for a length
+it has not checked, never answers a reset.
+"""
+
+import logging
+
+cimport cython
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from p2pcore import errors, limits
+
+from p2pcore._fast.layer cimport Layer
+from p2pcore._fast.loop_state cimport monotonic
+from p2pcore._fast.rate cimport Bucket, allows, bucket
+from p2pcore._fast.session cimport Session
+from p2pcore._fast.stream cimport Stream
+from p2pcore._fast.waiting cimport PENDING, Op
+from p2pcore._fast.yamux_frame cimport (
+    ACK,
+    DATA,
+    FIN,
+    GO_AWAY,
+    HEADER_BYTES,
+    PING,
+    RST,
+    SYN,
+    WINDOW_UPDATE,
+    Header,
+    pack_header,
+    put_u32,
+    unpack_header,
+)
+
+logger = logging.getLogger("p2pcore.yamux")
+
+cdef uint32_t INITIAL_WINDOW = limits.YAMUX_INITIAL_WINDOW_BYTES
+cdef uint32_t MAX_UNKNOWN_BODY = limits.YAMUX_MAX_UNKNOWN_BODY_BYTES
+cdef uint64_t MAX_U32 = 0xFFFFFFFF
+cdef double RTT_INTERVAL_S = limits.YAMUX_RTT_INTERVAL_S
+cdef double PONG_TIMEOUT_S = limits.YAMUX_PONG_TIMEOUT_S
+cdef double GO_AWAY_DRAIN_S = limits.YAMUX_GO_AWAY_DRAIN_S
+cdef int MAX_PINGS = limits.YAMUX_MAX_PINGS
+
+# A new frame is begun in the room left of a record only if this much body fits; else it gets a record of its own.
+cdef Py_ssize_t LEAST_BODY = 256
+
+cdef uint32_t PROTOCOL_ERROR = 1
+
+
+@cython.final
+cdef class YamuxStream(Stream):
+    """A stream of a YamuxSession; see interfaces.Stream."""
+
+    @property
+    def conn(self):
+        """The connection it belongs to, as the swarm gives it out; None without one."""
+        return None if self.session is None else self.session.owner
+
+    @property
+    def windows(self):
+        """(bytes we may send, bytes the peer may send, what the latter is filled up to)."""
+        return self.send_window, self.receive_window, self.max_window
+
+    cdef Py_ssize_t push(self, const uint8_t* data, Py_ssize_t n) except -1:
+        cdef YamuxSession session = self.session
+        cdef Py_ssize_t k, total = 0
+        while total < n and self.send_window and not session.paused and session.error is None:
+            k = session._put_data(self, data + total, min(n - total, <Py_ssize_t> self.send_window))
+            self.send_window -= <uint32_t> k
+            total += k
+        return total
+
+    cdef int send_fin(self) except -1:
+        cdef YamuxSession session = self.session
+        if session.error is None:
+            if session.open_stream_ is self and session._can_extend():
+                session.open_at[3] |= FIN
+                session.open_stream_ = None
+            else:
+                session._control(WINDOW_UPDATE, FIN, self.id, 0)
+            if self.fin_received:
+                session.remove(self)
+        return 0
+
+    cdef int send_reset(self, uint32_t code) except -1:
+        cdef YamuxSession session = self.session
+        if session.error is None:
+            session.unknown_credit += self.receive_window
+            session._control(WINDOW_UPDATE, RST, self.id, code)
+            session.remove(self)
+        return 0
+
+    cdef int credit(self, Py_ssize_t n) except -1:
+        return self.session._grant(self, 0)
+
+    cdef int want(self, Py_ssize_t n) except -1:
+        return self.session._grant(self, n)
+
+    cdef int drop_received(self, Py_ssize_t n) except -1:
+        if not self.fin_sent and not self.fin_due:
+            return self.session._grant(self, 0)
+        # Both halves are closed here. What is under way is dropped without a word, as go does; a peer that
+        # goes on is told, lest it fill the window and then wait for ever.
+        if self.receive_window < self.max_window // 2 and not self.has_ended():
+            self.send_reset(0)
+            self.fail(errors.StreamReset(0, False), True)
+        return 0
+
+    cdef int write_waits(self) except -1:
+        return self.session.waiting_add(self) if self.session.paused else 0
+
+
+@cython.final
+cdef class _PingOp(Op):
+    """await of YamuxSession.ping."""
+
+    cdef YamuxSession session
+    cdef double rtt             # 0 until the answer is there
+
+    cdef object attempt(self):
+        if self.rtt:
+            return self.rtt
+        if self.session.error is not None:
+            raise self.session.error
+        return PENDING
+
+
+@cython.final
+cdef class YamuxSession(Session):
+    """One yamux connection; satisfies interfaces.MuxedConn.
+
+    Args:
+        is_client: True on the side that dialled: it opens odd stream ids.
+        max_inbound_streams, ack_backlog, max_window_bytes, window_budget_bytes, keepalive_s: see
+            muxers.yamux.YamuxOptions.
+    """
+
+    def __cinit__(
+        self,
+        bint is_client,
+        *,
+        uint32_t max_inbound_streams=limits.YAMUX_MAX_INBOUND_STREAMS,
+        uint32_t ack_backlog=limits.YAMUX_ACK_BACKLOG,
+        uint32_t max_window_bytes=limits.YAMUX_MAX_WINDOW_BYTES,
+        uint64_t window_budget_bytes=limits.YAMUX_WINDOW_BUDGET_BYTES,
+        double keepalive_s=0.0,
+    ):
+        self.next_id = 1 if is_client else 2
+        self.max_inbound = max_inbound_streams
+        self.backlog = ack_backlog
+        self.max_window = max(max_window_bytes, INITIAL_WINDOW)
+        self.budget = window_budget_bytes
+        self.keepalive = keepalive_s
+        self.pongs = bucket(limits.YAMUX_MAX_PING_REPLIES_PER_S, limits.YAMUX_MAX_PING_REPLIES_PER_S)
+        self.refusals = bucket(limits.YAMUX_MAX_REFUSED_PER_S, limits.YAMUX_MAX_REFUSED_PER_S)
+        self.resets = bucket(limits.YAMUX_RESET_RATE_PER_S, limits.YAMUX_RESET_BURST)
+        self.unknown = bucket(limits.YAMUX_MAX_UNKNOWN_PER_S, limits.YAMUX_MAX_UNKNOWN_PER_S)
+
+    @property
+    def is_client(self):
+        return self.next_id % 2 == 1
+
+    def ping(self):
+        """Asks the peer for an answer.
+
+        Returns: an awaitable of the round trip in seconds.
+        Raises: LimitExceeded if YAMUX_MAX_PINGS are unanswered; ConnectionClosed.
+        """
+        if self.error is not None:
+            raise self.error
+        cdef _PingOp op = _PingOp.__new__(_PingOp)
+        op.state = self.state
+        op.session = self
+        self._send_ping(op)
+        return op
+
+    # -- receiving -----------------------------------------------------------------------------
+
+    cdef int feed(self, uint8_t* data, Py_ssize_t n) except -1:
+        if self.error is not None:
+            return 0
+        if self.keepalive:
+            self._heard()
+        try:
+            self._parse(data, n)
+        except (errors.RemoteProtocolError, errors.LimitExceeded) as error:
+            self._violated(error)
+        return 0
+
+    def _violated(self, error):
+        """The peer broke the protocol: it is told, and the connection closed."""
+        logger.debug("closing a yamux session: %s", error)
+        self.farewell(PROTOCOL_ERROR)
+        self.end(error)
+        self.shut()
+
+    cdef int _parse(self, uint8_t* data, Py_ssize_t n) except -1:
+        cdef Py_ssize_t k
+        while n > 0 and self.error is None:
+            if self.body_left:
+                k = min(n, <Py_ssize_t> self.body_left)
+                self.body_left -= <uint32_t> k
+                self._body(data, k)
+            elif self.have or n < HEADER_BYTES:
+                k = min(n, HEADER_BYTES - self.have)
+                memcpy(self.partial + self.have, data, k)
+                self.have += <int> k
+                if self.have == HEADER_BYTES:
+                    self.have = 0
+                    self._frame(unpack_header(self.partial))
+            else:
+                k = HEADER_BYTES
+                self._frame(unpack_header(data))
+            data += k
+            n -= k
+        return 0
+
+    cdef int _frame(self, Header h) except -1:
+        if h.version != 0:
+            raise errors.RemoteProtocolError(f"yamux version {h.version}, expected 0")
+        if h.type <= WINDOW_UPDATE:
+            if h.id == 0:
+                raise errors.RemoteProtocolError("yamux stream frame for stream 0")
+            return self._stream_frame(h)
+        if h.type > GO_AWAY:
+            raise errors.RemoteProtocolError(f"yamux frame type {h.type}, expected 0 to 3")
+        if h.id != 0:
+            raise errors.RemoteProtocolError(f"yamux session frame for stream {h.id}, expected 0")
+        return self._ping(h) if h.type == PING else self._go_away(h.length)
+
+    cdef int _stream_frame(self, Header h) except -1:
+        cdef YamuxStream stream
+        if h.flags & SYN:
+            stream = self._opened_by_peer(h)
+            if stream is None:
+                return 0
+        else:
+            found = self.streams.get(h.id)
+            if found is None:
+                return self._unknown(h)
+            stream = <YamuxStream> found
+            if not stream.acknowledged:
+                # Whatever the peer sends on it shows that it has taken the stream.
+                stream.acknowledged = True
+                self.unacknowledged -= 1
+                self.wake_opener()
+        if h.type == DATA:
+            return self._data(stream, h)
+        return self._window_update(stream, h)
+
+    cdef YamuxStream _opened_by_peer(self, Header h):
+        """The stream a SYN opens; None if it is refused."""
+        cdef YamuxStream stream
+        if h.id % 2 == self.next_id % 2:
+            raise errors.RemoteProtocolError(f"yamux stream {h.id} opened by the peer, but the id is one of ours")
+        if h.id in self.streams:
+            raise errors.RemoteProtocolError(f"yamux stream {h.id} opened twice")
+        if h.type == DATA and h.length > INITIAL_WINDOW:
+            raise errors.RemoteProtocolError(f"yamux SYN with {h.length} bytes, over the window of {INITIAL_WINDOW}")
+        if self._is_full() or self.remote_go_away is not None:
+            self._refuse(h)
+            return None
+        stream = self._make(h.id, True)
+        stream.acknowledged = True
+        self.num_inbound += 1
+        self.arrive(stream)
+        return stream
+
+    cdef bint _is_full(self) except -1:
+        if self.num_inbound >= self.max_inbound:
+            return True
+        return self.handler is None and self.arrived is not None and len(self.arrived) >= <Py_ssize_t> self.backlog
+
+    cdef int _refuse(self, Header h) except -1:
+        """No more streams: a reset for this one, and an end to a peer that insists."""
+        if not allows(&self.refusals, monotonic()):
+            raise errors.LimitExceeded("yamux streams refused in a second", limits.YAMUX_MAX_REFUSED_PER_S + 1,
+                                       limits.YAMUX_MAX_REFUSED_PER_S)
+        self.unknown_credit += INITIAL_WINDOW
+        self._control(WINDOW_UPDATE, RST, h.id, 0)
+        if h.type == DATA:
+            self._drop_body(h)
+        return 0
+
+    cdef int _unknown(self, Header h) except -1:
+        """A frame for a stream that has ended, or never was: ignored, within limits."""
+        if h.type == DATA and h.length <= self.unknown_credit:
+            self.unknown_credit -= h.length
+        elif h.type == DATA and h.length > MAX_UNKNOWN_BODY:
+            raise errors.LimitExceeded("yamux body for an unknown stream", h.length, MAX_UNKNOWN_BODY)
+        elif not allows(&self.unknown, monotonic()):
+            raise errors.LimitExceeded("yamux frames for unknown streams in a second",
+                                       limits.YAMUX_MAX_UNKNOWN_PER_S + 1, limits.YAMUX_MAX_UNKNOWN_PER_S)
+        if h.type == DATA:
+            self._drop_body(h)
+        return 0
+
+    cdef int _drop_body(self, Header h) except -1:
+        self.current = None
+        self.flags = 0
+        self.body_left = h.length
+        return 0
+
+    cdef int _data(self, YamuxStream stream, Header h) except -1:
+        if h.length > stream.receive_window:
+            raise errors.RemoteProtocolError(
+                f"yamux data of {h.length} bytes for stream {h.id}, over the window of {stream.receive_window}")
+        if stream.fin_received and h.length:
+            # Who has said FIN has nothing more to say on this stream.
+            stream.send_reset(PROTOCOL_ERROR)
+            stream.fail(errors.RemoteProtocolError(f"yamux data after FIN on stream {h.id}"), True)
+            return self._drop_body(h)
+        stream.receive_window -= h.length
+        if h.length == 0:
+            return self._ended_by_peer(stream, h.flags, 0)
+        self.current = stream
+        self.flags = h.flags & (FIN | RST)
+        self.body_left = h.length
+        return 0
+
+    cdef int _body(self, uint8_t* data, Py_ssize_t n) except -1:
+        """A part of a body, `body_left` already counted down."""
+        cdef YamuxStream stream = self.current
+        if stream is not None:
+            if stream.error is None:
+                stream.receive(data, n)
+            if self.body_left == 0:
+                self.current = None
+                return self._ended_by_peer(stream, self.flags, 0)
+        return 0
+
+    cdef int _window_update(self, YamuxStream stream, Header h) except -1:
+        if h.flags & RST:
+            return self._ended_by_peer(stream, h.flags, h.length)
+        if <uint64_t> stream.send_window + h.length > MAX_U32:
+            raise errors.RemoteProtocolError(f"yamux window of stream {h.id} over 2^32-1 bytes")
+        stream.send_window += h.length
+        if stream.writers and h.length:
+            if self.paused:
+                self.waiting_add(stream)
+            else:
+                stream.pump(stream.send_window)
+        return self._ended_by_peer(stream, h.flags, 0)
+
+    cdef int _ended_by_peer(self, YamuxStream stream, uint32_t flags, uint32_t code) except -1:
+        """Acts on FIN and RST, after the frame's body."""
+        if flags & RST:
+            if stream.is_inbound and not allows(&self.resets, monotonic()):
+                raise errors.LimitExceeded("yamux streams opened and reset in a second", limits.YAMUX_RESET_BURST + 1,
+                                           limits.YAMUX_RESET_BURST)
+            self.remove(stream)
+            return stream.fail(errors.StreamReset(code, True), True)
+        if flags & FIN and not stream.fin_received and stream.error is None:
+            stream.finish()
+            if stream.fin_sent:
+                self.remove(stream)
+        return 0
+
+    cdef int _ping(self, Header h) except -1:
+        if h.flags & SYN:
+            if not allows(&self.pongs, monotonic()):
+                raise errors.LimitExceeded("yamux pings in a second", limits.YAMUX_MAX_PING_REPLIES_PER_S + 1,
+                                           limits.YAMUX_MAX_PING_REPLIES_PER_S)
+            return self._control(PING, ACK, 0, h.length)
+        return self._pong(h.length) if h.flags & ACK else 0
+
+    cdef int _pong(self, uint32_t value) except -1:
+        cdef _PingOp op
+        found = None if self.pings is None else self.pings.pop(value, None)
+        if found is None:
+            return 0
+        sent_at, waiting = found
+        self.rtt_at = monotonic()
+        self.rtt = max(1e-9, self.rtt_at - <double> sent_at)
+        self.ping_overdue = False
+        if waiting is not None:
+            op = <_PingOp> waiting
+            op.rtt = self.rtt
+            op.wake()
+        return 0
+
+    cdef int _go_away(self, uint32_t code) except -1:
+        self.remote_go_away = errors.GoAway(code, True)
+        for op in self.openers or ():
+            (<Op> op).wake()
+        if code != 0:
+            self.end(self.remote_go_away)
+            return self.shut()
+        self.state.watch(self, GO_AWAY_DRAIN_S)
+        return self._close_if_drained()
+
+    cdef int _close_if_drained(self) except -1:
+        """After the peer's orderly go-away the last stream takes the connection with it."""
+        if not self.streams and self.error is None:
+            self.end(self.remote_go_away)
+            return self.shut()
+        return 0
+
+    # -- sending -------------------------------------------------------------------------------
+
+    cdef int _control(self, uint8_t kind, uint32_t flags, uint32_t id, uint32_t length) except -1:
+        pack_header(self.cork.room(HEADER_BYTES), kind, flags, id, length)
+        return 0
+
+    cdef bint _can_extend(self) except -1:
+        """Whether the last data frame is still the last thing in an open record."""
+        return self.open_mark == self.cork.sealed and self.open_end == self.cork.used
+
+    cdef Py_ssize_t _put_data(self, YamuxStream stream, const uint8_t* data, Py_ssize_t n) except -1:
+        """Writes at least one of `n` bytes as data; returns how many. One frame never spans two records.
+
+        Small writes that follow one another on a stream become one frame: the frame still open is
+        made longer.
+        """
+        cdef Py_ssize_t space = self.cork.space()
+        if self.open_stream_ is stream and space > 0 and self._can_extend():
+            n = min(n, space)
+            memcpy(self.cork.room(n), data, n)
+            self.open_body += <uint32_t> n
+            put_u32(self.open_at + 8, self.open_body)
+        else:
+            if space < HEADER_BYTES + min(n, LEAST_BODY):
+                space = self.cork.most
+            n = min(n, space - HEADER_BYTES)
+            self.open_at = self.cork.room(HEADER_BYTES + n)
+            pack_header(self.open_at, DATA, 0, stream.id, <uint32_t> n)
+            memcpy(self.open_at + HEADER_BYTES, data, n)
+            self.open_stream_ = stream
+            self.open_body = <uint32_t> n
+            self.open_mark = self.cork.sealed
+        self.open_end = self.cork.used
+        if self.cork.space() == 0:
+            self.cork.seal()
+        return n
+
+    cdef int _send_ping(self, object op) except -1:
+        if self.pings is None:
+            self.pings = {}
+        if len(self.pings) >= MAX_PINGS:
+            raise errors.LimitExceeded("unanswered yamux pings", MAX_PINGS + 1, MAX_PINGS)
+        self.ping_value = <uint32_t> (self.ping_value + 1)
+        self.pings[self.ping_value] = (monotonic(), op)
+        return self._control(PING, SYN, 0, self.ping_value)
+
+    cdef int _grant(self, YamuxStream stream, Py_ssize_t need) except -1:
+        """Lets the peer send more, once half a window has been read or a read needs `need` bytes at once."""
+        cdef Py_ssize_t buffered = 0 if stream.queue is None else stream.queue.size
+        cdef Py_ssize_t usable = stream.receive_window + buffered
+        cdef double now
+        if self.error is not None or stream.error is not None or stream.fin_received:
+            return 0
+        if 2 * usable > <Py_ssize_t> stream.max_window and usable >= need:
+            return 0
+        now = monotonic()
+        self._grow(stream, now)
+        stream.granted_at = now
+        if usable < <Py_ssize_t> stream.max_window:
+            stream.receive_window += <uint32_t> (stream.max_window - usable)
+            return self._control(WINDOW_UPDATE, 0, stream.id, <uint32_t> (stream.max_window - usable))
+        return 0
+
+    cdef int _grow(self, YamuxStream stream, double now) except -1:
+        """Doubles a window that was used up within four round trips, as far as the budget goes."""
+        cdef uint64_t more
+        if self.rtt == 0 or now - self.rtt_at > RTT_INTERVAL_S:
+            if not self.pings:
+                self._send_ping(None)
+        if self.rtt and stream.granted_at and now - stream.granted_at < 4 * self.rtt:
+            more = min(<uint64_t> stream.max_window, <uint64_t> (self.max_window - stream.max_window))
+            if more <= self.budget:
+                self.budget -= more
+                stream.max_window += <uint32_t> more
+        return 0
+
+    # -- the session's own ---------------------------------------------------------------------
+
+    cdef YamuxStream _make(self, uint32_t id, bint inbound):
+        cdef YamuxStream stream = YamuxStream.__new__(YamuxStream)
+        stream.state = self.state
+        stream.session = self
+        stream.id = id
+        stream.is_inbound = inbound
+        stream.send_window = stream.receive_window = stream.max_window = INITIAL_WINDOW
+        self.streams[id] = stream
+        return stream
+
+    cdef Stream new_stream(self):
+        cdef YamuxStream stream
+        if self.remote_go_away is not None:
+            raise self.remote_go_away
+        if self.unacknowledged >= self.backlog:
+            return None
+        if self.next_id > MAX_U32 - 2:
+            raise errors.ConnectionClosed("all stream ids of this yamux session have been used")
+        stream = self._make(self.next_id, False)
+        self.next_id += 2
+        self.unacknowledged += 1
+        self._control(WINDOW_UPDATE, SYN, stream.id, 0)
+        return stream
+
+    cdef int accepted(self, Stream stream) except -1:
+        return self._control(WINDOW_UPDATE, ACK, stream.id, 0)
+
+    cdef int farewell(self, uint32_t code) except -1:
+        if self.below is not None:
+            self._control(GO_AWAY, 0, 0, code)
+        return 0
+
+    cdef int remove(self, Stream ended) except -1:
+        cdef YamuxStream stream = <YamuxStream> ended
+        if self.streams.pop(stream.id, None) is None:
+            return 0
+        self.budget += stream.max_window - INITIAL_WINDOW
+        if self.waiting is not None:
+            self.waiting.pop(stream, None)
+        if self.open_stream_ is stream:
+            self.open_stream_ = None
+        if stream.is_inbound:
+            self.num_inbound -= 1
+        elif not stream.acknowledged:
+            stream.acknowledged = True
+            self.unacknowledged -= 1
+            self.wake_opener()
+        if self.remote_go_away is not None and not self.streams:
+            self.state.flush_soon(self)
+        return 0
+
+    cdef int flush(self) except -1:
+        if self.remote_go_away is not None:
+            self._close_if_drained()
+        return 0
+
+    cdef int end(self, object error) except -1:
+        if self.error is not None:
+            return 0
+        Session.end(self, error)
+        self.current = None
+        self.open_stream_ = None
+        self.waiting = None
+        pings, self.pings = self.pings, None
+        for _, op in (pings or {}).values():
+            if op is not None:
+                (<Op> op).wake()
+        return 0
+
+    cdef object eof_reason(self):
+        return self.remote_go_away
+
+    cdef int waiting_add(self, YamuxStream stream) except -1:
+        if self.waiting is None:
+            self.waiting = {}
+        self.waiting[stream] = None
+        return 0
+
+    cdef int unpaused(self) except -1:
+        """One frame of each waiting stream in turn, so that none hogs the connection."""
+        cdef YamuxStream stream
+        while self.waiting and not self.paused:
+            stream = <YamuxStream> next(iter(self.waiting))
+            del self.waiting[stream]
+            stream.pump(self.cork.most - HEADER_BYTES)
+            if stream.writers and stream.send_window and self.waiting is not None:
+                self.waiting[stream] = None
+        return 0
+
+    cdef int seat(self, Layer below) except -1:
+        Session.seat(self, below)
+        if self.keepalive:
+            self.heard_at = monotonic()
+            self.state.watch(self, self.keepalive)
+        return 0
+
+    cdef int _heard(self) except -1:
+        self.heard_at = monotonic()
+        return 0
+
+    cdef int overdue(self) except -1:
+        """The keepalive time is up, its answer is, or the drain after the peer's go-away is."""
+        cdef double idle
+        if self.remote_go_away is not None:
+            self.end(self.remote_go_away)
+            return self.shut()
+        if self.ping_overdue:
+            self.end(TimeoutError(f"no answer to a yamux ping for {PONG_TIMEOUT_S:g} s"))
+            return self.drop(self.error)
+        idle = monotonic() - self.heard_at
+        if idle < self.keepalive:
+            return self.state.watch(self, self.keepalive - idle)
+        self.ping_overdue = True
+        self._send_ping(None)
+        return self.state.watch(self, PONG_TIMEOUT_S)

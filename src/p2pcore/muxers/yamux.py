@@ -1,0 +1,67 @@
+"""The yamux multiplexer: its name, its options, and how a session takes its place on a chain.
+
+Comes in: a mailbox on top of a record layer. Goes out: a YamuxSession. Never reads or writes a
+frame itself: that is _fast.yamux. Spec: libp2p/specs yamux.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from p2pcore import limits
+from p2pcore._fast.layer import Mailbox
+from p2pcore._fast.yamux import YamuxSession
+
+PROTOCOL: Final = "/yamux/1.0.0"
+
+
+@dataclass(frozen=True, slots=True)
+class YamuxOptions:
+    """Bounds of one session.
+
+    Attributes:
+        max_inbound_streams: open streams of the peer; more are reset, and the connection is closed
+            if it insists.
+        ack_backlog: streams we opened that the peer has not acknowledged; open_stream waits beyond.
+        max_window_bytes: where a stream's receive window stops growing, at least 262144.
+        window_budget_bytes: by how much the windows of all streams together may grow.
+        keepalive_s: idle seconds before a ping that must be answered within 10 s; 0 for never, which is
+            right on TCP: the kernel's keepalive finds a dead peer without waking this process.
+    """
+
+    max_inbound_streams: int = limits.YAMUX_MAX_INBOUND_STREAMS
+    ack_backlog: int = limits.YAMUX_ACK_BACKLOG
+    max_window_bytes: int = limits.YAMUX_MAX_WINDOW_BYTES
+    window_budget_bytes: int = limits.YAMUX_WINDOW_BUDGET_BYTES
+    keepalive_s: float = 0.0
+
+
+class YamuxMultiplexer:
+    """Starts yamux sessions; satisfies interfaces.Multiplexer."""
+
+    __slots__ = ("options",)
+
+    protocol = PROTOCOL
+
+    def __init__(self, options: YamuxOptions | None = None) -> None:
+        self.options = options or YamuxOptions()
+
+    def start(self, mailbox: Mailbox, is_client: bool) -> YamuxSession:
+        """A session in the place of `mailbox`; what that holds is the session's first input.
+
+        Raises:
+            ConnectionClosed: the chain is gone.
+            LocalProtocolError: there is no record layer below.
+        """
+        o = self.options
+        session = YamuxSession(
+            is_client,
+            max_inbound_streams=o.max_inbound_streams,
+            ack_backlog=o.ack_backlog,
+            max_window_bytes=o.max_window_bytes,
+            window_budget_bytes=o.window_budget_bytes,
+            keepalive_s=o.keepalive_s,
+        )
+        mailbox.replace(session)
+        return session
