@@ -2,7 +2,8 @@
 
     P2PError
     ├── AddressError            (ValueError)            a multiaddr is malformed, or no use here
-    ├── IdentityError           (ValueError)            a key, peer id, envelope or record is malformed or forged
+    │   └── ProtocolLookupError (KeyError)              ... it lacks the protocol asked for
+    ├── IdentityError           (ValueError)            a key, id, envelope or record is malformed or forged
     ├── NegotiationError                                multistream-select failed
     │   └── ProtocolNotSupported                        the peer answered, and has none of what we asked for
     ├── HandshakeError          (ConnectionError)       a security handshake failed
@@ -46,6 +47,12 @@ class P2PError(Exception):
 
 class AddressError(P2PError, ValueError):
     """A multiaddr could not be parsed, printed or used; the text names the value and what was expected."""
+
+
+class ProtocolLookupError(AddressError, KeyError):
+    """A multiaddr has no component of the protocol that was asked for."""
+
+    __str__ = Exception.__str__  # KeyError would show the text quoted
 
 
 class IdentityError(P2PError, ValueError):
