@@ -15,6 +15,8 @@ MAX_MULTIADDR_COMPONENTS: Final = 32
 """Components of one multiaddr; real ones have at most about ten."""
 MAX_HOST_NAME_BYTES: Final = 253
 """dns, dns4, dns6, dnsaddr, sni: RFC 1035 section 3.1."""
+MAX_CERTHASH_DIGEST_BYTES: Final = 64
+"""Digest of one certhash component: sha2-512; real ones are sha2-256."""
 MAX_PEER_ID_BYTES: Final = 64
 """A multihash of a peer id; the longest legal one today has 44."""
 MAX_PEER_ID_TEXT_CHARS: Final = 128

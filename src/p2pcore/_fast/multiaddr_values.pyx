@@ -24,7 +24,7 @@ cdef enum:
     _CERTHASH_ROOM = 128
 
 cdef size_t _max_host = limits.MAX_HOST_NAME_BYTES
-cdef size_t _max_certhash = limits.MAX_PEER_ID_BYTES
+cdef size_t _max_certhash = limits.MAX_CERTHASH_DIGEST_BYTES
 cdef const uint8_t *_MAPPED = b"\0\0\0\0\0\0\0\0\0\0\xff\xff"
 
 if _max_certhash + 18 > _CERTHASH_ROOM:
