@@ -359,8 +359,9 @@ class Multiaddr(MultiaddrValue):
 
     def _host_name(self) -> str | None:
         """The DNS name it starts with, in lower case and with a dot in front."""
-        code = self._codes()[0] if self else 0
-        name = self._value(code, None) if code in _HOSTS else None
+        head = self._head()
+        code = head._codes()[0] if head else 0
+        name = head._value(code, None) if code in _HOSTS else None
         return f".{name.lower()}" if name else None
 
     @property
@@ -392,7 +393,9 @@ class Multiaddr(MultiaddrValue):
             return name is not None and not name.endswith((".localhost", *_LOCAL_NAMES))
         if any(address in net for net in _PRIVATE + _UNROUTABLE):
             return False
-        return address.version == 4 or any(address in net for net in _GLOBAL6)
+        if self._head()._codes()[0] == _IP4:
+            return True
+        return any(address in net for net in _GLOBAL6)  # never a mapped one: nobody can dial that
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         return (type(self), (self._bytes,)) if self._bytes else (empty, (type(self),))

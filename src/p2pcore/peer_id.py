@@ -65,7 +65,7 @@ class PeerId(PeerIdValue):
         return cls(_SHA2_256_PREFIX + sha256(serialized).digest())
 
     def to_bytes(self) -> bytes:
-        """The multihash, 3..44 bytes."""
+        """The multihash, 2..44 bytes."""
         return self._bytes
 
     __bytes__ = to_bytes

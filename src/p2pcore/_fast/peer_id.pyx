@@ -55,7 +55,7 @@ cdef int peer_check(const uint8_t *data, size_t n, const char **why) noexcept no
         why[0] = "a multihash whose length fits its digest expected"
     elif code == _SHA2_256 and digest == 32:
         return 0
-    elif code == _IDENTITY and 0 < digest <= _max_identity:
+    elif code == _IDENTITY and digest <= _max_identity:
         return 0
     else:
         why[0] = "a sha2-256 or short identity multihash expected"
