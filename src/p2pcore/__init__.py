@@ -1,8 +1,125 @@
 """p2pcore: a libp2p networking core. The public names, and nothing else.
 
-Importing it opens no socket, starts no event loop and reads no file.
+Importing it opens no socket, starts no event loop and reads no file; each name is loaded when first used.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from p2pcore.errors import (
+        AddressError,
+        ConnectionClosed,
+        DeadlineExceeded,
+        DialError,
+        GoAway,
+        HandshakeError,
+        IdentityError,
+        IncompleteRead,
+        LimitExceeded,
+        ListenerClosed,
+        ListenError,
+        LocalProtocolError,
+        NegotiationError,
+        NoTransport,
+        P2PError,
+        PeerIdMismatch,
+        ProtocolError,
+        ProtocolNotSupported,
+        RemoteProtocolError,
+        StreamClosed,
+        StreamError,
+        StreamReset,
+        SwarmClosed,
+    )
+    from p2pcore.host import Host, run
+    from p2pcore.interfaces import CapableConn, ConnState, Direction, Network, Notifiee, Stream
+    from p2pcore.keys import KeyType, PrivateKey, PublicKey
+    from p2pcore.multiaddr import Multiaddr
+    from p2pcore.peer_id import PeerId
+    from p2pcore.protocols.identify_message import IdentifyInfo
+    from p2pcore.protocols.perf import PerfRun
+    from p2pcore.swarm import Connectedness, ListenResult, Swarm
+    from p2pcore.swarm_conn import SwarmConn
+
+_MODULES = {
+    "errors": (
+        "AddressError ConnectionClosed DeadlineExceeded DialError GoAway HandshakeError IdentityError "
+        "IncompleteRead LimitExceeded ListenError ListenerClosed LocalProtocolError NegotiationError "
+        "NoTransport P2PError PeerIdMismatch ProtocolError ProtocolNotSupported RemoteProtocolError "
+        "StreamClosed StreamError StreamReset SwarmClosed"
+    ),
+    "host": "Host run",
+    "interfaces": "CapableConn ConnState Direction Network Notifiee Stream",
+    "keys": "KeyType PrivateKey PublicKey",
+    "multiaddr": "Multiaddr",
+    "peer_id": "PeerId",
+    "protocols.identify_message": "IdentifyInfo",
+    "protocols.perf": "PerfRun",
+    "swarm": "Connectedness ListenResult Swarm",
+    "swarm_conn": "SwarmConn",
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
+
+__all__ = [
+    "AddressError",
+    "CapableConn",
+    "ConnState",
+    "Connectedness",
+    "ConnectionClosed",
+    "DeadlineExceeded",
+    "DialError",
+    "Direction",
+    "GoAway",
+    "HandshakeError",
+    "Host",
+    "IdentifyInfo",
+    "IdentityError",
+    "IncompleteRead",
+    "KeyType",
+    "LimitExceeded",
+    "ListenError",
+    "ListenResult",
+    "ListenerClosed",
+    "LocalProtocolError",
+    "Multiaddr",
+    "NegotiationError",
+    "Network",
+    "NoTransport",
+    "Notifiee",
+    "P2PError",
+    "PeerId",
+    "PeerIdMismatch",
+    "PerfRun",
+    "PrivateKey",
+    "ProtocolError",
+    "ProtocolNotSupported",
+    "PublicKey",
+    "RemoteProtocolError",
+    "Stream",
+    "StreamClosed",
+    "StreamError",
+    "StreamReset",
+    "Swarm",
+    "SwarmClosed",
+    "SwarmConn",
+    "__version__",
+    "run",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

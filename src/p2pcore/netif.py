@@ -13,6 +13,9 @@ import ipaddress
 import os
 import socket
 import sys
+from collections.abc import Iterable
+
+from p2pcore.multiaddr import Multiaddr
 
 _BSD = sys.platform == "darwin" or "bsd" in sys.platform
 _OFFSETS = {socket.AF_INET: (4, 4), socket.AF_INET6: (8, 16)}
@@ -45,6 +48,22 @@ def interface_addresses() -> list[str]:
         return _texts(head)
     finally:
         libc.freeifaddrs(head)
+
+
+def expand_wildcards(addrs: Iterable[Multiaddr]) -> dict[Multiaddr, None]:
+    """`addrs` in order and once each, a wildcard replaced by every interface address of its family."""
+    expanded: dict[Multiaddr, None] = {}
+    texts: list[str] | None = None
+    for addr in addrs:
+        if not addr.is_unspecified:
+            expanded[addr] = None
+            continue
+        texts = interface_addresses() if texts is None else texts
+        first, *rest = addr.split(1)
+        family = first.protocols()[0].name
+        same = (text for text in texts if (":" in text) is (family == "ip6"))
+        expanded.update((Multiaddr.join(f"/{family}/{text}", *rest), None) for text in same)
+    return expanded
 
 
 def _texts(head: ctypes._Pointer[_IfAddrs]) -> list[str]:

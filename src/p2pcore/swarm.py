@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from p2pcore import codes, limits
+from p2pcore.addresses import Scope, scope_of
 from p2pcore.errors import (
     AddressError,
     ConnectionClosed,
@@ -28,16 +29,15 @@ from p2pcore.errors import (
     SwarmClosed,
 )
 from p2pcore.multiaddr import Multiaddr
-from p2pcore.netif import interface_addresses
+from p2pcore.netif import expand_wildcards
 from p2pcore.notify import Notifiees
-from p2pcore.peer_id import PeerId
-from p2pcore.scope import Scope, ip_of, scope_of
 from p2pcore.swarm_conn import Phase, SwarmConn
 from p2pcore.swarm_dial import PeerDial
 from p2pcore.swarm_streams import ProtocolHandler, StreamServer, open_negotiated
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import CapableConn, Listener, Notifiee, Stream, Transport
+    from p2pcore.peer_id import PeerId
 
 logger = logging.getLogger("p2pcore.swarm")
 
@@ -80,7 +80,7 @@ class Swarm:
         self._dials: dict[PeerId, PeerDial] = {}
         self._streams = StreamServer()
         self._notifiees = Notifiees(self)
-        self._interface_addrs: tuple[float, list[str]] | None = None
+        self._expanded: tuple[float, list[Multiaddr]] | None = None
         self._closing: asyncio.Task[None] | None = None
         for transport in transports:
             self.add_transport(transport)
@@ -123,13 +123,13 @@ class Swarm:
         return found
 
     def transport_for_dialing(self, addr: Multiaddr) -> Transport | None:
-        """The first that can dial `addr`, a trailing /p2p/ID aside; a proxy where any component is its own."""
+        """The first that can dial `addr`, a trailing /p2p/ID aside; a proxy where any component is its."""
         names = [protocol.name for protocol in addr.protocols()]
         for name in names:
             transport = self._by_protocol(name)
             if transport is not None and transport.is_proxy:
                 return transport
-        target = split_peer(addr)[0]
+        target = addr.without_p2p()
         return next((each for each in self._transports if each.can_dial(target)), None)
 
     def _by_protocol(self, name: str) -> Transport | None:
@@ -175,10 +175,9 @@ class Swarm:
             await listener.close()
             raise SwarmClosed("the swarm was closed")
         bound = listener.multiaddr
-        self._interface_addrs = None
+        self._expanded = None
         task = asyncio.get_running_loop().create_task(self._accept_loop(listener, bound))
         self._listeners[listener] = task
-        logger.info("listening on %s", bound)
         self._notifiees.listen(bound)
         return bound
 
@@ -201,7 +200,7 @@ class Swarm:
         """The end of every accept loop; a listener still registered was closed by nobody here."""
         if self._listeners.pop(listener, None) is not None:
             logger.warning("listener of %s ended by itself", bound)
-        self._interface_addrs = None
+        self._expanded = None
         self._notifiees.listen_close(bound)
         await listener.close()
 
@@ -224,29 +223,10 @@ class Swarm:
 
     def interface_listen_addresses(self) -> list[Multiaddr]:
         """As `listen_addresses`, with a wildcard replaced by each interface's address of its family."""
-        expanded: dict[Multiaddr, None] = {}
-        for addr in self.listen_addresses():
-            expanded.update(dict.fromkeys(self._expand(addr)))
-        return list(expanded)
-
-    def _expand(self, addr: Multiaddr) -> list[Multiaddr]:
-        wildcard = ip_of(addr)
-        if wildcard is None or not wildcard.is_unspecified:
-            return [addr]
-        old = f"/ip{wildcard.version}/{wildcard}"
-        rest = str(addr)[len(old) :]
-        family_is_6 = wildcard.version == 6
-        return [
-            Multiaddr(f"/ip{wildcard.version}/{text}{rest}")
-            for text in self._interfaces()
-            if (":" in text) is family_is_6
-        ]
-
-    def _interfaces(self) -> list[str]:
         now = asyncio.get_running_loop().time()
-        if self._interface_addrs is None or now - self._interface_addrs[0] > limits.INTERFACE_ADDRS_TTL_S:
-            self._interface_addrs = (now, interface_addresses())
-        return self._interface_addrs[1]
+        if self._expanded is None or now - self._expanded[0] > limits.INTERFACE_ADDRS_TTL_S:
+            self._expanded = (now, list(expand_wildcards(self.listen_addresses())))
+        return list(self._expanded[1])
 
     # -- dialling ------------------------------------------------------------------------------
 
@@ -268,7 +248,7 @@ class Swarm:
         dial = self._dials.get(peer)
         joinable = dial is not None and not dial.is_over
         if not good and not joinable:
-            raise DialError(peer, causes, "no usable address" if causes else "no addresses")
+            raise DialError(peer, tuple(causes.items()), "no usable address" if causes else "no addresses")
         if dial is None or not joinable:
             dial = self._dials[peer] = PeerDial(peer, self._dial_one)
         dial.add(good, causes)
@@ -291,7 +271,7 @@ class Swarm:
         Raises: DialError, whose only cause is what went wrong; SwarmClosed.
         """
         self._check_open()
-        target, peer = split_peer(Multiaddr(addr))
+        target, peer = _split(Multiaddr(addr))
         if peer == self._local_peer:
             raise DialError(peer, (), "it is this node itself")
         try:
@@ -322,7 +302,7 @@ class Swarm:
         good: dict[Multiaddr, None] = {}
         causes: dict[Multiaddr, BaseException] = {}
         for addr in addrs[: limits.MAX_DIAL_ADDRS]:
-            target, named = split_peer(addr)
+            target, named = _split(addr)
             try:
                 if named is not None and named != peer:
                     raise AddressError(f"it names another peer than {peer}")
@@ -335,8 +315,7 @@ class Swarm:
     def _check_dialable(self, addr: Multiaddr) -> None:
         if self.transport_for_dialing(addr) is None:
             raise NoTransport(f"no transport for {addr}")
-        ip = ip_of(addr)
-        if ip is not None and ip.is_unspecified:
+        if addr.is_unspecified:
             raise AddressError("an unspecified address cannot be dialled")
         if self._listeners and addr in self.interface_listen_addresses():
             raise AddressError("this node itself listens there")
@@ -513,13 +492,9 @@ class Swarm:
             raise SwarmClosed("the swarm was closed")
 
 
-def split_peer(addr: Multiaddr) -> tuple[Multiaddr, PeerId | None]:
-    """`addr` without a trailing /p2p/ID, and that id."""
-    protocols = addr.protocols()
-    if len(protocols) < 2 or protocols[-1].name != "p2p":
-        return addr, None
-    text, _, peer = str(addr).rpartition("/p2p/")
-    return Multiaddr(text), PeerId.from_text(peer)
+def _split(addr: Multiaddr) -> tuple[Multiaddr, PeerId | None]:
+    """`addr` without the peer id at its end, and that id."""
+    return addr.without_p2p(), addr.peer_id
 
 
 async def _wait(future: asyncio.Future[Any]) -> None:

@@ -1,0 +1,284 @@
+"""The host: one node, composed. The only module that names concrete transports, security and muxers.
+
+Comes in: plain keyword arguments. Goes out: connections, streams, the answers of ping, identify, echo and
+perf. It owns everything it makes, from `async with` to its end, and leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import weakref
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from contextlib import aclosing
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from p2pcore import __version__, limits
+from p2pcore.errors import AddressError
+from p2pcore.keys import PrivateKey
+from p2pcore.listener import ListenerOptions
+from p2pcore.multiaddr import Multiaddr
+from p2pcore.muxers.yamux import YamuxMultiplexer, YamuxOptions
+from p2pcore.peer_id import PeerId
+from p2pcore.protocols import echo, identify, perf, ping
+from p2pcore.security.noise import NoiseTransport
+from p2pcore.swarm import ListenResult, Swarm
+from p2pcore.swarm_conn import SwarmConn
+from p2pcore.transports.tcp import TcpOptions, TcpTransport
+from p2pcore.upgrader import StreamUpgrader, UpgraderOptions
+
+if TYPE_CHECKING:
+    from p2pcore.interfaces import Notifiee, Stream
+    from p2pcore.protocols.identify_message import IdentifyInfo
+    from p2pcore.protocols.perf import PerfRun
+    from p2pcore.swarm_streams import ProtocolHandler
+
+logger = logging.getLogger("p2pcore.host")
+
+T = TypeVar("T")
+
+Address = Multiaddr | str
+"""A multiaddr, or its text; with /p2p/ID at its end where the peer is known."""
+Target = SwarmConn | PeerId | Multiaddr | str
+"""Whom to talk to: an open connection, a connected peer's id, or an address; the latter two also as text."""
+
+
+class Host:
+    """A libp2p node on TCP, Noise and Yamux; an async context manager.
+
+    Args:
+        private_key: our identity; a fresh Ed25519 key by default.
+        listen: addresses to listen on; port 0 takes a free one, none at all makes a node that only dials.
+        ping, identify, perf, echo: which protocols are served. Without `identify` peers are not
+            identified on their own either. `perf` is for measurements only.
+        agent_version, protocol_version: what identify tells peers; free text.
+        reuse_port: let other processes share the listening ports.
+        backlog: connections the kernel may queue for a listener.
+        linger: SO_LINGER in seconds; see TcpOptions.
+        accept_timeout: seconds from accept(2) to a finished upgrade.
+        accept_queue_length: finished connections a listener keeps before it takes no more.
+        max_upgrading: upgrades under way on one listener.
+        max_inbound_streams: open streams of the peer on one connection.
+        max_window_bytes, window_budget_bytes: how far the receive windows grow: of a stream, of a connection.
+        keepalive_s: idle seconds before a yamux ping; 0 leaves it to the kernel's keepalive.
+        push_delay_s: changes within this many seconds make one identify push.
+
+    Attributes:
+        private_key, swarm: the identity, and the swarm for all that is not wrapped here.
+        listen_results: what became of each listen address, since the start.
+    """
+
+    def __init__(
+        self,
+        private_key: PrivateKey | None = None,
+        listen: Sequence[Address] = ("/ip4/127.0.0.1/tcp/0",),
+        *,
+        ping: bool = True,
+        identify: bool = True,
+        perf: bool = False,
+        echo: bool = False,
+        agent_version: str = f"p2pcore/{__version__}",
+        protocol_version: str = "ipfs/0.1.0",
+        reuse_port: bool = False,
+        backlog: int = limits.LISTEN_BACKLOG,
+        linger: int | None = None,
+        accept_timeout: float = limits.ACCEPT_TIMEOUT_S,
+        accept_queue_length: int = limits.ACCEPT_QUEUE_LENGTH,
+        max_upgrading: int = limits.MAX_UPGRADING,
+        max_inbound_streams: int = limits.YAMUX_MAX_INBOUND_STREAMS,
+        max_window_bytes: int = limits.YAMUX_MAX_WINDOW_BYTES,
+        window_budget_bytes: int = limits.YAMUX_WINDOW_BUDGET_BYTES,
+        keepalive_s: float = 0.0,
+        push_delay_s: float = limits.IDENTIFY_PUSH_DELAY_S,
+    ) -> None:
+        self.private_key = private_key or PrivateKey.generate()
+        self._listen = [Multiaddr(addr) for addr in listen]
+        self.listen_results: list[ListenResult] = []
+        muxer = YamuxMultiplexer(
+            YamuxOptions(
+                max_inbound_streams=max_inbound_streams,
+                max_window_bytes=max_window_bytes,
+                window_budget_bytes=window_budget_bytes,
+                keepalive_s=keepalive_s,
+            )
+        )
+        accept = ListenerOptions(
+            accept_timeout=accept_timeout, queue_length=accept_queue_length, max_upgrading=max_upgrading
+        )
+        upgrader = StreamUpgrader(
+            self.private_key,
+            [NoiseTransport(self.private_key)],
+            [muxer],
+            UpgraderOptions(timeout=accept_timeout, listener=accept),
+        )
+        tcp = TcpTransport(upgrader, TcpOptions(linger=linger, reuse_port=reuse_port, backlog=backlog))
+        self.swarm = Swarm(self.private_key.peer_id(), [tcp])
+        self._identify = _identify_service(
+            self.swarm, self.private_key, agent_version, protocol_version, push_delay_s
+        )
+        self._ping_locks: weakref.WeakValueDictionary[PeerId, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._serve(ping, identify, perf, echo)
+
+    def _serve(self, with_ping: bool, with_identify: bool, with_perf: bool, with_echo: bool) -> None:
+        if with_identify:
+            self._identify.start()
+        if with_ping:
+            self.swarm.set_stream_handler(ping.PROTOCOL, ping.PingServer().serve)
+        if with_perf:
+            self.swarm.set_stream_handler(perf.PROTOCOL, perf.serve)
+        if with_echo:
+            self.swarm.set_stream_handler(echo.PROTOCOL, echo.serve)
+
+    # -- life ----------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Listens. Raises ListenError where no address works; then everything is closed again."""
+        try:
+            self.listen_results = await self.swarm.listen(*self._listen)
+        except BaseException:
+            await self.close()
+            raise
+        for result in self.listen_results:
+            if result.error is not None:
+                logger.warning("cannot listen on %s: %s", result.addr, result.error)
+
+    async def close(self) -> None:
+        """Ends listeners, streams and connections. Idempotent, bounded in time."""
+        await self._identify.close()
+        await self.swarm.close()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # -- what it is ----------------------------------------------------------------------------
+
+    @property
+    def peer_id(self) -> PeerId:
+        """Our id."""
+        return self.swarm.local_peer
+
+    @property
+    def addrs(self) -> list[Multiaddr]:
+        """Where we listen: real ports, wildcards replaced by the addresses of the interfaces."""
+        return self.swarm.interface_listen_addresses()
+
+    @property
+    def addrs_with_peer(self) -> list[Multiaddr]:
+        """As `addrs`, each with /p2p/ID: what others dial."""
+        return [addr.with_p2p(self.peer_id) for addr in self.addrs]
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """What inbound streams may speak."""
+        return self.swarm.protocols
+
+    # -- connections and streams ---------------------------------------------------------------
+
+    async def connect(self, target: Target, *more: Address) -> SwarmConn:
+        """A connection to `target`: the one there is, or a new one.
+
+        Args:
+            target: see Target. An address without /p2p/ID is always dialled anew.
+            more: further addresses of the same peer, tried together with the first.
+
+        Raises: DialError, SwarmClosed; AddressError, IdentityError: `target` is malformed.
+        """
+        if isinstance(target, SwarmConn):
+            return target
+        if isinstance(target, PeerId) or (isinstance(target, str) and not target.startswith("/")):
+            return await self.swarm.dial_peer(PeerId(target), more)
+        addr = Multiaddr(target)
+        peer = addr.peer_id
+        if peer is not None:
+            return await self.swarm.dial_peer(peer, (addr, *more))
+        if more:
+            raise AddressError(f"{addr} names no peer, so no other address can be tried for it")
+        return await self.swarm.dial_addr(addr)
+
+    async def new_stream(self, target: Target, protocols: str | Sequence[str]) -> Stream:
+        """A stream to `target` that speaks the first of `protocols` it has.
+
+        One protocol is negotiated lazily: nothing is waited for, and a peer that lacks it shows as
+        ProtocolNotSupported at the first read.
+
+        Raises: as `connect`; as SwarmConn.new_stream.
+        """
+        conn = await self.connect(target)
+        if conn is target:
+            return await conn.new_stream(protocols)
+        return await self.swarm.new_stream(conn.remote_peer, protocols)
+
+    def set_stream_handler(self, protocol: str, handler: ProtocolHandler) -> None:
+        """Serves inbound streams of `protocol`; see Swarm.set_stream_handler. Peers are told."""
+        self.swarm.set_stream_handler(protocol, handler)
+        self._identify.changed()
+
+    def remove_stream_handler(self, protocol: str) -> None:
+        """Serves `protocol` no more. Peers are told."""
+        self.swarm.remove_stream_handler(protocol)
+        self._identify.changed()
+
+    def notify(self, notifiee: Notifiee) -> None:
+        """Tells `notifiee` of listeners and connections; see Swarm.notify."""
+        self.swarm.notify(notifiee)
+
+    def stop_notify(self, notifiee: Notifiee) -> None:
+        """Tells `notifiee` nothing more."""
+        self.swarm.stop_notify(notifiee)
+
+    # -- protocols -----------------------------------------------------------------------------
+
+    async def ping(
+        self, target: Target, count: int = 1, timeout_s: float = limits.PING_TIMEOUT_S
+    ) -> list[float]:
+        """`count` pings one after another. Returns: the round trips in seconds. Raises as `pings`."""
+        async with aclosing(self.pings(target, count, timeout_s)) as rtts:
+            return [rtt async for rtt in rtts]
+
+    async def pings(
+        self, target: Target, count: int, timeout_s: float = limits.PING_TIMEOUT_S
+    ) -> AsyncGenerator[float, None]:
+        """`count` pings, each round trip as it is known. One caller at a time for each peer.
+
+        Leave it early only through `contextlib.aclosing`. Raises as `new_stream` and protocols.ping.ping.
+        """
+        conn = await self.connect(target)
+        lock = self._ping_locks.setdefault(conn.remote_peer, asyncio.Lock())
+        async with (
+            lock,
+            aclosing(ping.pings(lambda: conn.new_stream(ping.PROTOCOL), count, timeout_s)) as rtts,
+        ):
+            async for rtt in rtts:
+                yield rtt
+
+    async def identify(self, target: Target) -> IdentifyInfo:
+        """What the peer says of itself: what is known, or asked now. Raises as protocols.identify."""
+        return await self._identify.identify(await self.connect(target))
+
+    async def echo(self, target: Target, data: bytes) -> bytes:
+        """Sends `data` to the peer's echo, and returns what came back. Raises as protocols.echo.echo."""
+        return await echo.echo(await self.new_stream(target, echo.PROTOCOL), data)
+
+    async def perf(self, target: Target, upload: int, download: int) -> PerfRun:
+        """Measures: `upload` bytes there, `download` bytes back. Raises as protocols.perf.PerfRun.run."""
+        return await perf.perf(await self.new_stream(target, perf.PROTOCOL), upload, download)
+
+
+def _identify_service(swarm: Swarm, key: PrivateKey, *settings: Any) -> identify.IdentifyService:
+    """Outside Host.__init__, whose arguments are named like the modules."""
+    return identify.IdentifyService(swarm, key, *settings)
+
+
+def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
+    """Runs `main` to its end on a fresh uvloop event loop, as `asyncio.run` does on asyncio's."""
+    import uvloop
+
+    with asyncio.Runner(debug=debug, loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)

@@ -1,0 +1,59 @@
+"""echo: gives every byte back; for tests and measurements.
+
+Comes in: streams of /echo/1.0.0. Goes out: the bytes that came, in order, and the end after the end.
+Never holds more than one read's worth of bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from p2pcore import codes
+from p2pcore.errors import IncompleteRead, RemoteProtocolError
+
+if TYPE_CHECKING:
+    from p2pcore.interfaces import Stream
+
+PROTOCOL = "/echo/1.0.0"
+
+
+async def serve(stream: Stream) -> None:
+    """The stream handler: writes what it reads until the peer has ended."""
+    while data := await stream.read():
+        await stream.write(data)
+
+
+async def echo(stream: Stream, data: bytes | bytearray | memoryview) -> bytes:
+    """Sends `data`, ends its half, and takes back as many bytes; the stream is then closed.
+
+    Raises: IncompleteRead: fewer came back; RemoteProtocolError: more did; StreamReset, ConnectionClosed.
+    """
+    sending = asyncio.create_task(_send(stream, data))
+    try:
+        back = await _receive(stream, len(data))
+        await sending
+    except BaseException:
+        stream.reset(codes.STREAM_PROTOCOL_VIOLATION)
+        raise
+    finally:
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+    await stream.close()
+    return back
+
+
+async def _send(stream: Stream, data: bytes | bytearray | memoryview) -> None:
+    await stream.write(data)
+    await stream.close_write()
+
+
+async def _receive(stream: Stream, size: int) -> bytes:
+    back = bytearray()
+    while chunk := await stream.read():
+        back += chunk
+        if len(back) > size:
+            raise RemoteProtocolError("more came back than was sent")
+    if len(back) < size:
+        raise IncompleteRead(bytes(back), size)
+    return bytes(back)

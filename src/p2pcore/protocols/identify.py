@@ -1,0 +1,293 @@
+"""identify and identify push: tells each peer what we are, and learns the same of it.
+
+Comes in: connections (as a notifiee of the swarm), streams of both protocols. Goes out: `conn.info`, an
+IdentifyInfo for as long as the connection lives. One task runs for each exchange, at most 5 seconds; none,
+and no timer, for a connection that has been identified. Nothing waits for it. One timer gathers changes
+before they are pushed. Source: libp2p/specs identify.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from typing import TYPE_CHECKING, Any
+
+from p2pcore import limits
+from p2pcore.addresses import Scope, scope_of
+from p2pcore.errors import IncompleteRead, LimitExceeded, P2PError, RemoteProtocolError
+from p2pcore.protocols.identify_message import IdentifyInfo, MessageReader, build, encode, update
+from p2pcore.record import PeerRecord
+
+if TYPE_CHECKING:
+    from p2pcore.interfaces import CapableConn, Network, Stream
+    from p2pcore.keys import PrivateKey
+    from p2pcore.multiaddr import Multiaddr
+    from p2pcore.pb.identify_pb2 import Identify
+    from p2pcore.swarm import Swarm
+    from p2pcore.swarm_conn import SwarmConn
+
+logger = logging.getLogger("p2pcore.identify")
+
+PROTOCOL = "/ipfs/id/1.0.0"
+PUSH_PROTOCOL = "/ipfs/id/push/1.0.0"
+RATE_WINDOW_S = 60.0
+"""The minute of MAX_IDENTIFY_PER_MINUTE."""
+
+
+class RateLimit:
+    """Counts what each connection asks for: one at a time, and MAX_IDENTIFY_PER_MINUTE in a minute.
+
+    All counts start anew together, so that nothing is kept of a connection that asks no more.
+    """
+
+    __slots__ = ("_active", "_began", "_counts", "_now")
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._began = now()
+        self._active: set[int] = set()
+        self._counts: dict[int, int] = {}
+
+    def enter(self, key: int) -> None:
+        """Admits one more of `key`, until `leave`. Raises LimitExceeded."""
+        if self._now() - self._began >= RATE_WINDOW_S:
+            self._began = self._now()
+            self._counts.clear()
+        count = self._counts.get(key, 0) + 1
+        if key in self._active or count > limits.MAX_IDENTIFY_PER_MINUTE:
+            raise LimitExceeded("MAX_IDENTIFY_PER_MINUTE", count, limits.MAX_IDENTIFY_PER_MINUTE)
+        self._counts[key] = count
+        self._active.add(key)
+
+    def leave(self, key: int) -> None:
+        """The one that was admitted has ended."""
+        self._active.discard(key)
+
+
+class IdentifyService:
+    """Both roles of identify and push for one swarm; a notifiee of it.
+
+    Args:
+        swarm: whose connections are identified.
+        key: signs our peer record, and is told to peers.
+        agent_version, protocol_version: free text for peers.
+        push_delay_s: changes within this many seconds make one push.
+    """
+
+    def __init__(
+        self,
+        swarm: Swarm,
+        key: PrivateKey,
+        agent_version: str,
+        protocol_version: str = "ipfs/0.1.0",
+        push_delay_s: float = limits.IDENTIFY_PUSH_DELAY_S,
+    ) -> None:
+        self._swarm = swarm
+        self._key = key
+        self._versions = (agent_version, protocol_version)
+        self._push_delay_s = push_delay_s
+        self._push_timer: asyncio.TimerHandle | None = None
+        self._push_round: asyncio.Task[None] | None = None
+        self._running: dict[int, asyncio.Task[IdentifyInfo]] = {}
+        self._asked = RateLimit()
+        self._pushed = RateLimit()
+        self._told: tuple[list[Multiaddr], tuple[str, ...]] = ([], ())
+        self._messages: dict[Scope, Identify] = {}
+        self._record_seq = 0
+
+    def start(self) -> None:
+        """Serves both protocols and identifies every connection from now on."""
+        self._swarm.set_stream_handler(PROTOCOL, self.serve)
+        self._swarm.set_stream_handler(PUSH_PROTOCOL, self.serve_push)
+        self._swarm.notify(self)
+
+    async def close(self) -> None:
+        """Stops; waits for every exchange under way to be cancelled."""
+        self._swarm.stop_notify(self)
+        if self._push_timer is not None:
+            self._push_timer.cancel()
+            self._push_timer = None
+        tasks: list[asyncio.Task[Any]] = list(self._running.values())
+        if self._push_round is not None:
+            tasks.append(self._push_round)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- learning of others --------------------------------------------------------------------
+
+    async def identify(self, conn: SwarmConn) -> IdentifyInfo:
+        """What is known of the peer of `conn`, or what it answers now.
+
+        Raises: ProtocolNotSupported, RemoteProtocolError, LimitExceeded, DeadlineExceeded, StreamReset,
+            ConnectionClosed: there was no good answer.
+        """
+        if isinstance(conn.info, IdentifyInfo):
+            return conn.info
+        return await asyncio.shield(self._exchange(conn))
+
+    def _exchange(self, conn: SwarmConn) -> asyncio.Task[IdentifyInfo]:
+        """The exchange under way on `conn`, begun now if there is none."""
+        task = self._running.get(conn.ordinal)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._ask(conn))
+            self._running[conn.ordinal] = task
+        return task
+
+    async def _ask(self, conn: SwarmConn) -> IdentifyInfo:
+        try:
+            stream = await conn.new_stream(PROTOCOL)
+            message = await _read_message(stream)
+            await stream.close()
+            return self._learn(conn, message)
+        finally:
+            del self._running[conn.ordinal]
+
+    def _learn(self, conn: SwarmConn, message: Identify) -> IdentifyInfo:
+        before = conn.info if isinstance(conn.info, IdentifyInfo) else IdentifyInfo(conn.remote_peer)
+        info = update(before, message)
+        if info is None:
+            raise RemoteProtocolError("identify names another peer's key")
+        conn.info = info
+        return info
+
+    # -- telling others ------------------------------------------------------------------------
+
+    async def serve(self, stream: Stream) -> None:
+        """The stream handler of identify: writes our message; whoever called it closes the stream.
+
+        Raises: LimitExceeded: this connection asks too often.
+        """
+        conn = _conn_of(stream)
+        self._asked.enter(conn.ordinal)
+        try:
+            stream.set_deadline(limits.IDENTIFY_TIMEOUT_S)
+            await stream.write(self._message_for(conn))
+        finally:
+            self._asked.leave(conn.ordinal)
+
+    async def serve_push(self, stream: Stream) -> None:
+        """The stream handler of identify push: takes what has changed. Raises as `identify`."""
+        conn = _conn_of(stream)
+        self._pushed.enter(conn.ordinal)
+        try:
+            self._learn(conn, await _read_message(stream))
+        finally:
+            self._pushed.leave(conn.ordinal)
+
+    def _message_for(self, conn: SwarmConn) -> bytes:
+        told = (self._swarm.interface_listen_addresses(), self._swarm.protocols)
+        if told != self._told:
+            self._told = told
+            self._messages.clear()
+        scope = scope_of(conn.remote_multiaddr)
+        message = self._messages.get(scope)
+        if message is None:
+            message = self._messages[scope] = self._build(scope)
+        return encode(message, conn.remote_multiaddr)
+
+    def _build(self, scope: Scope) -> Identify:
+        """What peers of `scope` are told: no address that reaches less far than they are away."""
+        addrs = [addr for addr in self._told[0] if scope_of(addr) >= scope]
+        envelope = None
+        if addrs:
+            record = PeerRecord.make(self._swarm.local_peer, addrs, self._record_seq, time.time_ns())
+            self._record_seq = record.seq
+            envelope = record.seal(self._key).raw
+        return build(self._key, self._told[1], addrs, *self._versions, envelope)
+
+    # -- pushing changes -----------------------------------------------------------------------
+
+    def changed(self) -> None:
+        """Protocols or addresses have changed: connected peers that take pushes are told, a little later."""
+        if self._push_timer is None and self._swarm.num_conns:
+            loop = asyncio.get_running_loop()
+            self._push_timer = loop.call_later(self._push_delay_s, self._begin_push)
+
+    def _begin_push(self) -> None:
+        self._push_timer = None
+        if self._push_round is not None:
+            self.changed()
+        elif not self._swarm.is_closed:
+            self._push_round = asyncio.get_running_loop().create_task(self._push_all())
+
+    async def _push_all(self) -> None:
+        conns = iter([conn for conn in map(self._swarm.best_conn, self._swarm.peers()) if _takes_push(conn)])
+        try:
+            await asyncio.gather(*(self._push_each(conns) for _ in range(limits.MAX_IDENTIFY_PUSHES)))
+        finally:
+            self._push_round = None
+
+    async def _push_each(self, conns: Iterator[SwarmConn | None]) -> None:
+        for conn in conns:
+            if conn is not None:
+                await _quietly(conn, self.push(conn))
+
+    async def push(self, conn: SwarmConn) -> None:
+        """Tells the peer of `conn` what we are now. Raises as SwarmConn.new_stream and Stream.write."""
+        stream = await conn.new_stream(PUSH_PROTOCOL)
+        try:
+            stream.set_deadline(limits.IDENTIFY_TIMEOUT_S)
+            await stream.write(self._message_for(conn))
+            await stream.close()
+        except BaseException:
+            stream.reset()
+            raise
+
+    # -- notifiee ------------------------------------------------------------------------------
+
+    def connected(self, network: Network, conn: CapableConn) -> None:
+        """Identifies `conn`, in a task that ends within IDENTIFY_TIMEOUT_S."""
+        swarm_conn: SwarmConn = conn  # type: ignore[assignment]
+        task = self._exchange(swarm_conn)
+        task.add_done_callback(_log_failure)
+
+    def disconnected(self, network: Network, conn: CapableConn) -> None:
+        """Nothing: an exchange under way fails by itself, and what was learned went with the connection."""
+
+    def listen(self, network: Network, addr: Multiaddr) -> None:
+        """Our addresses have changed."""
+        self.changed()
+
+    def listen_close(self, network: Network, addr: Multiaddr) -> None:
+        """Our addresses have changed."""
+        self.changed()
+
+
+async def _read_message(stream: Stream) -> Identify:
+    """All messages up to the end of the stream, merged; on any failure the stream is reset."""
+    reader = MessageReader()
+    try:
+        stream.set_deadline(limits.IDENTIFY_TIMEOUT_S)
+        while data := await stream.read():
+            reader.feed(data)
+        return reader.finish()
+    except BaseException:
+        stream.reset()
+        raise
+
+
+def _conn_of(stream: Stream) -> SwarmConn:
+    if stream.conn is None:
+        raise IncompleteRead(b"", 1)
+    conn: SwarmConn = stream.conn  # type: ignore[assignment]
+    return conn
+
+
+def _takes_push(conn: SwarmConn | None) -> bool:
+    return conn is not None and isinstance(conn.info, IdentifyInfo) and PUSH_PROTOCOL in conn.info.protocols
+
+
+async def _quietly(conn: SwarmConn, work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except (P2PError, OSError) as error:
+        logger.debug("%s: push failed: %r", conn.id, error)
+
+
+def _log_failure(task: asyncio.Task[IdentifyInfo]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        unexpected = not isinstance(error, P2PError | OSError)
+        logger.log(logging.ERROR if unexpected else logging.DEBUG, "identify failed: %r", error)
