@@ -1,6 +1,6 @@
 """What every test shares: scaled time, feeding patterns for parsers, an event loop runner.
 
-Comes in: bytes, coroutines. Goes out: the ways to cut bytes, results of coroutines. Never sleeps a fixed time.
+Comes in: bytes, coroutines. Goes out: ways to cut bytes, results of coroutines. Never sleeps a fixed time.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def run(main: Coroutine[Any, Any, T], timeout: float = 30.0) -> T:
 async def eventually(condition: Callable[[], object], timeout: float = 5.0) -> None:
     """Returns once `condition()` is true; fails after `timeout` (scaled)."""
     async with asyncio.timeout(seconds(timeout)):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what tests wait for has no event to set
             await asyncio.sleep(0.001)
 
 

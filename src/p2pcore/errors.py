@@ -19,7 +19,7 @@
     │   ├── StreamReset         (ConnectionError)       reset with a code, by us or by the peer
     │   ├── StreamClosed        (ConnectionError)       used after it was closed locally
     │   ├── IncompleteRead      (EOFError)              the peer finished before all bytes came
-    │   └── DeadlineExceeded    (TimeoutError)          a read or write deadline passed; the stream stays usable
+    │   └── DeadlineExceeded    (TimeoutError)          a read or write deadline passed; it stays usable
     ├── DialError               (ConnectionError)       no address of a peer could be reached
     └── ListenError             (OSError)               listening failed or has ended
         ├── NoTransport                                 no transport takes this address

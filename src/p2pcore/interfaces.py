@@ -9,23 +9,17 @@ hands bytes over is not.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from p2pcore.direction import Direction
 
 if TYPE_CHECKING:
     from p2pcore._fast.layer import Layer, Mailbox
     from p2pcore.keys import PublicKey
     from p2pcore.multiaddr import Multiaddr
     from p2pcore.peer_id import PeerId
-
-
-class Direction(enum.Enum):
-    """Who dialled: the peer (INBOUND) or we (OUTBOUND)."""
-
-    INBOUND = "inbound"
-    OUTBOUND = "outbound"
 
 
 class RawConn(Protocol):
@@ -180,6 +174,12 @@ class Stream(Protocol):
 
     def reset(self, code: int = 0) -> None:
         """Aborts both halves at once, with a 32-bit code for the peer. Idempotent."""
+
+    def expect(self, reply: bytes, protocol: str) -> None:
+        """Lazy negotiation: the peer's first bytes must be `reply`, which no read sees.
+
+        Readers and writers get ProtocolNotSupported for a refusal, NegotiationError for anything else.
+        """
 
     def set_deadline(self, seconds: float | None) -> None:
         """Both of the following."""

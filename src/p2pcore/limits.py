@@ -66,7 +66,7 @@ SOCKET_PROBE_S: Final = 5.0
 MAX_NOISE_MUXERS: Final = 100
 """Entries of a peer's stream_muxers list; a longer list is ignored (go)."""
 MAILBOX_BYTES: Final = 128 * 1024
-"""Bytes held for a handshake step before reading from the socket is paused: one noise frame and a burst behind it."""
+"""Bytes held for a handshake step before reading is paused: one noise frame and a burst behind it."""
 
 # -- dialling ----------------------------------------------------------------------------------
 TCP_CONNECT_TIMEOUT_S: Final = 5.0
@@ -104,7 +104,7 @@ MAX_SPILL_BUFFERS: Final = 64
 WRITE_STALL_TIMEOUT_S: Final = 10.0
 """A peer that takes no byte for this long while some are queued has its connection closed (go)."""
 MAX_QUEUED_CONTROL_BYTES: Final = 256 * 1024
-"""Bytes sent for a peer that does not read, beyond the data its windows allow: acknowledgements, pongs, resets."""
+"""Bytes queued for a peer that does not read, beyond what windows allow: pongs, credit, resets."""
 CLOSE_DRAIN_TIMEOUT_S: Final = 1.0
 """From our FIN to the peer's at an orderly close, then the socket is closed anyway."""
 TCP_KEEPALIVE_IDLE_S: Final = 30
@@ -142,7 +142,7 @@ YAMUX_PONG_TIMEOUT_S: Final = 10.0
 YAMUX_GO_AWAY_DRAIN_S: Final = 60.0
 """Streams still open this long after the peer's orderly go-away are ended."""
 YAMUX_RTT_INTERVAL_S: Final = 30.0
-"""Age at which a round-trip sample is renewed, and only while data flows (go and rust probe idle links too)."""
+"""Age at which a round-trip sample is renewed, only while data flows (go and rust probe idle links too)."""
 
 # -- protocols ---------------------------------------------------------------------------------
 MAX_IDENTIFY_MESSAGE_BYTES: Final = 8192

@@ -1,10 +1,11 @@
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, final
 
 from p2pcore._fast.loop_state import Flushable
 
 class Layer(Flushable): ...
 
+@final
 class Mailbox(Layer):
     def __new__(cls) -> Mailbox: ...
     def read_exactly(self, n: int) -> Coroutine[Any, Any, bytes]: ...

@@ -1,7 +1,9 @@
 from asyncio import AbstractEventLoop
+from typing import final
 
 class Flushable: ...
 
+@final
 class LoopState:
     loop: AbstractEventLoop
     def __new__(cls, loop: AbstractEventLoop) -> LoopState: ...

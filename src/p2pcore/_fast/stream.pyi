@@ -1,10 +1,10 @@
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, final
 
 from typing_extensions import Buffer
 
 from p2pcore._fast.waiting import Op
-from p2pcore.interfaces import Direction
+from p2pcore.direction import Direction
 
 class Stream:
     id: int
@@ -29,4 +29,5 @@ class Stream:
     def set_write_deadline(self, seconds: float | None) -> None: ...
     def expect(self, reply: bytes, protocol: str) -> None: ...
 
+@final
 class WriteOp(Op): ...

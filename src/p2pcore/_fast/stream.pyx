@@ -12,6 +12,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcmp
 
 from p2pcore import errors, limits
+from p2pcore.direction import Direction
 
 from p2pcore._fast.buffer cimport ByteQueue
 from p2pcore._fast.loop_state cimport monotonic
@@ -29,9 +30,7 @@ cdef class Stream:
 
     @property
     def direction(self):
-        """interfaces.Direction: who opened it."""
-        from p2pcore.interfaces import Direction
-
+        """Who opened it."""
         return Direction.INBOUND if self.is_inbound else Direction.OUTBOUND
 
     @property

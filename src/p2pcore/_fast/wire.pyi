@@ -1,8 +1,10 @@
 from asyncio import AbstractEventLoop, BaseTransport
+from typing import final
 
 from p2pcore._fast.buffer import Block
 from p2pcore._fast.layer import Layer, Mailbox
 
+@final
 class Wire(Layer):
     is_closed: bool
     def __new__(cls, loop: AbstractEventLoop) -> Wire: ...

@@ -1,16 +1,18 @@
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, final
 
 from p2pcore._fast.session import Session
 from p2pcore._fast.stream import Stream
 from p2pcore.interfaces import CapableConn
 
+@final
 class YamuxStream(Stream):
     @property
     def conn(self) -> CapableConn | None: ...
     @property
     def windows(self) -> tuple[int, int, int]: ...
 
+@final
 class YamuxSession(Session):
     rtt: float
     def __new__(

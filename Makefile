@@ -1,0 +1,58 @@
+# Two commands do everything on a fresh machine: `make serve` and `make test`. `make help` lists the rest.
+# Needs Python 3.11 or later and a C compiler; everything else is installed into .venv.
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+LISTEN ?= /ip4/127.0.0.1/tcp/0
+ROUNDS ?= 5
+
+NATIVE := CMakeLists.txt src/p2pcore/_fast/CMakeLists.txt $(wildcard src/p2pcore/_fast/*.pyx src/p2pcore/_fast/*.pxd)
+SANITIZE := -fsanitize=address,undefined -fno-omit-frame-pointer -g -O1
+
+.PHONY: help serve test lint unit interop wheel-test sanitize bench protobuf wheel clean
+
+help:            ## this list
+	@sed -n 's/^\([a-z-]*\): .*## */\1\t/p' Makefile | expand -t 14
+
+$(VENV)/.tools: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "p2pcore needs Python 3.11 or later, not " + sys.version)'
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install -q --upgrade "pip>=25.1"
+	$(PY) -m pip install -q --group build --group test --group lint
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.tools $(NATIVE)
+	$(PY) -m pip install -q --no-build-isolation -e .
+	@touch $@
+
+serve: $(VENV)/.built  ## a node that listens and prints its multiaddrs, until Ctrl-C
+	@exec $(VENV)/bin/p2pcore listen --addr $(LISTEN)
+
+test: lint unit interop  ## environment, build, and the whole suite
+
+lint: $(VENV)/.built  ## ruff, mypy --strict, and the stubs against the compiled modules
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(PY) -m mypy.stubtest p2pcore._fast --concise --ignore-disjoint-bases --ignore-unused-allowlist --allowlist tests/stubtest-allowlist.txt
+
+unit: $(VENV)/.built  ## the suite without the peers in other languages
+	$(PY) -m pytest -m "not interop"
+
+interop: $(VENV)/.built  ## the real go-libp2p and js-libp2p peers, both ways
+	$(PY) -m pytest tests/interop -m interop
+
+wheel: $(VENV)/.tools  ## dist/*.whl
+	$(PY) -m pip wheel -q --no-deps --no-build-isolation -w dist .
+
+wheel-test:      ## builds the wheel, installs it in a clean environment elsewhere, runs the suite against it
+	PYTHON=$(PYTHON) tools/wheel-test.sh
+
+sanitize:        ## the suite on a checked build with the address and undefined-behaviour sanitizers
+	PYTHON=$(PYTHON) CFLAGS="$(SANITIZE)" tools/sanitize-test.sh
+
+protobuf:        ## regenerates src/p2pcore/pb
+	PYTHON=$(PYTHON) tools/protobuf.sh
+
+clean:           ## forgets every build
+	rm -rf build dist $(VENV) .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Builds the wheel from this tree, installs it in a clean environment outside it, and runs the suite
+# against what is installed: a file missing from the wheel fails here.
+set -euo pipefail
+top=$(cd "$(dirname "$0")/.." && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+"${PYTHON:-python3}" -m venv "$work/venv"
+py="$work/venv/bin/python"
+"$py" -m pip install -q --upgrade "pip>=25.1"
+"$py" -m pip wheel -q --no-deps -w "$work/dist" "$top"
+"$py" -m pip install -q "$work"/dist/p2pcore-*.whl
+(cd "$top" && "$py" -m pip install -q --group test)
+
+cp -r "$top/tests" "$top/README.md" "$top/pyproject.toml" "$work/"
+cd "$work"
+where=$("$py" -c 'import p2pcore; print(p2pcore.__file__)')
+case $where in
+  "$work"/venv/*) echo "testing the wheel installed at ${where#"$work"/}" ;;
+  *) echo "the suite would test $where, not the wheel" >&2; exit 1 ;;
+esac
+"$py" -m pytest tests -m "not interop and not source" "$@"
