@@ -63,7 +63,7 @@ async function layers ({ sec, mux, psk }) {
   }
   const muxers = {
     yamux: async () => yamux({ maxInboundStreams: UNLIMITED, maxOutboundStreams: UNLIMITED, maxEarlyStreams: UNLIMITED }),
-    mplex: async () => (await import('@libp2p/mplex')).mplex({ maxInboundStreams: UNLIMITED, maxOutboundStreams: UNLIMITED })
+    mplex: async () => (await import('@libp2p/mplex')).mplex({ maxInboundStreams: UNLIMITED, maxOutboundStreams: UNLIMITED, disconnectThreshold: UNLIMITED })
   }
   check(sec in securities, `no such security: ${sec}`)
   check(mux in muxers, `no such muxer: ${mux}`)
