@@ -332,6 +332,10 @@ class _Optimistic:
         """As Mailbox.insert."""
         self._mailbox.insert(layer)
 
+    def abort(self) -> None:
+        """As Mailbox.abort."""
+        self._mailbox.abort()
+
 
 class _Answers:
     """The reading half of a mailbox, for a negotiation whose only proposal has been sent already."""
