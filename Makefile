@@ -19,10 +19,12 @@ $(VENV)/.tools: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install -q --upgrade "pip>=25.1"
 	$(PY) -m pip install -q --group build --group test --group lint
+	$(PY) tools/dependencies.py > $(VENV)/dependencies.txt
+	$(PY) -m pip install -q -r $(VENV)/dependencies.txt
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.tools $(NATIVE)
-	$(PY) -m pip install -q --no-build-isolation -e .
+	$(PY) -m pip install -q --no-build-isolation --no-deps -e .
 	@touch $@
 
 serve: $(VENV)/.built  ## a node that listens and prints its multiaddrs, until Ctrl-C

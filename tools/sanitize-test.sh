@@ -10,7 +10,9 @@ trap 'rm -rf "$work"' EXIT
 py="$work/venv/bin/python"
 "$py" -m pip install -q --upgrade "pip>=25.1"
 (cd "$top" && "$py" -m pip install -q --group build --group test)
-"$py" -m pip install -q --no-build-isolation -Ccmake.define.P2PCORE_CHECKED=ON -Ccmake.build-type=RelWithDebInfo \
+(cd "$top" && "$py" tools/dependencies.py > "$work/dependencies.txt")
+"$py" -m pip install -q -r "$work/dependencies.txt"
+"$py" -m pip install -q --no-build-isolation --no-deps -Ccmake.define.P2PCORE_CHECKED=ON -Ccmake.build-type=RelWithDebInfo \
   -Cinstall.strip=false -Cbuild-dir="$work/build" "$top"
 
 cp -r "$top/tests" "$top/README.md" "$top/pyproject.toml" "$work/"
