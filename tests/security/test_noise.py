@@ -1,0 +1,773 @@
+"""security/noise.py: XX vectors, both whole transcripts byte for byte, and every bad handshake."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given
+from hypothesis import strategies as st
+from noise_vectors import (
+    B_MUXERS,
+    BARE,
+    DOMAIN,
+    EPHEMERAL_PUBLICS,
+    EPHEMERAL_SECRETS,
+    FRAME1,
+    K1,
+    K2,
+    LARGEST_ENDS,
+    LARGEST_SHA256,
+    LARGEST_STARTS,
+    LOW_ORDER,
+    PROLOGUE,
+    SIGNATURES,
+    STATIC_PUBLICS,
+    STATIC_SECRETS,
+    STEPS,
+    TRANSPORT,
+    A,
+    B,
+    Handshake,
+    XXVector,
+)
+
+from harness import cuts, feeding, run
+from key_vectors import INITIATOR, RESPONDER
+from p2pcore._fast.wire import Wire
+from p2pcore.errors import ConnectionClosed, HandshakeError, PeerIdMismatch
+from p2pcore.interfaces import Secured
+from p2pcore.keys import KeyType, PrivateKey
+from p2pcore.pb.noise_pb2 import NoiseExtensions, NoiseHandshakePayload
+from p2pcore.peer_id import PeerId
+from p2pcore.security import noise
+from p2pcore.security.noise import Initiator, KeyPair, NoiseTransport, Responder, SymmetricState
+
+KEY_I = PrivateKey.from_seed(INITIATOR.seed)
+KEY_R = PrivateKey.from_seed(RESPONDER.seed)
+ID_I = PeerId.from_text(INITIATOR.id)
+ID_R = PeerId.from_text(RESPONDER.id)
+STATIC_I, STATIC_R = (KeyPair.of(secret) for secret in STATIC_SECRETS)
+MUXER = "/yamux/1.0.0"
+
+
+def nonce(n: int) -> bytes:
+    return bytes(4) + n.to_bytes(8, "little")
+
+
+def frame(message: bytes) -> bytes:
+    return len(message).to_bytes(2) + message
+
+
+def transport_i() -> NoiseTransport:
+    """The initiator of handshakes A and B."""
+    return NoiseTransport(KEY_I, static_secret=STATIC_SECRETS[0], entropy=lambda _: EPHEMERAL_SECRETS[0])
+
+
+def transport_r() -> NoiseTransport:
+    """The responder of handshakes A and B."""
+    return NoiseTransport(KEY_R, static_secret=STATIC_SECRETS[1], entropy=lambda _: EPHEMERAL_SECRETS[1])
+
+
+@asynccontextmanager
+async def connected() -> AsyncIterator[tuple[Any, socket.socket]]:
+    """The mailbox of a Wire, and the peer's end as a socket that does not block."""
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    wire = Wire(loop)
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    await loop.create_connection(lambda: wire, sock=ours)
+    try:
+        yield wire.mailbox, theirs
+    finally:
+        wire.abort()
+        await wire.wait_closed()
+        theirs.close()
+
+
+async def received(theirs: socket.socket, n: int) -> bytes:
+    """Exactly n bytes from the peer's end."""
+    data = b""
+    while len(data) < n:
+        chunk = await asyncio.get_running_loop().sock_recv(theirs, n - len(data))
+        assert chunk, f"{len(data)} of {n} bytes"
+        data += chunk
+    return data
+
+
+async def received_frame(theirs: socket.socket) -> bytes:
+    return await received(theirs, int.from_bytes(await received(theirs, 2)))
+
+
+# -- the XX pattern ----------------------------------------------------------------------------
+
+
+def both(vector: XXVector) -> tuple[Initiator, Responder]:
+    initiator = Initiator(KeyPair.of(vector.init_static), vector.init_ephemeral, vector.prologue)
+    responder = Responder(KeyPair.of(vector.resp_static), vector.resp_ephemeral, vector.prologue)
+    return initiator, responder
+
+
+@pytest.mark.parametrize("vector", [BARE, PROLOGUE], ids=["bare", "prologue"])
+def test_xx_vectors(vector: XXVector) -> None:
+    initiator, responder = both(vector)
+    one, two, three = vector.messages
+    assert initiator.write_1(vector.payloads[0]) == one
+    assert responder.read_1(one) == vector.payloads[0]
+    assert responder.write_2(vector.payloads[1]) == two
+    assert initiator.read_2(two) == vector.payloads[1]
+    assert initiator.write_3(vector.payloads[2]) == three
+    assert responder.read_3(three) == vector.payloads[2]
+    assert initiator.state.h == responder.state.h == vector.handshake_hash
+    assert initiator.split() == (vector.k1, vector.k2)
+    assert responder.split() == (vector.k2, vector.k1)
+    assert initiator.remote_static == KeyPair.of(vector.resp_static).public
+    assert responder.remote_static == KeyPair.of(vector.init_static).public
+
+
+@pytest.mark.parametrize("vector", [BARE, PROLOGUE], ids=["bare", "prologue"])
+def test_transport_messages_of_the_xx_vectors(vector: XXVector) -> None:
+    sent = {True: 0, False: 0}
+    for from_initiator, plaintext, ciphertext in vector.transport:
+        key = ChaCha20Poly1305(vector.k1 if from_initiator else vector.k2)
+        assert key.encrypt(nonce(sent[from_initiator]), plaintext, None) == ciphertext
+        sent[from_initiator] += 1
+
+
+def test_another_prologue_does_not_authenticate() -> None:
+    initiator, _ = both(PROLOGUE)
+    _, responder = both(BARE)
+    responder.read_1(initiator.write_1())
+    with pytest.raises(HandshakeError):
+        initiator.read_2(responder.write_2(b""))
+
+
+class Recorder(SymmetricState):
+    """Keeps (h, ck, k, dh) after each step, as the specification's table has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[tuple[str, str, str, str]] = []
+        self._note()
+
+    def _note(self, dh: str = "-") -> None:
+        key = "-" if self.key is None else self.key.hex()
+        self.steps.append((self.h.hex(), self.ck.hex(), key, dh))
+
+    def mix_key(self, secret: bytes) -> None:
+        super().mix_key(secret)
+        self._note(secret.hex())
+
+    def encrypt_and_hash(self, plaintext: bytes) -> bytes:
+        sealed = super().encrypt_and_hash(plaintext)
+        self._note()
+        return sealed
+
+    def decrypt_and_hash(self, sealed: bytes) -> bytes:
+        plaintext = super().decrypt_and_hash(sealed)
+        self._note()
+        return plaintext
+
+
+def test_state_after_every_step_of_handshake_a() -> None:
+    initiator = Initiator(STATIC_I, EPHEMERAL_SECRETS[0])
+    responder = Responder(STATIC_R, EPHEMERAL_SECRETS[1])
+    initiator.state, responder.state = states = Recorder(), Recorder()
+    responder.read_1(initiator.write_1())
+    initiator.read_2(responder.write_2(bytes.fromhex(A.payload2)))
+    responder.read_3(initiator.write_3(bytes.fromhex(A.payload3)))
+    wanted = [(step.h, step.ck, step.k, step.dh) for step in STEPS]
+    for state in states:
+        assert state.steps == wanted
+
+
+def test_key_pairs_of_handshake_a() -> None:
+    publics = tuple(KeyPair.of(secret).public.hex() for secret in STATIC_SECRETS + EPHEMERAL_SECRETS)
+    assert publics == STATIC_PUBLICS + EPHEMERAL_PUBLICS
+
+
+def test_identity_signatures_of_handshake_a() -> None:
+    assert noise.SIGNATURE_PREFIX.hex() == DOMAIN
+    for key, static, signature in zip((KEY_I, KEY_R), (STATIC_I, STATIC_R), SIGNATURES, strict=True):
+        assert key.sign(noise.SIGNATURE_PREFIX + static.public).hex() == signature
+
+
+@pytest.mark.parametrize("point", LOW_ORDER, ids=lambda point: point[:4])
+def test_low_order_keys_abort_in_every_place(point: str) -> None:
+    low = bytes.fromhex(point)
+    responder = Responder(STATIC_R, EPHEMERAL_SECRETS[1])
+    responder.read_1(low)
+    with pytest.raises(HandshakeError):
+        responder.write_2(b"")
+    with pytest.raises(HandshakeError):
+        Initiator(STATIC_I, EPHEMERAL_SECRETS[0]).read_2(low + bytes(64))
+    low_static = KeyPair(STATIC_SECRETS[0], low)
+    initiator, responder = Initiator(low_static, bytes([5]) * 32), Responder(STATIC_R, bytes([6]) * 32)
+    responder.read_1(initiator.write_1())
+    initiator.read_2(responder.write_2(b""))
+    with pytest.raises(HandshakeError, match="low order"):
+        responder.read_3(initiator.write_3(b""))
+    initiator = Initiator(STATIC_I, bytes([5]) * 32)
+    message = sealed_static(initiator.write_1(), low)
+    with pytest.raises(HandshakeError, match="low order"):
+        initiator.read_2(message)
+
+
+def sealed_static(message1: bytes, static: bytes) -> bytes:
+    """Message 2 of a responder that claims any static key; its payload is noise."""
+    ephemeral = KeyPair.of(bytes([6]) * 32)
+    state = SymmetricState()
+    state.mix_hash(message1)
+    state.mix_hash(b"")
+    state.mix_hash(ephemeral.public)
+    state.mix_key(noise._dh(ephemeral.secret, message1))
+    return ephemeral.public + state.encrypt_and_hash(static) + bytes(16)
+
+
+@pytest.mark.parametrize("size", [0, 31])
+def test_message_1_without_a_whole_key_is_refused(size: int) -> None:
+    with pytest.raises(HandshakeError):
+        Responder(STATIC_R, EPHEMERAL_SECRETS[1]).read_1(bytes(size))
+
+
+@pytest.mark.parametrize("size", [0, 32, 80, 95])
+def test_message_2_that_is_too_short_is_refused(size: int) -> None:
+    with pytest.raises(HandshakeError, match="message 2"):
+        Initiator(STATIC_I, EPHEMERAL_SECRETS[0]).read_2(bytes.fromhex(A.frame2)[2 : 2 + size])
+
+
+@pytest.mark.parametrize("size", [0, 48, 63])
+def test_message_3_that_is_too_short_is_refused(size: int) -> None:
+    responder = Responder(STATIC_R, EPHEMERAL_SECRETS[1])
+    responder.read_1(bytes.fromhex(FRAME1)[2:])
+    responder.write_2(b"")
+    with pytest.raises(HandshakeError, match="message 3"):
+        responder.read_3(bytes.fromhex(A.frame3)[2 : 2 + size])
+
+
+# -- whole transcripts -------------------------------------------------------------------------
+
+TRANSCRIPTS = pytest.mark.parametrize(
+    ("handshake", "muxers", "agreed"),
+    [(A, ((), ()), None), (B, B_MUXERS, MUXER)],
+    ids=["A", "B"],
+)
+
+
+@TRANSCRIPTS
+def test_initiator_transcript(
+    handshake: Handshake, muxers: Sequence[Sequence[str]], agreed: str | None
+) -> None:
+    async def main() -> None:
+        async with connected() as (mailbox, theirs):
+            task = asyncio.create_task(transport_i().secure_outbound(mailbox, ID_R, muxers[0]))
+            assert (await received(theirs, 34)).hex() == FRAME1
+            theirs.send(bytes.fromhex(handshake.frame2))
+            assert (await received(theirs, len(handshake.frame3) // 2)).hex() == handshake.frame3
+            assert await task == Secured(ID_R, KEY_R.public_key, agreed)
+            await check_transport(mailbox, theirs, from_initiator=True)
+
+    run(main())
+
+
+@TRANSCRIPTS
+def test_responder_transcript(
+    handshake: Handshake, muxers: Sequence[Sequence[str]], agreed: str | None
+) -> None:
+    async def main() -> None:
+        async with connected() as (mailbox, theirs):
+            task = asyncio.create_task(transport_r().secure_inbound(mailbox, None, muxers[1]))
+            theirs.send(bytes.fromhex(FRAME1))
+            assert (await received(theirs, len(handshake.frame2) // 2)).hex() == handshake.frame2
+            theirs.send(bytes.fromhex(handshake.frame3))
+            assert await task == Secured(ID_I, KEY_I.public_key, agreed)
+            await check_transport(mailbox, theirs, from_initiator=False)
+
+    run(main())
+
+
+async def check_transport(mailbox: Any, theirs: socket.socket, from_initiator: bool) -> None:
+    """Writes and reads the transport frames of the vectors."""
+    for sender, _, plaintext, data in TRANSPORT:
+        if sender is not from_initiator:
+            theirs.send(bytes.fromhex(data))
+            if plaintext:
+                assert (await mailbox.read_exactly(len(plaintext) // 2)).hex() == plaintext
+        elif plaintext:
+            mailbox.write(bytes.fromhex(plaintext))
+            assert (await received(theirs, len(data) // 2)).hex() == data
+
+
+@pytest.mark.parametrize("handshake", [A, B], ids=["A", "B"])
+def test_handshake_hash_of_the_transcripts(handshake: Handshake) -> None:
+    initiator = Initiator(STATIC_I, EPHEMERAL_SECRETS[0])
+    initiator.write_1()
+    assert initiator.read_2(bytes.fromhex(handshake.frame2)[2:]).hex() == handshake.payload2
+    assert initiator.write_3(bytes.fromhex(handshake.payload3)).hex() == handshake.frame3[4:]
+    assert initiator.state.h.hex() == handshake.handshake_hash
+    assert tuple(key.hex() for key in initiator.split()) == (K1, K2)
+
+
+@pytest.mark.parametrize(("from_initiator", "n", "plaintext", "data"), TRANSPORT)
+def test_transport_frames_by_the_cipher_alone(
+    from_initiator: bool, n: int, plaintext: str, data: str
+) -> None:
+    key = ChaCha20Poly1305(bytes.fromhex(K1 if from_initiator else K2))
+    assert frame(key.encrypt(nonce(n), bytes.fromhex(plaintext), None)).hex() == data
+
+
+def test_largest_frame() -> None:
+    async def main() -> None:
+        async with connected() as (mailbox, theirs):
+            task = asyncio.create_task(transport_i().secure_outbound(mailbox, ID_R, ()))
+            theirs.send(bytes.fromhex(A.frame2))
+            await task
+            await received(theirs, 34 + len(A.frame3) // 2)
+            mailbox.write(bytes(65519))
+            data = await received(theirs, 65537)
+            assert data[:18].hex() == LARGEST_STARTS
+            assert data[-16:].hex() == LARGEST_ENDS
+            assert hashlib.sha256(data).hexdigest() == LARGEST_SHA256
+
+    run(main())
+
+
+def test_responder_takes_its_input_in_any_cut_and_keeps_what_follows_frame_3() -> None:
+    first = bytes.fromhex(TRANSPORT[0][3])
+    plaintext = bytes.fromhex(TRANSPORT[0][2])
+    second = ChaCha20Poly1305(bytes.fromhex(K1))
+
+    async def main() -> None:
+        for chunks, tail in feeding(bytes.fromhex(FRAME1 + A.frame3) + first):
+            sealed = frame(second.encrypt(nonce(1), tail, None)) if tail else b""
+            chunks[-1] = chunks[-1].removesuffix(tail) + sealed
+            async with connected() as (mailbox, theirs):
+                task = asyncio.create_task(transport_r().secure_inbound(mailbox, ID_I, ()))
+                for chunk in chunks:
+                    theirs.send(chunk)
+                    await asyncio.sleep(0)
+                assert (await task).remote_peer == ID_I
+                assert await mailbox.read_exactly(len(plaintext + tail)) == plaintext + tail
+
+    run(main())
+
+
+def test_initiator_takes_its_input_in_any_cut() -> None:
+    first = bytes.fromhex(TRANSPORT[1][3])
+
+    async def main() -> None:
+        for chunks in cuts(bytes.fromhex(A.frame2) + first):
+            async with connected() as (mailbox, theirs):
+                task = asyncio.create_task(transport_i().secure_outbound(mailbox, ID_R, ()))
+                for chunk in chunks:
+                    theirs.send(chunk)
+                    await asyncio.sleep(0)
+                assert (await task).remote_peer == ID_R
+                assert (await mailbox.read_exactly(34)).hex() == TRANSPORT[1][2]
+
+    run(main())
+
+
+# -- two of ours -------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def two_wires() -> AsyncIterator[tuple[Any, Any]]:
+    """The mailboxes of two Wires joined by a socket pair."""
+    loop = asyncio.get_running_loop()
+    wires = []
+    for end in socket.socketpair():
+        end.setblocking(False)
+        wire = Wire(loop)
+        await loop.create_connection(lambda wire=wire: wire, sock=end)
+        wires.append(wire)
+    try:
+        yield wires[0].mailbox, wires[1].mailbox
+    finally:
+        for wire in wires:
+            wire.abort()
+            await wire.wait_closed()
+
+
+async def shaken(
+    ours: NoiseTransport,
+    theirs: NoiseTransport,
+    muxers: Sequence[Sequence[str]] = ((MUXER,), (MUXER,)),
+) -> list[Secured | BaseException]:
+    """What both sides of one handshake came to; on success data has gone both ways."""
+    async with two_wires() as (a, b):
+
+        async def one(step: Any, mailbox: Any) -> Secured:
+            try:
+                return await step
+            except BaseException:
+                mailbox.abort()
+                raise
+
+        results = await asyncio.gather(
+            one(ours.secure_outbound(a, None, muxers[0]), a),
+            one(theirs.secure_inbound(b, None, muxers[1]), b),
+            return_exceptions=True,
+        )
+        if not any(isinstance(result, BaseException) for result in results):
+            a.write(b"there")
+            b.write(b"back")
+            assert await b.read_exactly(5) == b"there"
+            assert await a.read_exactly(4) == b"back"
+        return results
+
+
+@pytest.mark.parametrize("kind", list(KeyType), ids=lambda kind: kind.name.lower())
+def test_identities_of_every_key_type(kind: KeyType) -> None:
+    ours, theirs = PrivateKey.generate(kind), PrivateKey.generate()
+    at_us, at_them = run(shaken(NoiseTransport(ours), NoiseTransport(theirs)))
+    assert at_us == Secured(theirs.peer_id(), theirs.public_key, MUXER)
+    assert at_them == Secured(ours.peer_id(), ours.public_key, MUXER)
+
+
+MPLEX = "/mplex/6.7.0"
+
+
+@pytest.mark.parametrize(
+    ("initiator", "responder", "agreed"),
+    [
+        ((MUXER, MPLEX), (MPLEX, MUXER), MUXER),
+        ((MPLEX, MUXER), (MUXER, MPLEX), MPLEX),
+        (("/other", MPLEX), (MUXER, MPLEX), MPLEX),
+        ((), (MUXER,), None),
+        ((MUXER,), (), None),
+        ((), (), None),
+    ],
+)
+def test_muxer_is_the_first_of_the_initiators_that_the_responder_has(
+    initiator: Sequence[str], responder: Sequence[str], agreed: str | None
+) -> None:
+    results = run(shaken(NoiseTransport(KEY_I), NoiseTransport(KEY_R), (initiator, responder)))
+    assert [result.muxer for result in results if isinstance(result, Secured)] == [agreed, agreed]
+
+
+def test_lists_without_overlap_fail_the_handshake() -> None:
+    results = run(shaken(NoiseTransport(KEY_I), NoiseTransport(KEY_R), ((MUXER,), (MPLEX,))))
+    assert isinstance(results[0], HandshakeError)
+    assert "multiplexer" in str(results[0])
+    assert isinstance(results[1], (HandshakeError, ConnectionClosed))
+
+
+def test_self_dial_is_refused_by_both_sides() -> None:
+    results = run(shaken(NoiseTransport(KEY_I), NoiseTransport(KEY_I)))
+    assert isinstance(results[0], HandshakeError)
+    assert "ourselves" in str(results[0])
+    error = failure_inbound(lambda static: signed(KEY_R, static))
+    assert type(error) is HandshakeError
+    assert "ourselves" in str(error)
+
+
+def test_static_key_is_made_once_and_ephemeral_keys_always() -> None:
+    asked: list[int] = []
+
+    def entropy(n: int) -> bytes:
+        asked.append(n)
+        return bytes([len(asked)]) * n
+
+    ours = NoiseTransport(KEY_I, entropy=entropy)
+    for _ in range(3):
+        run(shaken(ours, NoiseTransport(KEY_R)))
+    assert asked == [32] * 4
+
+
+def test_statics_of_two_hosts_differ() -> None:
+    statics = {NoiseTransport(KEY_I)._static.secret for _ in range(4)}
+    assert len(statics) == 4
+
+
+def test_payload_is_made_again_only_for_another_list_of_muxers() -> None:
+    transport = NoiseTransport(KEY_I)
+    offer = transport._offer_of((MUXER,))
+    assert transport._offer_of([MUXER]) is offer
+    assert transport._offer_of((MPLEX,)).payload != offer.payload
+
+
+# -- bad input: what a peer may say in its payload -----------------------------------------------
+
+Payload = Callable[[bytes], bytes]
+"""From the static key the handshake proves to the payload the peer sends."""
+
+
+def signed(key: PrivateKey, static: bytes, *muxers: str, **fields: Any) -> bytes:
+    """A right payload of `key`; `fields` replace its parts, None leaves one out."""
+    parts: dict[str, Any] = {
+        "identity_key": key.public_key.to_protobuf(),
+        "identity_sig": key.sign(noise.SIGNATURE_PREFIX + static),
+    }
+    if muxers:
+        parts["extensions"] = NoiseExtensions(stream_muxers=[name.encode() for name in muxers])
+    parts.update(fields)
+    return NoiseHandshakePayload(**parts).SerializeToString()
+
+
+async def meet_responder(payload: Payload, expected: PeerId | None, muxers: Sequence[str]) -> Secured:
+    """secure_inbound of R against an initiator that proves STATIC_I and says `payload`."""
+    async with connected() as (mailbox, theirs):
+        task = asyncio.create_task(transport_r().secure_inbound(mailbox, expected, muxers))
+        peer = Initiator(STATIC_I, EPHEMERAL_SECRETS[0])
+        theirs.send(frame(peer.write_1()))
+        peer.read_2(await received_frame(theirs))
+        theirs.send(frame(peer.write_3(payload(STATIC_I.public))))
+        return await task
+
+
+async def meet_initiator(payload: Payload, expected: PeerId | None, muxers: Sequence[str]) -> Secured:
+    """secure_outbound of R against a responder that proves STATIC_I and says `payload`."""
+    async with connected() as (mailbox, theirs):
+        task = asyncio.create_task(transport_r().secure_outbound(mailbox, expected, muxers))
+        peer = Responder(STATIC_I, EPHEMERAL_SECRETS[0])
+        peer.read_1(await received_frame(theirs))
+        theirs.send(frame(peer.write_2(payload(STATIC_I.public))))
+        return await task
+
+
+ROLES = pytest.mark.parametrize("meet", [meet_initiator, meet_responder], ids=["initiator", "responder"])
+Meet = Callable[[Payload, PeerId | None, Sequence[str]], Any]
+
+
+def failure(meet: Meet, payload: Payload, expected: PeerId | None = None) -> HandshakeError:
+    """The error a payload ends with, for R in either role."""
+    with pytest.raises(HandshakeError) as caught:
+        run(meet(payload, expected, (MUXER,)))
+    return caught.value
+
+
+def failure_inbound(payload: Payload) -> HandshakeError:
+    return failure(meet_responder, payload)
+
+
+def oversized_rsa() -> bytes:
+    key = rsa.RSAPublicNumbers(65537, (1 << 8192) + 1).public_key()
+    der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return b"\x08\x00\x12" + bytes((len(der) & 0x7F | 0x80, len(der) >> 7)) + der
+
+
+I_KEY = KEY_I.public_key.to_protobuf()
+BAD_PAYLOADS: dict[str, Payload] = {
+    "empty": lambda static: b"",
+    "not a protobuf": lambda static: b"\xff\xff\xff",
+    "cut short": lambda static: signed(KEY_I, static)[:-1],
+    "no identity key": lambda static: signed(KEY_I, static, identity_key=None),
+    "no signature": lambda static: signed(KEY_I, static, identity_sig=None),
+    "empty identity key": lambda static: signed(KEY_I, static, identity_key=b""),
+    "empty signature": lambda static: signed(KEY_I, static, identity_sig=b""),
+    "unknown key type": lambda static: signed(KEY_I, static, identity_key=b"\x08\x04" + I_KEY[2:]),
+    "oversized RSA": lambda static: signed(KEY_I, static, identity_key=oversized_rsa()),
+    "key with a trailing field": lambda static: signed(KEY_I, static, identity_key=I_KEY + b"\x18\x01"),
+    "key with its fields swapped": lambda static: signed(KEY_I, static, identity_key=I_KEY[2:] + I_KEY[:2]),
+    "signature of zeros": lambda static: signed(KEY_I, static, identity_sig=bytes(64)),
+    "signature over another static key": lambda static: signed(KEY_I, STATIC_R.public),
+    "signature without the prefix": lambda static: signed(KEY_I, static, identity_sig=KEY_I.sign(static)),
+    "signature of another key": lambda static: signed(
+        KEY_I, static, identity_sig=PrivateKey.generate().sign(noise.SIGNATURE_PREFIX + static)
+    ),
+    "length in front": lambda static: frame(signed(KEY_I, static)),
+    "no muxer in common": lambda static: signed(KEY_I, static, MPLEX),
+}
+
+
+@ROLES
+@pytest.mark.parametrize("payload", BAD_PAYLOADS.values(), ids=BAD_PAYLOADS.keys())
+def test_bad_payload_fails_the_handshake(meet: Meet, payload: Payload) -> None:
+    assert type(failure(meet, payload)) is HandshakeError
+
+
+@ROLES
+def test_another_peer_than_expected_is_named_with_the_expected_one(meet: Meet) -> None:
+    other = PrivateKey.generate().peer_id()
+    error = failure(meet, lambda static: signed(KEY_I, static), other)
+    assert isinstance(error, PeerIdMismatch)
+    assert (error.expected, error.actual) == (other, ID_I)
+    assert str(other) in str(error)
+    assert INITIATOR.id in str(error)
+
+
+@ROLES
+def test_another_peer_is_reported_before_its_signature_is_looked_at(meet: Meet) -> None:
+    error = failure(meet, lambda static: signed(KEY_I, static, identity_sig=bytes(64)), ID_R)
+    assert isinstance(error, PeerIdMismatch)
+
+
+@ROLES
+def test_expected_peer_is_taken(meet: Meet) -> None:
+    secured = run(meet(lambda static: signed(KEY_I, static, MUXER), ID_I, (MUXER,)))
+    assert secured == Secured(ID_I, KEY_I.public_key, MUXER)
+
+
+LENIENT: dict[str, tuple[Payload, str | None]] = {
+    "repeated key, the last wins": (lambda static: b"\x0a\x01x" + signed(KEY_I, static, MUXER), MUXER),
+    "legacy data": (lambda static: signed(KEY_I, static, MUXER) + b"\x1a\x04data", MUXER),
+    "unknown field": (lambda static: signed(KEY_I, static, MUXER) + b"\xfa\x7f\x01x", MUXER),
+    "unknown extension": (lambda static: signed(KEY_I, static, MUXER) + b"\x22\x04\x82\x40\x01x", MUXER),
+    "certificate hashes": (lambda static: signed(KEY_I, static) + b"\x22\x03\x0a\x01h", None),
+    "100 muxers": (lambda static: signed(KEY_I, static, *["/x"] * 99, MUXER), MUXER),
+    "101 muxers": (lambda static: signed(KEY_I, static, MUXER, *["/x"] * 100), None),
+    "muxer of 255 bytes": (lambda static: signed(KEY_I, static, "/" + "x" * 254, MUXER), MUXER),
+    "muxer of 256 bytes": (lambda static: signed(KEY_I, static, MUXER, "/" + "x" * 255), None),
+    "muxer that is not UTF-8": (
+        lambda static: signed(
+            KEY_I, static, extensions=NoiseExtensions(stream_muxers=[b"\xff", MUXER.encode()])
+        ),
+        MUXER,
+    ),
+}
+
+
+@ROLES
+@pytest.mark.parametrize(("payload", "agreed"), LENIENT.values(), ids=LENIENT.keys())
+def test_odd_payload_that_is_taken(meet: Meet, payload: Payload, agreed: str | None) -> None:
+    assert run(meet(payload, ID_I, (MUXER,))) == Secured(ID_I, KEY_I.public_key, agreed)
+
+
+@given(st.binary(max_size=120))
+def test_any_payload_is_proof_or_a_handshake_error(payload: bytes) -> None:
+    with pytest.raises(HandshakeError):
+        transport_r()._check(payload, STATIC_I.public, None)
+
+
+@given(st.integers(0), st.integers(1, 255))
+def test_any_change_to_a_payload_keeps_the_identity_or_fails(at: int, flip: int) -> None:
+    payload = bytearray(signed(KEY_I, STATIC_I.public, MUXER))
+    payload[at % len(payload)] ^= flip
+    try:
+        proof = transport_r()._check(bytes(payload), STATIC_I.public, None)
+    except HandshakeError:
+        return
+    assert proof.peer == ID_I
+
+
+# -- bad input: frames ---------------------------------------------------------------------------
+
+
+def damaged(data: bytes) -> Iterator[bytes]:
+    """`data` with one bit flipped, in each of its bytes behind the length."""
+    for at in range(2, len(data)):
+        yield data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+async def inbound(data: bytes, ends: bool = False) -> Secured:
+    """secure_inbound of R with all of what the peer sends there at once."""
+    async with connected() as (mailbox, theirs):
+        theirs.send(data)
+        if ends:
+            theirs.shutdown(socket.SHUT_WR)
+        return await transport_r().secure_inbound(mailbox, None, ())
+
+
+async def outbound(data: bytes, ends: bool = False) -> Secured:
+    """As inbound, for secure_outbound of I."""
+    async with connected() as (mailbox, theirs):
+        theirs.send(data)
+        if ends:
+            theirs.shutdown(socket.SHUT_WR)
+        return await transport_i().secure_outbound(mailbox, None, ())
+
+
+@pytest.mark.parametrize("size", [0, 1, 31, 33, 96, 65535])
+def test_frame_1_of_another_length_is_refused(size: int) -> None:
+    with pytest.raises(HandshakeError, match="message 1"):
+        run(inbound(frame(bytes(size))))
+
+
+@pytest.mark.parametrize("size", [0, 95])
+def test_frame_2_that_is_too_short_is_refused(size: int) -> None:
+    with pytest.raises(HandshakeError, match="message 2"):
+        run(outbound(frame(bytes(size))))
+
+
+@pytest.mark.parametrize("size", [0, 63])
+def test_frame_3_that_is_too_short_is_refused(size: int) -> None:
+    with pytest.raises(HandshakeError, match="message 3"):
+        run(inbound(bytes.fromhex(FRAME1) + frame(bytes(size))))
+
+
+def test_any_damage_to_frame_2_fails_the_handshake() -> None:
+    async def main() -> None:
+        for data in damaged(bytes.fromhex(A.frame2)):
+            with pytest.raises(HandshakeError):
+                await outbound(data)
+
+    run(main())
+
+
+def test_any_damage_to_frames_1_and_3_fails_the_handshake() -> None:
+    async def main() -> None:
+        for data in damaged(bytes.fromhex(A.frame3)):
+            with pytest.raises(HandshakeError):
+                await inbound(bytes.fromhex(FRAME1) + data)
+        for data in damaged(bytes.fromhex(FRAME1)):
+            with pytest.raises(HandshakeError):
+                await inbound(data + bytes.fromhex(A.frame3))
+
+    run(main())
+
+
+def test_end_of_input_anywhere_fails_the_handshake() -> None:
+    async def main() -> None:
+        ours, theirs = bytes.fromhex(FRAME1 + A.frame3), bytes.fromhex(A.frame2)
+        for at in range(len(ours)):
+            with pytest.raises(HandshakeError):
+                await inbound(ours[:at], ends=True)
+        for at in range(len(theirs)):
+            with pytest.raises(HandshakeError):
+                await outbound(theirs[:at], ends=True)
+
+    run(main())
+
+
+def test_bad_record_right_behind_the_handshake_fails_it() -> None:
+    handshake = bytes.fromhex(FRAME1 + A.frame3)
+    for record in (frame(bytes(16)), frame(bytes(15)), frame(b"")):
+        with pytest.raises(HandshakeError):
+            run(inbound(handshake + record))
+
+
+def test_broken_connection_is_reported_as_such() -> None:
+    async def main() -> None:
+        for step in (transport_r().secure_inbound, transport_i().secure_outbound):
+            async with connected() as (mailbox, _):
+                task = asyncio.create_task(step(mailbox, None, ()))
+                await asyncio.sleep(0)
+                mailbox.abort()
+                with pytest.raises(ConnectionClosed):
+                    await task
+
+    run(main())
+
+
+def test_peer_that_stalls_is_left_to_the_callers_deadline() -> None:
+    async def main() -> None:
+        async with connected() as (mailbox, theirs):
+            theirs.send(bytes.fromhex(FRAME1)[:20])
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0):
+                    await transport_r().secure_inbound(mailbox, None, ())
+
+    run(main())
+
+
+@given(st.lists(st.binary(max_size=120), max_size=3), st.booleans())
+def test_any_frames_fail_with_a_handshake_error(messages: list[bytes], with_frame_1: bool) -> None:
+    data = b"".join(map(frame, messages))
+
+    async def main() -> None:
+        with pytest.raises(HandshakeError):
+            await outbound(data, ends=True)
+        with pytest.raises(HandshakeError):
+            await inbound((bytes.fromhex(FRAME1) if with_frame_1 else b"") + data, ends=True)
+
+    run(main())
