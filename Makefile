@@ -14,7 +14,7 @@ SANITIZE := -fsanitize=address,undefined -fno-omit-frame-pointer -g -O1
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\): .*## */\1\t/p' Makefile | expand -t 14
 
-$(VENV)/.tools: pyproject.toml
+$(VENV)/.tools: pyproject.toml Makefile tools/dependencies.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "p2pcore needs Python 3.11 or later, not " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install -q --upgrade "pip>=25.1"
