@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from itertools import pairwise
 from typing import Any, Final, Self, TypeVar
 
 from p2pcore._fast import varint
@@ -227,8 +228,8 @@ class Multiaddr(MultiaddrValue):
         offsets = self._offsets()
         if 0 <= maxsplit < len(offsets):
             offsets = offsets[: maxsplit + 1]
-        ends = (*offsets[1:], len(self._bytes))
-        return [type(self)(self._bytes[at:end]) for at, end in zip(offsets, ends, strict=True)]
+        bounds = (*offsets, len(self._bytes))
+        return [type(self)(self._bytes[at:end]) for at, end in pairwise(bounds)]
 
     def copy(self) -> Self:
         """Itself: it cannot change."""
