@@ -1,0 +1,100 @@
+"""The group of commands: which there are, and how each of them ends.
+
+Comes in: arguments. Goes out: an exit status, and one line on standard error where it is not 0.
+The module of a command is imported when that command is asked for, so that `--help` stays quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from p2pcore import __version__
+from p2pcore.cli.failure import BROKEN_PIPE, FAILURE, INTERRUPTED, Failure, explain
+from p2pcore.cli.output import OutputFailed, error_line, forgive_output, prepare
+
+COMMANDS = {
+    "addr": "Explain multiaddrs, as text or as hex.",
+    "echo": "Send standard input to a peer, print what comes back.",
+    "id": "Make, show and convert keys and peer ids.",
+    "identify": "Show what a peer says of itself.",
+    "listen": "Run a node that peers can ping, identify and echo from.",
+    "perf": "Measure throughput to and from a peer.",
+    "ping": "Measure the round-trip time to a peer.",
+}
+"""Name and first line of help of each command; the rest is in the module of that name."""
+
+_HELP = getattr(click.exceptions, "NoArgsIsHelpError", ())
+"""Raised by click 8.2 and later where there are no arguments at all."""
+
+
+class Commands(click.Group):
+    """A group whose commands are loaded one at a time."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command = import_module(f"p2pcore.cli.{name}_command").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="p2pcore", message="%(prog)s %(version)s")
+def commands() -> None:
+    """Talk to libp2p peers, and be one: TCP, Noise, Yamux.
+
+    \b
+    Each command takes --json (one JSON object per line) and --help.
+    Exit status: 0 done, 1 failed, 2 wrong usage, 3 peer unreachable, 130 after Ctrl-C.
+    """
+
+
+def invoke(args: Sequence[str] | None) -> int:
+    """Runs one command. Returns: its exit status."""
+    prepare()
+    try:
+        status = commands.main(args, prog_name="p2pcore", standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except click.Abort:
+        return INTERRUPTED
+    except Exception as error:
+        if os.environ.get("P2PCORE_DEBUG"):
+            raise
+        return _ended_by(error)
+
+
+def _ended_by(error: Exception) -> int:
+    if isinstance(error, click.UsageError) and isinstance(error, _HELP):
+        error.show()
+        return error.exit_code
+    if isinstance(error, BrokenPipeError) or (
+        isinstance(error, OutputFailed) and isinstance(error.__cause__, BrokenPipeError)
+    ):
+        forgive_output()
+        return BROKEN_PIPE
+    failure = explain(error)
+    if isinstance(error, OutputFailed):
+        forgive_output()
+        failure = Failure(FAILURE, str(error))
+    error_line(f"{_path(error)}: {failure.text}")
+    return failure.status
+
+
+def _path(error: Exception) -> str:
+    """The command that failed, "p2pcore ping" for instance."""
+    ctx = error.ctx if isinstance(error, click.UsageError) else None
+    if ctx is not None:
+        return ctx.command_path
+    return " ".join(["p2pcore", *(name for name in sys.argv[1:2] if name in COMMANDS)])

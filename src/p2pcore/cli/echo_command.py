@@ -1,0 +1,114 @@
+"""`p2pcore echo`: standard input to a peer, and what comes back to standard output.
+
+Comes in: any bytes, without end if need be. Goes out: the same bytes; with --json their count and the time
+instead. Every byte that comes back is compared, by digest, and at most one read each way is held.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+
+import click
+
+from p2pcore import Multiaddr, Stream
+from p2pcore.cli.failure import CommandFailed
+from p2pcore.cli.node import Background, dialled, run
+from p2pcore.cli.output import Output, OutputFailed
+from p2pcore.cli.params import target_options
+
+PROTOCOL = "/echo/1.0.0"
+CHUNK_BYTES = 64 * 1024
+INPUT, OUTPUT = 0, 1
+
+
+@click.command()
+@target_options
+def command(target: Multiaddr, any_peer: bool, key_file: str | None, as_json: bool) -> None:
+    """Send standard input to TARGET, a multiaddr ending with /p2p/PEER_ID; print what comes back.
+
+    With --json what comes back is only compared and counted.
+    """
+    run(_echo(target, any_peer, key_file, Output(as_json)))
+
+
+async def _echo(target: Multiaddr, any_peer: bool, key_file: str | None, output: Output) -> None:
+    async with dialled(target, any_peer, key_file) as (host, conn):
+        began = time.perf_counter()
+        exchange = Exchange(await host.new_stream(conn, PROTOCOL), is_shown=not output.is_json)
+        await exchange.run()
+        exchange.check()
+        if output.is_json:
+            seconds = time.perf_counter() - began
+            output.show("", event="summary", peer=str(conn.remote_peer), bytes=exchange.sent, seconds=seconds)
+
+
+class Exchange:
+    """Both directions of one echo stream at once.
+
+    Attributes:
+        sent, received: bytes so far.
+    """
+
+    def __init__(self, stream: Stream, is_shown: bool) -> None:
+        self._stream = stream
+        self._is_shown = is_shown
+        self._there = hashlib.sha256()
+        self._back = hashlib.sha256()
+        self.sent = 0
+        self.received = 0
+
+    async def run(self) -> None:
+        """Until both sides have ended. On failure, and if it is cancelled, the stream is reset."""
+        sending = asyncio.create_task(self._send())
+        receiving = asyncio.create_task(self._receive())
+        both = (sending, receiving)
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_EXCEPTION)
+            for task in both:
+                if task.done():
+                    task.result()
+        except BaseException:
+            self._stream.reset()
+            raise
+        finally:
+            for task in both:
+                task.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
+        await self._stream.close()
+
+    async def _send(self) -> None:
+        source = Background()
+        while data := await source.call(lambda: os.read(INPUT, CHUNK_BYTES)):
+            self._there.update(data)
+            self.sent += len(data)
+            await self._stream.write(data)
+        await self._stream.close_write()
+
+    async def _receive(self) -> None:
+        sink = Background()
+        while data := await self._stream.read(CHUNK_BYTES):
+            self._back.update(data)
+            self.received += len(data)
+            if self.received > self.sent:
+                raise CommandFailed("more came back than was sent")
+            if self._is_shown:
+                await sink.call(lambda data=data: _write_all(data))  # type: ignore[misc]
+
+    def check(self) -> None:
+        """Raises CommandFailed where other bytes came back than were sent."""
+        if self.received < self.sent:
+            raise CommandFailed(f"only {self.received} of {self.sent} bytes came back")
+        if self._there.digest() != self._back.digest():
+            raise CommandFailed("other bytes came back than were sent")
+
+
+def _write_all(data: bytes) -> None:
+    rest = memoryview(data)
+    try:
+        while rest:
+            rest = rest[os.write(OUTPUT, rest) :]
+    except OSError as error:
+        raise OutputFailed(f"cannot write standard output: {error.strerror}") from error

@@ -1,0 +1,94 @@
+"""Exit statuses, and what to tell of an error: one line that says what to do about it.
+
+Comes in: exceptions. Goes out: a status and a line. Looks at types and attributes, never at texts.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+from typing import Final
+
+import click
+
+from p2pcore import (
+    AddressError,
+    DialError,
+    HandshakeError,
+    ListenError,
+    NegotiationError,
+    NoTransport,
+    P2PError,
+    PeerIdMismatch,
+    ProtocolNotSupported,
+)
+
+FAILURE: Final = 1
+USAGE: Final = 2
+UNREACHABLE: Final = 3
+INTERNAL: Final = 70
+"""EX_SOFTWARE of sysexits(3): a fault of p2pcore itself."""
+INTERRUPTED: Final = 130
+"""128 + SIGINT, as shells have it."""
+BROKEN_PIPE: Final = 141
+"""128 + SIGPIPE."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How a command ended: its exit status, and the line for standard error."""
+
+    status: int
+    text: str
+
+
+class CommandFailed(Exception):
+    """A command could not do what it should; the text is the line to show."""
+
+
+def explain(error: BaseException) -> Failure:
+    """The status and the line for whatever ended a command."""
+    if isinstance(error, click.UsageError):
+        hint = f" (see '{error.ctx.command_path} --help')" if error.ctx is not None else ""
+        return Failure(USAGE, error.format_message().rstrip(".") + hint)
+    if isinstance(error, click.ClickException):
+        return Failure(FAILURE, error.format_message())
+    if isinstance(error, DialError):
+        return _explain_dial(error)
+    if isinstance(error, ListenError) and error.causes:
+        texts = (f"cannot listen on {addr}: {reason(cause)}" for addr, cause in error.causes)
+        return Failure(FAILURE, "; ".join(texts))
+    if isinstance(error, (P2PError, OSError, CommandFailed)):
+        return Failure(FAILURE, reason(error))
+    return Failure(INTERNAL, f"internal error: {type(error).__name__}: {error} (P2PCORE_DEBUG=1 shows where)")
+
+
+def _explain_dial(error: DialError) -> Failure:
+    if not error.causes:
+        return Failure(FAILURE, str(error))
+    tried = "; ".join(f"{addr}: {reason(cause)}" for addr, cause in error.causes)
+    answered = (HandshakeError, NegotiationError, NoTransport, AddressError)
+    is_answered = any(isinstance(cause, answered) for _, cause in error.causes)
+    return Failure(FAILURE if is_answered else UNREACHABLE, f"cannot connect to {tried}")
+
+
+def reason(error: BaseException) -> str:
+    """What is wrong, in a few words."""
+    if isinstance(error, PeerIdMismatch):
+        return f"the peer there is {error.actual}, not {error.expected}"
+    if isinstance(error, ProtocolNotSupported):
+        return f"the peer does not speak {', '.join(error.protocols)}"
+    if isinstance(error, NoTransport):
+        return "no transport for such an address: p2pcore speaks TCP over IPv4 and IPv6 so far"
+    if isinstance(error, OSError) and error.errno and not isinstance(error, P2PError):
+        return _system(error)
+    return str(error) or type(error).__name__
+
+
+def _system(error: OSError) -> str:
+    text = os.strerror(error.errno or 0)
+    text = text[:1].lower() + text[1:]
+    if error.errno == errno.EADDRNOTAVAIL:
+        text += " (no interface of this machine has it)"
+    return f"{error.filename}: {text}" if error.filename else text

@@ -1,0 +1,145 @@
+"""`p2pcore id`: makes, shows and converts keys and peer ids.
+
+Comes in: key files, peer ids as text. Goes out: the same in another form. Private keys leave only where they
+were asked for: `new` and `convert`, never `show`.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import sys
+from typing import Any
+
+import click
+
+from p2pcore import IdentityError, KeyType, PeerId, PrivateKey, PublicKey
+from p2pcore.cli.failure import CommandFailed
+from p2pcore.cli.keyfile import FORMATS, Key, format_key, load_key, write_file
+from p2pcore.cli.output import Output, OutputFailed, columns
+from p2pcore.cli.params import json_option
+
+TYPES = [kind.name.lower() for kind in sorted(KeyType, key=lambda kind: kind is not KeyType.ED25519)]
+PRIVATE_MODE = 0o600
+PUBLIC_MODE = 0o644
+
+
+@click.group()
+def command() -> None:
+    """Make, show and convert keys and peer ids."""
+
+
+@command.command()
+@click.option("--type", "kind", type=click.Choice(TYPES), default=TYPES[0], show_default=True)
+@click.option("--out", "path", metavar="FILE", help="Write the private key there, readable by you alone.")
+@click.option("--format", "form", type=click.Choice(FORMATS), help="Of the key. Default: protobuf in FILE.")
+@click.option("--force", is_flag=True, help="Replace FILE if there is one.")
+@json_option
+def new(kind: str, path: str | None, form: str | None, force: bool, as_json: bool) -> None:
+    """Make a key. Without --out it is printed, and kept nowhere."""
+    output = Output(as_json)
+    form = form or ("protobuf" if path else "base64")
+    if path is None and form == "protobuf":
+        raise click.UsageError(
+            "a protobuf is binary: give --out FILE, or another --format", click.get_current_context()
+        )
+    key = PrivateKey.generate(KeyType[kind.upper()])
+    data = format_key(key, form)
+    rows, fields = describe(key)
+    if path is not None:
+        write_file(path, data, PRIVATE_MODE, force)
+        output.show(columns([*rows, ("written to", path)]), **fields, file=path)
+    else:
+        text = data.decode()
+        output.show(
+            columns([*rows, ("private key", "")]) + text.splitlines(), **fields, private_key=text.rstrip("\n")
+        )
+
+
+@command.command()
+@click.argument("source")
+@json_option
+def show(source: str, as_json: bool) -> None:
+    """Show the peer id of SOURCE in all its forms, and its public key.
+
+    SOURCE is a key file (in any format), "-" for standard input, or a peer id.
+    """
+    rows, fields = describe(load_key(source) if _is_file(source) else _peer_id(source))
+    Output(as_json).show(columns(rows), **fields)
+
+
+def _is_file(source: str) -> bool:
+    return source == "-" or os.path.sep in source or os.path.lexists(source)
+
+
+def _peer_id(source: str) -> PeerId:
+    try:
+        return PeerId.from_text(source)
+    except IdentityError as error:
+        raise CommandFailed(f"{source}: neither a file nor a peer id: {error}") from error
+
+
+@command.command()
+@click.argument("source")
+@click.option("--to", "form", type=click.Choice(FORMATS), required=True)
+@click.option("--public", is_flag=True, help="The public key alone.")
+@click.option("--out", "path", metavar="FILE", help="Where to; default: standard output.")
+@click.option("--force", is_flag=True, help="Replace FILE if there is one.")
+@json_option
+def convert(source: str, form: str, public: bool, path: str | None, force: bool, as_json: bool) -> None:
+    """Write the key in the file SOURCE ("-": standard input) in another format."""
+    key = load_key(source)
+    if public and isinstance(key, PrivateKey):
+        key = key.public_key
+    data = format_key(key, form)
+    if path is not None:
+        write_file(path, data, PRIVATE_MODE if isinstance(key, PrivateKey) else PUBLIC_MODE, force)
+        rows, fields = describe(key)
+        Output(as_json).show(columns([*rows, ("written to", path)]), **fields, file=path)
+    elif as_json:
+        text = base64.b64encode(data).decode() if form == "protobuf" else data.decode().rstrip("\n")
+        Output(as_json).show("", **describe(key)[1], format=form, key=text)
+    else:
+        _write(data, form)
+
+
+def _write(data: bytes, form: str) -> None:
+    if form == "protobuf" and sys.stdout.isatty():
+        raise CommandFailed("a protobuf is binary, and standard output a terminal: give --out FILE")
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        raise OutputFailed(f"cannot write standard output: {error.strerror}") from error
+
+
+def describe(item: Key | PeerId) -> tuple[list[tuple[str, str]], dict[str, Any]]:
+    """Rows for people, and fields for machines, of everything public about a key or an id."""
+    peer = item if isinstance(item, PeerId) else item.peer_id()
+    fields: dict[str, Any] = {
+        "peer_id": str(peer),
+        "cid_base32": peer.to_base32(),
+        "cid_base36": peer.to_base36(),
+        "multihash": peer.to_bytes().hex(),
+    }
+    rows = [("peer id", str(peer)), ("as CID, base32", peer.to_base32())]
+    rows += [("as CID, base36", peer.to_base36()), ("multihash", peer.to_bytes().hex())]
+    public = _public_key(item)
+    if public is not None:
+        fields |= {"type": public.type.name.lower(), "public_key": public.to_base64()}
+        rows += [("key type", public.type.name.lower()), ("public key", public.to_base64())]
+    if not isinstance(item, PeerId):
+        fields["has_private_key"] = isinstance(item, PrivateKey)
+    return rows, fields
+
+
+def _public_key(item: Key | PeerId) -> PublicKey | None:
+    if isinstance(item, PrivateKey):
+        return item.public_key
+    if isinstance(item, PublicKey):
+        return item
+    serialized = item.public_key_bytes()
+    try:
+        return None if serialized is None else PublicKey.from_protobuf(serialized)
+    except IdentityError:
+        return None

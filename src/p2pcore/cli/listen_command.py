@@ -1,0 +1,106 @@
+"""`p2pcore listen`: a node that serves ping, identify and echo until it is told to end.
+
+Comes in: addresses, a key. Goes out: the multiaddrs to dial, and with -v each connection that comes and goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import click
+
+from p2pcore import CapableConn, Host, Multiaddr, Network
+from p2pcore.cli.keyfile import load_private_key
+from p2pcore.cli.node import run
+from p2pcore.cli.output import Output, OutputFailed, log_level
+from p2pcore.cli.params import AddressType, json_option, key_option
+
+DEFAULT = "/ip4/127.0.0.1/tcp/0"
+
+
+@click.command()
+@click.option(
+    "--addr",
+    "addrs",
+    multiple=True,
+    type=AddressType(),
+    metavar="MULTIADDR",
+    help=f"Where to listen; may be repeated. Default: {DEFAULT}, a free port for this machine alone.",
+)
+@key_option
+@click.option("--perf", is_flag=True, help="Serve perf too: peers may then use all the bandwidth there is.")
+@click.option("-v", "--verbose", count=True, help="Show connections; -vv and -vvv also what is logged.")
+@json_option
+def command(
+    addrs: tuple[Multiaddr, ...], key_file: str | None, perf: bool, verbose: int, as_json: bool
+) -> None:
+    """Run a node that serves ping, identify and echo, until Ctrl-C.
+
+    Prints each of its multiaddrs, with /p2p/PEER_ID, on a line of its own.
+    """
+    log_level(verbose)
+    key = None if key_file is None else load_private_key(key_file)
+    host = Host(private_key=key, listen=addrs or (DEFAULT,), perf=perf, echo=True)
+    run(_serve(host, Output(as_json), verbose > 0), interrupted=0)
+
+
+async def _serve(host: Host, output: Output, with_conns: bool) -> None:
+    failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    if with_conns:
+        host.notify(_Shown(output, failed))
+    async with host:
+        show_addrs(host.addrs_with_peer, output)
+        await failed
+
+
+def show_addrs(addrs: Sequence[Multiaddr], output: Output) -> None:
+    """One line for each."""
+    for addr in addrs:
+        output.show(str(addr), event="listening", addr=str(addr))
+
+
+class _Shown:
+    """Shows connections as they come and go. A notifiee must not raise, so failure is handed over."""
+
+    def __init__(self, output: Output, failed: asyncio.Future[None]) -> None:
+        self._output = output
+        self._failed = failed
+        self._since: dict[CapableConn, float] = {}
+
+    def listen(self, network: Network, addr: Multiaddr) -> None:
+        """Shown by `show_addrs`, with the interface addresses."""
+
+    def listen_close(self, network: Network, addr: Multiaddr) -> None:
+        """Said by the log."""
+
+    def connected(self, network: Network, conn: CapableConn) -> None:
+        self._since[conn] = time.monotonic()
+        state = conn.state
+        self._show(
+            f"+ {conn.remote_peer} {conn.remote_multiaddr} {state.security} {state.muxer}",
+            event="connected",
+            peer=str(conn.remote_peer),
+            addr=str(conn.remote_multiaddr),
+            direction=conn.direction.value,
+            security=state.security,
+            muxer=state.muxer,
+        )
+
+    def disconnected(self, network: Network, conn: CapableConn) -> None:
+        seconds = time.monotonic() - self._since.pop(conn, time.monotonic())
+        self._show(
+            f"- {conn.remote_peer} {conn.remote_multiaddr} after {seconds:.1f} s",
+            event="disconnected",
+            peer=str(conn.remote_peer),
+            addr=str(conn.remote_multiaddr),
+            seconds=round(seconds, 3),
+        )
+
+    def _show(self, line: str, **fields: object) -> None:
+        try:
+            self._output.show(line, **fields)
+        except OutputFailed as error:
+            if not self._failed.done():
+                self._failed.set_exception(error)

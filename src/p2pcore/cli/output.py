@@ -1,0 +1,102 @@
+"""What a command prints: lines for people, or one JSON object a line for machines.
+
+Comes in: lines, fields. Goes out: standard output, flushed line by line; errors and warnings on standard
+error, one line each. Never lets through a control character: much of what is shown was written by a peer.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+
+class OutputFailed(Exception):
+    """Standard output takes no more; the cause says why."""
+
+
+class Output:
+    """Where a command puts its results.
+
+    Attributes:
+        is_json: True if machines read it.
+    """
+
+    def __init__(self, is_json: bool) -> None:
+        self.is_json = is_json
+
+    def show(self, lines: str | Sequence[str], /, **fields: Any) -> None:
+        """Prints `lines`, or `fields` as one JSON object. Raises OutputFailed."""
+        if self.is_json:
+            text = json.dumps(fields)
+        else:
+            text = "\n".join(map(clean, [lines] if isinstance(lines, str) else lines))
+        try:
+            print(text, flush=True)
+        except OSError as error:
+            raise OutputFailed(f"cannot write standard output: {error.strerror}") from error
+
+
+def clean(text: str) -> str:
+    """`text` without anything a terminal would act on: what cannot be printed is shown as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def columns(rows: Sequence[tuple[str, str]]) -> list[str]:
+    """Lines of a name and a value each, the values in one column."""
+    width = max((len(name) for name, _ in rows), default=0)
+    return [f"{name:<{width}}  {value}".rstrip() for name, value in rows]
+
+
+def error_line(text: str) -> None:
+    """One line on standard error; where that is closed there is nobody to tell."""
+    try:
+        print(clean(" ".join(text.split())), file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        pass
+
+
+def forgive_output() -> None:
+    """Lets what is still buffered for a broken standard output vanish, so that exiting does not fail too."""
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.close(null)
+    except OSError:
+        pass
+
+
+class _OneLine(logging.Handler):
+    """Log records on standard error, one line each; a traceback's last line instead of the traceback."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.exc_info and record.exc_info[1] is not None:
+            error = record.exc_info[1]
+            text += f": {type(error).__name__}: {error}"
+        error_line(f"p2pcore: {record.levelname.lower()}: {text}")
+
+
+def prepare() -> None:
+    """Once, before anything is printed: warnings of the library become lines, and any text can be encoded."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+    logger = logging.getLogger("p2pcore")
+    logger.addHandler(_OneLine(logging.WARNING))
+    logger.propagate = False
+
+
+def log_level(verbosity: int) -> None:
+    """-vv shows what the library logs at info, -vvv at debug; handshakes that fail are debug."""
+    level = {0: logging.WARNING, 1: logging.WARNING, 2: logging.INFO}.get(verbosity, logging.DEBUG)
+    logger = logging.getLogger("p2pcore")
+    logger.setLevel(level)
+    for handler in logger.handlers:
+        handler.setLevel(level)

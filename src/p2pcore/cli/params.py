@@ -1,0 +1,122 @@
+"""What arguments and options are made of: multiaddrs, targets, sizes; the options several commands share.
+
+Comes in: text from the command line. Goes out: values, or a usage error that says what was expected.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from p2pcore import AddressError, IdentityError, LimitExceeded, Multiaddr
+
+if TYPE_CHECKING:
+    from click import Context, Parameter
+
+    AddressParam = click.ParamType[Multiaddr]
+    SizeParam = click.ParamType[int]
+    SecondsParam = click.ParamType[float]
+else:  # generic in the newest click only
+    AddressParam = SizeParam = SecondsParam = click.ParamType
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_SIZE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[kmgt]?i?b?)", re.ASCII | re.IGNORECASE)
+_FACTORS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_BINARY_FACTORS = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+_NAMES = ("dns", "dns4", "dns6", "dnsaddr")
+
+
+class AddressType(AddressParam):
+    """A multiaddr with a numeric host."""
+
+    name = "multiaddr"
+
+    def convert(self, value: Any, param: Parameter | None, ctx: Context | None) -> Multiaddr:
+        if isinstance(value, Multiaddr):
+            return value
+        try:
+            addr = Multiaddr(value)
+        except (AddressError, IdentityError, LimitExceeded) as error:
+            self.fail(f"not a multiaddr: {error}", param, ctx)
+        first = addr.protocols()[0].name
+        if first in _NAMES:
+            self.fail(f"{addr}: host names are not resolved yet; give /ip4/... or /ip6/...", param, ctx)
+        return addr
+
+
+class SizeType(SizeParam):
+    """A number of bytes: 1000, 64KiB, 1.5GB; 0 to 1 TiB."""
+
+    name = "size"
+    maximum = 2**40
+
+    def convert(self, value: Any, param: Parameter | None, ctx: Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        found = _SIZE.fullmatch(value.strip())
+        if found is None:
+            self.fail(f"{value!r} is no size: 1000, 64KiB or 1.5GB are expected", param, ctx)
+        unit = found["unit"].lower()
+        factors = _BINARY_FACTORS if "i" in unit else _FACTORS
+        factor = factors.get(unit.rstrip("b").rstrip("i"))
+        if factor is None:
+            self.fail(f"{value!r} is no size: 1000, 64KiB or 1.5GB are expected", param, ctx)
+        number = float(found["number"]) * factor
+        if number > self.maximum:
+            self.fail(f"{value} is more than 1 TiB", param, ctx)
+        return math.floor(number)
+
+
+class SecondsType(SecondsParam):
+    """A time in seconds: 0 to an hour."""
+
+    name = "seconds"
+    maximum = 3600.0
+
+    def convert(self, value: Any, param: Parameter | None, ctx: Context | None) -> float:
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = math.nan
+        if not 0 <= seconds <= self.maximum:
+            self.fail(f"{value!r} is no time: seconds from 0 to {self.maximum:g} are expected", param, ctx)
+        return seconds
+
+
+def json_option(function: F) -> F:
+    """--json, as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")(function)
+
+
+def key_option(function: F) -> F:
+    """--key FILE, as `key_file`."""
+    return click.option(
+        "--key",
+        "key_file",
+        metavar="FILE",
+        help="Private key to use, as `p2pcore id new --out FILE` writes it. Default: a fresh one.",
+    )(function)
+
+
+def target_options(function: F) -> F:
+    """TARGET, --any-peer, --key and --json: what every command that dials takes."""
+    function = json_option(key_option(function))
+    function = click.option(
+        "--any-peer", is_flag=True, help="Let TARGET be without /p2p/PEER_ID, and trust whoever answers."
+    )(function)
+    return click.argument("target", type=AddressType())(function)
+
+
+def check_target(target: Multiaddr, any_peer: bool) -> None:
+    """Raises a usage error where `target` names no peer and that was not asked for."""
+    if target.peer_id is None and not any_peer:
+        raise click.UsageError(
+            f"{target} has no /p2p/PEER_ID at its end, so an impostor could answer; "
+            "add it, or --any-peer to talk to whoever is there",
+            click.get_current_context(),
+        )
