@@ -74,11 +74,12 @@ class Swarm:
         self._local_peer = local_peer
         self._transports: list[Transport] = []
         self._listeners: dict[Listener, asyncio.Task[None]] = {}
-        self._conns: dict[PeerId, tuple[SwarmConn, ...]] = {}
+        self._conns: dict[PeerId, SwarmConn | dict[SwarmConn, None]] = {}
         self._num_conns = 0
         self._num_added = 0
         self._dials: dict[PeerId, PeerDial] = {}
         self._streams = StreamServer()
+        self._serve = self._streams.serve
         self._notifiees = Notifiees(self)
         self._expanded: tuple[float, list[Multiaddr]] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -335,10 +336,9 @@ class Swarm:
         self._num_added += 1
         wrapped = SwarmConn(self, conn, self._num_added)
         peer = conn.remote_peer
-        self._conns[peer] = (*self._conns.get(peer, ()), wrapped)
-        self._num_conns += 1
+        self._attach(peer, wrapped)
         conn.owner = wrapped
-        conn.add_close_callback(wrapped.ended)
+        conn.add_close_callback(wrapped)
         self._notifiees.connected(wrapped)
         self._open(wrapped, conn)
         return wrapped
@@ -350,18 +350,32 @@ class Swarm:
         if early:
             self.conn_ended(wrapped)
         else:
-            conn.set_stream_handler(self._streams.serve)
+            conn.set_stream_handler(self._serve)
+
+    def _attach(self, peer: PeerId, conn: SwarmConn) -> None:
+        """Puts `conn` behind the others of `peer`; a peer with one connection, as most have, needs no dict."""
+        others = self._conns.get(peer)
+        if others is None:
+            self._conns[peer] = conn
+        elif isinstance(others, SwarmConn):
+            self._conns[peer] = {others: None, conn: None}
+        else:
+            others[conn] = None
+        self._num_conns += 1
 
     def detach(self, conn: SwarmConn) -> None:
         """Takes `conn` out of the lists: it is not given out any more. For SwarmConn."""
         peer = conn.remote_peer
-        mine = self._conns.get(peer, ())
-        rest = tuple(each for each in mine if each is not conn)
-        self._num_conns -= len(mine) - len(rest)
-        if rest:
-            self._conns[peer] = rest
+        mine = self._conns.get(peer)
+        if mine is conn:
+            del self._conns[peer]
+        elif isinstance(mine, dict) and conn in mine:
+            del mine[conn]
+            if not mine:
+                del self._conns[peer]
         else:
-            self._conns.pop(peer, None)
+            return
+        self._num_conns -= 1
 
     def conn_ended(self, conn: SwarmConn) -> None:
         """Takes `conn` out and tells the notifiees, once, and after they heard it connect. For SwarmConn."""
@@ -380,7 +394,7 @@ class Swarm:
 
     def conns(self) -> list[SwarmConn]:
         """All connections."""
-        return [conn for conns in self._conns.values() for conn in conns]
+        return [conn for peer in self._conns for conn in self.conns_to_peer(peer)]
 
     def peers(self) -> list[PeerId]:
         """The peers there is a connection to."""
@@ -388,7 +402,8 @@ class Swarm:
 
     def conns_to_peer(self, peer: PeerId) -> list[SwarmConn]:
         """The connections to `peer`, oldest first."""
-        return list(self._conns.get(peer, ()))
+        mine = self._conns.get(peer, ())
+        return [mine] if isinstance(mine, SwarmConn) else list(mine)
 
     def best_conn(self, peer: PeerId) -> SwarmConn | None:
         """The open connection to `peer` with most streams; of equals the newest; or None."""
@@ -396,7 +411,7 @@ class Swarm:
         return ranked[0] if ranked else None
 
     def _ranked(self, peer: PeerId) -> list[SwarmConn]:
-        alive = [conn for conn in self._conns.get(peer, ()) if not conn.is_closed]
+        alive = [conn for conn in self.conns_to_peer(peer) if not conn.is_closed]
         if len(alive) > 1:
             alive.sort(key=lambda conn: (conn.num_streams, conn.ordinal), reverse=True)
         return alive

@@ -41,7 +41,7 @@ class SwarmConn:
         ordinal: unique in this swarm; phase: how far its notifications have come. Both are the swarm's.
     """
 
-    __slots__ = ("__weakref__", "_conn", "_swarm", "info", "opened_at", "ordinal", "phase")
+    __slots__ = ("_conn", "_swarm", "info", "opened_at", "ordinal", "phase")
 
     def __init__(self, swarm: Swarm, conn: CapableConn, ordinal: int) -> None:
         self._swarm = swarm
@@ -162,6 +162,6 @@ class SwarmConn:
         self._conn.abort(code)
         self._swarm.conn_ended(self)
 
-    def ended(self, error: BaseException | None) -> None:
-        """The close callback: tells the swarm."""
+    def __call__(self, error: BaseException | None) -> None:
+        """It is its own close callback, which spares a bound method for each connection."""
         self._swarm.conn_ended(self)

@@ -27,7 +27,7 @@ cdef class PlainChannel(Cork):
 
 
 cdef class NoiseChannel(Cork):
-    cdef object encrypt         # bound encrypt_into of the sending cipher
+    cdef object encrypt         # the sending key; from the first record on, encrypt_into of its cipher (2.3 KB)
     cdef object decrypt
     cdef uint64_t send_nonce
     cdef uint64_t receive_nonce

@@ -129,14 +129,16 @@ cdef class NoiseChannel(Cork):
 
     def __cinit__(self, bytes send_key not None, bytes receive_key not None):
         self.front = 2
-        self.encrypt = ChaCha20Poly1305(send_key).encrypt_into
-        self.decrypt = ChaCha20Poly1305(receive_key).decrypt_into
+        self.encrypt = send_key
+        self.decrypt = receive_key
 
     cdef int seal(self) except -1:
         cdef Py_ssize_t n = self.used
         cdef uint8_t* data = self.gathered.data
         if self.send_nonce == LAST_NONCE:
             raise errors.LocalProtocolError("all nonces of this noise connection have been used")
+        if isinstance(self.encrypt, bytes):
+            self.encrypt = ChaCha20Poly1305(self.encrypt).encrypt_into
         data[0] = <uint8_t> ((n + TAG) >> 8)
         data[1] = <uint8_t> (n + TAG)
         self.encrypt(
@@ -196,6 +198,8 @@ cdef class NoiseChannel(Cork):
             raise errors.RemoteProtocolError(f"noise record of {n} bytes is shorter than its tag")
         if self.receive_nonce == LAST_NONCE:
             raise errors.RemoteProtocolError("the peer has used all nonces of this noise connection")
+        if isinstance(self.decrypt, bytes):
+            self.decrypt = ChaCha20Poly1305(self.decrypt).decrypt_into
         try:
             self.decrypt(
                 _nonce(self.receive_nonce),
