@@ -19,7 +19,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "p2pcore"
 LEVELS = {
     0: {"errors", "limits", "codes", "direction"},
     1: {"_fast"},
-    2: {"interfaces", "multiaddr", "peer_id", "keys", "pb", "record", "scope", "netif"},
+    2: {"interfaces", "multiaddr", "peer_id", "keys", "pb", "record", "addresses", "netif"},
     3: {"transports", "security", "muxers", "negotiate"},
     4: {"upgrader", "listener", "threshold", "accept_errors"},
     5: {"swarm", "swarm_conn", "swarm_dial", "swarm_streams", "notify", "protocols"},
@@ -54,7 +54,8 @@ def python_imports(text: str) -> Iterator[str]:
     for node in ast.walk(_without_type_checking(ast.parse(text))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("p2pcore"):
             for alias in node.names:
-                yield f"{node.module}.{alias.name}" if node.module == "p2pcore" else node.module
+                is_module = node.module == "p2pcore" and alias.name in LEVEL_OF
+                yield f"p2pcore.{alias.name}" if is_module else node.module  # a public name is __init__'s
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.startswith("p2pcore"))
 
