@@ -26,7 +26,7 @@ class AnyAddressType(AddressParam):
         try:
             return Multiaddr(value if value.startswith("/") else self._bytes(value, param, ctx))
         except (AddressError, IdentityError, LimitExceeded) as error:
-            self.fail(f"not a multiaddr: {error}", param, ctx)
+            self.fail(str(error), param, ctx)
 
     def _bytes(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> bytes:
         try:

@@ -72,10 +72,16 @@ def invoke(args: Sequence[str] | None) -> int:
     except Exception as error:
         if os.environ.get("P2PCORE_DEBUG"):
             raise
-        return _ended_by(error)
+        return _ended_by(error, _path(sys.argv[1:] if args is None else args))
 
 
-def _ended_by(error: Exception) -> int:
+def _path(args: Sequence[str]) -> str:
+    """The command that was asked for, "p2pcore id new" for instance."""
+    names = ["p2pcore", *(name for name in args[:1] if name in COMMANDS)]
+    return " ".join([*names, *(name for name in args[1:2] if args[0] == "id" and name.isalpha())])
+
+
+def _ended_by(error: Exception, path: str) -> int:
     if isinstance(error, click.UsageError) and isinstance(error, _HELP):
         error.show()
         return error.exit_code
@@ -88,13 +94,5 @@ def _ended_by(error: Exception) -> int:
     if isinstance(error, OutputFailed):
         forgive_output()
         failure = Failure(FAILURE, str(error))
-    error_line(f"{_path(error)}: {failure.text}")
+    error_line(f"{path}: {failure.text}")
     return failure.status
-
-
-def _path(error: Exception) -> str:
-    """The command that failed, "p2pcore ping" for instance."""
-    ctx = error.ctx if isinstance(error, click.UsageError) else None
-    if ctx is not None:
-        return ctx.command_path
-    return " ".join(["p2pcore", *(name for name in sys.argv[1:2] if name in COMMANDS)])

@@ -51,7 +51,7 @@ def explain(error: BaseException) -> Failure:
     """The status and the line for whatever ended a command."""
     if isinstance(error, click.UsageError):
         hint = f" (see '{error.ctx.command_path} --help')" if error.ctx is not None else ""
-        return Failure(USAGE, error.format_message().rstrip(".") + hint)
+        return Failure(USAGE, error.format_message().removesuffix(".") + hint)
     if isinstance(error, click.ClickException):
         return Failure(FAILURE, error.format_message())
     if isinstance(error, DialError):
@@ -80,7 +80,7 @@ def reason(error: BaseException) -> str:
     if isinstance(error, ProtocolNotSupported):
         return f"the peer does not speak {', '.join(error.protocols)}"
     if isinstance(error, NoTransport):
-        return "no transport for such an address: p2pcore speaks TCP over IPv4 and IPv6 so far"
+        return "no transport for such an address: so far there is /ip4|ip6/ADDRESS/tcp/PORT"
     if isinstance(error, OSError) and error.errno and not isinstance(error, P2PError):
         return _system(error)
     return str(error) or type(error).__name__

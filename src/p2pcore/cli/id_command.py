@@ -79,7 +79,7 @@ def _peer_id(source: str) -> PeerId:
         raise CommandFailed(f"{source}: neither a file nor a peer id: {error}") from error
 
 
-@command.command()
+@command.command(short_help="Write a key in another format.")
 @click.argument("source")
 @click.option("--to", "form", type=click.Choice(FORMATS), required=True)
 @click.option("--public", is_flag=True, help="The public key alone.")

@@ -114,6 +114,8 @@ def write_file(path: str, data: bytes, mode: int, force: bool) -> None:
 
     Raises: CommandFailed: there is a file already; OSError: it cannot be written, and nothing has changed.
     """
+    if os.path.isdir(path):
+        raise CommandFailed(f"{path}: a directory, where a file is to be written")
     target = f"{path}.{os.getpid()}.new" if force else path
     try:
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)

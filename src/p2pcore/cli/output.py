@@ -83,7 +83,11 @@ class _OneLine(logging.Handler):
 
 
 def prepare() -> None:
-    """Once, before anything is printed: warnings of the library become lines, and any text can be encoded."""
+    """Once, before anything is printed: warnings of the library become lines, and any text can be encoded.
+
+    Closed standard descriptors are opened again: a socket with one of their numbers would make libuv abort.
+    """
+    _reopen_closed()
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -91,6 +95,14 @@ def prepare() -> None:
     logger = logging.getLogger("p2pcore")
     logger.addHandler(_OneLine(logging.WARNING))
     logger.propagate = False
+
+
+def _reopen_closed() -> None:
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
 def log_level(verbosity: int) -> None:

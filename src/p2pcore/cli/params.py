@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from click import Context, Parameter
 
     AddressParam = click.ParamType[Multiaddr]
-    SizeParam = click.ParamType[int]
+    IntParam = click.ParamType[int]
     SecondsParam = click.ParamType[float]
 else:  # generic in the newest click only
-    AddressParam = SizeParam = SecondsParam = click.ParamType
+    AddressParam = IntParam = SecondsParam = click.ParamType
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,24 +32,52 @@ _NAMES = ("dns", "dns4", "dns6", "dnsaddr")
 
 
 class AddressType(AddressParam):
-    """A multiaddr with a numeric host."""
+    """A multiaddr with a numeric host, to listen on."""
 
     name = "multiaddr"
 
     def convert(self, value: Any, param: Parameter | None, ctx: Context | None) -> Multiaddr:
         if isinstance(value, Multiaddr):
             return value
+        if not value.startswith("/"):
+            self.fail(f"{value!r} is no multiaddr: /ip4/ADDRESS/tcp/PORT is expected", param, ctx)
         try:
             addr = Multiaddr(value)
         except (AddressError, IdentityError, LimitExceeded) as error:
-            self.fail(f"not a multiaddr: {error}", param, ctx)
-        first = addr.protocols()[0].name
-        if first in _NAMES:
-            self.fail(f"{addr}: host names are not resolved yet; give /ip4/... or /ip6/...", param, ctx)
+            self.fail(str(error), param, ctx)
+        if addr.protocols()[0].name in _NAMES:
+            self.fail(f"{addr}: host names are not resolved yet; give an /ip4 or /ip6 address", param, ctx)
+        self.check(addr, param, ctx)
         return addr
 
+    def check(self, addr: Multiaddr, param: Parameter | None, ctx: Context | None) -> None:
+        """Fails for what cannot be listened on."""
+        if addr.peer_id is not None:
+            text = str(addr.without_p2p())
+            self.fail(f"listen on {text}; the peer id is that of --key", param, ctx)
 
-class SizeType(SizeParam):
+
+class TargetType(AddressType):
+    """A multiaddr with a numeric host, to dial."""
+
+    def check(self, addr: Multiaddr, param: Parameter | None, ctx: Context | None) -> None:
+        """Fails for what cannot be dialled."""
+        if addr.get("tcp") == "0":
+            self.fail(f"{addr}: nobody can be reached on port 0", param, ctx)
+
+
+class CountType(IntParam):
+    """A whole number, 0 or more."""
+
+    name = "count"
+
+    def convert(self, value: Any, param: Parameter | None, ctx: Context | None) -> int:
+        if not str(value).isdecimal() or not str(value).isascii() or len(str(value)) > 18:
+            self.fail(f"{value!r} is no count: a whole number of 0 or more is expected", param, ctx)
+        return int(value)
+
+
+class SizeType(IntParam):
     """A number of bytes: 1000, 64KiB, 1.5GB; 0 to 1 TiB."""
 
     name = "size"
@@ -109,7 +137,7 @@ def target_options(function: F) -> F:
     function = click.option(
         "--any-peer", is_flag=True, help="Let TARGET be without /p2p/PEER_ID, and trust whoever answers."
     )(function)
-    return click.argument("target", type=AddressType())(function)
+    return click.argument("target", type=TargetType())(function)
 
 
 def check_target(target: Multiaddr, any_peer: bool) -> None:

@@ -15,14 +15,12 @@ import click
 from p2pcore import Multiaddr
 from p2pcore.cli.node import dialled, run
 from p2pcore.cli.output import Output
-from p2pcore.cli.params import SecondsType, target_options
+from p2pcore.cli.params import CountType, SecondsType, target_options
 
 
 @click.command()
 @target_options
-@click.option(
-    "-n", "--count", type=click.IntRange(min=0), default=5, show_default=True, help="0: until Ctrl-C."
-)
+@click.option("-n", "--count", type=CountType(), default=5, show_default=True, help="0: until Ctrl-C.")
 @click.option("-i", "--interval", type=SecondsType(), default=1.0, show_default=True, help="Between pings.")
 def command(
     target: Multiaddr, any_peer: bool, key_file: str | None, as_json: bool, count: int, interval: float
