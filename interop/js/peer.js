@@ -135,8 +135,9 @@ class Client {
     out({ op: 'connect', ms: performance.now() - start, security: encryption, muxer: multiplexer, early: null })
   }
 
+  /** By the transport: the node itself would let dials to one peer that overlap share a connection. */
   dial () {
-    return this.node.dial(this.target, { force: true })
+    return this.node.components.transportManager.dial(this.target, { signal: AbortSignal.timeout(STALL_TIMEOUT_MS) })
   }
 
   async open (protocol) {

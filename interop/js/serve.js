@@ -75,6 +75,7 @@ class Server {
       try {
         await serve(stream, new Reader(stream), connection)
       } catch (error) {
+        process.stderr.write(`${protocol}: ${error.stack}\n`)
         stream.abort(error)
       }
     }, STREAM_LIMITS)

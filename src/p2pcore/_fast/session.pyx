@@ -77,6 +77,8 @@ cdef class Session(Layer):
         Returns: an awaitable that is done when the socket is closed.
         """
         if self.error is None:
+            for stream in list(self.streams.values()):
+                (<Stream> stream).last_chance()
             self.farewell(code)
             self.end(errors.GoAway(code, False))
             self.shut()

@@ -18,7 +18,7 @@ cdef class Stream:
     cdef readonly bint is_inbound
     cdef bint fin_received          # the peer sends no more
     cdef bint fin_sent              # we have said that we send no more
-    cdef bint fin_due               # ... or will, when the waiting writes are done
+    cdef bint fin_due               # ... or will, when the waiting writes and the negotiation are done
     cdef bint read_closed           # nobody here reads any more
     cdef ByteQueue queue            # received and not yet read; None before the first byte
     cdef Op reader                  # the one waiting read
@@ -35,6 +35,7 @@ cdef class Stream:
     cdef int finish(self) except -1
     cdef int fail(self, object error, bint discard) except -1
     cdef int pump(self, Py_ssize_t most) except -1
+    cdef int last_chance(self) except -1
     cdef bint has_ended(self) noexcept
 
     # for the muxer's own stream to override
@@ -54,7 +55,7 @@ cdef class Stream:
     cdef int _judge_reply(self, bytes data) except -1
     cdef int _give_up(self, object error) except -1
     cdef int _wake_reader(self) except -1
-    cdef int _writers_done(self) except -1
+    cdef int _maybe_send_fin(self) except -1
 
 
 cdef class WriteOp(Op):

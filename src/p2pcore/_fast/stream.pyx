@@ -110,13 +110,12 @@ cdef class Stream:
         return self.close_write()
 
     def close_write(self):
-        """End of data to the peer, after the writes that wait. Idempotent."""
-        if self.error is None and not self.fin_sent and not self.fin_due:
-            if self.writers:
-                self.fin_due = True
-            else:
-                self.fin_sent = True
-                self.send_fin()
+        """End of data to the peer, after the writes that wait and a lazy negotiation's answer. Idempotent."""
+        # js-libp2p resets a stream whose end it has received before it came to read the proposal, because
+        # it cannot give back the data behind the proposal then (@libp2p/utils 7.4.1, unshift).
+        if self.error is None and not self.fin_sent:
+            self.fin_due = True
+            self._maybe_send_fin()
         return done
 
     def close_read(self):
@@ -226,9 +225,13 @@ cdef class Stream:
             del self.writers[0]
             op.enlisted = False
             op.wake()
-        if not self.writers:
-            self._writers_done()
+        self._maybe_send_fin()
         return 0
+
+    cdef int last_chance(self) except -1:
+        """The session closes: the end of our data goes out even if the negotiation is not answered yet."""
+        self.expected = None
+        return self._maybe_send_fin()
 
     cdef bint has_ended(self) noexcept:
         return self.error is not None or (self.fin_sent and self.fin_received)
@@ -305,6 +308,7 @@ cdef class Stream:
             self.expected_at += k
             if k == left:
                 self.expected = None
+                self._maybe_send_fin()
             return k
         self._judge_reply((<char*> data)[:min(n, MAX_REPLY_KEPT)])
         return n
@@ -331,8 +335,8 @@ cdef class Stream:
             reader.wake()
         return 0
 
-    cdef int _writers_done(self) except -1:
-        if self.fin_due and self.error is None:
+    cdef int _maybe_send_fin(self) except -1:
+        if self.fin_due and not self.writers and self.expected is None and self.error is None:
             self.fin_due = False
             self.fin_sent = True
             self.send_fin()
@@ -476,8 +480,7 @@ cdef class WriteOp(Op):
         if self.enlisted:
             self.enlisted = False
             stream.writers.remove(self)
-            if not stream.writers:
-                stream._writers_done()
+            stream._maybe_send_fin()
         return 0
 
     cdef double deadline(self) except -2:

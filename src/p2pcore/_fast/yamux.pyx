@@ -77,11 +77,9 @@ cdef class YamuxStream(Stream):
     cdef int send_fin(self) except -1:
         cdef YamuxSession session = self.session
         if session.error is None:
-            if session.open_stream_ is self and session._can_extend():
-                session.open_at[3] |= FIN
-                session.open_stream_ = None
-            else:
-                session._control(WINDOW_UPDATE, FIN, self.id, 0)
+            # Never on a frame with a body: js-libp2p acts on FIN before the body, and then drops the body
+            # (@libp2p/yamux 8.0.3, YamuxStream.handleData).
+            session._control(WINDOW_UPDATE, FIN, self.id, 0)
             if self.fin_received:
                 session.remove(self)
         return 0
