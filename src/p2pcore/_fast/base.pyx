@@ -14,7 +14,8 @@ from libc.string cimport memset
 from p2pcore.errors import IdentityError
 
 cdef enum:
-    _LIMBS = BASE_MAX_BYTES // 4
+    _LIMBS = 40  # of 32 bits: BASE_MAX_BYTES
+    _DIGITS = 400  # of BASE_MAX_BYTES in base10, which takes 2.41 a byte
     _COUNT = 22
 
 cdef Alphabet _alphabets[_COUNT]
@@ -178,7 +179,7 @@ cdef Py_ssize_t _encode_number(
     const Alphabet *a, const uint8_t *data, size_t n, uint8_t *out, size_t room
 ) noexcept nogil:
     cdef uint32_t limbs[_LIMBS]
-    cdef uint8_t digits[BASE_MAX_BYTES * 3]  # least significant first; base10 takes 2.41 a byte
+    cdef uint8_t digits[_DIGITS]  # least significant first
     cdef size_t zeros, count, first = 0, used = 0, i
     cdef uint32_t rest
     if n > BASE_MAX_BYTES:

@@ -1,6 +1,6 @@
 from typing import Any, Self, TypeVar
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 TABLE: tuple[tuple[str, int, int, bool], ...]
 
@@ -27,4 +27,4 @@ class MultiaddrValue:
     def _raw_value(self, code: int) -> bytes | None: ...
     def _last(self, part: bytes) -> int: ...
 
-def empty(cls: type[T]) -> T: ...
+def empty(cls: type[_T]) -> _T: ...

@@ -30,7 +30,6 @@ from p2pcore._fast.multiaddr_values cimport (
     KIND_PEER,
     KIND_PORT,
     KIND_ZONE,
-    VALUE_ROOM,
     Kind,
     value_check,
     value_parse,
@@ -45,10 +44,10 @@ from p2pcore.errors import AddressError
 cdef enum:
     _MAX_BYTES = 2048   # what the buffers below have room for
     _MAX_COMPONENTS = 64
-    # A component grows by less than VALUE_ROOM when it is parsed, by less than 32 when it is printed
-    # beyond three characters a byte (http-path).
-    _BINARY_ROOM = _MAX_BYTES + _MAX_COMPONENTS * VALUE_ROOM
-    _TEXT_ROOM = _MAX_BYTES * 3 + _MAX_COMPONENTS * 32
+    # A component grows by less than VALUE_ROOM (32) when it is parsed, and by less than 32 characters when
+    # it is printed beyond three a byte (http-path).
+    _BINARY_ROOM = 4096  # _MAX_BYTES + _MAX_COMPONENTS * 32
+    _TEXT_ROOM = 8192    # _MAX_BYTES * 3 + _MAX_COMPONENTS * 32
     _TOP = 0x7FFFFFFF   # of codes and lengths, as in go-multiaddr
     _COUNT = 44
     _NAME_SLOTS = 256

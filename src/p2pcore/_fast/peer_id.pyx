@@ -127,7 +127,7 @@ cdef str _base58(bytes data):
 
 cdef str _cid(bytes data, uint8_t prefix):
     cdef uint8_t cid[PEER_ROOM]
-    cdef uint8_t out[PEER_ROOM * 2]
+    cdef uint8_t out[256]  # base32 takes 1.6 characters a byte
     cdef size_t n = <size_t>PyBytes_GET_SIZE(data)
     cdef Py_ssize_t used
     cid[0], cid[1] = _CID_VERSION, _LIBP2P_KEY
