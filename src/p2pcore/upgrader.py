@@ -358,7 +358,7 @@ def _distinct(what: str, names: list[str]) -> tuple[str, ...]:
 def _failure(error: BaseException, stage: Stage, conn: RawConn) -> BaseException:
     """The error to raise for `error` in `stage`: itself where its type says enough, else one that does."""
     if isinstance(error, NegotiationError if stage is not Stage.HANDSHAKE else HandshakeError):
-        failure: P2PError = error  # type: ignore[assignment]
+        failure: P2PError = error
         failure.add_note(f"in the {stage} with {conn.remote_multiaddr}")
     elif isinstance(error, TimeoutError):
         failure = UpgradeTimeout(f"no end of the {stage} with {conn.remote_multiaddr} in time")

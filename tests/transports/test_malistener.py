@@ -1,4 +1,4 @@
-"""MaListener: exclusive binding, back-pressure into the kernel's backlog, cancellation, shortages, lost sockets."""
+"""MaListener: exclusive binding, back-pressure into the backlog, cancellation, shortages, lost sockets."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import eventually, run
 
+from harness import eventually, run
 from p2pcore import limits
 from p2pcore.errors import AddressError, ListenerClosed
 from p2pcore.multiaddr import Multiaddr

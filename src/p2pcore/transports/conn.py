@@ -15,6 +15,7 @@ from typing import Any
 
 from p2pcore._fast.layer import Mailbox
 from p2pcore._fast.wire import Wire
+from p2pcore.errors import ConnectionClosed
 from p2pcore.limits import TCP_KEEPALIVE_IDLE_S
 from p2pcore.multiaddr import Multiaddr
 from p2pcore.transports.sockaddr import to_multiaddr
@@ -75,8 +76,15 @@ class MaConn:
 
     @property
     def mailbox(self) -> Mailbox:
-        """The top of the chain while steps are negotiated."""
-        return self._wire.mailbox
+        """The top of the chain while steps are negotiated.
+
+        Raises:
+            ConnectionClosed: it has been replaced, or is gone.
+        """
+        mailbox = self._wire.mailbox
+        if mailbox is None:
+            raise ConnectionClosed("the connection is closed, or has been upgraded")
+        return mailbox
 
     @property
     def local_multiaddr(self) -> Multiaddr:

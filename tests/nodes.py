@@ -1,0 +1,119 @@
+"""Small nodes for tests: a key, an upgrader and a TCP transport, on loopback with real sockets.
+
+Comes in: options. Goes out: nodes, raw connections, counts of what is open. Nothing is faked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from p2pcore.interfaces import Multiplexer, SecureTransport
+from p2pcore.keys import PrivateKey
+from p2pcore.listener import ListenerOptions, UpgradedListener
+from p2pcore.multiaddr import Multiaddr
+from p2pcore.muxers.yamux import YamuxMultiplexer
+from p2pcore.peer_id import PeerId
+from p2pcore.security.noise import NoiseTransport
+from p2pcore.transports.conn import MaConn
+from p2pcore.transports.malistener import MaListener
+from p2pcore.transports.sockaddr import parse_endpoint
+from p2pcore.transports.tcp import TcpTransport
+from p2pcore.upgrader import StreamUpgrader, TransportConn, UpgraderOptions
+
+LOOPBACK = Multiaddr("/ip4/127.0.0.1/tcp/0")
+
+
+@dataclass(frozen=True)
+class Node:
+    """One peer."""
+
+    key: PrivateKey
+    upgrader: StreamUpgrader
+    transport: TcpTransport
+
+    @property
+    def peer(self) -> PeerId:
+        return self.key.peer_id()
+
+    @asynccontextmanager
+    async def listening(self, addr: Multiaddr = LOOPBACK) -> AsyncIterator[UpgradedListener]:
+        """A listener, closed at the end."""
+        listener = self.upgrader.upgrade_listener(MaListener.bind(addr))
+        try:
+            yield listener
+        finally:
+            await listener.close()
+
+    async def dial(self, addr: Multiaddr, peer: PeerId | None = None) -> TransportConn:
+        conn = await self.transport.dial(addr, peer)
+        assert isinstance(conn, TransportConn)
+        return conn
+
+
+def make_node(
+    key: PrivateKey | None = None,
+    security: Sequence[SecureTransport] | None = None,
+    muxers: Sequence[Multiplexer] | None = None,
+    timeout: float = 30.0,
+    **listener: Any,
+) -> Node:
+    """A node with noise and yamux unless told otherwise; `listener` as ListenerOptions."""
+    key = key or PrivateKey.generate()
+    upgrader = StreamUpgrader(
+        key,
+        security or [NoiseTransport(key)],
+        muxers or [YamuxMultiplexer()],
+        UpgraderOptions(timeout, ListenerOptions(**listener)),
+    )
+    return Node(key, upgrader, TcpTransport(upgrader))
+
+
+def port_of(addr: Multiaddr) -> int:
+    return parse_endpoint(addr).port
+
+
+async def open_socket(addr: Multiaddr) -> socket.socket:
+    """A plain connected socket, non-blocking."""
+    endpoint = parse_endpoint(addr)
+    sock = socket.socket(endpoint.family, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, endpoint.connect_address())
+    return sock
+
+
+async def open_raw(addr: Multiaddr) -> MaConn:
+    """A raw connection that nobody has started."""
+    sock = await open_socket(addr)
+    return MaConn(asyncio.get_running_loop(), sock, sock.getsockname(), sock.getpeername())
+
+
+async def read_all(sock: socket.socket) -> bytes:
+    """Everything up to the end, or to a reset."""
+    loop, out = asyncio.get_running_loop(), b""
+    try:
+        while data := await loop.sock_recv(sock, 65536):
+            out += data
+    except ConnectionError:
+        pass
+    return out
+
+
+def num_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+async def settled_descriptors() -> int:
+    """As num_descriptors, after one connection has come and gone: the loop keeps one for itself then."""
+    node = make_node()
+    async with node.listening() as listener:
+        sock = await open_socket(listener.multiaddr)
+        await asyncio.get_running_loop().sock_sendall(sock, b"this is not multistream")
+        await read_all(sock)
+        sock.close()
+    return num_descriptors()
