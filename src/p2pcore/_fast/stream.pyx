@@ -221,7 +221,8 @@ cdef class Stream:
             op.at += k
             most -= k
             if op.at < op.view.len:
-                return 0
+                # The socket may have become full just now: whoever called pump() must not be the last to do so.
+                return self.write_waits()
             del self.writers[0]
             op.enlisted = False
             op.wake()
