@@ -312,6 +312,13 @@ def test_ed25519_signature_with_s_over_the_group_order_fails() -> None:
     assert not key.verify(MESSAGE, signature[:32] + s.to_bytes(32, "little"))
 
 
+def test_ed25519_signature_of_another_length_fails_though_it_joins_up_with_the_message() -> None:
+    key = PrivateKey.from_protobuf(bytes.fromhex(ED25519.private))
+    signature = key.sign(MESSAGE)
+    assert not key.public_key.verify(MESSAGE[1:], signature + MESSAGE[:1])
+    assert not key.public_key.verify(signature[-1:] + MESSAGE, signature[:-1])
+
+
 BAD_POINTS = {
     "uncompressed": bytes.fromhex(SECP256K1_UNCOMPRESSED),
     "short": b"\x02" + bytes(31),
@@ -331,7 +338,7 @@ def test_secp256k1_bad_points_are_refused(data: bytes) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [bytes(32), keys._SECP256K1_ORDER.to_bytes(32), b"\xff" * 32, bytes(31) + b"", b"\x01" * 33],
+    [bytes(32), keys._SECP256K1_ORDER.to_bytes(32), b"\xff" * 32, b"\x01" * 31, bytes(1) + b"\x01" * 32],
     ids=["zero", "order", "over the order", "short", "long"],
 )
 def test_secp256k1_bad_scalars_are_refused(data: bytes) -> None:
@@ -356,6 +363,16 @@ def test_rsa_outside_its_bounds_is_refused(bits: int) -> None:
 @pytest.mark.parametrize("bits", [2048, 8192])
 def test_rsa_at_its_bounds_is_taken(bits: int) -> None:
     assert PublicKey.from_protobuf(PublicKey(KeyType.RSA, rsa_of(bits)).to_protobuf()).type is KeyType.RSA
+
+
+@pytest.mark.parametrize(("bits", "is_taken"), [(2, True), (64, True), (65, False), (2000, False)])
+def test_rsa_exponent_is_bounded(bits: int, is_taken: bool) -> None:
+    data = spki(rsa.RSAPublicNumbers((1 << (bits - 1)) + 1, (1 << 2047) + 1).public_key())
+    if is_taken:
+        assert PublicKey(KeyType.RSA, data).verify(MESSAGE, bytes(256)) is False
+    else:
+        with pytest.raises(IdentityError, match="exponent"):
+            PublicKey(KeyType.RSA, data)
 
 
 def test_rsa_private_key_under_its_bound_is_refused() -> None:
@@ -436,8 +453,10 @@ def test_text_that_is_no_key_is_refused(text: str) -> None:
             read(text)
     with pytest.raises(IdentityError):
         PrivateKey.from_pkcs8(text.encode())
-    with pytest.raises(IdentityError):
-        PublicKey.from_base64("é" + "A" * 100_000)
+    with pytest.raises(IdentityError, match="characters"):
+        PublicKey.from_base64("A" * 100_000)
+    with pytest.raises(IdentityError, match="base64"):
+        PrivateKey.from_base64("é")
 
 
 @given(st.binary(max_size=80))

@@ -152,6 +152,11 @@ def test_longest_message_is_taken_and_a_longer_one_refused_by_its_length() -> No
         body_length(bytes.fromhex("8108"))
 
 
+@pytest.mark.parametrize("message", ["082f6e6f0a6973650a", "04fffe310a"], ids=["newline", "not UTF-8"])
+def test_text_that_cannot_be_a_protocol_id_is_none(message: str) -> None:
+    assert text_of(bytes.fromhex(message)) is None
+
+
 @given(st.binary(min_size=2, max_size=2))
 def test_any_length_is_in_bounds_or_refused(prefix: bytes) -> None:
     try:

@@ -19,7 +19,13 @@ from nacl.exceptions import CryptoError
 from nacl.utils import random as secure_random
 
 from p2pcore.errors import IdentityError
-from p2pcore.limits import MAX_PRIVATE_KEY_BYTES, MAX_PUBLIC_KEY_BYTES, MAX_RSA_BITS, MIN_RSA_BITS
+from p2pcore.limits import (
+    MAX_PRIVATE_KEY_BYTES,
+    MAX_PUBLIC_KEY_BYTES,
+    MAX_RSA_BITS,
+    MAX_RSA_EXPONENT_BITS,
+    MIN_RSA_BITS,
+)
 from p2pcore.peer_id import PeerId
 
 if TYPE_CHECKING:
@@ -241,14 +247,12 @@ def _decode(kind: str, encoded: bytes, max_bytes: int) -> tuple[KeyType, bytes]:
     if len(encoded) > max_bytes + 5:
         raise IdentityError(f"a {kind} key of {len(encoded)} bytes is over the limit of {max_bytes}")
     encoded = bytes(encoded)
-    if len(encoded) < 4 or encoded[0] != 0x08 or encoded[2] != 0x12:
-        raise IdentityError(f"not a canonical {kind} key: expected Type, then Data")
-    number = encoded[1]
+    number, size = encoded[1:4:2] if len(encoded) >= 4 else (0, 0)
+    data = encoded[4 if size < 0x80 else 5 :]
+    if _encode(number, data) != encoded:
+        raise IdentityError(f"not a canonical {kind} key: Type, then Data, and nothing else")
     if number > KeyType.ECDSA:
         raise IdentityError(f"unsupported key type {number}")
-    data = encoded[4 if encoded[3] < 0x80 else 5 :]
-    if _encode(number, data) != encoded:
-        raise IdentityError(f"not a canonical {kind} key: Data has another length, or more follows it")
     return KeyType(number), data
 
 
@@ -383,6 +387,9 @@ class _Rsa(_Der):
             raise IdentityError(
                 f"an RSA key of {key.key_size} bits is outside {MIN_RSA_BITS} to {MAX_RSA_BITS}"
             )
+        public = key if isinstance(key, RSAPublicKey) else key.public_key()
+        if public.public_numbers().e.bit_length() > MAX_RSA_EXPONENT_BITS:
+            raise IdentityError(f"an RSA exponent of more than {MAX_RSA_EXPONENT_BITS} bits")
 
     def generate(self) -> bytes:
         from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
@@ -408,7 +415,7 @@ class _Rsa(_Der):
         assert isinstance(key, RSAPublicKey)
         try:
             key.verify(signature, message, PKCS1v15(), SHA256())
-        except (InvalidSignature, ValueError):  # ValueError: OpenSSL will not use such an exponent
+        except (InvalidSignature, ValueError):  # ValueError: some OpenSSL did not like the key
             return False
         return True
 

@@ -27,6 +27,8 @@ MIN_RSA_BITS: Final = 2048
 """go, rust and js refuse smaller keys."""
 MAX_RSA_BITS: Final = 8192
 """go and js agree; bounds the CPU a hostile handshake can cost."""
+MAX_RSA_EXPONENT_BITS: Final = 64
+"""Public exponent: a long one costs 30 ms a verification; go takes 31 bits."""
 MAX_PUBLIC_KEY_BYTES: Final = 1100
 """`Data` of a PublicKey protobuf: an RSA key of 8192 bits with a 64-bit exponent."""
 MAX_PRIVATE_KEY_BYTES: Final = 8192

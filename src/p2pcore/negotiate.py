@@ -72,7 +72,7 @@ def body_length(prefix: bytes) -> int:
     length = prefix[0]
     if length >= _HIGH_BIT:
         length = length & 0x7F | prefix[1] << 7
-        if prefix[1] >= _HIGH_BIT or length < _HIGH_BIT:
+        if length < _HIGH_BIT:  # a third byte would make it too long for the next check
             raise NegotiationError(f"{prefix.hex()} is no multistream-select length")
     if not 0 < length <= MAX_MULTISTREAM_BYTES:
         raise NegotiationError(f"a multistream-select message of {length} bytes")

@@ -170,7 +170,7 @@ def _parse(kind: type[M], data: bytes) -> M:
 
 def _readable(addresses: Iterable[bytes]) -> Iterator[Multiaddr]:
     for data in addresses:
-        if 0 < len(data) <= MAX_RECORD_ADDR_BYTES:
+        if len(data) <= MAX_RECORD_ADDR_BYTES:
             try:
                 yield Multiaddr(data)
             except (AddressError, LimitExceeded):

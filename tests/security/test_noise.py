@@ -587,6 +587,12 @@ def test_bad_payload_fails_the_handshake(meet: Meet, payload: Payload) -> None:
 
 
 @ROLES
+@pytest.mark.parametrize("case", ["empty", "no identity key", "no signature"])
+def test_missing_part_of_a_payload_is_called_missing(meet: Meet, case: str) -> None:
+    assert "lacks" in str(failure(meet, BAD_PAYLOADS[case]))
+
+
+@ROLES
 def test_another_peer_than_expected_is_named_with_the_expected_one(meet: Meet) -> None:
     other = PrivateKey.generate().peer_id()
     error = failure(meet, lambda static: signed(KEY_I, static), other)
