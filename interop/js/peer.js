@@ -19,6 +19,12 @@ import { check, cpu, ECHO, GREETING_BYTES, HALFCLOSE, identified, line, PERF, RE
 import { listen } from './serve.js'
 import { patterned, Reader, readPattern, write, writePattern } from './streams.js'
 
+const MUXER_LIMITS = {
+  maxInboundStreams: UNLIMITED,
+  maxOutboundStreams: UNLIMITED,
+  // More than the largest window (16 MiB): with the default of 4 MiB a paused stream is reset, not held back.
+  streamOptions: { maxReadBufferLength: 32 << 20 }
+}
 const BLOCK_BYTES = 65536
 const STALL_TIMEOUT_MS = 60_000
 const ASK_TIMEOUT_MS = 10_000
@@ -62,8 +68,8 @@ async function layers ({ sec, mux, psk }) {
     plaintext: async () => [(await import('@libp2p/plaintext')).plaintext()]
   }
   const muxers = {
-    yamux: async () => yamux({ maxInboundStreams: UNLIMITED, maxOutboundStreams: UNLIMITED, maxEarlyStreams: UNLIMITED }),
-    mplex: async () => (await import('@libp2p/mplex')).mplex({ maxInboundStreams: UNLIMITED, maxOutboundStreams: UNLIMITED, disconnectThreshold: UNLIMITED })
+    yamux: async () => yamux({ ...MUXER_LIMITS, maxEarlyStreams: UNLIMITED }),
+    mplex: async () => (await import('@libp2p/mplex')).mplex({ ...MUXER_LIMITS, disconnectThreshold: UNLIMITED })
   }
   check(sec in securities, `no such security: ${sec}`)
   check(mux in muxers, `no such muxer: ${mux}`)
