@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from harness import run
 
+from harness import run
 from p2pcore.errors import LocalProtocolError
 from p2pcore.threshold import Threshold
 

@@ -7,7 +7,6 @@ import os
 import socket
 
 from harness import eventually, run
-
 from p2pcore import limits
 from p2pcore._fast.secure import NoiseChannel
 from p2pcore._fast.wire import Wire
