@@ -382,6 +382,13 @@ def test_rsa_private_key_under_its_bound_is_refused() -> None:
         PrivateKey.from_pem(pem)
 
 
+def test_rsa_private_key_whose_parts_do_not_fit_is_refused() -> None:
+    data = bytearray.fromhex(RSA.private)
+    data[-10] ^= 1
+    with pytest.raises(IdentityError):
+        PrivateKey.from_protobuf(bytes(data))
+
+
 def test_key_over_the_size_limit_is_refused_before_it_is_parsed() -> None:
     with pytest.raises(IdentityError, match="limit"):
         PublicKey.from_protobuf(bytes.fromhex("08001280ffff03") + bytes(100_000))

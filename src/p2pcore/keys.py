@@ -342,7 +342,7 @@ class _Der:
             raise IdentityError("a public key is not in its one DER form")
 
     def check_private(self, data: bytes) -> bytes:
-        if _traditional(self.export_private(data)) != data:
+        if _traditional(self._load(data, is_checked=False)) != data:
             raise IdentityError("a private key is not in its one DER form (PKCS#1, SEC1)")
         return data
 
@@ -363,11 +363,15 @@ class _Der:
         return key
 
     def export_private(self, data: bytes) -> RSAPrivateKey | EllipticCurvePrivateKey:
+        return self._load(data, is_checked=True)
+
+    def _load(self, data: bytes, is_checked: bool) -> RSAPrivateKey | EllipticCurvePrivateKey:
+        """Checking that primes are primes takes a third of a second, so that is done once a key."""
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.serialization import load_der_private_key
 
         try:
-            key = load_der_private_key(data, None)
+            key = load_der_private_key(data, None, unsafe_skip_rsa_key_validation=is_checked)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise IdentityError(f"not a DER private key: {error}") from error
         self.check_kind(key)
