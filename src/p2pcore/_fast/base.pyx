@@ -102,14 +102,14 @@ cdef Py_ssize_t _encode_bits(
     if room < (n * 8 + a.bits - 1) // a.bits + a.group:
         return -1
     for i in range(n):
-        held = (held << 8) | data[i]
+        held = ((held & 0xFF) << 8) | data[i]  # fewer than eight bits are left over
         have += 8
         while have >= a.bits:
             have -= a.bits
             out[used] = a.digits[(held >> have) & (a.base - 1)]
             used += 1
     if have:
-        out[used] = a.digits[(held << (a.bits - have)) & (a.base - 1)]
+        out[used] = a.digits[((held & 0xFF) << (a.bits - have)) & (a.base - 1)]
         used += 1
     while a.group and used % <size_t>a.group:
         out[used] = c'='
@@ -139,7 +139,7 @@ cdef Py_ssize_t _decode_bits(
         value = a.values[text[i]]
         if value < 0:
             return -1
-        held = (held << a.bits) | <uint32_t>value
+        held = ((held & 0xFF) << a.bits) | <uint32_t>value  # fewer than eight bits are left over
         have += a.bits
         if have >= 8:
             have -= 8

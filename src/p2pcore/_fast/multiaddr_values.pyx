@@ -42,8 +42,10 @@ cdef Py_ssize_t _parse_number(
     if n == 0 or n > max_digits:
         return -1
     for i in range(n):
-        digit = <uint64_t>text[i] - c'0'  # wraps far above 9 for what comes before "0"
-        if digit > 9 or result > (maximum - digit) // 10:
+        if not c'0' <= text[i] <= c'9':
+            return -1
+        digit = text[i] - c'0'
+        if result > (maximum - digit) // 10:
             return -1
         result = result * 10 + digit
     value[0] = result
@@ -82,7 +84,7 @@ cdef Py_ssize_t _parse_byte(const uint8_t *text, size_t n, uint8_t *out) noexcep
 
 cdef Py_ssize_t _parse_memory(const uint8_t *text, size_t n, uint8_t *out) noexcept nogil:
     cdef uint64_t value = 0
-    if _parse_number(text, n, 20, <uint64_t>-1, &value) < 0:
+    if _parse_number(text, n, 20, <uint64_t>0xFFFFFFFFFFFFFFFF, &value) < 0:
         return -1
     store_be64(out, value)
     return 8
