@@ -353,7 +353,7 @@ class Swarm:
             conn.set_stream_handler(self._serve)
 
     def _attach(self, peer: PeerId, conn: SwarmConn) -> None:
-        """Puts `conn` behind the others of `peer`; a peer with one connection, as most have, needs no dict."""
+        """Puts `conn` behind the others of `peer`; one connection, as most peers have, needs no dict."""
         others = self._conns.get(peer)
         if others is None:
             self._conns[peer] = conn

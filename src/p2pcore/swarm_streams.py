@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from p2pcore import codes, limits
 from p2pcore.errors import (
-    ConnectionClosed,
     LimitExceeded,
+    LocalProtocolError,
     NegotiationError,
+    P2PError,
     RemoteProtocolError,
-    StreamError,
 )
 from p2pcore.negotiate import handle, lazy_open, select
 
@@ -141,7 +141,7 @@ def _fail(stream: Stream, error: Exception) -> None:
         code = codes.STREAM_PROTOCOL_VIOLATION
     elif isinstance(error, LimitExceeded):
         code = codes.STREAM_RESOURCE_LIMIT_EXCEEDED
-    elif isinstance(error, StreamError | ConnectionClosed):
+    elif isinstance(error, P2PError) and not isinstance(error, LocalProtocolError):
         code = 0
     else:
         logger.error("%s: the handler of %s raised", stream.conn, stream.protocol, exc_info=error)

@@ -122,7 +122,9 @@ class MaConn:
             raise
 
     def _protocol(self) -> Any:
-        return self._wire
+        """The wire itself on uvloop, which looks for methods; asyncio looks for the class as well."""
+        is_uvloop = type(self._loop).__module__.startswith("uvloop")
+        return self._wire if is_uvloop else _AsyncioProtocol(self._wire)
 
     def abort(self) -> None:
         """Closes at once. Idempotent."""
@@ -131,3 +133,33 @@ class MaConn:
             sock.close()
         else:
             self._wire.abort()
+
+
+class _AsyncioProtocol(asyncio.BufferedProtocol):
+    """A wire as the protocol of asyncio's own event loops."""
+
+    __slots__ = ("_wire",)
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._wire.connection_made(transport)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return memoryview(self._wire.get_buffer(sizehint))  # asyncio asks for its len()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._wire.buffer_updated(nbytes)
+
+    def eof_received(self) -> bool:
+        return self._wire.eof_received()
+
+    def pause_writing(self) -> None:
+        self._wire.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._wire.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._wire.connection_lost(exc)

@@ -1,0 +1,36 @@
+"""Two hosts on loopback, connected; for tests of what runs on real connections.
+
+Comes in: options of either host. Goes out: a Pair. Everything is closed at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from harness import eventually
+from p2pcore import Host, SwarmConn
+
+
+@dataclass
+class Pair:
+    """`dialer` has connected to `server`; each one's view of the connection."""
+
+    dialer: Host
+    server: Host
+    conn: SwarmConn
+    server_conn: SwarmConn
+
+
+@asynccontextmanager
+async def pair(
+    server: dict[str, Any] | None = None, dialer: dict[str, Any] | None = None
+) -> AsyncIterator[Pair]:
+    """Two hosts; by default they serve nothing and do not identify each other."""
+    bare = {"ping": False, "identify": False}
+    async with Host(**bare | (server or {})) as one, Host(**{"listen": ()} | bare | (dialer or {})) as two:
+        conn = await two.connect(one.addrs_with_peer[0])
+        await eventually(lambda: one.swarm.num_conns)
+        yield Pair(two, one, conn, one.swarm.conns()[0])

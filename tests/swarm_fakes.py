@@ -1,0 +1,224 @@
+"""Connections, listeners and transports without sockets, so that a swarm's promises can be put in any order.
+
+Comes in: what a test wants to happen. Goes out: objects like interfaces.CapableConn, Listener, Transport.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from p2pcore.errors import ConnectionClosed, ListenerClosed
+from p2pcore.interfaces import ConnState, Direction
+from p2pcore.keys import PrivateKey
+from p2pcore.multiaddr import Multiaddr
+from p2pcore.peer_id import PeerId
+from p2pcore.swarm import Swarm
+
+STATE = ConnState("/fake", "/fake", "fake", False)
+
+
+def peer(number: int) -> PeerId:
+    """A peer id, the same for the same number."""
+    return PrivateKey.from_seed(bytes([number]) * 32).peer_id()
+
+
+US = peer(0)
+
+
+def addr(port: int, ip: str = "127.0.0.1") -> Multiaddr:
+    return Multiaddr(f"/ip4/{ip}/tcp/{port}")
+
+
+class FakeStream:
+    """Takes writes, answers nothing."""
+
+    def __init__(self, conn: FakeConn) -> None:
+        self.conn = conn
+        self.protocol: str | None = None
+        self.written = b""
+        self.reset_code: int | None = None
+        self.expected: tuple[bytes, str] | None = None
+
+    def expect(self, reply: bytes, protocol: str) -> None:
+        self.expected = (reply, protocol)
+        self.protocol = protocol
+
+    async def write(self, data: bytes) -> None:
+        if self.conn.write_error is not None:
+            raise self.conn.write_error
+        self.written += data
+
+    async def read_exactly(self, n: int) -> bytes:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    def set_deadline(self, seconds: float | None) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def reset(self, code: int = 0) -> None:
+        self.reset_code = code
+
+
+class FakeConn:
+    """A connection whose end, streams and slowness a test decides."""
+
+    def __init__(self, remote: PeerId, direction: Direction = Direction.INBOUND, streams: int = 0) -> None:
+        self.local_peer = US
+        self.remote_peer = remote
+        self.remote_public_key: Any = None
+        self.local_multiaddr = addr(1)
+        self.remote_multiaddr = addr(2)
+        self.direction = direction
+        self.state = STATE
+        self.owner: Any = None
+        self.is_closed = False
+        self.num_streams = streams
+        self.handler: Callable[[Any], None] | None = None
+        self.callbacks: list[Callable[[BaseException | None], None]] = []
+        self.open_error: Exception | None = None
+        self.write_error: Exception | None = None
+        self.opened: list[FakeStream] = []
+        self.close_code: int | None = None
+        self.close_gate: asyncio.Event | None = None
+        self.aborted = False
+
+    async def open_stream(self) -> FakeStream:
+        if self.open_error is not None:
+            raise self.open_error
+        stream = FakeStream(self)
+        self.opened.append(stream)
+        return stream
+
+    async def accept_stream(self) -> FakeStream:
+        raise ConnectionClosed("fake")
+
+    def set_stream_handler(self, handler: Callable[[Any], None] | None) -> None:
+        self.handler = handler
+
+    def add_close_callback(self, callback: Callable[[BaseException | None], None]) -> None:
+        self.callbacks.append(callback)
+
+    def end(self, error: BaseException | None = None) -> None:
+        """The peer goes away: callbacks run from the event loop, once."""
+        self.is_closed = True
+        callbacks, self.callbacks = self.callbacks, []
+        for callback in callbacks:
+            asyncio.get_running_loop().call_soon(callback, error)
+
+    async def close(self, code: int = 0) -> None:
+        self.close_code = code
+        if self.close_gate is not None:
+            await self.close_gate.wait()
+        self.end()
+
+    def abort(self, code: int = 0) -> None:
+        self.aborted = True
+        self.end()
+
+
+class FakeListener:
+    """Gives out what a test puts in `queue`: connections, or an exception to raise."""
+
+    def __init__(self, multiaddr: Multiaddr) -> None:
+        self.multiaddr = multiaddr
+        self.queue: asyncio.Queue[FakeConn | Exception] = asyncio.Queue()
+        self.is_closed = False
+
+    async def accept(self) -> FakeConn:
+        if self.is_closed:
+            raise ListenerClosed("closed")
+        item = await self.queue.get()
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    async def close(self) -> None:
+        self.is_closed = True
+        self.queue.put_nowait(ListenerClosed("closed"))
+
+
+class FakeTransport:
+    """Dials as `on_dial` says; listens on any address but those in `broken`."""
+
+    is_proxy = False
+
+    def __init__(self, *protocols: str, is_proxy: bool = False) -> None:
+        self.protocols = protocols or ("tcp",)
+        self.is_proxy = is_proxy
+        self.dialled: list[Multiaddr] = []
+        self.cancelled: list[Multiaddr] = []
+        self.running = 0
+        self.most_running = 0
+        self.gates: dict[Multiaddr, asyncio.Event] = {}
+        self.errors: dict[Multiaddr, Exception] = {}
+        self.conns: list[FakeConn] = []
+        self.broken: set[Multiaddr] = set()
+        self.listeners: list[FakeListener] = []
+        self.answers = peer(1)
+
+    def can_dial(self, target: Multiaddr) -> bool:
+        return target.protocols()[-1].name in self.protocols
+
+    def gate(self, target: Multiaddr) -> asyncio.Event:
+        """The dial of `target` waits for this event."""
+        return self.gates.setdefault(target, asyncio.Event())
+
+    async def dial(self, target: Multiaddr, expected: PeerId | None) -> FakeConn:
+        self.dialled.append(target)
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            if target in self.gates:
+                await self.gates[target].wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(target)
+            raise
+        finally:
+            self.running -= 1
+        if target in self.errors:
+            raise self.errors[target]
+        conn = FakeConn(expected or self.answers, Direction.OUTBOUND)
+        self.conns.append(conn)
+        return conn
+
+    async def listen(self, target: Multiaddr) -> FakeListener:
+        if target in self.broken:
+            raise OSError(98, "address in use")
+        listener = FakeListener(target)
+        self.listeners.append(listener)
+        return listener
+
+
+class Recorder:
+    """A notifiee that writes down what it is told, and does what `on` says for an event."""
+
+    def __init__(self, log: list[tuple[Any, ...]], name: str = "") -> None:
+        self.log = log
+        self.name = name
+        self.on: dict[str, Callable[[Any, Any], None]] = {}
+
+    def _told(self, event: str, network: Any, what: Any) -> None:
+        self.log.append((self.name, event, what) if self.name else (event, what))
+        if event in self.on:
+            self.on[event](network, what)
+
+    def listen(self, network: Any, target: Any) -> None:
+        self._told("listen", network, target)
+
+    def listen_close(self, network: Any, target: Any) -> None:
+        self._told("listen_close", network, target)
+
+    def connected(self, network: Any, conn: Any) -> None:
+        self._told("connected", network, conn)
+
+    def disconnected(self, network: Any, conn: Any) -> None:
+        self._told("disconnected", network, conn)
+
+
+def make_swarm(*transports: Any) -> tuple[Swarm, FakeTransport]:
+    """A swarm of US with a TCP-like fake transport first."""
+    tcp = FakeTransport()
+    return Swarm(US, [tcp, *transports]), tcp
