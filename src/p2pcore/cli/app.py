@@ -14,7 +14,7 @@ from importlib import import_module
 import click
 
 from p2pcore import __version__
-from p2pcore.cli.failure import BROKEN_PIPE, FAILURE, INTERRUPTED, Failure, explain
+from p2pcore.cli.failure import BROKEN_PIPE, FAILURE, INTERRUPTED, Failure, explain, reason
 from p2pcore.cli.output import OutputFailed, error_line, forgive_output, prepare
 
 COMMANDS = {
@@ -69,6 +69,9 @@ def invoke(args: Sequence[str] | None) -> int:
         return status if isinstance(status, int) else 0
     except click.Abort:
         return INTERRUPTED
+    except SystemExit:  # click's way to end where help was written to a closed pipe
+        forgive_output()
+        return BROKEN_PIPE
     except Exception as error:
         if os.environ.get("P2PCORE_DEBUG"):
             raise
@@ -93,6 +96,6 @@ def _ended_by(error: Exception, path: str) -> int:
     failure = explain(error)
     if isinstance(error, OutputFailed):
         forgive_output()
-        failure = Failure(FAILURE, str(error))
+        failure = Failure(FAILURE, f"cannot write standard output: {reason(error.__cause__ or error)}")
     error_line(f"{path}: {failure.text}")
     return failure.status

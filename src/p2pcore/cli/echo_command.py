@@ -111,4 +111,4 @@ def _write_all(data: bytes) -> None:
         while rest:
             rest = rest[os.write(OUTPUT, rest) :]
     except OSError as error:
-        raise OutputFailed(f"cannot write standard output: {error.strerror}") from error
+        raise OutputFailed from error

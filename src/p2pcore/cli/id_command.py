@@ -110,7 +110,7 @@ def _write(data: bytes, form: str) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except OSError as error:
-        raise OutputFailed(f"cannot write standard output: {error.strerror}") from error
+        raise OutputFailed from error
 
 
 def describe(item: Key | PeerId) -> tuple[list[tuple[str, str]], dict[str, Any]]:

@@ -37,7 +37,7 @@ class Output:
         try:
             print(text, flush=True)
         except OSError as error:
-            raise OutputFailed(f"cannot write standard output: {error.strerror}") from error
+            raise OutputFailed from error
 
 
 def clean(text: str) -> str:

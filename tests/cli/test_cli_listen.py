@@ -1,0 +1,164 @@
+"""`p2pcore listen`: its addresses, its events, its end; and the command as a whole."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+
+import pytest
+from cli_driver import COMMAND, Cli, Result, assert_fails
+
+import p2pcore
+
+ADDR = re.compile(r"/ip[46]/[0-9a-f.:]+/tcp/([1-9]\d*)/p2p/(12D3KooW\w+)")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_listens_until_a_signal_and_ends_well(cli: Cli, number: int) -> None:
+    listener = cli.start("listen")
+    addr = listener.line()
+    assert ADDR.fullmatch(addr)
+    assert cli.run("ping", addr, "-n", "1").status == 0
+    assert listener.end(number) == Result(0, "", "")
+
+
+def test_ends_well_while_a_peer_is_connected(cli: Cli) -> None:
+    listener = cli.start("listen", "-v")
+    ping = cli.start("ping", listener.line(), "-n", "0", "-i", "100")
+    try:
+        ping.line()
+        result = listener.end()
+        assert (result.status, result.err) == (0, "")
+    finally:
+        ping.kill()
+
+
+def test_several_addresses_and_a_key(cli: Cli) -> None:
+    made = json.loads(cli.run("id", "new", "--out", "key", "--json").out)
+    assert stat.S_IMODE((cli.directory / "key").stat().st_mode) == 0o600
+    addrs = ("--addr", "/ip4/127.0.0.1/tcp/0", "--addr", "/ip4/127.0.0.1/tcp/0")
+    listener = cli.start("listen", "--key", "key", *addrs)
+    found = [ADDR.fullmatch(listener.line()), ADDR.fullmatch(listener.line())]
+    assert listener.end() == Result(0, "", "")
+    assert {match[2] for match in found if match} == {made["peer_id"]}
+    assert len({match[1] for match in found if match}) == 2
+
+
+def test_verbose_shows_connections_come_and_go(cli: Cli) -> None:
+    listener = cli.start("listen", "-v")
+    assert cli.run("ping", listener.line(), "-n", "1").status == 0
+    came, went = listener.line(), listener.line()
+    assert re.fullmatch(r"\+ 12D3KooW\w+ /ip4/127.0.0.1/tcp/\d+ /noise /yamux/1.0.0", came)
+    assert re.fullmatch(r"- 12D3KooW\w+ /ip4/127.0.0.1/tcp/\d+ after \d+\.\d s", went)
+    assert listener.end() == Result(0, "", "")
+
+
+def test_machines_get_events(cli: Cli) -> None:
+    listener = cli.start("listen", "-v", "--json")
+    first = json.loads(listener.line())
+    assert first["event"] == "listening"
+    assert cli.run("ping", first["addr"], "-n", "1").status == 0
+    came, went = json.loads(listener.line()), json.loads(listener.line())
+    assert (came["event"], came["direction"], came["security"]) == ("connected", "inbound", "/noise")
+    assert (went["event"], went["peer"]) == ("disconnected", came["peer"])
+    assert listener.end() == Result(0, "", "")
+
+
+def test_perf_is_served_only_when_asked_for(cli: Cli) -> None:
+    listener = cli.start("listen")
+    assert_fails(cli.run("perf", listener.line()), 1, "the peer does not speak /perf/1.0.0")
+    assert listener.end() == Result(0, "", "")
+
+
+def test_a_port_in_use(cli: Cli) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = f"/ip4/127.0.0.1/tcp/{server.getsockname()[1]}"
+        text = f"cannot listen on {taken}: address already in use"
+        assert_fails(cli.run("listen", "--addr", taken), 1, text)
+        listener = cli.start("listen", "--addr", taken, "--addr", "/ip4/127.0.0.1/tcp/0")
+        assert ADDR.fullmatch(listener.line())
+        result = listener.end()
+    assert result.status == 0
+    assert result.err.count("\n") == 1
+    assert taken in result.err
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "text"),
+    [
+        (("--addr", "/ip4/192.0.2.1/tcp/0"), 1, "no interface of this machine has it"),
+        (("--addr", "/ip4/127.0.0.1/udp/0/quic-v1"), 1, "no transport for such an address"),
+        (("--addr", "/dns4/localhost/tcp/0"), 2, "host names are not resolved yet"),
+        (("--addr", "/ip4/127.0.0.1/tcp/80x"), 2, "tcp '80x'"),
+        (("--addr", "/ip4/127.0.0.1/tcp/70000"), 2, "tcp '70000'"),
+        (("--addr", "127.0.0.1:80"), 2, "'127.0.0.1:80' is no multiaddr"),
+        (("--addr",), 2, "requires an argument"),
+        (
+            ("--addr", "/ip4/127.0.0.1/tcp/0/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"),
+            2,
+            "listen on /ip4/127.0.0.1/tcp/0; the peer id is that of --key",
+        ),
+        (("--key", "nothing"), 1, "nothing: no such file or directory"),
+        (("extra",), 2, "unexpected extra argument"),
+    ],
+)
+def test_what_is_wrong_is_one_line(cli: Cli, args: tuple[str, ...], status: int, text: str) -> None:
+    assert_fails(cli.run("listen", *args), status, text)
+
+
+def test_a_second_signal_ends_at_once(cli: Cli) -> None:
+    listener = cli.start("listen")
+    listener.line()
+    listener.process.send_signal(signal.SIGINT)
+    result = listener.end()
+    assert (result.status, result.err) == (0, "")
+
+
+# -- the command as a whole --------------------------------------------------------------------
+
+
+def test_version(cli: Cli) -> None:
+    assert cli.run("--version") == Result(0, f"p2pcore {p2pcore.__version__}\n", "")
+
+
+def test_no_arguments_is_help(cli: Cli) -> None:
+    result = cli.run()
+    assert (result.status, result.out) == (2, "")
+    assert "Commands:" in result.err
+
+
+def test_help_is_quick() -> None:
+    heavy = ("rich", "uvloop", "asyncio", "cryptography", "nacl", "google.protobuf", "p2pcore.host")
+    check = (
+        "import sys; from p2pcore.cli import main; main(['--help']); "
+        f"sys.exit(', '.join(name for name in {heavy} if name in sys.modules) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_each_command_has_the_help_it_is_listed_with(cli: Cli) -> None:
+    from p2pcore.cli.app import COMMANDS, commands
+
+    assert [commands.get_command(None, name) is not None for name in COMMANDS] == [True] * len(COMMANDS)  # type: ignore[arg-type]
+    for name in COMMANDS:
+        result = cli.run(name, "--help")
+        assert (result.status, result.err) == (0, "")
+        if name != "id":
+            assert "--json" in result.out
+
+
+def test_debug_shows_the_traceback(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = subprocess.run(
+        [*COMMAND, "id", "show", "nothing"],
+        env={"P2PCORE_DEBUG": "1", "PATH": ""},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert b"Traceback" in done.stderr
