@@ -4,13 +4,12 @@ Comes in: handshake messages, a host key, the mailbox of a raw connection. Goes 
 seated under that mailbox, and who the peer proved to be. `Initiator` and `Responder` do no I/O;
 `NoiseTransport` moves their messages. Never accepts an unproved identity, never signs or makes a
 static key per connection, never sends an alert. Only the composition is ours: X25519 is libsodium,
-the cipher OpenSSL (each the faster of the two). Specification: libp2p noise; Noise Protocol
+cipher and HKDF OpenSSL (each the faster of the two). Specification: libp2p noise; Noise Protocol
 Framework revision 34, sections 5 and 7.
 """
 
 from __future__ import annotations
 
-import hmac
 import os
 from collections.abc import Callable, Coroutine, Sequence
 from hashlib import sha256
@@ -18,6 +17,8 @@ from typing import Final, NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from google.protobuf.message import DecodeError
 from nacl.bindings import crypto_scalarmult, crypto_scalarmult_base
 from nacl.exceptions import CryptoError
@@ -45,6 +46,7 @@ SIGNATURE_PREFIX: Final = b"noise-libp2p-static-key:"
 _NAME: Final = b"Noise_XX_25519_ChaChaPoly_SHA256"  # 32 bytes, so it is its own initial hash
 _KEY_BYTES: Final = 32
 _TAG_BYTES: Final = 16
+_SHA256: Final = SHA256()
 _SEALED_KEY_BYTES: Final = _KEY_BYTES + _TAG_BYTES
 
 
@@ -114,9 +116,9 @@ class SymmetricState:
 
 
 def _hkdf(ck: bytes, secret: bytes) -> tuple[bytes, bytes]:
-    key = hmac.digest(ck, secret, "sha256")
-    first = hmac.digest(key, b"\x01", "sha256")
-    return first, hmac.digest(key, first + b"\x02", "sha256")
+    """Noise's HKDF is RFC 5869's with the chaining key as salt and no info."""
+    both = HKDF(_SHA256, 64, ck, None).derive(secret)
+    return both[:32], both[32:]
 
 
 def _dh(secret: bytes, public: bytes) -> bytes:
