@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
@@ -98,7 +99,9 @@ class Process:
         return f"[{self.args_text}] exit {self.popen.poll()}, standard error: {last_words(self.errors)!r}"
 
     def close(self) -> None:
-        """Kills the whole group, whatever state it is in."""
+        """Kills the whole group, whatever state it is in. Idempotent."""
+        if self.errors.closed:
+            return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.popen.pid, signal.SIGKILL)
         self.popen.wait()
@@ -188,6 +191,17 @@ class Pair:
             self.close()
             raise
         return lines
+
+    @contextlib.contextmanager
+    def holding(self, count: int) -> Iterator[Process]:
+        """A dialer that holds `count` connections and does nothing else."""
+        address = self.running.address
+        process = Process(self._commands[self.dialer], "idle", "-to", address, "-n", str(count))
+        try:
+            assert process.line(OPERATION_TIMEOUT_S) == f"HELD {count}\n", process.describe()
+            yield process
+        finally:
+            process.close()
 
     def refuse(self, operation: str, to: str) -> str:
         """Standard error of an operation that has to fail."""

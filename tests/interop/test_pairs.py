@@ -183,6 +183,15 @@ def test_a_listener_forgets_its_connections_and_quits(pair: Pair) -> None:
     pair.quit()
 
 
+@each_of_ours
+def test_a_listener_outlives_a_dialer_that_is_killed(pair: Pair) -> None:
+    with pair.holding(20) as killed:
+        pair.running.wait_for("conns", 20)
+        killed.close()
+        pair.running.wait_for("conns", 0)
+    assert pair.run("echo", bytes=MIB)[-1]["ok"] is True
+
+
 @named([("go", "python"), ("js", "python"), ("python", "go"), ("go", "js")])
 def test_a_listener_with_another_identity_is_refused(pair: Pair) -> None:
     address, _, _ = pair.running.address.rpartition("/p2p/")
