@@ -34,20 +34,23 @@ PROTOCOL = "/ipfs/id/1.0.0"
 PUSH_PROTOCOL = "/ipfs/id/push/1.0.0"
 RATE_WINDOW_S = 60.0
 """The minute of MAX_IDENTIFY_PER_MINUTE."""
+MAX_PUSHES_AT_ONCE = 4
+"""Inbound pushes of one connection; a refused one may have been the last, and would leave us stale."""
 
 
 class RateLimit:
-    """Counts what each connection asks for: one at a time, and MAX_IDENTIFY_PER_MINUTE in a minute.
+    """Counts what each connection asks for: `at_once` under way, and MAX_IDENTIFY_PER_MINUTE in a minute.
 
     All counts start anew together, so that nothing is kept of a connection that asks no more.
     """
 
-    __slots__ = ("_active", "_began", "_counts", "_now")
+    __slots__ = ("_active", "_at_once", "_began", "_counts", "_now")
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, at_once: int, now: Callable[[], float] = time.monotonic) -> None:
+        self._at_once = at_once
         self._now = now
         self._began = now()
-        self._active: set[int] = set()
+        self._active: dict[int, int] = {}
         self._counts: dict[int, int] = {}
 
     def enter(self, key: int) -> None:
@@ -56,14 +59,19 @@ class RateLimit:
             self._began = self._now()
             self._counts.clear()
         count = self._counts.get(key, 0) + 1
-        if key in self._active or count > limits.MAX_IDENTIFY_PER_MINUTE:
+        if count > limits.MAX_IDENTIFY_PER_MINUTE:
             raise LimitExceeded("MAX_IDENTIFY_PER_MINUTE", count, limits.MAX_IDENTIFY_PER_MINUTE)
+        active = self._active.get(key, 0) + 1
+        if active > self._at_once:
+            raise LimitExceeded("identify streams at once", active, self._at_once)
         self._counts[key] = count
-        self._active.add(key)
+        self._active[key] = active
 
     def leave(self, key: int) -> None:
         """The one that was admitted has ended."""
-        self._active.discard(key)
+        self._active[key] -= 1
+        if not self._active[key]:
+            del self._active[key]
 
 
 class IdentifyService:
@@ -91,8 +99,8 @@ class IdentifyService:
         self._push_timer: asyncio.TimerHandle | None = None
         self._push_round: asyncio.Task[None] | None = None
         self._running: dict[int, asyncio.Task[IdentifyInfo]] = {}
-        self._asked = RateLimit()
-        self._pushed = RateLimit()
+        self._asked = RateLimit(1)
+        self._pushed = RateLimit(MAX_PUSHES_AT_ONCE)
         self._told: tuple[list[Multiaddr], tuple[str, ...]] = ([], ())
         self._messages: dict[Scope, Identify] = {}
         self._record_seq = 0
