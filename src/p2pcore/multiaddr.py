@@ -242,12 +242,6 @@ class Multiaddr(MultiaddrValue):
 
     # -- looking in ----------------------------------------------------------------------------
 
-    def to_bytes(self) -> bytes:
-        """The binary form."""
-        return self._bytes
-
-    __bytes__ = to_bytes
-
     def to_multiaddr(self) -> Any:
         """The same address as a `multiaddr.Multiaddr`, through its text.
 

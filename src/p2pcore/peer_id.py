@@ -64,12 +64,6 @@ class PeerId(PeerIdValue):
             return cls(bytes((0, len(serialized))) + serialized)
         return cls(_SHA2_256_PREFIX + sha256(serialized).digest())
 
-    def to_bytes(self) -> bytes:
-        """The multihash, 2..44 bytes."""
-        return self._bytes
-
-    __bytes__ = to_bytes
-
     def public_key_bytes(self) -> bytes | None:
         """The PublicKey protobuf an identity hash contains, unchecked; None if the key was hashed."""
         return self._bytes[2:] if self._bytes[0] == 0 else None

@@ -488,6 +488,13 @@ cdef class MultiaddrValue:
     def __str__(self):
         return _to_text(self._bytes)
 
+    def to_bytes(self):
+        """The binary form."""
+        return self._bytes
+
+    def __bytes__(self):
+        return self._bytes
+
     def __len__(self):
         cdef Cursor c = _cursor_of(self._bytes)
         cdef Component component

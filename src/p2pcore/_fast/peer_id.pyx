@@ -164,6 +164,13 @@ cdef class PeerIdValue:
     def __reduce__(self):
         return type(self), (self._bytes,)
 
+    def to_bytes(self):
+        """The multihash, 2..44 bytes."""
+        return self._bytes
+
+    def __bytes__(self):
+        return self._bytes
+
     def to_base32(self):
         """CIDv1 in lower-case base32 ("b…"), as browsers and DNS names want it."""
         return _cid(self._bytes, c'b')
