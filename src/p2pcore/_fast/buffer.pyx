@@ -136,6 +136,13 @@ cdef class ByteQueue:
         self.size -= done
         return done
 
+    cdef int append(self, ByteQueue newer) except -1:
+        """Puts what is in `newer` behind what is in here, and empties it."""
+        while newer.size:
+            chunk = newer.take(newer.size)
+            self.push(<const uint8_t*> PyBytes_AS_STRING(chunk), PyBytes_GET_SIZE(chunk))
+        return 0
+
     cdef int clear(self) except -1:
         """Drops everything."""
         self.head = None

@@ -16,10 +16,12 @@ cdef class LoopState:
     cdef BlockPool records      # blocks of one full noise record with its length prefix
     cdef list due               # Flushables to flush at the end of this iteration
     cdef bint flush_scheduled
+    cdef Py_ssize_t num_woken   # Ops whose future is done and whose task has not run yet
     cdef dict watched           # Flushable -> monotonic second at which it is overdue
     cdef object sweep_handle
 
     cdef int flush_soon(self, Flushable layer) except -1
+    cdef int flush_now(self) except -1
     cdef int watch(self, Flushable layer, double seconds) except -1
     cdef int unwatch(self, Flushable layer) except -1
 

@@ -71,10 +71,16 @@ cdef class LoopState:
         return 0
 
     def _flush_due(self):
+        self.flush_scheduled = False
+        self.flush_now()
+
+    cdef int flush_now(self) except -1:
+        """Flushes all that is due."""
         cdef Flushable layer
         cdef list due = self.due
+        if not due:
+            return 0
         self.due = []
-        self.flush_scheduled = False
         for item in due:
             layer = <Flushable> item
             layer.flush_due = False
@@ -82,6 +88,7 @@ cdef class LoopState:
                 layer.flush()
             except Exception:
                 logger.exception("flushing failed")
+        return 0
 
     cdef int watch(self, Flushable layer, double seconds) except -1:
         """Calls layer.overdue() once, `seconds` from now, unless unwatched or watched anew before."""

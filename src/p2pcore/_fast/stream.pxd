@@ -10,6 +10,16 @@ from p2pcore._fast.loop_state cimport LoopState
 from p2pcore._fast.waiting cimport Op
 
 
+cdef class Stream
+
+
+cdef class StreamRead(Op):
+    cdef Stream stream
+    cdef Py_ssize_t n               # bytes asked for
+
+    cdef Py_ssize_t deliver(self, const uint8_t* data, Py_ssize_t n) except -1
+
+
 cdef class Stream:
     cdef object __weakref__
     cdef LoopState state
@@ -21,7 +31,7 @@ cdef class Stream:
     cdef bint fin_due               # ... or will, when the waiting writes and the negotiation are done
     cdef bint read_closed           # nobody here reads any more
     cdef ByteQueue queue            # received and not yet read; None before the first byte
-    cdef Op reader                  # the one waiting read
+    cdef StreamRead reader          # the one waiting read, until its task runs again
     cdef list writers               # waiting WriteOps, oldest first; None before the first
     cdef object error               # why reads and writes fail; None while they do not
     cdef double read_deadline       # monotonic second, 0 for none
@@ -51,6 +61,7 @@ cdef class Stream:
     cdef int _check_read(self) except -1
     cdef int _check_write(self) except -1
     cdef int _store(self, uint8_t* data, Py_ssize_t n) except -1
+    cdef int _put_back(self, const uint8_t* data, Py_ssize_t n) except -1
     cdef Py_ssize_t _check_reply(self, uint8_t* data, Py_ssize_t n) except -1
     cdef int _judge_reply(self, bytes data) except -1
     cdef int _give_up(self, object error) except -1

@@ -9,7 +9,7 @@ cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t
-from libc.string cimport memcmp
+from libc.string cimport memcmp, memcpy
 
 from p2pcore import errors, limits
 from p2pcore.direction import Direction
@@ -296,10 +296,27 @@ cdef class Stream:
         return 0
 
     cdef int _store(self, uint8_t* data, Py_ssize_t n) except -1:
-        if self.queue is None:
-            self.queue = ByteQueue.__new__(ByteQueue)
-        self.queue.push(data, n)
+        cdef Py_ssize_t k
+        if self.reader is not None and (self.queue is None or self.queue.size == 0):
+            k = self.reader.deliver(data, n)
+            data += k
+            n -= k
+        if n > 0:
+            if self.queue is None:
+                self.queue = ByteQueue.__new__(ByteQueue)
+            self.queue.push(data, n)
         return self._wake_reader()
+
+    cdef int _put_back(self, const uint8_t* data, Py_ssize_t n) except -1:
+        """Bytes a cancelled read had been given are the oldest again."""
+        cdef ByteQueue newer = self.queue
+        if self.read_closed:
+            return self.drop_received(n)
+        self.queue = ByteQueue.__new__(ByteQueue)
+        self.queue.push(data, n)
+        if newer is not None:
+            self.queue.append(newer)
+        return 0
 
     cdef Py_ssize_t _check_reply(self, uint8_t* data, Py_ssize_t n) except -1:
         """Takes what belongs to the negotiation's reply; returns how many bytes that was."""
@@ -330,10 +347,8 @@ cdef class Stream:
         return self.fail(error, True)
 
     cdef int _wake_reader(self) except -1:
-        cdef Op reader = self.reader
-        if reader is not None:
-            self.reader = None
-            reader.wake()
+        if self.reader is not None:
+            self.reader.wake()
         return 0
 
     cdef int _maybe_send_fin(self) except -1:
@@ -349,16 +364,22 @@ cdef double _at(seconds) except -1:
     return 0.0 if seconds is None else max(1e-9, monotonic() + <double> seconds)
 
 
-cdef class _StreamRead(Op):
+cdef class StreamRead(Op):
     """What all reads share: one at a time, and the stream's read deadline."""
 
-    cdef Stream stream
-    cdef Py_ssize_t n
+    cdef Py_ssize_t deliver(self, const uint8_t* data, Py_ssize_t n) except -1:
+        """Takes received bytes while it waits; returns how many. Only readinto has somewhere to put them."""
+        return 0
 
     cdef int suspended(self) except -1:
-        if self.stream.reader is not None:
-            raise errors.LocalProtocolError("another read of this stream is waiting")
+        cdef StreamRead other = self.stream.reader
+        if other is not None:
+            if other.future is None or not other.future.cancelled():
+                raise errors.LocalProtocolError("another read of this stream is waiting")
+            other.abandoned()
         self.stream.reader = self
+        if other is not None:
+            self.wake()  # the cancelled read may have put bytes back
         return 0
 
     cdef int abandoned(self) except -1:
@@ -371,7 +392,7 @@ cdef class _StreamRead(Op):
 
 
 @cython.final
-cdef class _Read(_StreamRead):
+cdef class _Read(StreamRead):
 
     cdef object attempt(self):
         cdef Stream stream = self.stream
@@ -383,7 +404,7 @@ cdef class _Read(_StreamRead):
 
 
 @cython.final
-cdef class _ReadExactly(_StreamRead):
+cdef class _ReadExactly(StreamRead):
 
     cdef object attempt(self):
         cdef Stream stream = self.stream
@@ -404,31 +425,47 @@ cdef class _ReadExactly(_StreamRead):
 
 
 @cython.final
-cdef class _ReadInto(_StreamRead):
+cdef class _ReadInto(StreamRead):
+    """await of Stream.readinto. While it waits, bytes go straight into the caller's buffer: the one copy."""
+
     cdef Py_buffer view
     cdef bint holds_view
+    cdef Py_ssize_t filled          # bytes delivered before the task ran again
 
     def __dealloc__(self):
         if self.holds_view:
             PyBuffer_Release(&self.view)
 
+    cdef Py_ssize_t deliver(self, const uint8_t* data, Py_ssize_t n) except -1:
+        n = min(n, self.view.len - self.filled)
+        memcpy(<uint8_t*> self.view.buf + self.filled, data, n)
+        self.filled += n
+        return n
+
     cdef object attempt(self):
         cdef Stream stream = self.stream
-        cdef Py_ssize_t n
+        cdef Py_ssize_t n = self.filled
+        self.filled = 0
         self.abandoned()
-        stream._check_read()
-        if stream.queue is not None and stream.queue.size:
-            n = stream.queue.take_into(<uint8_t*> self.view.buf, self.view.len)
-            stream.credit(n)
-            self._release()
-            return n
-        return 0 if stream.fin_received else PENDING
+        if n == 0:
+            stream._check_read()
+        if n < self.view.len and stream.queue is not None and stream.queue.size:
+            n += stream.queue.take_into(<uint8_t*> self.view.buf + n, self.view.len - n)
+        if n == 0:
+            return 0 if stream.fin_received else PENDING
+        stream.credit(n)
+        # Released at once, so that the caller may resize its buffer again.
+        self.holds_view = False
+        PyBuffer_Release(&self.view)
+        return n
 
-    cdef int _release(self) except -1:
-        """Lets the caller resize its buffer again as soon as the read is done."""
-        if self.holds_view:
-            self.holds_view = False
-            PyBuffer_Release(&self.view)
+    cdef int abandoned(self) except -1:
+        """A cancelled read puts back what was delivered to it."""
+        cdef Py_ssize_t n = self.filled
+        StreamRead.abandoned(self)
+        if n:
+            self.filled = 0
+            self.stream._put_back(<uint8_t*> self.view.buf, n)
         return 0
 
 

@@ -9,6 +9,7 @@ cdef object PENDING     # what attempt() returns while there is nothing yet
 cdef class Op:
     cdef LoopState state
     cdef object future          # what the task waits on; None while not suspended
+    cdef bint is_woken          # the future is done, and its task has not run yet
     cdef object timer           # fires at the deadline; None without one
 
     cdef object attempt(self)
@@ -17,6 +18,7 @@ cdef class Op:
     cdef double deadline(self) except -2
     cdef int wake(self) except -1
     cdef int rearm(self) except -1
+    cdef int _resumed(self) except -1
     cdef object step(self)
     cdef int _disarm(self) except -1
 

@@ -37,9 +37,12 @@ cdef class Op:
         raise value
 
     def close(self):
-        self._disarm()
-        self.future = None
+        self._resumed()
         self.abandoned()
+
+    def __dealloc__(self):
+        if self.is_woken:
+            self.state.num_woken -= 1
 
     cdef object attempt(self):
         """The result, or PENDING. Raises what the awaiting task shall see."""
@@ -59,8 +62,7 @@ cdef class Op:
 
     cdef object step(self):
         if self.future is not None:
-            self._disarm()
-            self.future = None
+            self._resumed()
         value = self.attempt()
         if value is not PENDING:
             raise StopIteration(value)
@@ -68,13 +70,26 @@ cdef class Op:
         self.suspended()
         self.rearm()
         future._asyncio_future_blocking = True
+        # The last task of this iteration that had something to do now waits: what was written leaves at once.
+        if self.state.due and self.state.num_woken == 0:
+            self.state.flush_now()
         return future
 
     cdef int wake(self) except -1:
         """Lets the waiting task attempt again; does nothing if none waits."""
         if self.future is not None and not self.future.done():
             self.future.set_result(None)
+            self.is_woken = True
+            self.state.num_woken += 1
         return 0
+
+    cdef int _resumed(self) except -1:
+        """The task runs again."""
+        self.future = None
+        if self.is_woken:
+            self.is_woken = False
+            self.state.num_woken -= 1
+        return self._disarm()
 
     cdef int rearm(self) except -1:
         """Sets the timer by what deadline() says now."""
