@@ -160,6 +160,21 @@ def test_made_from_any_bytes_and_from_itself() -> None:
             Multiaddr(wrong)
 
 
+def test_made_from_subclasses_of_text_and_bytes() -> None:
+    class Text(str):
+        __slots__ = ()
+
+    class Data(bytes):
+        pass
+
+    addr = Multiaddr("/tcp/80")
+    assert Multiaddr(Text("/tcp/80")) == Multiaddr(Data(addr.to_bytes())) == addr
+    assert type(Multiaddr(Data(addr.to_bytes())).to_bytes()) is bytes
+    assert PeerId(Text(PEER)) == PeerId(Data(PeerId(PEER).to_bytes())) == PeerId(PEER)
+    with pytest.raises(AddressError):
+        Multiaddr(Text("/"))
+
+
 def test_the_empty_address_exists_only_in_memory() -> None:
     assert len(EMPTY) == 0
     assert not EMPTY

@@ -457,16 +457,18 @@ cdef class MultiaddrValue:
     """Checked bytes that compare, hash and sort by what they are; and the ways to look into them."""
 
     def __cinit__(self, addr, /):
-        if isinstance(addr, str):
+        if type(addr) is str:
             self._bytes = to_bytes(addr)
-        elif isinstance(addr, bytes):
+        elif type(addr) is bytes:
             _check_bytes(addr)
             self._bytes = addr
         elif isinstance(addr, MultiaddrValue):
             self._bytes = (<MultiaddrValue>addr)._bytes
         elif addr is _EMPTY:
             self._bytes = b""
-        elif isinstance(addr, (bytearray, memoryview)):
+        elif isinstance(addr, str):
+            self._bytes = to_bytes(str.__str__(addr))  # of a subclass: the plain text
+        elif isinstance(addr, (bytes, bytearray, memoryview)):
             self._bytes = bytes(addr)
             _check_bytes(self._bytes)
         else:

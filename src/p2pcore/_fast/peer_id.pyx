@@ -142,7 +142,7 @@ cdef class PeerIdValue:
 
     def __cinit__(self, value, /):
         if isinstance(value, str):
-            self._bytes = _from_text(value)
+            self._bytes = _from_text(str.__str__(value))
         elif isinstance(value, (bytes, bytearray, memoryview)):
             self._bytes = _from_bytes(bytes(value))
         elif isinstance(value, PeerIdValue):
