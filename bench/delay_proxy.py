@@ -2,8 +2,8 @@
 
 Comes in: connections on a port of its own. Goes out: the same bytes to `--to`, each `--delay-ms` after it
 was read; nothing is lost, reordered or slowed down. The kernel completes a handshake here at once, so that
-round trip is added: a client's first bytes leave three delays after it connected, and the listener sees the
-connection then. Holds at most MAX_HELD_BYTES for each direction of a connection. Run as a script, it prints `PORT n`.
+round trip is added: the listener sees a connection, and its first bytes, three delays after the client made
+it. Never holds more than MAX_HELD_BYTES for a direction of a connection. As a script it prints `PORT n`.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ class Proxy:
             self._update(path)
 
     def _update(self, path: Path) -> None:
-        """Waits for what is wanted now; a socket from which nothing is would still report its end for ever."""
+        """Waits for what is wanted now; a socket that is not wanted would report its end for ever."""
         wanted = path.wanted()
         for descriptor, mask in wanted.items():
             if not path.masks[descriptor] and mask:

@@ -1,0 +1,181 @@
+"""What a run found: samples as they were taken, and the medians and ratios drawn from them.
+
+Comes in: figures of works.py, facts about the machine. Goes out: one JSON file, and the values of rows.
+Never names the machine, its user or a path on it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+from peers import ROOT, Cores
+from rows import OURS, Row
+
+Figures = dict[str, float]
+
+TITLES = {
+    OURS: "p2pcore",
+    "go": "go-libp2p",
+    "js": "js-libp2p",
+    "rust": "rust-libp2p",
+    "multiaddr": "multiaddr",
+}
+"""How the contenders are called in print; a peer given by hand goes by its own name."""
+
+
+@dataclass
+class Results:
+    """One run of the suite.
+
+    Attributes:
+        samples: figures by work and contender, one for each round.
+        failures: what went wrong, as it was said.
+        absent: by work and contender, why there is nothing to measure.
+    """
+
+    when: str
+    rounds: int
+    commit: str
+    machine: dict[str, str]
+    versions: dict[str, str]
+    samples: dict[str, dict[str, list[Figures]]] = field(default_factory=dict)
+    failures: list[dict[str, str]] = field(default_factory=list)
+    absent: dict[str, dict[str, str]] = field(default_factory=dict)
+    imports: list[str] = field(default_factory=list)
+
+    def add(self, work: str, contender: str, figures: Figures) -> None:
+        """One sample."""
+        self.samples.setdefault(work, {}).setdefault(contender, []).append(figures)
+
+    def values(self, row: Row, contender: str) -> list[float]:
+        """The figure of this row, one for each round, in the unit of the row."""
+        samples = self.samples.get(row.work, {}).get(contender, [])
+        return [figures[row.figure] * row.scale for figures in samples]
+
+    def median(self, row: Row, contender: str) -> float | None:
+        """The median over the rounds; None if there is no sample."""
+        values = self.values(row, contender)
+        return statistics.median(values) if values else None
+
+    def ratio(self, row: Row, contender: str = OURS) -> float | None:
+        """The median as a share of the baseline's; None if either is missing or the baseline is nothing."""
+        if row.baseline is None:
+            return None
+        ours, theirs = self.median(row, contender), self.median(row, row.baseline)
+        return None if ours is None or not theirs else ours / theirs
+
+    def ratio_range(self, row: Row) -> tuple[float, float] | None:
+        """The least and the greatest ratio of a single round."""
+        if row.baseline is None:
+            return None
+        both = zip(self.values(row, OURS), self.values(row, row.baseline), strict=False)
+        ratios = [ours / theirs for ours, theirs in both if theirs]
+        return (min(ratios), max(ratios)) if ratios else None
+
+    def contenders(self) -> list[str]:
+        """Whoever has a sample, in the order of TITLES, then by name."""
+        found = {name for samples in self.samples.values() for name in samples}
+        known = [name for name in TITLES if name in found]
+        return known + sorted(found - set(known))
+
+    def save(self, path: Path) -> None:
+        """Writes the file as a whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_suffix(".part")
+        beside.write_text(json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
+        beside.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Results:
+        """What `save` wrote."""
+        return cls(**json.loads(path.read_text()))
+
+
+def title(contender: str) -> str:
+    """How it is called in print."""
+    return TITLES.get(contender, contender)
+
+
+def without_paths(text: str) -> str:
+    """`text` without this machine's folders and its name; multiaddrs stay."""
+    for place, name in ((str(ROOT), "."), (str(Path.home()), "~"), (platform.node(), "localhost")):
+        if len(place) > 1:
+            text = text.replace(place, name)
+    return re.sub(r"/(?:tmp|home|root|usr|opt|var|work)(?:/[^\s'\",:]+)+", "…", text)
+
+
+def commit() -> str:
+    """The commit that is measured, with a + if something in the tree differs from it."""
+    try:
+        head = subprocess.run(
+            ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "--", "src", "interop", "bench/*.py"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def _cpu_model() -> str:
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1].strip() if found else platform.processor() or "unknown"
+
+
+def _memory() -> str:
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return "unknown"
+    return f"{total / 2**30:.0f} GiB"
+
+
+def machine(cores: Cores) -> dict[str, str]:
+    """What a reader needs to judge the figures; nothing that tells whose machine it is."""
+    pinned = "not pinned" if cores.listener is None else f"cores {cores.listener} and {cores.dialer}"
+    return {
+        "processor": f"{_cpu_model()} ({platform.machine()}), {os.cpu_count()} logical cores",
+        "memory": _memory(),
+        "system": f"{platform.system()} {platform.release()}",
+        "listener and dialer": pinned,
+        "load before the run": f"{os.getloadavg()[0]:.2f}",
+    }
+
+
+def _found(pattern: str, path: str) -> str | None:
+    """What `pattern` finds in a file of interop/; None if there is no such file or nothing in it."""
+    try:
+        found = re.search(pattern, (ROOT / "interop" / path).read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return found[1] if found else None
+
+
+def versions() -> dict[str, str]:
+    """Versions of the contenders, and of what runs ours."""
+    found: dict[str, str | None] = {
+        "p2pcore": metadata.version("p2pcore"),
+        "go-libp2p": _found(r"go-libp2p v(\S+)", "go/go.mod"),
+        "js-libp2p": _found(r'"libp2p": "([^"]+)"', "js/package.json"),
+        "rust-libp2p": _found(r'^libp2p = .*?"=?(\d[^"]*)"', "rust/Cargo.toml"),
+        "CPython": platform.python_version(),
+    }
+    for name in ("uvloop", "cryptography", "PyNaCl", "multiaddr"):
+        found[name] = metadata.version(name)
+    return {name: version for name, version in found.items() if version}

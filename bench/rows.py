@@ -1,0 +1,243 @@
+"""The rows of the benchmark: which figure of which work, in which unit, and what p2pcore has to reach.
+
+Comes in: nothing. Goes out: `ROWS`, in groups. The targets are those of the project; a row that misses its
+target stays in the table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+OURS = "python"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a row has to reach.
+
+    Attributes:
+        bound: of the ratio to the baseline, or of the value itself.
+        at_least: False if it is a maximum.
+        of_ratio: False if it is about the value.
+        slack: how much measuring may add to a bound that is a count of whole things.
+    """
+
+    bound: float
+    at_least: bool
+    of_ratio: bool
+    slack: float = 0.0
+
+    def is_met(self, value: float, ratio: float | None) -> bool:
+        """Whether a row with this value, and this ratio to the baseline, reaches it."""
+        found = ratio if self.of_ratio else value
+        if found is None:
+            return False
+        return found >= self.bound - self.slack if self.at_least else found <= self.bound + self.slack
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        key: its name in notes.toml and in tests.
+        title, unit: as printed; the unit is that of the figure times `scale`.
+        work, figure: where the figure comes from (works.py).
+        higher: True if more is better.
+        target: None for a row that only tells.
+        baseline: what the ratio is taken to.
+    """
+
+    key: str
+    title: str
+    unit: str
+    work: str
+    figure: str
+    higher: bool
+    target: Target | None = None
+    baseline: str | None = "go"
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rows that share a section and a plot."""
+
+    key: str
+    title: str
+    text: str
+    rows: tuple[Row, ...]
+
+
+def times(bound: float) -> Target:
+    """At least so many times the baseline."""
+    return Target(bound, at_least=True, of_ratio=True)
+
+
+def share(bound: float) -> Target:
+    """At most this share of the baseline."""
+    return Target(bound, at_least=False, of_ratio=True)
+
+
+def up_to(bound: float, slack: float = 0.0) -> Target:
+    """A value of at most this."""
+    return Target(bound, at_least=False, of_ratio=False, slack=slack)
+
+
+def from_(bound: float) -> Target:
+    """A value of at least this."""
+    return Target(bound, at_least=True, of_ratio=False)
+
+
+GROUPS: tuple[Group, ...] = (
+    Group(
+        "bulk",
+        "One stream, as fast as it goes",
+        "One connection, one stream, 1 GiB in writes of 64 KiB (up: the dialer writes, down: the listener), "
+        "128 MiB in writes of 1 KiB for `small`.",
+        (
+            Row("up", "bulk up", "MB/s", "up", "MB_s", True, times(1.5)),
+            Row("down", "bulk down", "MB/s", "down", "MB_s", True, times(1.5)),
+            Row("small", "writes of 1 KiB", "MB/s", "small", "MB_s", True, times(3)),
+            Row("up_tls", "bulk up over TLS", "MB/s", "up_tls", "MB_s", True, times(1.4)),
+            Row("down_tls", "bulk down over TLS", "MB/s", "down_tls", "MB_s", True, times(1.4)),
+        ),
+    ),
+    Group(
+        "connections",
+        "Complete connections",
+        "Dialed, secured, multiplexed, and closed again. The last row has the same dialer (go-libp2p) for "
+        "every listener, so only the listener differs: the fairest figure there is.",
+        (
+            Row("conn16_rate", "16 at a time", "/s", "conn16", "per_s", True, times(1.7)),
+            Row(
+                "conn16_dialer",
+                "16 at a time, CPU of the dialer",
+                "µs",
+                "conn16",
+                "dialer_us",
+                False,
+                share(0.55),
+            ),
+            Row(
+                "conn16_listener",
+                "16 at a time, CPU of the listener",
+                "µs",
+                "conn16",
+                "listener_us",
+                False,
+                share(0.55),
+            ),
+            Row("conn1_p50", "one after another, p50", "µs", "conn1", "p50_us", False, share(0.5)),
+            Row(
+                "go_dials",
+                "go-libp2p dials, CPU of the listener",
+                "µs",
+                "go_dials",
+                "listener_us",
+                False,
+                share(0.55),
+            ),
+        ),
+    ),
+    Group(
+        "streams",
+        "Many small streams and messages",
+        "On one connection: open a stream, 32 bytes to an echo and back, close; or 32 bytes there and back "
+        "on streams that stay open.",
+        (
+            Row("stream64", "open, echo, close, 64 at a time", "/s", "stream64", "per_s", True, times(1.7)),
+            Row(
+                "stream1",
+                "open, echo, close, one at a time, p50",
+                "µs",
+                "stream1",
+                "p50_us",
+                False,
+                share(0.7),
+            ),
+            Row(
+                "pingpong1",
+                "ping-pong on an open stream, p50",
+                "µs",
+                "pingpong1",
+                "p50_us",
+                False,
+                share(0.6),
+            ),
+            Row("pingpong64", "ping-pong on 64 streams", "/s", "pingpong64", "per_s", True, times(1.0)),
+        ),
+    ),
+    Group(
+        "idle",
+        "Idle connections",
+        "What each connection adds at the listener between 500 and 2,500 of them, after it has collected its "
+        "garbage and come to rest. Tasks are what each stack counts: asyncio tasks, goroutines; js-libp2p "
+        "and rust-libp2p count none. Timers show as wake-ups when they fire, within one second here.",
+        (
+            Row("idle_bytes", "memory (RSS)", "kB", "idle", "bytes", False, up_to(5.0), scale=1e-3),
+            Row("idle_tasks", "tasks", "", "idle", "tasks", False, up_to(0.0, 0.005)),
+            Row("idle_wakeups", "wake-ups a second", "/s", "idle", "wakeups_s", False, up_to(0.0, 0.005)),
+        ),
+    ),
+    Group(
+        "delay",
+        "Over a path with a round trip of 60 ms",
+        "Through a proxy that holds every byte for 30 ms each way and limits nothing else. The first byte "
+        "counts from the begin of a dial on a new connection, TCP handshake included; bulk is 512 MiB on one "
+        "stream.",
+        (
+            Row(
+                "first_byte",
+                "first byte of an echo",
+                "round trips",
+                "first_byte",
+                "round_trips",
+                False,
+                up_to(3.0, 0.25),
+            ),
+            Row("delayed_up", "bulk up", "MB/s", "delayed_up", "MB_s", True, from_(200.0)),
+            Row(
+                "delayed_peak",
+                "bulk up, rise of the listener's memory",
+                "MB",
+                "delayed_up",
+                "peak_bytes",
+                False,
+                scale=1e-6,
+            ),
+        ),
+    ),
+    Group(
+        "local",
+        "In one process",
+        "`import p2pcore` in a fresh interpreter, and what a node needs of it (`from p2pcore import Host`); "
+        "an address from text to bytes and back to text.",
+        (
+            Row("import", "import p2pcore", "ms", "import", "ms", False, up_to(60.0), None),
+            Row(
+                "import_opened",
+                "sockets and files it leaves open",
+                "",
+                "import",
+                "opened",
+                False,
+                up_to(0.0),
+                None,
+            ),
+            Row("import_host", "import of a whole node", "ms", "import", "host_ms", False, None, None),
+            Row(
+                "multiaddr",
+                "multiaddr there and back",
+                "µs",
+                "multiaddr",
+                "us",
+                False,
+                share(1 / 30),
+                "multiaddr",
+            ),
+        ),
+    ),
+)
+
+ROWS: tuple[Row, ...] = tuple(row for group in GROUPS for row in group.rows)

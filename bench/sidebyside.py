@@ -1,0 +1,113 @@
+#!/usr/bin/env python3
+"""p2pcore beside other implementations, on this machine, in one run.
+
+Comes in: peers of interop/README.md, the number of rounds. Goes out: results/sidebyside.json, and from it
+docs/benchmarks.md with its plots; with --only, a table on the terminal and nothing else. Exit status 1 if a
+measurement of ours failed. A target that is missed is a row that says so, not an error.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from peers import ROOT, Cores, Peer, choose_cores, load_builder
+from render import render, table
+from results import Results, commit, machine, versions
+from rows import OURS
+from runner import run
+from works import WORKS, Rig, Work
+
+RESULTS = ROOT / "bench" / "results" / "sidebyside.json"
+DOCS = ROOT / "docs"
+SHARES = {"js": 0.125}
+"""js-libp2p does an eighth of the work where the whole would take most of the time of a run."""
+
+
+def build_peers(wanted: tuple[str, ...], extra: tuple[str, ...], console: Console) -> dict[str, Peer]:
+    """The peers by name: those of interop/ that can be built, and those given by hand."""
+    builder = load_builder()
+    found: dict[str, Peer] = {}
+    for name in sorted(builder.BUILDERS, key=lambda name: (name != OURS, name)):
+        if wanted and name not in wanted:
+            continue
+        with console.status(f"building {name}"):
+            built = builder.build(name)
+        if built.command:
+            found[name] = Peer(name, tuple(built.command))
+        else:
+            console.print(f"without {name}: {built.reason}", markup=False)
+    for text in extra:
+        name, equals, command = text.partition("=")
+        if not name.isidentifier() or not equals or not command.strip():
+            raise click.BadParameter(f"{text!r} is not NAME=COMMAND", param_hint="--peer")
+        found[name] = Peer(name, tuple(shlex.split(command)))
+    return found
+
+
+def chosen_works(only: tuple[str, ...]) -> tuple[Work, ...]:
+    """All works, or those named."""
+    unknown = set(only) - {work.name for work in WORKS}
+    if unknown:
+        names = ", ".join(work.name for work in WORKS)
+        raise click.BadParameter(
+            f"no such work: {', '.join(sorted(unknown))}; there are {names}", param_hint="--only"
+        )
+    return tuple(work for work in WORKS if not only or work.name in only)
+
+
+def new_results(rounds: int, cores: Cores) -> Results:
+    """Results with nothing measured yet."""
+    when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return Results(when, rounds, commit(), machine(cores), versions())
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--rounds", default=5, show_default=True, type=click.IntRange(min=1), help="Samples of each figure."
+)
+@click.option(
+    "--peer", "extra", multiple=True, metavar="NAME=COMMAND", help="Another peer, or another command."
+)
+@click.option("--with", "wanted", multiple=True, metavar="NAME", help="Only these peers of interop/.")
+@click.option(
+    "--only", multiple=True, metavar="WORK", help="Only these works; prints a table, writes no files."
+)
+@click.option(
+    "--render", "only_render", is_flag=True, help="Measures nothing: renders the results there are."
+)
+@click.option("--out", default=RESULTS, type=click.Path(path_type=Path), help="Where the results go.")
+@click.option("--docs", default=DOCS, type=click.Path(path_type=Path), help="Where benchmarks.md goes.")
+def main(
+    rounds: int,
+    extra: tuple[str, ...],
+    wanted: tuple[str, ...],
+    only: tuple[str, ...],
+    only_render: bool,
+    out: Path,
+    docs: Path,
+) -> None:
+    """Measures p2pcore beside other implementations and renders docs/benchmarks.md."""
+    console = Console()
+    if only_render:
+        render(Results.load(out), docs)
+        return
+    works = chosen_works(only)
+    cores = choose_cores()
+    results = new_results(rounds, cores)
+    run(works, Rig(build_peers(wanted, extra, console), cores, SHARES), results, console)
+    console.print(table(results))
+    if not only:
+        results.save(out)
+        render(results, docs)
+        console.print("written: the results and docs/benchmarks.md")
+    sys.exit(int(any(each["contender"] == OURS for each in results.failures)))
+
+
+if __name__ == "__main__":
+    main()
