@@ -5,6 +5,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 LISTEN ?= /ip4/127.0.0.1/tcp/0
 ROUNDS ?= 5
+BENCH_ARGS ?=
 
 NATIVE := CMakeLists.txt src/p2pcore/_fast/CMakeLists.txt $(wildcard src/p2pcore/_fast/*.pyx src/p2pcore/_fast/*.pxd)
 SANITIZE := -fsanitize=address,undefined -fno-omit-frame-pointer -g -O1
@@ -52,6 +53,13 @@ wheel-test:      ## builds the wheel, installs it in a clean environment elsewhe
 
 sanitize:        ## the suite on a checked build with the address and undefined-behaviour sanitizers
 	PYTHON=$(PYTHON) CFLAGS="$(SANITIZE)" tools/sanitize-test.sh
+
+$(VENV)/.bench: $(VENV)/.tools
+	$(PY) -m pip install -q --group bench
+	@touch $@
+
+bench: $(VENV)/.built $(VENV)/.bench  ## ROUNDS=5 rounds beside go-libp2p and js-libp2p; writes docs/benchmarks.md
+	$(PY) bench/sidebyside.py --rounds $(ROUNDS) $(BENCH_ARGS)
 
 protobuf:        ## regenerates src/p2pcore/pb
 	PYTHON=$(PYTHON) tools/protobuf.sh

@@ -5,6 +5,7 @@ Comes in: `Results`. Goes out: SVG, the same bytes for the same results.
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import matplotlib as mpl
@@ -22,6 +23,8 @@ OTHER_COLOUR = "#8d6bb0"
 TARGET_COLOUR = "#222222"
 PANEL_WIDTH, BAR_HEIGHT, FRAME_HEIGHT = 3.4, 0.3, 1.0
 COLUMNS = 3
+TITLE_WIDTH = 40
+"""Characters of a line of a panel's title."""
 
 STYLE: dict[str, object] = {
     "svg.hashsalt": "p2pcore",
@@ -63,7 +66,7 @@ def _panel(axes: Axes, results: Results, row: Row) -> None:
     if where is not None:
         axes.axvline(where, color=TARGET_COLOUR, linestyle="--", linewidth=1)
     axes.set_xlim(left=0)
-    axes.set_title(row.title, loc="left")
+    axes.set_title(textwrap.fill(row.title, TITLE_WIDTH), loc="left")
     axes.set_xlabel(f"{row.unit or 'number'}, {'more' if row.higher else 'less'} is better")
     axes.locator_params(axis="x", nbins=5)
 

@@ -47,10 +47,15 @@ def target_text(target: Target | None, unit: str) -> str:
         return ""
     sign = "≥" if target.at_least else "≤"
     if not target.of_ratio:
-        return f"{sign} {with_unit(target.bound, unit)}"
+        return f"{sign} {target.bound:g}{'' if unit.startswith('/') else ' '}{unit}".strip()
     if target.bound < 0.1:
         return f"{sign} 1/{1 / target.bound:.0f}"
     return f"{sign} {target.bound:g}×"
+
+
+def share_text(ratio: float) -> str:
+    """A ratio; a small one as a fraction."""
+    return f"1/{1 / ratio:,.0f}" if 0 < ratio < 0.0995 else f"{number(ratio)}×"
 
 
 def missing_text(results: Results, row: Row, contender: str) -> str:
@@ -91,8 +96,8 @@ def ratio_text(results: Results, row: Row) -> str:
     ratio, spread = results.ratio(row), results.ratio_range(row)
     if ratio is None:
         return ""
-    near = f" ({number(spread[0])}–{number(spread[1])})" if spread and results.rounds > 1 else ""
-    return f"{number(ratio)}×{near}"
+    near = f" ({share_text(spread[0])}–{share_text(spread[1])})" if spread and results.rounds > 1 else ""
+    return f"{share_text(ratio)}{near}"
 
 
 def _others(results: Results) -> list[str]:

@@ -109,10 +109,10 @@ GROUPS: tuple[Group, ...] = (
         "Dialed, secured, multiplexed, and closed again. The last row has the same dialer (go-libp2p) for "
         "every listener, so only the listener differs: the fairest figure there is.",
         (
-            Row("conn16_rate", "16 at a time", "/s", "conn16", "per_s", True, times(1.7)),
+            Row("conn16_rate", "connections, 16 at a time", "/s", "conn16", "per_s", True, times(1.7)),
             Row(
                 "conn16_dialer",
-                "16 at a time, CPU of the dialer",
+                "connections, 16 at a time, CPU of the dialer",
                 "µs",
                 "conn16",
                 "dialer_us",
@@ -121,17 +121,19 @@ GROUPS: tuple[Group, ...] = (
             ),
             Row(
                 "conn16_listener",
-                "16 at a time, CPU of the listener",
+                "connections, 16 at a time, CPU of the listener",
                 "µs",
                 "conn16",
                 "listener_us",
                 False,
                 share(0.55),
             ),
-            Row("conn1_p50", "one after another, p50", "µs", "conn1", "p50_us", False, share(0.5)),
+            Row(
+                "conn1_p50", "connections, one after another, p50", "µs", "conn1", "p50_us", False, share(0.5)
+            ),
             Row(
                 "go_dials",
-                "go-libp2p dials, CPU of the listener",
+                "connections from go-libp2p, CPU of the listener",
                 "µs",
                 "go_dials",
                 "listener_us",
@@ -175,9 +177,26 @@ GROUPS: tuple[Group, ...] = (
         "garbage and come to rest. Tasks are what each stack counts: asyncio tasks, goroutines; js-libp2p "
         "and rust-libp2p count none. Timers show as wake-ups when they fire, within one second here.",
         (
-            Row("idle_bytes", "memory (RSS)", "kB", "idle", "bytes", False, up_to(5.0), scale=1e-3),
-            Row("idle_tasks", "tasks", "", "idle", "tasks", False, up_to(0.0, 0.005)),
-            Row("idle_wakeups", "wake-ups a second", "/s", "idle", "wakeups_s", False, up_to(0.0, 0.005)),
+            Row(
+                "idle_bytes",
+                "idle connection, memory (RSS)",
+                "kB",
+                "idle",
+                "bytes",
+                False,
+                up_to(5.0),
+                scale=1e-3,
+            ),
+            Row("idle_tasks", "idle connection, tasks", "", "idle", "tasks", False, up_to(0.0, 0.005)),
+            Row(
+                "idle_wakeups",
+                "idle connection, wake-ups",
+                "/s",
+                "idle",
+                "wakeups_s",
+                False,
+                up_to(0.0, 0.005),
+            ),
         ),
     ),
     Group(
@@ -189,17 +208,17 @@ GROUPS: tuple[Group, ...] = (
         (
             Row(
                 "first_byte",
-                "first byte of an echo",
+                "60 ms path, first byte of an echo",
                 "round trips",
                 "first_byte",
                 "round_trips",
                 False,
                 up_to(3.0, 0.25),
             ),
-            Row("delayed_up", "bulk up", "MB/s", "delayed_up", "MB_s", True, from_(200.0)),
+            Row("delayed_up", "60 ms path, bulk up", "MB/s", "delayed_up", "MB_s", True, from_(200.0)),
             Row(
                 "delayed_peak",
-                "bulk up, rise of the listener's memory",
+                "60 ms path, bulk up, rise of the listener's memory",
                 "MB",
                 "delayed_up",
                 "peak_bytes",

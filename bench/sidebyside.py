@@ -25,6 +25,8 @@ from works import WORKS, Rig, Work
 
 RESULTS = ROOT / "bench" / "results" / "sidebyside.json"
 DOCS = ROOT / "docs"
+LOG_WIDTH = 150
+"""Columns for the table where there is no terminal to ask."""
 SHARES = {"js": 0.125}
 """js-libp2p does an eighth of the work where the whole would take most of the time of a run."""
 
@@ -94,6 +96,8 @@ def main(
 ) -> None:
     """Measures p2pcore beside other implementations and renders docs/benchmarks.md."""
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=LOG_WIDTH)
     if only_render:
         render(Results.load(out), docs)
         return
