@@ -336,6 +336,12 @@ def test_bad_input_is_refused_alone_and_behind_a_good_component(case: str) -> No
             multiaddr.to_text(prefix + data)
 
 
+@pytest.mark.parametrize("case", ["code above 2**31-1", "length above 2**31-1", "length of 2**63-1"])
+def test_large_numbers_are_refused_as_such_before_anything_is_made_of_them(case: str) -> None:
+    with pytest.raises(AddressError, match=r"below 2\*\*31"):
+        Multiaddr(bytes.fromhex(BAD_INPUT[case]))
+
+
 def test_an_error_names_the_value_and_what_was_expected() -> None:
     with pytest.raises(AddressError, match=r"/ip4/1.2.3/tcp/80.*ip4 '1.2.3': four decimal octets"):
         Multiaddr("/ip4/1.2.3/tcp/80")

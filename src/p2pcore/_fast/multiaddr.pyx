@@ -256,15 +256,11 @@ cdef size_t _print(const uint8_t *data, size_t n, uint8_t *out) noexcept nogil:
     return used
 
 
-cdef int _check_sizes(
-    const uint8_t *data, size_t n, size_t components, size_t bound, Fault *fault
-) noexcept nogil:
+cdef int _check_sizes(const uint8_t *data, size_t n, size_t bound, Fault *fault) noexcept nogil:
     # `bound` is at least the length of the text, which is printed only if that leaves a doubt.
     cdef uint8_t text[_TEXT_ROOM]
     if n > _max_bytes or (bound > _max_bytes and _print(data, n, text) > _max_bytes):
         return _refuse(fault, "text and bytes within the size limit expected", NULL, data, n)
-    if components > _max_components:
-        return _refuse(fault, "fewer components expected", NULL, data, n)
     return 0
 
 
@@ -288,7 +284,7 @@ cdef int _check(const uint8_t *data, size_t n, Fault *fault) noexcept nogil:
         if count > _max_components:
             return _refuse(fault, "fewer components expected", NULL, data, n)
         bound += _text_bound(&component)
-    return more if more < 0 else _check_sizes(data, n, count, bound, fault)
+    return more if more < 0 else _check_sizes(data, n, bound, fault)
 
 
 # -- text --------------------------------------------------------------------------------------
@@ -364,7 +360,7 @@ cdef Py_ssize_t _parse(const uint8_t *text, size_t n, uint8_t *out, Fault *fault
         used += <size_t>more
         count += 1
         bound += _text_bound(&component)
-    return -1 if _check_sizes(out, used, count, bound, fault) < 0 else <Py_ssize_t>used
+    return -1 if _check_sizes(out, used, bound, fault) < 0 else <Py_ssize_t>used
 
 
 # -- the Python side ---------------------------------------------------------------------------
