@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
+import os
+import pty
 import re
 import signal
 import socket
@@ -113,6 +116,32 @@ def test_perf_measures_both_ways(cli: Cli, node: str) -> None:
     assert (only["direction"], only["bytes"]) == ("download", 1000)
     text = cli.run("perf", node, "-u", "1000", "-d", "0").out
     assert re.fullmatch(r"upload: 1000 bytes in \d+\.\d{3} s = \d+\.\d MB/s\n", text)
+
+
+@pytest.mark.slow
+def test_perf_shows_the_rate_of_each_second(cli: Cli, node: str) -> None:
+    perf = cli.start("perf", node, "-u", "1TiB", "-d", "0", "--json")
+    first, second = json.loads(perf.line()), json.loads(perf.line())
+    assert (first["event"], first["direction"]) == ("interval", "upload")
+    assert first["bytes"] > 0
+    assert second["at_s"] > first["at_s"] >= 1
+    assert perf.end() == Result(130, "", "")
+
+
+def test_perf_draws_on_a_terminal_only(cli: Cli, node: str) -> None:
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs, "wb") as terminal:
+        argv = [*COMMAND, "perf", node, "-u", "1MB", "-d", "1MB"]
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=terminal)
+    drawn = b""
+    with contextlib.suppress(OSError):  # EIO: the other end is closed
+        while data := os.read(ours, 65536):
+            drawn += data
+    os.close(ours)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert b"1.0/1.0 MB" in drawn
+    assert [line.split(b":")[0] for line in out.splitlines()] == [b"upload", b"download"]
 
 
 # -- what goes wrong ---------------------------------------------------------------------------
@@ -226,6 +255,19 @@ def test_a_protocol_the_peer_does_not_have(cli: Cli, command: str) -> None:
             return await asyncio.to_thread(cli.run, command, target, stdin=b"hello")
 
     assert_fails(run(main()), 1, f"the peer does not speak /{command}/1.0.0")
+
+
+def test_a_peer_that_goes_away(cli: Cli) -> None:
+    listener = cli.start("listen")
+    try:
+        ping = cli.start("ping", listener.line(), "-n", "0", "-i", "0.01")
+        ping.line()
+        listener.process.kill()
+        result = ping.wait()
+        assert (result.status, result.err.count("\n")) == (1, 1), result
+        assert "answered, rtt" in result.out.splitlines()[-1]
+    finally:
+        listener.kill()
 
 
 def test_a_peer_that_lies_in_its_echo(cli: Cli) -> None:
