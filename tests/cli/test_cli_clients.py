@@ -14,9 +14,9 @@ import socket
 import subprocess
 
 import pytest
-from cli_driver import COMMAND, Cli, Result, assert_fails
+from cli_driver import COMMAND, LIMIT_S, Cli, Result, assert_fails
 
-from harness import run
+from harness import run, seconds
 from p2pcore import Host, Stream
 
 OTHER = "12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"
@@ -97,7 +97,9 @@ def test_a_key_gives_the_client_its_id(cli: Cli, node: str) -> None:
 @pytest.mark.parametrize("size", [0, 1, 3_000_000])
 def test_echo_gives_every_byte_back(cli: Cli, node: str, size: int) -> None:
     data = hashlib.shake_128(b"echo").digest(size)
-    done = subprocess.run([*COMMAND, "echo", node], input=data, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(
+        [*COMMAND, "echo", node], input=data, capture_output=True, timeout=seconds(LIMIT_S), check=False
+    )
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout == data
 
@@ -138,7 +140,7 @@ def test_perf_draws_on_a_terminal_only(cli: Cli, node: str) -> None:
         while data := os.read(ours, 65536):
             drawn += data
     os.close(ours)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=seconds(LIMIT_S))
     assert process.returncode == 0
     assert b"1.0/1.0 MB" in drawn
     assert [line.split(b":")[0] for line in out.splitlines()] == [b"upload", b"download"]
@@ -348,14 +350,18 @@ def test_a_closed_pipe_is_no_error_to_talk_about(cli: Cli, node: str, args: tupl
     assert process.stdout is not None
     process.stdout.close()
     process.stdout = None
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=seconds(LIMIT_S))
     assert (process.returncode, err) == (141, b"")
 
 
 def test_a_full_disk_is_one_line(cli: Cli) -> None:
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
-            [*COMMAND, "id", "new"], stdout=full, stderr=subprocess.PIPE, timeout=60, check=False
+            [*COMMAND, "id", "new"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=seconds(LIMIT_S),
+            check=False,
         )
     assert (done.returncode, done.stderr) == (
         1,
@@ -365,5 +371,7 @@ def test_a_full_disk_is_one_line(cli: Cli) -> None:
 
 def test_closed_standard_descriptors_do_no_harm(cli: Cli, node: str) -> None:
     command = " ".join(COMMAND)
-    done = subprocess.run(["sh", "-c", f"{command} ping {node} -n 1 <&- >&- 2>&-"], timeout=60, check=False)
+    done = subprocess.run(
+        ["sh", "-c", f"{command} ping {node} -n 1 <&- >&- 2>&-"], timeout=seconds(LIMIT_S), check=False
+    )
     assert done.returncode == 0

@@ -11,9 +11,10 @@ import subprocess
 import sys
 
 import pytest
-from cli_driver import COMMAND, Cli, Result, assert_fails
+from cli_driver import COMMAND, ENVIRONMENT, LIMIT_S, Cli, Result, assert_fails
 
 import p2pcore
+from harness import seconds
 
 ADDR = re.compile(r"/ip[46]/[0-9a-f.:]+/tcp/([1-9]\d*)/p2p/(12D3KooW\w+)")
 
@@ -138,7 +139,9 @@ def test_help_is_quick() -> None:
         "import sys; from p2pcore.cli import main; main(['--help']); "
         f"sys.exit(', '.join(name for name in {heavy} if name in sys.modules) or None)"
     )
-    done = subprocess.run([sys.executable, "-c", check], capture_output=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, timeout=seconds(LIMIT_S), check=False
+    )
     assert (done.returncode, done.stderr) == (0, b"")
 
 
@@ -153,12 +156,12 @@ def test_each_command_has_the_help_it_is_listed_with(cli: Cli) -> None:
             assert "--json" in result.out
 
 
-def test_debug_shows_the_traceback(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debug_shows_the_traceback() -> None:
     done = subprocess.run(
         [*COMMAND, "id", "show", "nothing"],
-        env={"P2PCORE_DEBUG": "1", "PATH": ""},
+        env={**ENVIRONMENT, "P2PCORE_DEBUG": "1"},
         capture_output=True,
-        timeout=60,
+        timeout=seconds(LIMIT_S),
         check=False,
     )
     assert b"Traceback" in done.stderr
