@@ -376,9 +376,23 @@ def test_a_text_of_the_largest_size_passes_and_one_more_does_not() -> None:
             Multiaddr(text)
 
 
+def test_a_text_within_the_size_may_still_have_too_many_bytes() -> None:
+    text = "/ip6/::" * 31 + "/unix/" + "a" * 1700
+    assert len(text) < limits.MAX_MULTIADDR_BYTES
+    with pytest.raises(AddressError, match="size limit"):
+        Multiaddr(text)
+
+
+def test_text_is_measured_in_bytes_before_it_is_parsed() -> None:
+    text = "/unix/" + "\U0001f480" * 2000
+    assert len(text) < limits.MAX_MULTIADDR_BYTES
+    with pytest.raises(AddressError, match="over 2048 bytes"):
+        Multiaddr(text)
+
+
 def test_bytes_over_the_size_are_refused() -> None:
     for size in (limits.MAX_MULTIADDR_BYTES - 3, limits.MAX_MULTIADDR_BYTES, 100_000):
-        with pytest.raises(AddressError):
+        with pytest.raises(AddressError, match="1 to 2048 bytes"):
             Multiaddr(b"\x90\x03" + varint.encode(size) + b"/" * (size - 1) + b"a")
 
 
