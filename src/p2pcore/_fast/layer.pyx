@@ -11,7 +11,7 @@ from libc.stdint cimport uint8_t
 from p2pcore import errors, limits
 
 from p2pcore._fast.buffer cimport ByteQueue
-from p2pcore._fast.waiting cimport PENDING, Op
+from p2pcore._fast.waiting cimport PENDING, Op, again
 
 cdef Py_ssize_t MAILBOX_BYTES = limits.MAILBOX_BYTES
 
@@ -48,7 +48,7 @@ cdef class Layer(Flushable):
     # -- towards the socket --------------------------------------------------------------------
 
     cdef int send(self, const uint8_t* data, Py_ssize_t n) except -1:
-        """Sends bytes. Raises ConnectionClosed once the chain is lost."""
+        """Sends bytes. Raises ConnectionClosed once the chain is lost; between its end and lost() they go nowhere."""
         if self.below is None:
             raise errors.ConnectionClosed("the connection is closed")
         return self.below.send(data, n)
@@ -94,7 +94,7 @@ cdef class _ReadExactly(Op):
         if box.held.size >= self.n:
             return box._taken(self.n)
         if box.error is not None:
-            raise box.error
+            raise again(box.error)
         if box.ended:
             raise errors.IncompleteRead(box._taken(box.held.size), self.n)
         return PENDING
@@ -131,6 +131,8 @@ cdef class Mailbox(Layer):
         """
         if n < 0 or n > MAILBOX_BYTES:
             raise errors.LimitExceeded("mailbox read", n, MAILBOX_BYTES)
+        if self.state is None:
+            raise errors.LocalProtocolError("this mailbox is on no chain")
         cdef _ReadExactly op = _ReadExactly.__new__(_ReadExactly)
         op.state = self.state
         op.mailbox = self
@@ -143,7 +145,7 @@ cdef class Mailbox(Layer):
         Raises: ConnectionClosed if the connection is gone.
         """
         if self.error is not None:
-            raise self.error
+            raise again(self.error)
         self.send(<const uint8_t*> <const char*> data, len(data))
 
     @property
@@ -183,7 +185,7 @@ cdef class Mailbox(Layer):
 
     cdef Layer _linked(self):
         if self.error is not None:
-            raise self.error
+            raise again(self.error)
         if self.below is None:
             raise errors.ConnectionClosed("the connection is closed")
         return self.below

@@ -74,9 +74,8 @@ cdef class Cork(Layer):
             except Exception as error:
                 self.drop(error)
                 return 0
-        if self.used == 0 and self.gathered is not None:
-            self.state.records.give(self.gathered)
-            self.gathered = None
+        if self.used == 0:
+            self._give_back()
         if self.shut_due and self.used == 0:
             self.shut_due = False
             Layer.shut(self)
@@ -88,7 +87,7 @@ cdef class Cork(Layer):
 
     cdef int resume(self) except -1:
         self.paused = False
-        if self.used:
+        if self.gathered is not None:
             self.state.flush_soon(self)
         return self.above.resume()
 
@@ -102,10 +101,21 @@ cdef class Cork(Layer):
         self.shut_due = True
         return self.flush()
 
+    cdef int seat(self, Layer below) except -1:
+        # Bytes of the handshake may still wait for a peer that does not read.
+        self.paused = below.is_paused()
+        return Layer.seat(self, below)
+
     cdef int lost(self, object error) except -1:
-        self.gathered = None
         self.used = 0
+        self._give_back()
         return Layer.lost(self, error)
+
+    cdef int _give_back(self) except -1:
+        if self.gathered is not None:
+            self.state.records.give(self.gathered)
+            self.gathered = None
+        return 0
 
 
 @cython.final
@@ -187,8 +197,10 @@ cdef class NoiseChannel(Cork):
         self.spilled += k
         if self.spilled == size + 2:
             self.spill = None
-            self._open(spill.data + 2, size)
-            self.state.records.give(spill)
+            try:
+                self._open(spill.data + 2, size)
+            finally:
+                self.state.records.give(spill)
         return used + k
 
     cdef int _open(self, uint8_t* record, Py_ssize_t n) except -1:
@@ -224,7 +236,9 @@ cdef class NoiseChannel(Cork):
         return self.above.feed_eof()
 
     cdef int lost(self, object error) except -1:
-        self.spill = None
+        if self.spill is not None:
+            self.state.records.give(self.spill)
+            self.spill = None
         return Cork.lost(self, error)
 
 

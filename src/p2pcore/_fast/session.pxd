@@ -38,4 +38,5 @@ cdef class Session(Layer):
     cdef int unpaused(self) except -1
     cdef object eof_reason(self)
 
+    cdef int _seated(self) except -1
     cdef int _schedule_delivery(self) except -1

@@ -15,7 +15,7 @@ from p2pcore import errors
 from p2pcore._fast.layer cimport Layer
 from p2pcore._fast.secure cimport Cork
 from p2pcore._fast.stream cimport Stream
-from p2pcore._fast.waiting cimport PENDING, Op, done
+from p2pcore._fast.waiting cimport PENDING, Op, again, done
 
 logger = logging.getLogger("p2pcore.session")
 
@@ -46,6 +46,7 @@ cdef class Session(Layer):
 
         Raises: ConnectionClosed, GoAway when no more can be opened.
         """
+        self._seated()
         cdef _OpenOp op = _OpenOp.__new__(_OpenOp)
         op.state = self.state
         op.session = self
@@ -53,6 +54,7 @@ cdef class Session(Layer):
 
     def accept_stream(self):
         """The next stream the peer opens, where no handler is set. Raises ConnectionClosed."""
+        self._seated()
         cdef _AcceptOp op = _AcceptOp.__new__(_AcceptOp)
         op.state = self.state
         op.session = self
@@ -76,6 +78,7 @@ cdef class Session(Layer):
 
         Returns: an awaitable that is done when the socket is closed.
         """
+        self._seated()
         if self.error is None:
             for stream in list(self.streams.values()):
                 (<Stream> stream).last_chance()
@@ -91,6 +94,7 @@ cdef class Session(Layer):
 
     def abort(self, uint32_t code=0):
         """At once: a go-away if the socket takes it without waiting, then it closes. Idempotent."""
+        self._seated()
         if self.error is None:
             self.farewell(code)
             self.end(errors.GoAway(code, False))
@@ -191,6 +195,12 @@ cdef class Session(Layer):
 
     # -- inside --------------------------------------------------------------------------------
 
+    cdef int _seated(self) except -1:
+        """Nothing works before the session has its place on a chain."""
+        if self.state is None:
+            raise errors.LocalProtocolError("this session is on no chain")
+        return 0
+
     def _tell_ended(self):
         callbacks = self.callbacks
         self.callbacks = None
@@ -210,7 +220,8 @@ cdef class Session(Layer):
     def _deliver(self):
         """Hands arrived streams to the handler, or wakes as many acceptors."""
         self.delivery_due = False
-        if self.handler is None:
+        handler = self.handler
+        if handler is None:
             for op in (self.acceptors or ())[: len(self.arrived or ())]:
                 (<Op> op).wake()
             return
@@ -219,7 +230,7 @@ cdef class Session(Layer):
             if self.error is None and not (<Stream> item).has_ended():
                 self.accepted(<Stream> item)
                 try:
-                    self.handler(item)
+                    handler(item)
                 except Exception:
                     logger.exception("a stream handler failed")
                     item.reset()
@@ -250,6 +261,14 @@ cdef class _SessionOp(Op):
             queue.remove(self)
         return 0
 
+    def close(self):
+        """Cancelled: whoever waits next takes what this one may have been woken for."""
+        Op.close(self)
+        self.pass_on()
+
+    cdef int pass_on(self) except -1:
+        return 0
+
 
 @cython.final
 cdef class _OpenOp(_SessionOp):
@@ -264,12 +283,15 @@ cdef class _OpenOp(_SessionOp):
         if session.openers:
             self.abandoned()
         if session.error is not None:
-            raise session.error
+            raise again(session.error)
         stream = session.new_stream()
         if stream is None:
             return PENDING
         session.wake_opener()
         return stream
+
+    cdef int pass_on(self) except -1:
+        return self.session.wake_opener()
 
 
 @cython.final
@@ -291,8 +313,11 @@ cdef class _AcceptOp(_SessionOp):
                 session.accepted(stream)
                 return stream
         if session.error is not None:
-            raise session.error
+            raise again(session.error)
         return PENDING
+
+    cdef int pass_on(self) except -1:
+        return self.session._schedule_delivery() if self.session.arrived else 0
 
 
 @cython.final

@@ -73,8 +73,10 @@ cdef class WriteOp(Op):
     cdef Stream stream
     cdef Py_buffer view
     cdef bint holds_view
-    cdef bint enlisted
+    cdef bint enlisted              # in stream.writers
     cdef Py_ssize_t at              # bytes of it handed on
+    cdef Py_ssize_t size            # bytes of it
 
-    cdef Py_ssize_t _push(self) except -1
+    cdef bint begin(self) except -1
+    cdef int leave(self) except -1
     cdef int _check_deadline(self) except -1

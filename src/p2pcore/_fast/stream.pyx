@@ -16,7 +16,7 @@ from p2pcore.direction import Direction
 
 from p2pcore._fast.buffer cimport ByteQueue
 from p2pcore._fast.loop_state cimport monotonic
-from p2pcore._fast.waiting cimport PENDING, Op, done
+from p2pcore._fast.waiting cimport PENDING, Op, again, done
 
 cdef Py_ssize_t MAX_READ_EXACTLY = limits.YAMUX_INITIAL_WINDOW_BYTES
 
@@ -27,6 +27,9 @@ cdef Py_ssize_t MAX_REPLY_KEPT = 64
 
 cdef class Stream:
     """Base of every muxer's stream; see interfaces.Stream for what each call promises."""
+
+    def __init__(self):
+        raise TypeError("a stream is made by its session")
 
     @property
     def direction(self):
@@ -82,16 +85,16 @@ cdef class Stream:
         return op
 
     def write(self, data):
-        """Hands `data` on; waits while the peer's window is used up or the socket is full.
+        """Hands `data` on; the awaitable waits while the peer's window is used up or the socket is full.
 
-        `data` must not change until then. Several writes go out in the order they were made.
+        `data` must not change until then. Several writes go out in the order they were made, awaited or not.
         Raises: StreamReset, StreamClosed, DeadlineExceeded (a prefix may have been sent),
             ConnectionClosed.
         """
         cdef WriteOp op
         cdef Py_ssize_t n, at = 0
         self._check_write()
-        if not self.writers and type(data) is bytes:
+        if type(data) is bytes and not self.writers:
             n = PyBytes_GET_SIZE(data)
             at = self.push(<const uint8_t*> PyBytes_AS_STRING(data), n)
             if at == n:
@@ -102,7 +105,7 @@ cdef class Stream:
         PyObject_GetBuffer(data, &op.view, PyBUF_SIMPLE)
         op.holds_view = True
         op.at = at
-        return op
+        return done if op.begin() else op
 
     def close(self):
         """Ends both halves: end of data to the peer, and what still comes is dropped. Idempotent."""
@@ -171,6 +174,8 @@ cdef class Stream:
             early = self.queue.take_exactly(self.queue.size)
             buffer = bytearray(early)
             self.receive(<uint8_t*> <char*> buffer, len(early))
+        if self.expected is not None and self.fin_received:
+            self.finish()
 
     # -- for the session -----------------------------------------------------------------------
 
@@ -204,10 +209,9 @@ cdef class Stream:
         if discard and self.queue is not None:
             self.queue.clear()
         if self.writers:
-            for op in self.writers:
-                (<WriteOp> op).enlisted = False
-                (<WriteOp> op).wake()
-            self.writers = None
+            writers, self.writers = self.writers, None
+            for op in writers:
+                (<WriteOp> op).leave()
         return self._wake_reader()
 
     cdef int pump(self, Py_ssize_t most) except -1:
@@ -224,8 +228,7 @@ cdef class Stream:
                 # The socket may have become full just now: whoever called pump() must not be the last to do so.
                 return self.write_waits()
             del self.writers[0]
-            op.enlisted = False
-            op.wake()
+            op.leave()
         self._maybe_send_fin()
         return 0
 
@@ -281,14 +284,14 @@ cdef class Stream:
         if self.queue is not None and self.queue.size:
             return 0
         if self.error is not None:
-            raise self.error
+            raise again(self.error)
         if self.read_closed:
             raise errors.StreamClosed("the stream's read half was closed here")
         return 0
 
     cdef int _check_write(self) except -1:
         if self.error is not None:
-            raise self.error
+            raise again(self.error)
         if self.fin_sent or self.fin_due:
             raise errors.StreamClosed("the stream's write half was closed here")
         if self.write_deadline and monotonic() >= self.write_deadline:
@@ -445,6 +448,8 @@ cdef class _ReadInto(StreamRead):
     cdef object attempt(self):
         cdef Stream stream = self.stream
         cdef Py_ssize_t n = self.filled
+        if not self.holds_view:
+            raise RuntimeError("this readinto has been awaited already")
         self.filled = 0
         self.abandoned()
         if n == 0:
@@ -477,23 +482,37 @@ cdef class WriteOp(Op):
         if self.holds_view:
             PyBuffer_Release(&self.view)
 
-    cdef object attempt(self):
+    cdef bint begin(self) except -1:
+        """Sends what it can, or takes its place behind the writes that wait; True if nothing is left."""
         cdef Stream stream = self.stream
-        if self.at == self.view.len:
-            return None
+        self.size = self.view.len
+        if not stream.writers and self.at < self.size:
+            self.at += stream.push(<const uint8_t*> self.view.buf + self.at, self.size - self.at)
+        if self.at == self.size:
+            return True
+        if stream.writers is None:
+            stream.writers = []
+        stream.writers.append(self)
+        self.enlisted = True
+        stream.write_waits()
+        return False
+
+    cdef int leave(self) except -1:
+        """It has been sent, or never will be: lets go of the caller's data."""
+        self.enlisted = False
+        self.holds_view = False
+        PyBuffer_Release(&self.view)
+        return self.wake()
+
+    cdef object attempt(self):
         if self.enlisted:
             self._check_deadline()
             return PENDING
-        if stream.error is not None:
-            raise stream.error
-        if stream.writers or self._push() < self.view.len:
-            self._check_deadline()
-            return PENDING
-        return None
-
-    cdef Py_ssize_t _push(self) except -1:
-        self.at += self.stream.push(<const uint8_t*> self.view.buf + self.at, self.view.len - self.at)
-        return self.at
+        if self.at == self.size:
+            return None
+        if self.stream.error is not None:
+            raise again(self.stream.error)
+        raise errors.LocalProtocolError(f"this write was given up after {self.at} of {self.size} bytes")
 
     cdef int _check_deadline(self) except -1:
         cdef double at = self.stream.write_deadline
@@ -502,22 +521,12 @@ cdef class WriteOp(Op):
             raise errors.DeadlineExceeded(f"the stream's write deadline has passed after {self.at} bytes")
         return 0
 
-    cdef int suspended(self) except -1:
-        cdef Stream stream = self.stream
-        if not self.enlisted:
-            self.enlisted = True
-            if stream.writers is None:
-                stream.writers = []
-            stream.writers.append(self)
-            stream.write_waits()
-        return 0
-
     cdef int abandoned(self) except -1:
         """Leaves the queue; what was not sent of it will not be."""
         cdef Stream stream = self.stream
         if self.enlisted:
-            self.enlisted = False
             stream.writers.remove(self)
+            self.leave()
             stream._maybe_send_fin()
         return 0
 

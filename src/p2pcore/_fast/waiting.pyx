@@ -18,6 +18,9 @@ cdef class Op:
     It has send, throw and close as a coroutine has, so that `create_task` takes it too.
     """
 
+    def __init__(self):
+        raise TypeError(f"a {type(self).__name__} is made by the call that returns it")
+
     def __await__(self):
         return self
 
@@ -41,7 +44,8 @@ cdef class Op:
         self.abandoned()
 
     def __dealloc__(self):
-        if self.is_woken:
+        # The garbage collector may have cleared `state` already.
+        if self.is_woken and self.state is not None:
             self.state.num_woken -= 1
 
     cdef object attempt(self):
@@ -62,6 +66,8 @@ cdef class Op:
 
     cdef object step(self):
         if self.future is not None:
+            if not self.future.done():
+                raise RuntimeError("this call is already being awaited")
             self._resumed()
         value = self.attempt()
         if value is not PENDING:
@@ -147,6 +153,12 @@ cdef object ready(object value):
     cdef Ready out = Ready.__new__(Ready)
     out.value = value
     return out
+
+
+cdef object again(object error):
+    """`error`, to be raised once more: without this its traceback would grow, and keep frames, each time."""
+    error.__traceback__ = None
+    return error
 
 
 done = _Done.__new__(_Done)

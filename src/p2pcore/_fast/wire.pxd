@@ -12,6 +12,7 @@ cdef class Wire(Layer):
     cdef int fd                 # of its socket, -1 when closed
     cdef bint queued            # the transport holds bytes the kernel did not take
     cdef Py_ssize_t over        # bytes sent while `queued`: control frames, bounded
+    cdef Py_ssize_t unread      # bytes the peer had not taken when that was last looked at
     cdef bint feeding           # inside feed(): closing waits until it returns
     cdef bint shutting          # shut() was called: FIN when the queue is empty
     cdef bint fin_sent
@@ -22,3 +23,4 @@ cdef class Wire(Layer):
     cdef int _fail(self, object error) except -1
     cdef int _finish(self) except -1
     cdef int _queue(self, const uint8_t* data, Py_ssize_t n) except -1
+    cdef Py_ssize_t _unread(self) except -1

@@ -5,7 +5,11 @@ send(2) on the socket itself while the transport has nothing queued, else by tra
 keeps a buffer of its own; never reads while throttled; closes only when the outermost feed is done.
 """
 
+import logging
+import sys
+import termios
 from asyncio import Future
+from fcntl import ioctl
 
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -18,6 +22,9 @@ from p2pcore import errors, limits
 
 from p2pcore._fast.layer cimport Layer, Mailbox
 from p2pcore._fast.loop_state cimport loop_state
+
+
+logger = logging.getLogger("p2pcore.wire")
 
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -60,7 +67,10 @@ cdef class Wire(Layer):
 
         Idempotent. Followed by the chain's lost(); see wait_closed.
         """
-        self.shut()
+        cdef Layer top = self
+        while top.above is not None:
+            top = top.above
+        top.shut()
 
     async def wait_closed(self):
         """Returns when the socket has been closed."""
@@ -79,6 +89,8 @@ cdef class Wire(Layer):
         self.fd = transport.get_extra_info("socket").fileno()
         # Zero, so that pause_writing means "not all was taken" and resume_writing "nothing is queued".
         transport.set_write_buffer_limits(0, 0)
+        if self.error is not None or self.shutting:
+            self._finish()
 
     def get_buffer(self, sizehint):
         return self.state.receive
@@ -90,7 +102,7 @@ cdef class Wire(Layer):
         try:
             self.above.feed(self.state.receive.data, n)
         except Exception as error:
-            self._fail(error)
+            self._refuse(error)
         finally:
             self.feeding = False
         if self.error is not None or self.shutting:
@@ -103,7 +115,7 @@ cdef class Wire(Layer):
         try:
             self.above.feed_eof()
         except Exception as error:
-            self._fail(error)
+            self._refuse(error)
         finally:
             self.feeding = False
         if self.error is not None or self.shutting:
@@ -115,6 +127,7 @@ cdef class Wire(Layer):
         if not self.queued:
             self.queued = True
             self.over = 0
+            self.unread = self._unread()
             self.state.watch(self, STALL_S)
             if self.above is not None:
                 self.above.pause()
@@ -147,10 +160,10 @@ cdef class Wire(Layer):
 
     cdef int send(self, const uint8_t* data, Py_ssize_t n) except -1:
         cdef ssize_t sent
-        if self.is_closed or self.shutting or self.transport is None:
-            if self.error is None and self.transport is not None:
-                return 0  # ending already: late control frames go nowhere
-            raise errors.ConnectionClosed("the connection is closed")
+        if self.is_closed or self.shutting or self.error is not None:
+            return 0  # ending already: whoever sends learns it from lost()
+        if self.transport is None:
+            raise errors.ConnectionClosed("the connection has not been made")
         if not self.queued:
             while True:
                 sent = c_send(self.fd, data, n, MSG_DONTWAIT | MSG_NOSIGNAL)
@@ -163,7 +176,7 @@ cdef class Wire(Layer):
                 if errno != EINTR:
                     break
             if sent < 0 and errno != EAGAIN:
-                return self._fail(ConnectionError(errno, strerror(errno)))
+                return self._fail(_closed_by(OSError(errno, strerror(errno))))
         return self._queue(data, n)
 
     cdef int _queue(self, const uint8_t* data, Py_ssize_t n) except -1:
@@ -171,7 +184,8 @@ cdef class Wire(Layer):
         if self.queued:
             self.over += n
             if self.over > MAX_QUEUED:
-                raise errors.LimitExceeded("bytes queued for a peer that does not read", self.over, MAX_QUEUED)
+                return self._fail(
+                    errors.LimitExceeded("bytes queued for a peer that does not read", self.over, MAX_QUEUED))
         self.transport.write(PyBytes_FromStringAndSize(<const char*> data, n))
         return 0
 
@@ -201,7 +215,27 @@ cdef class Wire(Layer):
         """The peer took nothing for too long, or did not end its half after our FIN."""
         if self.fin_sent and not self.queued:
             return self._fail(errors.ConnectionClosed("the connection was closed here"))
-        return self._fail(TimeoutError(f"the peer took no byte for {STALL_S:g} s"))
+        cdef Py_ssize_t unread = self._unread()
+        if unread < self.unread:
+            # The kernel reports room only when a third of its buffer is free: a slow peer is no dead one.
+            self.unread = unread
+            return self.state.watch(self, STALL_S)
+        return self._fail(_closed_by(TimeoutError(f"the peer took no byte for {STALL_S:g} s")))
+
+    cdef Py_ssize_t _unread(self) except -1:
+        """Bytes the peer has not acknowledged, in the transport and, where it tells, in the kernel."""
+        n = self.transport.get_write_buffer_size()
+        try:
+            n += int.from_bytes(ioctl(self.fd, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        except OSError:
+            pass
+        return n
+
+    def _refuse(self, error):
+        """Ends the connection for what feeding raised; anything but a typed error is a bug of ours."""
+        if not isinstance(error, errors.P2PError):
+            logger.error("feeding a connection failed", exc_info=error)
+        self._fail(error)
 
     cdef int _fail(self, object error) except -1:
         """Ends the connection at once, with this reason unless there is an earlier one."""

@@ -51,7 +51,7 @@ cdef class YamuxSession(Session):
     cdef double rtt_at              # when that was measured
     cdef double heard_at            # last received bytes, kept only with keepalive
     cdef bint ping_overdue          # a keepalive ping waits for its answer
-    cdef object remote_go_away      # GoAway the peer sent; None
+    cdef object draining            # why no more streams are opened: the peer's GoAway, or no ids left; None
     cdef uint64_t unknown_credit    # body bytes peers may still have under way to streams we have reset
     cdef Bucket pongs
     cdef Bucket refusals
@@ -76,6 +76,7 @@ cdef class YamuxSession(Session):
     cdef int _send_ping(self, object op) except -1
     cdef int _grant(self, YamuxStream stream, Py_ssize_t need) except -1
     cdef int _grow(self, YamuxStream stream, double now) except -1
+    cdef int _drain(self, object reason) except -1
     cdef int _close_if_drained(self) except -1
     cdef bint _is_full(self) except -1
     cdef bint _can_extend(self) except -1

@@ -18,7 +18,7 @@ from p2pcore._fast.loop_state cimport monotonic
 from p2pcore._fast.rate cimport Bucket, allows, bucket
 from p2pcore._fast.session cimport Session
 from p2pcore._fast.stream cimport Stream
-from p2pcore._fast.waiting cimport PENDING, Op
+from p2pcore._fast.waiting cimport PENDING, Op, again
 from p2pcore._fast.yamux_frame cimport (
     ACK,
     DATA,
@@ -123,7 +123,7 @@ cdef class _PingOp(Op):
         if self.rtt:
             return self.rtt
         if self.session.error is not None:
-            raise self.session.error
+            raise again(self.session.error)
         return PENDING
 
 
@@ -135,6 +135,7 @@ cdef class YamuxSession(Session):
         is_client: True on the side that dialled: it opens odd stream ids.
         max_inbound_streams, ack_backlog, max_window_bytes, window_budget_bytes, keepalive_s: see
             muxers.yamux.YamuxOptions.
+        first_id: of the streams opened here; 0 for the usual 1 or 2. For tests of the last ids.
     """
 
     def __cinit__(
@@ -146,8 +147,9 @@ cdef class YamuxSession(Session):
         uint32_t max_window_bytes=limits.YAMUX_MAX_WINDOW_BYTES,
         uint64_t window_budget_bytes=limits.YAMUX_WINDOW_BUDGET_BYTES,
         double keepalive_s=0.0,
+        uint32_t first_id=0,
     ):
-        self.next_id = 1 if is_client else 2
+        self.next_id = first_id or (1 if is_client else 2)
         self.max_inbound = max_inbound_streams
         self.backlog = ack_backlog
         self.max_window = max(max_window_bytes, INITIAL_WINDOW)
@@ -168,8 +170,9 @@ cdef class YamuxSession(Session):
         Returns: an awaitable of the round trip in seconds.
         Raises: LimitExceeded if YAMUX_MAX_PINGS are unanswered; ConnectionClosed.
         """
+        self._seated()
         if self.error is not None:
-            raise self.error
+            raise again(self.error)
         cdef _PingOp op = _PingOp.__new__(_PingOp)
         op.state = self.state
         op.session = self
@@ -259,7 +262,7 @@ cdef class YamuxSession(Session):
             raise errors.RemoteProtocolError(f"yamux stream {h.id} opened twice")
         if h.type == DATA and h.length > INITIAL_WINDOW:
             raise errors.RemoteProtocolError(f"yamux SYN with {h.length} bytes, over the window of {INITIAL_WINDOW}")
-        if self._is_full() or self.remote_go_away is not None:
+        if self._is_full() or self.draining is not None:
             self._refuse(h)
             return None
         stream = self._make(h.id, True)
@@ -286,7 +289,7 @@ cdef class YamuxSession(Session):
 
     cdef int _unknown(self, Header h) except -1:
         """A frame for a stream that has ended, or never was: ignored, within limits."""
-        if h.type == DATA and h.length <= self.unknown_credit:
+        if h.type == DATA and 0 < h.length <= self.unknown_credit:
             self.unknown_credit -= h.length
         elif h.type == DATA and h.length > MAX_UNKNOWN_BODY:
             raise errors.LimitExceeded("yamux body for an unknown stream", h.length, MAX_UNKNOWN_BODY)
@@ -382,19 +385,28 @@ cdef class YamuxSession(Session):
         return 0
 
     cdef int _go_away(self, uint32_t code) except -1:
-        self.remote_go_away = errors.GoAway(code, True)
-        for op in self.openers or ():
-            (<Op> op).wake()
+        if isinstance(self.draining, errors.GoAway) and code == 0:
+            return 0  # said before: the time to drain does not begin anew
+        self._drain(errors.GoAway(code, True))
         if code != 0:
-            self.end(self.remote_go_away)
+            self.end(self.draining)
             return self.shut()
         self.state.watch(self, GO_AWAY_DRAIN_S)
         return self._close_if_drained()
 
+    cdef int _drain(self, object reason) except -1:
+        """No more streams are opened; those there are go on."""
+        self.draining = reason
+        for op in self.openers or ():
+            (<Op> op).wake()
+        return 0
+
     cdef int _close_if_drained(self) except -1:
-        """After the peer's orderly go-away the last stream takes the connection with it."""
+        """Where no more streams are opened, the last one takes the connection with it."""
         if not self.streams and self.error is None:
-            self.end(self.remote_go_away)
+            if not isinstance(self.draining, errors.GoAway):
+                self.farewell(0)
+            self.end(self.draining)
             return self.shut()
         return 0
 
@@ -488,12 +500,14 @@ cdef class YamuxSession(Session):
 
     cdef Stream new_stream(self):
         cdef YamuxStream stream
-        if self.remote_go_away is not None:
-            raise self.remote_go_away
+        if self.draining is not None:
+            raise again(self.draining)
         if self.unacknowledged >= self.backlog:
             return None
         if self.next_id > MAX_U32 - 2:
-            raise errors.ConnectionClosed("all stream ids of this yamux session have been used")
+            self._drain(errors.ConnectionClosed("all stream ids of this yamux session have been used"))
+            self.state.flush_soon(self)
+            raise again(self.draining)
         stream = self._make(self.next_id, False)
         self.next_id += 2
         self.unacknowledged += 1
@@ -523,12 +537,12 @@ cdef class YamuxSession(Session):
             stream.acknowledged = True
             self.unacknowledged -= 1
             self.wake_opener()
-        if self.remote_go_away is not None and not self.streams:
+        if self.draining is not None and not self.streams:
             self.state.flush_soon(self)
         return 0
 
     cdef int flush(self) except -1:
-        if self.remote_go_away is not None:
+        if self.draining is not None:
             self._close_if_drained()
         return 0
 
@@ -546,7 +560,7 @@ cdef class YamuxSession(Session):
         return 0
 
     cdef object eof_reason(self):
-        return self.remote_go_away
+        return self.draining
 
     cdef int waiting_add(self, YamuxStream stream) except -1:
         if self.waiting is None:
@@ -579,15 +593,16 @@ cdef class YamuxSession(Session):
     cdef int overdue(self) except -1:
         """The keepalive time is up, its answer is, or the drain after the peer's go-away is."""
         cdef double idle
-        if self.remote_go_away is not None:
-            self.end(self.remote_go_away)
+        if isinstance(self.draining, errors.GoAway):
+            self.end(self.draining)
             return self.shut()
         if self.ping_overdue:
-            self.end(TimeoutError(f"no answer to a yamux ping for {PONG_TIMEOUT_S:g} s"))
+            self.end(errors.ConnectionClosed(f"no answer to a yamux ping for {PONG_TIMEOUT_S:g} s"))
             return self.drop(self.error)
         idle = monotonic() - self.heard_at
         if idle < self.keepalive:
             return self.state.watch(self, self.keepalive - idle)
         self.ping_overdue = True
-        self._send_ping(None)
+        if not self.pings:
+            self._send_ping(None)
         return self.state.watch(self, PONG_TIMEOUT_S)
