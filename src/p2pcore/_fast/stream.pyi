@@ -7,6 +7,7 @@ from p2pcore._fast.waiting import Op
 from p2pcore.direction import Direction
 
 class Stream:
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
     id: int
     protocol: str | None
     is_inbound: bool
