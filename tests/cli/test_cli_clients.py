@@ -372,6 +372,10 @@ def test_a_full_disk_is_one_line(cli: Cli) -> None:
 def test_closed_standard_descriptors_do_no_harm(cli: Cli, node: str) -> None:
     command = " ".join(COMMAND)
     done = subprocess.run(
+        ["sh", "-c", f"{command} id show - <&-"], capture_output=True, timeout=seconds(LIMIT_S), check=False
+    )
+    assert (done.returncode, done.stderr) == (1, b"p2pcore id show: -: empty, where a key was expected\n")
+    done = subprocess.run(
         ["sh", "-c", f"{command} ping {node} -n 1 <&- >&- 2>&-"], timeout=seconds(LIMIT_S), check=False
     )
     assert done.returncode == 0

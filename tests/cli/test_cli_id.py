@@ -127,6 +127,7 @@ def test_a_private_key_others_can_read_is_a_warning(cli: Cli) -> None:
         (("show", "nothing"), 1, "nothing: neither a file nor a peer id"),
         (("show", "."), 1, "is a directory"),
         (("show", "/dev/zero"), 1, "more than 65536 bytes"),
+        (("show", "-"), 1, "-: empty, where a key was expected"),
         (("show", "/dev/null"), 1, "empty, where a key was expected"),
         (("show", "text"), 1, "text: no key"),
         (("show", "pem"), 1, "pem: not a private key we can read"),

@@ -32,7 +32,7 @@ def command() -> None:
 @command.command()
 @click.option("--type", "kind", type=click.Choice(TYPES), default=TYPES[0], show_default=True)
 @click.option("--out", "path", metavar="FILE", help="Write the private key there, readable by you alone.")
-@click.option("--format", "form", type=click.Choice(FORMATS), help="Of the key. Default: protobuf in FILE.")
+@click.option("--format", "form", type=click.Choice(FORMATS), help="Default: protobuf in FILE, else base64.")
 @click.option("--force", is_flag=True, help="Replace FILE if there is one.")
 @json_option
 def new(kind: str, path: str | None, form: str | None, force: bool, as_json: bool) -> None:

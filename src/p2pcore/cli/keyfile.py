@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 from typing import Final
 
 from p2pcore import IdentityError, PrivateKey, PublicKey
@@ -46,11 +45,9 @@ def load_key(path: str) -> Key:
 
 
 def _read(path: str) -> bytes:
-    if path == "-":
-        data = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
-    else:
-        with open(path, "rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+    source: str | int = 0 if path == "-" else path  # sys.stdin is None where it was closed
+    with open(source, "rb", closefd=path != "-") as file:
+        data = file.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
         raise CommandFailed(f"{path}: more than {MAX_FILE_BYTES} bytes, so it is no key file")
     if not data.strip():

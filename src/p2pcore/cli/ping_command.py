@@ -20,8 +20,10 @@ from p2pcore.cli.params import CountType, SecondsType, target_options
 
 @click.command()
 @target_options
-@click.option("-n", "--count", type=CountType(), default=5, show_default=True, help="0: until Ctrl-C.")
-@click.option("-i", "--interval", type=SecondsType(), default=1.0, show_default=True, help="Between pings.")
+@click.option("-n", "--count", type=CountType(), default=5, show_default=True, help="Pings; 0: until Ctrl-C.")
+@click.option(
+    "-i", "--interval", type=SecondsType(), default=1.0, show_default=True, help="From one ping to the next."
+)
 def command(
     target: Multiaddr, any_peer: bool, key_file: str | None, as_json: bool, count: int, interval: float
 ) -> None:
