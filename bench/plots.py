@@ -11,7 +11,7 @@ from pathlib import Path
 import matplotlib as mpl
 
 from results import Results, title
-from rows import OURS, Group, Row
+from rows import GROUPS, OURS, Group, Row
 
 mpl.use("svg")
 
@@ -93,3 +93,11 @@ def draw(results: Results, group: Group, path: Path) -> None:
             axes.set_axis_off()
         figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
         plt.close(figure)
+
+
+def write(results: Results, docs: Path) -> None:
+    """Writes benchmarks/*.svg into `docs`, one for each group of rows."""
+    folder = docs / "benchmarks"
+    folder.mkdir(parents=True, exist_ok=True)
+    for group in GROUPS:
+        draw(results, group, folder / f"{group.key}.svg")

@@ -1,7 +1,7 @@
-"""docs/benchmarks.md and its plots, from results.
+"""docs/benchmarks.md, from results.
 
-Comes in: `Results`, notes.toml. Goes out: Markdown, one SVG for each group of rows, a table for the terminal.
-The same results give the same bytes. A row without a figure says why; a missed target says so.
+Comes in: `Results`, notes.toml. Goes out: Markdown, and a table for the terminal. The same results
+give the same bytes. A row without a figure says why; a missed target says so.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from pathlib import Path
 
 from rich.table import Table
 
-import plots
 from results import Results, title
 from rows import GROUPS, OURS, ROWS, Group, Row, Target
 
@@ -235,10 +234,7 @@ def document(results: Results) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def render(results: Results, docs: Path) -> None:
-    """Writes benchmarks.md and benchmarks/*.svg into `docs`."""
-    folder = docs / "benchmarks"
-    folder.mkdir(parents=True, exist_ok=True)
-    for group in GROUPS:
-        plots.draw(results, group, folder / f"{group.key}.svg")
+def write(results: Results, docs: Path) -> None:
+    """Writes benchmarks.md into `docs`; its plots are those of plots.py."""
+    docs.mkdir(parents=True, exist_ok=True)
     (docs / "benchmarks.md").write_text(document(results))

@@ -16,8 +16,9 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+import plots
+import render
 from peers import ROOT, Cores, Peer, choose_cores, load_builder
-from render import render, table
 from results import Results, commit, machine, versions
 from rows import OURS
 from runner import run
@@ -69,6 +70,12 @@ def new_results(rounds: int, cores: Cores) -> Results:
     return Results(when, rounds, commit(), machine(cores), versions())
 
 
+def write_page(results: Results, docs: Path) -> None:
+    """docs/benchmarks.md and its plots."""
+    plots.write(results, docs)
+    render.write(results, docs)
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--rounds", default=5, show_default=True, type=click.IntRange(min=1), help="Samples of each figure."
@@ -99,16 +106,16 @@ def main(
     if not console.is_terminal:
         console = Console(width=LOG_WIDTH)
     if only_render:
-        render(Results.load(out), docs)
+        write_page(Results.load(out), docs)
         return
     works = chosen_works(only)
     cores = choose_cores()
     results = new_results(rounds, cores)
     run(works, Rig(build_peers(wanted, extra, console), cores, SHARES), results, console)
-    console.print(table(results))
+    console.print(render.table(results))
     if not only:
         results.save(out)
-        render(results, docs)
+        write_page(results, docs)
         console.print("written: the results and docs/benchmarks.md")
     sys.exit(int(any(each["contender"] == OURS for each in results.failures)))
 

@@ -1,0 +1,187 @@
+"""Peers that misbehave, turns, and every work once with the real peer of ours.
+
+Comes in: scripted peers, interop/python. Goes out: claims about failures, order and the names of figures.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.source
+runner = pytest.importorskip("runner", reason="bench/ is not there")
+
+from rich.console import Console  # noqa: E402
+
+import peers  # noqa: E402
+import rows  # noqa: E402
+import works  # noqa: E402
+from results import Results  # noqa: E402
+
+Scripted = Callable[[str], tuple[str, ...]]
+NOWHERE = peers.Cores(None, None)
+SMALL = {
+    "DELAYED_BYTES": 1 << 20,
+    "IDLE_FROM": 2,
+    "IDLE_TO": 4,
+    "IDLE_WATCH_S": 0.01,
+    "FIRST_BYTES": 1,
+    "DELAY_MS": 1.0,
+}
+
+
+def rig(**commands: tuple[str, ...]) -> Any:
+    """A rig of unpinned peers."""
+    return works.Rig({name: peers.Peer(name, command) for name, command in commands.items()}, NOWHERE)
+
+
+def results(rounds: int = 1) -> Results:
+    return Results("now", rounds, "abc", {}, {})
+
+
+# -- peers -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("body", ["fail('no such security: tls')", "say('hello')", "sys.exit(0)"])
+def test_a_peer_that_does_not_listen_is_a_failure(scripted: Scripted, body: str) -> None:
+    with pytest.raises(peers.PeerFailure, match="did not listen"):
+        rig(one=scripted(body)).listener("one")
+
+
+def test_the_last_words_of_a_peer_are_told(scripted: Scripted) -> None:
+    with pytest.raises(peers.PeerFailure, match="conn failed: ERROR out of luck"):
+        rig(one=scripted("say('{}'); fail('out of luck')")).dial("one", "conn", "/ip4/127.0.0.1/tcp/1")
+
+
+def test_a_dialer_that_says_nothing_is_a_failure(scripted: Scripted) -> None:
+    with pytest.raises(peers.PeerFailure, match="conn failed"):
+        rig(one=scripted("")).dial("one", "conn", "/ip4/127.0.0.1/tcp/1")
+
+
+def test_silence_has_an_end(scripted: Scripted) -> None:
+    with (
+        peers.Process(scripted("sys.stdin.read()")) as process,
+        pytest.raises(peers.PeerFailure, match="nothing"),
+    ):
+        process.line(0.01)
+
+
+@pytest.mark.parametrize("line", ["nonsense", "[1]", "7"])
+def test_an_answer_that_is_no_object_is_a_failure(scripted: Scripted, line: str) -> None:
+    with (
+        peers.Process((*scripted(f"say({line!r}); sys.stdin.read()"), "x")) as process,
+        pytest.raises(peers.PeerFailure, match="instead of a JSON object"),
+    ):
+        process.answer(30.0)
+
+
+def test_an_address_leads_through_a_proxy(scripted: Scripted) -> None:
+    with rig(one=scripted("listen()")).listener("one") as listener:
+        assert listener.port == 1234
+        assert listener.through(99) == "/ip4/127.0.0.1/tcp/99/p2p/Q"
+
+
+def test_a_listener_settles_with_the_connections_asked_for(scripted: Scripted) -> None:
+    with rig(one=scripted("listen()")).listener("one") as listener:
+        assert listener.settled(3)["conns"] == 3
+
+
+def test_a_dialer_that_holds_too_few_is_a_failure(scripted: Scripted) -> None:
+    peer = peers.Peer("one", scripted("say('HELD 3')"))
+    with pytest.raises(peers.PeerFailure, match="instead of 4"):
+        peers.Held(peer, None, "/ip4/127.0.0.1/tcp/1", 4)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system cannot pin")
+def test_a_pinned_process_has_one_core_and_we_keep_ours() -> None:
+    before = os.sched_getaffinity(0)
+    core = min(before)
+    with peers.Process((sys.executable, "-c", "import os; print(os.sched_getaffinity(0))"), core) as process:
+        assert process.line(30.0) == f"{ {core} }\n"
+    assert os.sched_getaffinity(0) == before
+
+
+# -- rounds ----------------------------------------------------------------------------------------
+
+
+def nothing(rig: Any, name: str) -> dict[str, float]:
+    return {"x": 1.0}
+
+
+def test_who_goes_first_moves_on_from_round_to_round() -> None:
+    three = rig(a=("a",), b=("b",), c=("c",))
+    order = [turn.contender for turn in runner.turns([works.Work("w", nothing)], three, 3, {})]
+    assert order == ["a", "b", "c", "b", "c", "a", "c", "a", "b"]
+
+
+def test_absent_contenders_and_works_without_what_they_need_have_no_turn() -> None:
+    todo = [works.Work("w", nothing), works.Work("needy", nothing, needs=("go",))]
+    found = list(runner.turns(todo, rig(a=("a",), b=("b",)), 1, {"w": {"a": "why"}}))
+    assert [(turn.work.name, turn.contender) for turn in found] == [("w", "b")]
+
+
+def test_a_peer_that_refuses_the_options_is_absent(scripted: Scripted) -> None:
+    refuses = scripted("listen() if '-sec' not in arguments else fail('no such security: tls')")
+    todo = [works.Work("w", nothing, options=("-sec", "tls")), works.Work("plain", nothing)]
+    absent = runner.find_absent(todo, rig(a=refuses, b=scripted("listen()")))
+    assert list(absent) == ["w"]
+    assert list(absent["w"]) == ["a"]
+    assert "no such security" in absent["w"]["a"]
+
+
+def test_a_failing_contender_is_noted_and_given_up_and_the_others_go_on() -> None:
+    def measure(rig: Any, name: str) -> dict[str, float]:
+        if name == "bad":
+            raise peers.PeerFailure("broken")
+        return {"x": 1.0}
+
+    found = results(rounds=5)
+    runner.run((works.Work("w", measure),), rig(good=("x",), bad=("x",)), found, Console(file=io.StringIO()))
+    assert len(found.samples["w"]["good"]) == 5
+    assert "bad" not in found.samples["w"]
+    failure = {"work": "w", "contender": "bad", "what": "broken"}
+    assert found.failures == [failure] * runner.MAX_FAILURES
+
+
+# -- the works -------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "work", [work for work in works.WORKS if not work.options], ids=lambda work: work.name
+)
+def test_a_work_gives_the_figures_of_its_rows(work: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SMALL.items():
+        monkeypatch.setattr(works, name, value)
+    script = peers.ROOT / "interop" / "python" / "peer.py"
+    ours = (sys.executable, str(script))
+    both = {name: peers.Peer(name, ours) for name in ("python", "go")}
+    figures = work.measure(works.Rig(both, NOWHERE, {"python": 1 / 64}), "python")
+    wanted = {row.figure for row in rows.ROWS if row.work == work.name}
+    assert wanted <= set(figures)
+    if work.name == "first_byte":
+        assert figures["round_trips"] >= 3
+
+
+def test_the_shown_imports_are_the_longest_first() -> None:
+    shown = runner.import_times()
+    own = [float(line.split(" ms ")[0]) for line in shown]
+    assert len(shown) == runner.IMPORTS_SHOWN
+    assert own == sorted(own, reverse=True)
+
+
+def test_the_command_refuses_a_peer_without_a_command(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="only make bench has it")
+    from click.testing import CliRunner
+
+    import sidebyside
+
+    said = CliRunner().invoke(sidebyside.main, ["--with", "none", "--peer", "zig", "--only", "up"])
+    assert said.exit_code == 2
+    assert "NAME=COMMAND" in said.output
