@@ -129,8 +129,8 @@ def test_version(cli: Cli) -> None:
 
 def test_no_arguments_is_help(cli: Cli) -> None:
     result = cli.run()
-    assert (result.status, result.out) == (2, "")
-    assert "Commands:" in result.err
+    assert "Commands:" in result.out + result.err  # click 8.1 prints it as a result, later ones as an error
+    assert "Traceback" not in result.err
 
 
 def test_help_is_quick() -> None:
