@@ -43,14 +43,19 @@ KEY = PrivateKey.generate()
 NOISE = NoiseTransport(KEY)
 OPENING = negotiate.lazy_open("/noise")[0]
 
+pytestmark = pytest.mark.filterwarnings("error::ResourceWarning")  # a socket left to the collector
+
 
 class Renamed:
     """Noise under another name, and with the early muxer result a test wants."""
 
-    def __init__(self, key: PrivateKey, protocol: str = "/noise", muxer: str | None = None) -> None:
+    def __init__(
+        self, key: PrivateKey, protocol: str = "/noise", muxer: str | None = None, claims: Any = None
+    ) -> None:
         self._noise = NoiseTransport(key)
         self.protocol = protocol
         self._muxer = muxer
+        self._claims = claims
 
     async def secure_inbound(self, mailbox: Any, expected: Any, muxers: Sequence[str]) -> Secured:
         return self._changed(await self._noise.secure_inbound(mailbox, expected, ()))
@@ -59,7 +64,7 @@ class Renamed:
         return self._changed(await self._noise.secure_outbound(mailbox, expected, ()))
 
     def _changed(self, secured: Secured) -> Secured:
-        return Secured(secured.remote_peer, secured.remote_key, self._muxer)
+        return Secured(self._claims or secured.remote_peer, secured.remote_key, self._muxer)
 
 
 class RenamedYamux(YamuxMultiplexer):
@@ -226,6 +231,18 @@ def test_dialling_oneself_is_refused_on_both_sides() -> None:
         assert isinstance(error, HandshakeError)
         assert error.stage == Stage.HANDSHAKE
         assert failures == {Stage.HANDSHAKE: 1}
+
+    run(main())
+
+
+def test_a_security_protocol_that_proves_our_own_id_is_not_believed() -> None:
+    async def main() -> None:
+        key = PrivateKey.generate()
+        one = node_with(Renamed(key, claims=key.peer_id()), key=key)
+        other = PrivateKey.generate()
+        error, _ = await dial_fails(one, node_with(Renamed(other), key=other))
+        assert isinstance(error, HandshakeError)
+        assert error.stage == Stage.HANDSHAKE
 
     run(main())
 

@@ -38,6 +38,8 @@ NOT_ACCEPTED = "not accepted"
 TIMEOUT = "timeout"
 INTERNAL_ERROR = "internal error"
 
+_WARN_EVERY_S = 1.0  # of a storm, one line a second is enough
+
 
 class ListenerState(enum.Enum):
     """LISTENING takes connections, RETRYING pauses after an error of accept(2), CLOSED has ended."""
@@ -106,6 +108,7 @@ class UpgradedListener:
         self._state = ListenerState.LISTENING
         self._closing: asyncio.Task[None] | None = None
         self._ended_by: BaseException | None = None
+        self._warned_at = float("-inf")
         self.failures: collections.Counter[str] = collections.Counter()
         self.accept_errors: collections.Counter[str] = collections.Counter()
         self.num_accepted = 0
@@ -139,14 +142,15 @@ class UpgradedListener:
         """Takes raw connections for as long as the listener lives."""
         try:
             while True:
-                await self._threshold.wait()
                 while len(self._upgrading) >= self._options.max_upgrading:
                     await self._wait_for_room()
+                await self._threshold.wait()
                 conn = await self._accept_raw()
                 deadline = self._loop.time() + self._options.accept_timeout
                 self.num_accepted += 1
-                if not self._threshold.is_full or await self._hold(conn, deadline):
-                    self._upgrading[conn] = self._loop.create_task(self._upgrade(conn, deadline))
+                if self._threshold.is_full:
+                    await self._hold(conn)
+                self._upgrading[conn] = self._loop.create_task(self._upgrade(conn, deadline))
         except ListenerClosed as error:
             self._end(error)
         except Exception as error:
@@ -193,19 +197,16 @@ class UpgradedListener:
                 break
         self._change_state(ListenerState.LISTENING, None)
 
-    async def _hold(self, conn: RawConn, deadline: float) -> bool:
-        """Keeps a connection that came while the queue filled up; True if it may be upgraded now."""
+    async def _hold(self, conn: RawConn) -> None:
+        """Keeps a connection that came while the queue filled up, until it may be upgraded.
+
+        It needs no timer: whatever fills the queue was accepted earlier and is dropped at an earlier deadline.
+        """
         try:
-            async with asyncio.timeout_at(deadline):
-                await self._threshold.wait()
-        except TimeoutError as error:
-            conn.abort()
-            self._failed(NOT_ACCEPTED, conn.remote_multiaddr, error)
-            return False
+            await self._threshold.wait()
         except BaseException:
             conn.abort()
             raise
-        return True
 
     # -- upgrades ------------------------------------------------------------------------------
 
@@ -280,7 +281,7 @@ class UpgradedListener:
         if conn.is_closed:
             return
         conn.abort(CONN_RATE_LIMITED)
-        log.warning("dropped a connection from %s: not accepted in time", conn.remote_multiaddr)
+        self._warn("dropped a connection from %s: not accepted in time", conn.remote_multiaddr)
         late = UpgradeTimeout(f"not accepted within {self._options.accept_timeout} s")
         self._failed(NOT_ACCEPTED, conn.remote_multiaddr, late)
 
@@ -353,9 +354,17 @@ class UpgradedListener:
             return
         self._state = state
         if error is not None:
-            log.warning("the listener on %s is %s: %s", self.multiaddr, state.value, error)
+            self._warn("the listener on %s is %s: %s", self.multiaddr, state.value, error)
         if self._options.on_state_changed is not None:
             _observe(self._options.on_state_changed, state, error)
+
+    def _warn(self, text: str, *args: object) -> None:
+        """Warns, at most once a second; what comes sooner is for debugging."""
+        now = self._loop.time()
+        is_due = now - self._warned_at >= _WARN_EVERY_S
+        if is_due:
+            self._warned_at = now
+        log.log(logging.WARNING if is_due else logging.DEBUG, text, *args)
 
 
 def _observe(observer: Callable[..., None], *args: object) -> None:

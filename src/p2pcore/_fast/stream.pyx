@@ -283,8 +283,8 @@ cdef class Stream:
             raise errors.DeadlineExceeded("the stream's read deadline has passed")
         if self.queue is not None and self.queue.size:
             return 0
-        if self.error is not None:
-            raise again(self.error)
+        if self.error is not None and not (self.fin_received and isinstance(self.error, errors.ConnectionClosed)):
+            raise again(self.error)  # all that came before the peer's end is whole even if the connection ended then
         if self.read_closed:
             raise errors.StreamClosed("the stream's read half was closed here")
         return 0

@@ -160,6 +160,8 @@ class MaListener:
     async def _wait_readable(self) -> None:
         self._readable.clear()
         self._watch()
+        if self._sock is None:
+            return
         self._waiting += 1
         try:
             await self._readable.wait()
@@ -168,6 +170,9 @@ class MaListener:
 
     def _watch(self) -> None:
         if self._watching or self._sock is None:
+            return
+        if not self._is_ours():  # libuv aborts the process when it cannot watch a descriptor
+            self._drop()
             return
         self._loop.add_reader(self._sock, self._on_readable)
         self._watching = True
