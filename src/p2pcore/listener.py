@@ -200,7 +200,7 @@ class UpgradedListener:
     async def _hold(self, conn: RawConn) -> None:
         """Keeps a connection that came while the queue filled up, until it may be upgraded.
 
-        It needs no timer: whatever fills the queue was accepted earlier and is dropped at an earlier deadline.
+        It needs no timer: whatever fills the queue was accepted, and is dropped, earlier.
         """
         try:
             await self._threshold.wait()
