@@ -19,6 +19,7 @@ import uvloop
 
 from harness import eventually
 from p2pcore import Host, Stream
+from p2pcore._fast.loop_state import loop_state
 
 WATCHED = ("p2pcore", "uvloop", "asyncio", "_asyncio", "socket")
 AT_ONCE = 50
@@ -84,6 +85,20 @@ async def idle(count: int) -> dict[str, Any]:
         return {"before": before, "after": after, "bytes": tracemalloc.get_traced_memory()[0]}
 
 
+async def ciphers(count: int) -> dict[str, Any]:
+    """Uses `count` connections three times in turn, more than may keep their ciphers; how many do."""
+    state = loop_state(asyncio.get_running_loop())
+    async with Host(identify=False) as server, Host(listen=(), identify=False) as dialer:
+        await connect(server, dialer, count)
+        unused = len(state.ciphered)
+        for _ in range(3):
+            for conn in dialer.swarm.conns():
+                await dialer.ping(conn)
+        kept = len(state.ciphered)
+    await settled()
+    return {"unused": unused, "kept": kept, "left": len(state.ciphered)}
+
+
 async def once(count: int) -> None:
     """Two hosts with `count` connections, one stream open on each tenth, closed all at once."""
 
@@ -112,7 +127,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     factory = uvloop.new_event_loop if loop == "uvloop" else asyncio.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        print(json.dumps(runner.run({"idle": idle, "close": close}[mode](count))))
+        print(json.dumps(runner.run({"idle": idle, "close": close, "ciphers": ciphers}[mode](count))))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from harness import seconds
+from p2pcore import limits
 
 CHILD = Path(__file__).parent / "leaks_child.py"
 DESCRIPTORS = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -62,3 +63,9 @@ def test_closing_a_swarm_with_a_thousand_connections_leaves_nothing(loop: str) -
     assert "descriptors" not in more
     assert not {kind: number for kind, number in more.items() if kind.startswith("p2pcore")}
     assert not {kind: number for kind, number in more.items() if number > 3}
+
+
+@pytest.mark.slow
+def test_only_so_many_connections_keep_their_ciphers_and_all_go_on_working() -> None:
+    result = count("uvloop", "ciphers", limits.MAX_CIPHERED_CHANNELS // 2 + 100)
+    assert result == {"unused": 0, "kept": limits.MAX_CIPHERED_CHANNELS, "left": 0}

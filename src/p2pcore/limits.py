@@ -101,6 +101,8 @@ MAX_NOISE_PLAINTEXT_BYTES: Final = 65519
 """A noise message less its 16-byte tag."""
 MAX_EMPTY_RECORDS: Final = 1000
 """Empty records in a row; each is legal and each costs a decryption."""
+MAX_CIPHERED_CHANNELS: Final = 1024
+"""Noise channels of a loop that keep their ciphers (4.6 KB); idle ones beyond make them anew, in 2 us."""
 MAX_SPILL_BUFFERS: Final = 64
 """Free spill buffers a loop keeps; more are given back to the allocator."""
 WRITE_STALL_TIMEOUT_S: Final = 10.0

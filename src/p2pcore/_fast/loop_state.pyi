@@ -1,4 +1,5 @@
 from asyncio import AbstractEventLoop
+from collections import OrderedDict
 from typing import final
 
 class Flushable: ...
@@ -6,6 +7,7 @@ class Flushable: ...
 @final
 class LoopState:
     loop: AbstractEventLoop
+    ciphered: OrderedDict[Flushable, None]
     def __new__(cls, loop: AbstractEventLoop) -> LoopState: ...
     @property
     def num_watched(self) -> int: ...

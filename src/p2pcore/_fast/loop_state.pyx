@@ -6,6 +6,7 @@ for all deadlines. Never used from another thread than the loop's.
 """
 
 import logging
+from collections import OrderedDict
 
 from p2pcore import limits
 
@@ -49,6 +50,7 @@ cdef class LoopState:
         self.receive = Block(limits.RECEIVE_BUFFER_BYTES)
         self.records = BlockPool(RECORD_BLOCK_BYTES, limits.MAX_SPILL_BUFFERS)
         self.due = []
+        self.ciphered = OrderedDict()
         self.watched = {}
 
     @property

@@ -28,13 +28,18 @@ cdef class PlainChannel(Cork):
 
 
 cdef class NoiseChannel(Cork):
-    cdef object encrypt         # the sending key; from the first record on, encrypt_into of its cipher (2.3 KB)
+    cdef bytes send_key
+    cdef bytes receive_key
+    cdef object encrypt         # encrypt_into of the sending cipher (2.3 KB); None while idle, see _enlist
     cdef object decrypt
+    cdef bint is_listed         # it is in state.ciphered
+    cdef bint is_recent         # used since that was last looked through
     cdef uint64_t send_nonce
     cdef uint64_t receive_nonce
     cdef Block spill            # a record of which only a part has come; None
     cdef Py_ssize_t spilled     # bytes of it
     cdef Py_ssize_t empty_run   # empty records in a row
 
+    cdef int _enlist(self) except -1
     cdef int _open(self, uint8_t* record, Py_ssize_t n) except -1
     cdef Py_ssize_t _fill_spill(self, uint8_t* data, Py_ssize_t n) except -1

@@ -22,6 +22,8 @@ from p2pcore._fast.layer cimport Layer
 
 cdef Py_ssize_t MAX_PLAINTEXT = limits.MAX_NOISE_PLAINTEXT_BYTES
 cdef Py_ssize_t MAX_EMPTY_RECORDS = limits.MAX_EMPTY_RECORDS
+cdef Py_ssize_t MAX_CIPHERED = limits.MAX_CIPHERED_CHANNELS
+cdef int MAX_CHANCES = 8
 cdef Py_ssize_t TAG = 16
 cdef uint64_t LAST_NONCE = 0xFFFFFFFFFFFFFFFF     # reserved: never used for a record
 
@@ -139,16 +141,18 @@ cdef class NoiseChannel(Cork):
 
     def __cinit__(self, bytes send_key not None, bytes receive_key not None):
         self.front = 2
-        self.encrypt = send_key
-        self.decrypt = receive_key
+        self.send_key = send_key
+        self.receive_key = receive_key
 
     cdef int seal(self) except -1:
         cdef Py_ssize_t n = self.used
         cdef uint8_t* data = self.gathered.data
         if self.send_nonce == LAST_NONCE:
             raise errors.LocalProtocolError("all nonces of this noise connection have been used")
-        if isinstance(self.encrypt, bytes):
-            self.encrypt = ChaCha20Poly1305(self.encrypt).encrypt_into
+        self.is_recent = True
+        if self.encrypt is None:
+            self.encrypt = ChaCha20Poly1305(self.send_key).encrypt_into
+            self._enlist()
         data[0] = <uint8_t> ((n + TAG) >> 8)
         data[1] = <uint8_t> (n + TAG)
         self.encrypt(
@@ -210,8 +214,10 @@ cdef class NoiseChannel(Cork):
             raise errors.RemoteProtocolError(f"noise record of {n} bytes is shorter than its tag")
         if self.receive_nonce == LAST_NONCE:
             raise errors.RemoteProtocolError("the peer has used all nonces of this noise connection")
-        if isinstance(self.decrypt, bytes):
-            self.decrypt = ChaCha20Poly1305(self.decrypt).decrypt_into
+        self.is_recent = True
+        if self.decrypt is None:
+            self.decrypt = ChaCha20Poly1305(self.receive_key).decrypt_into
+            self._enlist()
         try:
             self.decrypt(
                 _nonce(self.receive_nonce),
@@ -239,7 +245,33 @@ cdef class NoiseChannel(Cork):
         if self.spill is not None:
             self.state.records.give(self.spill)
             self.spill = None
+        if self.is_listed:
+            self.is_listed = False
+            self.state.ciphered.pop(self, None)
         return Cork.lost(self, error)
+
+    cdef int _enlist(self) except -1:
+        """Counts this channel among those with ciphers; the oldest that has been idle loses its own.
+
+        One that was used since it was last looked at gets a second chance, within MAX_CHANCES.
+        """
+        if self.is_listed:
+            return 0
+        self.is_listed = True
+        ring = self.state.ciphered
+        ring[self] = None
+        cdef NoiseChannel oldest
+        cdef int chances = MAX_CHANCES
+        while len(ring) > MAX_CIPHERED:
+            oldest = <NoiseChannel> ring.popitem(False)[0]
+            if oldest is self or (oldest.is_recent and chances > 0):
+                chances -= 1
+                oldest.is_recent = False
+                ring[oldest] = None
+            else:
+                oldest.is_listed = False
+                oldest.encrypt = oldest.decrypt = None
+        return 0
 
 
 cdef bytes _nonce(uint64_t counter):
