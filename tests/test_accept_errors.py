@@ -11,8 +11,23 @@ from p2pcore.accept_errors import Backoff, is_temporary
 
 @pytest.mark.parametrize(
     "name",
-    ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "ECONNABORTED", "ECONNRESET", "EPROTO", "EPERM", "EINTR"]
-    + ["ENETDOWN", "ENETUNREACH", "EHOSTUNREACH", "ENOPROTOOPT", "EOPNOTSUPP", "ETIMEDOUT"],
+    [
+        "EMFILE",
+        "ENFILE",
+        "ENOBUFS",
+        "ENOMEM",
+        "ECONNABORTED",
+        "ECONNRESET",
+        "EPROTO",
+        "EPERM",
+        "EINTR",
+        "ENETDOWN",
+        "ENETUNREACH",
+        "EHOSTUNREACH",
+        "ENOPROTOOPT",
+        "EOPNOTSUPP",
+        "ETIMEDOUT",
+    ],
 )
 def test_shortages_and_lost_connections_are_temporary(name: str) -> None:
     assert is_temporary(OSError(getattr(errno, name), "as accept(2) reports it"))

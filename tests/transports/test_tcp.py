@@ -130,9 +130,11 @@ def test_a_dial_cancelled_at_any_step_leaves_nothing(ticks: int) -> None:
             dialling = asyncio.ensure_future(dialler.dial(listener.multiaddr))
             for _ in range(ticks):
                 await asyncio.sleep(0)
-            dialling.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await dialling
+            if dialling.cancel():
+                with pytest.raises(asyncio.CancelledError):
+                    await dialling
+            else:
+                (await dialling).abort()  # it was quicker
         await eventually(lambda: num_descriptors() <= before)
 
     run(main())

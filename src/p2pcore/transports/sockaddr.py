@@ -45,7 +45,7 @@ class Endpoint:
         return (self.host, self.port, 0, _scope_id(self.zone))
 
     def connect_address(self) -> tuple[str, int]:
-        """For `loop.sock_connect`, which drops a numeric scope and understands host%zone."""
+        """For connect(2): a number, in IPv6 with its zone, so that Python looks nothing up."""
         return (f"{self.host}%{self.zone}" if self.zone else self.host, self.port)
 
 

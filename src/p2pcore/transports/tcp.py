@@ -7,6 +7,8 @@ names, and closes the socket whatever fails.
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 from dataclasses import dataclass
 
@@ -89,7 +91,7 @@ class TcpTransport:
             if self._options.linger is not None:
                 set_linger(sock, self._options.linger)
             async with asyncio.timeout(self._options.connect_timeout):
-                await loop.sock_connect(sock, endpoint.connect_address())
+                await _connect_socket(loop, sock, endpoint.connect_address())
             return MaConn(loop, sock, sock.getsockname(), sock.getpeername())
         except TimeoutError as error:
             sock.close()
@@ -111,6 +113,28 @@ class TcpTransport:
         bound = MaListener.bind(addr, options.reuse_port, options.backlog)
         inner: RawListener = bound if options.linger is None else LingerListener(bound, options.linger)
         return self._upgrader.upgrade_listener(inner)
+
+
+async def _connect_socket(
+    loop: asyncio.AbstractEventLoop, sock: socket.socket, address: tuple[str, int]
+) -> None:
+    """connect(2), waiting where it must. uvloop's sock_connect asks a resolver thread even for numbers."""
+    failed = sock.connect_ex(address)
+    if failed == errno.EINPROGRESS:
+        writable = loop.create_future()
+        loop.add_writer(sock, _set_done, writable)
+        try:
+            await writable
+        finally:
+            loop.remove_writer(sock)
+        failed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if failed:
+        raise OSError(failed, os.strerror(failed))
+
+
+def _set_done(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _expected_peer(addr: Multiaddr, endpoint: Endpoint, peer: PeerId | None) -> PeerId | None:
