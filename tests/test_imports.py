@@ -17,7 +17,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "p2pcore"
 
 LEVELS = {
-    0: {"errors", "limits", "codes", "direction"},
+    0: {"errors", "limits", "codes", "direction", "begun"},
     1: {"_fast"},
     2: {"interfaces", "multiaddr", "peer_id", "keys", "pb", "record", "addresses", "netif"},
     3: {"transports", "security", "muxers", "negotiate"},

@@ -9,10 +9,11 @@ Specification: libp2p connections, multiformats/multistream-select.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Container, Generator, Sequence
+from collections.abc import Awaitable, Container, Sequence
 from functools import lru_cache
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
+from p2pcore.begun import Begun
 from p2pcore.errors import (
     IncompleteRead,
     LimitExceeded,
@@ -191,7 +192,7 @@ async def handle(io: Channel, supported: Container[str]) -> str:
 async def _answer(io: Channel, supported: Container[str]) -> str:
     await _read_header(io)
     header = HEADER
-    first = _Read(io.read_exactly(1))
+    first = Begun(io.read_exactly(1))
     if not first.is_done:  # the peer waits for our header before it proposes (py-libp2p)
         await _write(io, header)
         header = b""
@@ -211,34 +212,3 @@ async def _write(io: Channel, data: bytes) -> None:
     writing = io.write(data)
     if writing is not None:
         await writing
-
-
-class _Read:
-    """A read that is begun at once and awaited later, so that it is known whether it has to wait.
-
-    Attributes:
-        is_done: the bytes are there; awaiting it does not wait.
-    """
-
-    __slots__ = ("_result", "_steps", "_waiting", "is_done")
-
-    def __init__(self, reading: Awaitable[bytes]) -> None:
-        self._steps = reading.__await__()
-        self._result = b""
-        self._waiting: Any = None
-        self.is_done = False
-        try:
-            self._waiting = next(self._steps)
-        except StopIteration as done:
-            self.is_done = True
-            self._result = done.value
-
-    def __await__(self) -> Generator[Any, Any, bytes]:
-        if self.is_done:
-            return self._result
-        try:
-            yield self._waiting
-        except BaseException as error:
-            self._steps.throw(error)  # the reader cleans up, and raises it again
-            raise
-        return (yield from self._steps)

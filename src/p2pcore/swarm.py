@@ -33,7 +33,7 @@ from p2pcore.netif import expand_wildcards
 from p2pcore.notify import Notifiees
 from p2pcore.swarm_conn import Phase, SwarmConn
 from p2pcore.swarm_dial import PeerDial
-from p2pcore.swarm_streams import ProtocolHandler, StreamServer, open_negotiated
+from p2pcore.swarm_streams import ProtocolHandler, StreamServer
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import CapableConn, Listener, Notifiee, Stream, Transport
@@ -276,7 +276,6 @@ class Swarm:
         if peer == self._local_peer:
             raise DialError(peer, (), "it is this node itself")
         try:
-            self._check_dialable(target)
             return await self._dial_one(target, peer)
         except SwarmClosed:
             raise
@@ -284,9 +283,7 @@ class Swarm:
             raise DialError(peer, [(target, error)]) from error
 
     async def _dial_one(self, addr: Multiaddr, peer: PeerId | None) -> SwarmConn:
-        transport = self.transport_for_dialing(addr)
-        if transport is None:
-            raise NoTransport(f"no transport for {addr}")
+        transport = self._transport_to(addr)
         local = scope_of(addr) is not Scope.PUBLIC
         limit = limits.DIAL_TIMEOUT_LOCAL_S if local else limits.DIAL_TIMEOUT_S
         try:
@@ -307,19 +304,22 @@ class Swarm:
             try:
                 if named is not None and named != peer:
                     raise AddressError(f"it names another peer than {peer}")
-                self._check_dialable(target)
+                self._transport_to(target)
                 good[target] = None
             except (AddressError, ListenError) as error:
                 causes[addr] = error
         return list(good), causes
 
-    def _check_dialable(self, addr: Multiaddr) -> None:
-        if self.transport_for_dialing(addr) is None:
+    def _transport_to(self, addr: Multiaddr) -> Transport:
+        """What dials `addr`. Raises NoTransport, or AddressError where it makes no sense to."""
+        transport = self.transport_for_dialing(addr)
+        if transport is None:
             raise NoTransport(f"no transport for {addr}")
         if addr.is_unspecified:
             raise AddressError("an unspecified address cannot be dialled")
         if self._listeners and addr in self.interface_listen_addresses():
             raise AddressError("this node itself listens there")
+        return transport
 
     # -- connections ---------------------------------------------------------------------------
 
@@ -434,17 +434,10 @@ class Swarm:
         failure: Exception = ConnectionClosed(f"no open connection to {peer}")
         for conn in self._ranked(peer):
             try:
-                return await self.open_on(conn, protocols)
+                return await conn.new_stream(protocols)
             except (ConnectionClosed, StreamReset, TimeoutError) as error:
                 failure = error
         raise failure
-
-    async def open_on(self, conn: SwarmConn, protocols: str | Sequence[str]) -> Stream:
-        """A stream on `conn`; see SwarmConn.new_stream. Raises ValueError where `protocols` is empty."""
-        wanted = (protocols,) if isinstance(protocols, str) else tuple(protocols)
-        if not wanted:
-            raise ValueError("no protocol to propose")
-        return await open_negotiated(conn, wanted)
 
     @property
     def protocols(self) -> tuple[str, ...]:

@@ -10,6 +10,8 @@ import enum
 import time
 from typing import TYPE_CHECKING
 
+from p2pcore.swarm_streams import open_negotiated
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
@@ -142,9 +144,9 @@ class SwarmConn:
 
         Raises:
             ConnectionClosed: no stream can be opened; ProtocolNotSupported, NegotiationError: no agreement.
-            TimeoutError: see limits.NEW_STREAM_TIMEOUT_S.
+            TimeoutError: see limits.NEW_STREAM_TIMEOUT_S; ValueError: `protocols` is empty.
         """
-        return await self._swarm.open_on(self, protocols)
+        return await open_negotiated(self._conn, protocols)
 
     async def close(self, code: int = 0) -> None:
         """Leaves the swarm, then closes in good order: go-away, what is queued, FIN. Idempotent."""

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from p2pcore import codes, limits
+from p2pcore.begun import Begun
 from p2pcore.errors import (
     LimitExceeded,
     LocalProtocolError,
@@ -31,13 +32,19 @@ ProtocolHandler = Callable[["Stream"], Awaitable[None]]
 """Serves one inbound stream; `stream.conn` is its connection. See Swarm.set_stream_handler."""
 
 
-async def open_negotiated(conn: MuxedConn, protocols: Sequence[str]) -> Stream:
+async def open_negotiated(conn: MuxedConn, protocols: str | Sequence[str]) -> Stream:
     """A new stream of `conn` that speaks one of `protocols`; a single one is proposed lazily.
 
     Cancelled or failed: the stream is reset. Raises as SwarmConn.new_stream does.
     """
-    async with asyncio.timeout(limits.NEW_STREAM_TIMEOUT_S):
-        stream = await conn.open_stream()
+    if not protocols:
+        raise ValueError("no protocol to propose")
+    opening = Begun(conn.open_stream())
+    if opening.is_done:  # as nearly always; a timer would cost more than the stream
+        stream = await opening
+    else:
+        async with asyncio.timeout(limits.NEW_STREAM_TIMEOUT_S):
+            stream = await opening
     try:
         await _propose(stream, protocols)
     except BaseException:
@@ -46,10 +53,11 @@ async def open_negotiated(conn: MuxedConn, protocols: Sequence[str]) -> Stream:
     return stream
 
 
-async def _propose(stream: Stream, protocols: Sequence[str]) -> None:
-    if len(protocols) == 1:
-        proposal, reply = lazy_open(protocols[0])
-        stream.expect(reply, protocols[0])
+async def _propose(stream: Stream, protocols: str | Sequence[str]) -> None:
+    if isinstance(protocols, str) or len(protocols) == 1:
+        only = protocols if isinstance(protocols, str) else protocols[0]
+        proposal, reply = lazy_open(only)
+        stream.expect(reply, only)
         await stream.write(proposal)
         return
     stream.set_deadline(limits.STREAM_NEGOTIATION_TIMEOUT_S)
