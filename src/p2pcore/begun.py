@@ -1,7 +1,7 @@
 """An await that is begun at once, so that it is known whether it has to wait at all.
 
 Comes in: an awaitable. Goes out: its result, or something to await for it. A timer, or a write that only
-matters to a peer that waits, can so be saved where the result is there already. Never swallows a cancellation.
+matters to a peer that waits, can so be saved where the result is there already. A cancellation gets through.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from p2pcore.errors import LimitExceeded, RemoteProtocolError
 from p2pcore.keys import PrivateKey
 from p2pcore.multiaddr import Multiaddr
 from p2pcore.pb.identify_pb2 import Identify
+from p2pcore.protocols import identify_message
 from p2pcore.protocols.identify_message import IdentifyInfo, MessageReader, build, encode, update
 from p2pcore.record import PeerRecord
 from record_vectors import GO, LEGACY, OWN
@@ -304,3 +305,21 @@ def test_what_does_not_fit_is_left_out_from_the_end() -> None:
     assert told is not None
     assert told.listen_addrs == ()
     assert 30 < len(told.protocols) < 100
+
+
+def test_peers_that_say_the_same_share_it() -> None:
+    first, second = read(PLAIN), read(PLAIN)
+    assert first is not None
+    assert second is not None
+    assert first.protocols is second.protocols
+    assert first.agent_version is second.agent_version
+
+
+def test_what_is_kept_for_sharing_is_bounded() -> None:
+    for number in range(3 * identify_message.MAX_SHARED):
+        read(framed(Identify(agentVersion=b"%d" % number, protocols=[b"/%d" % number])))
+        assert len(identify_message._SHARED) <= identify_message.MAX_SHARED
+    many = [b"/%d" % number for number in range(identify_message.MAX_SHARED_PROTOCOLS + 1)]
+    told = read(framed(Identify(protocols=many)))
+    assert told is not None
+    assert told.protocols not in identify_message._SHARED

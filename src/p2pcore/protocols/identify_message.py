@@ -9,10 +9,9 @@ Source: libp2p/specs identify; limits of go-libp2p.
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from google.protobuf.message import DecodeError
 
@@ -28,6 +27,15 @@ if TYPE_CHECKING:
     from p2pcore.keys import PrivateKey
 
 logger = logging.getLogger("p2pcore.identify")
+
+S = TypeVar("S", str, tuple[str, ...])
+
+MAX_SHARED = 256
+"""Texts and lists of protocols kept for sharing. Not sys.intern: some Pythons never free what it is given."""
+MAX_SHARED_PROTOCOLS = 32
+"""Protocol ids in a list worth sharing; a longer one is no ordinary peer's."""
+
+_SHARED: dict[Any, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +148,11 @@ def _with_record(info: IdentifyInfo, message: Identify) -> IdentifyInfo:
 
 
 def _text(data: bytes) -> str:
-    return sys.intern(data[: 4 * limits.MAX_AGENT_CHARS].decode(errors="replace")[: limits.MAX_AGENT_CHARS])
+    return _shared(data[: 4 * limits.MAX_AGENT_CHARS].decode(errors="replace")[: limits.MAX_AGENT_CHARS])
 
 
 def _protocols(entries: Iterable[bytes]) -> tuple[str, ...]:
-    """Valid ids once each; interned, for most peers of a node speak the same."""
+    """Valid ids once each, shared between the peers that speak the same."""
     found: dict[str, None] = {}
     for entry in entries:
         if len(found) == limits.MAX_IDENTIFY_PROTOCOLS:
@@ -152,10 +160,18 @@ def _protocols(entries: Iterable[bytes]) -> tuple[str, ...]:
         if not 0 < len(entry) <= limits.MAX_PROTOCOL_ID_BYTES:
             continue
         try:
-            found[sys.intern(entry.decode())] = None
+            found[_shared(entry.decode())] = None
         except UnicodeDecodeError:
             continue
-    return tuple(found)
+    return _shared(tuple(found)) if len(found) <= MAX_SHARED_PROTOCOLS else tuple(found)
+
+
+def _shared(value: S) -> S:
+    """The first of equal values: most peers of a node say the same, so it needs keeping only once."""
+    if len(_SHARED) >= MAX_SHARED:
+        _SHARED.clear()
+    same: S = _SHARED.setdefault(value, value)
+    return same
 
 
 def _addrs(entries: Iterable[bytes], peer: PeerId) -> tuple[Multiaddr, ...]:
