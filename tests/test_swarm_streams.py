@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, run
+from harness import eventually, run, seconds
 from hosts import pair
 from p2pcore import Direction, Stream, codes, limits
 from p2pcore.errors import (
@@ -117,12 +117,12 @@ def test_negotiation_that_does_not_go_on_is_reset_in_time(monkeypatch: pytest.Mo
 
 
 def test_an_agreed_stream_has_no_deadline_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "STREAM_NEGOTIATION_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(limits, "STREAM_NEGOTIATION_TIMEOUT_S", seconds(0.3))
 
     async def main() -> None:
         async with pair({"echo": True}) as p:
             stream = await p.conn.new_stream(["/x", "/echo/1.0.0"])
-            await asyncio.get_running_loop().create_task(asyncio.sleep(0.7))
+            await asyncio.sleep(seconds(0.7))
             await stream.write(b"still here")
             assert await stream.read() == b"still here"
 

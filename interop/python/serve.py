@@ -96,7 +96,7 @@ async def listen(host: Host, bare: bool) -> None:
     for addr in host.addrs_with_peer:
         print(f"ADDR {addr}", flush=True)
     lines = Lines()
-    while (line := await lines.next()) not in ("", "quit"):
+    while (line := await lines.next()) not in (None, "quit"):
         if line == "gc":
             release_memory()
         if line in ("gc", "stat"):
@@ -120,8 +120,7 @@ class Lines:
             asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
         self._queue.put_nowait(line)
 
-    async def next(self) -> str:
-        """The next line without its end; "" at the end of input."""
-        if self._in_thread:
-            return (await asyncio.to_thread(sys.stdin.readline)).strip()
-        return (await self._queue.get()).strip()
+    async def next(self) -> str | None:
+        """The next line without its end; None at the end of input."""
+        line = await (asyncio.to_thread(sys.stdin.readline) if self._in_thread else self._queue.get())
+        return line.strip() if line else None

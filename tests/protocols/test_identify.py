@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -359,3 +360,27 @@ def test_closing_ends_an_exchange_under_way() -> None:
                 await asking
 
     run(main())
+
+
+def test_a_caller_that_leaves_does_not_end_the_exchange_nor_leave_a_complaint(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        answer = asyncio.Event()
+
+        async def slow(stream: Stream) -> None:
+            await answer.wait()
+            raise RemoteProtocolError("no")
+
+        async with pair() as p:
+            p.server.set_stream_handler(identify.PROTOCOL, slow)
+            leaving = asyncio.create_task(p.dialer.identify(p.conn))
+            await eventually(lambda: p.server.swarm.num_handlers_running)
+            leaving.cancel()
+            await asyncio.wait([leaving])
+            answer.set()
+            await eventually(lambda: not p.dialer._identify._running)
+
+    run(main())
+    gc.collect()
+    assert "never retrieved" not in caplog.text

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, run
+from harness import eventually, run, seconds
 from hosts import Pair, pair
 from p2pcore import DeadlineExceeded, IncompleteRead, RemoteProtocolError, Stream, StreamReset, codes, limits
 from p2pcore.protocols import ping
@@ -75,12 +75,12 @@ def test_a_third_stream_of_one_peer_is_refused_until_one_ends() -> None:
     run(main())
 
 
-def test_a_silent_stream_ends_and_a_busy_one_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_stream_ends_and_a_busy_one_goes_on() -> None:
     """go-libp2p ends it after 30 s however busy it is."""
 
     async def main() -> None:
         async with pair() as p:
-            p.server.set_stream_handler(ping.PROTOCOL, ping.PingServer(idle_timeout_s=0.4).serve)
+            p.server.set_stream_handler(ping.PROTOCOL, ping.PingServer(idle_timeout_s=seconds(0.5)).serve)
             busy, silent = await open_ping(p), await open_ping(p)
             await ping.ping(silent)
             ended = asyncio.create_task(silent.read())

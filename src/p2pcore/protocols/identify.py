@@ -142,6 +142,7 @@ class IdentifyService:
         if task is None:
             task = asyncio.get_running_loop().create_task(self._ask(conn))
             self._running[conn.ordinal] = task
+            task.add_done_callback(_log_failure)
         return task
 
     async def _ask(self, conn: SwarmConn) -> IdentifyInfo:
@@ -249,8 +250,7 @@ class IdentifyService:
     def connected(self, network: Network, conn: CapableConn) -> None:
         """Identifies `conn`, in a task that ends within IDENTIFY_TIMEOUT_S."""
         swarm_conn: SwarmConn = conn  # type: ignore[assignment]
-        task = self._exchange(swarm_conn)
-        task.add_done_callback(_log_failure)
+        self._exchange(swarm_conn)
 
     def disconnected(self, network: Network, conn: CapableConn) -> None:
         """Nothing: an exchange under way fails by itself, and what was learned went with the connection."""
