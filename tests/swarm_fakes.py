@@ -135,6 +135,9 @@ class FakeListener:
             raise item
         return item
 
+    async def drain(self, accept_queued: bool = True) -> None:
+        await self.close()
+
     async def close(self) -> None:
         self.is_closed = True
         self.queue.put_nowait(ListenerClosed("closed"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import weakref
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
@@ -56,6 +57,7 @@ class Host:
         reuse_port: let other processes share the listening ports.
         backlog: connections the kernel may queue for a listener.
         linger: SO_LINGER in seconds; see TcpOptions.
+        dial_from: the local IP address to dial from; sockets: listening sockets to take over; see TcpOptions.
         accept_timeout: seconds from accept(2) to a finished upgrade.
         accept_queue_length: finished connections a listener keeps before it takes no more.
         max_upgrading: upgrades under way on one listener.
@@ -83,6 +85,8 @@ class Host:
         reuse_port: bool = False,
         backlog: int = limits.LISTEN_BACKLOG,
         linger: int | None = None,
+        dial_from: str | None = None,
+        sockets: Sequence[socket.socket] = (),
         accept_timeout: float = limits.ACCEPT_TIMEOUT_S,
         accept_queue_length: int = limits.ACCEPT_QUEUE_LENGTH,
         max_upgrading: int = limits.MAX_UPGRADING,
@@ -112,7 +116,14 @@ class Host:
             [muxer],
             UpgraderOptions(timeout=accept_timeout, listener=accept),
         )
-        tcp = TcpTransport(upgrader, TcpOptions(linger=linger, reuse_port=reuse_port, backlog=backlog))
+        options = TcpOptions(
+            linger=linger,
+            reuse_port=reuse_port,
+            backlog=backlog,
+            dial_from=dial_from,
+            sockets=tuple(sockets),
+        )
+        tcp = TcpTransport(upgrader, options)
         self.swarm = Swarm(self.private_key.peer_id(), [tcp])
         self._identify = _identify_service(
             self.swarm, self.private_key, agent_version, protocol_version, push_delay_s
@@ -147,6 +158,12 @@ class Host:
         """Ends listeners, streams and connections. Idempotent, bounded in time."""
         await self._identify.close()
         await self.swarm.close()
+
+    async def drain(self, timeout_s: float = limits.DRAIN_TIMEOUT_S, *, accept_queued: bool = True) -> int:
+        """Ends without cutting anybody off who ends in time; see Swarm.drain. Returns: streams cut off."""
+        cut = await self.swarm.drain(timeout_s, accept_queued)
+        await self.close()
+        return cut
 
     async def __aenter__(self) -> Self:
         await self.start()

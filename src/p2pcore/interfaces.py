@@ -75,6 +75,9 @@ class RawListener(Protocol):
             OSError: the address cannot be bound now; it may be tried again.
         """
 
+    def finish(self) -> None:
+        """Ends in good order: `accept` gives out what is queued by now, then raises ListenerClosed."""
+
     async def close(self) -> None:
         """Stops listening; a pending accept raises ListenerClosed. Idempotent."""
 
@@ -278,6 +281,14 @@ class Listener(Protocol):
     def multiaddr(self) -> Multiaddr: ...
     async def accept(self) -> CapableConn:
         """The next upgraded connection. Raises ListenerClosed."""
+
+    async def drain(self, accept_queued: bool = True) -> None:
+        """Stops listening and lets upgrades under way end, while `accept` goes on giving out; then closes.
+
+        Args:
+            accept_queued: serve what the kernel has queued as well; False leaves that to whoever shares
+                the socket.
+        """
 
     async def close(self) -> None:
         """Stops listening, aborts upgrades, closes connections not yet accepted. Idempotent."""

@@ -89,6 +89,12 @@ NEW_STREAM_TIMEOUT_S: Final = 15.0
 # -- swarm -------------------------------------------------------------------------------------
 SWARM_CLOSE_TIMEOUT_S: Final = 5.0
 """Each step of closing a swarm: listeners, handlers, connections; what is left is aborted (W29)."""
+DRAIN_TIMEOUT_S: Final = 30.0
+"""How long streams may go on once a node is told to end; what common supervisors allow."""
+DRAIN_GRACE_S: Final = 1.0
+"""What a new connection has for its first stream before a drain closes it: several long round trips."""
+DRAIN_LOOK_S: Final = 0.1
+"""Between two looks at which connections of a drain have no stream left."""
 INTERFACE_ADDRS_TTL_S: Final = 5.0
 """Age at which the interface addresses behind a wildcard are read anew; go keeps them 60 s (W48)."""
 

@@ -107,6 +107,7 @@ class UpgradedListener:
         self._sweep: asyncio.TimerHandle | None = None
         self._state = ListenerState.LISTENING
         self._closing: asyncio.Task[None] | None = None
+        self._draining: asyncio.Task[None] | None = None
         self._ended_by: BaseException | None = None
         self._warned_at = float("-inf")
         self.failures: collections.Counter[str] = collections.Counter()
@@ -152,13 +153,21 @@ class UpgradedListener:
                     await self._hold(conn)
                 self._upgrading[conn] = self._loop.create_task(self._upgrade(conn, deadline))
         except ListenerClosed as error:
-            self._end(error)
+            if self._draining is None:
+                self._end(error)
+            else:
+                await self._settle()
         except Exception as error:
             log.exception("the listener on %s ended", self.multiaddr)
             self._end(error)
             await self._inner.close()
         finally:
             self._end(None)
+
+    async def _settle(self) -> None:
+        """Returns once no upgrade is under way and every finished connection has been taken."""
+        while self._upgrading or self._ready:
+            await self._wait_for_room()
 
     async def _wait_for_room(self) -> None:
         self._room = self._loop.create_future()
@@ -222,8 +231,11 @@ class UpgradedListener:
             self._offer(capable, deadline)
         finally:
             self._upgrading.pop(conn, None)
-            if self._room is not None and not self._room.done():
-                self._room.set_result(None)
+            self._make_room()
+
+    def _make_room(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
 
     def _upgrade_failed(self, conn: RawConn, error: Exception) -> None:
         reason = getattr(error, "stage", None)
@@ -273,6 +285,7 @@ class UpgradedListener:
                 self._ready.append((deadline, conn))
                 continue
             self._threshold.release()
+            self._make_room()
             self._drop(conn)
         if self._ready:
             self._sweep_at(min(deadline for deadline, _ in self._ready))
@@ -295,6 +308,7 @@ class UpgradedListener:
             while self._ready:
                 _, conn = self._ready.popleft()
                 self._threshold.release()
+                self._make_room()
                 if not conn.is_closed:
                     return conn
             if self._state is ListenerState.CLOSED:
@@ -315,6 +329,20 @@ class UpgradedListener:
             raise
 
     # -- the end -------------------------------------------------------------------------------
+
+    async def drain(self, accept_queued: bool = True) -> None:
+        """See interfaces.Listener. Bounded by the deadlines of the upgrades; `close` cuts it short."""
+        if self._draining is None:
+            self._draining = self._loop.create_task(self._drain(accept_queued))
+        await asyncio.shield(self._draining)
+
+    async def _drain(self, accept_queued: bool) -> None:
+        if accept_queued:
+            self._inner.finish()
+        else:
+            await self._inner.close()
+        await asyncio.wait([self._incoming])
+        await self.close()
 
     async def close(self) -> None:
         """Stops listening, aborts upgrades and connections not accepted, waits for its tasks. Idempotent."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
+import time
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -83,6 +84,7 @@ class Swarm:
         self._notifiees = Notifiees(self)
         self._expanded: tuple[float, list[Multiaddr]] | None = None
         self._closing: asyncio.Task[None] | None = None
+        self._unused: set[asyncio.Task[None]] = set()
         for transport in transports:
             self.add_transport(transport)
 
@@ -475,6 +477,48 @@ class Swarm:
         """Tells `notifiee` nothing more."""
         self._notifiees.remove(notifiee)
 
+    async def drain(self, timeout_s: float = limits.DRAIN_TIMEOUT_S, accept_queued: bool = True) -> int:
+        """Ends in good order: listens no more, closes each connection once it has no stream, then `close`.
+
+        The go-away comes after the last stream, not before: rust-libp2p and js-libp2p end all streams of a
+        connection when they hear it.
+
+        Args:
+            timeout_s: seconds; streams and handlers left then are cut off.
+            accept_queued: as interfaces.Listener.drain.
+
+        Returns: how many streams were cut off.
+        """
+        end = asyncio.get_running_loop().time() + timeout_s
+        listeners, self._listeners = self._listeners, {}
+        draining = asyncio.gather(
+            *(listener.drain(accept_queued) for listener in listeners), return_exceptions=True
+        )
+        try:
+            async with asyncio.timeout_at(end):
+                while not draining.done() or self._num_conns or self._streams.num_running:
+                    self._close_unused()
+                    await asyncio.sleep(limits.DRAIN_LOOK_S)
+        except TimeoutError:
+            logger.info("%d streams did not end in %g s", self._num_streams(), timeout_s)
+        cut = self._num_streams()
+        draining.cancel()
+        await _bounded("listeners", self._close_listeners(listeners))
+        await self.close()
+        return cut
+
+    def _close_unused(self) -> None:
+        """Closes connections without streams, but for new ones whose first stream may be under way."""
+        newest = time.time() - limits.DRAIN_GRACE_S
+        for conn in self.conns():
+            if conn.num_streams == 0 and conn.opened_at < newest:
+                task = asyncio.get_running_loop().create_task(conn.close())
+                self._unused.add(task)
+                task.add_done_callback(self._unused.discard)
+
+    def _num_streams(self) -> int:
+        return sum(conn.num_streams for conn in self.conns())
+
     async def close(self) -> None:
         """Ends dials, listeners, handlers and connections. Idempotent; each step is bounded in time."""
         if self._closing is None:
@@ -494,6 +538,8 @@ class Swarm:
         await _bounded("connections", _wait(closing))
         for conn in conns:
             conn.abort(codes.CONN_SHUTDOWN)
+        if self._unused:
+            await _bounded("unused connections", _wait(asyncio.gather(*self._unused, return_exceptions=True)))
 
     def _check_open(self) -> None:
         if self.is_closed:

@@ -45,6 +45,10 @@ class LingerListener:
         """As MaListener.rebind."""
         await self._inner.rebind()
 
+    def finish(self) -> None:
+        """As MaListener.finish."""
+        self._inner.finish()
+
     async def close(self) -> None:
         """As MaListener.close."""
         await self._inner.close()

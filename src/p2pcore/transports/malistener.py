@@ -35,6 +35,7 @@ class MaListener:
         "_backlog",
         "_closed",
         "_endpoint",
+        "_finishing",
         "_identity",
         "_is_wildcard",
         "_locals",
@@ -50,11 +51,14 @@ class MaListener:
         "shed",
     )
 
-    def __init__(self, endpoint: Endpoint, reuse_port: bool, backlog: int) -> None:
+    def __init__(
+        self, endpoint: Endpoint, reuse_port: bool, backlog: int, sock: socket.socket | None = None
+    ) -> None:
         self._endpoint = endpoint
         self._reuse_port = reuse_port
         self._backlog = backlog
         self._closed = False
+        self._finishing = False
         self._loop = asyncio.get_running_loop()
         self._readable = asyncio.Event()
         self._waiting = 0
@@ -64,7 +68,7 @@ class MaListener:
         self._spare: int | None = None
         self.shed = 0
         self._sock: socket.socket | None = None
-        self._listen(endpoint)
+        self._listen(endpoint, sock)
         self._spare = _open_spare()
 
     @classmethod
@@ -86,6 +90,17 @@ class MaListener:
             raise AddressError(f"{addr}: one listens without a peer id")
         return cls(endpoint, reuse_port, backlog)
 
+    @classmethod
+    def adopt(cls, sock: socket.socket, backlog: int = LISTEN_BACKLOG) -> MaListener:
+        """Takes over a socket that listens already, as `open_listening` makes them; called in an event loop.
+
+        Other processes may hold the same socket: closing this listener then leaves its queue to them. A
+        replacement for a lost one is made with SO_REUSEPORT.
+
+        Raises: OSError: it is no listening socket.
+        """
+        return cls(parse_endpoint(to_multiaddr(sock.getsockname())), True, backlog, sock)
+
     @property
     def multiaddr(self) -> Multiaddr:
         """What it is bound to, with the real port."""
@@ -105,6 +120,9 @@ class MaListener:
             conn = self._accept_now()
             if conn is not None:
                 return conn
+            if self._finishing:
+                await self.close()
+                continue
             await self._wait_readable()
 
     def _accept_now(self) -> MaConn | None:
@@ -215,6 +233,15 @@ class MaListener:
         self._drop()
         self._listen(parse_endpoint(self._multiaddr))
 
+    def finish(self) -> None:
+        """Ends in good order: `accept` gives out what is queued by now, then raises ListenerClosed.
+
+        What the kernel queues between the last accept(2) and close(2) is reset by it, which takes
+        microseconds; see docs/workers.md.
+        """
+        self._finishing = True
+        self._readable.set()
+
     async def close(self) -> None:
         """Stops listening; a pending accept raises ListenerClosed. Idempotent."""
         self._closed = True
@@ -224,12 +251,10 @@ class MaListener:
             os.close(spare)
         self._readable.set()
 
-    def _listen(self, endpoint: Endpoint) -> None:
-        sock = socket.socket(endpoint.family, socket.SOCK_STREAM)
+    def _listen(self, endpoint: Endpoint, sock: socket.socket | None = None) -> None:
+        if sock is None:
+            sock = open_listening(endpoint, self._reuse_port, self._backlog)
         try:
-            self._set_options(sock)
-            sock.bind(endpoint.bind_address())
-            sock.listen(self._backlog)
             self._multiaddr = _bound_multiaddr(sock, endpoint)
             self._is_wildcard = endpoint.host in ("0.0.0.0", "::")
             self._identity = _identity(sock.fileno())
@@ -237,15 +262,6 @@ class MaListener:
             sock.close()
             raise
         self._sock = sock
-
-    def _set_options(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if self._reuse_port:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if sock.family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        tune(sock)
 
     def _is_ours(self) -> bool:
         if self._sock is None:
@@ -265,6 +281,35 @@ class MaListener:
                 sock.close()
             else:
                 sock.detach()
+
+
+def open_bound(endpoint: Endpoint, reuse_port: bool) -> socket.socket:
+    """A socket bound to `endpoint` with the options of a listener; it does not listen yet. Raises OSError."""
+    sock = socket.socket(endpoint.family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        tune(sock)
+        sock.bind(endpoint.bind_address())
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def open_listening(endpoint: Endpoint, reuse_port: bool, backlog: int = LISTEN_BACKLOG) -> socket.socket:
+    """A socket that listens on `endpoint`. Raises OSError."""
+    sock = open_bound(endpoint, reuse_port)
+    try:
+        sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _bound_multiaddr(sock: socket.socket, endpoint: Endpoint) -> Multiaddr:

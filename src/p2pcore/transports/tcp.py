@@ -10,7 +10,9 @@ import asyncio
 import errno
 import os
 import socket
+import sys
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from p2pcore.errors import AddressError
 from p2pcore.interfaces import CapableConn, Listener, RawListener, Upgrader
@@ -20,7 +22,10 @@ from p2pcore.peer_id import PeerId
 from p2pcore.transports.conn import MaConn, set_linger, tune
 from p2pcore.transports.linger import LingerListener
 from p2pcore.transports.malistener import MaListener
-from p2pcore.transports.sockaddr import Endpoint, parse_endpoint
+from p2pcore.transports.sockaddr import Endpoint, parse_endpoint, to_multiaddr
+
+_IP_BIND_ADDRESS_NO_PORT = 24
+"""Of linux/in.h; Python has no name for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +38,18 @@ class TcpOptions:
             no TIME_WAIT, but bytes written just before are lost. See LingerListener for more than 0.
         reuse_port: let other processes share the port of a listener.
         backlog: connections the kernel may queue.
+        dial_from: the local IP address outbound connections of its family leave from; None: the kernel's
+            choice. One local address reaches one listener at most some 28,000 times (ip_local_port_range).
+        sockets: sockets that listen already, as `malistener.open_listening` makes them. Listening on the
+            address of one takes it over, once; its queue may be shared with other processes.
     """
 
     connect_timeout: float = TCP_CONNECT_TIMEOUT_S
     linger: int | None = None
     reuse_port: bool = False
     backlog: int = LISTEN_BACKLOG
+    dial_from: str | None = None
+    sockets: tuple[socket.socket, ...] = ()
 
 
 class TcpTransport:
@@ -49,7 +60,7 @@ class TcpTransport:
         options: see TcpOptions.
     """
 
-    __slots__ = ("_options", "_upgrader")
+    __slots__ = ("_options", "_sockets", "_source", "_upgrader")
 
     protocols = ("tcp",)
     is_proxy = False
@@ -57,6 +68,8 @@ class TcpTransport:
     def __init__(self, upgrader: Upgrader, options: TcpOptions = TcpOptions()) -> None:
         self._upgrader = upgrader
         self._options = options
+        self._source = None if options.dial_from is None else _source(options.dial_from)
+        self._sockets = {to_multiaddr(sock.getsockname()): sock for sock in options.sockets}
 
     def can_dial(self, addr: Multiaddr) -> bool:
         """True for a numeric IP address and a TCP port, with or without a peer id behind."""
@@ -90,6 +103,8 @@ class TcpTransport:
             tune(sock)
             if self._options.linger is not None:
                 set_linger(sock, self._options.linger)
+            if self._source is not None and self._source.family is endpoint.family:
+                _bind_source(sock, self._source)
             async with asyncio.timeout(self._options.connect_timeout):
                 await _connect_socket(loop, sock, endpoint.connect_address())
             return MaConn(loop, sock, sock.getsockname(), sock.getpeername())
@@ -110,7 +125,11 @@ class TcpTransport:
             AddressError: not a TCP address; OSError: it cannot be bound.
         """
         options = self._options
-        bound = MaListener.bind(addr, options.reuse_port, options.backlog)
+        adopted = self._sockets.pop(addr, None)
+        if adopted is not None:
+            bound = MaListener.adopt(adopted, options.backlog)
+        else:
+            bound = MaListener.bind(addr, options.reuse_port, options.backlog)
         inner: RawListener = bound if options.linger is None else LingerListener(bound, options.linger)
         return self._upgrader.upgrade_listener(inner)
 
@@ -135,6 +154,19 @@ async def _connect_socket(
 def _set_done(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+def _source(host: str) -> Endpoint:
+    """Where outbound connections leave from. Raises ValueError: `host` is no numeric address."""
+    family = socket.AF_INET6 if ip_address(host).version == 6 else socket.AF_INET
+    return Endpoint(family, host, 0)
+
+
+def _bind_source(sock: socket.socket, source: Endpoint) -> None:
+    """Leaves the choice of the port to connect(2), which may give one to several destinations."""
+    if sys.platform == "linux":
+        sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+    sock.bind(source.bind_address())
 
 
 def _expected_peer(addr: Multiaddr, endpoint: Endpoint, peer: PeerId | None) -> PeerId | None:
