@@ -26,6 +26,7 @@ cdef class Layer(Flushable):
     cdef int drop(self, object error) except -1
     cdef bint is_paused(self) except -1
     cdef int seat(self, Layer below) except -1
+    cdef bint is_an_end(self) noexcept
 
 
 cdef class Mailbox(Layer):
@@ -35,7 +36,7 @@ cdef class Mailbox(Layer):
     cdef bint throttled         # reading from the socket is paused: too much is held
     cdef object error           # why the chain was lost; None while it lives
 
-    cdef Layer _linked(self)
+    cdef Layer _linked_for(self, Layer layer)
     cdef int _give(self, Layer layer) except -1
     cdef int _give_from(self, ByteQueue held, Layer layer) except -1
     cdef bytes _taken(self, Py_ssize_t n)

@@ -81,6 +81,10 @@ cdef class Layer(Flushable):
         below.above = self
         return 0
 
+    cdef bint is_an_end(self) noexcept:
+        """Whether it can be the top of a chain, with nothing above it."""
+        return False
+
 
 @cython.final
 cdef class _ReadExactly(Op):
@@ -162,8 +166,10 @@ cdef class Mailbox(Layer):
 
         Raises: ConnectionClosed if the chain is lost; what the layer raises for those bytes.
         """
-        cdef Layer below = self._linked()
+        cdef Layer below = self._linked_for(layer)
         cdef ByteQueue held = self.held
+        if layer.is_an_end():
+            raise errors.LocalProtocolError("nothing can be above this layer")
         self.held = ByteQueue.__new__(ByteQueue)
         layer.seat(below)
         self.seat(layer)
@@ -174,7 +180,9 @@ cdef class Mailbox(Layer):
 
         Raises: as insert. The mailbox is empty and unlinked afterwards.
         """
-        cdef Layer below = self._linked()
+        cdef Layer below = self._linked_for(layer)
+        if not layer.is_an_end():
+            raise errors.LocalProtocolError("something must be above this layer")
         layer.seat(below)
         self.below = None
         self._give(layer)
@@ -183,11 +191,17 @@ cdef class Mailbox(Layer):
         """Closes the connection at once. Idempotent."""
         self.drop(errors.ConnectionClosed("aborted during negotiation"))
 
-    cdef Layer _linked(self):
+    cdef bint is_an_end(self) noexcept:
+        return True
+
+    cdef Layer _linked_for(self, Layer layer):
+        """The layer below, for a new one that may take its place above it."""
         if self.error is not None:
             raise again(self.error)
         if self.below is None:
             raise errors.ConnectionClosed("the connection is closed")
+        if layer.state is not None:
+            raise errors.LocalProtocolError("this layer is on a chain already")
         return self.below
 
     cdef int _give(self, Layer layer) except -1:

@@ -166,6 +166,9 @@ cdef class Session(Layer):
         self.paused = below.is_paused()
         return 0
 
+    cdef bint is_an_end(self) noexcept:
+        return True
+
     cdef int pause(self) except -1:
         self.paused = True
         return 0

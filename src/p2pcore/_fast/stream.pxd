@@ -58,6 +58,7 @@ cdef class Stream:
     cdef int write_waits(self) except -1
 
     cdef bytes _take(self, Py_ssize_t most)
+    cdef int _claim(self, StreamRead op) except -1
     cdef int _check_read(self) except -1
     cdef int _check_write(self) except -1
     cdef int _store(self, uint8_t* data, Py_ssize_t n) except -1

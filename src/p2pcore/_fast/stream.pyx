@@ -277,6 +277,16 @@ cdef class Stream:
         self.credit(PyBytes_GET_SIZE(out))
         return out
 
+    cdef int _claim(self, StreamRead op) except -1:
+        """`op` is the one that reads now. What another has been given, and not yet taken, comes back first."""
+        cdef StreamRead other = self.reader
+        if other is not None and other is not op:
+            if not other.future.done():
+                raise errors.LocalProtocolError("another read of this stream is waiting")
+            other.abandoned()
+        self.reader = None
+        return 0
+
     cdef int _check_read(self) except -1:
         """Raises if a read can only fail; buffered bytes come first unless a deadline has passed."""
         if self.read_deadline and monotonic() >= self.read_deadline:
@@ -375,14 +385,7 @@ cdef class StreamRead(Op):
         return 0
 
     cdef int suspended(self) except -1:
-        cdef StreamRead other = self.stream.reader
-        if other is not None:
-            if other.future is None or not other.future.cancelled():
-                raise errors.LocalProtocolError("another read of this stream is waiting")
-            other.abandoned()
         self.stream.reader = self
-        if other is not None:
-            self.wake()  # the cancelled read may have put bytes back
         return 0
 
     cdef int abandoned(self) except -1:
@@ -399,7 +402,7 @@ cdef class _Read(StreamRead):
 
     cdef object attempt(self):
         cdef Stream stream = self.stream
-        self.abandoned()
+        stream._claim(self)
         stream._check_read()
         if stream.queue is not None and stream.queue.size:
             return stream._take(self.n)
@@ -411,8 +414,9 @@ cdef class _ReadExactly(StreamRead):
 
     cdef object attempt(self):
         cdef Stream stream = self.stream
-        cdef Py_ssize_t size = 0 if stream.queue is None else stream.queue.size
-        self.abandoned()
+        cdef Py_ssize_t size
+        stream._claim(self)
+        size = 0 if stream.queue is None else stream.queue.size
         if size < self.n and (stream.error is not None or stream.fin_received) and size:
             out = stream.queue.take_exactly(size)
             raise errors.IncompleteRead(out, self.n)
@@ -451,7 +455,7 @@ cdef class _ReadInto(StreamRead):
         if not self.holds_view:
             raise RuntimeError("this readinto has been awaited already")
         self.filled = 0
-        self.abandoned()
+        stream._claim(self)
         if n == 0:
             stream._check_read()
         if n < self.view.len and stream.queue is not None and stream.queue.size:

@@ -1,0 +1,206 @@
+"""The mailbox on top of a chain: reads during negotiation, and handing its bytes to the next layer.
+
+Comes in: bytes cut anywhere, ends, calls of a negotiation. Goes out: exactly those bytes, in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from _fast.chain import KEY_A, KEY_B, SYN, WU, Cable, data, frame, looped, settle
+from harness import cuts
+from p2pcore import errors, limits
+from p2pcore._fast.layer import Layer, Mailbox
+from p2pcore._fast.secure import NoiseChannel, PlainChannel
+from p2pcore._fast.wire import Wire
+from p2pcore._fast.yamux import YamuxSession
+
+
+@looped
+async def test_read_exactly_gives_the_bytes_however_they_are_cut() -> None:
+    for chunks in cuts(b"the first of it|the rest"):
+        cable = Cable()
+        read = asyncio.ensure_future(cable.mailbox.read_exactly(16))
+        await settle()
+        for chunk in chunks:
+            cable.deliver(chunk)
+        assert await read == b"the first of it|"
+        assert cable.mailbox.num_held == 8
+        assert await cable.mailbox.read_exactly(0) == b""
+        assert await cable.mailbox.read_exactly(8) == b"the rest"
+
+
+@looped
+async def test_cancelling_a_read_leaves_all_bytes() -> None:
+    cable = Cable()
+    read = asyncio.ensure_future(cable.mailbox.read_exactly(4))
+    await settle()
+    cable.deliver(b"1234")
+    read.cancel()
+    await settle()
+    assert read.cancelled()
+    assert await cable.mailbox.read_exactly(4) == b"1234"
+
+
+@looped
+async def test_one_read_at_a_time() -> None:
+    cable = Cable()
+    read = asyncio.ensure_future(cable.mailbox.read_exactly(1))
+    await settle()
+    with pytest.raises(errors.LocalProtocolError):
+        await cable.mailbox.read_exactly(1)
+    cable.deliver(b"x")
+    assert await read == b"x"
+
+
+@looped
+async def test_an_early_end_gives_what_came() -> None:
+    for late in (False, True):
+        cable = Cable()
+        box = cable.mailbox
+        read = asyncio.ensure_future(box.read_exactly(9))
+        await settle()
+        cable.deliver(b"part")
+        if late:
+            await settle()
+        cable.deliver_eof()
+        with pytest.raises(errors.IncompleteRead) as caught:
+            await read
+        assert (caught.value.partial, caught.value.expected) == (b"part", 9)
+        box.write(b"the other half is open")
+        assert cable.sent() == b"the other half is open"
+
+
+@looped
+async def test_a_lost_connection_is_told_after_what_came() -> None:
+    cable = Cable()
+    box = cable.mailbox
+    cable.deliver(b"came")
+    assert not box.is_lost
+    cable.abort()
+    await settle()
+    assert box.is_lost
+    assert await box.read_exactly(4) == b"came"
+    for call in (lambda: box.write(b"x"), lambda: box.insert(Layer()), lambda: box.replace(Layer())):
+        with pytest.raises(errors.ConnectionClosed):
+            call()
+    with pytest.raises(errors.ConnectionClosed):
+        await box.read_exactly(1)
+    box.abort()
+
+
+@looped
+async def test_abort_closes_at_once_and_wakes_the_reader() -> None:
+    cable = Cable()
+    box = cable.mailbox
+    read = asyncio.ensure_future(box.read_exactly(1))
+    await settle()
+    box.abort()
+    box.abort()
+    assert cable.aborted
+    box.write(b"between the end and its report bytes go nowhere")
+    with pytest.raises(errors.ConnectionClosed):
+        await read
+    assert cable.sent() == b""
+
+
+@looped
+async def test_more_than_the_bound_pauses_reading_until_it_is_taken() -> None:
+    cable = Cable()
+    box = cable.mailbox
+    cable.deliver(bytes(limits.MAILBOX_BYTES - 1))
+    assert cable.reading
+    cable.deliver(b"x")
+    assert not cable.reading
+    await box.read_exactly(1)
+    assert cable.reading
+    with pytest.raises(errors.LimitExceeded):
+        box.read_exactly(limits.MAILBOX_BYTES + 1)
+    with pytest.raises(errors.LimitExceeded):
+        box.read_exactly(-1)
+    cable.deliver(b"xx")
+    assert not cable.reading
+    box.insert(PlainChannel())  # the next layer takes over, and reading goes on
+    assert cable.reading == (box.num_held < limits.MAILBOX_BYTES)
+    assert len(await box.read_exactly(limits.MAILBOX_BYTES)) == limits.MAILBOX_BYTES
+    assert cable.reading
+
+
+@looped
+async def test_what_a_mailbox_holds_goes_to_its_replacement_first() -> None:
+    first = frame(WU, SYN, 1) + data(1, b"hello")
+    for at in range(len(first) + 1):
+        cable = Cable()
+        box = cable.mailbox
+        box.insert(PlainChannel())
+        cable.deliver(first[:at])
+        session = YamuxSession(False)
+        box.replace(session)
+        assert cable.wire.mailbox is None
+        assert (box.num_held, box.is_lost) == (0, True)
+        cable.deliver(first[at:])
+        stream = await session.accept_stream()
+        assert await stream.read_exactly(5) == b"hello"
+
+
+@looped
+async def test_an_end_that_came_early_goes_to_the_replacement_too() -> None:
+    cable = Cable()
+    box = cable.mailbox
+    box.insert(PlainChannel())
+    cable.deliver(frame(WU, SYN, 1))
+    cable.deliver_eof()
+    session = YamuxSession(False)
+    box.replace(session)
+    assert isinstance(session.close_reason, errors.ConnectionClosed)
+
+
+@looped
+async def test_early_bytes_that_break_the_inserted_layer_are_its_error() -> None:
+    cable = Cable()
+    cable.deliver(b"\x00\x01\x00")
+    with pytest.raises(errors.RemoteProtocolError):
+        cable.mailbox.insert(NoiseChannel(KEY_A, KEY_B))
+    cable = Cable()
+    box = cable.mailbox
+    box.insert(PlainChannel())
+    cable.deliver(bytes(12))
+    session = YamuxSession(False)
+    box.replace(session)
+    assert isinstance(session.close_reason, errors.RemoteProtocolError)
+    await settle()
+    assert cable.eof_written
+
+
+@looped
+async def test_layers_go_only_where_they_can_work() -> None:
+    cable = Cable()
+    box = cable.mailbox
+    for layer in (Layer(), PlainChannel(), NoiseChannel(KEY_A, KEY_B)):
+        with pytest.raises(errors.LocalProtocolError, match="above"):
+            box.replace(layer)
+    for end in (YamuxSession(True), box, Mailbox()):
+        with pytest.raises(errors.LocalProtocolError):
+            box.insert(end)
+    channel = PlainChannel()
+    box.insert(channel)
+    with pytest.raises(errors.LocalProtocolError, match="already"):
+        box.insert(channel)
+    box.insert(Layer())  # changes nothing
+    cable.deliver(b"still alive")
+    assert await box.read_exactly(11) == b"still alive"
+
+
+@looped
+async def test_a_mailbox_on_no_chain_says_so() -> None:
+    box = Mailbox()
+    with pytest.raises(errors.LocalProtocolError):
+        box.read_exactly(1)
+    for call in (lambda: box.write(b"x"), lambda: box.insert(Layer()), lambda: box.replace(Layer())):
+        with pytest.raises(errors.ConnectionClosed):
+            call()
+    box.abort()
+    with pytest.raises(errors.ConnectionClosed):
+        Wire(asyncio.get_running_loop()).mailbox.write(b"x")  # type: ignore[union-attr]
