@@ -301,7 +301,7 @@ async def wire_on(sock: socket.socket) -> Wire:
     """A wire that reads and writes `sock`."""
     loop = asyncio.get_running_loop()
     wire = Wire(loop)
-    await loop.connect_accepted_socket(lambda: wire, sock)  # type: ignore[arg-type, return-value]
+    await loop.connect_accepted_socket(lambda: wire, sock)  # type: ignore[type-var]
     return wire
 
 

@@ -6,6 +6,7 @@ Comes in: bytes cut anywhere, ends, calls of a negotiation. Goes out: exactly th
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -197,8 +198,13 @@ async def test_layers_go_only_where_they_can_work() -> None:
 async def test_a_mailbox_on_no_chain_says_so() -> None:
     box = Mailbox()
     with pytest.raises(errors.LocalProtocolError):
-        box.read_exactly(1)
-    for call in (lambda: box.write(b"x"), lambda: box.insert(Layer()), lambda: box.replace(Layer())):
+        await box.read_exactly(1)
+    calls: list[Callable[[], None]] = [
+        lambda: box.write(b"x"),
+        lambda: box.insert(Layer()),
+        lambda: box.replace(Layer()),
+    ]
+    for call in calls:
         with pytest.raises(errors.ConnectionClosed):
             call()
     box.abort()

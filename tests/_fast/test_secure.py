@@ -7,6 +7,7 @@ connection. Source: libp2p noise spec, "Wire format"; protocol sheet noise, sect
 from __future__ import annotations
 
 import hashlib
+import itertools
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -214,11 +215,16 @@ def test_whatever_a_peer_sends_ends_in_no_other_error(raw: bytes, at: list[int],
         if begun:
             cable.deliver(record(KEY_B, 0, b"first")[: len(raw) or 1])
         edges = sorted({0, len(raw), *(min(a, len(raw)) for a in at)})
-        for begin, end in zip(edges, edges[1:], strict=False):
+        for begin, end in itertools.pairwise(edges):
             cable.deliver(raw[begin:end])
         cable.deliver_eof()
         await settle()
-        allowed = (errors.RemoteProtocolError, errors.LimitExceeded, errors.ConnectionClosed, errors.IncompleteRead)
+        allowed = (
+            errors.RemoteProtocolError,
+            errors.LimitExceeded,
+            errors.ConnectionClosed,
+            errors.IncompleteRead,
+        )
         with pytest.raises(allowed):
             await box.read_exactly(1000)
 

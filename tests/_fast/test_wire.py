@@ -34,7 +34,6 @@ from _fast.chain import (
     wire_pair,
     with_limits,
 )
-from harness import eventually
 from p2pcore import errors, limits
 from p2pcore._fast.loop_state import loop_state
 from p2pcore._fast.secure import PlainChannel
@@ -141,9 +140,7 @@ def test_a_peer_that_takes_no_byte_is_closed_and_one_that_takes_some_is_not() ->
         """,
         WRITE_STALL_TIMEOUT_S=0.3,
     )
-    assert out == (
-        "False\nthe connection broke: the peer took no byte for 0.3 s TimeoutError\n"
-    )
+    assert out == ("False\nthe connection broke: the peer took no byte for 0.3 s TimeoutError\n")
 
 
 @looped

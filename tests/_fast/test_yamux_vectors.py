@@ -30,6 +30,7 @@ from _fast.chain import (
 )
 from harness import cuts
 from p2pcore import errors
+from p2pcore._fast.yamux import YamuxStream
 
 VECTORS = {
     "WU SYN, stream 1, +0": ("000100010000000100000000", Frame(WU, SYN, 1, 0)),
@@ -204,6 +205,7 @@ async def test_the_largest_window_is_allowed() -> None:
     peer = RawYamux()
     peer.deliver(frame(WU, SYN, 1), frame(WU, 0, 1, 0xFFFFFFFF - WINDOW))
     stream = await peer.session.accept_stream()
+    assert isinstance(stream, YamuxStream)
     assert stream.windows[0] == 0xFFFFFFFF
 
 
@@ -216,6 +218,7 @@ async def test_exactly_one_window_is_allowed_and_nothing_is_buffered_beyond() ->
     for _ in range(4):
         peer.deliver(bytes(WINDOW // 4))
     assert stream.num_buffered == WINDOW
+    assert isinstance(stream, YamuxStream)
     assert stream.windows[1] == 0
     peer.deliver(data(1, b"x"))
     assert isinstance(peer.session.close_reason, errors.RemoteProtocolError)

@@ -213,7 +213,7 @@ async def test_bytes_flow_both_ways_through_windows_of_a_pair() -> None:
         await stream.close_write()
 
     got = await asyncio.gather(read_all(a), read_all(b), send_all(a), send_all(b))
-    assert got[:2] == [sent, sent]
+    assert list(got[:2]) == [sent, sent]
     assert a.is_closed
     assert b.is_closed
     assert client.num_streams == server.num_streams == 0
@@ -291,7 +291,7 @@ async def test_pings_without_answer_are_bounded() -> None:
     peer = RawYamux()
     pings = [asyncio.ensure_future(peer.session.ping()) for _ in range(limits.YAMUX_MAX_PINGS)]
     with pytest.raises(errors.LimitExceeded):
-        peer.session.ping()
+        await peer.session.ping()
     peer.session.abort()
     for ping in pings:
         with pytest.raises(errors.GoAway):
@@ -548,7 +548,7 @@ async def test_frames_of_other_streams_and_control_frames_end_a_frame() -> None:
     await one.write(b"a")
     await two.write(b"b")
     await one.write(b"c")
-    peer.session.ping()
+    ping = peer.session.ping()
     await one.write(b"d")
     await one.close_write()
     await two.close_write()
@@ -562,6 +562,7 @@ async def test_frames_of_other_streams_and_control_frames_end_a_frame() -> None:
         (WU, FIN, 1, b""),
         (WU, FIN, 3, b""),
     ]
+    ping.close()
 
 
 @looped

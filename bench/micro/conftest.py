@@ -1,0 +1,8 @@
+"""Makes the helpers of the test suite (`_fast.chain`, `harness`) importable from the benchmarks."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
