@@ -173,7 +173,7 @@ def versions() -> dict[str, str]:
         "p2pcore": metadata.version("p2pcore"),
         "go-libp2p": _found(r"go-libp2p v(\S+)", "go/go.mod"),
         "js-libp2p": _found(r'"libp2p": "([^"]+)"', "js/package.json"),
-        "rust-libp2p": _found(r'^libp2p = .*?"=?(\d[^"]*)"', "rust/Cargo.toml"),
+        "rust-libp2p": _found(r'name = "libp2p"\nversion = "([^"]+)"', "rust/Cargo.lock"),
         "CPython": platform.python_version(),
     }
     for name in ("uvloop", "cryptography", "PyNaCl", "multiaddr"):

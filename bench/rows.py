@@ -174,8 +174,8 @@ GROUPS: tuple[Group, ...] = (
         "idle",
         "Idle connections",
         "What each connection adds at the listener between 500 and 2,500 of them, after it has collected its "
-        "garbage and come to rest. Tasks are what each stack counts: asyncio tasks, goroutines; js-libp2p "
-        "and rust-libp2p count none. Timers show as wake-ups when they fire, within one second here.",
+        "garbage and come to rest. Tasks are what each stack counts: asyncio tasks, goroutines, tokio "
+        "tasks; js-libp2p counts none. Timers show as wake-ups when they fire, within one second here.",
         (
             Row(
                 "idle_bytes",

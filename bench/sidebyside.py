@@ -12,6 +12,7 @@ import shlex
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 
 import click
 from rich.console import Console
@@ -19,7 +20,7 @@ from rich.console import Console
 import plots
 import render
 from peers import ROOT, Cores, Peer, choose_cores, load_builder
-from results import Results, commit, machine, versions
+from results import Results, commit, machine, versions, without_paths
 from rows import OURS
 from runner import run
 from works import WORKS, Rig, Work
@@ -28,29 +29,44 @@ RESULTS = ROOT / "bench" / "results" / "sidebyside.json"
 DOCS = ROOT / "docs"
 LOG_WIDTH = 150
 """Columns for the table where there is no terminal to ask."""
+FULL_ROUNDS = 5
+"""From so many rounds on, peers that take minutes to build take part without being asked for."""
 SHARES = {"js": 0.125}
 """js-libp2p does an eighth of the work where the whole would take most of the time of a run."""
 
 
-def build_peers(wanted: tuple[str, ...], extra: tuple[str, ...], console: Console) -> dict[str, Peer]:
+def build_peers(
+    wanted: tuple[str, ...], extra: tuple[str, ...], with_slow: bool, console: Console
+) -> dict[str, Peer]:
     """The peers by name: those of interop/ that can be built, and those given by hand."""
     builder = load_builder()
+    names = [*builder.BUILDERS, *(builder.BENCH_BUILDERS if with_slow else ())]
+    unknown = set(wanted) - set(builder.BUILDERS | builder.BENCH_BUILDERS)
+    if unknown:
+        raise click.BadParameter(f"no such peer: {', '.join(sorted(unknown))}", param_hint="--with")
     found: dict[str, Peer] = {}
-    for name in sorted(builder.BUILDERS, key=lambda name: (name != OURS, name)):
-        if wanted and name not in wanted:
-            continue
+    for name in sorted(wanted or names, key=lambda name: (name != OURS, name)):
         with console.status(f"building {name}"):
-            built = builder.build(name)
-        if built.command:
-            found[name] = Peer(name, tuple(built.command))
+            built, reason = _build(builder, name)
+        if built:
+            found[name] = Peer(name, built)
         else:
-            console.print(f"without {name}: {built.reason}", markup=False)
+            console.print(f"without {name}: {without_paths(reason)}", markup=False)
     for text in extra:
         name, equals, command = text.partition("=")
         if not name.isidentifier() or not equals or not command.strip():
             raise click.BadParameter(f"{text!r} is not NAME=COMMAND", param_hint="--peer")
         found[name] = Peer(name, tuple(shlex.split(command)))
     return found
+
+
+def _build(builder: ModuleType, name: str) -> tuple[tuple[str, ...], str]:
+    """The command of a peer, or why there is none; one that does not build keeps no other away."""
+    try:
+        built = builder.build(name)
+    except builder.BuildError as error:
+        return (), str(error)
+    return tuple(built.command), built.reason
 
 
 def chosen_works(only: tuple[str, ...]) -> tuple[Work, ...]:
@@ -83,7 +99,13 @@ def write_page(results: Results, docs: Path) -> None:
 @click.option(
     "--peer", "extra", multiple=True, metavar="NAME=COMMAND", help="Another peer, or another command."
 )
-@click.option("--with", "wanted", multiple=True, metavar="NAME", help="Only these peers of interop/.")
+@click.option(
+    "--with",
+    "wanted",
+    multiple=True,
+    metavar="NAME",
+    help="Only these peers of interop/ (python, go, js, rust).",
+)
 @click.option(
     "--only", multiple=True, metavar="WORK", help="Only these works; prints a table, writes no files."
 )
@@ -111,7 +133,8 @@ def main(
     works = chosen_works(only)
     cores = choose_cores()
     results = new_results(rounds, cores)
-    run(works, Rig(build_peers(wanted, extra, console), cores, SHARES), results, console)
+    peers = build_peers(wanted, extra, rounds >= FULL_ROUNDS, console)
+    run(works, Rig(peers, cores, SHARES), results, console)
     console.print(render.table(results))
     if not only:
         results.save(out)

@@ -57,9 +57,9 @@ def cache_dir() -> Path:
 
 
 def _sources(name: str) -> list[Path]:
-    suffixes = {".go", ".mod", ".sum", ".js", ".json"}
+    suffixes = {".go", ".mod", ".sum", ".js", ".json", ".rs", ".toml", ".lock"}
     found = (path for path in (HERE / name).rglob("*") if path.suffix in suffixes or path.name == ".npmrc")
-    return sorted(path for path in found if "node_modules" not in path.parts)
+    return sorted(path for path in found if not {"node_modules", "target"} & set(path.parts))
 
 
 def _fingerprint(name: str, variant: str) -> str:
@@ -134,6 +134,15 @@ def _make_go(work: Path) -> None:
     _run(build, HERE / "go", BuildError, CGO_ENABLED="0")
 
 
+def _make_rust(work: Path) -> None:
+    cargo = _tool("cargo")
+    _run([cargo, "fetch", "--locked", "-q"], HERE / "rust", Unavailable)
+    with tempfile.TemporaryDirectory(dir=cache_dir(), prefix=".cargo-") as target:
+        build = [cargo, "build", "--release", "--frozen", "-q", "--target-dir", target]
+        _run(build, HERE / "rust", BuildError)
+        shutil.copy2(Path(target) / "release" / "rustpeer", work / "rustpeer")
+
+
 def _needs_node() -> bool:
     """True if the machine's own node is too old for js-libp2p."""
     match = re.match(r"v(\d+)\.", _run([_tool("node"), "--version"], HERE, Unavailable))
@@ -167,18 +176,24 @@ def _js() -> Peer:
     return Peer("js", (_node(place), str(place / "peer.js")))
 
 
+def _rust() -> Peer:
+    return Peer("rust", (str(_built_once("rust", _make_rust) / "rustpeer"),))
+
+
 def _python() -> Peer:
     return Peer("python", (sys.executable, str(HERE / "python" / "peer.py")))
 
 
 BUILDERS: dict[str, Callable[[], Peer]] = {"go": _go, "js": _js, "python": _python}
+BENCH_BUILDERS: dict[str, Callable[[], Peer]] = {"rust": _rust}
+"""Peers that take part in benchmarks only, and are built only when they are asked for."""
 
 
 def build(name: str) -> Peer:
     """The peer called `name`, built if it has to be.
 
     Args:
-        name: a key of `BUILDERS`.
+        name: a key of `BUILDERS` or `BENCH_BUILDERS`.
 
     Returns:
         A peer with a command, or with the reason for having none.
@@ -187,7 +202,7 @@ def build(name: str) -> Peer:
         BuildError: its parts are there, and do not build or start.
     """
     try:
-        return BUILDERS[name]()
+        return (BUILDERS | BENCH_BUILDERS)[name]()
     except Unavailable as error:
         return Peer(name, reason=str(error))
 
@@ -201,7 +216,8 @@ def main(names: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    unknown = sorted(set(sys.argv[1:]) - set(BUILDERS))
+    known = BUILDERS | BENCH_BUILDERS
+    unknown = sorted(set(sys.argv[1:]) - set(known))
     if unknown:
-        sys.exit(f"no such peer: {', '.join(unknown)}; there are {', '.join(BUILDERS)}")
+        sys.exit(f"no such peer: {', '.join(unknown)}; there are {', '.join(known)}")
     sys.exit(main(sys.argv[1:]))
