@@ -9,7 +9,6 @@ import io
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -176,12 +175,38 @@ def test_the_shown_imports_are_the_longest_first() -> None:
     assert own == sorted(own, reverse=True)
 
 
-def test_the_command_refuses_a_peer_without_a_command(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--with", "python", "--peer", "zig"], "NAME=COMMAND"),
+        (["--with", "nobody"], "no such peer: nobody"),
+        (["--only", "sleep"], "no such work: sleep"),
+        (["--rounds", "0"], "rounds"),
+    ],
+)
+def test_the_command_refuses_what_it_does_not_know(arguments: list[str], told: str) -> None:
     pytest.importorskip("matplotlib", reason="only make bench has it")
     from click.testing import CliRunner
 
     import sidebyside
 
-    said = CliRunner().invoke(sidebyside.main, ["--with", "none", "--peer", "zig", "--only", "up"])
+    said = CliRunner().invoke(sidebyside.main, [*arguments, "--only", "up"])
     assert said.exit_code == 2
-    assert "NAME=COMMAND" in said.output
+    assert told in said.output
+
+
+def test_a_peer_that_does_not_build_keeps_no_other_away() -> None:
+    pytest.importorskip("matplotlib", reason="only make bench has it")
+    import sidebyside
+
+    class Builder:
+        """A builder whose peers do not build."""
+
+        class BuildError(RuntimeError):
+            """As interop/build.py has it."""
+
+        @staticmethod
+        def build(name: str) -> None:
+            raise Builder.BuildError("syntax error")
+
+    assert sidebyside._build(Builder, "rust") == ((), "syntax error")  # type: ignore[arg-type]
