@@ -18,6 +18,9 @@ from driver import ROOT, load_builder
 from harness import seconds
 
 
+pytestmark = pytest.mark.source
+
+
 @pytest.fixture
 def builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The builder with an empty cache."""
