@@ -17,7 +17,6 @@ from driver import ROOT, load_builder
 
 from harness import seconds
 
-
 pytestmark = pytest.mark.source
 
 
