@@ -72,6 +72,36 @@ async def test_streams_that_waited_go_to_a_new_handler_first() -> None:
 
 
 @looped
+async def test_answers_of_streams_that_arrived_together_leave_together() -> None:
+    cable = Cable()
+    box = cable.mailbox
+    box.insert(NoiseChannel(KEY_A, KEY_B))
+    session = YamuxSession(False)
+    box.replace(session)
+    peer = Cable()
+    peer.mailbox.insert(NoiseChannel(KEY_B, KEY_A))
+    tasks: list[asyncio.Future[None]] = []
+
+    async def echo(stream: Stream) -> None:
+        while piece := await stream.read():
+            await stream.write(piece)
+
+    session.set_stream_handler(lambda stream: tasks.append(asyncio.ensure_future(echo(stream))))
+    for kind in (SYN, 0, 0):  # new tasks, then woken ones
+        peer.mailbox.write(b"".join(data(id, b"x" * 32, kind) for id in range(1, 101, 2)))
+        await settle()
+        cable.deliver(peer.sent())
+        await settle(8)
+        raw, sizes = cable.sent(), []
+        while raw:
+            sizes.append(int.from_bytes(raw[:2], "big"))
+            raw = raw[sizes[-1] + 2 :]
+        assert len(sizes) <= 2, sizes  # acknowledgements may go ahead of the data
+    session.abort()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@looped
 async def test_a_handler_may_take_itself_away() -> None:
     peer = RawYamux()
     seen: list[int] = []

@@ -80,6 +80,7 @@ cdef class LoopState:
         """Flushes all that is due."""
         cdef Flushable layer
         cdef list due = self.due
+        self.has_resumed = False
         if not due:
             return 0
         self.due = []

@@ -76,8 +76,9 @@ cdef class Op:
         self.suspended()
         self.rearm()
         future._asyncio_future_blocking = True
-        # The last task of this iteration that had something to do now waits: what was written leaves at once.
-        if self.state.due and self.state.num_woken == 0:
+        # The last of the tasks that were woken now waits: what they wrote leaves at once. Tasks that nobody woke
+        # (new ones, for streams that arrived together) wait for the end of the iteration, and share a record.
+        if self.state.due and self.state.num_woken == 0 and self.state.has_resumed:
             self.state.flush_now()
         return future
 
@@ -95,6 +96,7 @@ cdef class Op:
         if self.is_woken:
             self.is_woken = False
             self.state.num_woken -= 1
+            self.state.has_resumed = True
         return self._disarm()
 
     cdef int rearm(self) except -1:
