@@ -29,10 +29,10 @@ ratios of single rounds. CPU is user and system time, as each side says of itsel
 
 def number(value: float) -> str:
     """Three significant digits, thousands separated."""
-    if value and abs(value) < 0.0995:
-        return f"{value:.1g}" if abs(value) >= 0.0005 else "0"
+    if abs(value) < 0.0995:
+        return f"{value:.1g}" if abs(value) >= 0.001 else "0"
     digits = 0 if abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2
-    return f"{value:,.{digits}f}" if value else "0"
+    return f"{value:,.{digits}f}"
 
 
 def with_unit(value: float, unit: str) -> str:
