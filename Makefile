@@ -6,11 +6,12 @@ PY := $(VENV)/bin/python
 LISTEN ?= /ip4/127.0.0.1/tcp/0
 ROUNDS ?= 5
 BENCH_ARGS ?=
+GATES_ARGS ?=
 
 NATIVE := CMakeLists.txt src/p2pcore/_fast/CMakeLists.txt $(wildcard src/p2pcore/_fast/*.pyx src/p2pcore/_fast/*.pxd)
 SANITIZE := -fsanitize=address,undefined -fno-omit-frame-pointer -g -O1
 
-.PHONY: help serve test lint unit interop wheel-test sanitize bench protobuf wheel clean
+.PHONY: help serve test lint unit interop wheel-test sanitize gates gates-baseline bench protobuf wheel clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\): .*## */\1\t/p' Makefile | expand -t 14
@@ -53,6 +54,12 @@ wheel-test:      ## builds the wheel, installs it in a clean environment elsewhe
 
 sanitize:        ## the suite on a checked build with the address and undefined-behaviour sanitizers
 	PYTHON=$(PYTHON) CFLAGS="$(SANITIZE)" tools/sanitize-test.sh
+
+gates: $(VENV)/.built  ## instructions and memory against the committed baseline; needs valgrind (docs/gates.md)
+	PYTHONPATH=bench $(PY) -m gates $(GATES_ARGS)
+
+gates-baseline: $(VENV)/.built  ## measures, and takes what it finds as the new baseline
+	PYTHONPATH=bench $(PY) -m gates --write
 
 $(VENV)/.bench: $(VENV)/.tools
 	$(PY) -m pip install -q --group bench

@@ -1,0 +1,81 @@
+"""The committed baseline: figures, and the environment they were taken in.
+
+Comes in: figures. Goes out: baseline.json, and what was in it. Written by `make gates-baseline` alone.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from gates.verdict import Figure
+
+PATH = Path(__file__).parent / "baseline.json"
+PACKAGES = ("cryptography", "pynacl", "uvloop", "protobuf", "cython")
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """What baseline.json says; empty where there is none."""
+
+    environment: dict[str, str]
+    values: dict[str, float]
+
+
+def load(path: Path = PATH) -> Baseline:
+    """The baseline at `path`."""
+    if not path.exists():
+        return Baseline({}, {})
+    read = json.loads(path.read_text())
+    values = {name: row["value"] for name, row in read["rows"].items()}
+    return Baseline(read["environment"], values)
+
+
+def write(figures: Iterable[Figure], environment: dict[str, str], path: Path = PATH) -> None:
+    """Replaces the baseline by `figures`."""
+    rows = {each.name: {"value": round(each.value, 2), "unit": each.unit} for each in figures}
+    path.write_text(json.dumps({"environment": environment, "rows": rows}, indent=1) + "\n")
+
+
+def environment() -> dict[str, str]:
+    """What the figures depend on besides the source; verdict.COMPARABLE says which of it matters most."""
+    found = {
+        "python": f"{platform.python_implementation()} {sys.version_info.major}.{sys.version_info.minor}",
+        "arch": platform.machine(),
+        "system": platform.system(),
+        "simd": _simd(),
+        "python_build": f"{platform.python_version()} {platform.python_compiler()}",
+        "libc": " ".join(platform.libc_ver()),
+        "valgrind": _valgrind(),
+    }
+    return found | {name: _version(name) for name in PACKAGES}
+
+
+def _simd() -> str:
+    """What valgrind's processor has of the real one's: everything up to AVX2, and never more."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return "unknown"
+    return "avx2" if "avx2" in flags else "avx" if "avx" in flags else "none"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
+
+
+def _valgrind() -> str:
+    try:
+        done = subprocess.run(["valgrind", "--version"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "none"
+    return done.stdout.strip().removeprefix("valgrind-")

@@ -1,0 +1,47 @@
+"""Runs under callgrind: each work once to warm up, then N and 2N times between marks.
+
+Comes in: names of works. Goes out: calls of MARK, by which the counters are cut into parts, in the order of
+the names. Never looks at a clock; the garbage collector rests: when it runs depends on everything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import sys
+
+import uvloop
+
+from gates.works import WORKS, Work
+
+MARK = "ctermid"
+"""What `os.ctermid` calls in the C library, and nothing else does: valgrind cuts the counters before it."""
+
+
+def main() -> None:
+    """The command line: names of works."""
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    gc.disable()
+    for name in sys.argv[1:]:
+        count(WORKS[name], loop)
+    loop.close()
+
+
+def count(work: Work, loop: asyncio.AbstractEventLoop) -> None:
+    """Three marks: before N times, before 2N times, after."""
+    run, close = work.prepare(loop)
+    run(work.count)
+    gc.collect()
+    os.ctermid()
+    run(work.count)
+    os.ctermid()
+    run(2 * work.count)
+    os.ctermid()
+    close()
+    gc.collect()
+
+
+if __name__ == "__main__":
+    main()

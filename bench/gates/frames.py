@@ -1,0 +1,136 @@
+"""Works of one end of a connection alone: what it receives is prepared, what it sends is thrown away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from gates.cable import Cable
+from p2pcore import negotiate
+from p2pcore._fast.secure import PlainChannel
+from p2pcore._fast.yamux import YamuxSession
+
+DATA, WINDOW_UPDATE = 0, 1
+SYN = 1
+NUM_UPDATES = 1000
+NUM_FRAMES = 8
+STREAM = 1
+PROTOCOL = "/echo/1.0.0"
+
+
+def frame(kind: int, flags: int, length: int, body: bytes = b"") -> bytes:
+    """A yamux frame of the one stream there is."""
+    head = bytes([0, kind]) + flags.to_bytes(2, "big")
+    return head + STREAM.to_bytes(4, "big") + length.to_bytes(4, "big") + body
+
+
+class Negotiation:
+    """One role of multistream-select against a recorded peer."""
+
+    def __init__(self) -> None:
+        self.cable = Cable(asyncio.get_running_loop())
+
+    async def close(self) -> None:
+        """Closes the cable."""
+        self.cable.close()
+
+
+class Initiator(Negotiation):
+    """Proposes one protocol, which is taken."""
+
+    answer = negotiate.HEADER + negotiate.encode(PROTOCOL)
+
+    @classmethod
+    async def start(cls) -> Initiator:
+        """Ready."""
+        return cls()
+
+    async def once(self) -> None:
+        """One negotiation."""
+        self.cable.deliver(self.answer)
+        await negotiate.select(self.cable.mailbox, (PROTOCOL,))
+        self.cable.swallow()
+
+
+class Responder(Negotiation):
+    """Answers a peer that sent its header and its proposal at once."""
+
+    question = Initiator.answer
+    supported = dict.fromkeys(("/ipfs/ping/1.0.0", PROTOCOL))
+
+    @classmethod
+    async def start(cls) -> Responder:
+        """Ready."""
+        return cls()
+
+    async def once(self) -> None:
+        """One negotiation."""
+        self.cable.deliver(self.question)
+        await negotiate.handle(self.cable.mailbox, self.supported)
+        self.cable.swallow()
+
+
+class Frames:
+    """A yamux session on records that hide nothing, with one stream the peer has opened."""
+
+    def __init__(self) -> None:
+        self.cable = Cable(asyncio.get_running_loop())
+        mailbox = self.cable.mailbox
+        mailbox.insert(PlainChannel())
+        self.session = YamuxSession(False)
+        mailbox.replace(self.session)
+
+    async def open(self) -> None:
+        """The peer opens the stream."""
+        self.cable.deliver(frame(WINDOW_UPDATE, SYN, 0))
+        self.stream = await self.session.accept_stream()
+
+    async def close(self) -> None:
+        """Ends the session."""
+        self.cable.close()
+
+
+class Updates(Frames):
+    """Window updates in one piece."""
+
+    @classmethod
+    async def start(cls) -> Updates:
+        """Ready."""
+        self = cls()
+        await self.open()
+        return self
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._piece = frame(WINDOW_UPDATE, 0, 1) * NUM_UPDATES
+
+    async def once(self) -> None:
+        """NUM_UPDATES of them."""
+        self.cable.deliver(self._piece)
+
+
+class DataFrames(Frames):
+    """Data frames in one piece, then read; the window they use is given back to the peer as it is read."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self._size = size * NUM_FRAMES
+        self._piece = frame(DATA, 0, size, bytes(size)) * NUM_FRAMES
+
+    async def once(self) -> None:
+        """NUM_FRAMES of them."""
+        self.cable.deliver(self._piece)
+        await self.stream.read_exactly(self._size)
+        self.cable.swallow()
+
+
+def data_frames(size: int) -> Callable[[], Coroutine[Any, Any, DataFrames]]:
+    """Frames with bodies of `size` bytes, at most 16 KiB."""
+
+    async def start() -> DataFrames:
+        work = DataFrames(size)
+        await work.open()
+        return work
+
+    return start

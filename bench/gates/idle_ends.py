@@ -1,0 +1,86 @@
+"""The two processes of the idle rows: one listens and says what it holds, one dials and holds.
+
+Comes in: lines on standard input: "held" or a number of connections. Goes out: one line of JSON each. Both
+are hosts with the defaults a user gets, so each connection is identified.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import sys
+from typing import Any
+
+from gates.figures import held
+from p2pcore import Host, run
+
+AT_ONCE = 32
+POLL_S = 0.02
+TIMEOUT_S = 300.0
+REST = 10
+"""Looks in a row at which nothing has changed: identify is over, and so are its timers."""
+
+
+def say(line: dict[str, Any]) -> None:
+    """One line, at once."""
+    print(json.dumps(line), flush=True)
+
+
+async def next_line() -> str:
+    """The next line of standard input; "" at its end."""
+    line: str = await asyncio.to_thread(sys.stdin.readline)
+    return line.strip()
+
+
+async def at_rest(host: Host, count: int) -> None:
+    """Returns when `count` connections are open, identified, and no stream is being served."""
+    rest = 0
+    async with asyncio.timeout(TIMEOUT_S):
+        while rest < REST:
+            await asyncio.sleep(POLL_S)
+            swarm = host.swarm
+            is_idle = swarm.num_conns == count and not swarm.num_handlers_running
+            is_idle = is_idle and all(conn.info and not conn.num_streams for conn in swarm.conns())
+            rest = rest + 1 if is_idle else 0
+
+
+async def listen() -> None:
+    """Answers each number with what is held at so many connections."""
+    async with Host() as host:
+        say({"addr": str(host.addrs_with_peer[0])})
+        while line := await next_line():
+            await at_rest(host, int(line))
+            say(held().as_dict())
+
+
+async def dial(target: str) -> None:
+    """Answers each number when it holds so many connections."""
+    async with Host(listen=()) as host:
+        while line := await next_line():
+            await more(host, target, int(line) - host.swarm.num_conns)
+            say(held().as_dict())
+
+
+async def more(host: Host, target: str, count: int) -> None:
+    """Dials, AT_ONCE at a time, and comes to rest."""
+    left = iter(range(count))
+    wanted = host.swarm.num_conns + count
+
+    async def work() -> None:
+        for _ in left:
+            await host.swarm.dial_addr(target)
+
+    await asyncio.gather(*(work() for _ in range(AT_ONCE)))
+    await at_rest(host, wanted)
+
+
+def main() -> None:
+    """The command line: "listen", or "dial" and an address."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    run(listen() if sys.argv[1] == "listen" else dial(sys.argv[2]))
+
+
+if __name__ == "__main__":
+    main()

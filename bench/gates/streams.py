@@ -1,0 +1,161 @@
+"""Works of two ends of one connection over a socket pair, both on the same event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Coroutine
+from itertools import count
+from typing import Any
+
+from p2pcore import KeyType, PrivateKey
+from p2pcore._fast.layer import Mailbox
+from p2pcore._fast.secure import NoiseChannel
+from p2pcore._fast.stream import Stream
+from p2pcore._fast.wire import Wire
+from p2pcore._fast.yamux import YamuxSession
+from p2pcore.security.noise import NoiseTransport
+
+KEY_A, KEY_B = bytes(range(32)), bytes(range(32, 64))
+MUXERS = ("/yamux/1.0.0",)
+
+
+class Pair:
+    """Two wires."""
+
+    a: Wire
+    b: Wire
+
+    async def connect(self) -> tuple[Mailbox, Mailbox]:
+        """Makes them; returns what is on top of each."""
+        near, far = socket.socketpair()
+        self.a, self.b = await _wire(near), await _wire(far)
+        assert self.a.mailbox is not None
+        assert self.b.mailbox is not None
+        return self.a.mailbox, self.b.mailbox
+
+    async def close(self) -> None:
+        """Closes both."""
+        self.a.abort()
+        self.b.abort()
+        await self.a.wait_closed()
+        await self.b.wait_closed()
+
+
+async def _wire(sock: socket.socket) -> Wire:
+    sock.setblocking(False)
+    loop = asyncio.get_running_loop()
+    wire = Wire(loop)
+    await loop.connect_accepted_socket(lambda: wire, sock)  # type: ignore[type-var]
+    return wire
+
+
+class Records(Pair):
+    """Noise records from one mailbox to the other."""
+
+    def __init__(self, size: int) -> None:
+        self._data = bytes(size)
+
+    async def open(self) -> None:
+        """Makes the channels."""
+        self._from, self._to = await self.connect()
+        self._from.insert(NoiseChannel(KEY_A, KEY_B))
+        self._to.insert(NoiseChannel(KEY_B, KEY_A))
+
+    async def once(self) -> None:
+        """One write, read whole."""
+        self._from.write(self._data)
+        await self._to.read_exactly(len(self._data))
+
+
+class Streams(Pair):
+    """One stream through the whole chain."""
+
+    near: Stream
+    far: Stream
+
+    def __init__(self, size: int) -> None:
+        self._data = bytes(size)
+
+    async def open(self) -> None:
+        """Makes the chain and opens the stream."""
+        a, b = await self.connect()
+        a.insert(NoiseChannel(KEY_A, KEY_B))
+        b.insert(NoiseChannel(KEY_B, KEY_A))
+        client, server = YamuxSession(True), YamuxSession(False)
+        a.replace(client)
+        b.replace(server)
+        self._sessions = client, server
+        self.near = await client.open_stream()
+        await self.near.write(b"x")
+        self.far = await server.accept_stream()
+        await self.far.read_exactly(1)
+
+    async def once(self) -> None:
+        """One write, read whole."""
+        await self.near.write(self._data)
+        await self.far.read_exactly(len(self._data))
+
+
+class RoundTrips(Streams):
+    """The same there and back."""
+
+    async def once(self) -> None:
+        """One message and its answer."""
+        await self.near.write(self._data)
+        await self.far.write(await self.far.read_exactly(len(self._data)))
+        await self.near.read_exactly(len(self._data))
+
+
+class Handshakes:
+    """The noise handshake of libp2p, both sides, each on a mailbox of a new socket pair."""
+
+    def __init__(self) -> None:
+        numbers = count(1)
+        keys = [PrivateKey.generate(KeyType.ED25519) for _ in range(2)]
+        self._a, self._b = (
+            NoiseTransport(key, entropy=lambda n: next(numbers).to_bytes(n, "big")) for key in keys
+        )
+
+    @classmethod
+    async def start(cls) -> Handshakes:
+        """Ready."""
+        return cls()
+
+    async def once(self) -> None:
+        """One handshake."""
+        pair = Pair()
+        a, b = await pair.connect()
+        await asyncio.gather(
+            self._a.secure_outbound(a, None, MUXERS),
+            self._b.secure_inbound(b, None, MUXERS),
+        )
+        await pair.close()
+
+    async def close(self) -> None:
+        """Nothing is left."""
+
+
+Start = Callable[[], Coroutine[Any, Any, Any]]
+
+
+def records(size: int) -> Start:
+    """Records of writes of `size` bytes."""
+    return _opened(lambda: Records(size))
+
+
+def one_way(size: int) -> Start:
+    """A stream with writes of `size` bytes."""
+    return _opened(lambda: Streams(size))
+
+
+def _opened(make: Callable[[], Any]) -> Start:
+    async def start() -> Any:
+        work = make()
+        await work.open()
+        return work
+
+    return start
+
+
+round_trips = _opened(lambda: RoundTrips(32))

@@ -1,0 +1,86 @@
+"""The fixed works whose instructions are counted.
+
+Comes in: an event loop. Goes out: for each work a function that does it n times, and one that cleans up.
+Never anything random in a work itself, and nothing that takes longer the second time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from gates import codecs, conns, frames, streams
+
+Run = Callable[[int], None]
+Prepared = tuple[Run, Callable[[], None]]
+Prepare = Callable[[asyncio.AbstractEventLoop], Prepared]
+Start = Callable[[], Coroutine[Any, Any, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One row of instructions.
+
+    Attributes:
+        name: of the row. prepare: gives (do it n times, clean up). count: N.
+        per: operations in one time. has_primitives: a second row says what libsodium and OpenSSL take of it.
+    """
+
+    name: str
+    prepare: Prepare
+    count: int
+    per: int = 1
+    has_primitives: bool = False
+
+
+def _plain(once: Callable[[], object]) -> Prepare:
+    """A work that needs no event loop."""
+
+    def run(n: int) -> None:
+        for _ in range(n):
+            once()
+
+    return lambda loop: (run, lambda: None)
+
+
+def _on_loop(start: Start) -> Prepare:
+    """A work that runs on the event loop; `start` gives an object with `async once()` and `async close()`."""
+
+    def prepare(loop: asyncio.AbstractEventLoop) -> Prepared:
+        subject = loop.run_until_complete(start())
+
+        async def many(n: int) -> None:
+            for _ in range(n):
+                await subject.once()
+
+        return (
+            lambda n: loop.run_until_complete(many(n)),
+            lambda: loop.run_until_complete(subject.close()),
+        )
+
+    return prepare
+
+
+def _all() -> Iterable[Work]:
+    yield Work("multiaddr: text to bytes", _plain(codecs.text_to_bytes), 50, codecs.NUM_ADDRS)
+    yield Work("multiaddr: bytes to text", _plain(codecs.bytes_to_text), 50, codecs.NUM_ADDRS)
+    yield Work("varint: there and back", _plain(codecs.varints), 50, codecs.NUM_VARINTS)
+    yield Work("peer id: from text", _plain(codecs.peer_ids), 50, codecs.NUM_PEERS)
+    yield Work("multistream: initiator", _on_loop(frames.Initiator.start), 50)
+    yield Work("multistream: responder", _on_loop(frames.Responder.start), 50)
+    yield Work("yamux: window update received", _on_loop(frames.Updates.start), 2, frames.NUM_UPDATES)
+    for size, text in ((64, "64B"), (1024, "1KiB"), (16384, "16KiB")):
+        received = _on_loop(frames.data_frames(size))
+        yield Work(f"yamux: data frame {text} received", received, 40, frames.NUM_FRAMES)
+    for size, text, times in ((1024, "1KiB", 200), (65536, "64KiB", 50)):
+        yield Work(f"noise record: {text} sealed and opened", _on_loop(streams.records(size)), times)
+        yield Work(f"stream: {text} written and read", _on_loop(streams.one_way(size)), times)
+    yield Work("stream: 32B there and back", _on_loop(streams.round_trips), 200)
+    yield Work("stream: opened, echo 32B, closed", _on_loop(conns.Echoes.start), 20)
+    yield Work("noise: handshake, both sides", _on_loop(streams.Handshakes.start), 20, 1, True)
+    yield Work("connection: dialled, accepted, closed", _on_loop(conns.Connections.start), 20, 1, True)
+
+
+WORKS = {work.name: work for work in _all()}
