@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         StreamError,
         StreamReset,
         SwarmClosed,
+        WorkerFailed,
     )
     from p2pcore.host import Host, run
     from p2pcore.interfaces import CapableConn, ConnState, Direction, Network, Notifiee, Stream
@@ -45,13 +46,14 @@ if TYPE_CHECKING:
     from p2pcore.protocols.perf import PerfRun
     from p2pcore.swarm import Connectedness, ListenResult, Swarm
     from p2pcore.swarm_conn import SwarmConn
+    from p2pcore.workers import Supervisor, Worker, WorkerEvent, WorkerStatus
 
 _MODULES = {
     "errors": (
         "AddressError ConnectionClosed DeadlineExceeded DialError GoAway HandshakeError IdentityError "
         "IncompleteRead LimitExceeded ListenError ListenerClosed LocalProtocolError NegotiationError "
         "NoTransport P2PError PeerIdMismatch ProtocolError ProtocolNotSupported RemoteProtocolError "
-        "StreamClosed StreamError StreamReset SwarmClosed"
+        "StreamClosed StreamError StreamReset SwarmClosed WorkerFailed"
     ),
     "host": "Host run",
     "interfaces": "CapableConn ConnState Direction Network Notifiee Stream",
@@ -62,6 +64,7 @@ _MODULES = {
     "protocols.perf": "PerfRun",
     "swarm": "Connectedness ListenResult Swarm",
     "swarm_conn": "SwarmConn",
+    "workers": "Supervisor Worker WorkerEvent WorkerStatus",
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 
@@ -104,9 +107,14 @@ __all__ = [
     "StreamClosed",
     "StreamError",
     "StreamReset",
+    "Supervisor",
     "Swarm",
     "SwarmClosed",
     "SwarmConn",
+    "Worker",
+    "WorkerEvent",
+    "WorkerFailed",
+    "WorkerStatus",
     "__version__",
     "run",
 ]

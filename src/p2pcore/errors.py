@@ -21,6 +21,7 @@
     │   ├── IncompleteRead      (EOFError)              the peer finished before all bytes came
     │   └── DeadlineExceeded    (TimeoutError)          a read or write deadline passed; it stays usable
     ├── DialError               (ConnectionError)       no address of a peer could be reached
+    ├── WorkerFailed            (RuntimeError)          a worker process could not start
     └── ListenError             (OSError)               listening failed or has ended
         ├── NoTransport                                 no transport takes this address
         ├── ListenerClosed                              the listener was closed
@@ -201,6 +202,20 @@ class DialError(P2PError, ConnectionError):
         super().__init__(f"cannot dial {peer or 'the peer'}: {why}{': ' + tried if tried else ''}")
         self.peer = peer
         self.causes = tuple(causes)
+
+
+class WorkerFailed(P2PError, RuntimeError):
+    """A worker process ended before it served.
+
+    Attributes:
+        index: which worker; status: its exit status, negative for a signal; reason: what it said.
+    """
+
+    def __init__(self, index: int, status: int, reason: str) -> None:
+        super().__init__(f"worker {index} could not start: {reason}")
+        self.index = index
+        self.status = status
+        self.reason = reason
 
 
 class ListenError(P2PError, OSError):

@@ -98,6 +98,26 @@ DRAIN_LOOK_S: Final = 0.1
 INTERFACE_ADDRS_TTL_S: Final = 5.0
 """Age at which the interface addresses behind a wildcard are read anew; go keeps them 60 s (W48)."""
 
+# -- workers -----------------------------------------------------------------------------------
+MAX_WORKERS: Final = 256
+"""Processes of one supervisor: more than the cores of most machines."""
+WORKER_START_TIMEOUT_S: Final = 60.0
+"""From the start of a worker's interpreter until it serves; it takes a second, on a busy machine a few."""
+WORKER_BACKOFF_MIN_S: Final = 0.1
+"""First pause before a worker that died is started anew; doubles."""
+WORKER_BACKOFF_MAX_S: Final = 10.0
+"""Longest pause before a worker that keeps dying is started anew."""
+WORKER_STEADY_S: Final = 10.0
+"""A worker that has served this long has not been dying: the pauses begin anew."""
+WORKER_HOLD_QUEUE_S: Final = 1.0
+"""In a longer pause nobody would serve what the kernel queues for a worker, so its sockets are closed."""
+WORKER_EXIT_S: Final = 5.0
+"""From the end of a drain, or of a worker's channel, to the end of its process; then it is killed."""
+MAX_WORKER_MESSAGE_BYTES: Final = 64 * 1024
+"""One message between a worker and its supervisor."""
+WORKER_QUEUE_BYTES: Final = 1024 * 1024
+"""Messages waiting for a supervisor that does not read; more are dropped."""
+
 # -- wire and records --------------------------------------------------------------------------
 RECEIVE_BUFFER_BYTES: Final = 256 * 1024
 """The one receive buffer of an event loop: four full noise records, measured best on loopback."""

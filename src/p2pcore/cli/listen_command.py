@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import click
 
@@ -15,7 +16,7 @@ from p2pcore import CapableConn, Host, Multiaddr, Network
 from p2pcore.cli.keyfile import load_private_key
 from p2pcore.cli.node import run
 from p2pcore.cli.output import Output, OutputFailed, log_level
-from p2pcore.cli.params import AddressType, json_option, key_option
+from p2pcore.cli.params import AddressType, SecondsType, WorkersType, json_option, key_option
 
 DEFAULT = "/ip4/127.0.0.1/tcp/0"
 
@@ -31,10 +32,31 @@ DEFAULT = "/ip4/127.0.0.1/tcp/0"
 )
 @key_option
 @click.option("--perf", is_flag=True, help="Serve perf too: peers may then use all the bandwidth there is.")
+@click.option(
+    "--workers",
+    type=WorkersType(),
+    metavar="N",
+    help="Serve in N processes that share the ports and the identity, and are restarted where they die.",
+)
+@click.option(
+    "--drain",
+    "drain_s",
+    type=SecondsType(),
+    metavar="SECONDS",
+    default=10.0,
+    show_default=True,
+    help="With --workers: how long streams may go on after Ctrl-C, or when a worker is replaced.",
+)
 @click.option("-v", "--verbose", count=True, help="Show connections; -vv and -vvv also what is logged.")
 @json_option
 def command(
-    addrs: tuple[Multiaddr, ...], key_file: str | None, perf: bool, verbose: int, as_json: bool
+    addrs: tuple[Multiaddr, ...],
+    key_file: str | None,
+    perf: bool,
+    workers: int | None,
+    drain_s: float,
+    verbose: int,
+    as_json: bool,
 ) -> None:
     """Run a node that serves ping, identify and echo, until Ctrl-C.
 
@@ -42,6 +64,11 @@ def command(
     """
     log_level(verbose)
     key = None if key_file is None else load_private_key(key_file)
+    if workers is not None:
+        from p2pcore.cli.listen_workers import listen
+
+        listen(workers, addrs or (DEFAULT,), key, perf, drain_s, verbose, Output(as_json))
+        return
     host = Host(private_key=key, listen=addrs or (DEFAULT,), perf=perf, echo=True)
     run(_serve(host, Output(as_json), verbose > 0), interrupted=0)
 
@@ -49,7 +76,7 @@ def command(
 async def _serve(host: Host, output: Output, with_conns: bool) -> None:
     failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     if with_conns:
-        host.notify(_Shown(output, failed))
+        host.notify(Shown(_or_fail(output, failed)))
     async with host:
         show_addrs(host.addrs_with_peer, output)
         await failed
@@ -61,12 +88,24 @@ def show_addrs(addrs: Sequence[Multiaddr], output: Output) -> None:
         output.show(str(addr), event="listening", addr=str(addr))
 
 
-class _Shown:
-    """Shows connections as they come and go. A notifiee must not raise, so failure is handed over."""
+def _or_fail(output: Output, failed: asyncio.Future[None]) -> Callable[..., None]:
+    """`output.show`, for a notifiee, which must not raise: failure is handed over."""
 
-    def __init__(self, output: Output, failed: asyncio.Future[None]) -> None:
-        self._output = output
-        self._failed = failed
+    def show(line: str, **fields: Any) -> None:
+        try:
+            output.show(line, **fields)
+        except OutputFailed as error:
+            if not failed.done():
+                failed.set_exception(error)
+
+    return show
+
+
+class Shown:
+    """Shows connections as they come and go, with `show(line, **fields)`."""
+
+    def __init__(self, show: Callable[..., object]) -> None:
+        self._show = show
         self._since: dict[CapableConn, float] = {}
 
     def listen(self, network: Network, addr: Multiaddr) -> None:
@@ -97,10 +136,3 @@ class _Shown:
             addr=str(conn.remote_multiaddr),
             seconds=round(seconds, 3),
         )
-
-    def _show(self, line: str, **fields: object) -> None:
-        try:
-            self._output.show(line, **fields)
-        except OutputFailed as error:
-            if not self._failed.done():
-                self._failed.set_exception(error)

@@ -77,6 +77,19 @@ class CountType(IntParam):
         return int(value)
 
 
+class WorkersType(IntParam):
+    """A number of processes."""
+
+    name = "workers"
+    maximum = 256
+
+    def convert(self, value: Any, param: Parameter | None, ctx: Context | None) -> int:
+        is_number = str(value).isdecimal() and str(value).isascii() and len(str(value)) < 10
+        if not is_number or not 1 <= int(value) <= self.maximum:
+            self.fail(f"{value!r} is no number of workers: 1 to {self.maximum} are expected", param, ctx)
+        return int(value)
+
+
 class SizeType(IntParam):
     """A number of bytes: 1000, 64KiB, 1.5GB; 0 to 1 TiB."""
 

@@ -1,0 +1,96 @@
+"""`p2pcore listen --workers N`: the same node in several processes.
+
+Comes in: what the command was given. Goes out: the addresses, once; with -v workers and connections as they
+come and go. Only the supervisor writes to standard output; workers tell it what to show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import p2pcore
+from p2pcore import Host, Multiaddr, PrivateKey, Supervisor, Worker, WorkerEvent
+from p2pcore.cli.listen_command import Shown, show_addrs
+from p2pcore.cli.output import Output, OutputFailed, log_level, prepare
+
+
+def make_host(worker: Worker, perf: bool, verbosity: int) -> Host:
+    """The factory: runs in each worker."""
+    prepare()
+    log_level(verbosity)
+    host = worker.host(perf=perf, echo=True)
+    if verbosity > 0:
+        host.notify(Shown(lambda line, **fields: worker.report(line=line, **fields)))
+    return host
+
+
+def listen(
+    workers: int,
+    addrs: Sequence[Multiaddr | str],
+    key: PrivateKey | None,
+    perf: bool,
+    drain_s: float,
+    verbosity: int,
+    output: Output,
+) -> None:
+    """Serves until a signal. Raises as Supervisor.start; OutputFailed."""
+    show = _Show(output)
+    supervisor = Supervisor(
+        make_host,
+        (perf, verbosity),
+        workers=workers,
+        listen=addrs,
+        private_key=key,
+        drain_s=drain_s,
+        on_event=show.event if verbosity > 0 else None,
+    )
+    show.supervisor = supervisor
+    p2pcore.run(supervisor.run(show.started))
+    if show.failed is not None:
+        raise show.failed
+
+
+class _Show:
+    """Shows the addresses, then events, those that came first included. An observer must not raise."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._early: list[WorkerEvent] | None = []
+        self.supervisor: Supervisor | None = None
+        self.failed: OutputFailed | None = None
+
+    def started(self, supervisor: Supervisor) -> None:
+        show_addrs(supervisor.addrs_with_peer, self._output)
+        early, self._early = self._early or [], None
+        for event in early:
+            self.event(event)
+
+    def event(self, event: WorkerEvent) -> None:
+        if self._early is not None:
+            self._early.append(event)
+        elif self.failed is None:
+            try:
+                self._show(event)
+            except OutputFailed as error:
+                self.failed = error
+                assert self.supervisor is not None
+                self.supervisor.end()
+
+    def _show(self, event: WorkerEvent) -> None:
+        if event.kind == "report":
+            self._output.show(event.fields.pop("line"), **event.fields, worker=event.index)
+            return
+        fields: dict[str, Any] = {"event": f"worker_{event.kind}", "worker": event.index, "pid": event.pid}
+        if event.status is not None:
+            fields |= {"status": event.status, "restart_s": event.restart_s}
+        self._output.show(_line(event), **fields)
+
+
+def _line(event: WorkerEvent) -> str:
+    text = f"* worker {event.index} (pid {event.pid}) {event.kind}"
+    if event.status is not None:
+        text += f" with status {event.status}"
+    if event.restart_s is not None:
+        text += f", another starts in {event.restart_s:g} s"
+    return text

@@ -1,0 +1,490 @@
+"""Starts workers, keeps as many as were asked for, replaces and drains them.
+
+Comes in: a factory of hosts, addresses, orders, signals. Goes out: the addresses of the node, events. Holds
+one listening socket for each worker and address while workers come and go. Never accepts a connection itself,
+and never forks: each worker is a fresh interpreter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from p2pcore import limits
+from p2pcore.accept_errors import Backoff
+from p2pcore.errors import ListenError, WorkerFailed
+from p2pcore.host import run
+from p2pcore.keys import PrivateKey
+from p2pcore.multiaddr import Multiaddr
+from p2pcore.peer_id import PeerId
+from p2pcore.workers.channel import Message
+from p2pcore.workers.ports import Ports, close_all
+from p2pcore.workers.process import Process, pickled
+from p2pcore.workers.worker import HostFactory, Settings, WorkerStatus
+
+logger = logging.getLogger("p2pcore.workers")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerEvent:
+    """What has become of a worker.
+
+    Attributes:
+        kind: "started" (it serves), "draining" (it was told to end), "exited", "report" (Worker.report).
+        index, pid: which worker.
+        status: of "exited": the exit status, negative for a signal.
+        restart_s: of "exited": seconds until another takes its place; None: none will.
+        fields: of "report": what it said.
+    """
+
+    kind: str
+    index: int
+    pid: int
+    status: int | None = None
+    restart_s: float | None = None
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """The place of one worker."""
+
+    index: int
+    backoff: Backoff
+    sockets: list[socket.socket]
+    process: Process | None = None
+    is_stopped: bool = False
+    keeping: asyncio.Task[None] | None = None
+
+
+class Supervisor:
+    """One node in `workers` processes; an async context manager that drains them at its end.
+
+    Args:
+        factory: makes the host of a worker: `factory(worker, *args)` with a `Worker`, usually by
+            `worker.host(...)`. A function at the top of an importable module.
+        args: picklable.
+        workers: processes, 1 to limits.MAX_WORKERS.
+        listen: addresses; port 0 takes a free port, the same for all workers.
+        private_key: the identity of all of them; a fresh one by default.
+        drain_s: what workers have to end in good order, where nothing else is said.
+        backlog: connections the kernel may queue for each worker.
+        on_event: told of WorkerEvents; quick, and not to raise.
+
+    Raises:
+        ValueError: `factory` or `args` cannot be pickled; `workers` is out of range; no address.
+    """
+
+    def __init__(
+        self,
+        factory: HostFactory,
+        args: Sequence[Any] = (),
+        *,
+        workers: int,
+        listen: Sequence[Multiaddr | str] = ("/ip4/127.0.0.1/tcp/0",),
+        private_key: PrivateKey | None = None,
+        drain_s: float = limits.DRAIN_TIMEOUT_S,
+        backlog: int = limits.LISTEN_BACKLOG,
+        on_event: Callable[[WorkerEvent], None] | None = None,
+    ) -> None:
+        if not 1 <= workers <= limits.MAX_WORKERS:
+            raise ValueError(f"workers must be 1..{limits.MAX_WORKERS}, not {workers}")
+        if not listen:
+            raise ValueError("workers share addresses to listen on: at least one is needed")
+        self.private_key = private_key or PrivateKey.generate()
+        self._work = pickled(factory, args)
+        self._num_workers = workers
+        self._listen = [Multiaddr(addr) for addr in listen]
+        self._drain_s = drain_s
+        self._backlog = backlog
+        self._on_event = on_event
+        self._ports: Ports | None = None
+        self._slots: list[_Slot] = []
+        self._processes: set[Process] = set()
+        self._addrs: list[Multiaddr] = []
+        self._restarting = asyncio.Lock()
+        self._is_ending = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    # -- what it is ----------------------------------------------------------------------------
+
+    @property
+    def peer_id(self) -> PeerId:
+        """The id all workers have."""
+        return self.private_key.peer_id()
+
+    @property
+    def addrs_with_peer(self) -> list[Multiaddr]:
+        """What others dial: real ports, wildcards replaced, each with /p2p/ID; empty before `start`."""
+        return list(self._addrs)
+
+    @property
+    def listen_failures(self) -> list[tuple[Multiaddr, Exception]]:
+        """Addresses that could not be bound, and why."""
+        return [] if self._ports is None else list(self._ports.failures)
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes that serve now, those being drained included."""
+        return [each.pid for each in self._processes if each.is_ready and not each.ended.done()]
+
+    async def status(self) -> list[WorkerStatus]:
+        """What each worker holds now, in order; one that does not serve, or drains, is left out."""
+        current = [slot.process for slot in self._slots if slot.process is not None]
+        answers = await asyncio.gather(*(process.status() for process in current))
+        return [answer for answer in answers if answer is not None]
+
+    # -- life ----------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Binds, starts all workers, returns when all serve.
+
+        Raises:
+            ListenError: no address could be bound; WorkerFailed: a worker could not start. All is closed.
+        """
+        self._ports = Ports(self._listen, self._backlog)
+        for addr, error in self._ports.failures:
+            logger.warning("cannot listen on %s: %s", addr, error)
+        try:
+            for index in range(self._num_workers):
+                backoff = Backoff(limits.WORKER_BACKOFF_MIN_S, limits.WORKER_BACKOFF_MAX_S)
+                self._slots.append(_Slot(index, backoff, self._ports.open_sockets()))
+            started = [await self._start_process(slot) for slot in self._slots]
+            await asyncio.gather(*(self._serving(process) for process in started))
+        except BaseException:
+            for process in self._processes:
+                process.kill()
+            await self._finish()
+            raise
+        for slot, process in zip(self._slots, started, strict=True):
+            slot.process = process
+            slot.keeping = asyncio.get_running_loop().create_task(self._keep(slot))
+        self._addrs = [Multiaddr(addr) for addr in started[0].addrs]
+
+    async def drain(self, timeout_s: float | None = None) -> None:
+        """Ends every worker in good order, and waits for that; those left after `timeout_s` are killed."""
+        timeout_s = self._drain_s if timeout_s is None else timeout_s
+        self._is_ending = True
+        for task in self._tasks - {asyncio.current_task()}:
+            task.cancel()  # a restart under way
+        for slot in self._slots:
+            self._let_go(slot)
+        for process in self._processes:
+            self._drain_process(process, timeout_s, True)
+        await self._wait_or_kill(list(self._processes), timeout_s)
+        await self._finish()
+
+    def kill(self) -> None:
+        """Ends every worker at once; `drain` or `wait` then return soon."""
+        self._is_ending = True
+        for process in self._processes:
+            process.kill()
+
+    async def wait(self) -> None:
+        """Returns when no worker is left, and none will be started."""
+        while self._slots:
+            keeping = [slot.keeping for slot in self._slots if slot.keeping and not slot.keeping.done()]
+            ending = [process.ended for process in self._processes if not process.ended.done()]
+            if not keeping and not ending:
+                return
+            left: list[asyncio.Future[Any]] = [*keeping, *ending]
+            await asyncio.wait(left)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.drain()
+
+    # -- orders --------------------------------------------------------------------------------
+
+    async def restart(self, timeout_s: float | None = None) -> None:
+        """Replaces the workers one after another: the new one serves before the old one is drained.
+
+        Both take connections from the same sockets, so none is refused. Nothing changes for a worker whose
+        replacement does not come up.
+
+        Raises: WorkerFailed: a replacement did not come up.
+        """
+        async with self._restarting:
+            for slot in self._slots:
+                if not slot.is_stopped and not self._is_ending:
+                    await self._replace(slot, self._drain_s if timeout_s is None else timeout_s)
+
+    async def stop_worker(self, index: int, timeout_s: float | None = None) -> None:
+        """Drains one worker for good; the others take what would have come to it."""
+        slot = self._slots[index]
+        timeout_s = self._drain_s if timeout_s is None else timeout_s
+        process = self._retire(slot, timeout_s)
+        if process is not None:
+            await self._wait_or_kill([process], timeout_s)
+
+    # -- one worker ----------------------------------------------------------------------------
+
+    async def _start_process(self, slot: _Slot) -> Process:
+        assert self._ports is not None
+        if not slot.sockets:
+            slot.sockets = self._ports.open_sockets()
+        fds = [sock.fileno() for sock in slot.sockets]
+        listen = tuple(zip(map(str, self._ports.addrs), fds, strict=True))
+        key = self.private_key.to_protobuf()
+        settings = Settings(slot.index, key, listen, self._backlog, self._drain_s)
+        process = await Process.start(settings, self._work, slot.sockets, self._heard)
+        self._processes.add(process)
+        if self._is_ending:
+            process.kill()
+        return process
+
+    async def _serving(self, process: Process) -> None:
+        """Returns once `process` serves. Raises WorkerFailed: it does not, and is gone."""
+        try:
+            await asyncio.wait([process.ready], timeout=limits.WORKER_START_TIMEOUT_S)
+        except asyncio.CancelledError:
+            process.kill()
+            raise
+        if process.is_ready and not process.ended.done():
+            self._tell("started", process)
+            return
+        late = not process.ready.done()
+        process.kill()
+        status = await process.ended
+        self._processes.discard(process)
+        why = f"it did not serve within {limits.WORKER_START_TIMEOUT_S:g} s" if late else process.error
+        raise WorkerFailed(process.index, status, why or f"it ended with status {status}")
+
+    async def _keep(self, slot: _Slot) -> None:
+        """Has a worker in `slot` for as long as it is not stopped."""
+        while not slot.is_stopped and not self._is_ending:
+            process = slot.process
+            if process is None:
+                await self._try_to_start(slot)
+                continue
+            status = await process.ended
+            if slot.process is process:  # it was not replaced
+                slot.process = None
+                self._processes.discard(process)
+                await self._pause(slot, process, status)
+
+    async def _try_to_start(self, slot: _Slot) -> None:
+        try:
+            process = await self._start_process(slot)
+            await self._serving(process)
+        except (WorkerFailed, OSError) as error:
+            delay = self._next_pause(slot)
+            logger.warning("%s; another attempt in %g s", error, delay)
+            await asyncio.sleep(delay)
+            return
+        if slot.process is None:
+            slot.process = process
+        else:  # a restart was quicker
+            self._drain_process(process, self._drain_s, False)
+
+    async def _pause(self, slot: _Slot, process: Process, status: int) -> None:
+        """Tells of the end of a worker, and waits before the next one."""
+        if slot.is_stopped or self._is_ending:
+            self._tell("exited", process, status)
+            return
+        now = asyncio.get_running_loop().time()
+        if now - process.ready_at >= limits.WORKER_STEADY_S:
+            slot.backoff.reset()
+        delay = self._next_pause(slot)
+        what = f"was ended by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
+        why = f" ({process.error})" if process.error else ""
+        logger.warning(
+            "worker %d (pid %d) %s%s; another starts in %g s", slot.index, process.pid, what, why, delay
+        )
+        self._tell("exited", process, status, delay)
+        await asyncio.sleep(delay)
+
+    def _next_pause(self, slot: _Slot) -> float:
+        """Seconds before the next start; if they are many, peers are not left waiting in a queue."""
+        delay = slot.backoff.next()
+        if delay > limits.WORKER_HOLD_QUEUE_S:
+            close_all(slot.sockets)
+        return delay
+
+    async def _replace(self, slot: _Slot, timeout_s: float) -> None:
+        if slot.process is None:  # it died, and what is started in its place is new anyway
+            return
+        process = await self._start_process(slot)
+        await self._serving(process)
+        old, slot.process = slot.process, process
+        if slot.is_stopped or self._is_ending:
+            self._drain_process(process, timeout_s, True)
+        if old is None:
+            return
+        self._drain_process(old, timeout_s, False)
+        await self._wait_or_kill([old], timeout_s)
+        self._processes.discard(old)
+        self._tell("exited", old, old.ended.result())
+
+    def _retire(self, slot: _Slot, timeout_s: float) -> Process | None:
+        """Nobody serves `slot` any more; its worker, now draining, empties the queues of its sockets."""
+        slot.is_stopped = True
+        self._let_go(slot)
+        if slot.process is not None:
+            self._drain_process(slot.process, timeout_s, True)
+        return slot.process
+
+    def _let_go(self, slot: _Slot) -> None:
+        close_all(slot.sockets)
+        if slot.keeping is not None and slot.process is None:
+            slot.keeping.cancel()
+
+    def _drain_process(self, process: Process, timeout_s: float, accept_queued: bool) -> None:
+        if not process.is_draining and not process.ended.done():
+            self._tell("draining", process)
+            process.drain(timeout_s, accept_queued)
+
+    async def _wait_or_kill(self, processes: list[Process], timeout_s: float) -> None:
+        ends = [process.ended for process in processes]
+        if not ends:
+            return
+        _, late = await asyncio.wait(ends, timeout=timeout_s + limits.WORKER_EXIT_S)
+        if late:
+            for process in processes:
+                process.kill()
+            await asyncio.wait(ends)
+
+    async def _finish(self) -> None:
+        """Everything that is left when all workers are told to end."""
+        if self._processes:
+            await asyncio.wait([process.ended for process in self._processes])
+        tasks = [slot.keeping for slot in self._slots if slot.keeping is not None]
+        for slot in self._slots:
+            close_all(slot.sockets)
+        if tasks:
+            await asyncio.wait(tasks, timeout=limits.WORKER_EXIT_S)
+        if self._ports is not None:
+            self._ports.close()
+
+    # -- what workers say ----------------------------------------------------------------------
+
+    def _heard(self, process: Process, message: Message) -> None:
+        event = message["event"]
+        if event == "report":
+            self._tell("report", process, fields=message["fields"])
+        elif event == "stopping":
+            self._asked_to_stop(process)
+
+    def _asked_to_stop(self, process: Process) -> None:
+        """It got SIGTERM from somebody: it is drained for good, unless a replacement is there already."""
+        for slot in self._slots:
+            if slot.process is process:
+                self._retire(slot, self._drain_s)
+                return
+        self._drain_process(process, self._drain_s, False)
+
+    def _tell(
+        self,
+        kind: str,
+        process: Process,
+        status: int | None = None,
+        restart_s: float | None = None,
+        fields: dict[str, Any] | None = None,
+    ) -> None:
+        if self._on_event is not None:
+            try:
+                self._on_event(WorkerEvent(kind, process.index, process.pid, status, restart_s, fields or {}))
+            except Exception:
+                logger.exception("an observer of workers raised")
+
+    # -- signals -------------------------------------------------------------------------------
+
+    async def run(self, on_start: Callable[[Supervisor], None] | None = None) -> None:
+        """The whole life: starts, obeys signals, returns when no worker is left.
+
+        SIGINT and SIGTERM drain, a second one kills; SIGHUP replaces the workers one after another.
+
+        Args:
+            on_start: called once, when all workers serve.
+
+        Raises: as `start`; what `on_start` raises.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.end)
+        loop.add_signal_handler(signal.SIGHUP, self._begin, self._restart_quietly)
+        try:
+            await self._run(on_start)
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                loop.remove_signal_handler(number)
+
+    async def _run(self, on_start: Callable[[Supervisor], None] | None) -> None:
+        try:
+            await self.start()
+        except WorkerFailed:
+            if not self._is_ending:
+                raise
+        try:
+            if on_start is not None and not self._is_ending:
+                on_start(self)
+            await self.wait()
+        finally:
+            await self.drain()
+            while self._tasks:
+                await asyncio.wait(self._tasks)
+
+    def end(self) -> None:
+        """Begins to drain without waiting for it; called once more, kills. For signal handlers."""
+        if self._is_ending:
+            self.kill()
+        else:
+            self._is_ending = True
+            self._begin(self.drain)
+
+    def _begin(self, work: Callable[[], Awaitable[None]]) -> None:
+        async def owned() -> None:
+            await work()
+
+        task = asyncio.get_running_loop().create_task(owned())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _restart_quietly(self) -> None:
+        try:
+            await self.restart()
+        except (WorkerFailed, ListenError, OSError) as error:
+            logger.warning("no new workers: %s", error)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def serve(
+    factory: HostFactory,
+    args: Sequence[Any] = (),
+    *,
+    workers: int,
+    on_start: Callable[[Supervisor], None] | None = None,
+    **options: Any,
+) -> None:
+    """Runs `workers` processes until SIGINT or SIGTERM, then drains them: the whole of a program's `main`.
+
+    Call it under `if __name__ == "__main__":`, since workers import the program again.
+
+    Args:
+        on_start: called once, when all workers serve; for printing `supervisor.addrs_with_peer`.
+        options: as for Supervisor.
+
+    Raises: as Supervisor and Supervisor.start.
+    """
+
+    async def main() -> None:
+        await Supervisor(factory, args, workers=workers, **options).run(on_start)
+
+    run(main())

@@ -1,0 +1,207 @@
+"""A worker process: makes its host, serves until it is told to end, drains.
+
+Comes in: a descriptor of the channel to the supervisor, on it the settings. Goes out: an exit status, 0 after
+a drain. It ends in good order when told so, at SIGTERM, and when its supervisor is gone; at a second SIGTERM
+at once. Never shows a traceback unless P2PCORE_DEBUG is set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import pickle
+import resource
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from multiprocessing import spawn
+from typing import Any
+
+from p2pcore.errors import P2PError
+from p2pcore.host import Host, run
+from p2pcore.keys import PrivateKey
+from p2pcore.multiaddr import Multiaddr
+from p2pcore.workers.channel import Channel, Message, receive_bytes
+
+HostFactory = Callable[..., "Host | Awaitable[Host]"]
+"""Called in each worker as `factory(worker, *args)`; gives a host that has not been started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a worker is started with."""
+
+    index: int
+    key: bytes
+    listen: tuple[tuple[str, int], ...]
+    backlog: int
+    drain_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """What one worker holds and costs.
+
+    Attributes:
+        index, pid: which; conns, streams: open now; cpu_s: used so far; rss_bytes: memory resident.
+    """
+
+    index: int
+    pid: int
+    conns: int
+    streams: int
+    cpu_s: float
+    rss_bytes: int
+
+
+class Worker:
+    """What a factory is given.
+
+    Attributes:
+        index: 0 up to the number of workers; a worker that takes another's place has its index.
+        private_key: the identity all share.
+        listen: addresses, with real ports; sockets: a listening socket for each.
+        backlog: connections the kernel may queue for this worker.
+    """
+
+    def __init__(self, settings: Settings, channel: Channel) -> None:
+        self._channel = channel
+        self.index = settings.index
+        self.private_key = PrivateKey.from_protobuf(settings.key)
+        self.listen = [Multiaddr(addr) for addr, _ in settings.listen]
+        self.sockets = [_inherited(fd) for _, fd in settings.listen]
+        self.backlog = settings.backlog
+
+    def host(self, **options: Any) -> Host:
+        """A host with the identity, addresses and sockets of this worker; `options` as for Host."""
+        return Host(
+            self.private_key,
+            self.listen,
+            sockets=self.sockets,
+            reuse_port=True,
+            backlog=self.backlog,
+            **options,
+        )
+
+    def report(self, **fields: object) -> bool:
+        """Tells the supervisor something, as an event of kind "report".
+
+        Args:
+            fields: what JSON can say.
+
+        Returns: False where the supervisor does not keep up, and it was dropped.
+        """
+        return self._channel.send(event="report", fields=fields)
+
+
+def _inherited(fd: int) -> socket.socket:
+    sock = socket.socket(fileno=fd)
+    sock.set_inheritable(False)
+    return sock
+
+
+def main(fd: int) -> int:
+    """Runs a worker to its end. Returns: its exit status."""
+    sock = _inherited(fd)
+    try:
+        preparation, settings, work = pickle.loads(receive_bytes(sock))
+    except EOFError:
+        return 0
+    return run(_work(sock, preparation, settings, work))
+
+
+async def _work(sock: socket.socket, preparation: dict[str, Any], settings: Settings, work: bytes) -> int:
+    channel = await Channel.over(sock)
+    stop = _Stop(channel)
+    try:
+        spawn.prepare(preparation)
+        factory, args = pickle.loads(work)  # imports what it needs, which may fail like the factory itself
+        worker = Worker(settings, channel)
+        made = factory(worker, *args)
+        host: Host = await made if inspect.isawaitable(made) else made
+        await _serve(host, settings, stop)
+    except Exception as error:
+        if os.environ.get("P2PCORE_DEBUG"):
+            raise
+        text = str(error) if isinstance(error, (P2PError, OSError)) else f"{type(error).__name__}: {error}"
+        channel.send(event="failed", error=text)
+        return 1
+    finally:
+        await channel.flush()
+        stop.listening.cancel()
+        channel.close()
+    return 0
+
+
+async def _serve(host: Host, settings: Settings, stop: _Stop) -> None:
+    async with host:
+        stop.arm(host, settings.index)
+        addrs = [str(addr) for addr in host.addrs_with_peer]
+        stop.channel.send(event="ready", addrs=addrs)
+        order = await stop.ordered
+        timeout_s = order.get("timeout_s", settings.drain_s)
+        await host.drain(timeout_s, accept_queued=order.get("accept_queued", True))
+
+
+class _Stop:
+    """Listens for the end: an order of the supervisor, SIGTERM, the end of the supervisor.
+
+    At SIGTERM the supervisor is asked first, so that it lets go of the listening sockets before we do; only
+    then can their queues be emptied.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.ordered: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._host: Host | None = None
+        self._index = -1
+        self._is_told = False
+        self.listening = asyncio.get_running_loop().create_task(self._listen())
+
+    def arm(self, host: Host, index: int) -> None:
+        self._host, self._index = host, index
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._terminated)
+
+    def _terminated(self) -> None:
+        if self._is_told or self.ordered.done():
+            os._exit(128 + signal.SIGTERM)
+        self._is_told = True
+        if not self.channel.send(event="stopping"):
+            self._order({})
+
+    def _order(self, order: Message) -> None:
+        if not self.ordered.done():
+            self.ordered.set_result(order)
+
+    async def _listen(self) -> None:
+        while (message := await self.channel.receive()) is not None:
+            if message["do"] == "drain":
+                self._order(message)
+            elif message["do"] == "status" and self._host is not None:
+                self.channel.send(event="status", fields=_status(self._host, self._index))
+        self._order({})
+
+
+def _status(host: Host, index: int) -> dict[str, int | float]:
+    return {
+        "index": index,
+        "pid": os.getpid(),
+        "conns": host.swarm.num_conns,
+        "streams": sum(conn.num_streams for conn in host.swarm.conns()),
+        "cpu_s": time.process_time(),
+        "rss_bytes": _rss(),
+    }
+
+
+def _rss() -> int:
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:  # not Linux: the most there ever was
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+__all__ = ["HostFactory", "Settings", "Worker", "WorkerStatus", "main"]

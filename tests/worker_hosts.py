@@ -1,0 +1,47 @@
+"""Factories of hosts for the tests of workers: each is imported in a fresh interpreter.
+
+Comes in: a Worker. Goes out: a host that says in which process it is, or fails as a test wants.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from p2pcore import Host, Stream, Worker
+
+WHO = "/test-who/1"
+
+
+async def _say_who(stream: Stream) -> None:
+    await stream.write(str(os.getpid()).encode())
+
+
+def make(worker: Worker) -> Host:
+    """Serves echo, and WHO: the pid."""
+    host = worker.host(echo=True)
+    host.set_stream_handler(WHO, _say_who)
+    return host
+
+
+async def make_later(worker: Worker, greeting: str) -> Host:
+    """As `make`, after a wait; reports `greeting`."""
+    await asyncio.sleep(0)
+    worker.report(greeting=greeting, index=worker.index)
+    return make(worker)
+
+
+def broken(worker: Worker) -> Host:
+    """Fails."""
+    raise RuntimeError("this factory does not work")
+
+
+def short_lived(worker: Worker, status: int) -> Host:
+    """Ends its process as soon as it serves."""
+    asyncio.get_running_loop().call_later(0.05, os._exit, status)
+    return make(worker)
+
+
+def silent(worker: Worker) -> Host:
+    """Ends its process without a word."""
+    os._exit(7)
