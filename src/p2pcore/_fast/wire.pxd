@@ -13,6 +13,8 @@ cdef class Wire(Layer):
     cdef bint queued            # the transport holds bytes the kernel did not take
     cdef Py_ssize_t over        # bytes sent while `queued`: control frames, bounded
     cdef Py_ssize_t unread      # bytes the peer had not taken when that was last looked at
+    cdef bint throttled         # an upper layer wants nothing read for now
+    cdef bint resting           # a whole bufferful was read: the tasks it woke run first
     cdef bint feeding           # inside feed(): closing waits until it returns
     cdef bint shutting          # shut() was called: FIN when the queue is empty
     cdef bint fin_sent
@@ -22,5 +24,6 @@ cdef class Wire(Layer):
 
     cdef int _fail(self, object error) except -1
     cdef int _finish(self) except -1
+    cdef int _maybe_read(self) except -1
     cdef int _queue(self, const uint8_t* data, Py_ssize_t n) except -1
     cdef Py_ssize_t _unread(self) except -1

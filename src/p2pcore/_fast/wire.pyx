@@ -107,6 +107,16 @@ cdef class Wire(Layer):
             self.feeding = False
         if self.error is not None or self.shutting:
             self._finish()
+        elif n == self.state.receive.size and not self.throttled:
+            # libuv would go on reading, up to 32 times, before any task could take what has come: it would
+            # pile up in fresh memory, and other connections would wait. One bufferful a turn.
+            self.resting = True
+            self.transport.pause_reading()
+            self.state.loop.call_soon(self._rested)
+
+    def _rested(self):
+        self.resting = False
+        self._maybe_read()
 
     def eof_received(self):
         if self.is_closed or self.above is None:
@@ -190,11 +200,16 @@ cdef class Wire(Layer):
         return 0
 
     cdef int throttle(self, bint on) except -1:
+        self.throttled = on
+        if not on:
+            return self._maybe_read()
         if self.transport is not None and not self.is_closed:
-            if on:
-                self.transport.pause_reading()
-            else:
-                self.transport.resume_reading()
+            self.transport.pause_reading()
+        return 0
+
+    cdef int _maybe_read(self) except -1:
+        if self.transport is not None and not self.is_closed and not self.throttled and not self.resting:
+            self.transport.resume_reading()
         return 0
 
     cdef bint is_paused(self) except -1:
@@ -256,6 +271,7 @@ cdef class Wire(Layer):
             self.fin_sent = True
             self.state.watch(self, DRAIN_S)
             self.transport.write_eof()
+            self.throttled = self.resting = False
             self.transport.resume_reading()
         return 0
 
