@@ -173,8 +173,8 @@ GROUPS: tuple[Group, ...] = (
     Group(
         "idle",
         "Idle connections",
-        "What each connection adds at the listener between 500 and 2,500 of them, after it has collected its "
-        "garbage and come to rest. Tasks are what each stack counts: asyncio tasks, goroutines, tokio "
+        "What each connection adds at the listener between 500 and 2,500 of them (js-libp2p: 250 and 1,250), "
+        "after it has collected its garbage and come to rest. Tasks are what each stack counts: asyncio tasks, goroutines, tokio "
         "tasks; js-libp2p counts none. Timers show as wake-ups when they fire, within one second here.",
         (
             Row(

@@ -144,7 +144,7 @@ def _at_rest(listener: Listener, conns: int) -> Figures:
 
 
 def _idle(rig: Rig, name: str) -> Figures:
-    """What each connection adds between IDLE_FROM and IDLE_TO of them, and the whole process at the end."""
+    """What each connection adds between IDLE_FROM and IDLE_TO of them (half as many for a slow peer)."""
     peer, core = rig.peers[name], rig.cores.dialer
     with rig.listener(name) as listener, Held(peer, core, listener.address, IDLE_FROM):
         few = _at_rest(listener, IDLE_FROM)
