@@ -326,6 +326,42 @@ async def test_keys_are_bytes() -> None:
         NoiseChannel(bytearray(32), KEY_B)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("size", [0, 31, 33])
+def test_keys_have_32_bytes(size: int) -> None:
+    with pytest.raises(ValueError, match="32 bytes"):
+        NoiseChannel(bytes(size), KEY_B)
+    with pytest.raises(ValueError, match="32 bytes"):
+        NoiseChannel(KEY_A, bytes(size))
+
+
+LENGTHS = [1, 367, 368, 369, 383, 384, 385, 2031, 2032, 2033, 2047, 2048, 2049, 65519]
+"""Around each length at which another cipher library takes over, on either side."""
+
+
+@pytest.mark.parametrize("has_ciphers", [False, True])
+@looped
+async def test_short_and_long_records_are_the_same_cipher(has_ciphers: bool) -> None:
+    cable, box = channel()
+    for nonce, size in enumerate(([65519] if has_ciphers else []) + LENGTHS):
+        plain = bytes(range(256)) * (size // 256 + 1)
+        box.write(plain[:size])
+        await settle()
+        assert cable.sent() == record(KEY_A, nonce, plain[:size])
+        cable.deliver(record(KEY_B, nonce, plain[:size]))
+        assert await box.read_exactly(size) == plain[:size]
+
+
+@pytest.mark.parametrize("size", LENGTHS)
+@looped
+async def test_a_forged_record_of_any_length_ends_the_connection(size: int) -> None:
+    cable, box = channel()
+    forged = bytearray(record(KEY_B, 0, bytes(size)))
+    forged[2 + size // 2] ^= 1
+    cable.deliver(bytes(forged))
+    with pytest.raises(errors.RemoteProtocolError, match="authenticate"):
+        await box.read_exactly(1)
+
+
 @looped
 async def test_channels_in_channels_work() -> None:
     cable = Cable()

@@ -41,5 +41,7 @@ cdef class NoiseChannel(Cork):
     cdef Py_ssize_t empty_run   # empty records in a row
 
     cdef int _enlist(self) except -1
+    cdef int _encrypt_long(self, uint8_t* data, Py_ssize_t n) except -1
+    cdef bint _decrypt_long(self, uint8_t* record, Py_ssize_t n) except -1
     cdef int _open(self, uint8_t* record, Py_ssize_t n) except -1
     cdef Py_ssize_t _fill_spill(self, uint8_t* data, Py_ssize_t n) except -1
