@@ -174,8 +174,9 @@ GROUPS: tuple[Group, ...] = (
         "idle",
         "Idle connections",
         "What each connection adds at the listener between 500 and 2,500 of them (js-libp2p: 250 and 1,250), "
-        "after it has collected its garbage and come to rest. Tasks are what each stack counts: asyncio tasks, goroutines, tokio "
-        "tasks; js-libp2p counts none. Timers show as wake-ups when they fire, within one second here.",
+        "after it has collected its garbage and come to rest. Tasks are what each stack counts: asyncio "
+        "tasks, goroutines, tokio tasks; js-libp2p counts none. Timers show as wake-ups when they fire, "
+        "within one second here.",
         (
             Row(
                 "idle_bytes",
