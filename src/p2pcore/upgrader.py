@@ -78,10 +78,11 @@ class _Kind:
 class TransportConn:
     """A secured, multiplexed connection: satisfies interfaces.CapableConn. Made by the upgrader."""
 
-    __slots__ = ("_key", "_kind", "_raw", "_session", "remote_peer")
+    __slots__ = ("_key", "_kind", "_session", "local_multiaddr", "remote_multiaddr", "remote_peer")
 
     def __init__(self, raw: RawConn, session: MuxedConn, secured: Secured, kind: _Kind) -> None:
-        self._raw = raw
+        self.local_multiaddr: Multiaddr = raw.local_multiaddr
+        self.remote_multiaddr: Multiaddr | None = raw.remote_multiaddr
         self._session = session
         self._kind = kind
         self.remote_peer = secured.remote_peer
@@ -99,16 +100,6 @@ class TransportConn:
         if self._key is not None:
             return self._key
         return PublicKey.from_protobuf(self.remote_peer.public_key_bytes() or b"")
-
-    @property
-    def local_multiaddr(self) -> Multiaddr:
-        """Our end of the socket."""
-        return self._raw.local_multiaddr
-
-    @property
-    def remote_multiaddr(self) -> Multiaddr | None:
-        """The peer's end of the socket."""
-        return self._raw.remote_multiaddr
 
     @property
     def direction(self) -> Direction:

@@ -57,7 +57,7 @@ def test_each_side_learns_everything_about_the_other_by_itself() -> None:
             assert list(told.listen_addrs) == p.server.addrs
             assert told.record_addrs == told.listen_addrs
             assert told.signed_record
-            assert told.observed_addr == p.conn.local_multiaddr
+            assert told.observed_addr is p.conn.local_multiaddr, "equal, and kept only once"
             assert info_of(p.server_conn).agent_version == "dialer/2"
             assert info_of(p.server_conn).observed_addr == p.conn.remote_multiaddr
             assert info_of(p.server_conn).signed_record is None, (

@@ -13,6 +13,7 @@ cdef class Flushable:
 cdef class LoopState:
     cdef readonly object loop
     cdef Block receive          # lent to whichever connection reads
+    cdef object lend            # called for it: a bound method, kept only here
     cdef BlockPool records      # blocks of one full noise record with its length prefix
     cdef list due               # Flushables to flush at the end of this iteration
     cdef bint flush_scheduled

@@ -49,9 +49,14 @@ cdef class LoopState:
         self.loop = loop
         self.receive = Block(limits.RECEIVE_BUFFER_BYTES)
         self.records = BlockPool(RECORD_BLOCK_BYTES, limits.MAX_SPILL_BUFFERS)
+        self.lend = self._lend
         self.due = []
         self.ciphered = OrderedDict()
         self.watched = {}
+
+    def _lend(self, sizehint):
+        """The get_buffer of every wire."""
+        return self.receive
 
     @property
     def num_watched(self):

@@ -3,26 +3,15 @@
 
 
 cdef struct Bucket:
-    double tokens       # events allowed at once, now
+    double level        # events that still count; all zero is a fresh bucket
     double last         # monotonic second of the last event
-    double rate         # events a second
-    double burst        # most tokens
 
 
-cdef inline Bucket bucket(double rate, double burst) noexcept nogil:
-    cdef Bucket out
-    out.tokens = out.burst = burst
-    out.rate = rate
-    out.last = 0
-    return out
-
-
-cdef inline bint allows(Bucket* self, double now) noexcept nogil:
-    """Counts one event; False if it is one too many."""
-    if self.last:
-        self.tokens = min(self.burst, self.tokens + (now - self.last) * self.rate)
+cdef inline bint allows(Bucket* self, double rate, double burst, double now) noexcept nogil:
+    """Counts one event; False if it is one too many for `rate` a second, or `burst` at once."""
+    self.level = max(0.0, self.level - (now - self.last) * rate)
     self.last = now
-    if self.tokens < 1:
+    if self.level + 1 > burst:
         return False
-    self.tokens -= 1
+    self.level += 1
     return True

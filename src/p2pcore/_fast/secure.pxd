@@ -28,8 +28,8 @@ cdef class PlainChannel(Cork):
 
 
 cdef class NoiseChannel(Cork):
-    cdef bytes send_key
-    cdef bytes receive_key
+    cdef uint8_t send_key[32]
+    cdef uint8_t receive_key[32]
     cdef object encrypt         # encrypt_into of the sending cipher (2.3 KB); None while idle, see _enlist
     cdef object decrypt
     cdef bint is_listed         # it is in state.ciphered

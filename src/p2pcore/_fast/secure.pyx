@@ -149,8 +149,9 @@ cdef class NoiseChannel(Cork):
         if len(send_key) != KEY_BYTES or len(receive_key) != KEY_BYTES:
             raise ValueError(f"noise keys have 32 bytes, not {len(send_key)} and {len(receive_key)}")
         self.front = 2
-        self.send_key = send_key
-        self.receive_key = receive_key
+        # Not as bytes objects: those would take 96 bytes more.
+        memcpy(self.send_key, PyBytes_AS_STRING(send_key), KEY_BYTES)
+        memcpy(self.receive_key, PyBytes_AS_STRING(receive_key), KEY_BYTES)
 
     cdef int seal(self) except -1:
         cdef Py_ssize_t n = self.used
@@ -160,7 +161,7 @@ cdef class NoiseChannel(Cork):
         data[0] = <uint8_t> ((n + TAG) >> 8)
         data[1] = <uint8_t> (n + TAG)
         if n <= SHORT_BYTES or (self.encrypt is None and n <= RARE_BYTES):
-            sodium_seal(data + 2, n, self.send_nonce, <const uint8_t*> PyBytes_AS_STRING(self.send_key))
+            sodium_seal(data + 2, n, self.send_nonce, self.send_key)
         else:
             self._encrypt_long(data + 2, n)
         self.send_nonce += 1
@@ -171,7 +172,7 @@ cdef class NoiseChannel(Cork):
     cdef int _encrypt_long(self, uint8_t* data, Py_ssize_t n) except -1:
         self.is_recent = True
         if self.encrypt is None:
-            self.encrypt = ChaCha20Poly1305(self.send_key).encrypt_into
+            self.encrypt = _cipher(self.send_key).encrypt_into
             self._enlist()
         self.encrypt(
             _nonce(self.send_nonce),
@@ -185,7 +186,7 @@ cdef class NoiseChannel(Cork):
         """Whether the record's tag is its own."""
         self.is_recent = True
         if self.decrypt is None:
-            self.decrypt = ChaCha20Poly1305(self.receive_key).decrypt_into
+            self.decrypt = _cipher(self.receive_key).decrypt_into
             self._enlist()
         try:
             self.decrypt(
@@ -248,7 +249,7 @@ cdef class NoiseChannel(Cork):
         if self.receive_nonce == LAST_NONCE:
             raise errors.RemoteProtocolError("the peer has used all nonces of this noise connection")
         if n <= SHORT_BYTES or (self.decrypt is None and n <= RARE_BYTES):
-            opened = sodium_open(record, n, self.receive_nonce, <const uint8_t*> PyBytes_AS_STRING(self.receive_key))
+            opened = sodium_open(record, n, self.receive_nonce, self.receive_key)
         else:
             opened = self._decrypt_long(record, n)
         if not opened:
@@ -298,6 +299,10 @@ cdef class NoiseChannel(Cork):
                 oldest.is_listed = False
                 oldest.encrypt = oldest.decrypt = None
         return 0
+
+
+cdef object _cipher(const uint8_t* key):
+    return ChaCha20Poly1305(PyBytes_FromStringAndSize(<const char*> key, KEY_BYTES))
 
 
 cdef bytes _nonce(uint64_t counter):

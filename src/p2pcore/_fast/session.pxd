@@ -13,13 +13,14 @@ cdef class Session(Layer):
     cdef object __weakref__
     cdef public object owner        # what its streams give as `conn`
     cdef Cork cork                  # the layer below
-    cdef dict streams               # id -> Stream, those not ended both ways
+    cdef dict streams               # id -> Stream, those not ended both ways; None: there are none
     cdef object handler             # gets inbound streams; None: they wait for accept_stream
     cdef list arrived               # inbound streams not yet delivered, oldest first
     cdef bint delivery_due          # _deliver is scheduled
     cdef list acceptors             # waiting _AcceptOps
     cdef list openers               # waiting _OpenOps
-    cdef list callbacks             # close callbacks; None once they have been called
+    cdef object callbacks           # the close callback, a list of several, None without any
+    cdef bint is_told               # they have been called
     cdef object error               # why the session ended; None while it lives
     cdef readonly bint paused       # the socket is full
     cdef bint is_lost               # lost() has been called: the socket is gone
@@ -30,6 +31,8 @@ cdef class Session(Layer):
     cdef int end(self, object error) except -1
     cdef int wake_opener(self) except -1
     cdef int remove(self, Stream stream) except -1
+    cdef list living(self)
+    cdef bint forget(self, Stream stream) except -1
 
     # for the muxer to override
     cdef Stream new_stream(self)

@@ -23,14 +23,10 @@ logger = logging.getLogger("p2pcore.session")
 cdef class Session(Layer):
     """Base of yamux and mplex; see interfaces.MuxedConn for what each call promises."""
 
-    def __cinit__(self, *_, **__):
-        self.streams = {}
-        self.callbacks = []
-
     @property
     def num_streams(self):
         """Streams that have not ended both ways."""
-        return len(self.streams)
+        return 0 if self.streams is None else len(self.streams)
 
     @property
     def is_closed(self):
@@ -68,10 +64,14 @@ cdef class Session(Layer):
 
     def add_close_callback(self, callback):
         """`callback(error)` runs once, from the event loop, when the session has ended."""
-        if self.callbacks is None:
+        if self.is_told:
             self.state.loop.call_soon(callback, self.error)
+        elif self.callbacks is None:
+            self.callbacks = callback  # most sessions have one: a list takes 88 bytes more
+        elif isinstance(self.callbacks, list):
+            (<list> self.callbacks).append(callback)
         else:
-            self.callbacks.append(callback)
+            self.callbacks = [self.callbacks, callback]
 
     def close(self, uint32_t code=0):
         """Orderly: a go-away, what is queued, FIN, a short drain. Streams fail. Idempotent.
@@ -80,7 +80,7 @@ cdef class Session(Layer):
         """
         self._seated()
         if self.error is None:
-            for stream in list(self.streams.values()):
+            for stream in self.living():
                 (<Stream> stream).last_chance()
             self.farewell(code)
             self.end(errors.GoAway(code, False))
@@ -116,9 +116,9 @@ cdef class Session(Layer):
         if self.error is not None:
             return 0
         self.error = error
-        for stream in list(self.streams.values()):
+        for stream in self.living():
             (<Stream> stream).fail(error, False)
-        self.streams = {}
+        self.streams = None
         self.arrived = None
         _wake_all(self.openers)
         _wake_all(self.acceptors)
@@ -134,8 +134,20 @@ cdef class Session(Layer):
 
     cdef int remove(self, Stream stream) except -1:
         """The stream has ended both ways."""
-        self.streams.pop(stream.id, None)
+        self.forget(stream)
         return 0
+
+    cdef list living(self):
+        """The streams that have not ended both ways."""
+        return [] if self.streams is None else list(self.streams.values())
+
+    cdef bint forget(self, Stream stream) except -1:
+        """Takes `stream` out of the table; False if it was not there. An empty one is given back."""
+        if self.streams is None or self.streams.pop(stream.id, None) is None:
+            return False
+        if not self.streams:
+            self.streams = None
+        return True
 
     # -- for the muxer to override -------------------------------------------------------------
 
@@ -207,8 +219,11 @@ cdef class Session(Layer):
     def _tell_ended(self):
         callbacks = self.callbacks
         self.callbacks = None
+        self.is_told = True
         self.handler = None
-        for callback in callbacks:
+        if callbacks is None:
+            return
+        for callback in callbacks if isinstance(callbacks, list) else (callbacks,):
             try:
                 callback(self.error)
             except Exception:

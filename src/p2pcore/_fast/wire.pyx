@@ -42,11 +42,15 @@ cdef class Wire(Layer):
     """The socket end of a connection; give `lambda: wire` to loop.create_connection and the like.
 
     A new wire has a Mailbox on top, for the negotiation to come.
+
+    Args:
+        loop: its event loop.
+        fd: of the socket, where that is known: uvloop makes, and keeps, an object to tell it.
     """
 
-    def __cinit__(self, loop):
+    def __cinit__(self, loop, int fd=-1):
         self.state = loop_state(loop)
-        self.fd = -1
+        self.fd = fd
         cdef Mailbox top = Mailbox.__new__(Mailbox)
         top.seat(self)
 
@@ -86,14 +90,17 @@ cdef class Wire(Layer):
 
     def connection_made(self, transport):
         self.transport = transport
-        self.fd = transport.get_extra_info("socket").fileno()
+        if self.fd < 0:
+            self.fd = transport.get_extra_info("socket").fileno()
         # Zero, so that pause_writing means "not all was taken" and resume_writing "nothing is queued".
         transport.set_write_buffer_limits(0, 0)
         if self.error is not None or self.shutting:
             self._finish()
 
-    def get_buffer(self, sizehint):
-        return self.state.receive
+    @property
+    def get_buffer(self):
+        """The loop's: uvloop keeps what it finds here, which would be a bound method for each connection."""
+        return self.state.lend
 
     def buffer_updated(self, Py_ssize_t n):
         if self.is_closed or self.fin_sent:

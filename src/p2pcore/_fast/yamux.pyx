@@ -15,7 +15,7 @@ from p2pcore import errors, limits
 
 from p2pcore._fast.layer cimport Layer
 from p2pcore._fast.loop_state cimport monotonic
-from p2pcore._fast.rate cimport Bucket, allows, bucket
+from p2pcore._fast.rate cimport Bucket, allows
 from p2pcore._fast.session cimport Session
 from p2pcore._fast.stream cimport Stream
 from p2pcore._fast.waiting cimport PENDING, Op, again
@@ -44,6 +44,11 @@ cdef double RTT_INTERVAL_S = limits.YAMUX_RTT_INTERVAL_S
 cdef double PONG_TIMEOUT_S = limits.YAMUX_PONG_TIMEOUT_S
 cdef double GO_AWAY_DRAIN_S = limits.YAMUX_GO_AWAY_DRAIN_S
 cdef int MAX_PINGS = limits.YAMUX_MAX_PINGS
+cdef double PONGS_PER_S = limits.YAMUX_MAX_PING_REPLIES_PER_S
+cdef double REFUSED_PER_S = limits.YAMUX_MAX_REFUSED_PER_S
+cdef double RESETS_PER_S = limits.YAMUX_RESET_RATE_PER_S
+cdef double RESET_BURST = limits.YAMUX_RESET_BURST
+cdef double UNKNOWN_PER_S = limits.YAMUX_MAX_UNKNOWN_PER_S
 
 # A new frame is begun in the room left of a record only if this much body fits; else it gets a record of its own.
 cdef Py_ssize_t LEAST_BODY = 256
@@ -155,10 +160,6 @@ cdef class YamuxSession(Session):
         self.max_window = max(max_window_bytes, INITIAL_WINDOW)
         self.budget = window_budget_bytes
         self.keepalive = keepalive_s
-        self.pongs = bucket(limits.YAMUX_MAX_PING_REPLIES_PER_S, limits.YAMUX_MAX_PING_REPLIES_PER_S)
-        self.refusals = bucket(limits.YAMUX_MAX_REFUSED_PER_S, limits.YAMUX_MAX_REFUSED_PER_S)
-        self.resets = bucket(limits.YAMUX_RESET_RATE_PER_S, limits.YAMUX_RESET_BURST)
-        self.unknown = bucket(limits.YAMUX_MAX_UNKNOWN_PER_S, limits.YAMUX_MAX_UNKNOWN_PER_S)
 
     @property
     def is_client(self):
@@ -240,7 +241,7 @@ cdef class YamuxSession(Session):
             if stream is None:
                 return 0
         else:
-            found = self.streams.get(h.id)
+            found = None if self.streams is None else self.streams.get(h.id)
             if found is None:
                 return self._unknown(h)
             stream = <YamuxStream> found
@@ -258,7 +259,7 @@ cdef class YamuxSession(Session):
         cdef YamuxStream stream
         if h.id % 2 == self.next_id % 2:
             raise errors.RemoteProtocolError(f"yamux stream {h.id} opened by the peer, but the id is one of ours")
-        if h.id in self.streams:
+        if self.streams is not None and h.id in self.streams:
             raise errors.RemoteProtocolError(f"yamux stream {h.id} opened twice")
         if h.type == DATA and h.length > INITIAL_WINDOW:
             raise errors.RemoteProtocolError(f"yamux SYN with {h.length} bytes, over the window of {INITIAL_WINDOW}")
@@ -278,7 +279,7 @@ cdef class YamuxSession(Session):
 
     cdef int _refuse(self, Header h) except -1:
         """No more streams: a reset for this one, and an end to a peer that insists."""
-        if not allows(&self.refusals, monotonic()):
+        if not allows(&self.refusals, REFUSED_PER_S, REFUSED_PER_S, monotonic()):
             raise errors.LimitExceeded("yamux streams refused in a second", limits.YAMUX_MAX_REFUSED_PER_S + 1,
                                        limits.YAMUX_MAX_REFUSED_PER_S)
         self.unknown_credit += INITIAL_WINDOW
@@ -293,7 +294,7 @@ cdef class YamuxSession(Session):
             self.unknown_credit -= h.length
         elif h.type == DATA and h.length > MAX_UNKNOWN_BODY:
             raise errors.LimitExceeded("yamux body for an unknown stream", h.length, MAX_UNKNOWN_BODY)
-        elif not allows(&self.unknown, monotonic()):
+        elif not allows(&self.unknown, UNKNOWN_PER_S, UNKNOWN_PER_S, monotonic()):
             raise errors.LimitExceeded("yamux frames for unknown streams in a second",
                                        limits.YAMUX_MAX_UNKNOWN_PER_S + 1, limits.YAMUX_MAX_UNKNOWN_PER_S)
         if h.type == DATA:
@@ -350,7 +351,7 @@ cdef class YamuxSession(Session):
     cdef int _ended_by_peer(self, YamuxStream stream, uint32_t flags, uint32_t code) except -1:
         """Acts on FIN and RST, after the frame's body."""
         if flags & RST:
-            if stream.is_inbound and not allows(&self.resets, monotonic()):
+            if stream.is_inbound and not allows(&self.resets, RESETS_PER_S, RESET_BURST, monotonic()):
                 raise errors.LimitExceeded("yamux streams opened and reset in a second", limits.YAMUX_RESET_BURST + 1,
                                            limits.YAMUX_RESET_BURST)
             self.remove(stream)
@@ -363,7 +364,7 @@ cdef class YamuxSession(Session):
 
     cdef int _ping(self, Header h) except -1:
         if h.flags & SYN:
-            if not allows(&self.pongs, monotonic()):
+            if not allows(&self.pongs, PONGS_PER_S, PONGS_PER_S, monotonic()):
                 raise errors.LimitExceeded("yamux pings in a second", limits.YAMUX_MAX_PING_REPLIES_PER_S + 1,
                                            limits.YAMUX_MAX_PING_REPLIES_PER_S)
             return self._control(PING, ACK, 0, h.length)
@@ -495,6 +496,8 @@ cdef class YamuxSession(Session):
         stream.id = id
         stream.is_inbound = inbound
         stream.send_window = stream.receive_window = stream.max_window = INITIAL_WINDOW
+        if self.streams is None:
+            self.streams = {}
         self.streams[id] = stream
         return stream
 
@@ -524,7 +527,7 @@ cdef class YamuxSession(Session):
 
     cdef int remove(self, Stream ended) except -1:
         cdef YamuxStream stream = <YamuxStream> ended
-        if self.streams.pop(stream.id, None) is None:
+        if not self.forget(stream):
             return 0
         self.budget += stream.max_window - INITIAL_WINDOW
         if self.waiting is not None:

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from p2pcore import limits
@@ -159,6 +160,8 @@ class IdentifyService:
         info = update(before, message)
         if info is None:
             raise RemoteProtocolError("identify names another peer's key")
+        if info.observed_addr == conn.local_multiaddr:
+            info = replace(info, observed_addr=conn.local_multiaddr)  # without NAT: one address, kept once
         conn.info = info
         return info
 

@@ -72,7 +72,7 @@ class MaConn:
         self._sock: socket.socket | None = sock
         self._local = local
         self._remote = remote
-        self._wire = Wire(loop)
+        self._wire = Wire(loop, sock.fileno())
 
     @property
     def mailbox(self) -> Mailbox:
