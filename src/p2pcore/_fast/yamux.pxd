@@ -15,7 +15,8 @@ cdef class YamuxStream(Stream):
     cdef uint32_t send_window       # body bytes we may still send
     cdef uint32_t receive_window    # body bytes the peer may still send
     cdef uint32_t max_window        # what receive_window is filled up to
-    cdef double granted_at          # monotonic second of the last grant, 0 before the first
+    cdef double granted_at          # monotonic second at which growth was last considered, 0 before
+    cdef Py_ssize_t granted         # bytes granted since
     cdef bint acknowledged          # the peer has answered our SYN
 
 
@@ -75,7 +76,7 @@ cdef class YamuxSession(Session):
     cdef Py_ssize_t _put_data(self, YamuxStream stream, const uint8_t* data, Py_ssize_t n) except -1
     cdef int _send_ping(self, object op) except -1
     cdef int _grant(self, YamuxStream stream, Py_ssize_t need) except -1
-    cdef int _grow(self, YamuxStream stream, double now) except -1
+    cdef int _grow(self, YamuxStream stream, Py_ssize_t missing) except -1
     cdef int _drain(self, object reason) except -1
     cdef int _close_if_drained(self) except -1
     cdef bint _is_full(self) except -1

@@ -53,6 +53,9 @@ cdef double UNKNOWN_PER_S = limits.YAMUX_MAX_UNKNOWN_PER_S
 # A new frame is begun in the room left of a record only if this much body fits; else it gets a record of its own.
 cdef Py_ssize_t LEAST_BODY = 256
 
+# What has been read is granted anew in steps of at most this: 12 bytes of frame for 512 KiB of credit.
+cdef Py_ssize_t GRANT_BYTES = 512 * 1024
+
 cdef uint32_t PROTOCOL_ERROR = 1
 
 
@@ -458,25 +461,33 @@ cdef class YamuxSession(Session):
         return self._control(PING, SYN, 0, self.ping_value)
 
     cdef int _grant(self, YamuxStream stream, Py_ssize_t need) except -1:
-        """Lets the peer send more, once half a window has been read or a read needs `need` bytes at once."""
+        """Lets the peer send more, once enough has been read or a read needs `need` bytes at once.
+
+        Enough is half a window, as go and rust have it, but at most GRANT_BYTES: over a long path the
+        peer would otherwise stand still while half of a large window is on its way here.
+        """
         cdef Py_ssize_t buffered = 0 if stream.queue is None else stream.queue.size
         cdef Py_ssize_t usable = stream.receive_window + buffered
-        cdef double now
+        cdef Py_ssize_t missing = <Py_ssize_t> stream.max_window - usable
         if self.error is not None or stream.error is not None or stream.fin_received:
             return 0
-        if 2 * usable > <Py_ssize_t> stream.max_window and usable >= need:
+        if missing < min(<Py_ssize_t> (stream.max_window // 2), GRANT_BYTES) and usable >= need:
+            return 0
+        self._grow(stream, missing)
+        missing = <Py_ssize_t> stream.max_window - usable
+        if missing <= 0:
+            return 0
+        stream.receive_window += <uint32_t> missing
+        return self._control(WINDOW_UPDATE, 0, stream.id, <uint32_t> missing)
+
+    cdef int _grow(self, YamuxStream stream, Py_ssize_t missing) except -1:
+        """Doubles a window half of which was read within four round trips, as far as the budget goes."""
+        cdef uint64_t more
+        cdef double now
+        stream.granted += missing
+        if stream.granted_at and stream.granted < <Py_ssize_t> (stream.max_window // 2):
             return 0
         now = monotonic()
-        self._grow(stream, now)
-        stream.granted_at = now
-        if usable < <Py_ssize_t> stream.max_window:
-            stream.receive_window += <uint32_t> (stream.max_window - usable)
-            return self._control(WINDOW_UPDATE, 0, stream.id, <uint32_t> (stream.max_window - usable))
-        return 0
-
-    cdef int _grow(self, YamuxStream stream, double now) except -1:
-        """Doubles a window that was used up within four round trips, as far as the budget goes."""
-        cdef uint64_t more
         if self.rtt == 0 or now - self.rtt_at > RTT_INTERVAL_S:
             if not self.pings:
                 self._send_ping(None)
@@ -485,6 +496,8 @@ cdef class YamuxSession(Session):
             if more <= self.budget:
                 self.budget -= more
                 stream.max_window += <uint32_t> more
+        stream.granted_at = now
+        stream.granted = 0
         return 0
 
     # -- the session's own ---------------------------------------------------------------------
