@@ -9,6 +9,7 @@ import json
 import platform
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -44,17 +45,27 @@ def write(figures: Iterable[Figure], environment: dict[str, str], path: Path = P
 
 
 def environment() -> dict[str, str]:
-    """What the figures depend on besides the source; verdict.COMPARABLE says which of it matters most."""
+    """What the figures depend on besides the source; verdict.py says what of it must be the same."""
     found = {
         "python": f"{platform.python_implementation()} {sys.version_info.major}.{sys.version_info.minor}",
         "arch": platform.machine(),
         "system": platform.system(),
+        "optimization": _optimization(),
         "simd": _simd(),
         "python_build": f"{platform.python_version()} {platform.python_compiler()}",
         "libc": " ".join(platform.libc_ver()),
         "valgrind": _valgrind(),
     }
     return found | {name: _version(name) for name in PACKAGES}
+
+
+def _optimization() -> str:
+    """How the interpreter was built, as far as that changes what its code takes."""
+    arguments = str(sysconfig.get_config_var("CONFIG_ARGS"))
+    found = [
+        name for name in ("enable-optimizations", "with-lto", "with-pydebug") if f"--{name}" in arguments
+    ]
+    return " ".join(found) or "plain"
 
 
 def _simd() -> str:

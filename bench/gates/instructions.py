@@ -17,12 +17,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from gates.counted import MARK
-from gates.verdict import Figure
+from gates.verdict import INTERPRETER, PRIMITIVES, Figure
 from gates.works import WORKS, Work
 
 BENCH = Path(__file__).parents[1]
 TIMEOUT_S = 900.0
-PRIMITIVES = ("_sodium.", "libsodium", "libcrypto", "/cryptography/")
+LIBRARIES = ("_sodium.", "libsodium", "libcrypto", "/cryptography/")
 """In the path of a library of primitives; cryptography's own glue counts as part of it."""
 MARKS = 3
 """Marks of each work: before N, before 2N, after."""
@@ -74,10 +74,10 @@ def _environment() -> dict[str, str]:
 
 def _figures(work: Work, by_object: Counter[str]) -> Iterator[Figure]:
     times = work.count * work.per
-    inside = sum(count for path, count in by_object.items() if any(part in path for part in PRIMITIVES))
-    yield Figure(work.name, (by_object.total() - inside) / times, "instructions")
+    inside = sum(count for path, count in by_object.items() if any(part in path for part in LIBRARIES))
+    yield Figure(work.name, (by_object.total() - inside) / times, "instructions", needs=INTERPRETER)
     if work.has_primitives:
-        yield Figure(f"{work.name}: primitives", inside / times, "instructions", of_primitives=True)
+        yield Figure(f"{work.name}: primitives", inside / times, "instructions", needs=PRIMITIVES)
 
 
 def _objects(path: Path) -> Counter[str]:

@@ -14,8 +14,10 @@ TOLERANCE = 0.05
 
 COMPARABLE = ("python", "arch", "system")
 """Where one of these differs, figures say nothing about the change: rows are shown and skipped."""
-PRIMITIVES = "simd"
-"""Where this differs too, libsodium and OpenSSL take other paths: rows of theirs are skipped."""
+INTERPRETER = ("optimization",)
+"""Rows of instructions need the same of these too: how the interpreter was built."""
+PRIMITIVES = ("simd",)
+"""Rows of libsodium and OpenSSL need the same of these: they choose their code by processor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +27,14 @@ class Figure:
     Attributes:
         name: unique; begins with its group. value: less is better. unit: of it.
         slack: what may come on top of the tolerance, in the unit; for rows whose baseline is 0 or nearly so.
-        of_primitives: it counts code of libsodium and OpenSSL, which chooses by processor.
+        needs: keys of the environment, besides COMPARABLE, that must be as in the baseline.
     """
 
     name: str
     value: float
     unit: str
     slack: float = 0.0
-    of_primitives: bool = False
+    needs: tuple[str, ...] = ()
 
 
 class Outcome(enum.Enum):
@@ -80,15 +82,13 @@ def compare(
 
     Args:
         figures: what was measured now; baseline: name to value.
-        environment, baseline_environment: see COMPARABLE and PRIMITIVES; other keys do not matter here.
+        environment, baseline_environment: see COMPARABLE and Figure.needs; other keys do not matter here.
     """
     measured = list(figures)
-    differs = _difference(environment, baseline_environment, COMPARABLE)
-    primitives_differ = differs or _difference(environment, baseline_environment, (PRIMITIVES,))
-    verdicts = [
-        _judge(each, baseline.get(each.name), primitives_differ if each.of_primitives else differs)
-        for each in measured
-    ]
+    verdicts = []
+    for each in measured:
+        differs = _difference(environment, baseline_environment, COMPARABLE + each.needs)
+        verdicts.append(_judge(each, baseline.get(each.name), differs))
     names = {each.name for each in measured}
     missing = [name for name in baseline if name not in names]
     return verdicts + [Verdict(name, Outcome.MISSING, None, baseline[name], "") for name in missing]

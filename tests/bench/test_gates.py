@@ -10,16 +10,22 @@ pytest.importorskip("gates", reason="there is no bench/ here")
 
 from gates import baseline, table
 from gates.instructions import self_cost
-from gates.verdict import Figure, Outcome, Verdict, compare
+from gates.verdict import INTERPRETER, PRIMITIVES, Figure, Outcome, Verdict, compare
 
-HERE = {"python": "CPython 3.11", "arch": "x86_64", "system": "Linux", "simd": "avx2", "uvloop": "1"}
+HERE = {
+    "python": "CPython 3.11",
+    "arch": "x86_64",
+    "system": "Linux",
+    "simd": "avx2",
+    "optimization": "plain",
+}
 
 
 def judge(
-    value: float, base: float | None, *, slack: float = 0.0, primitives: bool = False, **there: str
+    value: float, base: float | None, *, slack: float = 0.0, needs: tuple[str, ...] = (), **there: str
 ) -> Verdict:
     """The verdict on one row."""
-    figure = Figure("row", value, "instructions", slack, primitives)
+    figure = Figure("row", value, "instructions", slack, needs)
     values = {} if base is None else {"row": base}
     (verdict,) = compare([figure], values, HERE, HERE | there)
     return verdict
@@ -76,9 +82,15 @@ def test_other_versions_of_libraries_skip_nothing() -> None:
 
 
 def test_another_processor_skips_the_rows_of_primitives_only() -> None:
-    assert judge(2000, 1000, primitives=True, simd="none").outcome is Outcome.SKIPPED
-    assert judge(2000, 1000, primitives=False, simd="none").outcome is Outcome.WORSE
-    assert judge(2000, 1000, primitives=True).outcome is Outcome.WORSE
+    assert judge(2000, 1000, needs=PRIMITIVES, simd="none").outcome is Outcome.SKIPPED
+    assert judge(2000, 1000, needs=INTERPRETER, simd="none").outcome is Outcome.WORSE
+    assert judge(2000, 1000, needs=PRIMITIVES).outcome is Outcome.WORSE
+
+
+def test_an_interpreter_built_otherwise_skips_the_rows_of_instructions_only() -> None:
+    built = {"optimization": "enable-optimizations"}
+    assert judge(2000, 1000, needs=INTERPRETER, **built).outcome is Outcome.SKIPPED
+    assert judge(2000, 1000, **built).outcome is Outcome.WORSE
 
 
 def test_a_failure_names_row_figure_baseline_and_ratio() -> None:
