@@ -18,6 +18,7 @@ HERE = {
     "system": "Linux",
     "simd": "avx2",
     "optimization": "plain",
+    "uvloop": "1",
 }
 
 
