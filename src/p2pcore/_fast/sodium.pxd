@@ -1,6 +1,6 @@
 # ChaCha20-Poly1305 of libsodium, called as C: for records so short that a call through Python costs more
 # than the cipher. Comes in: pointers to a record, a key, a nonce's counter. Goes out: the record sealed or
-# opened in place. The functions are those of the libsodium that PyNaCl carries.
+# opened in place. Never allocates. (Handshakes use the Python functions of the .pyi.)
 from libc.stdint cimport uint8_t, uint64_t
 
 cdef int sodium_seal(uint8_t* data, Py_ssize_t n, uint64_t nonce, const uint8_t* key) noexcept

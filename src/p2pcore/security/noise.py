@@ -3,9 +3,9 @@
 Comes in: handshake messages, a host key, the mailbox of a raw connection. Goes out: a NoiseChannel
 seated under that mailbox, and who the peer proved to be. `Initiator` and `Responder` do no I/O;
 `NoiseTransport` moves their messages. Never accepts an unproved identity, never signs or makes a
-static key per connection, never sends an alert. Only the composition is ours: X25519 is libsodium,
-cipher and HKDF OpenSSL (each the faster of the two). Specification: libp2p noise; Noise Protocol
-Framework revision 34, sections 5 and 7.
+static key per connection, never sends an alert. Only the composition is ours: X25519 and the cipher
+are libsodium, HKDF is OpenSSL (each the faster of the two). Specification: libp2p noise; Noise
+Protocol Framework revision 34, sections 5 and 7.
 """
 
 from __future__ import annotations
@@ -15,16 +15,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from hashlib import sha256
 from typing import Final, NamedTuple
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from google.protobuf.message import DecodeError
-from nacl.bindings import crypto_scalarmult, crypto_scalarmult_base
-from nacl.exceptions import CryptoError
 
 from p2pcore._fast.layer import Mailbox
 from p2pcore._fast.secure import NoiseChannel
+from p2pcore._fast.sodium import seal, unseal, x25519, x25519_public
 from p2pcore.errors import (
     HandshakeError,
     IdentityError,
@@ -59,7 +56,7 @@ class KeyPair(NamedTuple):
     @classmethod
     def of(cls, secret: bytes) -> KeyPair:
         """The pair of a 32-byte secret."""
-        return cls(secret, crypto_scalarmult_base(secret))
+        return cls(secret, x25519_public(secret))
 
 
 # -- the symmetric half ------------------------------------------------------------------------
@@ -90,7 +87,7 @@ class SymmetricState:
     def encrypt_and_hash(self, plaintext: bytes) -> bytes:
         sealed = plaintext
         if self.key is not None:
-            sealed = ChaCha20Poly1305(self.key).encrypt(self._next_nonce(), plaintext, self.h)
+            sealed = seal(self.key, self._next_nonce(), plaintext, self.h)
         self.mix_hash(sealed)
         return sealed
 
@@ -98,10 +95,10 @@ class SymmetricState:
         """Raises HandshakeError if `sealed` does not authenticate."""
         plaintext = sealed
         if self.key is not None:
-            try:
-                plaintext = ChaCha20Poly1305(self.key).decrypt(self._next_nonce(), sealed, self.h)
-            except InvalidTag:
-                raise HandshakeError("a noise handshake message does not authenticate") from None
+            opened = unseal(self.key, self._next_nonce(), sealed, self.h)
+            if opened is None:
+                raise HandshakeError("a noise handshake message does not authenticate")
+            plaintext = opened
         self.mix_hash(sealed)
         return plaintext
 
@@ -109,10 +106,9 @@ class SymmetricState:
         """The keys of the transport phase: the initiator sends with the first."""
         return _hkdf(self.ck, b"")
 
-    def _next_nonce(self) -> bytes:
-        nonce = self._nonce
+    def _next_nonce(self) -> int:
         self._nonce += 1
-        return b"\0\0\0\0" + nonce.to_bytes(8, "little")
+        return self._nonce - 1
 
 
 def _hkdf(ck: bytes, secret: bytes) -> tuple[bytes, bytes]:
@@ -122,10 +118,10 @@ def _hkdf(ck: bytes, secret: bytes) -> tuple[bytes, bytes]:
 
 
 def _dh(secret: bytes, public: bytes) -> bytes:
-    try:
-        return crypto_scalarmult(secret, public)
-    except CryptoError as error:  # libsodium refuses an all-zero result
-        raise HandshakeError("the peer's X25519 key has a low order") from error
+    shared = x25519(secret, public)
+    if shared is None:
+        raise HandshakeError("the peer's X25519 key has a low order")
+    return shared
 
 
 # -- the XX pattern ----------------------------------------------------------------------------
