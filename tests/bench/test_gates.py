@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("gates", reason="there is no bench/ here")
 
 from gates import baseline, table
-from gates.instructions import self_cost
+from gates.callgrind import calls, self_cost
 from gates.verdict import INTERPRETER, PRIMITIVES, Figure, Outcome, Verdict, compare
 
 HERE = {
@@ -181,3 +181,8 @@ totals: 9113
 def test_instructions_belong_to_the_library_they_ran_in() -> None:
     costs = self_cost(PROFILE.splitlines())
     assert costs == {"/usr/bin/python3.11": 113, "/usr/lib/libsodium.so.23": 9000}
+
+
+def test_calls_of_a_function_are_added_up() -> None:
+    assert calls(PROFILE.splitlines()) == {"multiply": 3}
+    assert calls([*PROFILE.splitlines(), "cfn=(2)", "calls=4 40", "12 1"]) == {"multiply": 7}
