@@ -15,7 +15,6 @@ from typing import Any
 from gates.figures import held
 from p2pcore import Host, run
 
-AT_ONCE = 32
 POLL_S = 0.02
 TIMEOUT_S = 300.0
 REST = 10
@@ -63,15 +62,10 @@ async def dial(target: str) -> None:
 
 
 async def more(host: Host, target: str, count: int) -> None:
-    """Dials, AT_ONCE at a time, and comes to rest."""
-    left = iter(range(count))
+    """Dials one after another, so that memory is asked for in the same order each time, and comes to rest."""
     wanted = host.swarm.num_conns + count
-
-    async def work() -> None:
-        for _ in left:
-            await host.swarm.dial_addr(target)
-
-    await asyncio.gather(*(work() for _ in range(AT_ONCE)))
+    for _ in range(count):
+        await host.swarm.dial_addr(target)
     await at_rest(host, wanted)
 
 
