@@ -24,7 +24,14 @@ from nodes import (
 )
 from p2pcore import listener as listener_module
 from p2pcore.errors import ConnectionClosed, ListenerClosed, UpgradeTimeout
-from p2pcore.listener import INTERNAL_ERROR, NOT_ACCEPTED, TIMEOUT, ListenerState, UpgradedListener
+from p2pcore.listener import (
+    INTERNAL_ERROR,
+    NOT_ACCEPTED,
+    TIMEOUT,
+    TOO_MANY_SLOW,
+    ListenerState,
+    UpgradedListener,
+)
 from p2pcore.multiaddr import Multiaddr
 from p2pcore.transports.malistener import MaListener
 from p2pcore.upgrader import TransportConn
@@ -105,7 +112,7 @@ def test_16_connections_not_accepted_hold_back_the_17th() -> None:
 
 def test_when_all_upgrades_are_in_use_peers_stay_in_the_backlog() -> None:
     async def main() -> None:
-        dialler, node = make_node(), make_node(max_upgrading=4)
+        dialler, node = make_node(), make_node(max_upgrading=4, max_slow=0)
         async with node.listening() as listener:
             silent = [await open_socket(listener.multiaddr) for _ in range(4)]
             await eventually(lambda: listener.num_upgrading == 4)
@@ -121,9 +128,58 @@ def test_when_all_upgrades_are_in_use_peers_stay_in_the_backlog() -> None:
     run(main())
 
 
+def test_peers_that_say_nothing_do_not_keep_others_out() -> None:
+    async def main() -> None:
+        dialler, node = make_node(), make_node(max_upgrading=2, slow_after=0.001)
+        async with node.listening() as listener:
+            silent = [await open_socket(listener.multiaddr) for _ in range(20)]
+            dialling = [asyncio.ensure_future(dialler.dial(listener.multiaddr)) for _ in range(6)]
+            accepted = [await listener.accept() for _ in range(6)]
+            assert listener.num_upgrading == 20
+            assert not listener.failures
+            for conn in (*accepted, *await asyncio.gather(*dialling)):
+                conn.abort()
+            for sock in silent:
+                sock.close()
+
+    run(main())
+
+
+def test_a_slow_handshake_that_goes_on_is_served() -> None:
+    async def main() -> None:
+        dialler, node = make_node(), make_node(max_upgrading=1, slow_after=0.001)
+        async with node.listening() as listener:
+            raw = await open_raw(listener.multiaddr)
+            other = await open_socket(listener.multiaddr)
+            await eventually(lambda: listener.num_upgrading == 2)
+            upgrading = asyncio.ensure_future(dialler.upgrader.upgrade_outbound(raw, None))
+            conn = await listener.accept()
+            for each in (conn, await upgrading):
+                each.abort()
+            other.close()
+
+    run(main())
+
+
+def test_of_too_many_slow_handshakes_the_oldest_is_ended() -> None:
+    async def main() -> None:
+        node = make_node(max_upgrading=1, slow_after=0.001, max_slow=3)
+        async with node.listening() as listener:
+            silent = [await open_socket(listener.multiaddr) for _ in range(10)]
+            ended = [await read_all(sock) for sock in silent[:6]]
+            assert ended == [b""] * 6
+            await eventually(lambda: listener.num_accepted == 10)
+            assert listener.failures[TOO_MANY_SLOW] >= 6
+            assert listener.num_upgrading <= 4
+            for sock in silent:
+                sock.close()
+
+    run(main())
+
+
 def test_handshakes_that_end_in_a_burst_leave_the_next_peer_in_the_backlog() -> None:
     async def main() -> None:
-        dialler, node = make_node(), make_node(max_upgrading=3, queue_length=1)
+        dialler, node = make_node(), make_node(max_upgrading=3, max_slow=0, queue_length=1)
         async with node.listening() as listener:
             raws = [await open_raw(listener.multiaddr) for _ in range(4)]
             await eventually(lambda: listener.num_upgrading == 3)
@@ -435,7 +491,7 @@ async def collect(listener):
         accepted.append(await listener.accept())
 
 async def main():
-    node, dialler = make_node(max_upgrading=6), make_node()
+    node, dialler = make_node(max_upgrading=6, max_slow=0), make_node()
     async with node.listening() as listener:
         raws = [await open_raw(listener.multiaddr) for _ in range(40)]
         early = [await dialler.upgrader.upgrade_outbound(raw, node.peer) for raw in raws[:10]]

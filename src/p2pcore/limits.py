@@ -56,12 +56,16 @@ ACCEPT_TIMEOUT_S: Final = 15.0
 ACCEPT_QUEUE_LENGTH: Final = 16
 """Finished connections that wait for `accept()` before the listener stops taking more (go)."""
 MAX_UPGRADING: Final = 128
-"""Handshakes in flight on one listener; go has no bound of its own (its fault W4)."""
+"""Handshakes in flight on one listener, slow ones aside; go has no bound of its own (its fault W4)."""
+UPGRADE_SLOW_S: Final = 0.1
+"""A handshake that takes longer waits for its peer, and no longer keeps others out: a LAN needs 5 ms."""
+MAX_SLOW_UPGRADES: Final = 4096
+"""Such handshakes on one listener, about 5 KB each; one more ends the oldest."""
 ACCEPT_BACKOFF_MIN_S: Final = 0.001
 """First pause after a temporary accept error; doubles (go-temp-err-catcher)."""
 ACCEPT_BACKOFF_MAX_S: Final = 1.0
 """Longest pause after a temporary accept error (go-temp-err-catcher)."""
-LISTEN_BACKLOG: Final = 1024
+LISTEN_BACKLOG: Final = 4096
 """Connections the kernel may queue; it cuts this to net.core.somaxconn."""
 SOCKET_PROBE_S: Final = 5.0
 """How long a listening socket whose descriptor was closed under it may go unnoticed; epoll never tells."""

@@ -25,7 +25,9 @@ from p2pcore.limits import (
     ACCEPT_BACKOFF_MIN_S,
     ACCEPT_QUEUE_LENGTH,
     ACCEPT_TIMEOUT_S,
+    MAX_SLOW_UPGRADES,
     MAX_UPGRADING,
+    UPGRADE_SLOW_S,
 )
 from p2pcore.threshold import Threshold
 
@@ -36,6 +38,7 @@ log = logging.getLogger("p2pcore.listener")
 
 NOT_ACCEPTED = "not accepted"
 TIMEOUT = "timeout"
+TOO_MANY_SLOW = "too many slow upgrades"
 INTERNAL_ERROR = "internal error"
 
 _WARN_EVERY_S = 1.0  # of a storm, one line a second is enough
@@ -63,7 +66,10 @@ class ListenerOptions:
     Attributes:
         accept_timeout: seconds from accept(2) to the moment `accept` takes the finished connection.
         queue_length: finished connections that may wait before no more are upgraded.
-        max_upgrading: upgrades in flight; when all are in use, peers stay in the kernel's backlog.
+        max_upgrading: upgrades in flight that are not slow; when all are in use, peers stay in the kernel's
+            backlog.
+        slow_after: seconds after which an upgrade counts as slow: it waits for its peer, which may be silent.
+        max_slow: upgrades in flight that are slow; when one more becomes so, the oldest is ended.
         backoff_min, backoff_max: seconds to pause after an error of accept(2).
         on_upgrade_failed, on_state_changed: observers; quick, and not to raise.
     """
@@ -71,6 +77,8 @@ class ListenerOptions:
     accept_timeout: float = ACCEPT_TIMEOUT_S
     queue_length: int = ACCEPT_QUEUE_LENGTH
     max_upgrading: int = MAX_UPGRADING
+    slow_after: float = UPGRADE_SLOW_S
+    max_slow: int = MAX_SLOW_UPGRADES
     backoff_min: float = ACCEPT_BACKOFF_MIN_S
     backoff_max: float = ACCEPT_BACKOFF_MAX_S
     on_upgrade_failed: UpgradeFailed | None = None
@@ -100,7 +108,8 @@ class UpgradedListener:
         self._options = options or ListenerOptions()
         self._threshold = Threshold(self._options.queue_length)
         self._backoff = Backoff(self._options.backoff_min, self._options.backoff_max)
-        self._upgrading: dict[RawConn, asyncio.Task[None]] = {}
+        self._upgrading: dict[RawConn, asyncio.Task[None]] = {}  # oldest first
+        self._quick: dict[RawConn, float] = {}  # of those, the ones not known to be slow, and since when
         self._room: asyncio.Future[None] | None = None
         self._ready: collections.deque[tuple[float, CapableConn]] = collections.deque()
         self._accepters: collections.deque[asyncio.Future[None]] = collections.deque()
@@ -143,15 +152,17 @@ class UpgradedListener:
         """Takes raw connections for as long as the listener lives."""
         try:
             while True:
-                while len(self._upgrading) >= self._options.max_upgrading:
-                    await self._wait_for_room()
+                if len(self._quick) >= self._options.max_upgrading:
+                    await self._wait_for_slot()
                 await self._threshold.wait()
                 conn = await self._accept_raw()
-                deadline = self._loop.time() + self._options.accept_timeout
+                now = self._loop.time()
                 self.num_accepted += 1
                 if self._threshold.is_full:
                     await self._hold(conn)
-                self._upgrading[conn] = self._loop.create_task(self._upgrade(conn, deadline))
+                self._quick[conn] = now
+                task = self._loop.create_task(self._upgrade(conn, now + self._options.accept_timeout))
+                self._upgrading[conn] = task
         except ListenerClosed as error:
             if self._draining is None:
                 self._end(error)
@@ -168,6 +179,31 @@ class UpgradedListener:
         """Returns once no upgrade is under way and every finished connection has been taken."""
         while self._upgrading or self._ready:
             await self._wait_for_room()
+
+    async def _wait_for_slot(self) -> None:
+        """Returns once fewer than `max_upgrading` upgrades are quick: one has ended, or is slow by now."""
+        while len(self._quick) >= self._options.max_upgrading:
+            slow_at = next(iter(self._quick.values())) + self._options.slow_after
+            if slow_at <= self._loop.time() and self._options.max_slow:
+                self._put_aside()
+                continue
+            timer = self._loop.call_at(slow_at, self._make_room) if self._options.max_slow else None
+            try:
+                await self._wait_for_room()
+            finally:
+                if timer is not None:
+                    timer.cancel()
+
+    def _put_aside(self) -> None:
+        """Counts the oldest quick upgrade as slow; it goes on, unless too many are."""
+        del self._quick[next(iter(self._quick))]
+        if len(self._upgrading) - len(self._quick) > self._options.max_slow:
+            conn, task = next(iter(self._upgrading.items()))
+            del self._upgrading[conn]
+            conn.abort()
+            task.cancel()
+            late = UpgradeTimeout("ended for the sake of newer ones")
+            self._failed(TOO_MANY_SLOW, conn.remote_multiaddr, late)
 
     async def _wait_for_room(self) -> None:
         self._room = self._loop.create_future()
@@ -231,6 +267,7 @@ class UpgradedListener:
             self._offer(capable, deadline)
         finally:
             self._upgrading.pop(conn, None)
+            self._quick.pop(conn, None)
             self._make_room()
 
     def _make_room(self) -> None:
