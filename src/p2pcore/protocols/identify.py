@@ -42,7 +42,7 @@ MAX_PUSHES_AT_ONCE = 4
 class RateLimit:
     """Counts what each connection asks for: `at_once` under way, and MAX_IDENTIFY_PER_MINUTE in a minute.
 
-    All counts start anew together, so that nothing is kept of a connection that asks no more.
+    All counts start anew together.
     """
 
     __slots__ = ("_active", "_at_once", "_began", "_counts", "_now")
@@ -67,6 +67,10 @@ class RateLimit:
             raise LimitExceeded("identify streams at once", active, self._at_once)
         self._counts[key] = count
         self._active[key] = active
+
+    def forget(self, key: int) -> None:
+        """`key` has ended. One number left of each connection would keep all memory they had in use."""
+        self._counts.pop(key, None)
 
     def leave(self, key: int) -> None:
         """The one that was admitted has ended."""
@@ -256,7 +260,10 @@ class IdentifyService:
         self._exchange(swarm_conn)
 
     def disconnected(self, network: Network, conn: CapableConn) -> None:
-        """Nothing: an exchange under way fails by itself, and what was learned went with the connection."""
+        """Forgets what it asked for; an exchange under way fails by itself, what was learned went with it."""
+        swarm_conn: SwarmConn = conn  # type: ignore[assignment]
+        self._asked.forget(swarm_conn.ordinal)
+        self._pushed.forget(swarm_conn.ordinal)
 
     def listen(self, network: Network, addr: Multiaddr) -> None:
         """Our addresses have changed."""
