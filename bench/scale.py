@@ -1,8 +1,8 @@
-"""Scale: very many connections, held, spread over workers, and coming all at once; each figure with its bound.
+"""Scale: very many connections, held, spread over workers, coming all at once; each figure with its bound.
 
-Comes in: which checks, how large. Goes out: a table, with --json one JSON object, and exit status 1 if a bound is
-missed. Listener and dialers are processes of their own; nothing leaves 127.0.0.0/8. CPU and memory are what the
-kernel says of the listener.
+Comes in: which checks, how large. Goes out: a table, or with --json one JSON object; exit status 1 if a bound
+is missed. Listener and dialers are processes; nothing leaves 127.0.0.0/8. CPU and memory are what
+the kernel says of the listener.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import scale_node
-
 from p2pcore import Host, Multiaddr, Supervisor, WorkerEvent, run
 
 HERE = Path(__file__).resolve().parent

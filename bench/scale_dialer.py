@@ -1,8 +1,8 @@
-"""The dialling side of the scale checks: one process that holds many connections, told what to do line by line.
+"""The dialling side of the scale checks: one process that holds many connections, and is told what to do.
 
-Comes in: an address and how many sources to dial from; then lines on standard input, see COMMANDS. Goes out: one
-JSON object for each line. Each source is a host of its own, with its own identity and its own address in
-127.0.0.0/8, and dials one connection at a time.
+Comes in: an address, how many hosts to dial from; then a command a line, `Dialer` has them. Goes out: a JSON
+object for each. Each host has an identity and an address in 127.0.0.0/8 of its own, and dials one connection
+at a time.
 """
 
 from __future__ import annotations

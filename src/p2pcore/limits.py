@@ -115,6 +115,8 @@ WORKER_STEADY_S: Final = 10.0
 """A worker that has served this long has not been dying: the pauses begin anew."""
 WORKER_HOLD_QUEUE_S: Final = 1.0
 """In a longer pause nobody would serve what the kernel queues for a worker, so its sockets are closed."""
+WORKER_GC_THRESHOLDS: Final = (700, 10, 100)
+"""gc.set_threshold: Python's own, but the oldest generation, all connections, ten times less often (0005)."""
 WORKER_EXIT_S: Final = 5.0
 """From the end of a drain, or of a worker's channel, to the end of its process; then it is killed."""
 MAX_WORKER_MESSAGE_BYTES: Final = 64 * 1024

@@ -378,6 +378,9 @@ class Swarm:
         else:
             return
         self._num_conns -= 1
+        if not self._num_conns:  # tables that were large stay so until they are cleared, although empty
+            self._conns.clear()
+            self._streams.shrink()
 
     def conn_ended(self, conn: SwarmConn) -> None:
         """Takes `conn` out and tells the notifiees, once, and after they heard it connect. For SwarmConn."""

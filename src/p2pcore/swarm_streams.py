@@ -108,6 +108,11 @@ class StreamServer:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def shrink(self) -> None:
+        """Gives back the memory of a time with many streams, if there are none now."""
+        if not self._tasks:
+            self._tasks.clear()
+
     async def close(self) -> None:
         """Takes no more streams and cancels every handler; each resets its stream. Bounded in time."""
         self._is_closed = True

@@ -384,3 +384,13 @@ def test_a_caller_that_leaves_does_not_end_the_exchange_nor_leave_a_complaint(
     run(main())
     gc.collect()
     assert "never retrieved" not in caplog.text
+
+
+def test_a_limit_forgets_a_connection_that_has_ended() -> None:
+    limit = identify.RateLimit(1, lambda: 0.0)
+    for _ in range(limits.MAX_IDENTIFY_PER_MINUTE):
+        limit.enter(1)
+        limit.leave(1)
+    limit.forget(1)
+    limit.forget(2)
+    limit.enter(1)

@@ -71,6 +71,8 @@ class RateLimit:
     def forget(self, key: int) -> None:
         """`key` has ended. One number left of each connection would keep all memory they had in use."""
         self._counts.pop(key, None)
+        if not self._counts:
+            self._counts.clear()  # an empty table stays as large as it was
 
     def leave(self, key: int) -> None:
         """The one that was admitted has ended."""

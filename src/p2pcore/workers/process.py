@@ -8,6 +8,7 @@ group of their own, so that Ctrl-C on a terminal reaches the supervisor alone.
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
 import socket
 import subprocess
@@ -63,6 +64,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno(), *(sock.fileno() for sock in sockets)],
                 process_group=0,
+                env={"PYTHONMALLOC": "malloc", **os.environ},  # docs/decisions/ has why
             )
         except BaseException:
             ours.close()

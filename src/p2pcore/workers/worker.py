@@ -8,6 +8,7 @@ at once. Never shows a traceback unless P2PCORE_DEBUG is set.
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import os
 import pickle
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from multiprocessing import spawn
 from typing import Any
 
+from p2pcore import limits
 from p2pcore.errors import P2PError
 from p2pcore.host import Host, run
 from p2pcore.keys import PrivateKey
@@ -118,6 +120,7 @@ async def _work(sock: socket.socket, preparation: dict[str, Any], settings: Sett
     stop = _Stop(channel)
     try:
         spawn.prepare(preparation)
+        gc.set_threshold(*limits.WORKER_GC_THRESHOLDS)
         factory, args = pickle.loads(work)  # imports what it needs, which may fail like the factory itself
         worker = Worker(settings, channel)
         made = factory(worker, *args)
@@ -138,6 +141,7 @@ async def _work(sock: socket.socket, preparation: dict[str, Any], settings: Sett
 
 async def _serve(host: Host, settings: Settings, stop: _Stop) -> None:
     async with host:
+        gc.freeze()  # what is there now stays: collections need not look at it
         stop.arm(host, settings.index)
         addrs = [str(addr) for addr in host.addrs_with_peer]
         stop.channel.send(event="ready", addrs=addrs)
