@@ -22,7 +22,8 @@ import scale_node
 from p2pcore import Host, Multiaddr, Supervisor, WorkerEvent, run
 
 HERE = Path(__file__).resolve().parent
-WARM_UP = 128
+WARM_UP = 512
+"""Connections of each dialler that come and go first: what is cached up to a bound is there at the start."""
 IDLE_WATCH_S = 10.0
 SLICES_AT_EACH_END = 3
 SETTLE_S = 60.0

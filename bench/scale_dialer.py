@@ -21,6 +21,7 @@ from p2pcore import Host, Multiaddr, P2PError, SwarmConn, limits, run
 
 ECHO = "/echo/1.0.0"
 PATIENCE_S = 60.0
+SHOWN_FAILURES = 5
 
 
 class Dialer:
@@ -48,7 +49,8 @@ class Dialer:
                         await self._open(conn)
                 except (P2PError, OSError) as error:
                     failed += 1
-                    print(repr(error), file=sys.stderr, flush=True)
+                    if failed <= SHOWN_FAILURES:
+                        print(repr(error), file=sys.stderr, flush=True)
 
         await asyncio.gather(*map(work, self.hosts))
         return {"dialled": len(self.held) - before, "failed": failed}
@@ -91,7 +93,7 @@ class Dialer:
             return_exceptions=True,
         )
         failures = [repr(each) for each in done if isinstance(each, BaseException)]
-        for text in failures[:5]:
+        for text in failures[:SHOWN_FAILURES]:
             print(text, file=sys.stderr, flush=True)
         return {"served": count - len(failures), "seconds": time.perf_counter() - began}
 
