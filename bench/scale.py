@@ -25,7 +25,11 @@ HERE = Path(__file__).resolve().parent
 WARM_UP = 512
 """Connections of each dialler that come and go first: what is cached up to a bound is there at the start."""
 IDLE_WATCH_S = 10.0
-SLICES_AT_EACH_END = 3
+SETTLE_SLICE_S = 0.2
+"""After a slice, for identify of its last connections."""
+ROUNDS = 16
+FEW = 1_000
+"""Connections the listener has that the full one is compared with."""
 SETTLE_S = 60.0
 LINE_LIMIT_S = 900.0
 
@@ -173,7 +177,9 @@ async def check_held(total: int, slices: int) -> list[Figure]:
         await settled(supervisor, 0)
         await trim(addr)
         rss_start = rss_mb(pid)
-        costs, failed = await _dial_in_slices(dialling, pid, total, slices)
+        in_turns = max(total // 18, len(dialling) * ROUNDS)
+        failed = await _dial_in_slices(dialling, pid, total - in_turns, slices)
+        few, many = await _in_turns(dialling[0], pid, min(FEW, total // 2), in_turns)
         await asyncio.sleep(2)
         rss_full, held = rss_mb(pid), await num_conns(supervisor)
         idle = await _idle_share(pid)
@@ -183,15 +189,13 @@ async def check_held(total: int, slices: int) -> list[Figure]:
         left = await num_conns(supervisor)
         await trim(addr)
         rss_end = rss_mb(pid)
-    ends = min(SLICES_AT_EACH_END, slices // 2)
-    early, late = statistics.median(costs[:ends]), statistics.median(costs[-ends:])
     name = "held"
     return [
         Figure(name, "connections held", held, "", least=total),
         Figure(name, "dials that failed", failed, "", most=0),
-        Figure(name, "CPU per accept, first slices", early * 1e6, "us"),
-        Figure(name, "CPU per accept, last slices", late * 1e6, "us"),
-        Figure(name, "CPU per accept, last to first", late / early, "x", most=1.15),
+        Figure(name, "CPU per accept, few held", few * 1e6, "us"),
+        Figure(name, "CPU per accept, all but the last held", many * 1e6, "us"),
+        Figure(name, "CPU per accept, many to few", many / few, "x", most=1.15),
         Figure(name, "memory per connection", (rss_full - rss_start) * 1e3 / total, "KB"),
         Figure(name, "idle CPU", idle * 100, "% of a core", most=1.0),
         Figure(name, "pings unanswered under load", sum(each["failed"] for each in loads), "", most=0),
@@ -203,20 +207,42 @@ async def check_held(total: int, slices: int) -> list[Figure]:
     ]
 
 
-async def _dial_in_slices(
-    dialling: Sequence[Dialler], pid: int, total: int, slices: int
-) -> tuple[list[float], float]:
-    """CPU seconds of the listener for each connection, slice by slice; how many dials failed."""
-    costs, failed, each = [], 0.0, total // slices // len(dialling)
-    for _ in range(slices):
+async def _dial_in_slices(dialling: Sequence[Dialler], pid: int, total: int, slices: int) -> float:
+    """Fills the listener; shows the CPU time of each slice. Returns: how many dials failed."""
+    failed, left = 0.0, total
+    for number in range(slices):
+        count = left // (slices - number)
+        left -= count
+        shares = [count // len(dialling) + (at < count % len(dialling)) for at in range(len(dialling))]
         before = cpu_s(pid)
-        answers = await tell_all(dialling, "dial", each, 2)
-        await asyncio.sleep(0.2)  # identify of the last ones
-        costs.append((cpu_s(pid) - before) / (each * len(dialling)))
+        answers = await asyncio.gather(
+            *(each.tell("dial", share, 2) for each, share in zip(dialling, shares, strict=True))
+        )
+        await asyncio.sleep(SETTLE_SLICE_S)
+        print(f"  {(cpu_s(pid) - before) / count * 1e6:.0f} us", end="", file=sys.stderr, flush=True)
         failed += sum(answer["failed"] for answer in answers)
-        print(f"  {costs[-1] * 1e6:.0f} us", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    return costs, failed
+    return failed
+
+
+async def _in_turns(full: Dialler, pid: int, few: int, count: int) -> tuple[float, float]:
+    """CPU seconds of an accept where `few` connections are held, and at the full listener; `count` more each.
+
+    They take turns, so that what else the machine does weighs on both.
+    """
+    costs: tuple[list[float], list[float]] = ([], [])
+    async with listening(1) as other, dialler(other.addrs_with_peer[0], "127.8.9") as fresh:
+        await fresh.tell("dial", few, 2)
+        sides = ((fresh, other.pids[0], costs[0]), (full, pid, costs[1]))
+        for number in range(ROUNDS):
+            share = count // ROUNDS + (number < count % ROUNDS)
+            for side, its_pid, its_costs in sides:
+                before = cpu_s(its_pid)
+                await side.tell("dial", share, 2)
+                await asyncio.sleep(SETTLE_SLICE_S)
+                its_costs.append((cpu_s(its_pid) - before) / share)
+        await fresh.tell("close")
+    return statistics.median(costs[0]), statistics.median(costs[1])
 
 
 async def _idle_share(pid: int) -> float:

@@ -15,7 +15,7 @@ import pytest
 from harness import run, seconds
 
 BENCH = Path(__file__).parent.parent.parent / "bench"
-NOT_HERE = {"CPU per accept, last to first", "idle CPU", "memory after closing, to the start"}
+NOT_HERE = {"CPU per accept, many to few", "idle CPU", "memory after closing, to the start"}
 NOT_HERE |= {"memory after it, to the start"}  # shares of a small growth
 
 pytestmark = [pytest.mark.slow, pytest.mark.source]
