@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -13,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import TAIL, feeding, run
-from p2pcore._fast.wire import Wire
 from p2pcore.errors import (
     ConnectionClosed,
     IncompleteRead,
@@ -32,6 +29,7 @@ from p2pcore.negotiate import (
     select,
     text_of,
 )
+from wires import connected, received
 
 VECTORS = {
     "/multistream/1.0.0": "132f6d756c746973747265616d2f312e302e300a",
@@ -87,34 +85,6 @@ class Script:
     async def _later(self, data: bytes) -> None:
         await asyncio.sleep(0)
         self.written.append(data)
-
-
-@asynccontextmanager
-async def connected() -> AsyncIterator[tuple[Any, socket.socket]]:
-    """The mailbox of a Wire, and the peer's end as a socket that does not block."""
-    loop = asyncio.get_running_loop()
-    ours, theirs = socket.socketpair()
-    wire = Wire(loop)
-    ours.setblocking(False)
-    theirs.setblocking(False)
-    await loop.create_connection(lambda: wire, sock=ours)
-    try:
-        yield wire.mailbox, theirs
-    finally:
-        wire.abort()
-        await wire.wait_closed()
-        theirs.close()
-
-
-async def received(theirs: socket.socket, n: int) -> bytes:
-    """Exactly n bytes from the peer's end."""
-    loop = asyncio.get_running_loop()
-    data = b""
-    while len(data) < n:
-        chunk = await loop.sock_recv(theirs, n - len(data))
-        assert chunk, f"{len(data)} of {n} bytes"
-        data += chunk
-    return data
 
 
 # -- messages ----------------------------------------------------------------------------------

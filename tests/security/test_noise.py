@@ -50,6 +50,7 @@ from p2pcore.pb.noise_pb2 import NoiseExtensions, NoiseHandshakePayload
 from p2pcore.peer_id import PeerId
 from p2pcore.security import noise
 from p2pcore.security.noise import Initiator, KeyPair, NoiseTransport, Responder, SymmetricState
+from wires import connected, received
 
 KEY_I = PrivateKey.from_seed(INITIATOR.seed)
 KEY_R = PrivateKey.from_seed(RESPONDER.seed)
@@ -75,33 +76,6 @@ def transport_i() -> NoiseTransport:
 def transport_r() -> NoiseTransport:
     """The responder of handshakes A and B."""
     return NoiseTransport(KEY_R, static_secret=STATIC_SECRETS[1], entropy=lambda _: EPHEMERAL_SECRETS[1])
-
-
-@asynccontextmanager
-async def connected() -> AsyncIterator[tuple[Any, socket.socket]]:
-    """The mailbox of a Wire, and the peer's end as a socket that does not block."""
-    loop = asyncio.get_running_loop()
-    ours, theirs = socket.socketpair()
-    wire = Wire(loop)
-    ours.setblocking(False)
-    theirs.setblocking(False)
-    await loop.create_connection(lambda: wire, sock=ours)
-    try:
-        yield wire.mailbox, theirs
-    finally:
-        wire.abort()
-        await wire.wait_closed()
-        theirs.close()
-
-
-async def received(theirs: socket.socket, n: int) -> bytes:
-    """Exactly n bytes from the peer's end."""
-    data = b""
-    while len(data) < n:
-        chunk = await asyncio.get_running_loop().sock_recv(theirs, n - len(data))
-        assert chunk, f"{len(data)} of {n} bytes"
-        data += chunk
-    return data
 
 
 async def received_frame(theirs: socket.socket) -> bytes:

@@ -19,7 +19,7 @@ from p2pcore import errors, limits
 
 from p2pcore._fast.buffer cimport Block
 from p2pcore._fast.layer cimport Layer
-from p2pcore._fast.sodium cimport sodium_open, sodium_seal
+from p2pcore._fast.sodium cimport put_nonce, sodium_open, sodium_seal
 
 cdef Py_ssize_t MAX_PLAINTEXT = limits.MAX_NOISE_PLAINTEXT_BYTES
 cdef Py_ssize_t MAX_EMPTY_RECORDS = limits.MAX_EMPTY_RECORDS
@@ -306,12 +306,6 @@ cdef object _cipher(const uint8_t* key):
 
 
 cdef bytes _nonce(uint64_t counter):
-    """4 zero bytes and the counter, little-endian."""
     cdef bytes out = PyBytes_FromStringAndSize(NULL, 12)
-    cdef uint8_t* at = <uint8_t*> PyBytes_AS_STRING(out)
-    cdef int i
-    for i in range(4):
-        at[i] = 0
-    for i in range(8):
-        at[4 + i] = <uint8_t> (counter >> (8 * i))
+    put_nonce(<uint8_t*> PyBytes_AS_STRING(out), counter)
     return out

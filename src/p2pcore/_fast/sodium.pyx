@@ -8,7 +8,6 @@ addresses. RFC 8439 with Noise's nonce (4 zero bytes and the counter, little-end
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
 from libc.stdint cimport uint8_t, uint64_t, uintptr_t
-from libc.string cimport memset
 
 from nacl import _sodium
 
@@ -39,24 +38,17 @@ cdef Py_ssize_t KEY_BYTES = 32
 cdef Py_ssize_t TAG_BYTES = 16
 
 
-cdef inline void _put_nonce(uint8_t* at, uint64_t counter) noexcept:
-    cdef int i
-    memset(at, 0, 4)
-    for i in range(8):
-        at[4 + i] = <uint8_t> (counter >> (8 * i))
-
-
 cdef int sodium_seal(uint8_t* data, Py_ssize_t n, uint64_t nonce, const uint8_t* key) noexcept:
     """Encrypts `n` bytes in place; the 16 behind them become the tag."""
     cdef uint8_t at[12]
-    _put_nonce(at, nonce)
+    put_nonce(at, nonce)
     return _encrypt(data, NULL, data, <unsigned long long> n, NULL, 0, NULL, at, key)
 
 
 cdef bint sodium_open(uint8_t* data, Py_ssize_t n, uint64_t nonce, const uint8_t* key) noexcept:
     """Decrypts `n` bytes, the tag among them, in place; False if the tag is not theirs."""
     cdef uint8_t at[12]
-    _put_nonce(at, nonce)
+    put_nonce(at, nonce)
     return _decrypt(data, NULL, NULL, data, <unsigned long long> n, NULL, 0, at, key) == 0
 
 
@@ -76,7 +68,7 @@ def seal(bytes key not None, uint64_t nonce, bytes plain not None, bytes ad not 
     cdef bytes out = PyBytes_FromStringAndSize(NULL, n + TAG_BYTES)
     cdef uint8_t at[12]
     _check_key(key)
-    _put_nonce(at, nonce)
+    put_nonce(at, nonce)
     _encrypt(_at(out), NULL, _at(plain), <unsigned long long> n, _at(ad), <unsigned long long> len(ad), NULL, at,
              _at(key))
     return out
@@ -91,7 +83,7 @@ def unseal(bytes key not None, uint64_t nonce, bytes sealed not None, bytes ad n
     if n < 0:
         return None
     out = PyBytes_FromStringAndSize(NULL, n)
-    _put_nonce(at, nonce)
+    put_nonce(at, nonce)
     if _decrypt(_at(out), NULL, NULL, _at(sealed), <unsigned long long> (n + TAG_BYTES), _at(ad),
                 <unsigned long long> len(ad), at, _at(key)):
         return None

@@ -23,9 +23,5 @@ cdef class Op:
     cdef int _disarm(self) except -1
 
 
-cdef class Ready:
-    cdef object value
-
-cdef object ready(object value)
 cdef object again(object error)     # for `raise`: an error many tasks get, without the tracebacks of the others
 cdef Op done                    # awaits to None at once; shared

@@ -125,38 +125,6 @@ cdef class _Done(Op):
         raise StopIteration
 
 
-@cython.final
-@cython.freelist(32)
-cdef class Ready:
-    """A value that is there already, to be awaited once."""
-
-    def __await__(self):
-        return self
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        raise StopIteration(self.value)
-
-    def send(self, value):
-        raise StopIteration(self.value)
-
-    def throw(self, kind, value=None, traceback=None):
-        if value is None:
-            value = kind() if isinstance(kind, type) else kind
-        raise value
-
-    def close(self):
-        pass
-
-
-cdef object ready(object value):
-    cdef Ready out = Ready.__new__(Ready)
-    out.value = value
-    return out
-
-
 cdef object again(object error):
     """`error`, to be raised once more: without this its traceback would grow, and keep frames, each time."""
     error.__traceback__ = None
