@@ -65,6 +65,8 @@ class FakeStream:
 class FakeConn:
     """A connection whose end, streams and slowness a test decides."""
 
+    is_limited = False
+
     def __init__(self, remote: PeerId, direction: Direction = Direction.INBOUND, streams: int = 0) -> None:
         self.local_peer = US
         self.remote_peer = remote

@@ -223,3 +223,12 @@ def test_importing_the_package_is_cheap() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[0] == "[] False"
+
+
+def test_a_protocol_that_is_not_there_is_named() -> None:
+    with pytest.raises(ValueError, match="no security protocol is named 'nois'; there are: noise"):
+        Host(security=["nois"])
+    with pytest.raises(ValueError, match="no multiplexer is named 'spdy'"):
+        Host(muxers=["spdy"])
+    with pytest.raises(ValueError, match="a sequence of multiplexers is expected"):
+        Host(muxers="yamux")

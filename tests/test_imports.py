@@ -23,7 +23,7 @@ LEVELS = {
     3: {"transports", "security", "muxers", "negotiate"},
     4: {"upgrader", "listener", "threshold", "accept_errors"},
     5: {"swarm", "swarm_conn", "swarm_dial", "swarm_streams", "notify", "protocols"},
-    6: {"__init__", "host", "workers", "cli"},
+    6: {"__init__", "host", "compose", "workers", "cli"},
 }
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names}
 FAMILIES = {"transports", "security", "muxers"}

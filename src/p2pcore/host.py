@@ -15,22 +15,21 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from p2pcore import __version__, limits
+from p2pcore import __version__, compose, limits
 from p2pcore.errors import AddressError
 from p2pcore.keys import PrivateKey
 from p2pcore.listener import ListenerOptions
 from p2pcore.multiaddr import Multiaddr
-from p2pcore.muxers.yamux import YamuxMultiplexer, YamuxOptions
+from p2pcore.muxers.yamux import YamuxOptions
 from p2pcore.peer_id import PeerId
 from p2pcore.protocols import echo, identify, perf, ping
-from p2pcore.security.noise import NoiseTransport
 from p2pcore.swarm import ListenResult, Swarm
 from p2pcore.swarm_conn import SwarmConn
 from p2pcore.transports.tcp import TcpOptions, TcpTransport
 from p2pcore.upgrader import StreamUpgrader, UpgraderOptions
 
 if TYPE_CHECKING:
-    from p2pcore.interfaces import Notifiee, Stream
+    from p2pcore.interfaces import Multiplexer, Notifiee, SecureTransport, Stream
     from p2pcore.protocols.identify_message import IdentifyInfo
     from p2pcore.protocols.perf import PerfRun
     from p2pcore.swarm_streams import ProtocolHandler
@@ -51,6 +50,8 @@ class Host:
     Args:
         private_key: our identity; a fresh Ed25519 key by default.
         listen: addresses to listen on; port 0 takes a free one, none at all makes a node that only dials.
+        security, muxers: names (see compose.SECURITY and compose.MUXERS) or objects, in order of preference.
+            A dialler with one security protocol saves the round trip that choosing takes.
         ping, identify, perf, echo: which protocols are served. Without `identify` peers are not
             identified on their own either. `perf` is for measurements only.
         agent_version, protocol_version: what identify tells peers; free text.
@@ -76,6 +77,8 @@ class Host:
         private_key: PrivateKey | None = None,
         listen: Sequence[Address] = ("/ip4/127.0.0.1/tcp/0",),
         *,
+        security: Sequence[str | SecureTransport] = ("noise",),
+        muxers: Sequence[str | Multiplexer] = ("yamux",),
         ping: bool = True,
         identify: bool = True,
         perf: bool = False,
@@ -99,21 +102,19 @@ class Host:
         self.private_key = private_key or PrivateKey.generate()
         self._listen = [Multiaddr(addr) for addr in listen]
         self.listen_results: list[ListenResult] = []
-        muxer = YamuxMultiplexer(
-            YamuxOptions(
-                max_inbound_streams=max_inbound_streams,
-                max_window_bytes=max_window_bytes,
-                window_budget_bytes=window_budget_bytes,
-                keepalive_s=keepalive_s,
-            )
+        yamux = YamuxOptions(
+            max_inbound_streams=max_inbound_streams,
+            max_window_bytes=max_window_bytes,
+            window_budget_bytes=window_budget_bytes,
+            keepalive_s=keepalive_s,
         )
         accept = ListenerOptions(
             accept_timeout=accept_timeout, queue_length=accept_queue_length, max_upgrading=max_upgrading
         )
         upgrader = StreamUpgrader(
             self.private_key,
-            [NoiseTransport(self.private_key)],
-            [muxer],
+            compose.security(security, self.private_key),
+            compose.muxers(muxers, yamux),
             UpgraderOptions(timeout=accept_timeout, listener=accept),
         )
         options = TcpOptions(

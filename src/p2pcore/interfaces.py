@@ -41,6 +41,10 @@ class RawConn(Protocol):
     def transport(self) -> str:
         """A short name for logs and ConnState: "tcp", "websocket", ..."""
 
+    @property
+    def is_limited(self) -> bool:
+        """True where somebody else bounds its bytes or its time: a relayed connection."""
+
     async def start(self) -> None:
         """Begins to read the socket; nothing is read before. Called once, by the upgrader.
 
@@ -272,6 +276,30 @@ class CapableConn(MuxedConn, Protocol):
     def direction(self) -> Direction: ...
     @property
     def state(self) -> ConnState: ...
+    @property
+    def is_limited(self) -> bool:
+        """True where a relay bounds its bytes or its time; streams on it are opened on request only."""
+
+
+class Gater(Protocol):
+    """Says who may connect, at five points. Synchronous and quick; False closes, or does not dial."""
+
+    def intercept_peer_dial(self, peer: PeerId) -> bool:
+        """Before `peer` is dialled."""
+
+    def intercept_addr_dial(self, peer: PeerId, addr: Multiaddr) -> bool:
+        """Before `addr` of `peer` is dialled."""
+
+    def intercept_accept(self, local: Multiaddr, remote: Multiaddr | None) -> bool:
+        """An accepted connection, before anything is read from it."""
+
+    def intercept_secured(
+        self, direction: Direction, peer: PeerId, local: Multiaddr, remote: Multiaddr | None
+    ) -> bool:
+        """The peer has proved its id; nothing is multiplexed yet."""
+
+    def intercept_upgraded(self, conn: CapableConn) -> bool:
+        """A whole connection, before anybody is told of it."""
 
 
 class Listener(Protocol):
@@ -358,6 +386,7 @@ __all__ = [
     "CapableConn",
     "ConnState",
     "Direction",
+    "Gater",
     "Layer",
     "Listener",
     "Multiplexer",

@@ -102,6 +102,11 @@ class SwarmConn:
         return self._conn.state
 
     @property
+    def is_limited(self) -> bool:
+        """True where a relay bounds its bytes or its time."""
+        return self._conn.is_limited
+
+    @property
     def owner(self) -> CapableConn | None:
         """What its streams give as `conn`."""
         return self._conn.owner

@@ -73,6 +73,7 @@ class _Kind:
     local_peer: PeerId
     direction: Direction
     state: ConnState
+    is_limited: bool
 
 
 class TransportConn:
@@ -110,6 +111,11 @@ class TransportConn:
     def state(self) -> ConnState:
         """How it was upgraded."""
         return self._kind.state
+
+    @property
+    def is_limited(self) -> bool:
+        """True where a relay bounds its bytes or its time."""
+        return self._kind.is_limited
 
     @property
     def session(self) -> MuxedConn:
@@ -189,7 +195,7 @@ class StreamUpgrader:
         self._security_names = _distinct("security protocols", [each.protocol for each in security])
         self._muxer_names = _distinct("multiplexers", [each.protocol for each in muxers])
         self._options = options or UpgraderOptions()
-        self._kinds: dict[tuple[Direction, str, str, str, bool], _Kind] = {}
+        self._kinds: dict[tuple[Direction, str, bool, str, str, bool], _Kind] = {}
 
     @property
     def local_peer(self) -> PeerId:
@@ -227,11 +233,11 @@ class StreamUpgrader:
             raise failure from error
 
     def _kind(self, direction: Direction, conn: RawConn, security: str, muxer: str, is_early: bool) -> _Kind:
-        key = (direction, conn.transport, security, muxer, is_early)
+        key = (direction, conn.transport, conn.is_limited, security, muxer, is_early)
         kind = self._kinds.get(key)
         if kind is None:
             state = ConnState(security, muxer, conn.transport, is_early)
-            kind = self._kinds[key] = _Kind(self._local_peer, direction, state)
+            kind = self._kinds[key] = _Kind(self._local_peer, direction, state, conn.is_limited)
         return kind
 
 

@@ -34,6 +34,74 @@ async def test_read_exactly_gives_the_bytes_however_they_are_cut() -> None:
 
 
 @looped
+async def test_read_some_gives_what_is_there_and_nothing_at_the_end() -> None:
+    cable = Cable()
+    box = cable.mailbox
+    read = asyncio.ensure_future(box.read_some(3))
+    await settle()
+    cable.deliver(b"12345")
+    assert await read == b"123"
+    assert await box.read_some(9) == b"45"
+    cable.deliver_eof()
+    assert await box.read_some(9) == b""
+
+
+@looped
+async def test_peek_leaves_the_bytes_however_they_are_cut() -> None:
+    for chunks in cuts(b"GET /"):
+        cable = Cable()
+        peek = asyncio.ensure_future(cable.mailbox.peek(3))
+        await settle()
+        for chunk in chunks:
+            cable.deliver(chunk)
+        assert await peek == b"GET"
+        assert await cable.mailbox.read_exactly(5) == b"GET /"
+
+
+@looped
+async def test_peek_gives_fewer_at_the_end_and_fails_on_a_broken_connection() -> None:
+    cable = Cable()
+    cable.deliver(b"GE")
+    cable.deliver_eof()
+    assert await cable.mailbox.peek(3) == b"GE"
+    assert await cable.mailbox.read_some(3) == b"GE"
+    broken = Cable()
+    box = broken.mailbox
+    broken.deliver(b"GE")
+    broken.abort()
+    await settle()
+    with pytest.raises(errors.ConnectionClosed):
+        await box.peek(3)
+    assert await box.read_some(3) == b"GE"
+
+
+@looped
+async def test_unread_bytes_come_first() -> None:
+    cable = Cable()
+    box = cable.mailbox
+    cable.deliver(b"first|second|" + bytes(5000))
+    assert await box.read_exactly(13) == b"first|second|"
+    box.unread(b"second|")
+    cable.deliver(b"end")
+    assert await box.read_exactly(5010) == b"second|" + bytes(5000) + b"end"
+    read = asyncio.ensure_future(box.read_some(1))
+    await settle()
+    with pytest.raises(errors.LocalProtocolError):
+        box.unread(b"x")
+    cable.deliver(b"y")
+    assert await read == b"y"
+
+
+@looped
+async def test_reads_of_a_mailbox_are_bounded() -> None:
+    for n in (0, -1, limits.MAILBOX_BYTES + 1):
+        with pytest.raises(errors.LimitExceeded):
+            await Cable().mailbox.read_some(n)
+        with pytest.raises(errors.LimitExceeded):
+            await Cable().mailbox.peek(n)
+
+
+@looped
 async def test_cancelling_a_read_leaves_all_bytes() -> None:
     cable = Cable()
     read = asyncio.ensure_future(cable.mailbox.read_exactly(4))

@@ -36,6 +36,7 @@ cdef class Mailbox(Layer):
     cdef bint throttled         # reading from the socket is paused: too much is held
     cdef object error           # why the chain was lost; None while it lives
 
+    cdef object _some(self, Py_ssize_t least, Py_ssize_t most, bint keeps)
     cdef Layer _linked_for(self, Layer layer)
     cdef int _give(self, Layer layer) except -1
     cdef int _give_from(self, ByteQueue held, Layer layer) except -1

@@ -116,6 +116,38 @@ cdef class _ReadExactly(Op):
 
 
 @cython.final
+cdef class _ReadSome(Op):
+    """await of Mailbox.read_some and Mailbox.peek."""
+
+    cdef Mailbox mailbox
+    cdef Py_ssize_t least       # bytes it waits for, unless the input ends before
+    cdef Py_ssize_t most
+    cdef bint keeps             # they stay in the mailbox
+
+    cdef object attempt(self):
+        cdef Mailbox box = self.mailbox
+        if box.held.size < self.least and not box.ended:
+            if box.error is not None:
+                raise again(box.error)
+            return PENDING
+        data = box._taken(min(box.held.size, self.most))
+        if self.keeps:
+            box.unread(data)
+        return data
+
+    cdef int suspended(self) except -1:
+        if self.mailbox.reader is not None:
+            raise errors.LocalProtocolError("another read of this mailbox is waiting")
+        self.mailbox.reader = self
+        return 0
+
+    cdef int abandoned(self) except -1:
+        if self.mailbox.reader is self:
+            self.mailbox.reader = None
+        return 0
+
+
+@cython.final
 cdef class Mailbox(Layer):
     """The top of a chain during negotiation: holds bytes until somebody asks for them.
 
@@ -141,6 +173,42 @@ cdef class Mailbox(Layer):
         op.state = self.state
         op.mailbox = self
         op.n = n
+        return op
+
+    def read_some(self, Py_ssize_t most):
+        """What is there, 1 to `most` bytes (most: 1..MAILBOX_BYTES); b"" at the end of input.
+
+        Returns: an awaitable of bytes, as read_exactly's. Raises: ConnectionClosed; LimitExceeded.
+        """
+        return self._some(1, most, False)
+
+    def peek(self, Py_ssize_t n):
+        """The next `n` bytes, which stay where they are; fewer only at the end of input.
+
+        Returns: an awaitable of bytes, as read_exactly's. Raises: ConnectionClosed; LimitExceeded.
+        """
+        return self._some(n, n, True)
+
+    def unread(self, bytes data not None):
+        """Puts `data`, which was read last, back in front of what is held. Not while a read waits."""
+        cdef ByteQueue queue = ByteQueue.__new__(ByteQueue)
+        if self.reader is not None:
+            raise errors.LocalProtocolError("a read of this mailbox is waiting")
+        queue.push(<const uint8_t*> <const char*> data, len(data))
+        queue.append(self.held)
+        self.held = queue
+
+    cdef object _some(self, Py_ssize_t least, Py_ssize_t most, bint keeps):
+        if most < 1 or most > MAILBOX_BYTES:
+            raise errors.LimitExceeded("mailbox read", most, MAILBOX_BYTES)
+        if self.state is None:
+            raise errors.LocalProtocolError("this mailbox is on no chain")
+        cdef _ReadSome op = _ReadSome.__new__(_ReadSome)
+        op.state = self.state
+        op.mailbox = self
+        op.least = least
+        op.most = most
+        op.keeps = keeps
         return op
 
     def write(self, bytes data not None):

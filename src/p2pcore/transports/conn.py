@@ -60,6 +60,7 @@ class MaConn:
     __slots__ = ("_local", "_loop", "_remote", "_sock", "_wire")
 
     transport = "tcp"
+    is_limited = False
 
     def __init__(
         self,

@@ -1,0 +1,52 @@
+"""What a host is made of, by name: security protocols, multiplexers, transports.
+
+Comes in: names ("noise", "yamux") or ready objects, and the options a Host was given. Goes out: what the
+upgrader and the swarm take. With `host` the only module that names concrete parts; a part that needs
+another library is imported when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from p2pcore.interfaces import Multiplexer, SecureTransport
+    from p2pcore.keys import PrivateKey
+    from p2pcore.muxers.yamux import YamuxOptions
+
+T = TypeVar("T")
+
+SECURITY = {"noise": "security.noise.NoiseTransport"}
+"""Security protocols by name; each is made of the host's private key."""
+MUXERS = {"yamux": "muxers.yamux.YamuxMultiplexer"}
+"""Multiplexers by name."""
+
+
+def security(choice: Sequence[str | SecureTransport], key: PrivateKey) -> list[SecureTransport]:
+    """The security protocols of `choice`, in its order. Raises ValueError for a name there is not."""
+    return _chosen("security protocol", SECURITY, choice, lambda name, make: make(key))
+
+
+def muxers(choice: Sequence[str | Multiplexer], yamux: YamuxOptions) -> list[Multiplexer]:
+    """The multiplexers of `choice`, in its order. Raises ValueError for a name there is not."""
+    return _chosen(
+        "multiplexer", MUXERS, choice, lambda name, make: make(yamux) if name == "yamux" else make()
+    )
+
+
+def _chosen(
+    what: str, homes: dict[str, str], choice: Sequence[str | T], make: Callable[[str, Any], T]
+) -> list[T]:
+    """`choice` with each name replaced by what `make(name, class)` makes of it."""
+    if isinstance(choice, str):
+        raise ValueError(f"a sequence of {what}s is expected, not the text {choice!r}")
+    return [make(each, _load(what, homes, each)) if isinstance(each, str) else each for each in choice]
+
+
+def _load(what: str, homes: dict[str, str], name: str) -> Any:
+    if name not in homes:
+        raise ValueError(f"no {what} is named {name!r}; there are: {', '.join(homes)}")
+    module, _, attribute = homes[name].rpartition(".")
+    return getattr(import_module(f"p2pcore.{module}"), attribute)
