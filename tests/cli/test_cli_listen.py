@@ -165,3 +165,15 @@ def test_debug_shows_the_traceback() -> None:
         check=False,
     )
     assert b"Traceback" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--security", "nois"), "no security protocol is named 'nois'; there are: noise"),
+        (("--muxers", "yamux,,"), "no multiplexer is named ''; there are: yamux"),
+        (("--muxers", "yamux,yamux"), "'yamux,yamux' names a multiplexer twice"),
+    ],
+)
+def test_names_that_are_not_there(cli: Cli, arguments: tuple[str, ...], text: str) -> None:
+    assert_fails(cli.run("listen", *arguments), 2, text)

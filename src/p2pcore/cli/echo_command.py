@@ -16,6 +16,7 @@ import click
 from p2pcore import Multiaddr, Stream
 from p2pcore.cli.failure import CommandFailed
 from p2pcore.cli.node import Background, dialled, run
+from p2pcore.cli.node_options import NodeOptions
 from p2pcore.cli.output import Output, OutputFailed
 from p2pcore.cli.params import target_options
 
@@ -26,16 +27,16 @@ INPUT, OUTPUT = 0, 1
 
 @click.command()
 @target_options
-def command(target: Multiaddr, any_peer: bool, key_file: str | None, as_json: bool) -> None:
+def command(target: Multiaddr, any_peer: bool, node: NodeOptions, as_json: bool) -> None:
     """Send standard input to TARGET, a multiaddr ending with /p2p/PEER_ID; print what comes back.
 
     With --json what comes back is only compared and counted.
     """
-    run(_echo(target, any_peer, key_file, Output(as_json)))
+    run(_echo(target, any_peer, node, Output(as_json)))
 
 
-async def _echo(target: Multiaddr, any_peer: bool, key_file: str | None, output: Output) -> None:
-    async with dialled(target, any_peer, key_file) as (host, conn):
+async def _echo(target: Multiaddr, any_peer: bool, node: NodeOptions, output: Output) -> None:
+    async with dialled(target, any_peer, node) as (host, conn):
         began = time.perf_counter()
         exchange = Exchange(await host.new_stream(conn, PROTOCOL), is_shown=not output.is_json)
         await exchange.run()

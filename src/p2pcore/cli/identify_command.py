@@ -12,19 +12,20 @@ import click
 
 from p2pcore import IdentifyInfo, Multiaddr, SwarmConn
 from p2pcore.cli.node import dialled, run
+from p2pcore.cli.node_options import NodeOptions
 from p2pcore.cli.output import Output, columns
 from p2pcore.cli.params import target_options
 
 
 @click.command()
 @target_options
-def command(target: Multiaddr, any_peer: bool, key_file: str | None, as_json: bool) -> None:
+def command(target: Multiaddr, any_peer: bool, node: NodeOptions, as_json: bool) -> None:
     """Show what TARGET, a multiaddr ending with /p2p/PEER_ID, says of itself."""
-    run(_identify(target, any_peer, key_file, Output(as_json)))
+    run(_identify(target, any_peer, node, Output(as_json)))
 
 
-async def _identify(target: Multiaddr, any_peer: bool, key_file: str | None, output: Output) -> None:
-    async with dialled(target, any_peer, key_file) as (host, conn):
+async def _identify(target: Multiaddr, any_peer: bool, node: NodeOptions, output: Output) -> None:
+    async with dialled(target, any_peer, node) as (host, conn):
         fields = describe(conn, await host.identify(conn))
         output.show(_lines(fields), **fields)
 

@@ -13,10 +13,10 @@ from typing import Any
 import click
 
 from p2pcore import CapableConn, Host, Multiaddr, Network
-from p2pcore.cli.keyfile import load_private_key
 from p2pcore.cli.node import run
+from p2pcore.cli.node_options import NodeOptions, node_options
 from p2pcore.cli.output import Output, OutputFailed, log_level
-from p2pcore.cli.params import AddressType, SecondsType, WorkersType, json_option, key_option
+from p2pcore.cli.params import AddressType, SecondsType, WorkersType, json_option
 
 DEFAULT = "/ip4/127.0.0.1/tcp/0"
 
@@ -30,7 +30,7 @@ DEFAULT = "/ip4/127.0.0.1/tcp/0"
     metavar="MULTIADDR",
     help=f"Where to listen; may be repeated. Default: {DEFAULT}, a free port for this machine alone.",
 )
-@key_option
+@node_options
 @click.option("--perf", is_flag=True, help="Serve perf too: peers may then use all the bandwidth there is.")
 @click.option(
     "--workers",
@@ -51,7 +51,7 @@ DEFAULT = "/ip4/127.0.0.1/tcp/0"
 @json_option
 def command(
     addrs: tuple[Multiaddr, ...],
-    key_file: str | None,
+    node: NodeOptions,
     perf: bool,
     workers: int | None,
     drain_s: float,
@@ -63,13 +63,12 @@ def command(
     Prints each of its multiaddrs, with /p2p/PEER_ID, on a line of its own.
     """
     log_level(verbose)
-    key = None if key_file is None else load_private_key(key_file)
     if workers is not None:
         from p2pcore.cli.listen_workers import listen
 
-        listen(workers, addrs or (DEFAULT,), key, perf, drain_s, verbose, Output(as_json))
+        listen(workers, addrs or (DEFAULT,), node, perf, drain_s, verbose, Output(as_json))
         return
-    host = Host(private_key=key, listen=addrs or (DEFAULT,), perf=perf, echo=True)
+    host = node.host(listen=addrs or (DEFAULT,), perf=perf, echo=True)
     run(_serve(host, Output(as_json), verbose > 0), interrupted=0)
 
 

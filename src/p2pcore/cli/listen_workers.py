@@ -10,16 +10,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import p2pcore
-from p2pcore import Host, Multiaddr, PrivateKey, Supervisor, Worker, WorkerEvent
+from p2pcore import Host, Multiaddr, Supervisor, Worker, WorkerEvent
 from p2pcore.cli.listen_command import Shown, show_addrs
+from p2pcore.cli.node_options import NodeOptions
 from p2pcore.cli.output import Output, OutputFailed, log_level, prepare
 
 
-def make_host(worker: Worker, perf: bool, verbosity: int) -> Host:
+def make_host(worker: Worker, node: NodeOptions, perf: bool, verbosity: int) -> Host:
     """The factory: runs in each worker."""
     prepare()
     log_level(verbosity)
-    host = worker.host(perf=perf, echo=True)
+    host = worker.host(perf=perf, echo=True, **node.settings())
     if verbosity > 0:
         host.notify(Shown(lambda line, **fields: worker.report(line=line, **fields)))
     return host
@@ -28,7 +29,7 @@ def make_host(worker: Worker, perf: bool, verbosity: int) -> Host:
 def listen(
     workers: int,
     addrs: Sequence[Multiaddr | str],
-    key: PrivateKey | None,
+    node: NodeOptions,
     perf: bool,
     drain_s: float,
     verbosity: int,
@@ -38,10 +39,10 @@ def listen(
     show = _Show(output)
     supervisor = Supervisor(
         make_host,
-        (perf, verbosity),
+        (node, perf, verbosity),
         workers=workers,
         listen=addrs,
-        private_key=key,
+        private_key=node.private_key(),
         drain_s=drain_s,
         on_event=show.event if verbosity > 0 else None,
     )

@@ -19,7 +19,7 @@ import click
 
 import p2pcore
 from p2pcore import Host, Multiaddr, SwarmConn
-from p2pcore.cli.keyfile import load_private_key
+from p2pcore.cli.node_options import NodeOptions
 from p2pcore.cli.params import check_target
 
 T = TypeVar("T")
@@ -75,12 +75,11 @@ def run(main: Coroutine[Any, Any, None], interrupted: int | None = None) -> None
 
 @asynccontextmanager
 async def dialled(
-    target: Multiaddr, any_peer: bool, key_file: str | None
+    target: Multiaddr, any_peer: bool, node: NodeOptions
 ) -> AsyncIterator[tuple[Host, SwarmConn]]:
     """A host that does not listen, and its connection to `target`."""
     check_target(target, any_peer)
-    key = None if key_file is None else load_private_key(key_file)
-    async with Host(private_key=key, listen=[]) as host:
+    async with node.host(listen=[]) as host:
         yield host, await host.connect(target)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from p2pcore import AddressError, IdentityError, LimitExceeded, Multiaddr
+from p2pcore.cli.node_options import node_options
 
 if TYPE_CHECKING:
     from click import Context, Parameter
@@ -134,19 +135,9 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")(function)
 
 
-def key_option(function: F) -> F:
-    """--key FILE, as `key_file`."""
-    return click.option(
-        "--key",
-        "key_file",
-        metavar="FILE",
-        help="Private key to use, as `p2pcore id new --out FILE` writes it. Default: a fresh one.",
-    )(function)
-
-
 def target_options(function: F) -> F:
-    """TARGET, --any-peer, --key and --json: what every command that dials takes."""
-    function = json_option(key_option(function))
+    """TARGET, --any-peer, --json and what says how to connect: what every command that dials takes."""
+    function = json_option(node_options(function))
     function = click.option(
         "--any-peer", is_flag=True, help="Let TARGET be without /p2p/PEER_ID, and trust whoever answers."
     )(function)

@@ -17,6 +17,7 @@ import click
 
 from p2pcore import Multiaddr, PerfRun
 from p2pcore.cli.node import dialled, run
+from p2pcore.cli.node_options import NodeOptions
 from p2pcore.cli.output import Output
 from p2pcore.cli.params import SizeType, target_options
 
@@ -31,7 +32,7 @@ Draw = Callable[[int, int], None]
 @click.option("-u", "--upload", type=SizeType(), default="64MiB", show_default=True, help="Bytes to send.")
 @click.option("-d", "--download", type=SizeType(), default="64MiB", show_default=True, help="Bytes to get.")
 def command(
-    target: Multiaddr, any_peer: bool, key_file: str | None, as_json: bool, upload: int, download: int
+    target: Multiaddr, any_peer: bool, node: NodeOptions, as_json: bool, upload: int, download: int
 ) -> None:
     """Measure throughput to TARGET, a multiaddr ending with /p2p/PEER_ID: upload, then download.
 
@@ -40,13 +41,13 @@ def command(
     if not upload and not download:
         message = "nothing to do: --upload and --download are both 0"
         raise click.UsageError(message, click.get_current_context())
-    run(_perf(target, any_peer, key_file, Output(as_json), upload, download))
+    run(_perf(target, any_peer, node, Output(as_json), upload, download))
 
 
 async def _perf(
-    target: Multiaddr, any_peer: bool, key_file: str | None, output: Output, upload: int, download: int
+    target: Multiaddr, any_peer: bool, node: NodeOptions, output: Output, upload: int, download: int
 ) -> None:
-    async with dialled(target, any_peer, key_file) as (host, conn):
+    async with dialled(target, any_peer, node) as (host, conn):
         measured = PerfRun(await host.new_stream(conn, PROTOCOL), upload, download)
         with _bar(upload, download, output) as draw:
             watching = asyncio.create_task(_watch(measured, output, draw))

@@ -14,6 +14,7 @@ import click
 
 from p2pcore import Multiaddr
 from p2pcore.cli.node import dialled, run
+from p2pcore.cli.node_options import NodeOptions
 from p2pcore.cli.output import Output
 from p2pcore.cli.params import CountType, SecondsType, target_options
 
@@ -25,16 +26,16 @@ from p2pcore.cli.params import CountType, SecondsType, target_options
     "-i", "--interval", type=SecondsType(), default=1.0, show_default=True, help="From one ping to the next."
 )
 def command(
-    target: Multiaddr, any_peer: bool, key_file: str | None, as_json: bool, count: int, interval: float
+    target: Multiaddr, any_peer: bool, node: NodeOptions, as_json: bool, count: int, interval: float
 ) -> None:
     """Ping TARGET, a multiaddr ending with /p2p/PEER_ID."""
-    run(_ping(target, any_peer, key_file, Output(as_json), count or sys.maxsize, interval))
+    run(_ping(target, any_peer, node, Output(as_json), count or sys.maxsize, interval))
 
 
 async def _ping(
-    target: Multiaddr, any_peer: bool, key_file: str | None, output: Output, count: int, interval: float
+    target: Multiaddr, any_peer: bool, node: NodeOptions, output: Output, count: int, interval: float
 ) -> None:
-    async with dialled(target, any_peer, key_file) as (host, conn):
+    async with dialled(target, any_peer, node) as (host, conn):
         statistics = Statistics()
         try:
             async with aclosing(host.pings(conn, count)) as rtts:

@@ -1,0 +1,111 @@
+"""The options that say how a node secures, multiplexes and encloses its connections.
+
+Comes in: text from the command line. Goes out: a NodeOptions, of which `listen` and every command that dials
+make their Host. It says of a name that is not there which names there are.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from p2pcore import Host, PrivateKey
+from p2pcore.cli.keyfile import load_private_key
+
+if TYPE_CHECKING:
+    from click import Context, Parameter
+
+    NamesParam = click.ParamType[tuple[str, ...]]
+else:  # generic in the newest click only
+    NamesParam = click.ParamType
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+SECURITY = ("noise",)
+MUXERS = ("yamux",)
+
+
+class NamesType(NamesParam):
+    """Names out of a few, separated by commas, each once."""
+
+    name = "names"
+
+    def __init__(self, what: str, choices: tuple[str, ...]) -> None:
+        self._what = what
+        self._choices = choices
+
+    def convert(self, value: Any, param: Parameter | None, ctx: Context | None) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        names = tuple(name.strip() for name in str(value).split(","))
+        for name in names:
+            if name not in self._choices:
+                there = ", ".join(self._choices)
+                self.fail(f"no {self._what} is named {name!r}; there are: {there}", param, ctx)
+        if len(set(names)) != len(names):
+            self.fail(f"{value!r} names a {self._what} twice", param, ctx)
+        return names
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOptions:
+    """What the options below came to."""
+
+    key_file: str | None
+    security: tuple[str, ...]
+    muxers: tuple[str, ...]
+
+    def host(self, **more: Any) -> Host:
+        """A host with these options and `more`. Raises CommandFailed, OSError: a file is of no use."""
+        return Host(self.private_key(), **self.settings(), **more)
+
+    def private_key(self) -> PrivateKey | None:
+        """The key of --key; None without. Raises CommandFailed, OSError."""
+        return None if self.key_file is None else load_private_key(self.key_file)
+
+    def settings(self) -> dict[str, Any]:
+        """Keyword arguments of Host, but for the key."""
+        return {"security": self.security, "muxers": self.muxers}
+
+
+_OPTIONS = (
+    click.option(
+        "--key",
+        "key_file",
+        metavar="FILE",
+        help="Private key to use, as `p2pcore id new --out FILE` writes it. Default: a fresh one.",
+    ),
+    click.option(
+        "--security",
+        type=NamesType("security protocol", SECURITY),
+        metavar="NAMES",
+        default="noise",
+        show_default=True,
+        help=f"Security protocols in order of preference, of {', '.join(SECURITY)}.",
+    ),
+    click.option(
+        "--muxers",
+        type=NamesType("multiplexer", MUXERS),
+        metavar="NAMES",
+        default="yamux",
+        show_default=True,
+        help=f"Multiplexers in order of preference, of {', '.join(MUXERS)}.",
+    ),
+)
+
+
+def node_options(function: F) -> F:
+    """Gives `function` what these options came to, as `node`."""
+
+    @functools.wraps(function)
+    def gathering(*args: Any, **kwargs: Any) -> Any:
+        mine = {field.name: kwargs.pop(field.name) for field in fields(NodeOptions)}
+        return function(*args, node=NodeOptions(**mine), **kwargs)
+
+    for option in reversed(_OPTIONS):
+        gathering = option(gathering)
+    return gathering  # type: ignore[return-value]
