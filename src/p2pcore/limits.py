@@ -95,6 +95,14 @@ NEW_STREAM_TIMEOUT_S: Final = 15.0
 # -- private networks ------------------------------------------------------------------------------
 
 # -- tls, plaintext --------------------------------------------------------------------------------
+MAX_TLS_PLAINTEXT_BYTES: Final = 16384
+"""Data of one TLS record (RFC 8446, section 5.1)."""
+MAX_TLS_RECORD_BYTES: Final = MAX_TLS_PLAINTEXT_BYTES + 2048
+"""What follows a TLS record's header: what TLS 1.2 allows; OpenSSL holds 1.3 to 256 over."""
+MAX_TLS_CONTROL_RECORDS_PER_S: Final = 100
+"""Records without data (tickets, key updates) in a second; each key update costs two key derivations."""
+MAX_TLS_HANDSHAKE_BYTES: Final = 64 * 1024
+"""What a peer may send in one TLS handshake: a hello, a certificate of 16 KiB or a long chain, and room."""
 
 # -- websocket, http -------------------------------------------------------------------------------
 
