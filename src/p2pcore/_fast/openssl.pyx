@@ -64,3 +64,13 @@ cdef tuple last_error():
         words = _reason_string(error)
         err_clear_error()
     return reason, words.decode("ascii", "replace") if words != NULL else "no reason given"
+
+
+def set_groups(context not None, bytes names not None):
+    """The key exchange groups of an OpenSSL.SSL.Context, most preferred first, which pyOpenSSL cannot set.
+
+    Raises: ValueError for a name OpenSSL does not know.
+    """
+    if not _openssl.lib.SSL_CTX_set1_curves_list(context._context, names):
+        err_clear_error()
+        raise ValueError(f"{names!r} is no list of groups OpenSSL knows")
