@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SECURITY = {"noise": "security.noise.NoiseTransport"}
+SECURITY = {
+    "noise": "security.noise.NoiseTransport",
+    "tls": "security.tls.TlsTransport",
+    "plaintext": "security.plaintext.PlaintextTransport",
+}
 """Security protocols by name; each is made of the host's private key."""
 MUXERS = {"yamux": "muxers.yamux.YamuxMultiplexer"}
 """Multiplexers by name."""

@@ -95,6 +95,26 @@ NEW_STREAM_TIMEOUT_S: Final = 15.0
 # -- private networks ------------------------------------------------------------------------------
 
 # -- tls, plaintext --------------------------------------------------------------------------------
+MAX_PLAINTEXT_EXCHANGE_BYTES: Final = 4096
+"""Id and key in plaintext v2: an RSA key of 8192 bits has 1.1 KiB; go takes 64 KiB, rust 100 bytes."""
+MAX_TLS_PLAINTEXT_BYTES: Final = 16384
+"""Data of one TLS record (RFC 8446, section 5.1)."""
+MAX_TLS_RECORD_BYTES: Final = MAX_TLS_PLAINTEXT_BYTES + 2048
+"""What follows a TLS record's header: what TLS 1.2 allows; OpenSSL holds 1.3 to 256 over."""
+MAX_TLS_CONTROL_RECORDS_PER_S: Final = 100
+"""Records without data (tickets, key updates) in a second; each key update costs two key derivations."""
+MAX_TLS_CERTIFICATE_BYTES: Final = 16 * 1024
+"""A peer's libp2p certificate; with the largest RSA keys in it, it has about 5 KiB."""
+TLS_CERTIFICATES_KEPT: Final = 256
+"""Peers' certificates whose signatures are not checked again; one has about 500 bytes."""
+TLS_CERTIFICATE_DAYS: Final = 365
+"""How long a certificate of ours is valid ..."""
+TLS_RENEW_DAYS: Final = 30
+"""... and how long it still is when a new one is made: a peer's clock may be that far ahead."""
+TLS_CLOCK_SKEW_S: Final = 3600.0
+"""A certificate of ours is valid from this long ago: clocks may be off by an hour (go)."""
+MAX_TLS_HANDSHAKE_BYTES: Final = 64 * 1024
+"""What a peer may send in one TLS handshake: a hello, a certificate of 16 KiB or a long chain, and room."""
 
 # -- websocket, http -------------------------------------------------------------------------------
 

@@ -326,12 +326,25 @@ class _Optimistic:
     async def read_exactly(self, n: int) -> bytes:
         """As Mailbox.read_exactly, behind the peer's answer."""
         if not self._is_answered:
-            if self._opening:
-                self.write(b"")
-            await negotiate.select(_Answers(self._mailbox), (self._name,))
-            self._is_answered = True
-            self._upgrade.stage = Stage.HANDSHAKE
+            await self._read_answer()
         return await self._mailbox.read_exactly(n)
+
+    async def read_some(self, most: int) -> bytes:
+        """As Mailbox.read_some, behind the peer's answer."""
+        if not self._is_answered:
+            await self._read_answer()
+        return await self._mailbox.read_some(most)
+
+    async def _read_answer(self) -> None:
+        if self._opening:
+            self.write(b"")
+        await negotiate.select(_Answers(self._mailbox), (self._name,))
+        self._is_answered = True
+        self._upgrade.stage = Stage.HANDSHAKE
+
+    def unread(self, data: bytes) -> None:
+        """As Mailbox.unread."""
+        self._mailbox.unread(data)
 
     def insert(self, layer: Layer) -> None:
         """As Mailbox.insert."""

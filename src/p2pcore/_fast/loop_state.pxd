@@ -25,6 +25,7 @@ cdef class LoopState:
 
     cdef int flush_soon(self, Flushable layer) except -1
     cdef int flush_now(self) except -1
+    cdef int _flush_round(self) except -1
     cdef int watch(self, Flushable layer, double seconds) except -1
     cdef int unwatch(self, Flushable layer) except -1
 

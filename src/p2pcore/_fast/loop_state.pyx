@@ -19,6 +19,8 @@ logger = logging.getLogger("p2pcore.loop")
 
 # Overdue layers are found at most this late; one timer a loop, and only while something is watched.
 cdef double SWEEP_S = 0.25
+# Corks of one chain, wss with Noise within has two: more rounds of flushing are left to the next iteration.
+cdef int MAX_CORKS = 4
 cdef Py_ssize_t RECORD_BLOCK_BYTES = limits.MAX_NOISE_RECORD_BYTES + 2
 
 
@@ -82,12 +84,17 @@ cdef class LoopState:
         self.flush_now()
 
     cdef int flush_now(self) except -1:
-        """Flushes all that is due."""
+        """Flushes all that is due, and what falls due by that: a cork below another one."""
+        cdef int rounds = 0
+        self.has_resumed = False
+        while self.due and rounds < MAX_CORKS:
+            rounds += 1
+            self._flush_round()
+        return 0
+
+    cdef int _flush_round(self) except -1:
         cdef Flushable layer
         cdef list due = self.due
-        self.has_resumed = False
-        if not due:
-            return 0
         self.due = []
         for item in due:
             layer = <Flushable> item

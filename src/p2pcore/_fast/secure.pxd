@@ -20,6 +20,7 @@ cdef class Cork(Layer):
     cdef Py_ssize_t space(self) except -1
     cdef uint8_t* room(self, Py_ssize_t n) except NULL
     cdef int seal(self) except -1
+    cdef int farewell(self) except -1
     cdef int _give_back(self) except -1
 
 

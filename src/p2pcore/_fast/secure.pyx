@@ -74,6 +74,10 @@ cdef class Cork(Layer):
         """Makes a record of what is gathered and sends it; `used` is 0 afterwards."""
         raise NotImplementedError
 
+    cdef int farewell(self) except -1:
+        """Tells the peer that nothing follows, where the records have a way to."""
+        return 0
+
     cdef int flush(self) except -1:
         """Sends what is gathered; while the socket is full it waits, and gathers on."""
         if self.used and not self.paused and self.below is not None:
@@ -86,6 +90,8 @@ cdef class Cork(Layer):
             self._give_back()
         if self.shut_due and self.used == 0:
             self.shut_due = False
+            if self.below is not None:
+                self.farewell()
             Layer.shut(self)
         return 0
 

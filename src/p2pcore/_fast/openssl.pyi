@@ -1,0 +1,3 @@
+from OpenSSL.SSL import Context
+
+def set_groups(context: Context, names: bytes) -> None: ...

@@ -1,0 +1,76 @@
+"""OpenSSL's record functions, called as C: a call through pyOpenSSL costs more than a short record.
+
+Comes in: SSL and BIO objects. Goes out: what OpenSSL's manual pages say of each function. The functions
+are those of the library `cryptography` carries, and pyOpenSSL uses: its cffi module tells their
+addresses, as PyNaCl's does for sodium.pyx. Never owns an object.
+"""
+
+from libc.stdint cimport uintptr_t
+
+from cryptography.hazmat.bindings._rust import _openssl
+
+
+def _address(name):
+    return int(_openssl.ffi.cast("uintptr_t", _openssl.ffi.addressof(_openssl.lib, name)))
+
+
+ssl_read = <int (*)(void*, void*, int) noexcept nogil> <uintptr_t> _address("SSL_read")
+ssl_write = <int (*)(void*, const void*, int) noexcept nogil> <uintptr_t> _address("SSL_write")
+ssl_get_error = <int (*)(const void*, int) noexcept nogil> <uintptr_t> _address("SSL_get_error")
+ssl_shutdown = <int (*)(void*) noexcept nogil> <uintptr_t> _address("SSL_shutdown")
+ssl_clear_mode = <long (*)(void*, long) noexcept nogil> <uintptr_t> _address("SSL_clear_mode")
+ssl_set_bio = <void (*)(void*, void*, void*) noexcept nogil> <uintptr_t> _address("SSL_set_bio")
+bio_new = <void* (*)(const void*) noexcept nogil> <uintptr_t> _address("BIO_new")
+bio_new_mem_buf = <void* (*)(const void*, int) noexcept nogil> <uintptr_t> _address("BIO_new_mem_buf")
+bio_s_mem = <const void* (*)() noexcept nogil> <uintptr_t> _address("BIO_s_mem")
+bio_set_mem_eof_return = <void (*)(void*, int) noexcept nogil> <uintptr_t> _address("BIO_set_mem_eof_return")
+bio_get_mem_data = <long (*)(void*, char**) noexcept nogil> <uintptr_t> _address("BIO_get_mem_data")
+bio_read = <int (*)(void*, void*, int) noexcept nogil> <uintptr_t> _address("BIO_read")
+err_clear_error = <void (*)() noexcept nogil> <uintptr_t> _address("ERR_clear_error")
+
+cdef unsigned long (*_get_error)() noexcept nogil
+cdef const char* (*_reason_string)(unsigned long error) noexcept nogil
+cdef int (*_reason)(unsigned long error) noexcept nogil
+_get_error = <unsigned long (*)() noexcept nogil> <uintptr_t> _address("ERR_get_error")
+_reason_string = <const char* (*)(unsigned long) noexcept nogil> <uintptr_t> _address("ERR_reason_error_string")
+_reason = <int (*)(unsigned long) noexcept nogil> <uintptr_t> _address("ERR_GET_REASON")
+
+
+cdef void* ssl_of(object ssl) except NULL:
+    """The pointer in a cffi object of type SSL *."""
+    return <void*> <uintptr_t> int(_openssl.ffi.cast("uintptr_t", ssl))
+
+
+cdef void* bio_of(object bio) except NULL:
+    """The pointer in a cffi object of type BIO *."""
+    return <void*> <uintptr_t> int(_openssl.ffi.cast("uintptr_t", bio))
+
+
+cdef void* new_memory_bio() except NULL:
+    """An empty memory BIO, to be given to an SSL."""
+    cdef void* bio = bio_new(bio_s_mem())
+    if bio == NULL:
+        raise MemoryError("no memory for a BIO")
+    return bio
+
+
+cdef tuple last_error():
+    """The oldest error of OpenSSL's queue, which is empty afterwards: its number and its words."""
+    cdef unsigned long error = _get_error()
+    cdef const char* words = NULL
+    cdef int reason = 0
+    if error:
+        reason = _reason(error)
+        words = _reason_string(error)
+        err_clear_error()
+    return reason, words.decode("ascii", "replace") if words != NULL else "no reason given"
+
+
+def set_groups(context not None, bytes names not None):
+    """The key exchange groups of an OpenSSL.SSL.Context, most preferred first, which pyOpenSSL cannot set.
+
+    Raises: ValueError for a name OpenSSL does not know.
+    """
+    if not _openssl.lib.SSL_CTX_set1_curves_list(context._context, names):
+        err_clear_error()
+        raise ValueError(f"{names!r} is no list of groups OpenSSL knows")

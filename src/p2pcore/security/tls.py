@@ -1,0 +1,210 @@
+"""libp2p TLS 1.3: mutual TLS whose certificates carry the hosts' identities, with ALPN as muxer negotiation.
+
+Comes in: the mailbox of a raw chain, a host key. Goes out: a TlsChannel seated under that mailbox, and who
+the peer proved to be. Certificate and contexts are made once per host, and anew a month before the
+certificate expires. Never asks an authority, never sends or reads a server name, never resumes a session,
+never accepts less than TLS 1.3. Specification: libp2p tls; libp2p connections, "Inlining multiplexer negotiation".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from OpenSSL import SSL, crypto
+
+from p2pcore._fast.openssl import set_groups
+from p2pcore.errors import HandshakeError, PeerIdMismatch
+from p2pcore.interfaces import Secured
+from p2pcore.limits import TLS_RENEW_DAYS
+from p2pcore.security.tls_cert import Identity, make_certificate, read_certificate
+from p2pcore.tls_stream import handshake, prepare
+
+if TYPE_CHECKING:
+    from p2pcore._fast.layer import Mailbox
+    from p2pcore.keys import PrivateKey
+    from p2pcore.peer_id import PeerId
+
+PROTOCOL: Final = "/tls/1.0.0"
+"""The multistream-select id."""
+ALPN: Final = b"libp2p"
+"""What both sides must speak; multiplexers come before it in the client's list (spec tls)."""
+
+_AES: Final = b"TLS_AES_128_GCM_SHA256"
+_CHACHA: Final = b"TLS_CHACHA20_POLY1305_SHA256"
+_AES_256: Final = b"TLS_AES_256_GCM_SHA384"
+_GROUPS: Final = b"X25519:P-256:P-384"  # without ML-KEM: Noise has none either (docs/decisions/0007)
+_CPU_CHARS: Final = 8192  # of /proc/cpuinfo: one processor, with all its flags
+
+
+class _Peer:
+    """The peer of one handshake: what it must prove, and what it proved."""
+
+    __slots__ = ("_expected", "_now", "_ours", "identity")
+
+    def __init__(self, ours: PeerId, expected: PeerId | None, now: datetime) -> None:
+        self._ours = ours
+        self._expected = expected
+        self._now = now
+        self.identity: Identity | None = None
+
+    def check(self, der: bytes) -> None:
+        """Reads the peer's certificate. The order is go's: another id is reported last."""
+        identity = read_certificate(der)
+        if not identity.not_before <= self._now <= identity.not_after:
+            raise HandshakeError(
+                f"the peer's certificate is valid from {identity.not_before} to {identity.not_after},"
+                f" and here it is {self._now:%Y-%m-%d %H:%M:%S}"
+            )
+        if self._expected is not None and identity.peer != self._expected:
+            raise PeerIdMismatch(self._expected, identity.peer)
+        if identity.peer == self._ours:
+            raise HandshakeError(f"the peer is ourselves, {identity.peer}")
+        self.identity = identity
+
+
+class TlsTransport:
+    """`/tls/1.0.0` for one host; satisfies interfaces.SecureTransport.
+
+    Args:
+        private_key: the host's key. It signs once for each certificate, the first one here.
+        now: tells the time, with a time zone.
+    """
+
+    __slots__ = ("_certificate", "_contexts", "_key", "_now", "_peer_id", "_private_key", "_renew_at")
+
+    protocol: Final = PROTOCOL
+
+    def __init__(
+        self, private_key: PrivateKey, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._private_key = private_key
+        self._peer_id = private_key.peer_id()
+        self._now = now
+        self._contexts: dict[tuple[str, ...], tuple[SSL.Context, SSL.Context]] = {}
+        self._renew(now())
+
+    async def secure_inbound(
+        self, mailbox: Mailbox, expected: PeerId | None, muxers: Sequence[str]
+    ) -> Secured:
+        """See interfaces.SecureTransport. After any error the caller closes the connection."""
+        return await self._secure(mailbox, expected, tuple(muxers), True)
+
+    async def secure_outbound(
+        self, mailbox: Mailbox, expected: PeerId | None, muxers: Sequence[str]
+    ) -> Secured:
+        """See interfaces.SecureTransport. After any error the caller closes the connection.
+
+        The server has not seen our certificate yet when this returns: if it refuses it, the connection ends
+        with a HandshakeError before anything is read from it.
+        """
+        return await self._secure(mailbox, expected, tuple(muxers), False)
+
+    async def _secure(
+        self, mailbox: Mailbox, expected: PeerId | None, muxers: tuple[str, ...], is_server: bool
+    ) -> Secured:
+        now = self._now()
+        if not self._certificate.not_valid_before_utc <= now < self._renew_at:
+            self._renew(now)
+        connection = SSL.Connection(self._contexts_for(muxers)[is_server], None)
+        peer = _Peer(self._peer_id, expected, now)
+        connection.set_app_data(peer)
+        if is_server:
+            connection.set_accept_state()
+        else:
+            connection.set_connect_state()
+        await handshake(mailbox, connection)
+        _check_chain(connection, is_server)
+        if peer.identity is None:
+            raise HandshakeError("the peer has shown no certificate")
+        return Secured(peer.identity.peer, peer.identity.key, _agreed(connection, muxers))
+
+    def _renew(self, now: datetime) -> None:
+        """Makes a certificate, for the handshakes from now on."""
+        self._certificate, self._key = make_certificate(self._private_key, now)
+        self._renew_at = self._certificate.not_valid_after_utc - timedelta(days=TLS_RENEW_DAYS)
+        self._contexts.clear()
+
+    def _contexts_for(self, muxers: tuple[str, ...]) -> tuple[SSL.Context, SSL.Context]:
+        """The client's and the server's; a host always offers the same multiplexers, so the last are kept."""
+        found = self._contexts.get(muxers)
+        if found is None:
+            names = [name.encode() for name in muxers]
+            client, server = self._new_context(), self._new_context()
+            client.set_alpn_protos([*names, ALPN])
+            server.set_alpn_select_callback(_Choice(names))
+            self._contexts.clear()
+            found = self._contexts[muxers] = client, server
+        return found
+
+    def _new_context(self) -> SSL.Context:
+        context = SSL.Context(SSL.TLS_METHOD)
+        prepare(context)
+        context.set_min_proto_version(SSL.TLS1_3_VERSION)
+        context.set_tls13_ciphersuites(_CIPHERS)
+        set_groups(context, _GROUPS)
+        context.use_certificate(self._certificate)
+        context.use_privatekey(self._key)
+        # The callback decides alone: there is no authority whose judgement it could overrule.
+        context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _verify)
+        return context
+
+
+class _Choice:
+    """A server's answer to a list of protocols: the first of the client's that we speak (spec tls)."""
+
+    __slots__ = ("_ours",)
+
+    def __init__(self, names: Sequence[bytes]) -> None:
+        self._ours = frozenset((*names, ALPN))
+
+    def __call__(self, connection: SSL.Connection, offered: list[bytes]) -> bytes:
+        """b"" if there is none: OpenSSL then sends the alert no_application_protocol."""
+        return next((name for name in offered if name in self._ours), b"")
+
+
+def _verify(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, is_ok: int) -> bool:
+    """OpenSSL's callback, for each fault it finds and at the end: the first call does it all.
+
+    What it raises comes out of the handshake, after an alert to the peer.
+    """
+    peer: _Peer = connection.get_app_data()
+    if depth > 0:
+        raise HandshakeError("the peer has shown more than one certificate")
+    if peer.identity is None:
+        peer.check(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate))
+    return True
+
+
+def _check_chain(connection: SSL.Connection, is_server: bool) -> None:
+    """A client's list begins with the peer's certificate itself, a server's has only what came with it."""
+    shown = len(connection.get_peer_cert_chain() or ()) + is_server
+    if shown != 1:
+        raise HandshakeError(f"the peer has shown {shown} certificates instead of one")
+
+
+def _agreed(connection: SSL.Connection, muxers: tuple[str, ...]) -> str | None:
+    """The multiplexer agreed by ALPN; None for one still to be negotiated, as where ALPN was not used."""
+    chosen = connection.get_alpn_proto_negotiated()
+    if chosen in (b"", ALPN):
+        return None
+    for name in muxers:
+        if name.encode() == chosen:
+            return name
+    raise HandshakeError(f"the peer chose {chosen!r}, which was not offered")
+
+
+def _has_aes() -> bool:
+    """Whether this processor has instructions for AES; True where the system does not say."""
+    try:
+        with Path("/proc/cpuinfo").open() as file:
+            return " aes" in file.read(_CPU_CHARS)
+    except OSError:
+        return True
+
+
+# Ours, most preferred first; what a server takes is the first of the client's. Without AES instructions
+# ChaCha20 is several times as fast (docs/decisions/0007).
+_CIPHERS: Final = b":".join((_AES, _CHACHA, _AES_256) if _has_aes() else (_CHACHA, _AES, _AES_256))

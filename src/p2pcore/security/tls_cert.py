@@ -1,0 +1,208 @@
+"""The certificate of libp2p TLS: made for a host, and read from a peer.
+
+Comes in: a host key, or the DER bytes of a peer's certificate. Goes out: a self-signed certificate with the
+libp2p extension first and alone, or whose it is. Never trusts a name or an authority, never accepts what is
+not strict DER, never looks at the clock: the caller compares the validity. Only the composition is ours: the
+cryptography is `cryptography`'s and PyNaCl's. Specification: libp2p tls, "libp2p Public Key Extension".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Annotated, Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat import asn1
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import SignatureAlgorithmOID
+
+from p2pcore.errors import HandshakeError
+from p2pcore.keys import PrivateKey, PublicKey
+from p2pcore.limits import (
+    MAX_RSA_BITS,
+    MAX_RSA_EXPONENT_BITS,
+    MAX_TLS_CERTIFICATE_BYTES,
+    MIN_RSA_BITS,
+    TLS_CERTIFICATE_DAYS,
+    TLS_CERTIFICATES_KEPT,
+    TLS_CLOCK_SKEW_S,
+)
+from p2pcore.peer_id import PeerId
+
+SIGNATURE_PREFIX: Final = b"libp2p-tls-handshake:"
+"""Before the certificate's SubjectPublicKeyInfo in what a host signs (spec tls)."""
+EXTENSION: Final = x509.ObjectIdentifier("1.3.6.1.4.1.53594.1.1")
+"""The libp2p extension (spec tls)."""
+
+_V3: Final = 2
+# The kinds of signature rust-libp2p accepts: a good baseline, and only the first is made by anybody.
+_ECDSA_HASHES: Final = {"secp256r1": "sha256", "secp384r1": "sha384"}
+_RSA_HASHES: Final = {"sha256", "sha384", "sha512"}
+_MALFORMED: Final = (
+    ValueError,  # IdentityError among them
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+
+
+@asn1.sequence
+class _SignedKey:
+    public_key: bytes
+    signature: bytes
+
+
+@asn1.sequence
+class _Spki:
+    algorithm: asn1.TLV
+    key: asn1.BitString
+
+
+@asn1.sequence
+class _Body:
+    """TBSCertificate of version 3, without the unique ids the specification forbids (RFC 5280, 4.1)."""
+
+    version: Annotated[int, asn1.Explicit(0)]
+    serial: asn1.TLV
+    algorithm: asn1.TLV
+    issuer: asn1.TLV
+    validity: asn1.TLV
+    subject: asn1.TLV
+    spki: _Spki
+    extensions: Annotated[asn1.TLV, asn1.Explicit(3)]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a certificate says, verified but for the time.
+
+    Attributes:
+        peer, key: the host's id and public key.
+        not_before, not_after: its validity, both inclusive, UTC.
+    """
+
+    peer: PeerId
+    key: PublicKey
+    not_before: datetime
+    not_after: datetime
+
+
+def make_certificate(
+    host_key: PrivateKey, now: datetime
+) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """A certificate for `host_key` with a fresh P-256 key of its own, valid from an hour before `now`.
+
+    Returns: the certificate and its private key, which has nothing to do with the host's.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    nobody = x509.Name([])
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(nobody)
+        .issuer_name(nobody)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(seconds=TLS_CLOCK_SKEW_S))
+        .not_valid_after(now + timedelta(days=TLS_CERTIFICATE_DAYS))
+        .public_key(key.public_key())
+        .add_extension(_extension(host_key, key.public_key()), critical=False)
+    )
+    return builder.sign(key, SHA256()), key
+
+
+def _extension(host_key: PrivateKey, key: ec.EllipticCurvePublicKey) -> x509.UnrecognizedExtension:
+    return x509.UnrecognizedExtension(EXTENSION, signed_key(host_key, _spki_of(key)))
+
+
+def _spki_of(key: ec.EllipticCurvePublicKey) -> bytes:
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def signed_key(host_key: PrivateKey, spki: bytes) -> bytes:
+    """The value of the extension: DER of SignedKey, with the host's signature of `spki`."""
+    signature = host_key.sign(SIGNATURE_PREFIX + spki)
+    return asn1.encode_der(_SignedKey(public_key=host_key.public_key.to_protobuf(), signature=signature))
+
+
+@lru_cache(maxsize=TLS_CERTIFICATES_KEPT)
+def read_certificate(der: bytes) -> Identity:
+    """Whose certificate `der` is.
+
+    A pure function of its argument, so that a peer that connects again costs no signature checks here (TLS
+    itself still has it prove each time that it has the certificate's key).
+
+    Raises:
+        HandshakeError: it is malformed, lacks the extension, has a critical one we do not know, or a
+            signature in it is wrong or of a kind not accepted.
+    """
+    if len(der) > MAX_TLS_CERTIFICATE_BYTES:
+        raise HandshakeError(
+            f"a certificate of {len(der)} bytes; at most {MAX_TLS_CERTIFICATE_BYTES} are taken"
+        )
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        body = asn1.decode_der(_Body, certificate.tbs_certificate_bytes)
+        signed = asn1.decode_der(_SignedKey, _extension_value(certificate))
+        key = PublicKey.from_protobuf(signed.public_key)
+        _check_self_signature(certificate)
+        span = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    except _MALFORMED as error:
+        raise HandshakeError(f"the peer's certificate is not acceptable: {error}") from error
+    if body.version != _V3:
+        raise HandshakeError(f"the peer's certificate has version {body.version + 1} instead of 3")
+    peer = key.peer_id()
+    if not key.verify(SIGNATURE_PREFIX + asn1.encode_der(body.spki), signed.signature):
+        raise HandshakeError(f"{peer} did not sign the key of the certificate")
+    return Identity(peer, key, *span)
+
+
+def _extension_value(certificate: x509.Certificate) -> bytes:
+    """The value of the one libp2p extension."""
+    value = None
+    for extension in certificate.extensions:  # raises for one that comes twice
+        if extension.oid == EXTENSION and isinstance(extension.value, x509.UnrecognizedExtension):
+            value = extension.value.value
+        elif extension.critical:
+            raise HandshakeError(
+                f"the peer's certificate has the critical extension {extension.oid.dotted_string}"
+            )
+    if value is None:
+        raise HandshakeError("the peer's certificate has no libp2p extension")
+    return value
+
+
+def _check_self_signature(certificate: x509.Certificate) -> None:
+    """Raises HandshakeError unless the certificate's own key signed it, by an algorithm that is accepted."""
+    key = certificate.public_key()
+    method = certificate.signature_algorithm_parameters
+    signature, body = certificate.signature, certificate.tbs_certificate_bytes
+    try:
+        if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(method, ec.ECDSA):
+            if _ECDSA_HASHES.get(key.curve.name) == getattr(certificate.signature_hash_algorithm, "name", None):
+                return key.verify(signature, body, method)
+        elif isinstance(key, ed25519.Ed25519PublicKey):
+            if certificate.signature_algorithm_oid == SignatureAlgorithmOID.ED25519:
+                return key.verify(signature, body)
+        elif isinstance(key, rsa.RSAPublicKey) and isinstance(method, (padding.PKCS1v15, padding.PSS)):
+            digest = certificate.signature_hash_algorithm
+            if _is_fit(key) and digest is not None and digest.name in _RSA_HASHES:
+                return key.verify(signature, body, method, digest)
+    except InvalidSignature:
+        raise HandshakeError("the peer's certificate is not signed by its own key") from None
+    raise HandshakeError(
+        f"the peer's certificate has a key or signature of a kind not accepted"
+        f" ({certificate.public_key_algorithm_oid.dotted_string},"
+        f" {certificate.signature_algorithm_oid.dotted_string})"
+    )
+
+
+def _is_fit(key: rsa.RSAPublicKey) -> bool:
+    """Whether the key is neither weak nor so large that it costs us too much."""
+    exponent_bits = key.public_numbers().e.bit_length()
+    return MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS and exponent_bits <= MAX_RSA_EXPONENT_BITS
