@@ -53,6 +53,10 @@ cdef class Layer(Flushable):
             raise errors.ConnectionClosed("the connection is closed")
         return self.below.send(data, n)
 
+    cdef int send_in_place(self, uint8_t* data, Py_ssize_t n) except -1:
+        """As send(), of memory that may be overwritten, and so may the `headroom` bytes in front of it."""
+        return self.send(data, n)
+
     cdef int throttle(self, bint on) except -1:
         """Stops or goes on reading from the socket."""
         if self.below is not None:
@@ -258,6 +262,10 @@ cdef class Mailbox(Layer):
     def abort(self):
         """Closes the connection at once. Idempotent."""
         self.drop(errors.ConnectionClosed("aborted during negotiation"))
+
+    def close(self):
+        """Orderly end: what was written leaves, then FIN, a short drain; reads fail when the socket is gone."""
+        self.shut()
 
     cdef bint is_an_end(self) noexcept:
         return True
