@@ -226,7 +226,9 @@ BAD = {
     ),
     "a message inside a message": lambda c: peers(c, b"x", fin=False) + peers(c, b"y"),
     "a length below 126 in 16 bits": lambda c: bytes([0x82, 126 if c else 254, 0, 125]) + bytes(4),
-    "a length of 16 bits in 64": lambda c: bytes([0x82, 127 if c else 255]) + (65535).to_bytes(8, "big") + bytes(4),
+    "a length of 16 bits in 64": lambda c: (
+        bytes([0x82, 127 if c else 255]) + (65535).to_bytes(8, "big") + bytes(4)
+    ),
     "the top bit of a length": lambda c: bytes([0x82, 127 if c else 255, 128]) + bytes(7) + bytes(4),
     "half a close code": lambda c: peers(c, b"\x03", CLOSE),
     **{
@@ -341,7 +343,9 @@ def test_whatever_a_peer_sends_ends_in_no_other_error(
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.binary(max_size=300), max_size=6), st.lists(st.integers(0, 2000), max_size=8), st.booleans())
+@given(
+    st.lists(st.binary(max_size=300), max_size=6), st.lists(st.integers(0, 2000), max_size=8), st.booleans()
+)
 def test_two_layers_understand_one_another_however_the_bytes_are_cut(
     pieces: list[bytes], at: list[int], is_client: bool
 ) -> None:
@@ -429,7 +433,9 @@ async def test_other_close_codes_are_errors_that_name_the_code(is_client: bool, 
     await settle()
     with pytest.raises(errors.ConnectionClosed, match=rf"code {code}, 'too bad'"):
         await box.read_exactly(5)
-    assert [(each.opcode, each.payload) for each in frames(cable.sent())] == [(CLOSE, code.to_bytes(2, "big"))]
+    assert [(each.opcode, each.payload) for each in frames(cable.sent())] == [
+        (CLOSE, code.to_bytes(2, "big"))
+    ]
 
 
 @BOTH

@@ -62,8 +62,6 @@ def frames(raw: bytes) -> list[Frame]:
             at += 4
         payload = raw[at : at + n]
         assert len(payload) == n, f"{len(payload)} of {n} bytes"
-        out.append(
-            Frame(first & 15, masked(payload, mask) if mask else payload, bool(first & 0x80), mask)
-        )
+        out.append(Frame(first & 15, masked(payload, mask) if mask else payload, bool(first & 0x80), mask))
         raw = raw[at + n :]
     return out

@@ -36,6 +36,7 @@ cdef class Mailbox(Layer):
     cdef ByteQueue held         # bytes nobody has read yet
     cdef Op reader              # the one waiting read; None
     cdef bint ended             # the peer sends no more
+    cdef bint closing           # close() was called: nothing is taken any more
     cdef bint throttled         # reading from the socket is paused: too much is held
     cdef object error           # why the chain was lost; None while it lives
 

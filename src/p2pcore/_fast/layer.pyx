@@ -264,7 +264,13 @@ cdef class Mailbox(Layer):
         self.drop(errors.ConnectionClosed("aborted during negotiation"))
 
     def close(self):
-        """Orderly end: what was written leaves, then FIN, a short drain; reads fail when the socket is gone."""
+        """Orderly end: what was written leaves, then FIN, and a short drain.
+
+        What is held, and what still comes, is dropped; reads fail once the socket is gone. Idempotent.
+        """
+        self.closing = True
+        self.ended = False
+        self.held.clear()
         self.shut()
 
     cdef bint is_an_end(self) noexcept:
@@ -305,6 +311,8 @@ cdef class Mailbox(Layer):
         return out
 
     cdef int feed(self, uint8_t* data, Py_ssize_t n) except -1:
+        if self.closing:
+            return 0
         self.held.push(data, n)
         if self.held.size >= MAILBOX_BYTES and not self.throttled:
             self.throttled = True
@@ -312,7 +320,7 @@ cdef class Mailbox(Layer):
         return self._wake()
 
     cdef int feed_eof(self) except -1:
-        self.ended = True
+        self.ended = not self.closing
         return self._wake()
 
     cdef int lost(self, object error) except -1:

@@ -35,6 +35,7 @@ cdef class WebsocketLayer(Layer):
     cdef int _emit(self, uint8_t opcode, uint8_t* payload, Py_ssize_t n) except -1
     cdef int _send_control(self, uint8_t opcode, bytes payload) except -1
     cdef int _send_close(self, bytes payload) except -1
+    cdef int _end_with(self, bytes payload) except -1
     cdef int _violated(self, str what) except -1
 
 

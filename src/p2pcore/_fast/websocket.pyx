@@ -137,8 +137,7 @@ cdef class WebsocketLayer(Layer):
         self.in_message = not self.head[0] & FIN
         self.empty_run = 0 if size else self.empty_run + 1
         if self.empty_run > MAX_EMPTY_FRAMES:
-            self._send_close(_code(POLICY))
-            self.ended = True
+            self._end_with(_code(POLICY))
             raise errors.LimitExceeded("empty WebSocket frames in a row", self.empty_run, MAX_EMPTY_FRAMES)
         return 0
 
@@ -183,7 +182,7 @@ cdef class WebsocketLayer(Layer):
             self.above.feed_eof()
             # What the layers above write at once, a go-away for instance, may still leave in front of it.
             return self.state.flush_soon(self)
-        self._send_close(self.farewell)
+        self._end_with(self.farewell)
         return Layer.drop(
             self, errors.ConnectionClosed(f"the peer closed the WebSocket with code {code}, {reason!r}"))
 
@@ -194,10 +193,15 @@ cdef class WebsocketLayer(Layer):
             raise errors.RemoteProtocolError("the connection ended inside a WebSocket frame", PROTOCOL_ERROR)
         return self.above.feed_eof()
 
-    cdef int _violated(self, str what) except -1:
-        """Tells the peer as far as it can be told at once, and ends the connection. Always raises."""
+    cdef int _end_with(self, bytes payload) except -1:
+        """A close frame as the last that is sent, as far as it can leave at once; nothing more is taken."""
         self.ended = True
-        self._send_close(_code(PROTOCOL_ERROR))
+        self._send_close(payload)
+        return self.below.flush() if self.below is not None else 0
+
+    cdef int _violated(self, str what) except -1:
+        """Tells the peer, and ends the connection. Always raises."""
+        self._end_with(_code(PROTOCOL_ERROR))
         raise errors.RemoteProtocolError(f"WebSocket: {what}", PROTOCOL_ERROR)
 
     # -- sending -------------------------------------------------------------------------------
