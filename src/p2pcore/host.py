@@ -92,7 +92,7 @@ class Host:
         linger: int | None = None,
         dial_from: str | None = None,
         sockets: Sequence[socket.socket] = (),
-        websocket: WebsocketOptions = WebsocketOptions(),
+        websocket: WebsocketOptions | None = None,
         accept_timeout: float = limits.ACCEPT_TIMEOUT_S,
         accept_queue_length: int = limits.ACCEPT_QUEUE_LENGTH,
         max_upgrading: int = limits.MAX_UPGRADING,
@@ -128,7 +128,8 @@ class Host:
             sockets=tuple(sockets),
         )
         tcp = TcpTransport(upgrader, options)
-        self.swarm = Swarm(self.private_key.peer_id(), [tcp, WebsocketTransport(upgrader, tcp, websocket)])
+        web = WebsocketTransport(upgrader, tcp, websocket or WebsocketOptions())
+        self.swarm = Swarm(self.private_key.peer_id(), [tcp, web])
         self._identify = _identify_service(
             self.swarm, self.private_key, agent_version, protocol_version, push_delay_s
         )

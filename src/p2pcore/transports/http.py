@@ -1,7 +1,7 @@
 """HTTP/1.1 heads over a mailbox: one request, one answer, then something else or the end.
 
-Comes in: a mailbox on top of a connection. Goes out: requests and answers as h11's events, whose protocol
-this is. Bytes behind a head that ends HTTP go back to the mailbox. Every head is bounded; bodies are never read.
+Comes in: a mailbox on top of a connection. Goes out: requests and answers as events of h11, which
+does the protocol. Bytes behind a head that ends HTTP go back to the mailbox. Every head is bounded; bodies are never read.
 Specification: RFC 9112.
 """
 
@@ -78,7 +78,7 @@ class HttpEnd:
         """Answers 101; what follows is not HTTP, and what of it has come goes back to the mailbox."""
         import h11
 
-        answer = h11.InformationalResponse(status_code=101, headers=headers, reason=_reason(101))
+        answer = h11.InformationalResponse(status_code=101, headers=list(headers), reason=_reason(101))
         self._mailbox.write(self._h11.send(answer))
         self._give_back()
 
@@ -120,7 +120,7 @@ class HttpEnd:
         """
         import h11
 
-        head = self._h11.send(h11.Request(method=method, target=target, headers=headers))
+        head = self._h11.send(h11.Request(method=method, target=target, headers=list(headers)))
         self._mailbox.write(head + (self._h11.send(h11.EndOfMessage()) or b""))
         for _ in range(1 + MAX_HTTP_INTERIM_ANSWERS):
             answer = await self._read_head()

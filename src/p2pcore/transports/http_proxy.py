@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -44,12 +45,13 @@ def proxy_for(scheme: str, host: str, port: int) -> Proxy | None:
     """
     if not any(name.lower().endswith("_proxy") for name in os.environ):
         return None
-    from urllib.request import getproxies_environment, proxy_bypass_environment
+    from urllib import request
 
-    proxies = getproxies_environment()
+    bypass: Callable[[str], bool] = request.proxy_bypass_environment  # type: ignore[attr-defined]
+    proxies = request.getproxies_environment()
     url = proxies.get(scheme) or proxies.get("all")
     bracketed = f"[{host}]" if ":" in host else host
-    if not url or proxy_bypass_environment(host) or proxy_bypass_environment(f"{bracketed}:{port}"):
+    if not url or bypass(host) or bypass(f"{bracketed}:{port}"):
         return None
     return parse_proxy(url)
 

@@ -9,6 +9,7 @@ Specification: libp2p websockets; RFC 6455.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -19,13 +20,17 @@ from p2pcore.interfaces import CapableConn, Listener, RawConn, RawListener, Upgr
 from p2pcore.limits import WEBSOCKET_HANDSHAKE_TIMEOUT_S
 from p2pcore.multiaddr import Multiaddr
 from p2pcore.peer_id import PeerId
+from p2pcore.transports import web_tls
 from p2pcore.transports.http_proxy import Proxy, open_tunnel, proxy_for
 from p2pcore.transports.sockaddr import Endpoint
 from p2pcore.transports.tcp import TcpTransport, expected_peer
+from p2pcore.transports.web_tls import WebCertificate
 from p2pcore.transports.websocket_addr import PROTOCOLS, WebsocketEndpoint, parse_websocket
 from p2pcore.transports.websocket_handshake import HttpHandler, accept_upgrade, request_upgrade
 
 if TYPE_CHECKING:
+    from OpenSSL import SSL
+
     from p2pcore._fast.layer import Mailbox
 
 Handshake = Callable[["Mailbox"], Awaitable[None]]
@@ -39,11 +44,18 @@ class WebsocketOptions:
     """How to dial and listen.
 
     Attributes:
+        certificate: what listeners on secure addresses show; an OpenSSL.SSL.Context is used as it is, and
+            may be given a renewed certificate while it listens.
+        ca_file: PEM file of the authorities a dialler trusts; None: the system's.
+        verify: False dials hosts whatever certificate they show. The peer's id is proved all the same.
         handshake_timeout: seconds for TLS, proxy and HTTP together; the upgrade's own deadline holds too.
         http_handler: answers plain HTTP requests on listening ports; None: 404.
         use_proxies: dial through the proxies that the environment names.
     """
 
+    certificate: WebCertificate | SSL.Context | None = None
+    ca_file: str | os.PathLike[str] | None = None
+    verify: bool = True
     handshake_timeout: float = WEBSOCKET_HANDSHAKE_TIMEOUT_S
     http_handler: HttpHandler | None = None
     use_proxies: bool = True
@@ -124,20 +136,32 @@ class WebsocketAcceptor:
     """Makes WebSockets of accepted connections, for any listener.
 
     Args:
-        options: see WebsocketOptions; suffix: what the listener's address has behind its port.
+        options: see WebsocketOptions.
+        suffix: what the listener's address has behind its port: "/ws", "/tls/ws", ...
+
+    Raises:
+        AddressError: a secure one, without a certificate. ValueError: the key is not the certificate's.
     """
 
-    __slots__ = ("_options", "suffix")
+    __slots__ = ("_context", "_options", "suffix")
 
     def __init__(self, options: WebsocketOptions, suffix: Multiaddr) -> None:
         self._options = options
         self.suffix = suffix
+        self._context: SSL.Context | None = None
+        if "tls" in suffix:
+            if options.certificate is None:
+                raise AddressError(f"{suffix} takes a certificate: WebsocketOptions(certificate=...)")
+            given = options.certificate
+            self._context = web_tls.server_context(given) if isinstance(given, WebCertificate) else given
 
     def __call__(self, raw: RawConn) -> WebsocketConn:
         """The server's side over `raw`, which nobody has read yet."""
         return WebsocketConn(raw, self._accept, self.suffix, self._options.handshake_timeout)
 
     async def _accept(self, mailbox: Mailbox) -> None:
+        if self._context is not None:
+            await web_tls.serve(mailbox, self._context)
         await accept_upgrade(mailbox, self._options.http_handler)
 
 
@@ -185,7 +209,7 @@ class WebsocketTransport:
         options: see WebsocketOptions.
     """
 
-    __slots__ = ("_options", "_tcp", "_upgrader")
+    __slots__ = ("_context", "_options", "_tcp", "_upgrader")
 
     protocols = PROTOCOLS
     is_proxy = False
@@ -196,6 +220,7 @@ class WebsocketTransport:
         self._upgrader = upgrader
         self._tcp = tcp
         self._options = options
+        self._context: SSL.Context | None = None
 
     def can_dial(self, addr: Multiaddr) -> bool:
         """True for a WebSocket at a numeric IP address, with or without a peer id behind."""
@@ -213,22 +238,31 @@ class WebsocketTransport:
 
         Raises:
             AddressError: not a WebSocket address, `addr` and `peer` name two peers, or a bad proxy.
-            OSError: the connection failed; TimeoutError: it took too long.
+            OSError: the connection failed, or `ca_file` is no good; TimeoutError: it took too long.
             NegotiationError, HandshakeError, UpgradeTimeout: the upgrade failed, see `.stage`.
         """
         endpoint = parse_websocket(addr)
         expected = expected_peer(addr, endpoint.peer, peer)
+        context = self._client_context() if endpoint.is_secure else None
         proxy = self._proxy(endpoint)
         raw = await (self._tcp.connect(endpoint.tcp) if proxy is None else self._reach(proxy))
 
         async def handshake(mailbox: Mailbox) -> None:
             if proxy is not None:
                 await open_tunnel(mailbox, proxy, endpoint.host, endpoint.tcp.port)
+            if context is not None:
+                await web_tls.connect(mailbox, context, endpoint.host)
             await request_upgrade(mailbox, endpoint.authority, endpoint.target)
 
         timeout = self._options.handshake_timeout
         conn = WebsocketConn(raw, handshake, endpoint.suffix, timeout, addr.without_p2p())
         return await self._upgrader.upgrade_outbound(conn, expected)
+
+    def _client_context(self) -> SSL.Context:
+        """The one of all dials: reading the system's authorities takes milliseconds."""
+        if self._context is None:
+            self._context = web_tls.client_context(self._options.ca_file, self._options.verify)
+        return self._context
 
     def _proxy(self, endpoint: WebsocketEndpoint) -> Proxy | None:
         if not self._options.use_proxies:
@@ -251,11 +285,15 @@ class WebsocketTransport:
         """Binds, and starts to accept and upgrade.
 
         Raises:
-            AddressError: not a WebSocket address; OSError: it cannot be bound.
+            AddressError: not a WebSocket address, or a secure one without a certificate.
+            OSError: it cannot be bound. ValueError: the key is not the certificate's.
         """
         endpoint = parse_websocket(addr)
         if endpoint.peer is not None:
             raise AddressError(f"{addr}: one listens without a peer id")
-        accept = WebsocketAcceptor(self._options, endpoint.suffix)
-        inner = WebsocketListener(self._tcp.bind(endpoint.tcp_addr), accept)
-        return self._upgrader.upgrade_listener(inner)
+        accept = self.acceptor(endpoint.suffix)
+        return self._upgrader.upgrade_listener(WebsocketListener(self._tcp.bind(endpoint.tcp_addr), accept))
+
+    def acceptor(self, suffix: Multiaddr) -> WebsocketAcceptor:
+        """For a listener of another kind whose addresses end with `suffix`. Raises as WebsocketAcceptor."""
+        return WebsocketAcceptor(self._options, suffix)

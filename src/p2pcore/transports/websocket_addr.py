@@ -29,8 +29,9 @@ class WebsocketEndpoint:
     """Where a WebSocket is.
 
     Attributes:
-        tcp: the socket below; tcp_addr: its address; server_name: the host name of the address (sni), "" where it has none.
+        tcp: the socket below; tcp_addr: its address.
         is_secure: TLS between TCP and HTTP.
+        server_name: the host name in the address (sni), "" where there is none.
         target: of the request, with its leading slash.
         suffix: what follows the TCP port, in the form we print: "/tls/ws" for "/wss".
         peer: the id after /p2p, or None.
