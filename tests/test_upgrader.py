@@ -486,7 +486,7 @@ def test_an_aborted_connection_cannot_be_upgraded() -> None:
         conn.abort()
         with pytest.raises(NegotiationError) as caught:
             await make_node().upgrader.upgrade_inbound(conn)
-        assert caught.value.stage == Stage.SECURITY
+        assert caught.value.stage == Stage.TRANSPORT
         sock.close()
         await inner.close()
 

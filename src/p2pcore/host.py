@@ -26,6 +26,7 @@ from p2pcore.protocols import echo, identify, perf, ping
 from p2pcore.swarm import ListenResult, Swarm
 from p2pcore.swarm_conn import SwarmConn
 from p2pcore.transports.tcp import TcpOptions, TcpTransport
+from p2pcore.transports.websocket import WebsocketOptions, WebsocketTransport
 from p2pcore.upgrader import StreamUpgrader, UpgraderOptions
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ Target = SwarmConn | PeerId | Multiaddr | str
 
 
 class Host:
-    """A libp2p node on TCP, Noise and Yamux; an async context manager.
+    """A libp2p node on TCP and WebSocket, Noise and Yamux; an async context manager.
 
     Args:
         private_key: our identity; a fresh Ed25519 key by default.
@@ -59,6 +60,7 @@ class Host:
         backlog: connections the kernel may queue for a listener.
         linger: SO_LINGER in seconds; see TcpOptions.
         dial_from: the local IP address to dial from; sockets: listening sockets to take over; see TcpOptions.
+        websocket: certificates, HTTP and proxies of /ws and /tls/ws addresses; see WebsocketOptions.
         accept_timeout: seconds from accept(2) to a finished upgrade.
         accept_queue_length: finished connections a listener keeps before it takes no more.
         max_upgrading: upgrades under way on one listener.
@@ -90,6 +92,7 @@ class Host:
         linger: int | None = None,
         dial_from: str | None = None,
         sockets: Sequence[socket.socket] = (),
+        websocket: WebsocketOptions | None = None,
         accept_timeout: float = limits.ACCEPT_TIMEOUT_S,
         accept_queue_length: int = limits.ACCEPT_QUEUE_LENGTH,
         max_upgrading: int = limits.MAX_UPGRADING,
@@ -125,7 +128,8 @@ class Host:
             sockets=tuple(sockets),
         )
         tcp = TcpTransport(upgrader, options)
-        self.swarm = Swarm(self.private_key.peer_id(), [tcp])
+        web = WebsocketTransport(upgrader, tcp, websocket or WebsocketOptions())
+        self.swarm = Swarm(self.private_key.peer_id(), [tcp, web])
         self._identify = _identify_service(
             self.swarm, self.private_key, agent_version, protocol_version, push_delay_s
         )

@@ -117,6 +117,18 @@ MAX_TLS_HANDSHAKE_BYTES: Final = 64 * 1024
 """What a peer may send in one TLS handshake: a hello, a certificate of 16 KiB or a long chain, and room."""
 
 # -- websocket, http -------------------------------------------------------------------------------
+WEBSOCKET_HANDSHAKE_TIMEOUT_S: Final = 15.0
+"""TLS where there is any, proxy and HTTP upgrade of one connection (go)."""
+MAX_HTTP_HEAD_BYTES: Final = 8 * 1024
+"""Request or status line and headers of one HTTP message; what common servers take."""
+MAX_HTTP_HEADERS: Final = 64
+"""Header lines of one HTTP message; a browser sends about 20."""
+MAX_HTTP_INTERIM_ANSWERS: Final = 4
+"""Answers 1xx in front of the one that counts (100, 103); each is a head of its own."""
+MAX_HTTP_ANSWER_BYTES: Final = 256 * 1024
+"""Body of what a handler answers to plain HTTP: a page or a list of metrics; it is copied to the socket."""
+WEBSOCKET_MAX_EMPTY_FRAMES: Final = 1000
+"""Data frames without a payload in a row; each is legal."""
 
 # -- shared ports, unix, udp, memory ---------------------------------------------------------------
 
@@ -165,6 +177,8 @@ MAX_NOISE_RECORD_BYTES: Final = 65535
 """Noise messages have a 16-bit length (spec noise)."""
 MAX_NOISE_PLAINTEXT_BYTES: Final = 65519
 """A noise message less its 16-byte tag."""
+MAX_HEADROOM_BYTES: Final = 14
+"""What a layer below a record layer may put in front of a record: the header of a WebSocket frame."""
 MAX_EMPTY_RECORDS: Final = 1000
 """Empty records in a row; each is legal and each costs a decryption."""
 MAX_CIPHERED_CHANNELS: Final = 1024

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 class Stage(enum.StrEnum):
     """The steps of an upgrade, as they appear in `.stage` of an error."""
 
+    TRANSPORT = "transport handshake"
     SECURITY = "security negotiation"
     HANDSHAKE = "security handshake"
     MUXER = "muxer negotiation"
@@ -253,11 +254,12 @@ class _Upgrade:
         self._conn = conn
         self._expected = expected
         self._direction = direction
-        self.stage = Stage.SECURITY
+        self.stage = Stage.TRANSPORT
 
     async def run(self) -> TransportConn:
         conn, upgrader = self._conn, self._upgrader
         await conn.start()
+        self.stage = Stage.SECURITY
         mailbox = conn.mailbox
         if self._direction is Direction.INBOUND:
             security, secured = await self._secure_inbound(mailbox)
@@ -373,9 +375,18 @@ def _distinct(what: str, names: list[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
+_TELLING: dict[Stage, tuple[type[P2PError], ...]] = {
+    Stage.TRANSPORT: (NegotiationError, HandshakeError),
+    Stage.SECURITY: (NegotiationError,),
+    Stage.HANDSHAKE: (HandshakeError,),
+    Stage.MUXER: (NegotiationError,),
+}
+"""What says by its type what went wrong in a stage; other errors become the cause of one that does."""
+
+
 def _failure(error: BaseException, stage: Stage, conn: RawConn) -> BaseException:
     """The error to raise for `error` in `stage`: itself where its type says enough, else one that does."""
-    if isinstance(error, NegotiationError if stage is not Stage.HANDSHAKE else HandshakeError):
+    if isinstance(error, _TELLING[stage]):
         failure: P2PError = error
         failure.add_note(f"in the {stage} with {conn.remote_multiaddr}")
     elif isinstance(error, TimeoutError):

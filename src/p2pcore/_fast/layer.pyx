@@ -53,6 +53,10 @@ cdef class Layer(Flushable):
             raise errors.ConnectionClosed("the connection is closed")
         return self.below.send(data, n)
 
+    cdef int send_in_place(self, uint8_t* data, Py_ssize_t n) except -1:
+        """As send(), of memory that may be overwritten, and so may the `headroom` bytes in front of it."""
+        return self.send(data, n)
+
     cdef int throttle(self, bint on) except -1:
         """Stops or goes on reading from the socket."""
         if self.below is not None:
@@ -259,6 +263,16 @@ cdef class Mailbox(Layer):
         """Closes the connection at once. Idempotent."""
         self.drop(errors.ConnectionClosed("aborted during negotiation"))
 
+    def close(self):
+        """Orderly end: what was written leaves, then FIN, and a short drain.
+
+        What is held, and what still comes, is dropped; reads fail once the socket is gone. Idempotent.
+        """
+        self.closing = True
+        self.ended = False
+        self.held.clear()
+        self.shut()
+
     cdef bint is_an_end(self) noexcept:
         return True
 
@@ -297,6 +311,8 @@ cdef class Mailbox(Layer):
         return out
 
     cdef int feed(self, uint8_t* data, Py_ssize_t n) except -1:
+        if self.closing:
+            return 0
         self.held.push(data, n)
         if self.held.size >= MAILBOX_BYTES and not self.throttled:
             self.throttled = True
@@ -304,7 +320,7 @@ cdef class Mailbox(Layer):
         return self._wake()
 
     cdef int feed_eof(self) except -1:
-        self.ended = True
+        self.ended = not self.closing
         return self._wake()
 
     cdef int lost(self, object error) except -1:

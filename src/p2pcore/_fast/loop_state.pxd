@@ -14,7 +14,7 @@ cdef class LoopState:
     cdef readonly object loop
     cdef Block receive          # lent to whichever connection reads
     cdef object lend            # called for it: a bound method, kept only here
-    cdef BlockPool records      # blocks of one full noise record with its length prefix
+    cdef BlockPool records      # blocks of one full noise record with its length prefix, and room in front of it
     cdef list due               # Flushables to flush at the end of this iteration
     cdef bint flush_scheduled
     cdef Py_ssize_t num_woken   # Ops whose future is done and whose task has not run yet

@@ -21,7 +21,7 @@ logger = logging.getLogger("p2pcore.loop")
 cdef double SWEEP_S = 0.25
 # Corks of one chain, wss with Noise within has two: more rounds of flushing are left to the next iteration.
 cdef int MAX_CORKS = 4
-cdef Py_ssize_t RECORD_BLOCK_BYTES = limits.MAX_NOISE_RECORD_BYTES + 2
+cdef Py_ssize_t RECORD_BLOCK_BYTES = limits.MAX_NOISE_RECORD_BYTES + 2 + limits.MAX_HEADROOM_BYTES
 
 
 cdef double monotonic() noexcept:

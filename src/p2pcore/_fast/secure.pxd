@@ -11,7 +11,7 @@ from p2pcore._fast.layer cimport Layer
 cdef class Cork(Layer):
     cdef Block gathered         # plaintext not yet sent, from byte `front` on; None while there is none
     cdef Py_ssize_t used        # bytes of it
-    cdef Py_ssize_t front       # bytes kept free before the plaintext for a record's header
+    cdef Py_ssize_t front       # bytes kept free before the plaintext: a record's header, the headroom of the layer below
     cdef readonly Py_ssize_t most   # plaintext bytes of a full record
     cdef readonly uint64_t sealed   # records sent: the gathered bytes are still open while this stays the same
     cdef bint paused

@@ -136,11 +136,15 @@ cdef class Cork(Layer):
 cdef class PlainChannel(Cork):
     """No records and no secrecy: the gathered bytes as they are. For muxers without a secure channel."""
 
+    cdef int seat(self, Layer below) except -1:
+        self.front = below.headroom
+        return Cork.seat(self, below)
+
     cdef int seal(self) except -1:
         cdef Py_ssize_t n = self.used
         self.used = 0
         self.sealed += 1
-        return self.below.send(self.gathered.data, n)
+        return self.below.send_in_place(self.gathered.data + self.front, n)
 
 
 @cython.final
@@ -154,14 +158,17 @@ cdef class NoiseChannel(Cork):
     def __cinit__(self, bytes send_key not None, bytes receive_key not None):
         if len(send_key) != KEY_BYTES or len(receive_key) != KEY_BYTES:
             raise ValueError(f"noise keys have 32 bytes, not {len(send_key)} and {len(receive_key)}")
-        self.front = 2
         # Not as bytes objects: those would take 96 bytes more.
         memcpy(self.send_key, PyBytes_AS_STRING(send_key), KEY_BYTES)
         memcpy(self.receive_key, PyBytes_AS_STRING(receive_key), KEY_BYTES)
 
+    cdef int seat(self, Layer below) except -1:
+        self.front = 2 + below.headroom
+        return Cork.seat(self, below)
+
     cdef int seal(self) except -1:
         cdef Py_ssize_t n = self.used
-        cdef uint8_t* data = self.gathered.data
+        cdef uint8_t* data = self.gathered.data + self.front - 2
         if self.send_nonce == LAST_NONCE:
             raise errors.LocalProtocolError("all nonces of this noise connection have been used")
         data[0] = <uint8_t> ((n + TAG) >> 8)
@@ -173,7 +180,7 @@ cdef class NoiseChannel(Cork):
         self.send_nonce += 1
         self.sealed += 1
         self.used = 0
-        return self.below.send(data, n + TAG + 2)
+        return self.below.send_in_place(data, n + TAG + 2)
 
     cdef int _encrypt_long(self, uint8_t* data, Py_ssize_t n) except -1:
         self.is_recent = True

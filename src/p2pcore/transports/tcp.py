@@ -91,11 +91,16 @@ class TcpTransport:
             NegotiationError, HandshakeError, UpgradeTimeout: the upgrade failed, see `.stage`.
         """
         endpoint = parse_endpoint(addr)
-        expected = _expected_peer(addr, endpoint, peer)
-        conn = await self._connect(endpoint)
+        expected = expected_peer(addr, endpoint.peer, peer)
+        conn = await self.connect(endpoint)
         return await self._upgrader.upgrade_outbound(conn, expected)
 
-    async def _connect(self, endpoint: Endpoint) -> MaConn:
+    async def connect(self, endpoint: Endpoint) -> MaConn:
+        """A connection before any upgrade.
+
+        Raises:
+            OSError: it failed; TimeoutError: it took too long.
+        """
         loop = asyncio.get_running_loop()
         sock = socket.socket(endpoint.family, socket.SOCK_STREAM)
         try:
@@ -124,14 +129,21 @@ class TcpTransport:
         Raises:
             AddressError: not a TCP address; OSError: it cannot be bound.
         """
+        return self._upgrader.upgrade_listener(self.bind(addr))
+
+    def bind(self, addr: Multiaddr) -> RawListener:
+        """Binds, or takes over the socket given for `addr`; what it gives out is not upgraded.
+
+        Raises:
+            AddressError: not a TCP address; OSError: it cannot be bound.
+        """
         options = self._options
         adopted = self._sockets.pop(addr, None)
         if adopted is not None:
             bound = MaListener.adopt(adopted, options.backlog)
         else:
             bound = MaListener.bind(addr, options.reuse_port, options.backlog)
-        inner: RawListener = bound if options.linger is None else LingerListener(bound, options.linger)
-        return self._upgrader.upgrade_listener(inner)
+        return bound if options.linger is None else LingerListener(bound, options.linger)
 
 
 async def _connect_socket(
@@ -169,7 +181,8 @@ def _bind_source(sock: socket.socket, source: Endpoint) -> None:
     sock.bind(source.bind_address())
 
 
-def _expected_peer(addr: Multiaddr, endpoint: Endpoint, peer: PeerId | None) -> PeerId | None:
-    if peer is not None and endpoint.peer is not None and peer != endpoint.peer:
+def expected_peer(addr: Multiaddr, named: PeerId | None, peer: PeerId | None) -> PeerId | None:
+    """The id to be proved: `peer`, or the one `addr` names. Raises AddressError: they differ."""
+    if peer is not None and named is not None and peer != named:
         raise AddressError(f"{addr} does not belong to peer {peer}")
-    return endpoint.peer if peer is None else peer
+    return named if peer is None else peer
