@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 SECURITY = {"noise": "security.noise.NoiseTransport"}
 """Security protocols by name; each is made of the host's private key."""
-MUXERS = {"yamux": "muxers.yamux.YamuxMultiplexer"}
+MUXERS = {"yamux": "muxers.yamux.YamuxMultiplexer", "mplex": "muxers.mplex.MplexMultiplexer"}
 """Multiplexers by name."""
 
 
