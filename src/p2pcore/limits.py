@@ -93,6 +93,8 @@ NEW_STREAM_TIMEOUT_S: Final = 15.0
 # -- dns, black holes, back-off, events -----------------------------------------------------------
 
 # -- private networks ------------------------------------------------------------------------------
+MAX_PSK_FILE_BYTES: Final = 1024
+"""A key file has about a hundred."""
 
 # -- tls, plaintext --------------------------------------------------------------------------------
 
