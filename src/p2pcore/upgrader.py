@@ -1,4 +1,4 @@
-"""Raw connection to CapableConn: private network, security negotiation, handshake, muxer negotiation, multiplexer.
+"""Raw connection to CapableConn: private network, security, handshake, muxer negotiation, multiplexer.
 
 Comes in: a RawConn that nobody has started, a role, perhaps the id the peer must prove. Goes out: a
 TransportConn, or a typed error with the failed step in `.stage`; the raw connection is closed then. One
@@ -290,17 +290,17 @@ class _Upgrade:
 
     def explained(self, error: BaseException) -> BaseException:
         """`error`, or what it means where the peer has not shown that it has our network's key."""
-        if self._protection is not None and not self._protection.has_agreed:
-            if isinstance(error, WrongNetworkKey):
-                self.stage = Stage.NETWORK
-            elif isinstance(error, ConnectionClosed) or isinstance(error.__cause__, IncompleteRead):
-                self.stage = Stage.NETWORK
-                explained = WrongNetworkKey(
-                    "wrong network key, it seems: the peer closed the connection before it said anything readable"
-                )
-                explained.__cause__ = error
-                return explained
-        return error
+        if isinstance(error, WrongNetworkKey):
+            self.stage = Stage.NETWORK
+            return error
+        if self._protection is None or self._protection.has_agreed:
+            return error
+        if not isinstance(error, ConnectionClosed) and not isinstance(error.__cause__, IncompleteRead):
+            return error
+        self.stage = Stage.NETWORK
+        return WrongNetworkKey(
+            "wrong network key, it seems: the peer closed the connection before it said anything readable"
+        )
 
     async def _secure_inbound(self, mailbox: Mailbox) -> tuple[str, Secured]:
         upgrader = self._upgrader

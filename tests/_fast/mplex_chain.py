@@ -1,7 +1,7 @@
 """An mplex session and its peer by hand: messages over a record layer that hides nothing.
 
-Comes in: messages, or bytes. Goes out: what the session has sent, as messages. The encoder is not the one under
-test.
+Comes in: messages, or bytes. Goes out: what the session has sent, as messages. The encoder is not the one
+under test.
 """
 
 from __future__ import annotations

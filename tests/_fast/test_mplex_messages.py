@@ -608,7 +608,9 @@ async def test_no_message_spans_two_records() -> None:
         records.append(peer.sent())
     records.append(await peer.all_sent())
     # what has left at any moment ends with a whole message
-    assert sum(len(m.body) for raw in records for m in messages(raw)) == 1 + 65000 + 500 + 65519 + 70000 + 65515
+    assert (
+        sum(len(m.body) for raw in records for m in messages(raw)) == 1 + 65000 + 500 + 65519 + 70000 + 65515
+    )
 
 
 @looped

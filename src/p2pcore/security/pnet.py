@@ -57,7 +57,7 @@ class PSK:
         """The key in the bytes of a key file: a header, an encoding, the key; lines may end with CRLF.
 
         Raises:
-            IdentityError: a line is not what it should be; the text says which, and never what is in the third.
+            IdentityError: a line is not what it should be; the text says which, never what is in the third.
         """
         if len(data) > MAX_PSK_FILE_BYTES:
             raise IdentityError(f"a key file has at most {MAX_PSK_FILE_BYTES} bytes")
