@@ -12,7 +12,7 @@ import pytest
 
 from _fast.chain import Cable, looped, settle
 from _fast.mplex_chain import BUFFER, MSG_I, NEW, RESET_R, Message, messages, msg
-from harness import run
+from harness import eventually, run
 from hosts import pair
 from p2pcore import errors, interfaces, limits
 from p2pcore._fast.mplex import MplexSession
@@ -71,8 +71,7 @@ async def test_its_options_are_kept() -> None:
         assert cable.reading
         cable.deliver(msg(MSG_I, 1, bytes(65536)))
     assert not cable.reading
-    while not cable.reading:
-        await asyncio.sleep(0.01)
+    await eventually(lambda: cable.reading)
     assert messages(await cable.all_sent()) == [Message(RESET_R, 1)]
 
 

@@ -1,7 +1,7 @@
 """Private networks: key files, fingerprints, and the keystream layer byte for byte.
 
-Comes in: the vectors of the sheets connection-upgrade (section 4) and multistream-select, key files with every
-fault. Goes out: the same bytes, errors that name the line and never the key.
+Comes in: the vectors of the sheet connection-upgrade (section 4), key files with every fault. Goes out: the
+same bytes, errors that name the line and never the key.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ FILE = bytes.fromhex("2f6b65792f737761726d2f70736b2f312e302e302f0a2f626173653136
 
 
 def keystream(n: int) -> bytes:
-    """Of KEY and NONCE: the vector, and behind it secretbox, whose own first 32 bytes are its authenticator's."""
+    """Of KEY and NONCE: the vector, and behind byte 32 what secretbox, an independent one, encrypts with."""
     return (KEYSTREAM[:32] + crypto_secretbox(bytes(n), NONCE, KEY)[16:])[:n]
 
 

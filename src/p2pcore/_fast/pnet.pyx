@@ -51,7 +51,7 @@ cdef bytes HEADER = b"\x13/multistream/1.0.0\n"
 cdef int HEADER_BYTES = 20
 
 # What strangers begin with that do not know of private networks.
-OTHERS = (
+cdef tuple STRANGERS = (
     (HEADER, "libp2p without a network key"),
     (b"\x16\x03", "TLS"),
     (b"SSH-", "SSH"),
@@ -178,7 +178,7 @@ cdef class PnetLayer(Layer):
 
 cdef object _stranger(bytes first):
     """The error for a peer whose first bytes, the nonce had it one, were `first`."""
-    for beginning, name in OTHERS:
+    for beginning, name in STRANGERS:
         if first.startswith(beginning):
             return errors.WrongNetworkKey(f"the peer is not in our private network: it speaks {name}", name)
     if all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in first):
