@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         StreamReset,
         SwarmClosed,
         WorkerFailed,
+        WrongNetworkKey,
     )
     from p2pcore.host import Host, run
     from p2pcore.interfaces import CapableConn, ConnState, Direction, Network, Notifiee, Stream
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from p2pcore.peer_id import PeerId
     from p2pcore.protocols.identify_message import IdentifyInfo
     from p2pcore.protocols.perf import PerfRun
+    from p2pcore.security.pnet import PSK
     from p2pcore.swarm import Connectedness, ListenResult, Swarm
     from p2pcore.swarm_conn import SwarmConn
     from p2pcore.workers import Supervisor, Worker, WorkerEvent, WorkerStatus
@@ -53,7 +55,7 @@ _MODULES = {
         "AddressError ConnectionClosed DeadlineExceeded DialError GoAway HandshakeError IdentityError "
         "IncompleteRead LimitExceeded ListenError ListenerClosed LocalProtocolError NegotiationError "
         "NoTransport P2PError PeerIdMismatch ProtocolError ProtocolNotSupported RemoteProtocolError "
-        "StreamClosed StreamError StreamReset SwarmClosed WorkerFailed"
+        "StreamClosed StreamError StreamReset SwarmClosed WorkerFailed WrongNetworkKey"
     ),
     "host": "Host run",
     "interfaces": "CapableConn ConnState Direction Network Notifiee Stream",
@@ -62,6 +64,7 @@ _MODULES = {
     "peer_id": "PeerId",
     "protocols.identify_message": "IdentifyInfo",
     "protocols.perf": "PerfRun",
+    "security.pnet": "PSK",
     "swarm": "Connectedness ListenResult Swarm",
     "swarm_conn": "SwarmConn",
     "workers": "Supervisor Worker WorkerEvent WorkerStatus",
@@ -69,6 +72,7 @@ _MODULES = {
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = [
+    "PSK",
     "AddressError",
     "CapableConn",
     "ConnState",
@@ -115,6 +119,7 @@ __all__ = [
     "WorkerEvent",
     "WorkerFailed",
     "WorkerStatus",
+    "WrongNetworkKey",
     "__version__",
     "run",
 ]

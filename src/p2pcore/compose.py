@@ -7,14 +7,16 @@ another library is imported when it is first asked for.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from p2pcore.interfaces import Multiplexer, SecureTransport
+    from p2pcore.interfaces import Multiplexer, Protector, SecureTransport
     from p2pcore.keys import PrivateKey
     from p2pcore.muxers.yamux import YamuxOptions
+    from p2pcore.security.pnet import PSK
 
 T = TypeVar("T")
 
@@ -24,7 +26,7 @@ SECURITY = {
     "plaintext": "security.plaintext.PlaintextTransport",
 }
 """Security protocols by name; each is made of the host's private key."""
-MUXERS = {"yamux": "muxers.yamux.YamuxMultiplexer"}
+MUXERS = {"yamux": "muxers.yamux.YamuxMultiplexer", "mplex": "muxers.mplex.MplexMultiplexer"}
 """Multiplexers by name."""
 
 
@@ -34,10 +36,28 @@ def security(choice: Sequence[str | SecureTransport], key: PrivateKey) -> list[S
 
 
 def muxers(choice: Sequence[str | Multiplexer], yamux: YamuxOptions) -> list[Multiplexer]:
-    """The multiplexers of `choice`, in its order. Raises ValueError for a name there is not."""
-    return _chosen(
-        "multiplexer", MUXERS, choice, lambda name, make: make(yamux) if name == "yamux" else make()
-    )
+    """The multiplexers of `choice`, in its order; what bounds yamux bounds others where they have the same.
+
+    Raises ValueError for a name there is not.
+    """
+    return _chosen("multiplexer", MUXERS, choice, lambda name, make: make(_muxer_options(name, yamux)))
+
+
+def _muxer_options(name: str, yamux: YamuxOptions) -> Any:
+    if name == "yamux":
+        return yamux
+    from p2pcore.muxers.mplex import MplexOptions
+
+    return MplexOptions(max_inbound_streams=yamux.max_inbound_streams)
+
+
+def protector(psk: PSK | str | os.PathLike[str] | bytes | None) -> Protector | None:
+    """The private network of `psk` (see PSK.of), None without one. Raises IdentityError, OSError."""
+    if psk is None:
+        return None
+    from p2pcore.security.pnet import PSK, PrivateNetwork
+
+    return PrivateNetwork(PSK.of(psk))
 
 
 def _chosen(

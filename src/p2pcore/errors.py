@@ -5,7 +5,8 @@
     │   └── ProtocolLookupError (KeyError)              ... it lacks the protocol asked for
     ├── IdentityError           (ValueError)            a key, id, envelope or record is malformed or forged
     ├── NegotiationError                                multistream-select failed
-    │   └── ProtocolNotSupported                        the peer answered, and has none of what we asked for
+    │   ├── ProtocolNotSupported                        the peer answered, and has none of what we asked for
+    │   └── WrongNetworkKey                             the peer is not in our private network
     ├── HandshakeError          (ConnectionError)       a security handshake failed
     │   └── PeerIdMismatch                              ... because the peer proved another id
     ├── UpgradeTimeout          (TimeoutError)          a connection was not secured and multiplexed in time
@@ -74,6 +75,19 @@ class ProtocolNotSupported(NegotiationError):
     def __init__(self, protocols: Sequence[str]) -> None:
         super().__init__(f"the peer supports none of {', '.join(protocols)}")
         self.protocols = tuple(protocols)
+
+
+class WrongNetworkKey(NegotiationError):
+    """The peer is not in our private network: it has another key, or knows nothing of keys.
+
+    Attributes:
+        speaks: what it seems to speak instead ("HTTP", "TLS", "libp2p without a network key" ...); None where
+            nothing tells that from another key.
+    """
+
+    def __init__(self, message: str, speaks: str | None = None) -> None:
+        super().__init__(message)
+        self.speaks = speaks
 
 
 class HandshakeError(P2PError, ConnectionError):

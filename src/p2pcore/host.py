@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import weakref
 from collections.abc import AsyncGenerator, Coroutine, Sequence
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from p2pcore.interfaces import Multiplexer, Notifiee, SecureTransport, Stream
     from p2pcore.protocols.identify_message import IdentifyInfo
     from p2pcore.protocols.perf import PerfRun
+    from p2pcore.security.pnet import PSK
     from p2pcore.swarm_streams import ProtocolHandler
 
 logger = logging.getLogger("p2pcore.host")
@@ -53,6 +55,8 @@ class Host:
         listen: addresses to listen on; port 0 takes a free one, none at all makes a node that only dials.
         security, muxers: names (see compose.SECURITY and compose.MUXERS) or objects, in order of preference.
             A dialler with one security protocol saves the round trip that choosing takes.
+        psk: the key of a private network: a PSK, the path of a key file, its bytes, or the key's own 32. Only
+            peers that have it can be talked to. LIBP2P_FORCE_PNET=1 in the environment asks for one.
         ping, identify, perf, echo: which protocols are served. Without `identify` peers are not
             identified on their own either. `perf` is for measurements only.
         agent_version, protocol_version: what identify tells peers; free text.
@@ -81,6 +85,7 @@ class Host:
         *,
         security: Sequence[str | SecureTransport] = ("noise",),
         muxers: Sequence[str | Multiplexer] = ("yamux",),
+        psk: PSK | str | os.PathLike[str] | bytes | None = None,
         ping: bool = True,
         identify: bool = True,
         perf: bool = False,
@@ -119,6 +124,7 @@ class Host:
             compose.security(security, self.private_key),
             compose.muxers(muxers, yamux),
             UpgraderOptions(timeout=accept_timeout, listener=accept),
+            compose.protector(psk),
         )
         options = TcpOptions(
             linger=linger,

@@ -101,6 +101,24 @@ class Secured:
     muxer: str | None = None
 
 
+class Protection(Protocol):
+    """What hides one connection."""
+
+    @property
+    def has_agreed(self) -> bool:
+        """Whether the peer has shown that it has the key."""
+
+
+class Protector(Protocol):
+    """A private network."""
+
+    def protect(self, mailbox: Mailbox) -> Protection:
+        """Seats its layer below `mailbox`, the top of a raw chain nobody has written to yet.
+
+        Bytes of a peer without the key raise WrongNetworkKey, here or at the next read of `mailbox`.
+        """
+
+
 class SecureTransport(Protocol):
     """A security protocol: turns a raw chain into a secured one."""
 
@@ -393,6 +411,8 @@ __all__ = [
     "MuxedConn",
     "Network",
     "Notifiee",
+    "Protection",
+    "Protector",
     "RawConn",
     "RawListener",
     "SecureTransport",

@@ -93,6 +93,8 @@ NEW_STREAM_TIMEOUT_S: Final = 15.0
 # -- dns, black holes, back-off, events -----------------------------------------------------------
 
 # -- private networks ------------------------------------------------------------------------------
+MAX_PSK_FILE_BYTES: Final = 1024
+"""A key file has about a hundred."""
 
 # -- tls, plaintext --------------------------------------------------------------------------------
 MAX_PLAINTEXT_EXCHANGE_BYTES: Final = 4096
@@ -135,6 +137,34 @@ WEBSOCKET_MAX_EMPTY_FRAMES: Final = 1000
 # -- relay -----------------------------------------------------------------------------------------
 
 # -- mplex -----------------------------------------------------------------------------------------
+MPLEX_MAX_MESSAGE_BYTES: Final = 1024 * 1024
+"""Body of one message (spec mplex)."""
+MPLEX_LAST_STREAM_ID: Final = (1 << 28) - 1
+"""Of the streams we open: js puts headers together with 32-bit shifts."""
+MPLEX_MAX_NAME_BYTES: Final = 64
+"""Kept of the name a peer gives a stream, which is for people only."""
+MPLEX_MAX_INBOUND_STREAMS: Final = 1024
+"""Streams a peer may have open on one connection, as with yamux (js); rust's 128 are few for a busy node."""
+MPLEX_MAX_OUTBOUND_STREAMS: Final = 1024
+"""Streams we have open on one connection; one more waits (nothing is acknowledged that could bound them)."""
+MPLEX_MAX_UNACCEPTED_STREAMS: Final = 256
+"""Streams of the peer that wait for accept_stream(), as with yamux."""
+MPLEX_STREAM_BUFFER_BYTES: Final = 256 * 1024
+"""Received and not read, on one stream, before the connection stands still: one initial window of yamux."""
+MPLEX_MAX_BUFFERED_BYTES: Final = 4 * 1024 * 1024
+"""The same of all streams of a connection together (js's decoder)."""
+MPLEX_STALL_S: Final = 5.0
+"""How long the connection stands still for a stream that nobody reads, which is then reset (go-mplex)."""
+MPLEX_MAX_REFUSED_PER_S: Final = 100
+"""Streams refused in a second before the connection is closed; bounds the resets we queue (rust: 1,128)."""
+MPLEX_RESET_RATE_PER_S: Final = 200
+"""Streams a peer may open and reset in a second ..."""
+MPLEX_RESET_BURST: Final = 400
+"""... with this many at once before the connection is closed (the rapid-reset attack)."""
+MPLEX_MAX_USELESS_PER_S: Final = 1000
+"""Messages for unknown or ended streams, and empty ones, in a second; js closes at 5."""
+MPLEX_LATE_MESSAGES: Final = 2048
+"""Messages on a stream that may be under way when we reset it: socket buffers of 8 MB, go's 4 KiB each."""
 
 # -- swarm -------------------------------------------------------------------------------------
 SWARM_CLOSE_TIMEOUT_S: Final = 5.0

@@ -1,4 +1,4 @@
-"""Raw connection to CapableConn: security negotiation, handshake, muxer negotiation, multiplexer.
+"""Raw connection to CapableConn: private network, security, handshake, muxer negotiation, multiplexer.
 
 Comes in: a RawConn that nobody has started, a role, perhaps the id the peer must prove. Goes out: a
 TransportConn, or a typed error with the failed step in `.stage`; the raw connection is closed then. One
@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from p2pcore import negotiate
 from p2pcore.errors import (
+    ConnectionClosed,
     HandshakeError,
+    IncompleteRead,
     LocalProtocolError,
     NegotiationError,
     P2PError,
     UpgradeTimeout,
+    WrongNetworkKey,
 )
 from p2pcore.interfaces import (
     CapableConn,
@@ -28,6 +32,8 @@ from p2pcore.interfaces import (
     Direction,
     Multiplexer,
     MuxedConn,
+    Protection,
+    Protector,
     RawConn,
     RawListener,
     Secured,
@@ -49,6 +55,7 @@ class Stage(enum.StrEnum):
     """The steps of an upgrade, as they appear in `.stage` of an error."""
 
     TRANSPORT = "transport handshake"
+    NETWORK = "private network"
     SECURITY = "security negotiation"
     HANDSHAKE = "security handshake"
     MUXER = "muxer negotiation"
@@ -178,9 +185,11 @@ class StreamUpgrader:
         security: security protocols in order of preference, at least one.
         muxers: multiplexers in order of preference, at least one.
         options: see UpgraderOptions.
+        protector: the private network; None for none.
 
     Raises:
-        LocalProtocolError: a list is empty or names a protocol twice.
+        LocalProtocolError: a list is empty or names a protocol twice; there is no private network although
+            LIBP2P_FORCE_PNET=1 in the environment asks for one.
     """
 
     def __init__(
@@ -189,7 +198,11 @@ class StreamUpgrader:
         security: Sequence[SecureTransport],
         muxers: Sequence[Multiplexer],
         options: UpgraderOptions | None = None,
+        protector: Protector | None = None,
     ) -> None:
+        if protector is None and os.environ.get("LIBP2P_FORCE_PNET") == "1":
+            raise LocalProtocolError("LIBP2P_FORCE_PNET=1 is set, and no network key was given")
+        self._protector = protector
         self._local_peer: PeerId = local_key.public_key.peer_id()
         self._security = {transport.protocol: transport for transport in security}
         self._muxers = {muxer.protocol: muxer for muxer in muxers}
@@ -228,7 +241,7 @@ class StreamUpgrader:
                 return await upgrade.run()
         except BaseException as error:
             conn.abort()
-            failure = _failure(error, upgrade.stage, conn)
+            failure = _failure(upgrade.explained(error), upgrade.stage, conn)
             if failure is error:
                 raise
             raise failure from error
@@ -245,7 +258,7 @@ class StreamUpgrader:
 class _Upgrade:
     """One upgrade under way; `stage` says where it is."""
 
-    __slots__ = ("_conn", "_direction", "_expected", "_upgrader", "stage")
+    __slots__ = ("_conn", "_direction", "_expected", "_protection", "_upgrader", "stage")
 
     def __init__(
         self, upgrader: StreamUpgrader, conn: RawConn, expected: PeerId | None, direction: Direction
@@ -254,6 +267,7 @@ class _Upgrade:
         self._conn = conn
         self._expected = expected
         self._direction = direction
+        self._protection: Protection | None = None
         self.stage = Stage.TRANSPORT
 
     async def run(self) -> TransportConn:
@@ -261,6 +275,8 @@ class _Upgrade:
         await conn.start()
         self.stage = Stage.SECURITY
         mailbox = conn.mailbox
+        if upgrader._protector is not None:
+            self._protection = upgrader._protector.protect(mailbox)
         if self._direction is Direction.INBOUND:
             security, secured = await self._secure_inbound(mailbox)
         else:
@@ -273,6 +289,20 @@ class _Upgrade:
         is_early = secured.muxer is not None
         kind = upgrader._kind(self._direction, conn, security, muxer, is_early)
         return TransportConn(conn, session, secured, kind)
+
+    def explained(self, error: BaseException) -> BaseException:
+        """`error`, or what it means where the peer has not shown that it has our network's key."""
+        if isinstance(error, WrongNetworkKey):
+            self.stage = Stage.NETWORK
+            return error
+        if self._protection is None or self._protection.has_agreed:
+            return error
+        if not isinstance(error, ConnectionClosed) and not isinstance(error.__cause__, IncompleteRead):
+            return error
+        self.stage = Stage.NETWORK
+        return WrongNetworkKey(
+            "wrong network key, it seems: the peer closed the connection before it said anything readable"
+        )
 
     async def _secure_inbound(self, mailbox: Mailbox) -> tuple[str, Secured]:
         upgrader = self._upgrader

@@ -33,7 +33,7 @@ from _fast.chain import (
 from harness import cuts, seconds
 from p2pcore import errors
 from p2pcore._fast.stream import Stream
-from p2pcore._fast.yamux import YamuxStream
+from p2pcore._fast.yamux_sender import YamuxStream
 
 HEADER = b"\x13/multistream/1.0.0\n"
 REPLY = HEADER + b"\x06/echo\n"

@@ -30,7 +30,7 @@ from _fast.chain import (
 )
 from harness import cuts
 from p2pcore import errors
-from p2pcore._fast.yamux import YamuxStream
+from p2pcore._fast.yamux_sender import YamuxStream
 
 VECTORS = {
     "WU SYN, stream 1, +0": ("000100010000000100000000", Frame(WU, SYN, 1, 0)),

@@ -38,7 +38,8 @@ from harness import eventually, seconds
 from p2pcore import errors, limits
 from p2pcore._fast.secure import NoiseChannel
 from p2pcore._fast.stream import Stream
-from p2pcore._fast.yamux import YamuxSession, YamuxStream
+from p2pcore._fast.yamux import YamuxSession
+from p2pcore._fast.yamux_sender import YamuxStream
 
 BODY = limits.YAMUX_MAX_FRAME_BODY_BYTES
 RECORD = limits.MAX_NOISE_PLAINTEXT_BYTES

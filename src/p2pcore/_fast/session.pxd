@@ -25,6 +25,7 @@ cdef class Session(Layer):
     cdef readonly bint paused       # the socket is full
     cdef bint is_lost               # lost() has been called: the socket is gone
     cdef list closers               # waiting _CloseOps
+    cdef dict waiting               # streams with writes that wait for the socket, in turn; None: none
 
     # for the muxer
     cdef int arrive(self, Stream stream) except -1
@@ -33,6 +34,7 @@ cdef class Session(Layer):
     cdef int remove(self, Stream stream) except -1
     cdef list living(self)
     cdef bint forget(self, Stream stream) except -1
+    cdef int waiting_add(self, Stream stream) except -1
 
     # for the muxer to override
     cdef Stream new_stream(self)

@@ -19,6 +19,9 @@ from p2pcore._fast.waiting cimport PENDING, Op, again, done
 
 logger = logging.getLogger("p2pcore.session")
 
+# Most bytes of the header of a data frame, whichever the muxer.
+cdef Py_ssize_t HEADER_BYTES = 12
+
 
 cdef class Session(Layer):
     """Base of yamux and mplex; see interfaces.MuxedConn for what each call promises."""
@@ -120,6 +123,7 @@ cdef class Session(Layer):
             (<Stream> stream).fail(error, False)
         self.streams = None
         self.arrived = None
+        self.waiting = None
         _wake_all(self.openers)
         _wake_all(self.acceptors)
         self.state.unwatch(self)
@@ -142,12 +146,21 @@ cdef class Session(Layer):
         return [] if self.streams is None else list(self.streams.values())
 
     cdef bint forget(self, Stream stream) except -1:
-        """Takes `stream` out of the table; False if it was not there. An empty one is given back."""
-        if self.streams is None or self.streams.pop(stream.id, None) is None:
+        """Takes `stream` out of the tables; False if it was not there. An empty one is given back."""
+        if self.streams is None or self.streams.pop(stream.key(), None) is None:
             return False
         if not self.streams:
             self.streams = None
+        if self.waiting is not None:
+            self.waiting.pop(stream, None)
         return True
+
+    cdef int waiting_add(self, Stream stream) except -1:
+        """`stream` has writes that go on when the socket takes bytes again."""
+        if self.waiting is None:
+            self.waiting = {}
+        self.waiting[stream] = None
+        return 0
 
     # -- for the muxer to override -------------------------------------------------------------
 
@@ -164,7 +177,14 @@ cdef class Session(Layer):
         return 0
 
     cdef int unpaused(self) except -1:
-        """The socket takes bytes again: writes that waited go on."""
+        """The socket takes bytes again: one frame of each waiting stream in turn, so that none hogs it."""
+        cdef Stream stream
+        while self.waiting and not self.paused:
+            stream = <Stream> next(iter(self.waiting))
+            del self.waiting[stream]
+            stream.pump(self.cork.most - HEADER_BYTES)
+            if stream.writers and stream.may_push() and self.waiting is not None:
+                self.waiting[stream] = None
         return 0
 
     # -- the chain -----------------------------------------------------------------------------

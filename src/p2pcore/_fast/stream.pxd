@@ -3,7 +3,7 @@
 # Goes out: data, half closes, resets and credit by the four methods a muxer's stream overrides.
 # Never takes a byte out for a task that was cancelled; never holds more than its receive window.
 from cpython.buffer cimport Py_buffer
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from p2pcore._fast.buffer cimport ByteQueue
 from p2pcore._fast.loop_state cimport LoopState
@@ -23,7 +23,7 @@ cdef class StreamRead(Op):
 cdef class Stream:
     cdef object __weakref__
     cdef LoopState state
-    cdef readonly uint32_t id
+    cdef readonly uint64_t id
     cdef public object protocol     # agreed protocol id; None before
     cdef readonly bint is_inbound
     cdef bint fin_received          # the peer sends no more
@@ -56,6 +56,8 @@ cdef class Stream:
     cdef int want(self, Py_ssize_t n) except -1
     cdef int drop_received(self, Py_ssize_t n) except -1
     cdef int write_waits(self) except -1
+    cdef bint may_push(self) noexcept
+    cdef uint64_t key(self) noexcept
 
     cdef bytes _take(self, Py_ssize_t most)
     cdef int _claim(self, StreamRead op) except -1

@@ -8,7 +8,7 @@ takes a byte out for a task that was cancelled; never holds more than its receiv
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from p2pcore import errors, limits
@@ -269,6 +269,14 @@ cdef class Stream:
     cdef int write_waits(self) except -1:
         """A write could not go out whole: pump() when it can go on."""
         raise NotImplementedError
+
+    cdef bint may_push(self) noexcept:
+        """Whether anything but a full socket can keep a write waiting: a window, where the muxer has one."""
+        return True
+
+    cdef uint64_t key(self) noexcept:
+        """Its place in the session's table."""
+        return self.id
 
     # -- inside --------------------------------------------------------------------------------
 

@@ -1,35 +1,21 @@
-# Yamux: frames to streams and back. Spec: libp2p/specs yamux; limits: limits.YAMUX_*.
-# Comes in: a byte stream cut anywhere, calls of the streams. Goes out: frames into the record layer's
-# cork. Never buffers a frame (bodies go to their streams as they come), never allocates for a length it
-# has not checked, never answers a reset.
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+# Yamux: received frames to streams, and the life of the session. Spec: libp2p/specs yamux; limits.YAMUX_*.
+# Comes in: a byte stream cut anywhere. Goes out: bytes and ends to streams, answers by yamux_sender.pyx.
+# Never buffers a frame (bodies go to their streams as they come), never allocates for a length it has not
+# checked, never answers a reset.
+from libc.stdint cimport uint8_t, uint32_t
 
 from p2pcore._fast.rate cimport Bucket
-from p2pcore._fast.session cimport Session
-from p2pcore._fast.stream cimport Stream
 from p2pcore._fast.yamux_frame cimport Header
+from p2pcore._fast.yamux_sender cimport YamuxSender, YamuxStream
 
 
-cdef class YamuxStream(Stream):
-    cdef YamuxSession session
-    cdef uint32_t send_window       # body bytes we may still send
-    cdef uint32_t receive_window    # body bytes the peer may still send
-    cdef uint32_t max_window        # what receive_window is filled up to
-    cdef double granted_at          # monotonic second at which growth was last considered, 0 before
-    cdef Py_ssize_t granted         # bytes granted since
-    cdef bint acknowledged          # the peer has answered our SYN
-
-
-cdef class YamuxSession(Session):
+cdef class YamuxSession(YamuxSender):
     cdef uint32_t next_id           # of the next stream we open
     cdef uint32_t max_inbound
     cdef uint32_t num_inbound
     cdef uint32_t backlog           # most unacknowledged outbound streams
     cdef uint32_t unacknowledged
-    cdef uint32_t max_window        # where auto-tuning of one stream stops
-    cdef uint64_t budget            # bytes by which windows may still grow, all streams together
     cdef double keepalive           # idle seconds before a ping; 0: never
-    cdef dict waiting               # streams with writes that wait for the socket, in turn
 
     # the frame being received
     cdef uint8_t partial[12]        # header bytes of which the rest has not come
@@ -38,22 +24,10 @@ cdef class YamuxSession(Session):
     cdef uint32_t flags             # FIN and RST, to be acted on after the body
     cdef YamuxStream current        # whose body it is; None: dropped
 
-    # the last data frame written, while it can still grow
-    cdef YamuxStream open_stream_   # whose it is; None
-    cdef uint64_t open_mark         # cork.sealed when it was written
-    cdef uint8_t* open_at           # its header
-    cdef uint32_t open_body
-    cdef Py_ssize_t open_end        # cork.used behind it
-
-    # pings, and the end
-    cdef dict pings                 # value -> (sent at, _PingOp or None)
-    cdef uint32_t ping_value
-    cdef readonly double rtt        # seconds, 0 while unknown
-    cdef double rtt_at              # when that was measured
+    # the end
     cdef double heard_at            # last received bytes, kept only with keepalive
     cdef bint ping_overdue          # a keepalive ping waits for its answer
     cdef object draining            # why no more streams are opened: the peer's GoAway, or no ids left; None
-    cdef uint64_t unknown_credit    # body bytes peers may still have under way to streams we have reset
     cdef Bucket pongs
     cdef Bucket refusals
     cdef Bucket resets
@@ -72,16 +46,9 @@ cdef class YamuxSession(Session):
     cdef int _ping(self, Header h) except -1
     cdef int _pong(self, uint32_t value) except -1
     cdef int _go_away(self, uint32_t code) except -1
-    cdef int _control(self, uint8_t kind, uint32_t flags, uint32_t id, uint32_t length) except -1
-    cdef Py_ssize_t _put_data(self, YamuxStream stream, const uint8_t* data, Py_ssize_t n) except -1
-    cdef int _send_ping(self, object op) except -1
-    cdef int _grant(self, YamuxStream stream, Py_ssize_t need) except -1
-    cdef int _grow(self, YamuxStream stream, Py_ssize_t missing) except -1
     cdef int _drain(self, object reason) except -1
     cdef int _close_if_drained(self) except -1
     cdef bint _is_full(self) except -1
-    cdef bint _can_extend(self) except -1
     cdef int _drop_body(self, Header h) except -1
     cdef int _heard(self) except -1
-    cdef int waiting_add(self, YamuxStream stream) except -1
     cdef YamuxStream _make(self, uint32_t id, bint inbound)

@@ -1,20 +1,10 @@
 from collections.abc import Coroutine
 from typing import Any, final
 
-from p2pcore._fast.session import Session
-from p2pcore._fast.stream import Stream
-from p2pcore.interfaces import CapableConn
+from p2pcore._fast.yamux_sender import YamuxSender, YamuxStream
 
 @final
-class YamuxStream(Stream):
-    @property
-    def conn(self) -> CapableConn | None: ...
-    @property
-    def windows(self) -> tuple[int, int, int]: ...
-
-@final
-class YamuxSession(Session):
-    rtt: float
+class YamuxSession(YamuxSender):
     def __new__(
         cls,
         is_client: bool,

@@ -1,8 +1,8 @@
-"""Yamux: frames to streams and back. Spec: libp2p/specs yamux; limits: limits.YAMUX_*.
+"""Yamux: received frames to streams, and the life of the session. Spec: libp2p/specs yamux; limits.YAMUX_*.
 
-Comes in: a byte stream cut anywhere, calls of the streams. Goes out: frames into the record layer's
-cork. Never buffers a frame (bodies go to their streams as they come), never allocates for a length
-it has not checked, never answers a reset.
+Comes in: a byte stream cut anywhere. Goes out: bytes and ends to streams, answers by yamux_sender.pyx.
+Never buffers a frame (bodies go to their streams as they come), never allocates for a length it has
+not checked, never answers a reset.
 """
 
 import logging
@@ -19,6 +19,7 @@ from p2pcore._fast.rate cimport Bucket, allows
 from p2pcore._fast.session cimport Session
 from p2pcore._fast.stream cimport Stream
 from p2pcore._fast.waiting cimport PENDING, Op, again
+from p2pcore._fast.yamux_sender cimport YamuxSender, YamuxStream
 from p2pcore._fast.yamux_frame cimport (
     ACK,
     DATA,
@@ -30,8 +31,6 @@ from p2pcore._fast.yamux_frame cimport (
     SYN,
     WINDOW_UPDATE,
     Header,
-    pack_header,
-    put_u32,
     unpack_header,
 )
 
@@ -40,84 +39,15 @@ logger = logging.getLogger("p2pcore.yamux")
 cdef uint32_t INITIAL_WINDOW = limits.YAMUX_INITIAL_WINDOW_BYTES
 cdef uint32_t MAX_UNKNOWN_BODY = limits.YAMUX_MAX_UNKNOWN_BODY_BYTES
 cdef uint64_t MAX_U32 = 0xFFFFFFFF
-cdef double RTT_INTERVAL_S = limits.YAMUX_RTT_INTERVAL_S
 cdef double PONG_TIMEOUT_S = limits.YAMUX_PONG_TIMEOUT_S
 cdef double GO_AWAY_DRAIN_S = limits.YAMUX_GO_AWAY_DRAIN_S
-cdef int MAX_PINGS = limits.YAMUX_MAX_PINGS
 cdef double PONGS_PER_S = limits.YAMUX_MAX_PING_REPLIES_PER_S
 cdef double REFUSED_PER_S = limits.YAMUX_MAX_REFUSED_PER_S
 cdef double RESETS_PER_S = limits.YAMUX_RESET_RATE_PER_S
 cdef double RESET_BURST = limits.YAMUX_RESET_BURST
 cdef double UNKNOWN_PER_S = limits.YAMUX_MAX_UNKNOWN_PER_S
 
-# A new frame is begun in the room left of a record only if this much body fits; else it gets a record of its own.
-cdef Py_ssize_t LEAST_BODY = 256
-
-# What has been read is granted anew in steps of at most this: 12 bytes of frame for 512 KiB of credit.
-cdef Py_ssize_t GRANT_BYTES = 512 * 1024
-
 cdef uint32_t PROTOCOL_ERROR = 1
-
-
-@cython.final
-cdef class YamuxStream(Stream):
-    """A stream of a YamuxSession; see interfaces.Stream."""
-
-    @property
-    def conn(self):
-        """The connection it belongs to, as the swarm gives it out; None without one."""
-        return None if self.session is None else self.session.owner
-
-    @property
-    def windows(self):
-        """(bytes we may send, bytes the peer may send, what the latter is filled up to)."""
-        return self.send_window, self.receive_window, self.max_window
-
-    cdef Py_ssize_t push(self, const uint8_t* data, Py_ssize_t n) except -1:
-        cdef YamuxSession session = self.session
-        cdef Py_ssize_t k, total = 0
-        while total < n and self.send_window and not session.paused and session.error is None:
-            k = session._put_data(self, data + total, min(n - total, <Py_ssize_t> self.send_window))
-            self.send_window -= <uint32_t> k
-            total += k
-        return total
-
-    cdef int send_fin(self) except -1:
-        cdef YamuxSession session = self.session
-        if session.error is None:
-            # Never on a frame with a body: js-libp2p acts on FIN before the body, and then drops the body
-            # (@libp2p/yamux 8.0.3, YamuxStream.handleData).
-            session._control(WINDOW_UPDATE, FIN, self.id, 0)
-            if self.fin_received:
-                session.remove(self)
-        return 0
-
-    cdef int send_reset(self, uint32_t code) except -1:
-        cdef YamuxSession session = self.session
-        if session.error is None:
-            session.unknown_credit += self.receive_window
-            session._control(WINDOW_UPDATE, RST, self.id, code)
-            session.remove(self)
-        return 0
-
-    cdef int credit(self, Py_ssize_t n) except -1:
-        return self.session._grant(self, 0)
-
-    cdef int want(self, Py_ssize_t n) except -1:
-        return self.session._grant(self, n)
-
-    cdef int drop_received(self, Py_ssize_t n) except -1:
-        if not self.fin_sent and not self.fin_due:
-            return self.session._grant(self, 0)
-        # Both halves are closed here. What is under way is dropped without a word, as go does; a peer that
-        # goes on is told, lest it fill the window and then wait for ever.
-        if self.receive_window < self.max_window // 2 and not self.has_ended():
-            self.send_reset(0)
-            self.fail(errors.StreamReset(0, False), True)
-        return 0
-
-    cdef int write_waits(self) except -1:
-        return self.session.waiting_add(self) if self.session.paused else 0
 
 
 @cython.final
@@ -136,7 +66,7 @@ cdef class _PingOp(Op):
 
 
 @cython.final
-cdef class YamuxSession(Session):
+cdef class YamuxSession(YamuxSender):
     """One yamux connection; satisfies interfaces.MuxedConn.
 
     Args:
@@ -414,92 +344,6 @@ cdef class YamuxSession(Session):
             return self.shut()
         return 0
 
-    # -- sending -------------------------------------------------------------------------------
-
-    cdef int _control(self, uint8_t kind, uint32_t flags, uint32_t id, uint32_t length) except -1:
-        pack_header(self.cork.room(HEADER_BYTES), kind, flags, id, length)
-        return 0
-
-    cdef bint _can_extend(self) except -1:
-        """Whether the last data frame is still the last thing in an open record."""
-        return self.open_mark == self.cork.sealed and self.open_end == self.cork.used
-
-    cdef Py_ssize_t _put_data(self, YamuxStream stream, const uint8_t* data, Py_ssize_t n) except -1:
-        """Writes at least one of `n` bytes as data; returns how many. One frame never spans two records.
-
-        Small writes that follow one another on a stream become one frame: the frame still open is
-        made longer.
-        """
-        cdef Py_ssize_t space = self.cork.space()
-        if self.open_stream_ is stream and space > 0 and self._can_extend():
-            n = min(n, space)
-            memcpy(self.cork.room(n), data, n)
-            self.open_body += <uint32_t> n
-            put_u32(self.open_at + 8, self.open_body)
-        else:
-            if space < HEADER_BYTES + min(n, LEAST_BODY):
-                space = self.cork.most
-            n = min(n, space - HEADER_BYTES)
-            self.open_at = self.cork.room(HEADER_BYTES + n)
-            pack_header(self.open_at, DATA, 0, stream.id, <uint32_t> n)
-            memcpy(self.open_at + HEADER_BYTES, data, n)
-            self.open_stream_ = stream
-            self.open_body = <uint32_t> n
-            self.open_mark = self.cork.sealed
-        self.open_end = self.cork.used
-        if self.cork.space() == 0:
-            self.cork.seal()
-        return n
-
-    cdef int _send_ping(self, object op) except -1:
-        if self.pings is None:
-            self.pings = {}
-        if len(self.pings) >= MAX_PINGS:
-            raise errors.LimitExceeded("unanswered yamux pings", MAX_PINGS + 1, MAX_PINGS)
-        self.ping_value = <uint32_t> (self.ping_value + 1)
-        self.pings[self.ping_value] = (monotonic(), op)
-        return self._control(PING, SYN, 0, self.ping_value)
-
-    cdef int _grant(self, YamuxStream stream, Py_ssize_t need) except -1:
-        """Lets the peer send more, once enough has been read or a read needs `need` bytes at once.
-
-        Enough is half a window, as go and rust have it, but at most GRANT_BYTES: over a long path the
-        peer would otherwise stand still while half of a large window is on its way here.
-        """
-        cdef Py_ssize_t buffered = 0 if stream.queue is None else stream.queue.size
-        cdef Py_ssize_t usable = stream.receive_window + buffered
-        cdef Py_ssize_t missing = <Py_ssize_t> stream.max_window - usable
-        if self.error is not None or stream.error is not None or stream.fin_received:
-            return 0
-        if missing < min(<Py_ssize_t> (stream.max_window // 2), GRANT_BYTES) and usable >= need:
-            return 0
-        self._grow(stream, missing)
-        missing = <Py_ssize_t> stream.max_window - usable
-        if missing <= 0:
-            return 0
-        stream.receive_window += <uint32_t> missing
-        return self._control(WINDOW_UPDATE, 0, stream.id, <uint32_t> missing)
-
-    cdef int _grow(self, YamuxStream stream, Py_ssize_t missing) except -1:
-        """Doubles a window half of which was read within four round trips, as far as the budget goes."""
-        cdef uint64_t more
-        cdef double now
-        stream.granted += missing
-        if stream.granted_at and stream.granted < <Py_ssize_t> (stream.max_window // 2):
-            return 0
-        now = monotonic()
-        if self.rtt == 0 or now - self.rtt_at > RTT_INTERVAL_S:
-            if not self.pings:
-                self._send_ping(None)
-        if self.rtt and stream.granted_at and now - stream.granted_at < 4 * self.rtt:
-            more = min(<uint64_t> stream.max_window, <uint64_t> (self.max_window - stream.max_window))
-            if more <= self.budget:
-                self.budget -= more
-                stream.max_window += <uint32_t> more
-        stream.granted_at = now
-        stream.granted = 0
-        return 0
-
     # -- the session's own ---------------------------------------------------------------------
 
     cdef YamuxStream _make(self, uint32_t id, bint inbound):
@@ -530,21 +374,11 @@ cdef class YamuxSession(Session):
         self._control(WINDOW_UPDATE, SYN, stream.id, 0)
         return stream
 
-    cdef int accepted(self, Stream stream) except -1:
-        return self._control(WINDOW_UPDATE, ACK, stream.id, 0)
-
-    cdef int farewell(self, uint32_t code) except -1:
-        if self.below is not None:
-            self._control(GO_AWAY, 0, 0, code)
-        return 0
-
     cdef int remove(self, Stream ended) except -1:
         cdef YamuxStream stream = <YamuxStream> ended
         if not self.forget(stream):
             return 0
         self.budget += stream.max_window - INITIAL_WINDOW
-        if self.waiting is not None:
-            self.waiting.pop(stream, None)
         if self.open_stream_ is stream:
             self.open_stream_ = None
         if stream.is_inbound:
@@ -568,7 +402,6 @@ cdef class YamuxSession(Session):
         Session.end(self, error)
         self.current = None
         self.open_stream_ = None
-        self.waiting = None
         pings, self.pings = self.pings, None
         for _, op in (pings or {}).values():
             if op is not None:
@@ -577,23 +410,6 @@ cdef class YamuxSession(Session):
 
     cdef object eof_reason(self):
         return self.draining
-
-    cdef int waiting_add(self, YamuxStream stream) except -1:
-        if self.waiting is None:
-            self.waiting = {}
-        self.waiting[stream] = None
-        return 0
-
-    cdef int unpaused(self) except -1:
-        """One frame of each waiting stream in turn, so that none hogs the connection."""
-        cdef YamuxStream stream
-        while self.waiting and not self.paused:
-            stream = <YamuxStream> next(iter(self.waiting))
-            del self.waiting[stream]
-            stream.pump(self.cork.most - HEADER_BYTES)
-            if stream.writers and stream.send_window and self.waiting is not None:
-                self.waiting[stream] = None
-        return 0
 
     cdef int seat(self, Layer below) except -1:
         Session.seat(self, below)

@@ -1,0 +1,69 @@
+"""The mplex multiplexer: its name, its options, and how a session takes its place on a chain.
+
+Comes in: a mailbox on top of a record layer. Goes out: an MplexSession. Never reads or writes a message
+itself: that is _fast.mplex. Deprecated, and without flow control: for peers that have nothing better.
+Spec: libp2p/specs mplex.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from p2pcore import limits
+from p2pcore._fast.layer import Mailbox
+from p2pcore._fast.mplex import MplexSession
+
+PROTOCOL: Final = "/mplex/6.7.0"
+
+
+@dataclass(frozen=True, slots=True)
+class MplexOptions:
+    """Bounds of one session.
+
+    Attributes:
+        max_inbound_streams: open streams of the peer; more are reset, and the connection is closed
+            if it insists.
+        max_outbound_streams: open streams of ours; open_stream waits beyond.
+        max_stream_bytes: received and unread bytes at which a stream is full, at least 262144; up to one
+            receive buffer (limits.RECEIVE_BUFFER_BYTES) more may be under way.
+        max_buffered_bytes: the same of all streams together, at least max_stream_bytes.
+        stall_s: for how long the connection is not read when a stream is full, until it is read down to
+            half; then that stream is reset.
+    """
+
+    max_inbound_streams: int = limits.MPLEX_MAX_INBOUND_STREAMS
+    max_outbound_streams: int = limits.MPLEX_MAX_OUTBOUND_STREAMS
+    max_stream_bytes: int = limits.MPLEX_STREAM_BUFFER_BYTES
+    max_buffered_bytes: int = limits.MPLEX_MAX_BUFFERED_BYTES
+    stall_s: float = limits.MPLEX_STALL_S
+
+
+class MplexMultiplexer:
+    """Starts mplex sessions; satisfies interfaces.Multiplexer."""
+
+    __slots__ = ("options",)
+
+    protocol = PROTOCOL
+
+    def __init__(self, options: MplexOptions | None = None) -> None:
+        self.options = options or MplexOptions()
+
+    def start(self, mailbox: Mailbox, is_client: bool) -> MplexSession:
+        """A session in the place of `mailbox`; what that holds is the session's first input.
+
+        Raises:
+            ConnectionClosed: the chain is gone.
+            LocalProtocolError: there is no record layer below.
+        """
+        o = self.options
+        session = MplexSession(
+            is_client,
+            max_inbound_streams=o.max_inbound_streams,
+            max_outbound_streams=o.max_outbound_streams,
+            max_stream_bytes=o.max_stream_bytes,
+            max_buffered_bytes=o.max_buffered_bytes,
+            stall_s=o.stall_s,
+        )
+        mailbox.replace(session)
+        return session

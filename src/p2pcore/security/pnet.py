@@ -1,0 +1,144 @@
+"""Private networks: the shared key, its file, its fingerprint, and the step that hides a raw connection.
+
+Comes in: a key file, a raw connection. Goes out: a PSK, a PnetLayer under the connection's mailbox. Never
+shows a key: not in an error, a log or a repr. Specification: libp2p pnet, "Private-Networks-PSK-V1", whose
+key file is that of go-ipfs (swarm.key).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import shake_128
+from typing import Final
+
+from p2pcore._fast.layer import Mailbox
+from p2pcore._fast.pnet import PnetLayer, salsa20
+from p2pcore.errors import IdentityError
+from p2pcore.limits import MAX_PSK_FILE_BYTES
+
+HEADER: Final = b"/key/swarm/psk/1.0.0/"
+KEY_BYTES: Final = 32
+NONCE_BYTES: Final = 24
+FINGERPRINT_NONCE: Final = b"finprint"
+"""As go-libp2p-pnet has it, so that all show the same fingerprint."""
+
+
+@dataclass(frozen=True, slots=True)
+class PSK:
+    """The key of a private network, 32 bytes.
+
+    Raises:
+        IdentityError: `key` has another length.
+    """
+
+    key: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.key) != KEY_BYTES:
+            raise IdentityError(f"a network key has {KEY_BYTES} bytes, not {len(self.key)}")
+
+    @classmethod
+    def generate(cls) -> PSK:
+        """A new random key."""
+        return cls(os.urandom(KEY_BYTES))
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> PSK:
+        """The key in the file at `path`. Raises OSError; IdentityError as `parse`."""
+        with open(path, "rb") as file:
+            return cls.parse(file.read(MAX_PSK_FILE_BYTES + 1))
+
+    @classmethod
+    def parse(cls, data: bytes) -> PSK:
+        """The key in the bytes of a key file: a header, an encoding, the key; lines may end with CRLF.
+
+        Raises:
+            IdentityError: a line is not what it should be; the text says which, never what is in the third.
+        """
+        if len(data) > MAX_PSK_FILE_BYTES:
+            raise IdentityError(f"a key file has at most {MAX_PSK_FILE_BYTES} bytes")
+        header, _, rest = data.partition(b"\n")
+        encoding, _, text = rest.partition(b"\n")
+        if header.rstrip(b"\r") != HEADER:
+            raise IdentityError(f"line 1 of the key file is not {HEADER.decode()}")
+        decode = _ENCODINGS.get(encoding.rstrip(b"\r"))
+        if decode is None:
+            raise IdentityError("line 2 of the key file is none of /base16/, /base64/, /bin/")
+        key = decode(text)
+        if key is None:
+            raise IdentityError(
+                f"line 3 of the key file is no key of {KEY_BYTES} bytes in {encoding.decode().strip()}"
+            )
+        return cls(key)
+
+    @classmethod
+    def of(cls, source: PSK | str | os.PathLike[str] | bytes) -> PSK:
+        """A PSK as it is; a path; 32 bytes, which are the key; or the bytes of a key file."""
+        if isinstance(source, PSK):
+            return source
+        if isinstance(source, bytes):
+            return cls(source) if len(source) == KEY_BYTES else cls.parse(source)
+        return cls.read(source)
+
+    def encode(self) -> bytes:
+        """The bytes of a key file, in the one encoding that go, rust and js all read."""
+        return HEADER + b"\n/base16/\n" + self.key.hex().encode() + b"\n"
+
+    @property
+    def fingerprint(self) -> str:
+        """32 hex digits to compare by eye; the same in go and rust. They do not tell the key."""
+        return shake_128(salsa20(self.key, FINGERPRINT_NONCE, 64)).hexdigest(16)
+
+
+class PrivateNetwork:
+    """Hides connections from whoever lacks the key; satisfies interfaces.Protector.
+
+    Args:
+        psk: the network's key.
+        entropy: gives n random bytes.
+    """
+
+    __slots__ = ("_entropy", "_psk")
+
+    def __init__(self, psk: PSK, entropy: Callable[[int], bytes] = os.urandom) -> None:
+        self._psk = psk
+        self._entropy = entropy
+
+    def protect(self, mailbox: Mailbox) -> PnetLayer:
+        """See interfaces.Protector."""
+        layer = PnetLayer(self._psk.key, self._entropy(NONCE_BYTES))
+        mailbox.insert(layer)
+        return layer
+
+
+def _exactly(key: bytes) -> bytes | None:
+    return key if len(key) == KEY_BYTES else None
+
+
+def _base16(text: bytes) -> bytes | None:
+    try:
+        return _exactly(binascii.unhexlify(text.rstrip(b"\r\n")))
+    except binascii.Error:
+        return None
+
+
+def _base64(text: bytes) -> bytes | None:
+    try:
+        return _exactly(base64.b64decode(text.rstrip(b"\r\n"), validate=True))
+    except binascii.Error:
+        return None
+
+
+def _binary(text: bytes) -> bytes | None:
+    return text[:KEY_BYTES] if text[KEY_BYTES:] in (b"", b"\n", b"\r\n") and len(text) >= KEY_BYTES else None
+
+
+_ENCODINGS: Final[dict[bytes, Callable[[bytes], bytes | None]]] = {
+    b"/base16/": _base16,
+    b"/base64/": _base64,
+    b"/bin/": _binary,
+}

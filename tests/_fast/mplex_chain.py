@@ -1,0 +1,95 @@
+"""An mplex session and its peer by hand: messages over a record layer that hides nothing.
+
+Comes in: messages, or bytes. Goes out: what the session has sent, as messages. The encoder is not the one
+under test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from _fast.chain import Cable
+from p2pcore._fast.mplex import MplexSession
+from p2pcore._fast.secure import PlainChannel
+from p2pcore._fast.stream import Stream
+
+NEW, MSG_R, MSG_I, CLOSE_R, CLOSE_I, RESET_R, RESET_I, INVALID = range(8)
+"""Flags: R is said by the side that did not open the stream, I by the one that did."""
+BUFFER = 262144
+
+
+def uvarint(value: int) -> bytes:
+    out = bytearray()
+    while value >= 128:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message."""
+
+    flag: int
+    id: int
+    body: bytes = b""
+
+    def __bytes__(self) -> bytes:
+        return uvarint(self.id << 3 | self.flag) + uvarint(len(self.body)) + self.body
+
+
+def msg(flag: int, id: int, body: bytes = b"") -> bytes:
+    return bytes(Message(flag, id, body))
+
+
+def read_uvarint(raw: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = raw[at]
+        at += 1
+        value |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            return value, at
+
+
+def messages(raw: bytes) -> list[Message]:
+    """All messages of `raw`, which must end with a whole one."""
+    out, at = [], 0
+    while at < len(raw):
+        head, at = read_uvarint(raw, at)
+        size, at = read_uvarint(raw, at)
+        assert at + size <= len(raw), "a message that is not whole"
+        out.append(Message(head & 7, head >> 3, raw[at : at + size]))
+        at += size
+    return out
+
+
+class RawMplex(Cable):
+    """A session, and its peer."""
+
+    def __init__(
+        self, is_client: bool = False, loop: asyncio.AbstractEventLoop | None = None, **options: Any
+    ) -> None:
+        super().__init__(loop)
+        box = self.mailbox
+        box.insert(PlainChannel())
+        self.session = MplexSession(is_client, **options)
+        box.replace(self.session)
+
+    async def answers(self) -> list[Message]:
+        """The messages it has sent since the last call."""
+        return messages(await self.all_sent())
+
+    async def open_inbound(self, id: int = 1) -> Stream:
+        """A stream the peer opened, accepted."""
+        self.deliver(msg(NEW, id))
+        return await self.session.accept_stream()
+
+    async def open_outbound(self) -> Stream:
+        """A stream opened here; the message that says so is taken away."""
+        stream = await self.session.open_stream()
+        assert [m.flag for m in await self.answers()] == [NEW]
+        return stream
