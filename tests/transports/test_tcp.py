@@ -166,7 +166,7 @@ def test_linger_is_off_unless_asked_for(linger: int | None) -> None:
         listener = await transport.listen(LOOPBACK)
         inner = listener._inner  # type: ignore[attr-defined]
         assert isinstance(inner, LingerListener) is (linger is not None)
-        conn = await transport._connect(parse_endpoint(listener.multiaddr))
+        conn = await transport.connect(parse_endpoint(listener.multiaddr))
         sock = conn._sock
         assert sock is not None
         on = int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)[:4], "little")
