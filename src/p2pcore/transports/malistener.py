@@ -247,12 +247,11 @@ class MaListener:
         if self._closed:
             raise ListenerClosed(f"the listener on {self._multiaddr} is closed")
         self._drop()
-        sock = await self._reopened()
-        if self._closed:
-            sock.close()
-            raise ListenerClosed(f"the listener on {self._multiaddr} is closed")
-        self._sock = sock
+        self._sock = sock = await self._reopened()
         self._identity = _identity(sock.fileno())
+        if self._closed:  # meanwhile
+            self._drop()
+            raise ListenerClosed(f"the listener on {self._multiaddr} is closed")
 
     async def _reopened(self) -> socket.socket:
         """A new listening socket on the same address. Raises OSError."""
