@@ -17,11 +17,11 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "p2pcore"
 
 LEVELS = {
-    0: {"errors", "limits", "codes", "direction", "begun"},
+    0: {"errors", "limits", "codes", "direction", "begun", "slots", "threshold"},
     1: {"_fast"},
     2: {"interfaces", "multiaddr", "peer_id", "keys", "pb", "record", "addresses", "netif", "tls_stream"},
     3: {"transports", "security", "muxers", "negotiate"},
-    4: {"upgrader", "listener", "threshold", "accept_errors"},
+    4: {"upgrader", "listener", "accept_errors"},
     5: {"swarm", "swarm_conn", "swarm_dial", "swarm_streams", "notify", "protocols"},
     6: {"__init__", "host", "compose", "workers", "cli"},
 }

@@ -8,13 +8,19 @@ another library is imported when it is first asked for.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from p2pcore.errors import AddressError
+from p2pcore.transports.sockaddr import split_tcp
+
 if TYPE_CHECKING:
-    from p2pcore.interfaces import Multiplexer, Protector, SecureTransport
+    from p2pcore.interfaces import Multiplexer, Protector, SecureTransport, Transport, Upgrader
     from p2pcore.keys import PrivateKey
+    from p2pcore.multiaddr import Multiaddr
     from p2pcore.muxers.yamux import YamuxOptions
     from p2pcore.security.pnet import PSK
 
@@ -58,6 +64,23 @@ def protector(psk: PSK | str | os.PathLike[str] | bytes | None) -> Protector | N
     from p2pcore.security.pnet import PSK, PrivateNetwork
 
     return PrivateNetwork(PSK.of(psk))
+
+
+def local_transports(upgrader: Upgrader, **unix: Any) -> list[Transport]:
+    """What never leaves the machine: UNIX sockets, with `unix` as UnixOptions; memory."""
+    from p2pcore.transports.memory import MemoryTransport
+    from p2pcore.transports.unix import UnixOptions, UnixTransport
+
+    return [UnixTransport(upgrader, UnixOptions(**unix)), MemoryTransport(upgrader)]
+
+
+def shared_ports(addrs: Iterable[Multiaddr]) -> frozenset[Multiaddr]:
+    """The IP addresses and ports that several of `addrs` name; port 0 is another one each time."""
+    bases: Counter[Multiaddr] = Counter()
+    for addr in addrs:
+        with suppress(AddressError):
+            bases[split_tcp(addr)[0]] += 1
+    return frozenset(base for base, count in bases.items() if count > 1 and base["tcp"] != "0")
 
 
 def _chosen(

@@ -48,7 +48,7 @@ Target = SwarmConn | PeerId | Multiaddr | str
 
 
 class Host:
-    """A libp2p node on TCP and WebSocket, Noise and Yamux; an async context manager.
+    """A libp2p node on TCP, WebSocket, UNIX sockets and memory; an async context manager.
 
     Args:
         private_key: our identity; a fresh Ed25519 key by default.
@@ -63,6 +63,10 @@ class Host:
         reuse_port: let other processes share the listening ports.
         backlog: connections the kernel may queue for a listener.
         linger: SO_LINGER in seconds; see TcpOptions.
+        share_port: plain TCP and WebSocket may share every port, and those that ask for port 0 get one.
+            Addresses of `listen` with the same IP address and port share it anyway.
+        dial_from_listener: dial from the port that listens, so that a NAT shows peers one port for both.
+        unix_mode: permissions of the files of /unix addresses, 0o600 for instance; None: as the umask says.
         dial_from: the local IP address to dial from; sockets: listening sockets to take over; see TcpOptions.
         websocket: certificates, HTTP and proxies of /ws and /tls/ws addresses; see WebsocketOptions.
         accept_timeout: seconds from accept(2) to a finished upgrade.
@@ -95,6 +99,9 @@ class Host:
         reuse_port: bool = False,
         backlog: int = limits.LISTEN_BACKLOG,
         linger: int | None = None,
+        share_port: bool = False,
+        dial_from_listener: bool = False,
+        unix_mode: int | None = None,
         dial_from: str | None = None,
         sockets: Sequence[socket.socket] = (),
         websocket: WebsocketOptions | None = None,
@@ -131,11 +138,16 @@ class Host:
             reuse_port=reuse_port,
             backlog=backlog,
             dial_from=dial_from,
-            sockets=tuple(sockets),
+            dial_from_listener=dial_from_listener,
+            sockets=tuple(sock for sock in sockets if sock.family != socket.AF_UNIX),
+            share_port=share_port,
+            shared=compose.shared_ports(self._listen),
         )
         tcp = TcpTransport(upgrader, options)
         web = WebsocketTransport(upgrader, tcp, websocket or WebsocketOptions())
-        self.swarm = Swarm(self.private_key.peer_id(), [tcp, web])
+        unix_sockets = tuple(sock for sock in sockets if sock.family == socket.AF_UNIX)
+        local = compose.local_transports(upgrader, mode=unix_mode, backlog=backlog, sockets=unix_sockets)
+        self.swarm = Swarm(self.private_key.peer_id(), [tcp, web, *local])
         self._identify = _identify_service(
             self.swarm, self.private_key, agent_version, protocol_version, push_delay_s
         )

@@ -133,6 +133,32 @@ WEBSOCKET_MAX_EMPTY_FRAMES: Final = 1000
 """Data frames without a payload in a row; each is legal."""
 
 # -- shared ports, unix, udp, memory ---------------------------------------------------------------
+PEEK_TIMEOUT_S: Final = 5.0
+"""From accept to the first three bytes of a connection on a shared port (go)."""
+MAX_PEEKS: Final = 64
+"""Connections of one shared port whose first bytes are awaited, slow ones aside (go)."""
+MAX_SLOW_PEEKS: Final = 1024
+"""Such connections that are silent for longer than UPGRADE_SLOW_S; one more ends the oldest."""
+MAX_PEEKED: Final = 64
+"""Connections of one shared port that are told apart and wait for their listener; then none is accepted."""
+PEEKED_TIMEOUT_S: Final = 10.0
+"""How long such a connection waits for its listener: with the peek ACCEPT_TIMEOUT_S (go: 30 s)."""
+MAX_UNIX_PATH_BYTES: Final = 107
+"""Path of a UNIX socket: sun_path of Linux less its NUL. macOS and BSD have 103; bind(2) says so there."""
+UNIX_BIND_TIMEOUT_S: Final = 1.0
+"""Waiting for another process that binds in the same directory, which takes it microseconds."""
+UNIX_CONNECT_PAUSE_S: Final = 0.01
+"""Between attempts to connect to a UNIX listener with a full backlog, of which the kernel tells no end."""
+MAX_DATAGRAM_BYTES: Final = 65535
+"""One received datagram; UDP over IPv4 carries 65,507."""
+MAX_QUEUED_DATAGRAMS: Final = 256
+"""Datagrams of one packet connection that nobody has taken yet; further ones are dropped."""
+MAX_DATAGRAMS_A_TURN: Final = 64
+"""Datagrams read in one turn of the loop, so that a flood leaves room for others."""
+MEMORY_BACKLOG: Final = 128
+"""Dialled memory connections that nobody has accepted; further dials are refused."""
+MEMORY_PIPE_BYTES: Final = 256 * 1024
+"""Bytes on their way through a memory connection, each way, before its writers wait: a socket's buffer."""
 
 # -- relay -----------------------------------------------------------------------------------------
 

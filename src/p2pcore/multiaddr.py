@@ -17,7 +17,7 @@ from typing import Any, Final, Self, TypeVar
 
 from p2pcore._fast import varint
 from p2pcore._fast.multiaddr import TABLE, MultiaddrValue, empty, to_bytes
-from p2pcore.errors import AddressError, ProtocolLookupError
+from p2pcore.errors import AddressError, IdentityError, ProtocolLookupError
 from p2pcore.peer_id import PeerId
 
 T = TypeVar("T")
@@ -58,6 +58,7 @@ PROTOCOLS: Final[tuple[Protocol, ...]] = tuple(_BY_CODE.values())
 _P2P: Final = _BY_NAME["p2p"].code
 _CIRCUIT: Final = _BY_NAME["p2p-circuit"].code
 _ZONE: Final = _BY_NAME["ip6zone"].code
+_UNIX: Final = _BY_NAME["unix"].code
 _IP4: Final = _BY_NAME["ip4"].code
 _IP6: Final = _BY_NAME["ip6"].code
 _HOSTS: Final = frozenset(_BY_NAME[name].code for name in ("dns", "dns4", "dns6", "dnsaddr"))
@@ -208,7 +209,7 @@ class Multiaddr(MultiaddrValue):
         return self._cut(places[-1] if places else -1)
 
     def with_p2p(self, peer: PeerId | str) -> Self:
-        """This address with /p2p/`peer` at its end, where it may already be.
+        """This address with /p2p/`peer` at its end, where it may already be; a path too (see `peer_id`).
 
         Raises:
             AddressError: it ends with the id of another peer. IdentityError: `peer` is none.
@@ -217,11 +218,17 @@ class Multiaddr(MultiaddrValue):
         last = self.peer_id
         if last is not None and last != peer:
             raise AddressError(f"{self} ends with another peer than {peer}")
-        return self if last is not None else self.encapsulate(f"/p2p/{peer}")
+        if last is not None:
+            return self
+        if self._ends_with_path():
+            return type(self)(f"{self}/p2p/{peer}")
+        return self.encapsulate(f"/p2p/{peer}")
 
     def without_p2p(self) -> Self:
-        """This address without the /p2p component at its end, if there is one."""
-        return self._cut(self._offsets()[-1]) if self._ends_with_peer() else self
+        """This address without the peer id at its end, if there is one."""
+        if self._ends_with_peer():
+            return self._cut(self._offsets()[-1])
+        return self if self._path_peer() is None else type(self)(str(self).rpartition("/p2p/")[0])
 
     def split(self, maxsplit: int = -1) -> list[Self]:
         """Addresses of one component each; after `maxsplit` of them, the rest in one piece."""
@@ -311,11 +318,29 @@ class Multiaddr(MultiaddrValue):
         codes = self._codes()
         return bool(codes) and codes[-1] == _P2P
 
+    def _ends_with_path(self) -> bool:
+        codes = self._codes()
+        return bool(codes) and codes[-1] == _UNIX
+
+    def _path_peer(self) -> PeerId | None:
+        """The id that a path ends with, behind /p2p/ and something that is left of the path."""
+        if not self._ends_with_path():
+            return None
+        head, _, text = (self._value(_UNIX, None) or "").rpartition("/p2p/")
+        try:
+            return PeerId.from_text(text) if head else None
+        except IdentityError:
+            return None
+
     @property
     def peer_id(self) -> PeerId | None:
-        """Who the address leads to: the last component, if it is p2p; else None."""
+        """Who the address leads to: the last component, if it is p2p; else None.
+
+        Nothing can follow a path in a multiaddr, so in /unix/run/a.sock/p2p/ID the last two parts of the path
+        are the peer: a path that ends in /p2p/ and a peer's id stands for the socket before that.
+        """
         if not self._ends_with_peer():
-            return None
+            return self._path_peer()
         start = self._offsets()[-1] + 2  # the code of p2p
         read = varint.decode(self._bytes, start)
         return PeerId(self._bytes[read[1] :]) if read else None

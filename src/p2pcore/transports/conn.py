@@ -1,7 +1,7 @@
-"""A connected TCP socket with a multiaddr at each end: MaConn satisfies interfaces.RawConn.
+"""A connected stream socket with a multiaddr at each end: MaConn satisfies interfaces.RawConn.
 
-Comes in: a connected socket, which MaConn owns from then on. Goes out: a Wire whose mailbox the upgrader
-negotiates over. It reads nothing before `start`, and the descriptor is closed whatever fails.
+Comes in: a connected socket, TCP or UNIX, which MaConn owns from then on. Goes out: a Wire whose mailbox the
+upgrader negotiates over. It reads nothing before `start`, and the descriptor is closed whatever fails.
 """
 
 from __future__ import annotations
@@ -48,13 +48,14 @@ def set_linger(sock: socket.socket, seconds: int) -> None:
 
 
 class MaConn:
-    """A TCP connection before any upgrade.
+    """A connection before any upgrade: TCP, or what a subclass says.
 
     Args:
         loop: the event loop the connection will live on.
         sock: connected; owned from here on.
         local, remote: what getsockname(2) and accept(2) or connect(2) gave, or a Multiaddr; converted
-            only when asked for, since most failed handshakes never need them.
+            only when asked for, since most failed handshakes never need them. `remote` is None where the
+            socket's other end has no address.
     """
 
     __slots__ = ("_local", "_loop", "_remote", "_sock", "_wire")
@@ -67,7 +68,7 @@ class MaConn:
         loop: asyncio.AbstractEventLoop,
         sock: socket.socket,
         local: Multiaddr | tuple[Any, ...],
-        remote: Multiaddr | tuple[Any, ...],
+        remote: Multiaddr | tuple[Any, ...] | None,
     ) -> None:
         self._loop = loop
         self._sock: socket.socket | None = sock
@@ -95,8 +96,8 @@ class MaConn:
         return self._local
 
     @property
-    def remote_multiaddr(self) -> Multiaddr:
-        """The peer's address."""
+    def remote_multiaddr(self) -> Multiaddr | None:
+        """The peer's address; None where it has none."""
         if isinstance(self._remote, tuple):
             self._remote = to_multiaddr(self._remote)
         return self._remote

@@ -12,7 +12,7 @@ import contextlib
 import errno
 import os
 import socket
-from typing import Any
+from typing import Any, Self
 
 from p2pcore.errors import AddressError, ListenerClosed
 from p2pcore.limits import LISTEN_BACKLOG, SOCKET_PROBE_S
@@ -34,7 +34,6 @@ class MaListener:
     __slots__ = (
         "_backlog",
         "_closed",
-        "_endpoint",
         "_finishing",
         "_identity",
         "_is_wildcard",
@@ -51,10 +50,9 @@ class MaListener:
         "shed",
     )
 
-    def __init__(
-        self, endpoint: Endpoint, reuse_port: bool, backlog: int, sock: socket.socket | None = None
-    ) -> None:
-        self._endpoint = endpoint
+    def __init__(self, sock: socket.socket, multiaddr: Multiaddr, reuse_port: bool, backlog: int) -> None:
+        self._multiaddr = multiaddr
+        self._is_wildcard = multiaddr.is_unspecified
         self._reuse_port = reuse_port
         self._backlog = backlog
         self._closed = False
@@ -65,14 +63,13 @@ class MaListener:
         self._watching = False
         self._probe: asyncio.TimerHandle | None = None
         self._locals: dict[tuple[Any, ...], Multiaddr] = {}
-        self._spare: int | None = None
         self.shed = 0
-        self._sock: socket.socket | None = None
-        self._listen(endpoint, sock)
+        self._sock: socket.socket | None = sock
+        self._identity = _identity(sock.fileno())
         self._spare = _open_spare()
 
     @classmethod
-    def bind(cls, addr: Multiaddr, reuse_port: bool = False, backlog: int = LISTEN_BACKLOG) -> MaListener:
+    def bind(cls, addr: Multiaddr, reuse_port: bool = False, backlog: int = LISTEN_BACKLOG) -> Self:
         """Binds and listens; called where an event loop runs.
 
         Args:
@@ -88,10 +85,11 @@ class MaListener:
         endpoint = parse_endpoint(addr)
         if endpoint.peer is not None:
             raise AddressError(f"{addr}: one listens without a peer id")
-        return cls(endpoint, reuse_port, backlog)
+        sock = open_listening(endpoint, reuse_port, backlog)
+        return cls._of(sock, _bound_multiaddr(sock, endpoint), reuse_port, backlog)
 
     @classmethod
-    def adopt(cls, sock: socket.socket, backlog: int = LISTEN_BACKLOG) -> MaListener:
+    def adopt(cls, sock: socket.socket, backlog: int = LISTEN_BACKLOG) -> Self:
         """Takes over a socket that listens already, as `open_listening` makes them; called in an event loop.
 
         Other processes may hold the same socket: closing this listener then leaves its queue to them. A
@@ -99,12 +97,26 @@ class MaListener:
 
         Raises: OSError: it is no listening socket.
         """
-        return cls(parse_endpoint(to_multiaddr(sock.getsockname())), True, backlog, sock)
+        return cls._of(sock, to_multiaddr(sock.getsockname()), True, backlog)
+
+    @classmethod
+    def _of(cls, sock: socket.socket, multiaddr: Multiaddr, reuse_port: bool, backlog: int) -> Self:
+        """A listener of its own kind that owns `sock`, which is closed where that fails."""
+        try:
+            return cls(sock, multiaddr, reuse_port, backlog)
+        except BaseException:
+            sock.close()
+            raise
 
     @property
     def multiaddr(self) -> Multiaddr:
         """What it is bound to, with the real port."""
         return self._multiaddr
+
+    @property
+    def listening_socket(self) -> socket.socket | None:
+        """The listening socket; None where it is lost, or closed."""
+        return self._sock
 
     async def accept(self) -> MaConn:
         """The next connection. Cancelled, it has taken none.
@@ -137,12 +149,16 @@ class MaListener:
                 return None
             raise
         try:
-            if not OPTIONS_ARE_INHERITED:
-                tune(sock)
-            return MaConn(self._loop, sock, self._local_of(sock), remote)
+            return self._conn(sock, remote)
         except BaseException:
             sock.close()
             raise
+
+    def _conn(self, sock: socket.socket, remote: Any) -> MaConn:
+        """What `accept` gives out for a socket of its kind."""
+        if not OPTIONS_ARE_INHERITED:
+            tune(sock)
+        return MaConn(self._loop, sock, self._local_of(sock), remote)
 
     def _local_of(self, sock: socket.socket) -> Multiaddr:
         if not self._is_wildcard:
@@ -231,7 +247,15 @@ class MaListener:
         if self._closed:
             raise ListenerClosed(f"the listener on {self._multiaddr} is closed")
         self._drop()
-        self._listen(parse_endpoint(self._multiaddr))
+        self._sock = sock = await self._reopened()
+        self._identity = _identity(sock.fileno())
+        if self._closed:  # meanwhile
+            self._drop()
+            raise ListenerClosed(f"the listener on {self._multiaddr} is closed")
+
+    async def _reopened(self) -> socket.socket:
+        """A new listening socket on the same address. Raises OSError."""
+        return open_listening(parse_endpoint(self._multiaddr), self._reuse_port, self._backlog)
 
     def finish(self) -> None:
         """Ends in good order: `accept` gives out what is queued by now, then raises ListenerClosed.
@@ -251,18 +275,6 @@ class MaListener:
             os.close(spare)
         self._readable.set()
 
-    def _listen(self, endpoint: Endpoint, sock: socket.socket | None = None) -> None:
-        if sock is None:
-            sock = open_listening(endpoint, self._reuse_port, self._backlog)
-        try:
-            self._multiaddr = _bound_multiaddr(sock, endpoint)
-            self._is_wildcard = endpoint.host in ("0.0.0.0", "::")
-            self._identity = _identity(sock.fileno())
-        except BaseException:
-            sock.close()
-            raise
-        self._sock = sock
-
     def _is_ours(self) -> bool:
         if self._sock is None:
             return False
@@ -278,9 +290,13 @@ class MaListener:
         sock, self._sock = self._sock, None
         if sock is not None:
             if ours:
+                self._letting_go()
                 sock.close()
             else:
                 sock.detach()
+
+    def _letting_go(self) -> None:
+        """Called while the socket is still open, before it is closed."""
 
 
 def open_bound(endpoint: Endpoint, reuse_port: bool) -> socket.socket:

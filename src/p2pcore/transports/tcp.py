@@ -10,46 +10,15 @@ import asyncio
 import errno
 import os
 import socket
-import sys
-from dataclasses import dataclass
-from ipaddress import ip_address
 
 from p2pcore.errors import AddressError
 from p2pcore.interfaces import CapableConn, Listener, RawListener, Upgrader
-from p2pcore.limits import LISTEN_BACKLOG, TCP_CONNECT_TIMEOUT_S
 from p2pcore.multiaddr import Multiaddr
 from p2pcore.peer_id import PeerId
-from p2pcore.transports.conn import MaConn, set_linger, tune
-from p2pcore.transports.linger import LingerListener
-from p2pcore.transports.malistener import MaListener
-from p2pcore.transports.sockaddr import Endpoint, parse_endpoint, to_multiaddr
-
-_IP_BIND_ADDRESS_NO_PORT = 24
-"""Of linux/in.h; Python has no name for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class TcpOptions:
-    """How to dial and listen.
-
-    Attributes:
-        connect_timeout: seconds for the TCP handshake alone.
-        linger: None leaves closing to the kernel, which delivers what is written. 0 resets at close:
-            no TIME_WAIT, but bytes written just before are lost. See LingerListener for more than 0.
-        reuse_port: let other processes share the port of a listener.
-        backlog: connections the kernel may queue.
-        dial_from: the local IP address outbound connections of its family leave from; None: the kernel's
-            choice. One local address reaches one listener at most some 28,000 times (ip_local_port_range).
-        sockets: sockets that listen already, as `malistener.open_listening` makes them. Listening on the
-            address of one takes it over, once; its queue may be shared with other processes.
-    """
-
-    connect_timeout: float = TCP_CONNECT_TIMEOUT_S
-    linger: int | None = None
-    reuse_port: bool = False
-    backlog: int = LISTEN_BACKLOG
-    dial_from: str | None = None
-    sockets: tuple[socket.socket, ...] = ()
+from p2pcore.transports.conn import MaConn
+from p2pcore.transports.sockaddr import Endpoint, parse_endpoint
+from p2pcore.transports.tcpports import TcpOptions, TcpPorts
+from p2pcore.transports.tcpreuse import Kind
 
 
 class TcpTransport:
@@ -58,18 +27,19 @@ class TcpTransport:
     Args:
         upgrader: secures and multiplexes what is dialled and accepted.
         options: see TcpOptions.
+        ports: the ports of the host, where other transports listen on them too; they have their own options.
     """
 
-    __slots__ = ("_options", "_sockets", "_source", "_upgrader")
+    __slots__ = ("_ports", "_upgrader")
 
     protocols = ("tcp",)
     is_proxy = False
 
-    def __init__(self, upgrader: Upgrader, options: TcpOptions = TcpOptions()) -> None:
+    def __init__(
+        self, upgrader: Upgrader, options: TcpOptions | None = None, ports: TcpPorts | None = None
+    ) -> None:
         self._upgrader = upgrader
-        self._options = options
-        self._source = None if options.dial_from is None else _source(options.dial_from)
-        self._sockets = {to_multiaddr(sock.getsockname()): sock for sock in options.sockets}
+        self._ports = ports or TcpPorts(options or TcpOptions())
 
     def can_dial(self, addr: Multiaddr) -> bool:
         """True for a numeric IP address and a TCP port, with or without a peer id behind."""
@@ -101,27 +71,19 @@ class TcpTransport:
         Raises:
             OSError: it failed; TimeoutError: it took too long.
         """
-        loop = asyncio.get_running_loop()
-        sock = socket.socket(endpoint.family, socket.SOCK_STREAM)
+        ports = self._ports
+        timeout = ports.options.connect_timeout
         try:
-            sock.setblocking(False)
-            tune(sock)
-            if self._options.linger is not None:
-                set_linger(sock, self._options.linger)
-            if self._source is not None and self._source.family is endpoint.family:
-                _bind_source(sock, self._source)
-            async with asyncio.timeout(self._options.connect_timeout):
-                await _connect_socket(loop, sock, endpoint.connect_address())
-            return MaConn(loop, sock, sock.getsockname(), sock.getpeername())
+            async with asyncio.timeout(timeout):
+                try:
+                    return await _connect_with(ports.open_socket(endpoint), endpoint)
+                except OSError as error:
+                    if not ports.is_port_taken(error):
+                        raise
+                return await _connect_with(ports.open_socket(endpoint, is_retry=True), endpoint)
         except TimeoutError as error:
-            sock.close()
             where = f"{endpoint.host} port {endpoint.port}"
-            raise TimeoutError(
-                f"no TCP connection to {where} in {self._options.connect_timeout} s"
-            ) from error
-        except BaseException:
-            sock.close()
-            raise
+            raise TimeoutError(f"no TCP connection to {where} in {timeout} s") from error
 
     async def listen(self, addr: Multiaddr) -> Listener:
         """Binds, and starts to accept and upgrade.
@@ -131,19 +93,28 @@ class TcpTransport:
         """
         return self._upgrader.upgrade_listener(self.bind(addr))
 
-    def bind(self, addr: Multiaddr) -> RawListener:
-        """Binds, or takes over the socket given for `addr`; what it gives out is not upgraded.
+    def bind(self, addr: Multiaddr, kind: Kind = Kind.PLAIN) -> RawListener:
+        """Binds, or joins a port that several kinds share; what it gives out is not upgraded.
+
+        Args:
+            addr: /ip4|ip6/…/tcp/N, nothing behind; port 0 takes a free one.
+            kind: what the wanted connections begin with, for a shared port.
 
         Raises:
-            AddressError: not a TCP address; OSError: it cannot be bound.
+            AddressError: not a TCP address; OSError: it cannot be bound, EADDRINUSE also where the port
+                has a listener of this kind.
         """
-        options = self._options
-        adopted = self._sockets.pop(addr, None)
-        if adopted is not None:
-            bound = MaListener.adopt(adopted, options.backlog)
-        else:
-            bound = MaListener.bind(addr, options.reuse_port, options.backlog)
-        return bound if options.linger is None else LingerListener(bound, options.linger)
+        return self._ports.listen(addr, kind)
+
+
+async def _connect_with(sock: socket.socket, endpoint: Endpoint) -> MaConn:
+    loop = asyncio.get_running_loop()
+    try:
+        await _connect_socket(loop, sock, endpoint.connect_address())
+        return MaConn(loop, sock, sock.getsockname(), sock.getpeername())
+    except BaseException:
+        sock.close()
+        raise
 
 
 async def _connect_socket(
@@ -168,21 +139,11 @@ def _set_done(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def _source(host: str) -> Endpoint:
-    """Where outbound connections leave from. Raises ValueError: `host` is no numeric address."""
-    family = socket.AF_INET6 if ip_address(host).version == 6 else socket.AF_INET
-    return Endpoint(family, host, 0)
-
-
-def _bind_source(sock: socket.socket, source: Endpoint) -> None:
-    """Leaves the choice of the port to connect(2), which may give one to several destinations."""
-    if sys.platform == "linux":
-        sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
-    sock.bind(source.bind_address())
-
-
 def expected_peer(addr: Multiaddr, named: PeerId | None, peer: PeerId | None) -> PeerId | None:
     """The id to be proved: `peer`, or the one `addr` names. Raises AddressError: they differ."""
     if peer is not None and named is not None and peer != named:
         raise AddressError(f"{addr} does not belong to peer {peer}")
     return named if peer is None else peer
+
+
+__all__ = ["TcpOptions", "TcpTransport", "expected_peer"]

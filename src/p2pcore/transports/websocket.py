@@ -24,6 +24,7 @@ from p2pcore.transports import web_tls
 from p2pcore.transports.http_proxy import Proxy, open_tunnel, proxy_for
 from p2pcore.transports.sockaddr import Endpoint
 from p2pcore.transports.tcp import TcpTransport, expected_peer
+from p2pcore.transports.tcpreuse import Kind
 from p2pcore.transports.web_tls import WebCertificate
 from p2pcore.transports.websocket_addr import PROTOCOLS, WebsocketEndpoint, parse_websocket
 from p2pcore.transports.websocket_handshake import HttpHandler, accept_upgrade, request_upgrade
@@ -292,7 +293,8 @@ class WebsocketTransport:
         if endpoint.peer is not None:
             raise AddressError(f"{addr}: one listens without a peer id")
         accept = self.acceptor(endpoint.suffix)
-        return self._upgrader.upgrade_listener(WebsocketListener(self._tcp.bind(endpoint.tcp_addr), accept))
+        inner = self._tcp.bind(endpoint.tcp_addr, Kind.TLS if endpoint.scheme == "https" else Kind.HTTP)
+        return self._upgrader.upgrade_listener(WebsocketListener(inner, accept))
 
     def acceptor(self, suffix: Multiaddr) -> WebsocketAcceptor:
         """For a listener of another kind whose addresses end with `suffix`. Raises as WebsocketAcceptor."""

@@ -75,6 +75,7 @@ class Supervisor:
         private_key: the identity of all of them; a fresh one by default.
         drain_s: what workers have to end in good order, where nothing else is said.
         backlog: connections the kernel may queue for each worker.
+        unix_mode: permissions of the files of /unix addresses; None: as the umask says.
         on_event: told of WorkerEvents; quick, and not to raise.
 
     Raises:
@@ -91,6 +92,7 @@ class Supervisor:
         private_key: PrivateKey | None = None,
         drain_s: float = limits.DRAIN_TIMEOUT_S,
         backlog: int = limits.LISTEN_BACKLOG,
+        unix_mode: int | None = None,
         on_event: Callable[[WorkerEvent], None] | None = None,
     ) -> None:
         if not 1 <= workers <= limits.MAX_WORKERS:
@@ -103,6 +105,7 @@ class Supervisor:
         self._listen = [Multiaddr(addr) for addr in listen]
         self._drain_s = drain_s
         self._backlog = backlog
+        self._unix_mode = unix_mode
         self._on_event = on_event
         self._ports: Ports | None = None
         self._slots: list[_Slot] = []
@@ -148,7 +151,7 @@ class Supervisor:
         Raises:
             ListenError: no address could be bound; WorkerFailed: a worker could not start. All is closed.
         """
-        self._ports = Ports(self._listen, self._backlog)
+        self._ports = Ports(self._listen, self._backlog, self._unix_mode)
         for addr, error in self._ports.failures:
             logger.warning("cannot listen on %s: %s", addr, error)
         try:
@@ -173,6 +176,8 @@ class Supervisor:
         self._is_ending = True
         for task in self._tasks - {asyncio.current_task()}:
             task.cancel()  # a restart under way
+        if self._ports is not None:
+            self._ports.stop()
         for slot in self._slots:
             self._let_go(slot)
         for process in self._processes:
@@ -234,10 +239,10 @@ class Supervisor:
         assert self._ports is not None
         if not slot.sockets:
             slot.sockets = self._ports.open_sockets()
-        fds = [sock.fileno() for sock in slot.sockets]
-        listen = tuple(zip(map(str, self._ports.addrs), fds, strict=True))
+        fds = tuple(sock.fileno() for sock in slot.sockets)
+        listen = tuple(map(str, self._ports.addrs))
         key = self.private_key.to_protobuf()
-        settings = Settings(slot.index, key, listen, self._backlog, self._drain_s)
+        settings = Settings(slot.index, key, listen, fds, self._backlog, self._drain_s)
         process = await Process.start(settings, self._work, slot.sockets, self._heard)
         self._processes.add(process)
         if self._is_ending:

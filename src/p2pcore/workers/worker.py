@@ -38,7 +38,8 @@ class Settings:
 
     index: int
     key: bytes
-    listen: tuple[tuple[str, int], ...]
+    listen: tuple[str, ...]
+    fds: tuple[int, ...]
     backlog: int
     drain_s: float
 
@@ -65,7 +66,7 @@ class Worker:
     Attributes:
         index: 0 up to the number of workers; a worker that takes another's place has its index.
         private_key: the identity all share.
-        listen: addresses, with real ports; sockets: a listening socket for each.
+        listen: addresses, with real ports; sockets: a listening socket for each port or file of theirs.
         backlog: connections the kernel may queue for this worker.
     """
 
@@ -73,8 +74,8 @@ class Worker:
         self._channel = channel
         self.index = settings.index
         self.private_key = PrivateKey.from_protobuf(settings.key)
-        self.listen = [Multiaddr(addr) for addr, _ in settings.listen]
-        self.sockets = [_inherited(fd) for _, fd in settings.listen]
+        self.listen = [Multiaddr(addr) for addr in settings.listen]
+        self.sockets = [_inherited(fd) for fd in settings.fds]
         self.backlog = settings.backlog
 
     def host(self, **options: Any) -> Host:

@@ -1,0 +1,87 @@
+"""Work under way with a bound that silent peers cannot use up.
+
+Comes in: items of work as they begin and end. Goes out: a wait for room. Work that takes long waits for its
+peer, not for us: it gives its slot back and goes on, so that it keeps nobody out; of too much such work the
+oldest is ended. Never starts or cancels anything itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Slots(Generic[T]):
+    """Made where an event loop runs.
+
+    Args:
+        maximum: quick items under way at once.
+        slow_after: seconds after which an item is slow.
+        max_slow: slow items under way at once.
+        end: called with the oldest item when there is one slow item too many; it has left by then.
+    """
+
+    __slots__ = ("_all", "_changed", "_end", "_loop", "_max_slow", "_maximum", "_quick", "_slow_after")
+
+    def __init__(self, maximum: int, slow_after: float, max_slow: int, end: Callable[[T], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._maximum = maximum
+        self._slow_after = slow_after
+        self._max_slow = max_slow
+        self._end = end
+        self._all: dict[T, None] = {}  # oldest first
+        self._quick: dict[T, float] = {}  # of those, the ones not known to be slow, and since when
+        self._changed: asyncio.Future[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def enter(self, item: T) -> None:
+        """Begins an item; to be called after `wait`."""
+        self._all[item] = None
+        self._quick[item] = self._loop.time()
+
+    def leave(self, item: T) -> None:
+        """Ends an item. Idempotent."""
+        self._all.pop(item, None)
+        self._quick.pop(item, None)
+        self._wake()
+
+    async def wait(self) -> None:
+        """Returns once fewer than `maximum` items are quick: one has ended, or is slow by now."""
+        while len(self._quick) >= self._maximum:
+            slow_at = next(iter(self._quick.values())) + self._slow_after
+            if slow_at <= self._loop.time():
+                self._put_aside()
+                continue
+            timer = self._loop.call_at(slow_at, self._wake)
+            try:
+                await self._change()
+            finally:
+                timer.cancel()
+
+    async def wait_empty(self) -> None:
+        """Returns once nothing is under way."""
+        while self._all:
+            await self._change()
+
+    def _put_aside(self) -> None:
+        del self._quick[next(iter(self._quick))]
+        if len(self._all) - len(self._quick) > self._max_slow:
+            oldest = next(iter(self._all))
+            del self._all[oldest]
+            self._end(oldest)
+
+    async def _change(self) -> None:
+        self._changed = self._loop.create_future()
+        try:
+            await self._changed
+        finally:
+            self._changed = None
+
+    def _wake(self) -> None:
+        if self._changed is not None and not self._changed.done():
+            self._changed.set_result(None)

@@ -1,0 +1,296 @@
+"""UNIX stream sockets: dials and listens on /unix/PATH, with /p2p/ID behind it where the peer is known.
+
+Comes in: addresses with absolute paths. Goes out: upgraded connections and listeners. A listener owns its
+file: it replaces one that nobody listens on, never one that is in use or no socket, and removes at its end
+what is still its own. Abstract names of Linux have no multiaddr: a path begins with a slash. See unix(7).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from p2pcore.errors import AddressError
+from p2pcore.interfaces import CapableConn, Listener, Upgrader
+from p2pcore.limits import (
+    LISTEN_BACKLOG,
+    MAX_UNIX_PATH_BYTES,
+    TCP_CONNECT_TIMEOUT_S,
+    UNIX_BIND_TIMEOUT_S,
+    UNIX_CONNECT_PAUSE_S,
+)
+from p2pcore.multiaddr import Multiaddr
+from p2pcore.peer_id import PeerId
+from p2pcore.transports.conn import MaConn
+from p2pcore.transports.malistener import MaListener
+from p2pcore.transports.tcp import expected_peer
+
+
+@dataclass(frozen=True, slots=True)
+class UnixOptions:
+    """How to dial and listen.
+
+    Attributes:
+        connect_timeout: seconds to wait for a listener whose backlog is full.
+        mode: permissions of a listener's file, 0o600 for instance; None leaves them to the umask. Whoever may
+            write to the file may connect.
+        backlog: connections the kernel may queue.
+        sockets: sockets that listen already, as `open_unix` makes them. Listening on the address of one takes
+            it over, once; its file stays at the end.
+    """
+
+    connect_timeout: float = TCP_CONNECT_TIMEOUT_S
+    mode: int | None = None
+    backlog: int = LISTEN_BACKLOG
+    sockets: tuple[socket.socket, ...] = ()
+
+
+class UnixConn(MaConn):
+    """A connection over a UNIX socket. Diallers have no address: an inbound one has no remote address."""
+
+    __slots__ = ()
+
+    transport = "unix"
+
+
+class UnixListener(MaListener):
+    """A MaListener on a file; use `UnixListener.listen` or `UnixListener.adopt`."""
+
+    __slots__ = ("_file", "_mode")
+
+    def __init__(self, sock: socket.socket, multiaddr: Multiaddr, reuse_port: bool, backlog: int) -> None:
+        super().__init__(sock, multiaddr, reuse_port, backlog)
+        self._mode: int | None = None
+        self._file: tuple[int, int] | None = None
+
+    @classmethod
+    async def listen(
+        cls, addr: Multiaddr, mode: int | None = None, backlog: int = LISTEN_BACKLOG
+    ) -> UnixListener:
+        """Binds and listens.
+
+        Args:
+            addr: /unix/PATH.
+            mode, backlog: as in UnixOptions.
+
+        Raises:
+            AddressError: `addr` is not a UNIX address, its path is too long, or it names a peer.
+            OSError: it cannot be bound: EADDRINUSE: somebody listens there; EEXIST: the file is no socket.
+        """
+        path = unix_path(addr)
+        if addr.peer_id is not None:
+            raise AddressError(f"{addr}: one listens without a peer id")
+        self = cls._of(await _opened(path, mode, backlog), addr, False, backlog)
+        self._mode = mode
+        self._file = file_of(path)
+        return self
+
+    @classmethod
+    def adopt(cls, sock: socket.socket, backlog: int = LISTEN_BACKLOG) -> UnixListener:
+        """Takes over a socket that listens already; others may hold it too, so its file stays at the end."""
+        return cls._of(sock, unix_multiaddr(sock), False, backlog)
+
+    def _conn(self, sock: socket.socket, remote: Any) -> MaConn:
+        return UnixConn(self._loop, sock, self._multiaddr, None)
+
+    async def _reopened(self) -> socket.socket:
+        path = unix_path(self._multiaddr)
+        sock = await _opened(path, self._mode, self._backlog)
+        self._file = file_of(path)
+        return sock
+
+    def _letting_go(self) -> None:
+        """Removes the file while the socket still holds its inode: the number is nobody else's until then."""
+        if self._file is not None:
+            remove_unix(unix_path(self._multiaddr), self._file)
+
+
+class UnixTransport:
+    """The UNIX socket transport.
+
+    Args:
+        upgrader: secures and multiplexes what is dialled and accepted.
+        options: see UnixOptions.
+    """
+
+    __slots__ = ("_options", "_sockets", "_upgrader")
+
+    protocols = ("unix",)
+    is_proxy = False
+
+    def __init__(self, upgrader: Upgrader, options: UnixOptions = UnixOptions()) -> None:
+        self._upgrader = upgrader
+        self._options = options
+        self._sockets = {unix_multiaddr(sock): sock for sock in options.sockets}
+
+    def can_dial(self, addr: Multiaddr) -> bool:
+        """True for a path that fits a socket address, with or without a peer id behind."""
+        try:
+            unix_path(addr)
+        except AddressError:
+            return False
+        return True
+
+    async def dial(self, addr: Multiaddr, peer: PeerId | None) -> CapableConn:
+        """Connects and upgrades.
+
+        Args:
+            addr: where to; a peer id at its end must be proved.
+            peer: the id that must be proved; None: the one of `addr`, or any.
+
+        Raises:
+            AddressError: not a UNIX address, or `addr` and `peer` name two peers.
+            OSError: the connection failed; TimeoutError: the listener's backlog stayed full.
+            NegotiationError, HandshakeError, UpgradeTimeout: the upgrade failed, see `.stage`.
+        """
+        path = unix_path(addr)
+        expected = expected_peer(addr, addr.peer_id, peer)
+        conn = await self._connect(path)
+        return await self._upgrader.upgrade_outbound(conn, expected)
+
+    async def _connect(self, path: str) -> UnixConn:
+        target = Multiaddr(f"/unix{path}")
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            await self._connect_socket(sock, path)
+            # The socket has no name of its own: what both ends know is the listener's.
+            return UnixConn(asyncio.get_running_loop(), sock, target, target)
+        except BaseException:
+            sock.close()
+            raise
+
+    async def _connect_socket(self, sock: socket.socket, path: str) -> None:
+        timeout = self._options.connect_timeout
+        try:
+            async with asyncio.timeout(timeout):
+                while failed := sock.connect_ex(path):
+                    if failed != errno.EAGAIN:
+                        raise OSError(failed, os.strerror(failed), path)
+                    await asyncio.sleep(UNIX_CONNECT_PAUSE_S)
+        except TimeoutError as error:
+            raise TimeoutError(f"the listener on {path} took no connection for {timeout:g} s") from error
+
+    async def listen(self, addr: Multiaddr) -> Listener:
+        """Binds, and starts to accept and upgrade. Raises as UnixListener.listen."""
+        options = self._options
+        adopted = self._sockets.pop(addr, None)
+        if adopted is not None:
+            inner = UnixListener.adopt(adopted, options.backlog)
+        else:
+            inner = await UnixListener.listen(addr, options.mode, options.backlog)
+        return self._upgrader.upgrade_listener(inner)
+
+
+def unix_path(addr: Multiaddr) -> str:
+    """The path of /unix/PATH[/p2p/ID].
+
+    Raises:
+        AddressError: it is another address, or the path does not fit a socket address.
+    """
+    target = addr.without_p2p()
+    if [protocol.name for protocol in target.protocols()] != ["unix"]:
+        raise AddressError(f"{addr} is not /unix/PATH[/p2p/ID]")
+    path = str(target.value_for_protocol("unix"))
+    size = len(os.fsencode(path))
+    if size > MAX_UNIX_PATH_BYTES:
+        raise AddressError(f"{addr}: a path of {size} bytes; a socket's has at most {MAX_UNIX_PATH_BYTES}")
+    return path
+
+
+def unix_multiaddr(sock: socket.socket) -> Multiaddr:
+    """The address a UNIX socket is bound to. Raises AddressError: to none, or an abstract name."""
+    return Multiaddr(f"/unix{os.fsdecode(sock.getsockname())}")
+
+
+def open_unix(path: str, mode: int | None = None, backlog: int = LISTEN_BACKLOG) -> socket.socket:
+    """A socket that listens on `path`, in place of one that nobody listens on any more.
+
+    Raises:
+        BlockingIOError: another process binds in this directory at this moment: try again.
+        OSError: as UnixListener.listen.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        with _alone_in(os.path.dirname(path)):
+            _bind(sock, path)
+            if mode is not None:
+                os.chmod(path, mode)  # nobody can connect before listen(2)
+            sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _opened(path: str, mode: int | None, backlog: int) -> socket.socket:
+    """As `open_unix`, waiting for others for a while."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + UNIX_BIND_TIMEOUT_S
+    while True:
+        try:
+            return open_unix(path, mode, backlog)
+        except BlockingIOError:
+            if loop.time() > end:
+                raise
+        await asyncio.sleep(UNIX_CONNECT_PAUSE_S)
+
+
+@contextmanager
+def _alone_in(directory: str) -> Iterator[None]:
+    """Of all who do this, one at a time: two at once could take each other's new socket for a stale one."""
+    fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _bind(sock: socket.socket, path: str) -> None:
+    try:
+        sock.bind(path)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        _remove_stale(path)
+        sock.bind(path)
+
+
+def _remove_stale(path: str) -> None:
+    """Removes the socket `path` that nobody listens on. Raises OSError: somebody does, or it is no socket."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(status.st_mode):
+        raise FileExistsError(errno.EEXIST, "a file that is no socket is there", path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        if probe.connect_ex(path) != errno.ECONNREFUSED:
+            raise OSError(errno.EADDRINUSE, "somebody listens there", path)
+    os.unlink(path)
+
+
+def file_of(path: str) -> tuple[int, int] | None:
+    """Device and inode of `path`; None where it is gone already."""
+    with suppress(OSError):
+        status = os.lstat(path)
+        return (status.st_dev, status.st_ino)
+    return None
+
+
+def remove_unix(path: str, file: tuple[int, int] | None) -> None:
+    """Removes `path` where it is still `file`, its device and inode."""
+    if file is not None and file_of(path) == file:
+        with suppress(OSError):
+            os.unlink(path)

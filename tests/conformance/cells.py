@@ -1,0 +1,120 @@
+"""The table of the transport suite: every transport, with every security protocol and multiplexer there is.
+
+Comes in: the names in compose.SECURITY and compose.MUXERS. Goes out: CELLS, and for each a node that listens
+and one that dials. A transport is added as one row of ROWS. Nothing is faked: hosts are composed as users
+compose them, only that nobody accepts but the test.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from p2pcore import Host, compose
+from p2pcore.interfaces import CapableConn, Transport
+from p2pcore.listener import UpgradedListener
+from p2pcore.multiaddr import Multiaddr
+from p2pcore.peer_id import PeerId
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination."""
+
+    row: str
+    security: str
+    muxer: str
+
+    def __str__(self) -> str:
+        return f"{self.row}-{self.security}-{self.muxer}"
+
+    def ends(self) -> AbstractAsyncContextManager[Ends]:
+        """Both nodes, closed at the end with every listener and connection made through them."""
+        return ROWS[self.row](self)
+
+
+@dataclass
+class Ends:
+    """A node that listens and one that dials.
+
+    Attributes:
+        cell: what they speak; server: the id of the one that listens; addr: where it is told to.
+        transport: the name connections have in their state.
+    """
+
+    cell: Cell
+    server: PeerId
+    addr: Multiaddr
+    transport: str
+    listening: Transport
+    dialling: Transport
+    conns: list[CapableConn] = field(default_factory=list)
+    listeners: list[UpgradedListener] = field(default_factory=list)
+
+    async def listen(self, addr: Multiaddr | None = None) -> UpgradedListener:
+        listener = cast("UpgradedListener", await self.listening.listen(addr or self.addr))
+        self.listeners.append(listener)
+        return listener
+
+    async def dial(self, addr: Multiaddr, peer: PeerId | None = None) -> CapableConn:
+        conn = await self.dialling.dial(addr, peer or self.server)
+        self.conns.append(conn)
+        return conn
+
+    async def connect(self, listener: UpgradedListener) -> tuple[CapableConn, CapableConn]:
+        """A connection: the dialler's end, the listener's."""
+        outbound = await self.dial(listener.multiaddr)
+        inbound = await listener.accept()
+        self.conns.append(inbound)
+        return outbound, inbound
+
+    async def close(self) -> None:
+        for listener in self.listeners:
+            await listener.close()
+        for conn in self.conns:
+            conn.abort()
+
+
+Row = Callable[[Cell], AbstractAsyncContextManager[Ends]]
+
+
+def direct(addr: str, transport: str, server: dict[str, Any] | None = None, **both: Any) -> Row:
+    """Two hosts that reach each other at `addr`, in which {tmp} is a fresh folder.
+
+    Args:
+        transport: what ConnState calls it; server: options of the listening Host, both: of both.
+    """
+
+    @asynccontextmanager
+    async def ends(cell: Cell) -> AsyncIterator[Ends]:
+        options: dict[str, Any] = {"listen": (), "security": [cell.security], "muxers": [cell.muxer]} | both
+        with tempfile.TemporaryDirectory() as tmp:
+            where = Multiaddr(addr.format(tmp=tmp))
+            async with Host(**options | (server or {})) as one, Host(**options) as two:
+                listening = one.swarm.transport_for_listening(where)
+                dialling = two.swarm.transport_for_listening(where)
+                assert listening is not None
+                assert dialling is not None
+                made = Ends(cell, one.peer_id, where, transport, listening, dialling)
+                try:
+                    yield made
+                finally:
+                    await made.close()
+
+    return ends
+
+
+ROWS: dict[str, Row] = {
+    "tcp": direct("/ip4/127.0.0.1/tcp/0", "tcp"),
+    "unix": direct("/unix{tmp}/s", "unix"),
+    "memory": direct("/memory/0", "memory"),
+    "shared": direct("/ip4/127.0.0.1/tcp/0", "tcp", share_port=True),
+}
+"""Every transport."""
+
+CELLS = [
+    Cell(row, security, muxer) for row in ROWS for security in compose.SECURITY for muxer in compose.MUXERS
+]
