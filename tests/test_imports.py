@@ -19,7 +19,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "p2pcore"
 LEVELS = {
     0: {"errors", "limits", "codes", "direction", "begun"},
     1: {"_fast"},
-    2: {"interfaces", "multiaddr", "peer_id", "keys", "pb", "record", "addresses", "netif"},
+    2: {"interfaces", "multiaddr", "peer_id", "keys", "pb", "record", "circuit", "addresses", "netif"},
     3: {"transports", "security", "muxers", "negotiate"},
     4: {"upgrader", "listener", "threshold", "accept_errors"},
     5: {"swarm", "swarm_conn", "swarm_dial", "swarm_streams", "notify", "protocols"},

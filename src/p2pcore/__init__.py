@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         HandshakeError,
         IdentityError,
         IncompleteRead,
+        LimitedConnection,
         LimitExceeded,
         ListenerClosed,
         ListenError,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         PeerIdMismatch,
         ProtocolError,
         ProtocolNotSupported,
+        RelayRefused,
         RemoteProtocolError,
         StreamClosed,
         StreamError,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from p2pcore.peer_id import PeerId
     from p2pcore.protocols.identify_message import IdentifyInfo
     from p2pcore.protocols.perf import PerfRun
+    from p2pcore.protocols.relay_hop import RelayOptions
     from p2pcore.swarm import Connectedness, ListenResult, Swarm
     from p2pcore.swarm_conn import SwarmConn
     from p2pcore.workers import Supervisor, Worker, WorkerEvent, WorkerStatus
@@ -51,8 +54,9 @@ if TYPE_CHECKING:
 _MODULES = {
     "errors": (
         "AddressError ConnectionClosed DeadlineExceeded DialError GoAway HandshakeError IdentityError "
-        "IncompleteRead LimitExceeded ListenError ListenerClosed LocalProtocolError NegotiationError "
-        "NoTransport P2PError PeerIdMismatch ProtocolError ProtocolNotSupported RemoteProtocolError "
+        "IncompleteRead LimitExceeded LimitedConnection ListenError ListenerClosed LocalProtocolError "
+        "NegotiationError NoTransport P2PError PeerIdMismatch ProtocolError ProtocolNotSupported RelayRefused "
+        "RemoteProtocolError "
         "StreamClosed StreamError StreamReset SwarmClosed WorkerFailed"
     ),
     "host": "Host run",
@@ -62,6 +66,7 @@ _MODULES = {
     "peer_id": "PeerId",
     "protocols.identify_message": "IdentifyInfo",
     "protocols.perf": "PerfRun",
+    "protocols.relay_hop": "RelayOptions",
     "swarm": "Connectedness ListenResult Swarm",
     "swarm_conn": "SwarmConn",
     "workers": "Supervisor Worker WorkerEvent WorkerStatus",
@@ -85,6 +90,7 @@ __all__ = [
     "IncompleteRead",
     "KeyType",
     "LimitExceeded",
+    "LimitedConnection",
     "ListenError",
     "ListenResult",
     "ListenerClosed",
@@ -102,6 +108,8 @@ __all__ = [
     "ProtocolError",
     "ProtocolNotSupported",
     "PublicKey",
+    "RelayOptions",
+    "RelayRefused",
     "RemoteProtocolError",
     "Stream",
     "StreamClosed",
