@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         HandshakeError,
         IdentityError,
         IncompleteRead,
+        LimitedConnection,
         LimitExceeded,
         ListenerClosed,
         ListenError,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         PeerIdMismatch,
         ProtocolError,
         ProtocolNotSupported,
+        RelayRefused,
         RemoteProtocolError,
         StreamClosed,
         StreamError,
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from p2pcore.protocols.identify_message import IdentifyInfo
     from p2pcore.protocols.perf import PerfRun
     from p2pcore.security.pnet import PSK
+    from p2pcore.protocols.relay_hop import RelayOptions
     from p2pcore.swarm import Connectedness, ListenResult, Swarm
     from p2pcore.swarm_conn import SwarmConn
     from p2pcore.workers import Supervisor, Worker, WorkerEvent, WorkerStatus
@@ -53,9 +56,9 @@ if TYPE_CHECKING:
 _MODULES = {
     "errors": (
         "AddressError ConnectionClosed DeadlineExceeded DialError GoAway HandshakeError IdentityError "
-        "IncompleteRead LimitExceeded ListenError ListenerClosed LocalProtocolError NegotiationError "
-        "NoTransport P2PError PeerIdMismatch ProtocolError ProtocolNotSupported RemoteProtocolError "
-        "StreamClosed StreamError StreamReset SwarmClosed WorkerFailed WrongNetworkKey"
+        "IncompleteRead LimitExceeded LimitedConnection ListenError ListenerClosed LocalProtocolError "
+        "NegotiationError NoTransport P2PError PeerIdMismatch ProtocolError ProtocolNotSupported RelayRefused "
+        "RemoteProtocolError StreamClosed StreamError StreamReset SwarmClosed WorkerFailed WrongNetworkKey"
     ),
     "host": "Host run",
     "interfaces": "CapableConn ConnState Direction Network Notifiee Stream",
@@ -65,6 +68,7 @@ _MODULES = {
     "protocols.identify_message": "IdentifyInfo",
     "protocols.perf": "PerfRun",
     "security.pnet": "PSK",
+    "protocols.relay_hop": "RelayOptions",
     "swarm": "Connectedness ListenResult Swarm",
     "swarm_conn": "SwarmConn",
     "workers": "Supervisor Worker WorkerEvent WorkerStatus",
@@ -89,6 +93,7 @@ __all__ = [
     "IncompleteRead",
     "KeyType",
     "LimitExceeded",
+    "LimitedConnection",
     "ListenError",
     "ListenResult",
     "ListenerClosed",
@@ -106,6 +111,8 @@ __all__ = [
     "ProtocolError",
     "ProtocolNotSupported",
     "PublicKey",
+    "RelayOptions",
+    "RelayRefused",
     "RemoteProtocolError",
     "Stream",
     "StreamClosed",

@@ -16,11 +16,13 @@
     ├── LimitExceeded                                   a bound of limits.py was hit
     ├── ConnectionClosed        (ConnectionError)       the connection is gone
     │   └── GoAway                                      ... by a go-away with a code, ours or the peer's
+    ├── RelayRefused            (ConnectionError)       a relay said no; `status` is its answer
     ├── StreamError                                     one stream failed, the connection lives on
     │   ├── StreamReset         (ConnectionError)       reset with a code, by us or by the peer
     │   ├── StreamClosed        (ConnectionError)       used after it was closed locally
     │   ├── IncompleteRead      (EOFError)              the peer finished before all bytes came
-    │   └── DeadlineExceeded    (TimeoutError)          a read or write deadline passed; it stays usable
+    │   ├── DeadlineExceeded    (TimeoutError)          a read or write deadline passed; it stays usable
+    │   └── LimitedConnection   (ConnectionError)       none is opened on a limited connection unless asked to
     ├── DialError               (ConnectionError)       no address of a peer could be reached
     ├── WorkerFailed            (RuntimeError)          a worker process could not start
     └── ListenError             (OSError)               listening failed or has ended
@@ -163,8 +165,24 @@ class GoAway(ConnectionClosed):
         self.remote = remote
 
 
+class RelayRefused(P2PError, ConnectionError):
+    """A relay refused a reservation or a circuit.
+
+    Attributes:
+        status: its answer, a code of the circuit-v2 specification; 204 is "no reservation" of the target.
+    """
+
+    def __init__(self, what: str, status: int, name: str) -> None:
+        super().__init__(f"the relay refused {what}: {name} ({status})")
+        self.status = status
+
+
 class StreamError(P2PError):
     """One stream failed; its connection lives on."""
+
+
+class LimitedConnection(StreamError, ConnectionError):
+    """A relay bounds the connection's bytes or time; no stream is opened on it without `allow_limited`."""
 
 
 class StreamReset(StreamError, ConnectionError):

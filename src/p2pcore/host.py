@@ -26,6 +26,7 @@ from p2pcore.peer_id import PeerId
 from p2pcore.protocols import echo, identify, perf, ping
 from p2pcore.swarm import ListenResult, Swarm
 from p2pcore.swarm_conn import SwarmConn
+from p2pcore.transports.relay import RelayTransport
 from p2pcore.transports.tcp import TcpOptions, TcpTransport
 from p2pcore.transports.websocket import WebsocketOptions, WebsocketTransport
 from p2pcore.upgrader import StreamUpgrader, UpgraderOptions
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from p2pcore.protocols.identify_message import IdentifyInfo
     from p2pcore.protocols.perf import PerfRun
     from p2pcore.security.pnet import PSK
+    from p2pcore.protocols.relay_hop import RelayOptions, RelayService
     from p2pcore.swarm_streams import ProtocolHandler
 
 logger = logging.getLogger("p2pcore.host")
@@ -76,9 +78,12 @@ class Host:
         max_window_bytes, window_budget_bytes: how far the receive windows grow: of a stream, of a connection.
         keepalive_s: idle seconds before a yamux ping; 0 leaves it to the kernel's keepalive.
         push_delay_s: changes within this many seconds make one identify push.
+        relay_service: what others may have relayed by this node; None: nothing.
 
     Attributes:
         private_key, swarm: the identity, and the swarm for all that is not wrapped here.
+        relay: the client of relays, for reservations without a listener of their own.
+        relay_service: the relay this node is, with its counters, or None.
         listen_results: what became of each listen address, since the start.
     """
 
@@ -113,6 +118,7 @@ class Host:
         window_budget_bytes: int = limits.YAMUX_WINDOW_BUDGET_BYTES,
         keepalive_s: float = 0.0,
         push_delay_s: float = limits.IDENTIFY_PUSH_DELAY_S,
+        relay_service: RelayOptions | None = None,
     ) -> None:
         self.private_key = private_key or PrivateKey.generate()
         self._listen = [Multiaddr(addr) for addr in listen]
@@ -151,6 +157,10 @@ class Host:
         self._identify = _identify_service(
             self.swarm, self.private_key, agent_version, protocol_version, push_delay_s
         )
+        self.relay = RelayTransport(upgrader, self.swarm, self._identify.changed)
+        self.swarm.add_transport(self.relay)
+        self.swarm.announce = self.relay.announced
+        self.relay_service = _relay_service(self.swarm, self.private_key, relay_service)
         self._ping_locks: weakref.WeakValueDictionary[PeerId, asyncio.Lock] = weakref.WeakValueDictionary()
         self._serve(ping, identify, perf, echo)
 
@@ -180,6 +190,9 @@ class Host:
     async def close(self) -> None:
         """Ends listeners, streams and connections. Idempotent, bounded in time."""
         await self._identify.close()
+        if self.relay_service is not None:
+            self.relay_service.close()
+        await self.relay.close()
         await self.swarm.close()
 
     async def drain(self, timeout_s: float = limits.DRAIN_TIMEOUT_S, *, accept_queued: bool = True) -> int:
@@ -242,18 +255,23 @@ class Host:
             raise AddressError(f"{addr} names no peer, so no other address can be tried for it")
         return await self.swarm.dial_addr(addr)
 
-    async def new_stream(self, target: Target, protocols: str | Sequence[str]) -> Stream:
+    async def new_stream(
+        self, target: Target, protocols: str | Sequence[str], allow_limited: bool = False
+    ) -> Stream:
         """A stream to `target` that speaks the first of `protocols` it has.
 
         One protocol is negotiated lazily: nothing is waited for, and a peer that lacks it shows as
         ProtocolNotSupported at the first read.
 
+        Args:
+            allow_limited: also where a relay bounds the bytes or the time of the connection.
+
         Raises: as `connect`; as SwarmConn.new_stream.
         """
         conn = await self.connect(target)
         if conn is target:
-            return await conn.new_stream(protocols)
-        return await self.swarm.new_stream(conn.remote_peer, protocols)
+            return await conn.new_stream(protocols, allow_limited)
+        return await self.swarm.new_stream(conn.remote_peer, protocols, allow_limited)
 
     def set_stream_handler(self, protocol: str, handler: ProtocolHandler) -> None:
         """Serves inbound streams of `protocol`; see Swarm.set_stream_handler. Peers are told."""
@@ -293,7 +311,7 @@ class Host:
         lock = self._ping_locks.setdefault(conn.remote_peer, asyncio.Lock())
         async with (
             lock,
-            aclosing(ping.pings(lambda: conn.new_stream(ping.PROTOCOL), count, timeout_s)) as rtts,
+            aclosing(ping.pings(lambda: conn.new_stream(ping.PROTOCOL, True), count, timeout_s)) as rtts,
         ):
             async for rtt in rtts:
                 yield rtt
@@ -314,6 +332,16 @@ class Host:
 def _identify_service(swarm: Swarm, key: PrivateKey, *settings: Any) -> identify.IdentifyService:
     """Outside Host.__init__, whose arguments are named like the modules."""
     return identify.IdentifyService(swarm, key, *settings)
+
+
+def _relay_service(swarm: Swarm, key: PrivateKey, options: RelayOptions | None) -> RelayService | None:
+    if options is None:
+        return None
+    from p2pcore.protocols.relay_hop import RelayService  # for the few nodes that are relays
+
+    service = RelayService(swarm, key, options)
+    service.start()
+    return service
 
 
 def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:

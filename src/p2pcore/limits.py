@@ -161,6 +161,50 @@ MEMORY_PIPE_BYTES: Final = 256 * 1024
 """Bytes on their way through a memory connection, each way, before its writers wait: a socket's buffer."""
 
 # -- relay -----------------------------------------------------------------------------------------
+MAX_CIRCUIT_MESSAGE_BYTES: Final = 4096
+"""One hop or stop message after its length prefix (spec circuit-v2)."""
+MAX_RESERVATION_ADDRS: Final = 64
+"""Addresses taken from, or told in, one reservation; as in a signed peer record."""
+RELAY_CONNECT_TIMEOUT_S: Final = 5.0
+"""Reaching the relay of an address that is dialled or listened on (go)."""
+RELAY_DIAL_TIMEOUT_S: Final = 60.0
+"""From our CONNECT to the relay's status (go); the dial's own deadline is shorter."""
+RELAY_RESERVE_TIMEOUT_S: Final = 60.0
+"""From our RESERVE to the relay's status (go)."""
+RELAY_STREAM_TIMEOUT_S: Final = 60.0
+"""A peer's first message on a hop or stop stream, and our answer to it (go)."""
+RELAY_STOP_CONNECT_TIMEOUT_S: Final = 30.0
+"""The relay's stop stream to the target (go)."""
+RELAY_STOP_HANDSHAKE_TIMEOUT_S: Final = 60.0
+"""The target's answer on it (go)."""
+RELAY_ACCEPT_TIMEOUT_S: Final = 10.0
+"""How long a relayed connection waits for its listener to take it (go)."""
+MAX_RELAY_WAITING: Final = 16
+"""Relayed connections that wait so on one listener; as ACCEPT_QUEUE_LENGTH."""
+RELAY_REFRESH_S: Final = 120.0
+"""A reservation is renewed this long before it expires (go), or at three quarters of a shorter life (rust)."""
+MAX_RESERVATION_S: Final = 86400.0
+"""A reservation is renewed once a day whatever it says: a relay's clock may be far off."""
+RELAY_RETRY_MIN_S: Final = 1.0
+"""First pause before a lost reservation is asked for anew; doubles. Also the least time between renewals."""
+RELAY_RETRY_MAX_S: Final = 300.0
+"""Longest such pause: a relay that comes back is in use again within five minutes."""
+RELAY_RESERVATION_TTL_S: Final = 3600
+"""Life of a reservation at our relay, seconds (go, rust)."""
+RELAY_MAX_RESERVATIONS: Final = 128
+"""Reservations at our relay, one a peer (go, rust)."""
+RELAY_MAX_RESERVATIONS_PER_IP: Final = 8
+"""Of those from one IPv4 address or one IPv6 /56 (go; its 32 per ASN need a table we do not have)."""
+RELAY_MAX_CIRCUITS_PER_PEER: Final = 16
+"""Circuits a peer may be an end of (go)."""
+RELAY_MAX_CIRCUITS_PER_IP: Final = 64
+"""Circuits dialled from one IPv4 address or IPv6 /56: four peers' worth; go has no such bound."""
+RELAY_CIRCUIT_S: Final = 120
+"""Life of one circuit, seconds (go, rust, js)."""
+RELAY_CIRCUIT_BYTES: Final = 128 * 1024
+"""Bytes of one circuit each way (go, rust)."""
+RELAY_SWEEP_S: Final = 60.0
+"""Between two looks at which reservations have expired (go)."""
 
 # -- mplex -----------------------------------------------------------------------------------------
 MPLEX_MAX_MESSAGE_BYTES: Final = 1024 * 1024

@@ -70,7 +70,7 @@ class Envelope:
 
         if len(data) > MAX_ENVELOPE_BYTES:
             raise IdentityError(f"an envelope of {len(data)} bytes is over the limit of {MAX_ENVELOPE_BYTES}")
-        message = _parse(Message, data)
+        message = parse_signed(Message, data)
         if not (message.public_key and message.payload and message.signature):
             raise IdentityError("an envelope lacks its public key, payload or signature")
         key = PublicKey.from_protobuf(message.public_key)
@@ -137,7 +137,7 @@ def open_peer_record(data: bytes, expected: PeerId | None = None) -> PeerRecord:
     from p2pcore.pb.peer_record_pb2 import PeerRecord as Message
 
     envelope = Envelope.open(data, PEER_RECORD_DOMAIN, PEER_RECORD_TYPE)
-    message = _parse(Message, envelope.payload)
+    message = parse_signed(Message, envelope.payload)
     peer_id = PeerId.from_bytes(message.peer_id)
     signer = envelope.public_key.peer_id()
     if peer_id != signer:
@@ -153,8 +153,11 @@ def _signed(domain: str, payload_type: bytes, payload: bytes) -> bytes:
     return b"".join(encode_varint(len(part)) + part for part in (domain.encode(), payload_type, payload))
 
 
-def _parse(kind: type[M], data: bytes) -> M:
-    """Parses; unknown fields are refused, as nobody signed those of an envelope."""
+def parse_signed(kind: type[M], data: bytes) -> M:
+    """The message in an envelope, or the envelope; unknown fields are refused, as nobody signed those of it.
+
+    Raises: IdentityError.
+    """
     from google.protobuf.message import DecodeError
 
     try:

@@ -13,7 +13,7 @@ import asyncio
 import enum
 import logging
 import time
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from p2pcore.errors import (
     AddressError,
     ConnectionClosed,
     DialError,
+    LimitedConnection,
     ListenerClosed,
     ListenError,
     NoTransport,
@@ -69,6 +70,10 @@ class Swarm:
     Args:
         local_peer: our id.
         transports: in order of preference for dialling.
+
+    Attributes:
+        announce: maps the addresses we listen on to those `interface_listen_addresses` gives, and peers are
+            told; the same ones by default.
     """
 
     def __init__(self, local_peer: PeerId, transports: Iterable[Transport] = ()) -> None:
@@ -83,6 +88,7 @@ class Swarm:
         self._serve = self._streams.serve
         self._notifiees = Notifiees(self)
         self._expanded: tuple[float, list[Multiaddr]] | None = None
+        self.announce: Callable[[list[Multiaddr]], list[Multiaddr]] = _as_they_are
         self._closing: asyncio.Task[None] | None = None
         self._unused: set[asyncio.Task[None]] = set()
         for transport in transports:
@@ -229,7 +235,7 @@ class Swarm:
         now = asyncio.get_running_loop().time()
         if self._expanded is None or now - self._expanded[0] > limits.INTERFACE_ADDRS_TTL_S:
             self._expanded = (now, list(expand_wildcards(self.listen_addresses())))
-        return list(self._expanded[1])
+        return self.announce(list(self._expanded[1]))
 
     # -- dialling ------------------------------------------------------------------------------
 
@@ -319,7 +325,7 @@ class Swarm:
             raise NoTransport(f"no transport for {addr}")
         if addr.is_unspecified:
             raise AddressError("an unspecified address cannot be dialled")
-        if self._listeners and addr in self.interface_listen_addresses():
+        if not addr.is_relayed and self._listeners and addr in self.interface_listen_addresses():
             raise AddressError("this node itself listens there")
         return transport
 
@@ -431,16 +437,21 @@ class Swarm:
 
     # -- streams -------------------------------------------------------------------------------
 
-    async def new_stream(self, peer: PeerId, protocols: str | Sequence[str]) -> Stream:
+    async def new_stream(
+        self, peer: PeerId, protocols: str | Sequence[str], allow_limited: bool = False
+    ) -> Stream:
         """A stream to `peer` on its best connection, or the next best where that one fails (W33).
 
-        Raises: ConnectionClosed: no connection is left; otherwise as SwarmConn.new_stream.
+        Connections that nobody limits come first.
+
+        Raises: ConnectionClosed: no connection is left; LimitedConnection: only limited ones are; otherwise
+            as SwarmConn.new_stream.
         """
         failure: Exception = ConnectionClosed(f"no open connection to {peer}")
-        for conn in self._ranked(peer):
+        for conn in sorted(self._ranked(peer), key=_is_limited):
             try:
-                return await conn.new_stream(protocols)
-            except (ConnectionClosed, StreamReset, TimeoutError) as error:
+                return await conn.new_stream(protocols, allow_limited)
+            except (ConnectionClosed, LimitedConnection, StreamReset, TimeoutError) as error:
                 failure = error
         raise failure
 
@@ -458,6 +469,7 @@ class Swarm:
         """Serves inbound streams of `protocol` with `await handler(stream)`, each in a task of its own.
 
         The stream is closed when `handler` returns, reset when it raises; `stream.conn` is its connection.
+        A handler that returns the stream has given it to somebody who will end it.
         Raises: ValueError: `protocol` is no good protocol id.
         """
         self._streams.set(protocol, handler)
@@ -547,6 +559,14 @@ class Swarm:
     def _check_open(self) -> None:
         if self.is_closed:
             raise SwarmClosed("the swarm was closed")
+
+
+def _is_limited(conn: SwarmConn) -> bool:
+    return conn.is_limited
+
+
+def _as_they_are(addrs: list[Multiaddr]) -> list[Multiaddr]:
+    return addrs
 
 
 def _split(addr: Multiaddr) -> tuple[Multiaddr, PeerId | None]:

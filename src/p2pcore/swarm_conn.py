@@ -10,6 +10,7 @@ import enum
 import time
 from typing import TYPE_CHECKING
 
+from p2pcore.errors import LimitedConnection
 from p2pcore.swarm_streams import open_negotiated
 
 if TYPE_CHECKING:
@@ -141,16 +142,24 @@ class SwarmConn:
         """`callback(error)` runs once, from the event loop, when the connection has ended."""
         self._conn.add_close_callback(callback)
 
-    async def new_stream(self, protocols: str | Sequence[str]) -> Stream:
+    async def new_stream(self, protocols: str | Sequence[str], allow_limited: bool = False) -> Stream:
         """A stream on this connection that speaks the first of `protocols` the peer has.
 
         One protocol is negotiated lazily: nothing is waited for, and a peer that lacks it shows as
         ProtocolNotSupported at the first read.
 
+        Args:
+            allow_limited: also where a relay bounds the bytes or the time of the connection.
+
         Raises:
+            LimitedConnection: it does, and `allow_limited` is not set.
             ConnectionClosed: no stream can be opened; ProtocolNotSupported, NegotiationError: no agreement.
             TimeoutError: see limits.NEW_STREAM_TIMEOUT_S; ValueError: `protocols` is empty.
         """
+        if self._conn.is_limited and not allow_limited:
+            raise LimitedConnection(
+                f"{self.id} is a relayed connection with limits; a stream on it needs allow_limited"
+            )
         return await open_negotiated(self._conn, protocols)
 
     async def close(self, code: int = 0) -> None:

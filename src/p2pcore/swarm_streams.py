@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("p2pcore.streams")
 
-ProtocolHandler = Callable[["Stream"], Awaitable[None]]
+ProtocolHandler = Callable[["Stream"], Awaitable["Stream | None"]]
 """Serves one inbound stream; `stream.conn` is its connection. See Swarm.set_stream_handler."""
 
 
@@ -127,8 +127,8 @@ class StreamServer:
     async def _run(self, stream: Stream) -> None:
         try:
             handler = await self._negotiate(stream)
-            await handler(stream)
-            await stream.close()
+            if await handler(stream) is None:
+                await stream.close()
         except asyncio.CancelledError:
             stream.reset(codes.STREAM_SHUTDOWN)
             raise

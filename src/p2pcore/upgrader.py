@@ -222,7 +222,9 @@ class StreamUpgrader:
 
     async def upgrade_inbound(self, conn: RawConn, deadline: float | None = None) -> TransportConn:
         """See interfaces.Upgrader."""
-        return await self._upgrade(conn, None, Direction.INBOUND, deadline)
+        # Nobody knows who dials, but a relay says who it is.
+        expected: PeerId | None = getattr(conn, "expected_peer", None)
+        return await self._upgrade(conn, expected, Direction.INBOUND, deadline)
 
     async def upgrade_outbound(
         self, conn: RawConn, peer: PeerId | None, deadline: float | None = None

@@ -6,6 +6,7 @@ from cpython.buffer cimport Py_buffer
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from p2pcore._fast.buffer cimport ByteQueue
+from p2pcore._fast.layer cimport Layer
 from p2pcore._fast.loop_state cimport LoopState
 from p2pcore._fast.waiting cimport Op
 
@@ -39,6 +40,9 @@ cdef class Stream:
     cdef bytes expected             # the negotiation reply hoped for; None when settled
     cdef Py_ssize_t expected_at     # bytes of it that have come
     cdef bytearray reply            # what came instead; None while it is as hoped
+    cdef Layer sink                 # takes what comes as it comes, in place of reads; None: reads do
+    cdef bint holding               # the sink wants nothing for now: what comes waits in the queue
+    cdef bint eof_told              # the sink has heard of the peer's end
 
     # for the session
     cdef int receive(self, uint8_t* data, Py_ssize_t n) except -1
@@ -47,6 +51,11 @@ cdef class Stream:
     cdef int pump(self, Py_ssize_t most) except -1
     cdef int last_chance(self) except -1
     cdef bint has_ended(self) noexcept
+
+    # for a sink
+    cdef int attach(self, Layer sink) except -1
+    cdef int pour(self) except -1
+    cdef bint put(self, const uint8_t* data, Py_ssize_t n) except -1
 
     # for the muxer's own stream to override
     cdef Py_ssize_t push(self, const uint8_t* data, Py_ssize_t n) except -1
@@ -64,6 +73,7 @@ cdef class Stream:
     cdef int _check_read(self) except -1
     cdef int _check_write(self) except -1
     cdef int _store(self, uint8_t* data, Py_ssize_t n) except -1
+    cdef int _maybe_tell_eof(self) except -1
     cdef int _put_back(self, const uint8_t* data, Py_ssize_t n) except -1
     cdef Py_ssize_t _check_reply(self, uint8_t* data, Py_ssize_t n) except -1
     cdef int _judge_reply(self, bytes data) except -1

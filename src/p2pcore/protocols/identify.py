@@ -154,7 +154,7 @@ class IdentifyService:
 
     async def _ask(self, conn: SwarmConn) -> IdentifyInfo:
         try:
-            stream = await conn.new_stream(PROTOCOL)
+            stream = await conn.new_stream(PROTOCOL, allow_limited=True)
             message = await _read_message(stream)
             await stream.close()
             return self._learn(conn, message)
@@ -245,7 +245,7 @@ class IdentifyService:
 
     async def push(self, conn: SwarmConn) -> None:
         """Tells the peer of `conn` what we are now. Raises as SwarmConn.new_stream and Stream.write."""
-        stream = await conn.new_stream(PUSH_PROTOCOL)
+        stream = await conn.new_stream(PUSH_PROTOCOL, allow_limited=True)
         try:
             stream.set_deadline(limits.IDENTIFY_TIMEOUT_S)
             await stream.write(self._message_for(conn))

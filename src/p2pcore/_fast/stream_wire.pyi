@@ -1,0 +1,13 @@
+from typing import final
+
+from p2pcore._fast.layer import Layer, Mailbox
+from p2pcore._fast.stream import Stream
+
+@final
+class StreamWire(Layer):
+    is_closed: bool
+    def __new__(cls, stream: Stream) -> StreamWire: ...
+    @property
+    def mailbox(self) -> Mailbox | None: ...
+    def start(self) -> None: ...
+    def abort(self) -> None: ...
