@@ -1,7 +1,7 @@
 """TLS as web servers and browsers have it, below a WebSocket: certificates of names, not of peers.
 
 Comes in: certificates and keys, or which authorities to trust; a mailbox on top of TCP. Goes out: the same
-mailbox on top of TLS. It proves a host's name and nothing of a peer: its id is proved by the security protocol
+mailbox on top of TLS. It proves a host's name and nothing of a peer: its id is proved by the protocol
 inside. TLS 1.2 at least, ALPN http/1.1. Specification: RFC 8446, RFC 6125, libp2p websockets "Addressing".
 """
 

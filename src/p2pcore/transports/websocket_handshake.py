@@ -1,6 +1,6 @@
 """The HTTP upgrade to WebSocket, both sides, over a mailbox.
 
-Comes in: a mailbox on top of TCP or TLS. Goes out: nothing; the connection speaks WebSocket from then on, with
+Comes in: a mailbox on top of TCP or TLS. Goes out: nothing; the connection speaks WebSocket from then on, by
 a WebsocketLayer below the mailbox. What is no upgrade is answered and closed. Extensions and subprotocols are
 never offered and never taken; every origin and every path is welcome. Specification: RFC 6455, section 4.
 """
@@ -133,7 +133,7 @@ def _checked_key(request: Any, http: HttpEnd) -> str:
         )
     if key is None or not _is_key(key):
         raise _bad("Sec-WebSocket-Key must come once, with 16 bytes in base64")
-    if http.has_body():
+    if http.has_body() or tokens(headers, b"transfer-encoding"):
         raise _bad("a WebSocket upgrade has no body")
     return key
 
