@@ -47,7 +47,10 @@ class HttpAnswer:
 
 
 HttpHandler = Callable[[str, str, Headers], Awaitable[HttpAnswer]]
-"""`await handler(method, target, headers)` for a plain HTTP request; header names are in lower case."""
+"""`await handler(method, target, headers)` for a plain HTTP request; header names are in lower case.
+
+It has what is left of the handshake's time. A CONNECT never reaches it, nor does the body of a request.
+"""
 
 
 async def accept_upgrade(mailbox: Mailbox, http_handler: HttpHandler | None = None) -> None:
@@ -162,7 +165,7 @@ def _check_answer(headers: Any, key: str) -> None:
 async def _answer(http: HttpEnd, request: Any, handler: HttpHandler | None) -> None:
     """Answers a plain request by the handler, 404 without one, 500 where it fails."""
     answer = HttpAnswer(HTTPStatus.NOT_FOUND)
-    if handler is not None:
+    if handler is not None and request.method != b"CONNECT":  # a 2xx to that would be a tunnel
         answer = await _handled(request, handler)
     try:
         await http.answer(answer.status, answer.headers, answer.body)
