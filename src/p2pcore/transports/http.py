@@ -1,8 +1,8 @@
 """HTTP/1.1 heads over a mailbox: one request, one answer, then something else or the end.
 
 Comes in: a mailbox on top of a connection. Goes out: requests and answers as events of h11, which
-does the protocol. Bytes behind a head that ends HTTP go back to the mailbox. Every head is bounded; bodies are never read.
-Specification: RFC 9112.
+does the protocol. Bytes behind a head that ends HTTP go back to the mailbox. Heads are bounded, bodies are
+never read. Specification: RFC 9112.
 """
 
 from __future__ import annotations

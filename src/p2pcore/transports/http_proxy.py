@@ -62,14 +62,14 @@ def parse_proxy(url: str) -> Proxy:
     Raises:
         AddressError: it is anything else; the text leaves out user and password.
     """
-    parts = urlsplit(url if "://" in url else f"http://{url}")
     try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
         host, port = parts.hostname, parts.port or _DEFAULT_PORT
-    except ValueError:
-        host, port = None, 0
-    if parts.scheme != "http" or not host:
-        shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        raise AddressError(f"the proxy {shown} of the environment is not http://HOST:PORT")
+        if parts.scheme != "http" or not host:
+            raise ValueError(f"scheme {parts.scheme!r}, host {host!r}")
+    except ValueError as error:
+        shown = url.rpartition("@")[2]
+        raise AddressError(f"the environment's proxy {shown!r} is not http://HOST:PORT: {error}") from None
     authorization = ""
     if parts.username is not None:
         user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"

@@ -1,7 +1,7 @@
 """TLS as web servers and browsers have it, below a WebSocket: certificates of names, not of peers.
 
 Comes in: certificates and keys, or which authorities to trust; a mailbox on top of TCP. Goes out: the same
-mailbox on top of TLS. It proves a host's name and nothing of a peer: its id is proved by the security protocol
+mailbox on top of TLS. It proves a host's name and nothing of a peer: its id is proved by the protocol
 inside. TLS 1.2 at least, ALPN http/1.1. Specification: RFC 8446, RFC 6125, libp2p websockets "Addressing".
 """
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from p2pcore._fast.layer import Mailbox
 
 _HTTP = b"http/1.1"
+_HANDSHAKE_RECORD = b"\x16"  # RFC 8446 section 5.1
 _NO_PARTIAL_WILDCARDS = 4  # of openssl/x509_vfy.h: "*.example.com", and never "w*.example.com"
 _CLOCK_SKEW = datetime.timedelta(hours=1)  # a new certificate is good for a client whose clock is behind
 
@@ -155,6 +156,10 @@ async def serve(mailbox: Mailbox, context: SSL.Context) -> None:
     """The server's handshake; `mailbox` is on top of TLS then. Raises HandshakeError, ConnectionClosed."""
     from OpenSSL import SSL
 
+    # Plain HTTP would look like the start of a long record, and be waited for until the deadline.
+    first = await mailbox.peek(1)
+    if first not in (_HANDSHAKE_RECORD, b""):
+        raise HandshakeError(f"a TLS handshake begins with {_HANDSHAKE_RECORD!r}, not with {first!r}")
     connection = SSL.Connection(context, None)
     connection.set_accept_state()
     await tls_stream.handshake(mailbox, connection)

@@ -9,6 +9,7 @@ Specification: libp2p websockets; RFC 6455.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -62,13 +63,20 @@ class WebsocketOptions:
     use_proxies: bool = True
 
 
+@functools.lru_cache(maxsize=64)
+def _with_suffix(addr: Multiaddr, suffix: Multiaddr) -> Multiaddr:
+    """`addr` with `suffix` behind: one object for all connections of a listener."""
+    return addr.encapsulate(suffix)
+
+
 class WebsocketConn:
     """A raw connection that speaks WebSocket once it is started: satisfies interfaces.RawConn.
 
     Args:
         raw: what the WebSocket runs over; owned. It may be one whose own start does nothing any more.
         handshake: run by `start`; timeout: seconds it may take.
-        local, remote: multiaddrs, or None: those of `raw` with `suffix` behind.
+        suffix: what its multiaddrs have behind those of `raw`.
+        remote: the peer's multiaddr where it is not that of `raw` with `suffix` behind.
     """
 
     __slots__ = ("_handshake", "_raw", "_remote", "_suffix", "_timeout")
@@ -97,7 +105,7 @@ class WebsocketConn:
     @property
     def local_multiaddr(self) -> Multiaddr:
         """The socket's own address as a WebSocket's."""
-        return self._raw.local_multiaddr.encapsulate(self._suffix)
+        return _with_suffix(self._raw.local_multiaddr, self._suffix)
 
     @property
     def remote_multiaddr(self) -> Multiaddr | None:

@@ -1,6 +1,6 @@
 """The HTTP upgrade to WebSocket, both sides, over a mailbox.
 
-Comes in: a mailbox on top of TCP or TLS. Goes out: nothing; the connection speaks WebSocket from then on, with
+Comes in: a mailbox on top of TCP or TLS. Goes out: nothing; the connection speaks WebSocket from then on, by
 a WebsocketLayer below the mailbox. What is no upgrade is answered and closed. Extensions and subprotocols are
 never offered and never taken; every origin and every path is welcome. Specification: RFC 6455, section 4.
 """
@@ -47,7 +47,10 @@ class HttpAnswer:
 
 
 HttpHandler = Callable[[str, str, Headers], Awaitable[HttpAnswer]]
-"""`await handler(method, target, headers)` for a plain HTTP request; header names are in lower case."""
+"""`await handler(method, target, headers)` for a plain HTTP request; header names are in lower case.
+
+It has what is left of the handshake's time. A CONNECT never reaches it, nor does the body of a request.
+"""
 
 
 async def accept_upgrade(mailbox: Mailbox, http_handler: HttpHandler | None = None) -> None:
@@ -133,7 +136,7 @@ def _checked_key(request: Any, http: HttpEnd) -> str:
         )
     if key is None or not _is_key(key):
         raise _bad("Sec-WebSocket-Key must come once, with 16 bytes in base64")
-    if http.has_body():
+    if http.has_body() or tokens(headers, b"transfer-encoding"):
         raise _bad("a WebSocket upgrade has no body")
     return key
 
@@ -162,7 +165,7 @@ def _check_answer(headers: Any, key: str) -> None:
 async def _answer(http: HttpEnd, request: Any, handler: HttpHandler | None) -> None:
     """Answers a plain request by the handler, 404 without one, 500 where it fails."""
     answer = HttpAnswer(HTTPStatus.NOT_FOUND)
-    if handler is not None:
+    if handler is not None and request.method != b"CONNECT":  # a 2xx to that would be a tunnel
         answer = await _handled(request, handler)
     try:
         await http.answer(answer.status, answer.headers, answer.body)

@@ -1,0 +1,667 @@
+"""The WebSocket transport: each form of address, both roles, TLS, plain HTTP, deadlines, what it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from _fast.websocket_frames import MASK, close, frame
+from harness import eventually, run, seconds
+from nodes import Node, make_node, num_descriptors, open_socket, read_all, settled_descriptors
+from p2pcore import Host, Multiaddr
+from p2pcore._fast.loop_state import loop_state
+from p2pcore.errors import (
+    AddressError,
+    ConnectionClosed,
+    DialError,
+    HandshakeError,
+    ListenError,
+    NegotiationError,
+    PeerIdMismatch,
+    UpgradeTimeout,
+)
+from p2pcore.interfaces import RawConn, Transport
+from p2pcore.keys import PrivateKey
+from p2pcore.listener import TIMEOUT, UpgradedListener
+from p2pcore.transports.malistener import MaListener, open_listening
+from p2pcore.transports.sockaddr import parse_endpoint
+from p2pcore.transports.tcp import TcpOptions, TcpTransport
+from p2pcore.transports.web_tls import WebCertificate
+from p2pcore.transports.websocket import (
+    WebsocketAcceptor,
+    WebsocketConn,
+    WebsocketListener,
+    WebsocketOptions,
+    WebsocketTransport,
+)
+from p2pcore.transports.websocket_handshake import HttpAnswer
+from p2pcore.upgrader import Stage, TransportConn
+
+PEER = "12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"
+WS = Multiaddr("/ip4/127.0.0.1/tcp/0/ws")
+WSS = Multiaddr("/ip4/127.0.0.1/tcp/0/tls/ws")
+CERTIFICATE = WebCertificate.self_signed("localhost", "127.0.0.1", "::1", "*.example.com")
+OTHER = WebCertificate.self_signed("elsewhere.example")
+REQUEST = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+pytestmark = pytest.mark.filterwarnings("error::ResourceWarning")  # a socket left to the collector
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture(scope="module")
+def ca(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with the certificate that listeners of these tests show."""
+    path = tmp_path_factory.mktemp("ca") / "ca.pem"
+    path.write_bytes(CERTIFICATE.pem)
+    return path
+
+
+def websocket(node: Node, **options: Any) -> WebsocketTransport:
+    return WebsocketTransport(node.upgrader, node.transport, WebsocketOptions(**options))
+
+
+@asynccontextmanager
+async def listening(
+    addr: Multiaddr = WS, node: Node | None = None, **options: Any
+) -> AsyncIterator[UpgradedListener]:
+    options.setdefault("certificate", CERTIFICATE)
+    listener = await websocket(node or make_node(), **options).listen(addr)
+    assert isinstance(listener, UpgradedListener)
+    try:
+        yield listener
+    finally:
+        await listener.close()
+
+
+def tcp_part(addr: Multiaddr) -> Multiaddr:
+    return Multiaddr.join(*addr.split()[:2])
+
+
+async def talk(addr: Multiaddr, raw: bytes) -> bytes:
+    """What comes back for `raw`, up to the end of the connection."""
+    sock = await open_socket(tcp_part(addr))
+    with sock:
+        await asyncio.get_running_loop().sock_sendall(sock, raw)
+        return await read_all(sock)
+
+
+# -- addresses -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "can"),
+    [
+        ("/ip4/192.0.2.1/tcp/4001/ws", True),
+        ("/ip4/192.0.2.1/tcp/4001/wss", True),
+        ("/ip4/192.0.2.1/tcp/4001/tls/ws", True),
+        ("/ip6/2001:db8::1/tcp/4001/tls/sni/example.com/ws", True),
+        (f"/ip4/192.0.2.1/tcp/4001/ws/p2p/{PEER}", True),
+        (f"/ip4/192.0.2.1/tcp/4001/tls/ws/p2p/{PEER}", True),
+        ("/ip4/192.0.2.1/tcp/0/ws", False),
+        ("/ip4/192.0.2.1/tcp/4001", False),
+        ("/ip4/192.0.2.1/tcp/4001/tls", False),
+        ("/dns4/example.com/tcp/4001/ws", False),
+        (f"/ip4/192.0.2.1/tcp/4001/ws/p2p/{PEER}/p2p-circuit", False),
+    ],
+)
+def test_it_dials_websocket_addresses_with_numeric_hosts_only(text: str, can: bool) -> None:
+    transport: Transport = websocket(make_node())
+    assert transport.can_dial(Multiaddr(text)) is can
+    assert transport.protocols == ("ws", "wss")
+    assert not transport.is_proxy
+
+
+@pytest.mark.parametrize("host", ["ip4/127.0.0.1", "ip6/::1"])
+@pytest.mark.parametrize(
+    ("form", "bound"),
+    [
+        ("/ws", "/ws"),
+        ("/wss", "/tls/ws"),
+        ("/tls/ws", "/tls/ws"),
+        ("/tls/sni/localhost/ws", "/tls/sni/localhost/ws"),
+    ],
+)
+def test_a_host_listens_and_dials_each_form(host: str, form: str, bound: str, ca: Path) -> None:
+    async def main() -> None:
+        served = WebsocketOptions(certificate=CERTIFICATE)
+        async with (
+            Host(listen=[f"/{host}/tcp/0{form}"], echo=True, websocket=served) as server,
+            Host(listen=(), websocket=WebsocketOptions(ca_file=ca)) as dialer,
+        ):
+            [addr] = server.addrs
+            port = addr["tcp"]
+            assert str(addr) == f"/{host}/tcp/{port}{bound}"
+            for text in {f"/{host}/tcp/{port}{form}", str(addr)}:
+                for suffix in ("", f"/p2p/{server.peer_id}"):
+                    conn = await dialer.swarm.dial_addr(text + suffix)
+                    assert conn.remote_peer == server.peer_id
+                    assert conn.state.transport == "websocket"
+                    assert str(conn.remote_multiaddr) == text
+                    data = bytes(range(256)) * 1200
+                    assert await dialer.echo(conn, data) == data
+                    [inbound] = server.swarm.conns_to_peer(dialer.peer_id)
+                    assert inbound.local_multiaddr == addr
+                    assert str(inbound.remote_multiaddr).endswith(bound)
+                    assert str(conn.local_multiaddr).endswith(bound)
+                    await conn.close()
+                    await eventually(lambda: not server.swarm.num_conns)
+
+    run(main())
+
+
+def test_tcp_and_websocket_addresses_of_one_host_do_not_meet() -> None:
+    async def main() -> None:
+        async with (
+            Host(listen=["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/tcp/0/ws"]) as server,
+            Host(listen=()) as dialer,
+        ):
+            for addr, transport in zip(server.addrs, ("tcp", "websocket"), strict=True):
+                conn = await dialer.swarm.dial_addr(addr)
+                assert conn.state.transport == transport
+            for addr in (tcp_part(server.addrs[1]), server.addrs[0].encapsulate("/ws")):
+                with pytest.raises(DialError):
+                    await dialer.swarm.dial_addr(addr)
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "text", ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/ws", f"/ip4/127.0.0.1/tcp/0/ws/p2p/{PEER}"]
+)
+def test_it_does_not_listen_on_other_addresses(text: str) -> None:
+    async def main() -> None:
+        with pytest.raises(AddressError):
+            await websocket(make_node()).listen(Multiaddr(text))
+
+    run(main())
+
+
+def test_a_secure_address_without_a_certificate_is_a_clear_error() -> None:
+    async def main() -> None:
+        with pytest.raises(ListenError, match=r"/tls/ws takes a certificate: WebsocketOptions\(certificate"):
+            async with Host(listen=["/ip4/127.0.0.1/tcp/0/wss"]):
+                pass
+        wrong = WebCertificate(CERTIFICATE.chain, OTHER.private_key)
+        with pytest.raises(ValueError, match="private key does not belong"):
+            await websocket(make_node(), certificate=wrong).listen(WSS)
+        with pytest.raises(ValueError, match="no certificate"):
+            await websocket(make_node(), certificate=WebCertificate((), OTHER.private_key)).listen(WSS)
+
+    run(main())
+
+
+def test_a_taken_port_is_an_os_error() -> None:
+    async def main() -> None:
+        async with listening() as listener:
+            with pytest.raises(OSError) as caught:
+                await websocket(make_node()).listen(listener.multiaddr)
+            assert caught.value.errno == errno.EADDRINUSE
+
+    run(main())
+
+
+def test_tcp_options_hold_for_websockets_too() -> None:
+    async def main() -> None:
+        sock = open_listening(parse_endpoint(Multiaddr("/ip4/127.0.0.1/tcp/0")), reuse_port=True)
+        port = sock.getsockname()[1]
+        upgrader = make_node().upgrader
+        tcp = TcpTransport(upgrader, TcpOptions(sockets=(sock,), linger=0))
+        listener = await WebsocketTransport(upgrader, tcp).listen(Multiaddr(f"/ip4/127.0.0.1/tcp/{port}/ws"))
+        outbound = await websocket(make_node()).dial(listener.multiaddr, None)
+        inbound = await listener.accept()
+        inbound.abort()
+        outbound.abort()
+        await listener.close()
+        assert sock.fileno() == -1  # it was taken over
+
+    run(main())
+
+
+# -- whom it trusts ----------------------------------------------------------------------------------
+
+
+def test_the_id_must_be_proved_whatever_the_certificate_says(ca: Path) -> None:
+    async def main() -> None:
+        stranger = PrivateKey.generate().peer_id()
+        for options in ({"ca_file": ca}, {"verify": False}):
+            dialer = websocket(make_node(), **options)
+            async with listening(WSS) as listener:
+                with pytest.raises(PeerIdMismatch):
+                    await dialer.dial(listener.multiaddr, stranger)
+                with pytest.raises(AddressError):
+                    await dialer.dial(Multiaddr(f"{listener.multiaddr}/p2p/{PEER}"), stranger)
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("form", "trusts", "reason"),
+    [
+        ("/tls/ws", False, "self-signed"),
+        ("/tls/sni/elsewhere.example/ws", True, "hostname mismatch"),
+        ("/tls/sni/a.b.example.com/ws", True, "hostname mismatch"),
+        ("/tls/sni/example.com/ws", True, "hostname mismatch"),
+        ("/tls/sni/a.example.com/ws", True, None),
+        ("/tls/sni/localhost/ws", True, None),
+        ("/tls/ws", True, None),
+    ],
+)
+def test_certificates_are_verified_with_the_hosts_name(
+    form: str, trusts: bool, reason: str | None, ca: Path
+) -> None:
+    async def main() -> None:
+        async with listening(WSS) as listener:
+            addr = tcp_part(listener.multiaddr).encapsulate(form)
+            dialer = websocket(make_node(), **({"ca_file": ca} if trusts else {}))
+            if reason is None:
+                (await dialer.dial(addr, None)).abort()
+                return
+            with pytest.raises(HandshakeError) as caught:
+                await dialer.dial(addr, None)
+            assert reason in str(caught.value).lower()
+            assert caught.value.stage == Stage.TRANSPORT
+            assert str(parse_host(addr)) in str(caught.value)
+            (await websocket(make_node(), verify=False).dial(addr, None)).abort()
+
+    run(main())
+
+
+def parse_host(addr: Multiaddr) -> str | None:
+    return addr["sni"] if "sni" in addr else addr["ip4"]
+
+
+def test_authorities_come_from_a_file_that_must_hold_some(tmp_path: Path) -> None:
+    async def main() -> None:
+        empty = tmp_path / "empty.pem"
+        empty.write_text("nothing")
+        for path in (empty, tmp_path / "absent.pem"):
+            with pytest.raises(OSError, match=path.name):
+                await websocket(make_node(), ca_file=path).dial(
+                    Multiaddr("/ip4/127.0.0.1/tcp/1/tls/ws"), None
+                )
+
+    run(main())
+
+
+def test_certificates_are_read_from_files(tmp_path: Path, ca: Path) -> None:
+    from cryptography.hazmat.primitives.serialization import (
+        BestAvailableEncryption,
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+    )
+
+    key = tmp_path / "key.pem"
+    secret = CERTIFICATE.private_key
+    key.write_bytes(secret.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    loaded = WebCertificate.load(ca, key)
+    assert loaded.pem == CERTIFICATE.pem
+    assert "private_key" not in repr(loaded)
+    key.write_bytes(secret.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"pw")))
+    assert WebCertificate.load(ca, key, b"pw").pem == CERTIFICATE.pem
+    for password in (None, b"wrong"):
+        with pytest.raises(ValueError):
+            WebCertificate.load(ca, key, password)
+    with pytest.raises(ValueError):
+        WebCertificate.load(key, key)
+    with pytest.raises(FileNotFoundError):
+        WebCertificate.load(tmp_path / "absent.pem", key)
+    with pytest.raises(ValueError):
+        WebCertificate.self_signed()
+
+
+def test_a_context_of_ones_own_is_used_as_it_is(ca: Path) -> None:
+    async def main() -> None:
+        from OpenSSL import SSL
+
+        context = SSL.Context(SSL.TLS_METHOD)
+        context.use_certificate(CERTIFICATE.chain[0])
+        context.use_privatekey(CERTIFICATE.private_key)
+        async with listening(WSS, certificate=context) as listener:
+            (await websocket(make_node(), ca_file=ca).dial(listener.multiaddr, None)).abort()
+
+    run(main())
+
+
+# -- who else calls ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("method", "body"), [("GET", b"up"), ("HEAD", b"")])
+def test_plain_http_on_the_port_is_answered_by_the_handler(method: str, body: bytes) -> None:
+    async def main() -> None:
+        async def handler(method: str, target: str, headers: Any) -> HttpAnswer:
+            return HttpAnswer(200 if target == "/health" else 404, body=b"up")
+
+        async with listening(http_handler=handler) as listener:
+            ask = f"{method} /health HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+            answer = await talk(listener.multiaddr, ask)
+            assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert answer.endswith(b"\r\n\r\n" + body)
+            await eventually(lambda: listener.failures == {Stage.TRANSPORT: 1})
+            (await websocket(make_node()).dial(listener.multiaddr, None)).abort()
+
+    run(main())
+
+
+def test_plain_http_without_a_handler_is_404_on_both_kinds_of_port() -> None:
+    async def main() -> None:
+        ask = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+        async with listening() as listener:
+            answer = await talk(listener.multiaddr, ask)
+            assert answer == b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        async with listening(WSS) as listener:
+            assert not (await talk(listener.multiaddr, ask)).startswith(b"HTTP")  # an alert of TLS
+
+    run(main())
+
+
+def test_https_on_a_secure_port_reaches_the_handler_and_agrees_on_http_1_1(ca: Path) -> None:
+    import http.client
+    import ssl
+
+    async def main() -> None:
+        async def handler(*_: Any) -> HttpAnswer:
+            return HttpAnswer(body=b"secure")
+
+        def fetch(port: int) -> tuple[int, bytes, str | None]:
+            context = ssl.create_default_context(cafile=str(ca))
+            context.set_alpn_protocols(["h2", "http/1.1"])
+            conn = http.client.HTTPSConnection("localhost", port, context=context)
+            conn.request("GET", "/")
+            alpn = conn.sock.selected_alpn_protocol()  # type: ignore[union-attr]
+            answer = conn.getresponse()
+            return answer.status, answer.read(), alpn
+
+        async with listening(WSS, http_handler=handler) as listener:
+            fetched = await asyncio.to_thread(fetch, parse_endpoint(tcp_part(listener.multiaddr)).port)
+            assert fetched == (200, b"secure", "http/1.1")
+
+    run(main())
+
+
+def test_a_tls_hello_on_a_plain_port_and_a_dial_of_the_wrong_kind_fail_clearly(ca: Path) -> None:
+    async def main() -> None:
+        async with listening() as listener:
+            with pytest.raises(HandshakeError):
+                await websocket(make_node(), ca_file=ca).dial(
+                    tcp_part(listener.multiaddr).encapsulate("/tls/ws"), None
+                )
+        async with listening(WSS) as listener:
+            with pytest.raises(NegotiationError) as caught:
+                await websocket(make_node()).dial(tcp_part(listener.multiaddr).encapsulate("/ws"), None)
+            assert caught.value.stage == Stage.TRANSPORT
+
+    run(main())
+
+
+# -- deadlines -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\n", REQUEST])
+def test_a_peer_that_is_silent_or_slow_is_ended_by_the_upgrades_deadline(begun: bytes) -> None:
+    async def main() -> None:
+        async with listening(node=make_node(accept_timeout=seconds(0.2))) as listener:
+            sock = await open_socket(tcp_part(listener.multiaddr))
+            await asyncio.get_running_loop().sock_sendall(sock, begun)
+            await read_all(sock)
+            sock.close()
+            await eventually(lambda: listener.failures == {TIMEOUT: 1})
+
+    run(main())
+
+
+@pytest.mark.parametrize("addr", [WS, WSS], ids=str)
+def test_the_handshake_has_a_deadline_of_its_own(addr: Multiaddr) -> None:
+    async def main() -> None:
+        async with listening(addr, handshake_timeout=seconds(0.1)) as listener:
+            sock = await open_socket(tcp_part(listener.multiaddr))
+            drip = asyncio.ensure_future(dripping(sock))
+            assert await read_all(sock) in (b"", b"\x15")
+            drip.cancel()
+            await asyncio.wait([drip])
+            sock.close()
+            await eventually(lambda: listener.failures == {TIMEOUT: 1})
+
+    async def dripping(sock: socket.socket) -> None:
+        """A byte now and then, for ever: slow loris."""
+        try:
+            while True:
+                await asyncio.get_running_loop().sock_sendall(sock, b"G" if addr == WS else b"\x16")
+                await asyncio.sleep(seconds(0.02))
+        except ConnectionError:
+            pass
+
+    run(main())
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 101 Switching"])
+def test_a_server_that_does_not_answer_is_a_timeout(said: bytes) -> None:
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            dialer = websocket(make_node(), handshake_timeout=seconds(0.1))
+            dialing = asyncio.ensure_future(dialer.dial(Multiaddr(f"/ip4/127.0.0.1/tcp/{port}/ws"), None))
+            server.setblocking(False)
+            sock, _ = await asyncio.get_running_loop().sock_accept(server)
+            with sock:
+                await asyncio.get_running_loop().sock_sendall(sock, said)
+                with pytest.raises(UpgradeTimeout) as caught:
+                    await dialing
+            assert caught.value.stage == Stage.TRANSPORT
+
+    run(main())
+
+
+# -- the end -----------------------------------------------------------------------------------------
+
+
+async def raw_pair() -> tuple[WebsocketConn, socket.socket]:
+    """A started WebSocket of a server, and the client's socket behind the upgrade."""
+    bound = MaListener.bind(Multiaddr("/ip4/127.0.0.1/tcp/0"))
+    listener = WebsocketListener(bound, WebsocketAcceptor(WebsocketOptions(), Multiaddr("/ws")))
+    peer = await open_socket(tcp_part(listener.multiaddr))
+    conn: RawConn = await listener.accept()
+    await listener.close()
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(peer, REQUEST)
+    await conn.start()
+    answer = b""
+    while not answer.endswith(b"\r\n\r\n"):
+        answer += await loop.sock_recv(peer, 4096)
+    assert isinstance(conn, WebsocketConn)
+    return conn, peer
+
+
+@pytest.mark.parametrize("code", [1000, 1001, None])
+def test_a_close_of_the_peer_is_answered_and_the_connection_ended(code: int | None) -> None:
+    async def main() -> None:
+        conn, peer = await raw_pair()
+        await asyncio.get_running_loop().sock_sendall(peer, frame(b"end", mask=MASK) + close(code, mask=MASK))
+        assert await conn.mailbox.read_exactly(3) == b"end"
+        assert await conn.mailbox.read_some(9) == b""
+        assert await read_all(peer) == close(code)
+        peer.close()
+        conn.abort()
+
+    run(main())
+
+
+def test_an_orderly_end_waits_for_the_peer_within_a_bound() -> None:
+    async def main() -> None:
+        conn, peer = await raw_pair()
+        box = conn.mailbox
+        box.close()
+        assert await read_all(peer) == close(1000)
+        assert not box.is_lost  # the peer may still answer ...
+        with pytest.raises(ConnectionClosed):  # ... but it need not: a bound of its own ends it
+            await box.read_exactly(1)
+        peer.close()
+
+    run(main())
+
+
+def test_bytes_written_just_before_close_arrive(ca: Path) -> None:
+    async def main() -> None:
+        data = bytes(range(256)) * 800  # within one window, and more than the socket takes at once
+        for addr in (WS, WSS):
+            async with listening(addr) as listener:
+                outbound = await websocket(make_node(), ca_file=ca).dial(listener.multiaddr, None)
+                inbound = await listener.accept()
+                stream = await outbound.open_stream()
+                await stream.write(data[:1])
+                received = await inbound.accept_stream()
+                await stream.write(data[1:])
+                await stream.close_write()
+                await outbound.close()
+                assert outbound.is_closed
+                got = b""
+                while chunk := await received.read():
+                    got += chunk
+                assert got == data
+                inbound.abort()
+
+    run(main())
+
+
+def test_a_connection_that_has_been_started_already_can_be_wrapped() -> None:
+    class Started:
+        """What a listener gives out that has peeked at the first bytes."""
+
+        transport = "tcp"
+        is_limited = False
+
+        def __init__(self, inner: RawConn) -> None:
+            self._inner = inner
+            self.mailbox = inner.mailbox
+            self.local_multiaddr = inner.local_multiaddr
+            self.remote_multiaddr = inner.remote_multiaddr
+            self.abort = inner.abort
+
+        async def start(self) -> None: ...
+
+    async def main() -> None:
+        bound = MaListener.bind(Multiaddr("/ip4/127.0.0.1/tcp/0"))
+        peer = await open_socket(bound.multiaddr)
+        inner = await bound.accept()
+        await inner.start()
+        await asyncio.get_running_loop().sock_sendall(peer, REQUEST + frame(b"x", mask=MASK))
+        assert await inner.mailbox.peek(3) == b"GET"
+        conn = WebsocketAcceptor(WebsocketOptions(), Multiaddr("/ws"))(Started(inner))
+        await conn.start()
+        assert await conn.mailbox.read_exactly(1) == b"x"
+        assert conn.local_multiaddr == bound.multiaddr.encapsulate("/ws")
+        conn.abort()
+        peer.close()
+        await bound.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("addr", [WS, WSS], ids=str)
+@pytest.mark.parametrize("ticks", [0, 1, 2, 3, 5, 8, 13, 21])
+def test_a_dial_cancelled_at_any_step_leaves_nothing(addr: Multiaddr, ticks: int, ca: Path) -> None:
+    async def main() -> None:
+        before = await settled_descriptors()
+        dialer = websocket(make_node(), ca_file=ca)
+        async with listening(addr) as listener:
+            dialing = asyncio.ensure_future(dialer.dial(listener.multiaddr, None))
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+            if dialing.cancel():
+                with pytest.raises(asyncio.CancelledError):
+                    await dialing
+            else:
+                (await dialing).abort()  # it was quicker
+        await eventually(lambda: num_descriptors() <= before)
+
+    run(main())
+
+
+def test_failed_upgrades_leave_nothing(ca: Path) -> None:
+    async def main() -> None:
+        before = await settled_descriptors()
+        for addr, other in ((WS, "/tls/ws"), (WSS, "/ws")):
+            async with listening(addr) as listener:
+                await talk(listener.multiaddr, b"this is not HTTP\r\n\r\n")
+                await talk(listener.multiaddr, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                wrong = tcp_part(listener.multiaddr).encapsulate(other)
+                with pytest.raises((NegotiationError, HandshakeError)):
+                    await websocket(make_node(), ca_file=ca).dial(wrong, None)
+                await eventually(lambda: listener.failures.total() == 3)
+        await eventually(lambda: num_descriptors() <= before)
+
+    run(main())
+
+
+# -- listening, as for tcp ---------------------------------------------------------------------------
+
+
+def test_a_lost_socket_is_bound_anew_on_the_same_port() -> None:
+    async def main() -> None:
+        async with listening() as listener:
+            addr = listener.multiaddr
+            inner = listener._inner
+            assert isinstance(inner, WebsocketListener)
+            bound = inner._inner
+            assert isinstance(bound, MaListener)
+            assert bound._sock is not None
+            bound._sock.shutdown(socket.SHUT_RDWR)
+            await eventually(lambda: listener.num_rebinds == 1)
+            assert listener.multiaddr == addr
+            (await websocket(make_node()).dial(addr, None)).abort()
+
+    run(main())
+
+
+def test_a_drain_serves_what_is_queued_and_then_ends() -> None:
+    async def main() -> None:
+        async with Host(listen=[WS], echo=True) as server, Host(listen=()) as dialer:
+            conn = await dialer.connect(server.addrs_with_peer[0])
+            stream = await conn.new_stream("/echo/1.0.0")
+            await stream.write(b"x")
+            assert await stream.read_exactly(1) == b"x"
+            draining = asyncio.ensure_future(server.drain(seconds(20)))
+            await eventually(lambda: not server.swarm.listen_addresses())
+            await stream.write(b"y")
+            assert await stream.read_exactly(1) == b"y"
+            await stream.close()
+            assert await draining == 0
+            await eventually(lambda: conn.is_closed)
+
+    run(main())
+
+
+def test_an_idle_connection_has_no_task_no_timer_and_no_buffer() -> None:
+    async def main() -> None:
+        async with listening() as listener:
+            dialer = websocket(make_node())
+            state = loop_state(asyncio.get_running_loop())
+            tasks = len(asyncio.all_tasks())
+            conns = []
+            for _ in range(30):
+                conns += [await dialer.dial(listener.multiaddr, None), await listener.accept()]
+            await eventually(lambda: len(asyncio.all_tasks()) <= tasks)
+            assert state.num_watched == 0
+            first, *_, last = conns[1::2]
+            assert isinstance(first, TransportConn)
+            assert first.local_multiaddr is last.local_multiaddr
+            for conn in conns:
+                conn.abort()
+
+    run(main())
