@@ -8,11 +8,13 @@ from typing import Any
 
 from gates.cable import Cable
 from p2pcore import negotiate
+from p2pcore._fast.mplex import MplexSession
 from p2pcore._fast.secure import PlainChannel
 from p2pcore._fast.yamux import YamuxSession
 
 DATA, WINDOW_UPDATE = 0, 1
 SYN = 1
+NEW_STREAM, MESSAGE_INITIATOR = 0, 2
 NUM_UPDATES = 1000
 NUM_FRAMES = 8
 STREAM = 1
@@ -23,6 +25,13 @@ def frame(kind: int, flags: int, length: int, body: bytes = b"") -> bytes:
     """A yamux frame of the one stream there is."""
     head = bytes([0, kind]) + flags.to_bytes(2, "big")
     return head + STREAM.to_bytes(4, "big") + length.to_bytes(4, "big") + body
+
+
+def message(flag: int, body: bytes = b"") -> bytes:
+    """An mplex message of the one stream there is; at most 16,383 bytes of body."""
+    size = len(body)
+    length = bytes([size]) if size < 128 else bytes([size % 128 + 128, size // 128])
+    return bytes([STREAM << 3 | flag]) + length + body
 
 
 class Negotiation:
@@ -123,6 +132,44 @@ class DataFrames(Frames):
         self.cable.deliver(self._piece)
         await self.stream.read_exactly(self._size)
         self.cable.swallow()
+
+
+class Messages:
+    """An mplex session on records that hide nothing: messages of one stream in one piece, then read."""
+
+    def __init__(self, size: int) -> None:
+        self.cable = Cable(asyncio.get_running_loop())
+        mailbox = self.cable.mailbox
+        mailbox.insert(PlainChannel())
+        self.session = MplexSession(False)
+        mailbox.replace(self.session)
+        self._size = size * NUM_FRAMES
+        self._piece = message(MESSAGE_INITIATOR, bytes(size)) * NUM_FRAMES
+
+    async def open(self) -> None:
+        """The peer opens the stream."""
+        self.cable.deliver(message(NEW_STREAM))
+        self.stream = await self.session.accept_stream()
+
+    async def once(self) -> None:
+        """NUM_FRAMES of them."""
+        self.cable.deliver(self._piece)
+        await self.stream.read_exactly(self._size)
+
+    async def close(self) -> None:
+        """Ends the session."""
+        self.cable.close()
+
+
+def messages(size: int) -> Callable[[], Coroutine[Any, Any, Messages]]:
+    """Messages with bodies of `size` bytes, at most 16,383."""
+
+    async def start() -> Messages:
+        work = Messages(size)
+        await work.open()
+        return work
+
+    return start
 
 
 def data_frames(size: int) -> Callable[[], Coroutine[Any, Any, DataFrames]]:

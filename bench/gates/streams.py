@@ -10,6 +10,8 @@ from typing import Any
 
 from p2pcore import KeyType, PrivateKey
 from p2pcore._fast.layer import Mailbox
+from p2pcore._fast.mplex import MplexSession
+from p2pcore._fast.pnet import PnetLayer
 from p2pcore._fast.secure import NoiseChannel
 from p2pcore._fast.stream import Stream
 from p2pcore._fast.wire import Wire
@@ -17,7 +19,9 @@ from p2pcore._fast.yamux import YamuxSession
 from p2pcore.security.noise import NoiseTransport
 
 KEY_A, KEY_B = bytes(range(32)), bytes(range(32, 64))
+NONCE_A, NONCE_B = bytes(range(24)), bytes(range(24, 48))
 MUXERS = ("/yamux/1.0.0",)
+HEADER = b"\x13/multistream/1.0.0\n"
 
 
 class Pair:
@@ -68,9 +72,30 @@ class Records(Pair):
         await self._to.read_exactly(len(self._data))
 
 
+class Private(Pair):
+    """A private network's layer alone, between two mailboxes."""
+
+    def __init__(self, size: int) -> None:
+        self._data = bytes(size)
+
+    async def open(self) -> None:
+        """Makes the layers, and lets them agree."""
+        self._from, self._to = await self.connect()
+        self._from.insert(PnetLayer(KEY_A, NONCE_A))
+        self._to.insert(PnetLayer(KEY_A, NONCE_B))
+        self._from.write(HEADER)
+        await self._to.read_exactly(len(HEADER))
+
+    async def once(self) -> None:
+        """One write, read whole."""
+        self._from.write(self._data)
+        await self._to.read_exactly(len(self._data))
+
+
 class Streams(Pair):
     """One stream through the whole chain."""
 
+    session: type[YamuxSession | MplexSession] = YamuxSession
     near: Stream
     far: Stream
 
@@ -82,7 +107,7 @@ class Streams(Pair):
         a, b = await self.connect()
         a.insert(NoiseChannel(KEY_A, KEY_B))
         b.insert(NoiseChannel(KEY_B, KEY_A))
-        client, server = YamuxSession(True), YamuxSession(False)
+        client, server = self.session(True), self.session(False)
         a.replace(client)
         b.replace(server)
         self._sessions = client, server
@@ -95,6 +120,12 @@ class Streams(Pair):
         """One write, read whole."""
         await self.near.write(self._data)
         await self.far.read_exactly(len(self._data))
+
+
+class MplexStreams(Streams):
+    """The same over mplex."""
+
+    session = MplexSession
 
 
 class RoundTrips(Streams):
@@ -147,6 +178,16 @@ def records(size: int) -> Start:
 def one_way(size: int) -> Start:
     """A stream with writes of `size` bytes."""
     return _opened(lambda: Streams(size))
+
+
+def one_way_mplex(size: int) -> Start:
+    """The same over mplex."""
+    return _opened(lambda: MplexStreams(size))
+
+
+def private(size: int) -> Start:
+    """Writes of `size` bytes in a private network."""
+    return _opened(lambda: Private(size))
 
 
 def _opened(make: Callable[[], Any]) -> Start:

@@ -77,6 +77,12 @@ def _all() -> Iterable[Work]:
     for size, text, times in ((1024, "1KiB", 200), (65536, "64KiB", 50)):
         yield Work(f"noise record: {text} sealed and opened", _on_loop(streams.records(size)), times)
         yield Work(f"stream: {text} written and read", _on_loop(streams.one_way(size)), times)
+    for size, text in ((64, "64B"), (1024, "1KiB"), (16383, "16KiB")):
+        received = _on_loop(frames.messages(size))
+        yield Work(f"mplex: message {text} received", received, 40, frames.NUM_FRAMES)
+    for size, text, times in ((1024, "1KiB", 200), (65536, "64KiB", 50)):
+        yield Work(f"mplex stream: {text} written and read", _on_loop(streams.one_way_mplex(size)), times)
+        yield Work(f"private network: {text} sent and received", _on_loop(streams.private(size)), times)
     yield Work("stream: 32B there and back", _on_loop(streams.round_trips), 200)
     yield Work("stream: opened, echo 32B, closed", _on_loop(conns.Echoes.start), 20)
     yield Work("noise: handshake, both sides", _on_loop(streams.Handshakes.start), 20, 1, True)

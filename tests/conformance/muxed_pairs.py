@@ -1,0 +1,203 @@
+"""Two sessions of one muxer, a channel and a pipe between them: what the suite of muxers runs over.
+
+Comes in: the names of a muxer, a channel and a pipe. Goes out: a client's and a server's session. The pipe
+"bytes" gives every byte to its receiver by itself. A new muxer or channel is a line in MUXERS or CHANNELS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from _fast.chain import Cable, wire_pair
+from harness import seconds
+from p2pcore import limits
+from p2pcore._fast.layer import Mailbox
+from p2pcore._fast.secure import NoiseChannel, PlainChannel
+from p2pcore.interfaces import MuxedConn, Stream
+from p2pcore.muxers.mplex import MplexMultiplexer, MplexOptions
+from p2pcore.muxers.yamux import YamuxMultiplexer
+
+
+@dataclass(frozen=True)
+class Muxer:
+    """One muxer.
+
+    Attributes:
+        make: gives the Multiplexer, for the seconds it may stand still for a stream nobody reads.
+        most_unread: bytes that one stream, and all of a connection, may hold unread for n streams.
+        has_flow_control: a stream nobody reads stands still by itself; else it is reset after that time.
+        tells_codes: reset codes reach the peer.
+    """
+
+    make: Callable[[float], Any]
+    most_unread: Callable[[int], int]
+    has_flow_control: bool
+    tells_codes: bool
+
+
+def _yamux_unread(streams: int) -> int:
+    return streams * limits.YAMUX_INITIAL_WINDOW_BYTES
+
+
+def _mplex_unread(streams: int) -> int:
+    most = min(streams * limits.MPLEX_STREAM_BUFFER_BYTES, limits.MPLEX_MAX_BUFFERED_BYTES)
+    return most + limits.RECEIVE_BUFFER_BYTES + limits.MAX_NOISE_RECORD_BYTES
+
+
+MUXERS = {
+    "yamux": Muxer(lambda stall_s: YamuxMultiplexer(), _yamux_unread, True, True),
+    "mplex": Muxer(
+        lambda stall_s: MplexMultiplexer(MplexOptions(stall_s=stall_s)), _mplex_unread, False, False
+    ),
+}
+
+
+def _noise() -> tuple[Any, Any]:
+    one, two = os.urandom(32), os.urandom(32)
+    return NoiseChannel(one, two), NoiseChannel(two, one)
+
+
+CHANNELS: dict[str, Callable[[], tuple[Any, Any]]] = {
+    "plain": lambda: (PlainChannel(), PlainChannel()),
+    "noise": _noise,
+}
+
+
+class CutCable(Cable):
+    """A cable whose other end gives what is sent to a partner, byte by byte."""
+
+    partner: CutCable
+
+    def listen(self) -> None:
+        """Begins to hand on."""
+        self.loop.add_reader(self.far, self._hand_on)
+
+    def _hand_on(self) -> None:
+        if not self.partner.reading:
+            self.loop.remove_reader(self.far)
+            return
+        data = self.far.recv(512)
+        if data:
+            self.partner.deliver(*(data[i : i + 1] for i in range(len(data))))
+        else:
+            self.loop.remove_reader(self.far)
+            self.partner.deliver_eof()
+
+    def resume_reading(self) -> None:
+        if not self.reading:
+            self.partner.listen()
+        super().resume_reading()
+
+    def write(self, piece: bytes) -> None:
+        super().write(piece)
+        if not self.closing:
+            self.loop.add_writer(self.near, self._written)
+
+    def _written(self) -> None:
+        if not self.lost:
+            self.drain()
+        if not self.queue or self.lost:
+            self.loop.remove_writer(self.near)
+
+    def _lose(self) -> None:
+        if not self.lost:
+            self.loop.remove_writer(self.near)
+        super()._lose()
+
+
+def _cut_boxes() -> tuple[Mailbox, Mailbox]:
+    a, b = CutCable(), CutCable()
+    a.partner, b.partner = b, a
+    a.listen()
+    b.listen()
+    return a.mailbox, b.mailbox
+
+
+async def _socket_boxes() -> tuple[Mailbox, Mailbox]:
+    a, b = await wire_pair()
+    assert a.mailbox is not None
+    assert b.mailbox is not None
+    return a.mailbox, b.mailbox
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a test runs over."""
+
+    muxer: str
+    channel: str
+    pipe: str
+
+    def __str__(self) -> str:
+        return f"{self.muxer}-{self.channel}-{self.pipe}"
+
+    @property
+    def traits(self) -> Muxer:
+        return MUXERS[self.muxer]
+
+    @property
+    def is_cut(self) -> bool:
+        return self.pipe == "bytes"
+
+    def scaled(self, most: int, least: int) -> int:
+        """`most`, or `least` where every byte takes its own turn."""
+        return least if self.is_cut else most
+
+    async def connect(self, stall_s: float) -> tuple[MuxedConn, MuxedConn]:
+        """A client's session and a server's."""
+        boxes = _cut_boxes() if self.is_cut else await _socket_boxes()
+        sessions = []
+        for box, channel, is_client in zip(boxes, CHANNELS[self.channel](), (True, False), strict=True):
+            box.insert(channel)
+            sessions.append(self.traits.make(stall_s).start(box, is_client))
+        await asyncio.sleep(0)
+        return sessions[0], sessions[1]
+
+
+KINDS = [Kind(m, c, p) for m in MUXERS for c in CHANNELS for p in ("socket", "bytes")]
+
+Ends = tuple[MuxedConn, MuxedConn]
+
+
+@asynccontextmanager
+async def connected(kind: Kind, stall_s: float = seconds(5)) -> AsyncIterator[Ends]:
+    """A client's and a server's session, closed in the end."""
+    client, server = await kind.connect(stall_s)
+    try:
+        yield client, server
+    finally:
+        client.abort()
+        server.abort()
+        await client.close()
+        await server.close()
+
+
+async def opened(one: MuxedConn, other: MuxedConn) -> tuple[Stream, Stream]:
+    """A stream that `one` opened; its two ends."""
+    near = await one.open_stream()
+    await near.write(b"!")
+    far = await other.accept_stream()
+    assert await far.read_exactly(1) == b"!"
+    return near, far
+
+
+async def read_all(stream: Stream) -> bytes:
+    out = bytearray()
+    while piece := await stream.read():
+        out += piece
+    return bytes(out)
+
+
+async def give_back(stream: Stream) -> None:
+    while data := await stream.read():
+        await stream.write(data)
+    await stream.close()
+
+
+def pattern(n: int, start: int = 0) -> bytes:
+    return bytes((i + start) % 251 for i in range(n))
