@@ -55,9 +55,8 @@ _MODULES = {
     "errors": (
         "AddressError ConnectionClosed DeadlineExceeded DialError GoAway HandshakeError IdentityError "
         "IncompleteRead LimitExceeded LimitedConnection ListenError ListenerClosed LocalProtocolError "
-        "NegotiationError NoTransport P2PError PeerIdMismatch ProtocolError ProtocolNotSupported RelayRefused "
-        "RemoteProtocolError "
-        "StreamClosed StreamError StreamReset SwarmClosed WorkerFailed"
+        "NegotiationError NoTransport P2PError PeerIdMismatch ProtocolError ProtocolNotSupported "
+        "RelayRefused RemoteProtocolError StreamClosed StreamError StreamReset SwarmClosed WorkerFailed"
     ),
     "host": "Host run",
     "interfaces": "CapableConn ConnState Direction Network Notifiee Stream",

@@ -298,9 +298,9 @@ class Host:
         """What the peer says of itself: what is known, or asked now. Raises as protocols.identify."""
         return await self._identify.identify(await self.connect(target))
 
-    async def echo(self, target: Target, data: bytes) -> bytes:
+    async def echo(self, target: Target, data: bytes, allow_limited: bool = False) -> bytes:
         """Sends `data` to the peer's echo, and returns what came back. Raises as protocols.echo.echo."""
-        return await echo.echo(await self.new_stream(target, echo.PROTOCOL), data)
+        return await echo.echo(await self.new_stream(target, echo.PROTOCOL, allow_limited), data)
 
     async def perf(self, target: Target, upload: int, download: int) -> PerfRun:
         """Measures: `upload` bytes there, `download` bytes back. Raises as protocols.perf.PerfRun.run."""
