@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from p2pcore.peer_id import PeerId
     from p2pcore.protocols.identify_message import IdentifyInfo
     from p2pcore.protocols.perf import PerfRun
-    from p2pcore.security.pnet import PSK
     from p2pcore.protocols.relay_hop import RelayOptions
+    from p2pcore.security.pnet import PSK
     from p2pcore.swarm import Connectedness, ListenResult, Swarm
     from p2pcore.swarm_conn import SwarmConn
     from p2pcore.workers import Supervisor, Worker, WorkerEvent, WorkerStatus
@@ -57,8 +57,9 @@ _MODULES = {
     "errors": (
         "AddressError ConnectionClosed DeadlineExceeded DialError GoAway HandshakeError IdentityError "
         "IncompleteRead LimitExceeded LimitedConnection ListenError ListenerClosed LocalProtocolError "
-        "NegotiationError NoTransport P2PError PeerIdMismatch ProtocolError ProtocolNotSupported RelayRefused "
-        "RemoteProtocolError StreamClosed StreamError StreamReset SwarmClosed WorkerFailed WrongNetworkKey"
+        "NegotiationError NoTransport P2PError PeerIdMismatch ProtocolError ProtocolNotSupported "
+        "RelayRefused RemoteProtocolError StreamClosed StreamError StreamReset SwarmClosed WorkerFailed "
+        "WrongNetworkKey"
     ),
     "host": "Host run",
     "interfaces": "CapableConn ConnState Direction Network Notifiee Stream",

@@ -95,7 +95,7 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """A message of a hop stream; what a type does not need is None. `status` is None for a code nobody knows."""
+    """A message of a hop stream; what it does not have is None, and so is a status nobody knows."""
 
     type: HopType
     peer: PeerId | None = None
@@ -253,7 +253,7 @@ def _readable(addrs: Iterable[bytes]) -> Iterator[Multiaddr]:
 
 
 def seal_voucher(key: PrivateKey, peer: PeerId, expire: int) -> bytes:
-    """The relay of `key` certifies that `peer` may be reached through it until `expire` (unix seconds)."""
+    """The relay of `key` certifies that `peer` is reached through it until `expire` (unix seconds)."""
     from p2pcore.pb.circuit_pb2 import Voucher
 
     relay = key.peer_id()
@@ -262,7 +262,7 @@ def seal_voucher(key: PrivateKey, peer: PeerId, expire: int) -> bytes:
 
 
 def check_voucher(data: bytes, relay: PeerId, peer: PeerId, now: float) -> int:
-    """Checks that the envelope `data` is `relay`'s voucher for `peer`, and still good at `now` (unix seconds).
+    """Checks that the envelope `data` is `relay`'s voucher for `peer`, good at `now` (unix seconds).
 
     Returns: until when it is good, unix seconds.
     Raises: IdentityError: forged, of another domain or type, malformed, about others, or expired.
@@ -285,7 +285,7 @@ def check_voucher(data: bytes, relay: PeerId, peer: PeerId, now: float) -> int:
 
 
 class Route(NamedTuple):
-    """A relayed address in its parts: `addrs` of the relay (none: it is known otherwise), its id, the target."""
+    """A relayed address in its parts: where the relay is (nothing: that is known), its id, the target."""
 
     addrs: tuple[Multiaddr, ...]
     relay: PeerId

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from p2pcore.interfaces import Multiplexer, Notifiee, SecureTransport, Stream
     from p2pcore.protocols.identify_message import IdentifyInfo
     from p2pcore.protocols.perf import PerfRun
-    from p2pcore.security.pnet import PSK
     from p2pcore.protocols.relay_hop import RelayOptions, RelayService
+    from p2pcore.security.pnet import PSK
     from p2pcore.swarm_streams import ProtocolHandler
 
 logger = logging.getLogger("p2pcore.host")
@@ -320,9 +320,9 @@ class Host:
         """What the peer says of itself: what is known, or asked now. Raises as protocols.identify."""
         return await self._identify.identify(await self.connect(target))
 
-    async def echo(self, target: Target, data: bytes) -> bytes:
+    async def echo(self, target: Target, data: bytes, allow_limited: bool = False) -> bytes:
         """Sends `data` to the peer's echo, and returns what came back. Raises as protocols.echo.echo."""
-        return await echo.echo(await self.new_stream(target, echo.PROTOCOL), data)
+        return await echo.echo(await self.new_stream(target, echo.PROTOCOL, allow_limited), data)
 
     async def perf(self, target: Target, upload: int, download: int) -> PerfRun:
         """Measures: `upload` bytes there, `download` bytes back. Raises as protocols.perf.PerfRun.run."""

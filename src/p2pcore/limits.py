@@ -182,7 +182,7 @@ RELAY_ACCEPT_TIMEOUT_S: Final = 10.0
 MAX_RELAY_WAITING: Final = 16
 """Relayed connections that wait so on one listener; as ACCEPT_QUEUE_LENGTH."""
 RELAY_REFRESH_S: Final = 120.0
-"""A reservation is renewed this long before it expires (go), or at three quarters of a shorter life (rust)."""
+"""A reservation is renewed so long before it expires (go), or at three quarters of a short life (rust)."""
 MAX_RESERVATION_S: Final = 86400.0
 """A reservation is renewed once a day whatever it says: a relay's clock may be far off."""
 RELAY_RETRY_MIN_S: Final = 1.0

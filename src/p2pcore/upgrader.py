@@ -409,6 +409,7 @@ def _distinct(what: str, names: list[str]) -> tuple[str, ...]:
 
 _TELLING: dict[Stage, tuple[type[P2PError], ...]] = {
     Stage.TRANSPORT: (NegotiationError, HandshakeError),
+    Stage.NETWORK: (NegotiationError,),
     Stage.SECURITY: (NegotiationError,),
     Stage.HANDSHAKE: (HandshakeError,),
     Stage.MUXER: (NegotiationError,),

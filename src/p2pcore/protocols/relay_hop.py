@@ -72,7 +72,7 @@ class RelayOptions:
     Attributes:
         max_reservations, max_reservations_per_ip: at once; one IPv6 /56 counts as one IP.
         reservation_ttl_s: seconds a reservation lives without being renewed.
-        max_circuits_per_peer: open circuits of which a peer is an end; max_circuits_per_ip: dialled from an IP.
+        max_circuits_per_peer: open circuits that a peer is an end of; max_circuits_per_ip: dialled from one.
         circuit_s: seconds a circuit lives; circuit_bytes: what it carries each way. 0: no such limit; where
             there is neither, peers do not treat the connection as limited.
         may_reserve, may_connect: who is served; None: everybody. Quick, and not to raise.

@@ -184,7 +184,9 @@ def _check_self_signature(certificate: x509.Certificate) -> None:
     signature, body = certificate.signature, certificate.tbs_certificate_bytes
     try:
         if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(method, ec.ECDSA):
-            if _ECDSA_HASHES.get(key.curve.name) == getattr(certificate.signature_hash_algorithm, "name", None):
+            if _ECDSA_HASHES.get(key.curve.name) == getattr(
+                certificate.signature_hash_algorithm, "name", None
+            ):
                 return key.verify(signature, body, method)
         elif isinstance(key, ed25519.Ed25519PublicKey):
             if certificate.signature_algorithm_oid == SignatureAlgorithmOID.ED25519:

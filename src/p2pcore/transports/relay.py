@@ -1,8 +1,8 @@
 """Circuit relay v2, the client: dials and listens on addresses with /p2p-circuit in them.
 
-Comes in: `/…/p2p/RELAY/p2p-circuit[/p2p/TARGET]`, a network to reach relays by. Goes out: upgraded connections
-and listeners, the addresses that reservations make ours. It costs nothing until it is used: the stop
-protocol is served only while something listens. Never takes a circuit from a relay it has no reservation at.
+Comes in: `/…/p2p/RELAY/p2p-circuit[/p2p/TARGET]`, a network to reach relays by. Goes out: upgraded
+connections and listeners, the addresses that reservations make ours. It costs nothing until it is used: stop
+streams are served only while something listens. Never takes a circuit from a relay without a reservation.
 Specification: libp2p relay/circuit-v2.
 """
 

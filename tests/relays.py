@@ -1,0 +1,104 @@
+"""A relay and two hosts that meet through it, on loopback; and relays and clients played by hand.
+
+Comes in: options. Goes out: hosts, with everything closed at the end; what is answered to any bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from p2pcore import Host, Multiaddr, RelayOptions, Stream
+from p2pcore.circuit import HOP, STOP, Hop, Stop, read_body
+
+UNLIMITED = RelayOptions(circuit_s=0, circuit_bytes=0)
+BARE: dict[str, Any] = {"ping": False, "identify": False}
+
+
+def behind(relay: Host) -> Multiaddr:
+    """Where to listen to be reached through `relay`."""
+    return relay.addrs_with_peer[0].encapsulate("/p2p-circuit")
+
+
+@asynccontextmanager
+async def relay_host(options: RelayOptions = UNLIMITED, **more: Any) -> AsyncIterator[Host]:
+    """A node that relays."""
+    async with Host(relay_service=options, **BARE | more) as host:
+        yield host
+
+
+@dataclass
+class Relayed:
+    """`target` listens behind `relay`; `dialer` has no connection yet."""
+
+    relay: Host
+    target: Host
+    dialer: Host
+
+    @property
+    def addr(self) -> Multiaddr:
+        """What `dialer` dials."""
+        return self.target.addrs_with_peer[0]
+
+    @property
+    def service(self) -> Any:
+        return self.relay.relay_service
+
+
+@asynccontextmanager
+async def relayed(
+    options: RelayOptions = UNLIMITED,
+    target: dict[str, Any] | None = None,
+    dialer: dict[str, Any] | None = None,
+) -> AsyncIterator[Relayed]:
+    """Three hosts; by default they serve nothing and do not identify one another."""
+    async with (
+        relay_host(options) as relay,
+        Host(**BARE | {"listen": [behind(relay)]} | (target or {})) as one,
+        Host(**BARE | {"listen": []} | (dialer or {})) as two,
+    ):
+        yield Relayed(relay, one, two)
+
+
+# -- by hand -----------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def fake_relay(
+    answer: Callable[[Stream, Hop], Awaitable[Any]], **more: Any
+) -> AsyncIterator[tuple[Host, list[Hop]]]:
+    """A host whose hop streams do what `answer` does; and the requests that came."""
+    asked: list[Hop] = []
+
+    async def serve(stream: Stream) -> Stream | None:
+        request = Hop.parse(await read_body(stream))
+        asked.append(request)
+        kept: Stream | None = await answer(stream, request)
+        return kept
+
+    async with Host(**BARE | more) as host:
+        host.set_stream_handler(HOP, serve)
+        yield host, asked
+
+
+async def ask(host: Host, target: Any, protocol: str, data: bytes, end: bool = True) -> bytes:
+    """Sends `data` on a stream of `protocol`; the body of the one message that comes back before the end."""
+    stream = await host.new_stream(target, protocol, True)
+    await stream.write(data)
+    if end:
+        await stream.close_write()
+    body = await read_body(stream)
+    assert await stream.read() == b""
+    return body
+
+
+async def ask_hop(host: Host, relay: Any, data: bytes | Hop, end: bool = True) -> Hop:
+    """What a relay answers to `data` on a hop stream."""
+    return Hop.parse(await ask(host, relay, HOP, data.encode() if isinstance(data, Hop) else data, end))
+
+
+async def ask_stop(host: Host, target: Any, data: bytes | Stop, end: bool = True) -> Stop:
+    """What a client answers to `data` on a stop stream."""
+    return Stop.parse(await ask(host, target, STOP, data.encode() if isinstance(data, Stop) else data, end))
