@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from p2pcore.security.pnet import PSK
     from p2pcore.swarm import Connectedness, ListenResult, Swarm
     from p2pcore.swarm_conn import SwarmConn
+    from p2pcore.transports.web_tls import WebCertificate
+    from p2pcore.transports.websocket import WebsocketOptions
     from p2pcore.workers import Supervisor, Worker, WorkerEvent, WorkerStatus
 
 _MODULES = {
@@ -72,6 +74,8 @@ _MODULES = {
     "protocols.relay_hop": "RelayOptions",
     "swarm": "Connectedness ListenResult Swarm",
     "swarm_conn": "SwarmConn",
+    "transports.web_tls": "WebCertificate",
+    "transports.websocket": "WebsocketOptions",
     "workers": "Supervisor Worker WorkerEvent WorkerStatus",
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -123,6 +127,8 @@ __all__ = [
     "Swarm",
     "SwarmClosed",
     "SwarmConn",
+    "WebCertificate",
+    "WebsocketOptions",
     "Worker",
     "WorkerEvent",
     "WorkerFailed",

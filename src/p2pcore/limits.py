@@ -234,7 +234,7 @@ MPLEX_RESET_BURST: Final = 400
 MPLEX_MAX_USELESS_PER_S: Final = 1000
 """Messages for unknown or ended streams, and empty ones, in a second; js closes at 5."""
 MPLEX_LATE_MESSAGES: Final = 8192
-"""Messages on a stream that may be under way when we reset it: 32 MiB of socket buffers in go's 4 KiB each."""
+"""Messages on a stream under way when we reset it: 32 MiB of socket buffers in go's 4 KiB each."""
 
 # -- swarm -------------------------------------------------------------------------------------
 SWARM_CLOSE_TIMEOUT_S: Final = 5.0

@@ -25,8 +25,12 @@ COMMANDS = {
     "listen": "Run a node that peers can ping, identify and echo from.",
     "perf": "Measure throughput to and from a peer.",
     "ping": "Measure the round-trip time to a peer.",
+    "psk": "Make and show keys of private networks.",
 }
 """Name and first line of help of each command; the rest is in the module of that name."""
+
+GROUPS = ("id", "psk")
+"""Those that have commands of their own."""
 
 _HELP = getattr(click.exceptions, "NoArgsIsHelpError", ())
 """Raised by click 8.2 and later where there are no arguments at all."""
@@ -53,7 +57,7 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="p2pcore", message="%(prog)s %(version)s")
 def commands() -> None:
-    """Talk to libp2p peers, and be one: TCP, Noise, Yamux.
+    """Talk to libp2p peers, and be one.
 
     \b
     Each command takes --json (one JSON object per line) and --help.
@@ -81,7 +85,7 @@ def invoke(args: Sequence[str] | None) -> int:
 def _path(args: Sequence[str]) -> str:
     """The command that was asked for, "p2pcore id new" for instance."""
     names = ["p2pcore", *(name for name in args[:1] if name in COMMANDS)]
-    return " ".join([*names, *(name for name in args[1:2] if args[0] == "id" and name.isalpha())])
+    return " ".join([*names, *(name for name in args[1:2] if args[0] in GROUPS and name.isalpha())])
 
 
 def _ended_by(error: Exception, path: str) -> int:

@@ -15,13 +15,19 @@ import click
 
 from p2pcore import IdentityError, KeyType, PeerId, PrivateKey, PublicKey
 from p2pcore.cli.failure import CommandFailed
-from p2pcore.cli.keyfile import FORMATS, Key, format_key, load_key, write_file
+from p2pcore.cli.keyfile import (
+    FORMATS,
+    PRIVATE_MODE,
+    PUBLIC_MODE,
+    Key,
+    format_key,
+    load_key,
+    write_file,
+)
 from p2pcore.cli.output import Output, OutputFailed, columns
 from p2pcore.cli.params import json_option
 
 TYPES = [kind.name.lower() for kind in sorted(KeyType, key=lambda kind: kind is not KeyType.ED25519)]
-PRIVATE_MODE = 0o600
-PUBLIC_MODE = 0o644
 
 
 @click.group()

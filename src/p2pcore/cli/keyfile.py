@@ -10,7 +10,7 @@ import os
 import stat
 from typing import Final
 
-from p2pcore import IdentityError, PrivateKey, PublicKey
+from p2pcore import PSK, IdentityError, PrivateKey, PublicKey
 from p2pcore.cli.failure import CommandFailed
 from p2pcore.cli.output import error_line
 
@@ -18,6 +18,8 @@ Key = PrivateKey | PublicKey
 
 MAX_FILE_BYTES: Final = 64 * 1024
 """The PEM of an RSA key of 8192 bits has about 6,400."""
+PRIVATE_MODE: Final = 0o600
+PUBLIC_MODE: Final = 0o644
 FORMATS: Final = ("protobuf", "base64", "hex", "pem")
 
 
@@ -27,6 +29,21 @@ def load_private_key(path: str) -> PrivateKey:
     if not isinstance(key, PrivateKey):
         raise CommandFailed(f"{path}: a public key, where a private one is needed")
     return key
+
+
+def load_psk(path: str) -> PSK:
+    """The key of a private network in the file at `path` ("-": standard input).
+
+    Raises: CommandFailed: no key in there; OSError: the file cannot be read.
+    """
+    data = _read(path)
+    try:
+        psk = PSK.parse(data)
+    except IdentityError as error:
+        raise CommandFailed(f"{path}: {error}") from error
+    if path != "-":
+        _warn_if_shared(path)
+    return psk
 
 
 def load_key(path: str) -> Key:

@@ -17,6 +17,7 @@ from p2pcore.cli.node import run
 from p2pcore.cli.node_options import NodeOptions, node_options
 from p2pcore.cli.output import Output, OutputFailed, log_level
 from p2pcore.cli.params import AddressType, SecondsType, WorkersType, json_option
+from p2pcore.cli.serving_options import ServingOptions, serving_options
 
 DEFAULT = "/ip4/127.0.0.1/tcp/0"
 
@@ -31,6 +32,7 @@ DEFAULT = "/ip4/127.0.0.1/tcp/0"
     help=f"Where to listen; may be repeated. Default: {DEFAULT}, a free port for this machine alone.",
 )
 @node_options
+@serving_options
 @click.option("--perf", is_flag=True, help="Serve perf too: peers may then use all the bandwidth there is.")
 @click.option(
     "--workers",
@@ -52,6 +54,7 @@ DEFAULT = "/ip4/127.0.0.1/tcp/0"
 def command(
     addrs: tuple[Multiaddr, ...],
     node: NodeOptions,
+    serving: ServingOptions,
     perf: bool,
     workers: int | None,
     drain_s: float,
@@ -66,9 +69,9 @@ def command(
     if workers is not None:
         from p2pcore.cli.listen_workers import listen
 
-        listen(workers, addrs or (DEFAULT,), node, perf, drain_s, verbose, Output(as_json))
+        listen(workers, addrs or (DEFAULT,), node, serving, perf, drain_s, verbose, Output(as_json))
         return
-    host = node.host(listen=addrs or (DEFAULT,), perf=perf, echo=True)
+    host = node.host(listen=addrs or (DEFAULT,), perf=perf, echo=True, **serving.settings(node, addrs))
     run(_serve(host, Output(as_json), verbose > 0), interrupted=0)
 
 

@@ -14,13 +14,15 @@ from p2pcore import Host, Multiaddr, Supervisor, Worker, WorkerEvent
 from p2pcore.cli.listen_command import Shown, show_addrs
 from p2pcore.cli.node_options import NodeOptions
 from p2pcore.cli.output import Output, OutputFailed, log_level, prepare
+from p2pcore.cli.serving_options import ServingOptions
 
 
-def make_host(worker: Worker, node: NodeOptions, perf: bool, verbosity: int) -> Host:
+def make_host(worker: Worker, node: NodeOptions, serving: ServingOptions, perf: bool, verbosity: int) -> Host:
     """The factory: runs in each worker."""
     prepare()
     log_level(verbosity)
-    host = worker.host(perf=perf, echo=True, **node.settings())
+    settings = node.settings() | serving.settings(node, worker.listen)
+    host = worker.host(perf=perf, echo=True, **settings)
     if verbosity > 0:
         host.notify(Shown(lambda line, **fields: worker.report(line=line, **fields)))
     return host
@@ -30,6 +32,7 @@ def listen(
     workers: int,
     addrs: Sequence[Multiaddr | str],
     node: NodeOptions,
+    serving: ServingOptions,
     perf: bool,
     drain_s: float,
     verbosity: int,
@@ -39,7 +42,7 @@ def listen(
     show = _Show(output)
     supervisor = Supervisor(
         make_host,
-        (node, perf, verbosity),
+        (node, serving, perf, verbosity),
         workers=workers,
         listen=addrs,
         private_key=node.private_key(),

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from p2pcore import Host, PrivateKey
-from p2pcore.cli.keyfile import load_private_key
+from p2pcore import Host, PrivateKey, WebsocketOptions
+from p2pcore.cli.keyfile import load_private_key, load_psk
 
 if TYPE_CHECKING:
     from click import Context, Parameter
@@ -25,8 +25,8 @@ else:  # generic in the newest click only
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-SECURITY = ("noise",)
-MUXERS = ("yamux",)
+SECURITY = ("noise", "tls", "plaintext")
+MUXERS = ("yamux", "mplex")
 
 
 class NamesType(NamesParam):
@@ -58,18 +58,27 @@ class NodeOptions:
     key_file: str | None
     security: tuple[str, ...]
     muxers: tuple[str, ...]
+    psk_file: str | None
+    ca_file: str | None
+    verify: bool
 
     def host(self, **more: Any) -> Host:
         """A host with these options and `more`. Raises CommandFailed, OSError: a file is of no use."""
-        return Host(self.private_key(), **self.settings(), **more)
+        return Host(self.private_key(), **{**self.settings(), **more})
 
     def private_key(self) -> PrivateKey | None:
         """The key of --key; None without. Raises CommandFailed, OSError."""
         return None if self.key_file is None else load_private_key(self.key_file)
 
     def settings(self) -> dict[str, Any]:
-        """Keyword arguments of Host, but for the key."""
-        return {"security": self.security, "muxers": self.muxers}
+        """Keyword arguments of Host, but for the key. Raises CommandFailed, OSError: a file is of no use."""
+        psk = None if self.psk_file is None else load_psk(self.psk_file)
+        return {
+            "security": self.security,
+            "muxers": self.muxers,
+            "psk": psk,
+            "websocket": WebsocketOptions(ca_file=self.ca_file, verify=self.verify),
+        }
 
 
 _OPTIONS = (
@@ -94,6 +103,26 @@ _OPTIONS = (
         default="yamux",
         show_default=True,
         help=f"Multiplexers in order of preference, of {', '.join(MUXERS)}.",
+    ),
+    click.option(
+        "--psk",
+        "psk_file",
+        metavar="FILE",
+        help="Key of a private network, as `p2pcore psk new --out FILE` writes it: talk to its peers alone.",
+    ),
+    click.option(
+        "--tls-ca",
+        "ca_file",
+        metavar="FILE",
+        help="Authorities (PEM) that hosts dialled at /tls/ws are checked against. Default: the system's.",
+    ),
+    click.option(
+        "--no-tls-verify",
+        "verify",
+        is_flag=True,
+        flag_value=False,
+        default=True,
+        help="Dial /tls/ws whatever certificate is shown; the peer's id is proved all the same.",
     ),
 )
 

@@ -1,0 +1,99 @@
+"""The options of `listen` that say what it shows and does for others: certificates, relaying.
+
+Comes in: text from the command line. Goes out: a ServingOptions, and from it keyword arguments of Host.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+import click
+
+from p2pcore import Multiaddr, RelayOptions, WebCertificate, WebsocketOptions
+from p2pcore.cli.failure import CommandFailed
+from p2pcore.cli.node_options import NodeOptions
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class ServingOptions:
+    """What the options below came to."""
+
+    certificate: str | None
+    certificate_key: str | None
+    self_signed: bool
+    relay: bool
+    relay_unlimited: bool
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.certificate_key is None):
+            self._wrong("--tls-cert and --tls-key belong together")
+        if self.certificate is not None and self.self_signed:
+            self._wrong("--tls-self-signed makes a certificate, and --tls-cert gives one")
+
+    def settings(self, node: NodeOptions, addrs: Iterable[Multiaddr]) -> dict[str, Any]:
+        """Keyword arguments of Host, for a node that listens on `addrs`. Raises CommandFailed, OSError."""
+        return {
+            "websocket": WebsocketOptions(
+                certificate=self._certificate(addrs), ca_file=node.ca_file, verify=node.verify
+            ),
+            "relay_service": self._relay(),
+        }
+
+    def _relay(self) -> RelayOptions | None:
+        if self.relay_unlimited:
+            return RelayOptions(circuit_s=0, circuit_bytes=0)
+        return RelayOptions() if self.relay else None
+
+    def _certificate(self, addrs: Iterable[Multiaddr]) -> WebCertificate | None:
+        if self.certificate is not None and self.certificate_key is not None:
+            try:
+                return WebCertificate.load(self.certificate, self.certificate_key)
+            except ValueError as error:
+                raise CommandFailed(f"{self.certificate}, {self.certificate_key}: {error}") from error
+        return WebCertificate.self_signed(*_names(addrs)) if self.self_signed else None
+
+    def _wrong(self, text: str) -> None:
+        raise click.UsageError(text, click.get_current_context())
+
+
+def _names(addrs: Iterable[Multiaddr]) -> list[str]:
+    """What the addresses call their hosts, and localhost."""
+    hosts = (addr.get(name) for addr in addrs for name in ("sni", "ip4", "ip6"))
+    return list(dict.fromkeys(["localhost", *(host for host in hosts if host)]))
+
+
+_OPTIONS = (
+    click.option(
+        "--tls-cert",
+        "certificate",
+        metavar="FILE",
+        help="Certificate and chain (PEM) that /tls/ws addresses show; needs --tls-key.",
+    ),
+    click.option("--tls-key", "certificate_key", metavar="FILE", help="The private key (PEM) of --tls-cert."),
+    click.option(
+        "--tls-self-signed",
+        "self_signed",
+        is_flag=True,
+        help="Make a certificate for /tls/ws addresses that nobody trusts: for trying things out.",
+    ),
+    click.option("--relay", is_flag=True, help="Relay connections of others, within limits."),
+    click.option("--relay-unlimited", is_flag=True, help="The same, each for any time and any bytes."),
+)
+
+
+def serving_options(function: F) -> F:
+    """Gives `function` what these options came to, as `serving`."""
+
+    @functools.wraps(function)
+    def gathering(*args: Any, **kwargs: Any) -> Any:
+        mine = {field.name: kwargs.pop(field.name) for field in fields(ServingOptions)}
+        return function(*args, serving=ServingOptions(**mine), **kwargs)
+
+    for option in reversed(_OPTIONS):
+        gathering = option(gathering)
+    return gathering  # type: ignore[return-value]

@@ -1,0 +1,81 @@
+"""`p2pcore listen` on everything but plain TCP, and dialling it: shared ports, certificates, UNIX, relays."""
+
+from __future__ import annotations
+
+import json
+import socket
+
+import pytest
+from cli_driver import Cli, Result, assert_fails
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def test_tcp_and_secure_websocket_on_one_port(cli: Cli) -> None:
+    base = f"/ip4/127.0.0.1/tcp/{free_port()}"
+    addrs = ("--addr", base, "--addr", f"{base}/tls/ws")
+    listener = cli.start("listen", *addrs, "--tls-self-signed")
+    tcp, secure = listener.line(), listener.line()
+    assert secure.startswith(f"{base}/tls/ws/p2p/")
+    assert cli.run("ping", tcp, "-n", "1").status == 0
+    assert cli.run("ping", secure, "-n", "1", "--no-tls-verify").status == 0
+    assert_fails(cli.run("ping", secure, "-n", "1"), 1, "the TLS certificate of 127.0.0.1 is not trusted")
+    assert listener.end() == Result(0, "", "")
+
+
+def test_security_and_muxers_by_name(cli: Cli) -> None:
+    listener = cli.start("listen", "--security", "tls,noise", "--muxers", "mplex,yamux", "-v", "--json")
+    addr = json.loads(listener.line())["addr"]
+    for security, muxer in (("tls", "yamux"), ("noise", "mplex")):
+        assert cli.run("ping", addr, "-n", "1", "--security", security, "--muxers", muxer).status == 0
+        came, _ = json.loads(listener.line()), listener.line()
+        assert came["security"].startswith(f"/{security}")
+        assert came["muxer"].startswith(f"/{muxer}")
+    refused = cli.run("ping", addr, "-n", "1", "--security", "plaintext")
+    assert_fails(refused, 1, "the peer does not speak /plaintext/2.0.0")
+    assert listener.end() == Result(0, "", "")
+
+
+def test_a_unix_socket(cli: Cli) -> None:
+    listener = cli.start("listen", "--addr", f"/unix{cli.directory}/sock")
+    addr = listener.line()
+    assert cli.run("ping", addr, "-n", "1").status == 0
+    assert listener.end() == Result(0, "", "")
+    assert not (cli.directory / "sock").exists()
+
+
+def test_a_node_reached_through_a_relay(cli: Cli) -> None:
+    relay = cli.start("listen", "--relay")
+    hidden = cli.start("listen", "--addr", f"{relay.line()}/p2p-circuit")
+    addr = hidden.line()
+    assert "/p2p-circuit/p2p/" in addr
+    assert cli.run("ping", addr, "-n", "1").status == 0
+    assert hidden.end() == Result(0, "", "")
+    assert relay.end() == Result(0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"),
+    [
+        (("--addr", "/ip4/127.0.0.1/tcp/0/tls/ws"), 1, "certificate"),
+        (("--tls-cert", "x"), 2, "--tls-cert and --tls-key belong together"),
+        (
+            ("--tls-cert", "x", "--tls-key", "y", "--tls-self-signed"),
+            2,
+            "--tls-self-signed makes a certificate",
+        ),
+        (
+            ("--addr", "/ip4/127.0.0.1/tcp/0/tls/ws", "--tls-cert", "x", "--tls-key", "y"),
+            1,
+            "x: no such file",
+        ),
+        (("--tls-ca", "nowhere", "--addr", "/p2p-circuit/x"), 2, "/p2p-circuit"),
+    ],
+)
+def test_what_cannot_be_served_is_said_in_one_line(
+    cli: Cli, arguments: tuple[str, ...], status: int, text: str
+) -> None:
+    assert_fails(cli.run("listen", *arguments), status, text)
