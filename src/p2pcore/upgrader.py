@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, cast
 from p2pcore import negotiate
 from p2pcore.errors import (
     ConnectionClosed,
+    GaterRefused,
     HandshakeError,
     IncompleteRead,
     LocalProtocolError,
@@ -58,6 +59,7 @@ class Stage(enum.StrEnum):
     NETWORK = "private network"
     SECURITY = "security negotiation"
     HANDSHAKE = "security handshake"
+    GATER = "connection gater"
     MUXER = "muxer negotiation"
 
 
@@ -68,10 +70,13 @@ class UpgraderOptions:
     Attributes:
         timeout: seconds for one whole upgrade, where the caller gives no deadline.
         listener: how listeners made by `upgrade_listener` behave.
+        check_secured: asked once the peer has proved its id, before anything is multiplexed; raises
+            GaterRefused to end it.
     """
 
     timeout: float = ACCEPT_TIMEOUT_S
     listener: ListenerOptions = field(default_factory=ListenerOptions)
+    check_secured: Callable[[Direction, PeerId, Multiaddr, Multiaddr | None], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +290,10 @@ class _Upgrade:
             security, secured = await self._secure_outbound(mailbox)
         if secured.remote_peer == upgrader._local_peer:
             raise HandshakeError("the peer proved to be this host itself")
+        check = upgrader._options.check_secured
+        if check is not None:
+            self.stage = Stage.GATER
+            check(self._direction, secured.remote_peer, conn.local_multiaddr, conn.remote_multiaddr)
         self.stage = Stage.MUXER
         muxer = secured.muxer or await self._negotiate_muxer(mailbox)
         session = self._start_muxer(muxer, mailbox)
@@ -419,8 +428,11 @@ _TELLING: dict[Stage, tuple[type[P2PError], ...]] = {
 
 def _failure(error: BaseException, stage: Stage, conn: RawConn) -> BaseException:
     """The error to raise for `error` in `stage`: itself where its type says enough, else one that does."""
-    if isinstance(error, _TELLING[stage]):
-        failure: P2PError = error
+    failure: P2PError
+    if isinstance(error, GaterRefused):
+        failure = error
+    elif isinstance(error, _TELLING[stage]):
+        failure = error
         failure.add_note(f"in the {stage} with {conn.remote_multiaddr}")
     elif isinstance(error, TimeoutError):
         failure = UpgradeTimeout(f"no end of the {stage} with {conn.remote_multiaddr} in time")
