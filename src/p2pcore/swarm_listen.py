@@ -70,8 +70,7 @@ class Listeners:
         self._notifiees = notifiees
         self._events = events
         self._tasks: dict[Listener, asyncio.Task[None]] = {}
-        self._expanded: tuple[float, list[Multiaddr]] | None = None
-        self._last_told: tuple[Multiaddr, ...] = ()
+        self._expanded: tuple[float, tuple[Multiaddr, ...]] | None = None
         self._is_closed = False
 
     # -- opening -------------------------------------------------------------------------------
@@ -107,13 +106,12 @@ class Listeners:
             await listener.close()
             raise SwarmClosed("the swarm was closed")
         bound = listener.multiaddr
-        self._expanded = None
         task = asyncio.get_running_loop().create_task(self._accept_loop(listener, bound))
         self._tasks[listener] = task
         if self._events.is_wanted:
             self._events.emit(ListenerOpened(bound))
+        self._changed()
         self._notifiees.listen(bound)
-        self._tell_addrs()
         return bound
 
     # -- accepting -----------------------------------------------------------------------------
@@ -144,11 +142,10 @@ class Listeners:
             error = error or ListenerClosed(f"the listener of {bound} ended by itself")
         else:
             error = None
-        self._expanded = None
         if self._events.is_wanted:
             self._events.emit(ListenerEnded(bound, error))
+        self._changed()
         self._notifiees.listen_close(bound)
-        self._tell_addrs()
         await listener.close()
 
     # -- addresses -----------------------------------------------------------------------------
@@ -161,22 +158,26 @@ class Listeners:
         """As `bound`, with a wildcard replaced by each interface's address of its family."""
         now = asyncio.get_running_loop().time()
         if self._expanded is None or now - self._expanded[0] > limits.INTERFACE_ADDRS_TTL_S:
-            self._expanded = (now, list(expand_wildcards(self.bound())))
-            if self._events.is_wanted:
-                self._tell_addrs()
+            before, self._expanded = self._expanded, (now, tuple(expand_wildcards(self.bound())))
+            if before is not None and before[1] != self._expanded[1]:
+                self._tell_addrs(self._expanded[1])
         return list(self._expanded[1])
 
     def own_addrs(self) -> Collection[Multiaddr]:
         """Where dialling would reach ourselves."""
         return self.interface_addrs() if self._tasks else ()
 
-    def _tell_addrs(self) -> None:
-        """Tells of the addresses, where anybody wants to know and they are not those told last."""
-        if not self._events.wants(AddrsChanged):
-            return
-        addrs = tuple(expand_wildcards(self.bound()))
-        if addrs != self._last_told:
-            self._last_told = addrs
+    def _changed(self) -> None:
+        """A listener more, or less: what is known of the addresses is old."""
+        self._expanded = None
+        if self._events.wants(AddrsChanged):
+            try:
+                self._tell_addrs(tuple(self.interface_addrs()))
+            except OSError as error:  # the listener is none the worse for it
+                logger.warning("cannot read the addresses of the interfaces: %s", error)
+
+    def _tell_addrs(self, addrs: tuple[Multiaddr, ...]) -> None:
+        if self._events.wants(AddrsChanged):
             self._events.emit(AddrsChanged(addrs))
 
     def counters(self) -> dict[str, int]:
