@@ -47,7 +47,7 @@ class DialFilter:
             raise AddressError("an unspecified address cannot be dialled")
         if _is_link_local(addr):
             raise AddressError("a link-local IPv6 address needs a zone: /ip6zone/INTERFACE in front")
-        if addr in self._own_addrs():
+        if not addr.is_relayed and addr in self._own_addrs():
             raise AddressError("this node itself listens there")
         return transport
 

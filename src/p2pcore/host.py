@@ -193,12 +193,17 @@ class Host:
         self._identify = _identify_service(
             self.swarm, self.private_key, agent_version, protocol_version, push_delay_s
         )
-        self.relay = RelayTransport(upgrader, self.swarm, self._identify.changed)
+        self.relay = RelayTransport(upgrader, self.swarm, self._addrs_changed)
         self.swarm.add_transport(self.relay)
         self.swarm.announce = self.relay.announced
         self.relay_service = _relay_service(self.swarm, self.private_key, relay_service)
         self._ping_locks: weakref.WeakValueDictionary[PeerId, asyncio.Lock] = weakref.WeakValueDictionary()
         self._serve(ping, identify, perf, echo)
+
+    def _addrs_changed(self) -> None:
+        """The relay has reserved a place, or lost one."""
+        self._identify.changed()
+        self.swarm.addrs_changed()
 
     def _serve(self, with_ping: bool, with_identify: bool, with_perf: bool, with_echo: bool) -> None:
         if with_identify:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("p2pcore.swarm")
 
 
+Announce = Callable[[list[Multiaddr]], list[Multiaddr]]
+"""See Swarm.announce."""
+
+
 @dataclass(frozen=True, slots=True)
 class ListenResult:
     """What became of one address given to `Swarm.listen`.
@@ -56,6 +60,9 @@ class Listeners:
         transport_for: what listens on an address, or None.
         add_conn: takes over an accepted connection.
         notifiees, events: told of listeners.
+
+    Attributes:
+        announce: see Swarm.announce.
     """
 
     def __init__(
@@ -70,6 +77,7 @@ class Listeners:
         self._notifiees = notifiees
         self._events = events
         self._tasks: dict[Listener, asyncio.Task[None]] = {}
+        self.announce: Announce = list
         self._expanded: tuple[float, tuple[Multiaddr, ...]] | None = None
         self._is_closed = False
 
@@ -160,8 +168,12 @@ class Listeners:
         if self._expanded is None or now - self._expanded[0] > limits.INTERFACE_ADDRS_TTL_S:
             before, self._expanded = self._expanded, (now, tuple(expand_wildcards(self.bound())))
             if before is not None and before[1] != self._expanded[1]:
-                self._tell_addrs(self._expanded[1])
+                self._tell(self._expanded[1])
         return list(self._expanded[1])
+
+    def announced(self) -> list[Multiaddr]:
+        """`interface_addrs`, as `announce` has them."""
+        return self.announce(self.interface_addrs())
 
     def own_addrs(self) -> Collection[Multiaddr]:
         """Where dialling would reach ourselves."""
@@ -170,15 +182,19 @@ class Listeners:
     def _changed(self) -> None:
         """A listener more, or less: what is known of the addresses is old."""
         self._expanded = None
+        self.tell_addrs()
+
+    def tell_addrs(self) -> None:
+        """Tells of the addresses as they are now."""
         if self._events.wants(AddrsChanged):
             try:
-                self._tell_addrs(tuple(self.interface_addrs()))
-            except OSError as error:  # the listener is none the worse for it
+                self._tell(self.interface_addrs())
+            except OSError as error:  # no listener is the worse for it
                 logger.warning("cannot read the addresses of the interfaces: %s", error)
 
-    def _tell_addrs(self, addrs: tuple[Multiaddr, ...]) -> None:
+    def _tell(self, addrs: Iterable[Multiaddr]) -> None:
         if self._events.wants(AddrsChanged):
-            self._events.emit(AddrsChanged(addrs))
+            self._events.emit(AddrsChanged(tuple(self.announce(list(addrs)))))
 
     def counters(self) -> dict[str, int]:
         """What the listeners there are now have counted, summed up by name."""

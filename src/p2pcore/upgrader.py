@@ -421,6 +421,7 @@ _TELLING: dict[Stage, tuple[type[P2PError], ...]] = {
     Stage.NETWORK: (NegotiationError,),
     Stage.SECURITY: (NegotiationError,),
     Stage.HANDSHAKE: (HandshakeError,),
+    Stage.GATER: (GaterRefused,),
     Stage.MUXER: (NegotiationError,),
 }
 """What says by its type what went wrong in a stage; other errors become the cause of one that does."""
@@ -428,11 +429,8 @@ _TELLING: dict[Stage, tuple[type[P2PError], ...]] = {
 
 def _failure(error: BaseException, stage: Stage, conn: RawConn) -> BaseException:
     """The error to raise for `error` in `stage`: itself where its type says enough, else one that does."""
-    failure: P2PError
-    if isinstance(error, GaterRefused):
-        failure = error
-    elif isinstance(error, _TELLING[stage]):
-        failure = error
+    if isinstance(error, _TELLING[stage]):
+        failure: P2PError = error
         failure.add_note(f"in the {stage} with {conn.remote_multiaddr}")
     elif isinstance(error, TimeoutError):
         failure = UpgradeTimeout(f"no end of the {stage} with {conn.remote_multiaddr} in time")
