@@ -65,14 +65,21 @@ class FakeStream:
 class FakeConn:
     """A connection whose end, streams and slowness a test decides."""
 
-    is_limited = False
-
-    def __init__(self, remote: PeerId, direction: Direction = Direction.INBOUND, streams: int = 0) -> None:
+    def __init__(
+        self,
+        remote: PeerId,
+        direction: Direction = Direction.INBOUND,
+        streams: int = 0,
+        *,
+        is_limited: bool = False,
+        at: Multiaddr | str | None = None,
+    ) -> None:
+        self.is_limited = is_limited
         self.local_peer = US
         self.remote_peer = remote
         self.remote_public_key: Any = None
         self.local_multiaddr = addr(1)
-        self.remote_multiaddr = addr(2)
+        self.remote_multiaddr = addr(2) if at is None else Multiaddr(at)
         self.direction = direction
         self.state = STATE
         self.owner: Any = None
@@ -86,6 +93,7 @@ class FakeConn:
         self.close_code: int | None = None
         self.close_gate: asyncio.Event | None = None
         self.aborted = False
+        self.abort_code: int | None = None
 
     async def open_stream(self) -> FakeStream:
         if self.open_error is not None:
@@ -118,6 +126,7 @@ class FakeConn:
 
     def abort(self, code: int = 0) -> None:
         self.aborted = True
+        self.abort_code = code
         self.end()
 
 
@@ -223,7 +232,7 @@ class Recorder:
         self._told("disconnected", network, conn)
 
 
-def make_swarm(*transports: Any) -> tuple[Swarm, FakeTransport]:
-    """A swarm of US with a TCP-like fake transport first."""
+def make_swarm(*transports: Any, **options: Any) -> tuple[Swarm, FakeTransport]:
+    """A swarm of US with a TCP-like fake transport first; `options` as Swarm has them."""
     tcp = FakeTransport()
-    return Swarm(US, [tcp, *transports]), tcp
+    return Swarm(US, [tcp, *transports], **options), tcp

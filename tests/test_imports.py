@@ -29,11 +29,17 @@ LEVELS = {
         "circuit",
         "addresses",
         "netif",
+        "dns",
+        "gater",
         "tls_stream",
     },
     3: {"transports", "security", "muxers", "negotiate"},
-    4: {"upgrader", "listener", "accept_errors"},
-    5: {"swarm", "swarm_conn", "swarm_dial", "swarm_streams", "notify", "protocols"},
+    4: {"upgrader", "listener", "accept_errors", "admission"},
+    5: {
+        *("swarm", "swarm_conn", "swarm_conns", "swarm_dial", "swarm_dialer", "swarm_listen"),
+        *("swarm_streams", "swarm_transports", "notify", "events", "duplicates", "protocols"),
+        *("dial_ranker", "dial_backoff", "dial_filter", "black_hole"),
+    },
     6: {"__init__", "host", "compose", "workers", "cli"},
 }
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names}

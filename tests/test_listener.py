@@ -200,16 +200,16 @@ def test_handshakes_that_end_in_a_burst_leave_the_next_peer_in_the_backlog() -> 
 
 def test_silent_peers_are_gone_after_the_accept_deadline() -> None:
     async def main() -> None:
-        failed: list[tuple[str, object, BaseException]] = []
+        failed: list[tuple[str, object, BaseException, object]] = []
         node = make_node(accept_timeout=seconds(0.05), on_upgrade_failed=lambda *args: failed.append(args))
         async with node.listening() as listener:
             silent = [await open_socket(listener.multiaddr) for _ in range(20)]
             assert await asyncio.gather(*map(read_all, silent)) == [b""] * 20
             assert dict(listener.failures) == {TIMEOUT: 20}
             assert listener.num_upgrading == 0
-            assert {reason for reason, _, _ in failed} == {TIMEOUT}
-            assert all(isinstance(error, UpgradeTimeout) for _, _, error in failed)
-            assert {str(remote) for _, remote, _ in failed} == {
+            assert {reason for reason, _, _, _ in failed} == {TIMEOUT}
+            assert all(isinstance(error, UpgradeTimeout) for _, _, error, _ in failed)
+            assert {str(remote) for _, remote, _, _ in failed} == {
                 f"/ip4/127.0.0.1/tcp/{sock.getsockname()[1]}" for sock in silent
             }
             for sock in silent:
@@ -249,7 +249,7 @@ def test_a_finished_connection_not_accepted_in_time_is_closed() -> None:
             await eventually(lambda: reasons)
             assert getattr(reasons[0], "code", None) == 0x1002
             assert listener.num_ready == 0
-            assert [(reason, remote) for reason, remote, _ in failed] == [
+            assert [(reason, remote) for reason, remote, _, _ in failed] == [
                 (NOT_ACCEPTED, outbound.local_multiaddr)
             ]
             second = await dialler.dial(listener.multiaddr)
@@ -354,7 +354,7 @@ async def scripted(inner: Scripted, **options: Any) -> tuple[UpgradedListener, l
     node = make_node(
         backoff_min=0.001,
         backoff_max=0.002,
-        on_state_changed=lambda state, _: states.append(state),
+        on_state_changed=lambda state, *_: states.append(state),
         **options,
     )
     return node.upgrader.upgrade_listener(inner), states
@@ -430,13 +430,13 @@ class Broken(Scripted):
 def test_a_listener_that_does_end_says_why() -> None:
     async def main() -> None:
         inner = Broken()
-        states: list[tuple[ListenerState, BaseException | None]] = []
+        states: list[tuple[ListenerState, BaseException | None, Multiaddr]] = []
         node = make_node(on_state_changed=lambda *args: states.append(args))
         listener = node.upgrader.upgrade_listener(inner)
         with pytest.raises(ListenerClosed) as caught:
             await listener.accept()
         assert isinstance(caught.value.__cause__, ZeroDivisionError)
-        assert [(state, type(error)) for state, error in states] == [
+        assert [(state, type(error)) for state, error, _ in states] == [
             (ListenerState.CLOSED, ZeroDivisionError)
         ]
         with pytest.raises(ListenerClosed):

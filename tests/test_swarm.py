@@ -12,7 +12,7 @@ from harness import eventually, run
 from p2pcore import codes, limits
 from p2pcore.errors import ConnectionClosed, StreamReset, SwarmClosed
 from p2pcore.interfaces import CapableConn, Notifiee
-from p2pcore.swarm import Connectedness
+from p2pcore.swarm_conns import Connectedness
 from swarm_fakes import FakeConn, Recorder, addr, make_swarm, peer
 
 THEM = peer(1)

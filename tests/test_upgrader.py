@@ -287,7 +287,7 @@ def test_the_only_security_protocol_travels_with_its_first_message() -> None:
 def test_a_stranger_on_the_port_is_closed(sent: bytes) -> None:
     async def main() -> None:
         before = await settled_descriptors()
-        failures: list[tuple[str, object, BaseException]] = []
+        failures: list[tuple[str, object, BaseException, object]] = []
         node = make_node(on_upgrade_failed=lambda *args: failures.append(args))
         async with node.listening() as listener:
             sock = await open_socket(listener.multiaddr)
@@ -297,7 +297,7 @@ def test_a_stranger_on_the_port_is_closed(sent: bytes) -> None:
             await read_all(sock)
             sock.close()
             await eventually(lambda: failures)
-            (reason, remote, error), *rest = failures
+            (reason, remote, error, _), *rest = failures
             assert not rest
             assert (reason, str(remote)) == (Stage.SECURITY, local)
             assert isinstance(error, NegotiationError)
@@ -380,7 +380,7 @@ def test_a_dialler_that_goes_away_at_any_byte_leaves_nothing_behind() -> None:
         upgrade, _ = await record(one, two)
         before = await settled_descriptors()
         failed: list[BaseException] = []
-        observed = make_node(two.key, on_upgrade_failed=lambda reason, remote, error: failed.append(error))
+        observed = make_node(two.key, on_upgrade_failed=lambda reason, remote, error, _: failed.append(error))
         async with observed.listening() as listener:
             for length in range(len(upgrade)):
                 sock = await open_socket(listener.multiaddr)

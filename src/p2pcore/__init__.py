@@ -13,9 +13,12 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from p2pcore.errors import (
         AddressError,
+        AddressInBackoff,
+        BlackHoleSuspected,
         ConnectionClosed,
         DeadlineExceeded,
         DialError,
+        GaterRefused,
         GoAway,
         HandshakeError,
         IdentityError,
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
         ProtocolNotSupported,
         RelayRefused,
         RemoteProtocolError,
+        ResolutionError,
         StreamClosed,
         StreamError,
         StreamReset,
@@ -40,8 +44,18 @@ if TYPE_CHECKING:
         WorkerFailed,
         WrongNetworkKey,
     )
+    from p2pcore.gater import BasicGater
     from p2pcore.host import Host, run
-    from p2pcore.interfaces import CapableConn, ConnState, Direction, Network, Notifiee, Stream
+    from p2pcore.interfaces import (
+        CapableConn,
+        ConnState,
+        Direction,
+        Gater,
+        Network,
+        Notifiee,
+        Resolver,
+        Stream,
+    )
     from p2pcore.keys import KeyType, PrivateKey, PublicKey
     from p2pcore.multiaddr import Multiaddr
     from p2pcore.peer_id import PeerId
@@ -49,22 +63,25 @@ if TYPE_CHECKING:
     from p2pcore.protocols.perf import PerfRun
     from p2pcore.protocols.relay_hop import RelayOptions
     from p2pcore.security.pnet import PSK
-    from p2pcore.swarm import Connectedness, ListenResult, Swarm
-    from p2pcore.swarm_conn import SwarmConn
+    from p2pcore.swarm import Swarm
+    from p2pcore.swarm_conn import ConnStat, SwarmConn
+    from p2pcore.swarm_conns import Connectedness
+    from p2pcore.swarm_listen import ListenResult
     from p2pcore.transports.web_tls import WebCertificate
     from p2pcore.transports.websocket import WebsocketOptions
     from p2pcore.workers import Supervisor, Worker, WorkerEvent, WorkerStatus
 
 _MODULES = {
     "errors": (
-        "AddressError ConnectionClosed DeadlineExceeded DialError GoAway HandshakeError IdentityError "
-        "IncompleteRead LimitExceeded LimitedConnection ListenError ListenerClosed LocalProtocolError "
-        "NegotiationError NoTransport P2PError PeerIdMismatch ProtocolError ProtocolNotSupported "
-        "RelayRefused RemoteProtocolError StreamClosed StreamError StreamReset SwarmClosed WorkerFailed "
-        "WrongNetworkKey"
+        "AddressError AddressInBackoff BlackHoleSuspected ConnectionClosed DeadlineExceeded DialError "
+        "GaterRefused GoAway HandshakeError IdentityError IncompleteRead LimitExceeded LimitedConnection "
+        "ListenError ListenerClosed LocalProtocolError NegotiationError NoTransport P2PError PeerIdMismatch "
+        "ProtocolError ProtocolNotSupported RelayRefused RemoteProtocolError ResolutionError StreamClosed "
+        "StreamError StreamReset SwarmClosed WorkerFailed WrongNetworkKey"
     ),
+    "gater": "BasicGater",
     "host": "Host run",
-    "interfaces": "CapableConn ConnState Direction Network Notifiee Stream",
+    "interfaces": "CapableConn ConnState Direction Gater Network Notifiee Resolver Stream",
     "keys": "KeyType PrivateKey PublicKey",
     "multiaddr": "Multiaddr",
     "peer_id": "PeerId",
@@ -72,8 +89,10 @@ _MODULES = {
     "protocols.perf": "PerfRun",
     "security.pnet": "PSK",
     "protocols.relay_hop": "RelayOptions",
-    "swarm": "Connectedness ListenResult Swarm",
-    "swarm_conn": "SwarmConn",
+    "swarm": "Swarm",
+    "swarm_conn": "ConnStat SwarmConn",
+    "swarm_conns": "Connectedness",
+    "swarm_listen": "ListenResult",
     "transports.web_tls": "WebCertificate",
     "transports.websocket": "WebsocketOptions",
     "workers": "Supervisor Worker WorkerEvent WorkerStatus",
@@ -83,13 +102,19 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names.s
 __all__ = [
     "PSK",
     "AddressError",
+    "AddressInBackoff",
+    "BasicGater",
+    "BlackHoleSuspected",
     "CapableConn",
+    "ConnStat",
     "ConnState",
     "Connectedness",
     "ConnectionClosed",
     "DeadlineExceeded",
     "DialError",
     "Direction",
+    "Gater",
+    "GaterRefused",
     "GoAway",
     "HandshakeError",
     "Host",
@@ -119,6 +144,8 @@ __all__ = [
     "RelayOptions",
     "RelayRefused",
     "RemoteProtocolError",
+    "ResolutionError",
+    "Resolver",
     "Stream",
     "StreamClosed",
     "StreamError",

@@ -23,7 +23,11 @@
     │   ├── IncompleteRead      (EOFError)              the peer finished before all bytes came
     │   ├── DeadlineExceeded    (TimeoutError)          a read or write deadline passed; it stays usable
     │   └── LimitedConnection   (ConnectionError)       none is opened on a limited connection unless asked to
+    ├── GaterRefused            (PermissionError)       the connection gater said no
     ├── DialError               (ConnectionError)       no address of a peer could be reached
+    ├── AddressInBackoff        (ConnectionError)       an address failed a short while ago
+    ├── BlackHoleSuspected      (ConnectionError)       addresses of this kind do not work from here
+    ├── ResolutionError         (OSError)               a host name leads to no address
     ├── WorkerFailed            (RuntimeError)          a worker process could not start
     └── ListenError             (OSError)               listening failed or has ended
         ├── NoTransport                                 no transport takes this address
@@ -37,6 +41,8 @@ LimitExceeded. Texts are for people; programs look at types and attributes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+from p2pcore.limits import MAX_DIAL_ADDRS, MAX_DIAL_CAUSES_SHOWN
 
 
 class P2PError(Exception):
@@ -219,21 +225,76 @@ class DeadlineExceeded(StreamError, TimeoutError):
     """A read or write deadline passed. Nothing was consumed; clear the deadline and go on."""
 
 
+class GaterRefused(P2PError, PermissionError):
+    """The connection gater said no.
+
+    Attributes:
+        point: which of its questions: "peer dial", "addr dial", "accept", "secured" or "upgraded".
+    """
+
+    def __init__(self, point: str, what: object) -> None:
+        super().__init__(f"the connection gater refused {what} ({point})")
+        self.point = point
+
+
 class DialError(P2PError, ConnectionError):
     """No address of a peer could be reached.
 
     Attributes:
-        peer: the peer's id, or None; causes: (address, error) of each attempt, in order.
+        peer: the peer's id, or None; causes: (address, error) of each address that was tried, or why it
+            was not; in order, at most MAX_DIAL_ADDRS.
+        num_skipped: addresses beyond those, that were not looked at.
+        cause: what kept the whole dial from being made (GaterRefused, LimitExceeded), or None.
     """
 
     def __init__(
-        self, peer: object, causes: Sequence[tuple[object, BaseException]], reason: str = ""
+        self,
+        peer: object,
+        causes: Sequence[tuple[object, BaseException]],
+        reason: str = "",
+        num_skipped: int = 0,
+        cause: BaseException | None = None,
     ) -> None:
-        tried = "; ".join(f"{addr}: {error}" for addr, error in causes)
-        why = reason or "all addresses failed"
-        super().__init__(f"cannot dial {peer or 'the peer'}: {why}{': ' + tried if tried else ''}")
         self.peer = peer
-        self.causes = tuple(causes)
+        self.causes = tuple(causes)[:MAX_DIAL_ADDRS]
+        self.num_skipped = num_skipped + max(0, len(causes) - MAX_DIAL_ADDRS)
+        self.cause = cause
+        why = reason or cause or "all addresses failed"
+        super().__init__(f"cannot dial {peer or 'the peer'}: {why}{self._tried()}")
+
+    def _tried(self) -> str:
+        shown = self.causes[:MAX_DIAL_CAUSES_SHOWN]
+        text = "".join(f"; {addr}: {error}" for addr, error in shown).replace(";", ":", 1)
+        hidden = len(self.causes) - len(shown) + self.num_skipped
+        return f"{text}; and {hidden} more addresses" if hidden else text
+
+
+class AddressInBackoff(P2PError, ConnectionError):
+    """An address was not dialled since it failed a short while ago.
+
+    Attributes:
+        wait_s: seconds until it will be dialled again.
+    """
+
+    def __init__(self, wait_s: float) -> None:
+        super().__init__(f"it failed before and is not dialled for another {wait_s:.1f} s")
+        self.wait_s = wait_s
+
+
+class BlackHoleSuspected(P2PError, ConnectionError):
+    """An address was not dialled since none, or hardly any, of its kind has worked from here.
+
+    Attributes:
+        kind: "UDP" or "IPv6".
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(f"{kind} seems not to work from here; it is tried again now and then")
+        self.kind = kind
+
+
+class ResolutionError(P2PError, OSError):
+    """A host name leads to no address: it does not exist, nobody answered in time, or nothing fits."""
 
 
 class WorkerFailed(P2PError, RuntimeError):

@@ -17,14 +17,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from p2pcore import __version__, compose, limits
+from p2pcore.admission import Admission
 from p2pcore.errors import AddressError
+from p2pcore.events import Event, Events, Subscription
 from p2pcore.keys import PrivateKey
 from p2pcore.listener import ListenerOptions
 from p2pcore.multiaddr import Multiaddr
 from p2pcore.muxers.yamux import YamuxOptions
 from p2pcore.peer_id import PeerId
 from p2pcore.protocols import echo, identify, perf, ping
-from p2pcore.swarm import ListenResult, Swarm
+from p2pcore.swarm import Swarm
 from p2pcore.swarm_conn import SwarmConn
 from p2pcore.transports.relay import RelayTransport
 from p2pcore.transports.tcp import TcpOptions, TcpTransport
@@ -32,11 +34,13 @@ from p2pcore.transports.websocket import WebsocketOptions, WebsocketTransport
 from p2pcore.upgrader import StreamUpgrader, UpgraderOptions
 
 if TYPE_CHECKING:
-    from p2pcore.interfaces import Multiplexer, Notifiee, SecureTransport, Stream
+    from p2pcore.interfaces import Gater, Multiplexer, Notifiee, Resolver, SecureTransport, Stream
     from p2pcore.protocols.identify_message import IdentifyInfo
     from p2pcore.protocols.perf import PerfRun
     from p2pcore.protocols.relay_hop import RelayOptions, RelayService
     from p2pcore.security.pnet import PSK
+    from p2pcore.swarm_conns import Connectedness
+    from p2pcore.swarm_listen import ListenResult
     from p2pcore.swarm_streams import ProtocolHandler
 
 logger = logging.getLogger("p2pcore.host")
@@ -79,6 +83,12 @@ class Host:
         keepalive_s: idle seconds before a yamux ping; 0 leaves it to the kernel's keepalive.
         push_delay_s: changes within this many seconds make one identify push.
         relay_service: what others may have relayed by this node; None: nothing.
+        gater: says who may connect, at five points; see interfaces.Gater, and p2pcore.BasicGater.
+        max_conns, max_conns_per_peer: hard caps on connections, both ways; max_conns_per_ip: on inbound
+            ones of one public IPv4 address or IPv6 /56. None: only the operating system has one.
+        duplicates: "keep" several connections to one peer, or "dedup": close what is superfluous.
+        resolver: looks host names up; by default as the machine does.
+        max_dials: addresses dialled at once; more wait in line.
 
     Attributes:
         private_key, swarm: the identity, and the swarm for all that is not wrapped here.
@@ -119,6 +129,13 @@ class Host:
         keepalive_s: float = 0.0,
         push_delay_s: float = limits.IDENTIFY_PUSH_DELAY_S,
         relay_service: RelayOptions | None = None,
+        gater: Gater | None = None,
+        max_conns: int | None = None,
+        max_conns_per_peer: int | None = None,
+        max_conns_per_ip: int | None = None,
+        duplicates: str = "keep",
+        resolver: Resolver | None = None,
+        max_dials: int = limits.MAX_DIALS,
     ) -> None:
         self.private_key = private_key or PrivateKey.generate()
         self._listen = [Multiaddr(addr) for addr in listen]
@@ -129,14 +146,25 @@ class Host:
             window_budget_bytes=window_budget_bytes,
             keepalive_s=keepalive_s,
         )
+        admission = Admission(gater, max_conns, max_conns_per_peer, max_conns_per_ip)
+        events = Events()
         accept = ListenerOptions(
-            accept_timeout=accept_timeout, queue_length=accept_queue_length, max_upgrading=max_upgrading
+            accept_timeout=accept_timeout,
+            queue_length=accept_queue_length,
+            max_upgrading=max_upgrading,
+            admits=None if admission.is_trivial else admission.admits,
+            on_upgrade_failed=events.upgrade_failed,
+            on_state_changed=events.listener_changed,
         )
         upgrader = StreamUpgrader(
             self.private_key,
             compose.security(security, self.private_key),
             compose.muxers(muxers, yamux),
-            UpgraderOptions(timeout=accept_timeout, listener=accept),
+            UpgraderOptions(
+                timeout=accept_timeout,
+                listener=accept,
+                check_secured=None if gater is None else admission.check_secured,
+            ),
             compose.protector(psk),
         )
         options = TcpOptions(
@@ -153,16 +181,29 @@ class Host:
         web = WebsocketTransport(upgrader, tcp, websocket or WebsocketOptions())
         unix_sockets = tuple(sock for sock in sockets if sock.family == socket.AF_UNIX)
         local = compose.local_transports(upgrader, mode=unix_mode, backlog=backlog, sockets=unix_sockets)
-        self.swarm = Swarm(self.private_key.peer_id(), [tcp, web, *local])
+        self.swarm = Swarm(
+            self.private_key.peer_id(),
+            [tcp, web, *local],
+            admission=admission,
+            events=events,
+            resolver=resolver,
+            duplicates=duplicates,
+            max_dials=max_dials,
+        )
         self._identify = _identify_service(
             self.swarm, self.private_key, agent_version, protocol_version, push_delay_s
         )
-        self.relay = RelayTransport(upgrader, self.swarm, self._identify.changed)
+        self.relay = RelayTransport(upgrader, self.swarm, self._addrs_changed)
         self.swarm.add_transport(self.relay)
         self.swarm.announce = self.relay.announced
         self.relay_service = _relay_service(self.swarm, self.private_key, relay_service)
         self._ping_locks: weakref.WeakValueDictionary[PeerId, asyncio.Lock] = weakref.WeakValueDictionary()
         self._serve(ping, identify, perf, echo)
+
+    def _addrs_changed(self) -> None:
+        """The relay has reserved a place, or lost one."""
+        self._identify.changed()
+        self.swarm.addrs_changed()
 
     def _serve(self, with_ping: bool, with_identify: bool, with_perf: bool, with_echo: bool) -> None:
         if with_identify:
@@ -234,23 +275,24 @@ class Host:
 
     # -- connections and streams ---------------------------------------------------------------
 
-    async def connect(self, target: Target, *more: Address) -> SwarmConn:
+    async def connect(self, target: Target, *more: Address, ignore_backoff: bool = False) -> SwarmConn:
         """A connection to `target`: the one there is, or a new one.
 
         Args:
-            target: see Target. An address without /p2p/ID is always dialled anew.
+            target: see Target. An address without /p2p/ID is always dialled anew. Host names are resolved.
             more: further addresses of the same peer, tried together with the first.
+            ignore_backoff: dial even an address that failed a short while ago.
 
         Raises: DialError, SwarmClosed; AddressError, IdentityError: `target` is malformed.
         """
         if isinstance(target, SwarmConn):
             return target
         if isinstance(target, PeerId) or (isinstance(target, str) and not target.startswith("/")):
-            return await self.swarm.dial_peer(PeerId(target), more)
+            return await self.swarm.dial_peer(PeerId(target), more, ignore_backoff=ignore_backoff)
         addr = Multiaddr(target)
         peer = addr.peer_id
         if peer is not None:
-            return await self.swarm.dial_peer(peer, (addr, *more))
+            return await self.swarm.dial_peer(peer, (addr, *more), ignore_backoff=ignore_backoff)
         if more:
             raise AddressError(f"{addr} names no peer, so no other address can be tried for it")
         return await self.swarm.dial_addr(addr)
@@ -261,17 +303,46 @@ class Host:
         """A stream to `target` that speaks the first of `protocols` it has.
 
         One protocol is negotiated lazily: nothing is waited for, and a peer that lacks it shows as
-        ProtocolNotSupported at the first read.
+        ProtocolNotSupported at the first read. `allow_limited`: a connection that a relay bounds will do;
+        without it such a one waits for a direct one, see Swarm.new_stream.
 
-        Args:
-            allow_limited: also where a relay bounds the bytes or the time of the connection.
-
-        Raises: as `connect`; as SwarmConn.new_stream.
+        Raises: as `connect`; as Swarm.new_stream.
         """
         conn = await self.connect(target)
         if conn is target:
             return await conn.new_stream(protocols, allow_limited)
         return await self.swarm.new_stream(conn.remote_peer, protocols, allow_limited)
+
+    async def close_peer(self, peer: PeerId | str, code: int = 0) -> None:
+        """Closes every connection to `peer`, telling it `code` (see p2pcore.codes)."""
+        await self.swarm.close_peer(PeerId(peer), code)
+
+    async def close_conn(self, conn_id: str, code: int = 0) -> bool:
+        """Closes one connection, by its `SwarmConn.id`. Returns: whether there was one."""
+        return await self.swarm.close_conn(conn_id, code)
+
+    def connectedness(self, peer: PeerId | str) -> Connectedness:
+        """Whether there is an open connection to `peer`, and whether it is a limited one."""
+        return self.swarm.connectedness(PeerId(peer))
+
+    def events(self, *kinds: type[Event], queue: int = limits.EVENT_QUEUE_LENGTH) -> Subscription:
+        """What happens from now on: `async for event in host.events(): ...`; ends with the host.
+
+        Args:
+            kinds: classes of p2pcore.events; all without any.
+            queue: events kept for a slow reader. Then the oldest are dropped, and a Missed tells how many.
+
+        Raises: ValueError, TypeError, LimitExceeded: see Events.subscribe.
+        """
+        return self.swarm.events.subscribe(kinds, queue)
+
+    def counters(self) -> dict[str, int]:
+        """How often things have happened since the start, by name, for logs and metrics.
+
+        Connections opened, closed and refused, addresses dialled, streams refused; of the listeners that are
+        open, upgrades failed by reason, and errors of accept(2).
+        """
+        return self.swarm.counters()
 
     def set_stream_handler(self, protocol: str, handler: ProtocolHandler) -> None:
         """Serves inbound streams of `protocol`; see Swarm.set_stream_handler. Peers are told."""

@@ -305,8 +305,8 @@ class Gater(Protocol):
     def intercept_peer_dial(self, peer: PeerId) -> bool:
         """Before `peer` is dialled."""
 
-    def intercept_addr_dial(self, peer: PeerId, addr: Multiaddr) -> bool:
-        """Before `addr` of `peer` is dialled."""
+    def intercept_addr_dial(self, peer: PeerId | None, addr: Multiaddr) -> bool:
+        """Before `addr` of `peer` is dialled; None: whoever answers there."""
 
     def intercept_accept(self, local: Multiaddr, remote: Multiaddr | None) -> bool:
         """An accepted connection, before anything is read from it."""
@@ -318,6 +318,16 @@ class Gater(Protocol):
 
     def intercept_upgraded(self, conn: CapableConn) -> bool:
         """A whole connection, before anybody is told of it."""
+
+
+class Resolver(Protocol):
+    """Looks host names up. Its answers are not trusted, and cut where they are too long."""
+
+    async def addresses(self, name: str, version: int) -> Sequence[str]:
+        """The IP addresses of `name`, as texts; `version` is 4 or 6. Raises ResolutionError."""
+
+    async def texts(self, name: str) -> Sequence[str]:
+        """The TXT records of `name`, the strings of each joined. Raises ResolutionError."""
 
 
 class Listener(Protocol):
@@ -415,6 +425,7 @@ __all__ = [
     "Protector",
     "RawConn",
     "RawListener",
+    "Resolver",
     "SecureTransport",
     "Secured",
     "Stream",

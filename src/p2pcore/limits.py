@@ -87,10 +87,50 @@ MAX_DIALS_PER_PEER: Final = 8
 """Addresses of one peer dialled at once (go)."""
 MAX_DIAL_ADDRS: Final = 100
 """Addresses tried for one peer in one dial (go)."""
+MAX_DIAL_CAUSES_SHOWN: Final = 16
+"""Addresses named in the text of a DialError (go); all are in its `causes`."""
+MAX_DIALS: Final = 160
+"""Addresses of all peers dialled at once, each with a descriptor; more wait in line (go refuses: W23)."""
+DIAL_DELAY_PUBLIC_S: Final = 0.25
+"""Head start of IPv6 over IPv4, and of the first addresses over the others, on the internet (go)."""
+DIAL_DELAY_PRIVATE_S: Final = 0.03
+"""The same for private and loopback addresses (go)."""
+DIAL_DELAY_RELAY_S: Final = 0.5
+"""Head start of public addresses over relays (go)."""
+DIAL_DELAY_OTHER_PUBLIC_S: Final = 1.0
+"""Head start of TCP over public addresses of any other kind (go)."""
+DIAL_DELAY_OTHER_PRIVATE_S: Final = 0.1
+"""The same for private addresses (go)."""
 NEW_STREAM_TIMEOUT_S: Final = 15.0
 """Opening a stream, a dial not included (go)."""
 
 # -- dns, black holes, back-off, events -----------------------------------------------------------
+MAX_RESOLVED_ADDRS: Final = 100
+"""Addresses that one address with a name may lead to (go)."""
+MAX_DNSADDR_DEPTH: Final = 4
+"""How often a dnsaddr may lead to another dnsaddr (go)."""
+MAX_DNS_QUERIES: Final = 64
+"""Names looked up for one address, so that hostile records cannot multiply."""
+DNS_TIMEOUT_S: Final = 10.0
+"""Resolving one address, all its names together."""
+BLACK_HOLE_WINDOW: Final = 100
+"""Dials that decide whether UDP, or IPv6, works from here, and every how many one is tried if not (go)."""
+BLACK_HOLE_MIN_SUCCESSES: Final = 5
+"""Successes among those; with fewer it does not work (go)."""
+BACKOFF_BASE_S: Final = 5.0
+"""An address that failed is left alone this long ... (go)"""
+BACKOFF_STEP_S: Final = 1.0
+"""... and this times the square of how often it has failed, ... (go)"""
+BACKOFF_MAX_S: Final = 300.0
+"""... at most this long (go)."""
+MAX_BACKOFF_ADDRS: Final = 8192
+"""Addresses remembered as failed, 300 bytes each; the one that failed longest ago is forgotten first."""
+EVENT_QUEUE_LENGTH: Final = 256
+"""Events a subscriber may leave unread before the oldest are dropped and counted."""
+MAX_EVENT_QUEUE_LENGTH: Final = 65536
+"""What a subscriber may ask for."""
+MAX_EVENT_SUBSCRIBERS: Final = 64
+"""Subscriptions of one host; each event is put into the queues of all that want it."""
 
 # -- private networks ------------------------------------------------------------------------------
 MAX_PSK_FILE_BYTES: Final = 1024
@@ -237,6 +277,12 @@ MPLEX_LATE_MESSAGES: Final = 8192
 """Messages on a stream under way when we reset it: 32 MiB of socket buffers in go's 4 KiB each."""
 
 # -- swarm -------------------------------------------------------------------------------------
+MAX_HANDLERS_PER_CONN: Final = 1024
+"""Inbound streams of one connection being served, those whose handler outlives the stream included."""
+MAX_HANDLERS: Final = 262144
+"""The same of all connections: at 4 KB each a gigabyte."""
+DUPLICATE_LOOK_S: Final = 1.0
+"""Between two looks at whether a superfluous connection has lost its last stream."""
 SWARM_CLOSE_TIMEOUT_S: Final = 5.0
 """Each step of closing a swarm: listeners, handlers, connections; what is left is aborted (W29)."""
 DRAIN_TIMEOUT_S: Final = 30.0

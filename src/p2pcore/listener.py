@@ -40,6 +40,7 @@ NOT_ACCEPTED = "not accepted"
 TIMEOUT = "timeout"
 TOO_MANY_SLOW = "too many slow upgrades"
 INTERNAL_ERROR = "internal error"
+REFUSED = "refused"
 
 _WARN_EVERY_S = 1.0  # of a storm, one line a second is enough
 
@@ -52,11 +53,12 @@ class ListenerState(enum.Enum):
     CLOSED = "closed"
 
 
-UpgradeFailed = Callable[[str, "Multiaddr | None", BaseException], None]
-"""Called with the reason (a step of the upgrade, or one of the constants above), the peer, the error."""
+UpgradeFailed = Callable[[str, "Multiaddr | None", BaseException, "Multiaddr"], None]
+"""Called with the reason (a step of the upgrade, or one of the constants above), the peer, the error, and the
+listener's address."""
 
-StateChanged = Callable[[ListenerState, BaseException | None], None]
-"""Called with the new state and the error that led to it."""
+StateChanged = Callable[[ListenerState, BaseException | None, "Multiaddr"], None]
+"""Called with the new state, the error that led to it, and the listener's address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ class ListenerOptions:
         slow_after: seconds after which an upgrade counts as slow: it waits for its peer, which may be silent.
         max_slow: upgrades in flight that are slow; when one more becomes so, the oldest is ended.
         backoff_min, backoff_max: seconds to pause after an error of accept(2).
+        admits: says whether an accepted connection may be read from; None: all may. What it refuses costs
+            no handshake, and is counted as REFUSED.
         on_upgrade_failed, on_state_changed: observers; quick, and not to raise.
     """
 
@@ -81,6 +85,7 @@ class ListenerOptions:
     max_slow: int = MAX_SLOW_UPGRADES
     backoff_min: float = ACCEPT_BACKOFF_MIN_S
     backoff_max: float = ACCEPT_BACKOFF_MAX_S
+    admits: Callable[[RawConn], bool] | None = None
     on_upgrade_failed: UpgradeFailed | None = None
     on_state_changed: StateChanged | None = None
 
@@ -158,6 +163,10 @@ class UpgradedListener:
                 conn = await self._accept_raw()
                 now = self._loop.time()
                 self.num_accepted += 1
+                if self._options.admits is not None and not self._options.admits(conn):
+                    self.failures[REFUSED] += 1
+                    conn.abort()
+                    continue
                 if self._threshold.is_full:
                     await self._hold(conn)
                 self._quick[conn] = now
@@ -285,7 +294,7 @@ class UpgradedListener:
         self.failures[reason] += 1
         log.debug("inbound connection from %s: %s: %s", remote, reason, error)
         if self._options.on_upgrade_failed is not None:
-            _observe(self._options.on_upgrade_failed, reason, remote, error)
+            _observe(self._options.on_upgrade_failed, reason, remote, error, self.multiaddr)
 
     # -- finished connections ------------------------------------------------------------------
 
@@ -421,7 +430,7 @@ class UpgradedListener:
         if error is not None:
             self._warn("the listener on %s is %s: %s", self.multiaddr, state.value, error)
         if self._options.on_state_changed is not None:
-            _observe(self._options.on_state_changed, state, error)
+            _observe(self._options.on_state_changed, state, error, self.multiaddr)
 
     def _warn(self, text: str, *args: object) -> None:
         """Warns, at most once a second; what comes sooner is for debugging."""

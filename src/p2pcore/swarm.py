@@ -1,7 +1,7 @@
 """The swarm: every listener, dial and connection of one node, and the streams on them.
 
 Comes in: transports, addresses to listen on and to dial, stream handlers, notifiees. Goes out: connections,
-negotiated streams, notifications. Sees Transport and Listener, never a concrete one.
+negotiated streams, notifications, events. Sees Transport and Listener, never a concrete one.
 
 It runs one task for each listener, each address being dialled and each running stream handler; none, and no
 timer, for a connection. All of it belongs to the event loop it was first used on. Names are go-libp2p's.
@@ -10,58 +10,41 @@ timer, for a connection. All of it belongs to the event loop it was first used o
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from p2pcore import codes, limits
-from p2pcore.addresses import Scope, scope_of
+from p2pcore.admission import Admission
+from p2pcore.duplicates import POLICIES, Duplicates
 from p2pcore.errors import (
-    AddressError,
     ConnectionClosed,
-    DialError,
+    GaterRefused,
+    GoAway,
     LimitedConnection,
-    ListenerClosed,
-    ListenError,
-    NoTransport,
+    LimitExceeded,
     StreamReset,
     SwarmClosed,
 )
+from p2pcore.events import ConnClosed, ConnectednessChanged, ConnOpened, Events
 from p2pcore.multiaddr import Multiaddr
-from p2pcore.netif import expand_wildcards
 from p2pcore.notify import Notifiees
 from p2pcore.swarm_conn import Phase, SwarmConn
-from p2pcore.swarm_dial import PeerDial
+from p2pcore.swarm_conns import Connectedness, ConnTable, connectedness_of
+from p2pcore.swarm_dialer import Dialer
+from p2pcore.swarm_listen import Announce, Listeners, ListenResult
 from p2pcore.swarm_streams import ProtocolHandler, StreamServer
+from p2pcore.swarm_transports import Transports
 
 if TYPE_CHECKING:
-    from p2pcore.interfaces import CapableConn, Listener, Notifiee, Stream, Transport
+    from p2pcore.interfaces import CapableConn, Notifiee, Resolver, Stream, Transport
     from p2pcore.peer_id import PeerId
 
 logger = logging.getLogger("p2pcore.swarm")
 
-
-class Connectedness(enum.Enum):
-    """Whether there is a connection to a peer."""
-
-    NOT_CONNECTED = "not connected"
-    CONNECTED = "connected"
-
-
-@dataclass(frozen=True, slots=True)
-class ListenResult:
-    """What became of one address given to `Swarm.listen`.
-
-    Attributes:
-        addr: as it was given; bound: what it is bound to, with the real port, or None; error: why it is not.
-    """
-
-    addr: Multiaddr
-    bound: Multiaddr | None
-    error: Exception | None
+_NEXT_CONN = (ConnectionClosed, StreamReset, TimeoutError)
+"""Failures of one connection after which the next is tried (W33)."""
 
 
 class Swarm:
@@ -70,25 +53,56 @@ class Swarm:
     Args:
         local_peer: our id.
         transports: in order of preference for dialling.
+        admission: the gater and the caps; everybody is admitted by default.
+        events: who wants to know what happens.
+        resolver: looks host names up; None: as the machine does.
+        duplicates: "keep" several connections to one peer, or "dedup": close what is superfluous, see
+            p2pcore.duplicates.
+        max_dials: addresses dialled at once; more wait in line.
 
-    Attributes:
-        announce: maps the addresses we listen on to those `interface_listen_addresses` gives, and peers are
-            told; the same ones by default.
+    Raises:
+        ValueError: `duplicates` is neither.
     """
 
-    def __init__(self, local_peer: PeerId, transports: Iterable[Transport] = ()) -> None:
+    def __init__(
+        self,
+        local_peer: PeerId,
+        transports: Iterable[Transport] = (),
+        *,
+        admission: Admission | None = None,
+        events: Events | None = None,
+        resolver: Resolver | None = None,
+        duplicates: str = "keep",
+        max_dials: int = limits.MAX_DIALS,
+    ) -> None:
+        if duplicates not in POLICIES:
+            raise ValueError(f"duplicates: one of {', '.join(POLICIES)} expected, not {duplicates!r}")
         self._local_peer = local_peer
-        self._transports: list[Transport] = []
-        self._listeners: dict[Listener, asyncio.Task[None]] = {}
-        self._conns: dict[PeerId, SwarmConn | dict[SwarmConn, None]] = {}
-        self._num_conns = 0
+        self._admission = admission or Admission()
+        self._events = events or Events()
+        self._transports = Transports()
+        self._duplicates = Duplicates(lambda conn: self._conns.of(conn.remote_peer))
+        self._dedups = duplicates == "dedup"
+        self._conns = ConnTable(self._duplicates)
         self._num_added = 0
-        self._dials: dict[PeerId, PeerDial] = {}
         self._streams = StreamServer()
         self._serve = self._streams.serve
         self._notifiees = Notifiees(self)
-        self._expanded: tuple[float, list[Multiaddr]] | None = None
-        self.announce: Callable[[list[Multiaddr]], list[Multiaddr]] = _as_they_are
+        self._listeners = Listeners(
+            self._transports.for_listening, self.add_conn, self._notifiees, self._events
+        )
+        self._dialer = Dialer(
+            local_peer,
+            self._conns,
+            self.add_conn,
+            self._transports.for_dialing,
+            self._listeners.own_addrs,
+            self._admission,
+            self._events,
+            resolver,
+            max_dials,
+        )
+        self._admission.on_refused = self._events.refused
         self._closing: asyncio.Task[None] | None = None
         self._unused: set[asyncio.Task[None]] = set()
         for transport in transports:
@@ -104,6 +118,22 @@ class Swarm:
         """True from the moment `close` is called."""
         return self._closing is not None
 
+    @property
+    def events(self) -> Events:
+        """Who wants to know what happens; see p2pcore.events."""
+        return self._events
+
+    def counters(self) -> dict[str, int]:
+        """How often things have happened, by name; see `Host.counters`."""
+        return {
+            "connections opened": self._num_added,
+            "connections closed": self._num_added - self._conns.num_conns,
+            "connections refused": self._admission.num_refused,
+            "dials worked": self._dialer.num_worked,
+            "dials failed": self._dialer.num_failed,
+            "streams refused": self._streams.num_refused,
+        } | self._listeners.counters()
+
     # -- transports ----------------------------------------------------------------------------
 
     def add_transport(self, transport: Transport) -> None:
@@ -112,37 +142,15 @@ class Swarm:
         Raises: ValueError: it handles no protocol, or one that is taken; SwarmClosed.
         """
         self._check_open()
-        if not transport.protocols:
-            raise ValueError(f"{type(transport).__name__} handles no protocol")
-        taken = {name for other in self._transports for name in other.protocols}
-        if both := taken.intersection(transport.protocols):
-            raise ValueError(f"there is a transport for {', '.join(sorted(both))} already")
-        self._transports.append(transport)
+        self._transports.add(transport)
 
     def transport_for_listening(self, addr: Multiaddr) -> Transport | None:
         """The transport of the last component of `addr`; where any belongs to a proxy, the last proxy."""
-        names = [protocol.name for protocol in addr.protocols()]
-        if not names:
-            return None
-        found = self._by_protocol(names[-1])
-        for name in names:
-            transport = self._by_protocol(name)
-            if transport is not None and transport.is_proxy:
-                found = transport
-        return found
+        return self._transports.for_listening(addr)
 
     def transport_for_dialing(self, addr: Multiaddr) -> Transport | None:
         """The first that can dial `addr`, a trailing /p2p/ID aside; a proxy where any component is its."""
-        names = [protocol.name for protocol in addr.protocols()]
-        for name in names:
-            transport = self._by_protocol(name)
-            if transport is not None and transport.is_proxy:
-                return transport
-        target = addr.without_p2p()
-        return next((each for each in self._transports if each.can_dial(target)), None)
-
-    def _by_protocol(self, name: str) -> Transport | None:
-        return next((each for each in self._transports if name in each.protocols), None)
+        return self._transports.for_dialing(addr)
 
     # -- listening -----------------------------------------------------------------------------
 
@@ -153,287 +161,208 @@ class Swarm:
         Raises: ListenError: none worked; its `causes` are (address, error) of each. SwarmClosed.
         """
         self._check_open()
-        results = [await self._listen_result(Multiaddr(addr)) for addr in addrs]
-        causes = [(result.addr, result.error) for result in results if result.error is not None]
-        if results and len(causes) == len(results):
-            texts = "; ".join(f"{addr}: {error}" for addr, error in causes)
-            failure = ListenError(f"cannot listen on any address: {texts}")
-            failure.causes = tuple(causes)
-            raise failure
-        return results
-
-    async def _listen_result(self, addr: Multiaddr) -> ListenResult:
-        try:
-            return ListenResult(addr, await self.add_listen_addr(addr), None)
-        except Exception as error:
-            return ListenResult(addr, None, error)
+        return await self._listeners.listen([Multiaddr(addr) for addr in addrs])
 
     async def add_listen_addr(self, addr: Multiaddr | str) -> Multiaddr:
         """Listens on `addr`. Notifiees are told before the first connection is accepted.
 
         Returns: what it is bound to, with the real port.
-        Raises: SwarmClosed, NoTransport; whatever the transport's listen raises, unchanged.
+        Raises: SwarmClosed, NoTransport; AddressError: it has a host name; whatever the transport's listen
+            raises, unchanged.
         """
-        addr = Multiaddr(addr)
-        self._check_open()
-        transport = self.transport_for_listening(addr)
-        if transport is None:
-            raise NoTransport(f"no transport for {addr}")
-        listener = await transport.listen(addr)
-        if self.is_closed:
-            await listener.close()
-            raise SwarmClosed("the swarm was closed")
-        bound = listener.multiaddr
-        self._expanded = None
-        task = asyncio.get_running_loop().create_task(self._accept_loop(listener, bound))
-        self._listeners[listener] = task
-        self._notifiees.listen(bound)
-        return bound
-
-    async def _accept_loop(self, listener: Listener, bound: Multiaddr) -> None:
-        try:
-            while True:
-                conn = await listener.accept()
-                try:
-                    self.add_conn(conn)
-                except SwarmClosed:
-                    return
-        except ListenerClosed:
-            pass
-        except Exception:
-            logger.exception("listener of %s failed", bound)
-        finally:
-            await self._listener_ended(listener, bound)
-
-    async def _listener_ended(self, listener: Listener, bound: Multiaddr) -> None:
-        """The end of every accept loop; a listener still registered was closed by nobody here."""
-        if self._listeners.pop(listener, None) is not None:
-            logger.warning("listener of %s ended by itself", bound)
-        self._expanded = None
-        self._notifiees.listen_close(bound)
-        await listener.close()
+        return await self._listeners.add(Multiaddr(addr))
 
     async def listen_close(self, *addrs: Multiaddr | str) -> None:
         """Closes the listeners bound to any of `addrs`; others are ignored. Their connections live on."""
-        wanted = {Multiaddr(addr) for addr in addrs}
-        chosen = {each: task for each, task in self._listeners.items() if each.multiaddr in wanted}
-        await self._close_listeners(chosen)
-
-    async def _close_listeners(self, chosen: dict[Listener, asyncio.Task[None]]) -> None:
-        for listener in chosen:
-            self._listeners.pop(listener, None)
-        await asyncio.gather(*(listener.close() for listener in chosen), return_exceptions=True)
-        if chosen:
-            await asyncio.wait(chosen.values())
+        await self._listeners.close_bound_to({Multiaddr(addr) for addr in addrs})
 
     def listen_addresses(self) -> list[Multiaddr]:
         """What the listeners are bound to, wildcards as they are."""
-        return [listener.multiaddr for listener in self._listeners]
+        return self._listeners.bound()
 
     def interface_listen_addresses(self) -> list[Multiaddr]:
         """As `listen_addresses`, with a wildcard replaced by each interface's address of its family."""
-        now = asyncio.get_running_loop().time()
-        if self._expanded is None or now - self._expanded[0] > limits.INTERFACE_ADDRS_TTL_S:
-            self._expanded = (now, list(expand_wildcards(self.listen_addresses())))
-        return self.announce(list(self._expanded[1]))
+        return self._listeners.announced()
+
+    @property
+    def announce(self) -> Announce:
+        """Maps the addresses we listen on to those `interface_listen_addresses` gives, and peers are told.
+
+        The same ones by default. Whoever sets it calls `addrs_changed` when it gives others than before.
+        """
+        return self._listeners.announce
+
+    @announce.setter
+    def announce(self, announce: Announce) -> None:
+        self._listeners.announce = announce
+
+    def addrs_changed(self) -> None:
+        """Tells subscribers of the addresses `announce` gives now."""
+        self._listeners.tell_addrs()
 
     # -- dialling ------------------------------------------------------------------------------
 
-    async def dial_peer(self, peer: PeerId, addrs: Iterable[Multiaddr | str] = ()) -> SwarmConn:
+    async def dial_peer(
+        self,
+        peer: PeerId,
+        addrs: Iterable[Multiaddr | str] = (),
+        *,
+        force_direct: bool = False,
+        ignore_backoff: bool = False,
+    ) -> SwarmConn:
         """The best connection to `peer`; dialled at `addrs`, and by all callers together, if there is none.
 
         Cancelling one caller leaves the dial to the others; the last one ends it.
 
+        Args:
+            addrs: numeric or with host names, at most MAX_DIAL_ADDRS are looked at. They are tried as
+                p2pcore.dial_ranker spaces them.
+            force_direct: a relayed connection will not do; implies `ignore_backoff`.
+            ignore_backoff: dial even what failed a short while ago.
+
         Raises:
-            DialError: it is ourselves, there are no addresses, or all failed: `causes` has each.
+            DialError: it is ourselves, there are no addresses, or all failed: `causes` has each. The gater
+                or a cap said no: see its `cause`.
             SwarmClosed: the swarm is, or was meanwhile, closed.
         """
         self._check_open()
-        if peer == self._local_peer:
-            raise DialError(peer, (), "it is this node itself")
-        if (conn := self.best_conn(peer)) is not None:
-            return conn
-        good, causes = self._good_addrs(peer, [Multiaddr(addr) for addr in addrs])
-        dial = self._dials.get(peer)
-        joinable = dial is not None and not dial.is_over
-        if not good and not joinable:
-            raise DialError(peer, tuple(causes.items()), "no usable address" if causes else "no addresses")
-        if dial is None or not joinable:
-            dial = self._dials[peer] = PeerDial(peer, self._dial_one)
-        dial.add(good, causes)
-        return await self._wait_for(peer, dial)
-
-    async def _wait_for(self, peer: PeerId, dial: PeerDial) -> SwarmConn:
-        try:
-            return await dial.wait()
-        except DialError:
-            if (conn := self.best_conn(peer)) is not None:
-                return conn
-            raise
-        finally:
-            if dial.is_over and self._dials.get(peer) is dial:
-                del self._dials[peer]
+        return await self._dialer.dial_peer(peer, addrs, force_direct, ignore_backoff)
 
     async def dial_addr(self, addr: Multiaddr | str) -> SwarmConn:
         """A new connection to `addr`, whatever others there are; its /p2p/ID, if any, must be proved.
 
-        Raises: DialError, whose only cause is what went wrong; SwarmClosed.
+        It is dialled even if it failed a short while ago. A host name is resolved, and all it leads to tried.
+
+        Raises: DialError, whose causes are what went wrong; SwarmClosed.
         """
         self._check_open()
-        target, peer = _split(Multiaddr(addr))
-        if peer == self._local_peer:
-            raise DialError(peer, (), "it is this node itself")
-        try:
-            return await self._dial_one(target, peer)
-        except SwarmClosed:
-            raise
-        except Exception as error:
-            raise DialError(peer, [(target, error)]) from error
-
-    async def _dial_one(self, addr: Multiaddr, peer: PeerId | None) -> SwarmConn:
-        transport = self._transport_to(addr)
-        local = scope_of(addr) is not Scope.PUBLIC
-        limit = limits.DIAL_TIMEOUT_LOCAL_S if local else limits.DIAL_TIMEOUT_S
-        try:
-            async with asyncio.timeout(limit):
-                conn = await transport.dial(addr, peer)
-        except TimeoutError as error:
-            raise TimeoutError(str(error) or f"no connection after {limit:g} s") from None
-        return self.add_conn(conn)
-
-    def _good_addrs(
-        self, peer: PeerId, addrs: Sequence[Multiaddr]
-    ) -> tuple[list[Multiaddr], dict[Multiaddr, BaseException]]:
-        """What of `addrs` is worth dialling, less /p2p/ID, and why the rest is not."""
-        good: dict[Multiaddr, None] = {}
-        causes: dict[Multiaddr, BaseException] = {}
-        for addr in addrs[: limits.MAX_DIAL_ADDRS]:
-            target, named = _split(addr)
-            try:
-                if named is not None and named != peer:
-                    raise AddressError(f"it names another peer than {peer}")
-                self._transport_to(target)
-                good[target] = None
-            except (AddressError, ListenError) as error:
-                causes[addr] = error
-        return list(good), causes
-
-    def _transport_to(self, addr: Multiaddr) -> Transport:
-        """What dials `addr`. Raises NoTransport, or AddressError where it makes no sense to."""
-        transport = self.transport_for_dialing(addr)
-        if transport is None:
-            raise NoTransport(f"no transport for {addr}")
-        if addr.is_unspecified:
-            raise AddressError("an unspecified address cannot be dialled")
-        if not addr.is_relayed and self._listeners and addr in self.interface_listen_addresses():
-            raise AddressError("this node itself listens there")
-        return transport
+        return await self._dialer.dial_addr(Multiaddr(addr))
 
     # -- connections ---------------------------------------------------------------------------
 
     def add_conn(self, conn: CapableConn) -> SwarmConn:
         """Takes over an upgraded connection: registers it, tells the notifiees, then lets its streams in.
 
-        A second connection to a peer is kept; `best_conn` chooses between them.
-
-        Raises: SwarmClosed: `conn` has been aborted.
+        Raises:
+            SwarmClosed, GaterRefused, LimitExceeded: `conn` has been aborted, with the code that says why.
         """
-        if self.is_closed:
-            conn.abort(codes.CONN_SHUTDOWN)
-            raise SwarmClosed("the swarm was closed")
+        self._admit(conn)
         self._num_added += 1
         wrapped = SwarmConn(self, conn, self._num_added)
         peer = conn.remote_peer
-        self._attach(peer, wrapped)
+        before = self._conns.state(peer) if self._events.is_wanted else None
+        self._conns.attach(peer, wrapped)
         conn.owner = wrapped
         conn.add_close_callback(wrapped)
+        if not self._admission.is_trivial:
+            self._admission.joined(wrapped)
+        if self._dedups:
+            self._duplicates.joined(wrapped)
+        if before is not None:
+            self._events.emit(ConnOpened(wrapped))
+            self._tell_connectedness(peer, before)
         self._notifiees.connected(wrapped)
         self._open(wrapped, conn)
         return wrapped
 
+    def _admit(self, conn: CapableConn) -> None:
+        if self.is_closed:
+            conn.abort(codes.CONN_SHUTDOWN)
+            raise SwarmClosed("the swarm was closed")
+        if self._admission.is_trivial:
+            return
+        try:
+            self._admission.check_upgraded(conn)
+        except GaterRefused:
+            conn.abort(codes.CONN_GATED)
+            raise
+        except LimitExceeded:
+            conn.abort(codes.CONN_RESOURCE_LIMIT_EXCEEDED)
+            raise
+
     def _open(self, wrapped: SwarmConn, conn: CapableConn) -> None:
         """The end of `add_conn`: streams may come, or the end that came meanwhile is told."""
-        early = wrapped.phase is Phase.ENDED_EARLY
-        wrapped.phase = Phase.OPEN
-        if early:
-            self.conn_ended(wrapped)
+        if wrapped.phase is Phase.ENDED_EARLY:
+            self._disconnected(wrapped)
         else:
+            wrapped.phase = Phase.OPEN
             conn.set_stream_handler(self._serve)
-
-    def _attach(self, peer: PeerId, conn: SwarmConn) -> None:
-        """Puts `conn` behind the others of `peer`; one connection, as most peers have, needs no dict."""
-        others = self._conns.get(peer)
-        if others is None:
-            self._conns[peer] = conn
-        elif isinstance(others, SwarmConn):
-            self._conns[peer] = {others: None, conn: None}
-        else:
-            others[conn] = None
-        self._num_conns += 1
 
     def detach(self, conn: SwarmConn) -> None:
         """Takes `conn` out of the lists: it is not given out any more. For SwarmConn."""
         peer = conn.remote_peer
-        mine = self._conns.get(peer)
-        if mine is conn:
-            del self._conns[peer]
-        elif isinstance(mine, dict) and conn in mine:
-            del mine[conn]
-            if not mine:
-                del self._conns[peer]
-        else:
+        before = self._conns.state(peer) if self._events.is_wanted else None
+        if not self._conns.detach(conn):
             return
-        self._num_conns -= 1
-        if not self._num_conns:  # tables that were large stay so until they are cleared, although empty
-            self._conns.clear()
+        if not self._admission.is_trivial:
+            self._admission.left(conn)
+        if before is not None:
+            self._tell_connectedness(peer, before)
+        if not self._conns.num_conns:
             self._streams.shrink()
 
-    def conn_ended(self, conn: SwarmConn) -> None:
+    def conn_ended(self, conn: SwarmConn, error: BaseException | None) -> None:
         """Takes `conn` out and tells the notifiees, once, and after they heard it connect. For SwarmConn."""
         self.detach(conn)
+        if conn.phase is not Phase.NOTIFYING and conn.phase is not Phase.OPEN:
+            return
+        if self._events.is_wanted:
+            self._events.emit(_closed(conn, error))
         if conn.phase is Phase.NOTIFYING:
             conn.phase = Phase.ENDED_EARLY
-        elif conn.phase is Phase.OPEN:
-            conn.phase = Phase.ENDED
-            self._notifiees.disconnected(conn)
-            conn.owner = None
+        else:
+            self._disconnected(conn)
+
+    def _disconnected(self, conn: SwarmConn) -> None:
+        conn.phase = Phase.ENDED
+        self._notifiees.disconnected(conn)
+        conn.owner = None
+
+    def _tell_connectedness(self, peer: PeerId, before: Connectedness) -> None:
+        now = self._conns.state(peer)
+        if now is not before:
+            self._events.emit(ConnectednessChanged(peer, now))
 
     @property
     def num_conns(self) -> int:
         """Connections open now."""
-        return self._num_conns
+        return self._conns.num_conns
 
     def conns(self) -> list[SwarmConn]:
         """All connections."""
-        return [conn for peer in self._conns for conn in self.conns_to_peer(peer)]
+        return self._conns.all()
 
     def peers(self) -> list[PeerId]:
         """The peers there is a connection to."""
-        return list(self._conns)
+        return self._conns.peers()
 
     def conns_to_peer(self, peer: PeerId) -> list[SwarmConn]:
         """The connections to `peer`, oldest first."""
-        mine = self._conns.get(peer, ())
-        return [mine] if isinstance(mine, SwarmConn) else list(mine)
+        return self._conns.of(peer)
 
     def best_conn(self, peer: PeerId) -> SwarmConn | None:
-        """The open connection to `peer` with most streams; of equals the newest; or None."""
-        ranked = self._ranked(peer)
-        return ranked[0] if ranked else None
+        """The best open connection to `peer`, or None.
 
-    def _ranked(self, peer: PeerId) -> list[SwarmConn]:
-        alive = [conn for conn in self.conns_to_peer(peer) if not conn.is_closed]
-        if len(alive) > 1:
-            alive.sort(key=lambda conn: (conn.num_streams, conn.ordinal), reverse=True)
-        return alive
+        One that is not limited before one that is, a direct before a relayed one, then the one with most
+        streams; of equals the newest.
+        """
+        return self._conns.best(peer)
 
     def connectedness(self, peer: PeerId) -> Connectedness:
-        """Whether there is an open connection to `peer`."""
-        return Connectedness.CONNECTED if self.best_conn(peer) else Connectedness.NOT_CONNECTED
+        """Whether there is an open connection to `peer`, and whether it is a limited one."""
+        return connectedness_of(self._conns.ranked(peer))
 
-    async def close_peer(self, peer: PeerId) -> None:
-        """Closes every connection to `peer`."""
-        await asyncio.gather(*(conn.close() for conn in self.conns_to_peer(peer)))
+    async def close_peer(self, peer: PeerId, code: int = 0) -> None:
+        """Closes every connection to `peer`, telling it `code`."""
+        await asyncio.gather(*(conn.close(code) for conn in self.conns_to_peer(peer)))
+
+    async def close_conn(self, conn_id: str, code: int = 0) -> bool:
+        """Closes the connection of that id alone (W26), telling the peer `code`. Returns: was there one."""
+        conn = self._conns.with_id(conn_id)
+        if conn is None:
+            return False
+        await conn.close(code)
+        return True
 
     # -- streams -------------------------------------------------------------------------------
 
@@ -442,18 +371,35 @@ class Swarm:
     ) -> Stream:
         """A stream to `peer` on its best connection, or the next best where that one fails (W33).
 
-        Connections that nobody limits come first.
+        Where there are only limited connections, and they are not allowed, it waits for a direct one, which a
+        hole punch may bring, at most DIAL_PEER_TIMEOUT_S.
 
-        Raises: ConnectionClosed: no connection is left; LimitedConnection: only limited ones are; otherwise
-            as SwarmConn.new_stream.
+        Raises:
+            ConnectionClosed: no connection is left; LimitedConnection: no direct one came.
+            Otherwise as SwarmConn.new_stream.
         """
+        ranked = self._conns.ranked(peer)
+        if not allow_limited and ranked and ranked[0].is_limited:
+            await self._wait_direct(peer)
+            ranked = self._conns.ranked(peer)
         failure: Exception = ConnectionClosed(f"no open connection to {peer}")
-        for conn in sorted(self._ranked(peer), key=_is_limited):
+        for conn in ranked:
+            if conn.is_limited and not allow_limited:
+                continue
             try:
                 return await conn.new_stream(protocols, allow_limited)
-            except (ConnectionClosed, LimitedConnection, StreamReset, TimeoutError) as error:
+            except _NEXT_CONN as error:
                 failure = error
         raise failure
+
+    async def _wait_direct(self, peer: PeerId) -> None:
+        try:
+            async with asyncio.timeout(limits.DIAL_PEER_TIMEOUT_S):
+                await self._conns.wait_direct(peer)
+        except TimeoutError:
+            raise LimitedConnection(
+                f"only a limited connection to {peer}, and no direct one in {limits.DIAL_PEER_TIMEOUT_S:g} s"
+            ) from None
 
     @property
     def protocols(self) -> tuple[str, ...]:
@@ -505,20 +451,20 @@ class Swarm:
         Returns: how many streams were cut off.
         """
         end = asyncio.get_running_loop().time() + timeout_s
-        listeners, self._listeners = self._listeners, {}
+        listeners = self._listeners.take_out()
         draining = asyncio.gather(
             *(listener.drain(accept_queued) for listener in listeners), return_exceptions=True
         )
         try:
             async with asyncio.timeout_at(end):
-                while not draining.done() or self._num_conns or self._streams.num_running:
+                while not draining.done() or self.num_conns or self._streams.num_running:
                     self._close_unused()
                     await asyncio.sleep(limits.DRAIN_LOOK_S)
         except TimeoutError:
             logger.info("%d streams did not end in %g s", self._num_streams(), timeout_s)
         cut = self._num_streams()
         draining.cancel()
-        await _bounded("listeners", self._close_listeners(listeners))
+        await _bounded("listeners", self._listeners.close(listeners))
         await self.close()
         return cut
 
@@ -541,13 +487,15 @@ class Swarm:
         await asyncio.shield(self._closing)
 
     async def _shut_down(self) -> None:
-        for dial in list(self._dials.values()):
-            dial.stop()
-        listeners = dict(self._listeners)
-        await _bounded("listeners", self._close_listeners(listeners))
+        self._dialer.close()
+        self._listeners.refuse_new()
+        self._conns.give_up(SwarmClosed("the swarm was closed"))
+        listeners = self._listeners.take_out()
+        await _bounded("listeners", self._listeners.close(listeners))
         for task in listeners.values():
             task.cancel()
         await self._streams.close()
+        await _bounded("superfluous connections", self._duplicates.close())
         conns = self.conns()
         closing = asyncio.gather(*(conn.close(codes.CONN_SHUTDOWN) for conn in conns), return_exceptions=True)
         await _bounded("connections", _wait(closing))
@@ -555,23 +503,16 @@ class Swarm:
             conn.abort(codes.CONN_SHUTDOWN)
         if self._unused:
             await _bounded("unused connections", _wait(asyncio.gather(*self._unused, return_exceptions=True)))
+        self._events.close()
 
     def _check_open(self) -> None:
         if self.is_closed:
             raise SwarmClosed("the swarm was closed")
 
 
-def _is_limited(conn: SwarmConn) -> bool:
-    return conn.is_limited
-
-
-def _as_they_are(addrs: list[Multiaddr]) -> list[Multiaddr]:
-    return addrs
-
-
-def _split(addr: Multiaddr) -> tuple[Multiaddr, PeerId | None]:
-    """`addr` without the peer id at its end, and that id."""
-    return addr.without_p2p(), addr.peer_id
+def _closed(conn: SwarmConn, error: BaseException | None) -> ConnClosed:
+    code = error.code if isinstance(error, GoAway) else None
+    return ConnClosed(conn, error, code, isinstance(error, GoAway) and error.remote)
 
 
 async def _wait(future: asyncio.Future[Any]) -> None:

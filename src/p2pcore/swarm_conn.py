@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import enum
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from p2pcore.errors import LimitedConnection
+from p2pcore.errors import GoAway, LimitedConnection
 from p2pcore.swarm_streams import open_negotiated
 
 if TYPE_CHECKING:
@@ -35,16 +36,32 @@ class Phase(enum.Enum):
     ENDED = enum.auto()
 
 
+@dataclass(frozen=True, slots=True)
+class ConnStat:
+    """What a connection is at one moment.
+
+    Attributes:
+        direction: who dialled. opened_at: `time.time()` of when the swarm took it over.
+        is_limited: a relay bounds it. num_streams: open ones, both ways.
+    """
+
+    direction: Direction
+    opened_at: float
+    is_limited: bool
+    num_streams: int
+
+
 class SwarmConn:
     """One connection of a swarm; satisfies CapableConn.
 
     Attributes:
         opened_at: `time.time()` of when the swarm took it over.
         info: what identify found out about the peer, or None; owned by the identify service.
-        ordinal: unique in this swarm; phase: how far its notifications have come. Both are the swarm's.
+        ordinal: unique in this swarm; phase: how far its notifications have come; num_handlers: inbound
+            streams being served. All are the swarm's.
     """
 
-    __slots__ = ("_conn", "_swarm", "info", "opened_at", "ordinal", "phase")
+    __slots__ = ("_conn", "_swarm", "info", "num_handlers", "opened_at", "ordinal", "phase")
 
     def __init__(self, swarm: Swarm, conn: CapableConn, ordinal: int) -> None:
         self._swarm = swarm
@@ -53,6 +70,7 @@ class SwarmConn:
         self.phase = Phase.NOTIFYING
         self.opened_at = time.time()
         self.info: object | None = None
+        self.num_handlers = 0
 
     def __repr__(self) -> str:
         return f"<SwarmConn {self.id} {self.direction.value} {self.remote_multiaddr}>"
@@ -106,6 +124,17 @@ class SwarmConn:
     def is_limited(self) -> bool:
         """True where a relay bounds its bytes or its time."""
         return self._conn.is_limited
+
+    @property
+    def is_direct(self) -> bool:
+        """False where a relay carries it."""
+        remote = self._conn.remote_multiaddr
+        return remote is None or not remote.is_relayed
+
+    @property
+    def stat(self) -> ConnStat:
+        """Direction, age, streams: a value that does not change any more."""
+        return ConnStat(self.direction, self.opened_at, self.is_limited, self.num_streams)
 
     @property
     def owner(self) -> CapableConn | None:
@@ -171,13 +200,13 @@ class SwarmConn:
             self._conn.abort(code)
             raise
         finally:
-            self._swarm.conn_ended(self)
+            self._swarm.conn_ended(self, GoAway(code, False))
 
     def abort(self, code: int = 0) -> None:
         """Closes at once. Idempotent."""
         self._conn.abort(code)
-        self._swarm.conn_ended(self)
+        self._swarm.conn_ended(self, GoAway(code, False))
 
     def __call__(self, error: BaseException | None) -> None:
         """It is its own close callback, which spares a bound method for each connection."""
-        self._swarm.conn_ended(self)
+        self._swarm.conn_ended(self, error)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from p2pcore import codes, limits
 from p2pcore.begun import Begun
@@ -25,6 +25,7 @@ from p2pcore.negotiate import handle, lazy_open, select
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import MuxedConn, Stream
+    from p2pcore.swarm_conn import SwarmConn
 
 logger = logging.getLogger("p2pcore.streams")
 
@@ -66,14 +67,19 @@ async def _propose(stream: Stream, protocols: str | Sequence[str]) -> None:
 
 
 class StreamServer:
-    """The handlers of a swarm by protocol, and the tasks that run them."""
+    """The handlers of a swarm by protocol, and the tasks that run them.
 
-    __slots__ = ("_handlers", "_is_closed", "_tasks")
+    Attributes:
+        num_refused: streams reset because too many are being served.
+    """
+
+    __slots__ = ("_handlers", "_is_closed", "_tasks", "num_refused")
 
     def __init__(self) -> None:
         self._handlers: dict[str, ProtocolHandler] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], SwarmConn | None] = {}
         self._is_closed = False
+        self.num_refused = 0
 
     @property
     def protocols(self) -> tuple[str, ...]:
@@ -100,13 +106,28 @@ class StreamServer:
         self._handlers.pop(protocol, None)
 
     def serve(self, stream: Stream) -> None:
-        """Negotiates and serves `stream` in a task of its own. The callback of every connection."""
+        """Negotiates and serves `stream` in a task of its own. The callback of every connection.
+
+        A handler counts until it returns, also where its stream ended before: one that hangs is not free.
+        """
         if self._is_closed:
             stream.reset(codes.STREAM_SHUTDOWN)
             return
+        conn = cast("SwarmConn | None", stream.conn)
+        if conn is not None:
+            if conn.num_handlers >= limits.MAX_HANDLERS_PER_CONN or len(self._tasks) >= limits.MAX_HANDLERS:
+                self.num_refused += 1
+                stream.reset(codes.STREAM_RESOURCE_LIMIT_EXCEEDED)
+                return
+            conn.num_handlers += 1
         task = asyncio.get_running_loop().create_task(self._run(stream))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = conn
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        conn = self._tasks.pop(task)
+        if conn is not None:
+            conn.num_handlers -= 1
 
     def shrink(self) -> None:
         """Gives back the memory of a time with many streams, if there are none now."""

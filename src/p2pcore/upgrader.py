@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, cast
 from p2pcore import negotiate
 from p2pcore.errors import (
     ConnectionClosed,
+    GaterRefused,
     HandshakeError,
     IncompleteRead,
     LocalProtocolError,
@@ -58,6 +59,7 @@ class Stage(enum.StrEnum):
     NETWORK = "private network"
     SECURITY = "security negotiation"
     HANDSHAKE = "security handshake"
+    GATER = "connection gater"
     MUXER = "muxer negotiation"
 
 
@@ -68,10 +70,13 @@ class UpgraderOptions:
     Attributes:
         timeout: seconds for one whole upgrade, where the caller gives no deadline.
         listener: how listeners made by `upgrade_listener` behave.
+        check_secured: asked once the peer has proved its id, before anything is multiplexed; raises
+            GaterRefused to end it.
     """
 
     timeout: float = ACCEPT_TIMEOUT_S
     listener: ListenerOptions = field(default_factory=ListenerOptions)
+    check_secured: Callable[[Direction, PeerId, Multiaddr, Multiaddr | None], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +290,10 @@ class _Upgrade:
             security, secured = await self._secure_outbound(mailbox)
         if secured.remote_peer == upgrader._local_peer:
             raise HandshakeError("the peer proved to be this host itself")
+        check = upgrader._options.check_secured
+        if check is not None:
+            self.stage = Stage.GATER
+            check(self._direction, secured.remote_peer, conn.local_multiaddr, conn.remote_multiaddr)
         self.stage = Stage.MUXER
         muxer = secured.muxer or await self._negotiate_muxer(mailbox)
         session = self._start_muxer(muxer, mailbox)
@@ -412,6 +421,7 @@ _TELLING: dict[Stage, tuple[type[P2PError], ...]] = {
     Stage.NETWORK: (NegotiationError,),
     Stage.SECURITY: (NegotiationError,),
     Stage.HANDSHAKE: (HandshakeError,),
+    Stage.GATER: (GaterRefused,),
     Stage.MUXER: (NegotiationError,),
 }
 """What says by its type what went wrong in a stage; other errors become the cause of one that does."""

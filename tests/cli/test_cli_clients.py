@@ -187,12 +187,21 @@ def test_somebody_else_there(cli: Cli) -> None:
         (f"/ip4/127.0.0.1/tcp/1x/p2p/{OTHER}", "tcp '1x'"),
         (f"/ip4/127.0.0.1/tcp/0/p2p/{OTHER}", "nobody can be reached on port 0"),
         ("/ip4/127.0.0.1/tcp/1/p2p/xyz", "p2p 'xyz'"),
-        (f"/dns4/example.com/tcp/1/p2p/{OTHER}", "host names are not resolved yet"),
-        (f"/dnsaddr/example.com/p2p/{OTHER}", "host names are not resolved yet"),
+        (f"/dns4/example.com/tcp/0/p2p/{OTHER}", "nobody can be reached on port 0"),
     ],
 )
 def test_a_bad_target(cli: Cli, target: str, text: str) -> None:
     assert_fails(cli.run("ping", target), 2, text)
+
+
+@pytest.mark.parametrize("name", ["dns", "dns4"])
+def test_a_host_name_is_resolved(cli: Cli, node: str, name: str) -> None:
+    target = node.replace("/ip4/127.0.0.1/", f"/{name}/localhost/")
+    assert cli.run("ping", target, "-n", "1", "-i", "0").status == 0
+
+
+def test_a_name_that_leads_nowhere_is_told(cli: Cli) -> None:
+    assert_fails(cli.run("ping", f"/dns4/nowhere.invalid/tcp/1/p2p/{OTHER}"), 3, "cannot resolve")
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_a_port_in_use(cli: Cli) -> None:
     [
         (("--addr", "/ip4/192.0.2.1/tcp/0"), 1, "no interface of this machine has it"),
         (("--addr", "/ip4/127.0.0.1/udp/0/quic-v1"), 1, "no transport for such an address"),
-        (("--addr", "/dns4/localhost/tcp/0"), 2, "host names are not resolved yet"),
+        (("--addr", "/dns4/localhost/tcp/0"), 2, "not a host name"),
         (("--addr", "/ip4/127.0.0.1/tcp/80x"), 2, "tcp '80x'"),
         (("--addr", "/ip4/127.0.0.1/tcp/70000"), 2, "tcp '70000'"),
         (("--addr", "127.0.0.1:80"), 2, "'127.0.0.1:80' is no multiaddr"),

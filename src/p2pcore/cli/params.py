@@ -46,20 +46,20 @@ class AddressType(AddressParam):
             addr = Multiaddr(value)
         except (AddressError, IdentityError, LimitExceeded) as error:
             self.fail(str(error), param, ctx)
-        if addr.protocols()[0].name in _NAMES:
-            self.fail(f"{addr}: host names are not resolved yet; give an /ip4 or /ip6 address", param, ctx)
         self.check(addr, param, ctx)
         return addr
 
     def check(self, addr: Multiaddr, param: Parameter | None, ctx: Context | None) -> None:
         """Fails for what cannot be listened on."""
+        if addr.protocols()[0].name in _NAMES:
+            self.fail(f"{addr}: listening takes an /ip4 or /ip6 address, not a host name", param, ctx)
         if addr.peer_id is not None:
             text = str(addr.without_p2p())
             self.fail(f"listen on {text}; the peer id is that of --key", param, ctx)
 
 
 class TargetType(AddressType):
-    """A multiaddr with a numeric host, to dial."""
+    """A multiaddr to dial, numeric or with a host name."""
 
     def check(self, addr: Multiaddr, param: Parameter | None, ctx: Context | None) -> None:
         """Fails for what cannot be dialled."""
