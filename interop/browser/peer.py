@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""The browser peer for interop tests: js-libp2p in a page of headless Chromium, by the contract of ../README.md.
+"""The browser peer: js-libp2p in a page of headless Chromium, by the contract of ../README.md.
 
 Comes in: the bundle of ../js/page.js, the browser, then arguments as for every peer (`ping` and `echo` only).
-Goes out: the page's JSON lines, exit 0 if it did all it should, else one line that begins with ERROR. Serves on
-loopback only, a page and nothing else, and takes the browser and its profile away again. Standard library only.
+Goes out: the page's JSON lines, exit 0 if it did all it should, else one line that begins with ERROR. Serves
+one page on loopback and nothing else, and takes browser and profile away again. Standard library only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STALL_S = 60.0
 """Nothing from the page for so long ends the operation."""
 STOP_S = 10.0
 MAX_REPORT_BYTES = 65536
-PAGE = b'<!doctype html><meta charset="utf-8"><title>interop</title><script type="module" src="/page.js"></script>'
+PAGE = b'<!doctype html><meta charset="utf-8"><script type="module" src="/page.js"></script>'
 FLAGS = (
     "--headless",
     "--no-sandbox",

@@ -1,6 +1,7 @@
 """A certificate for servers on loopback that every stack accepts once it is told to trust it.
 
-Comes in: a directory. Goes out: two PEM files in it: a certificate of 127.0.0.1 signed by itself, and its key.
+Comes in: a directory. Goes out: two PEM files in it: a certificate of 127.0.0.1, signed by itself, and its
+key.
 """
 
 from __future__ import annotations

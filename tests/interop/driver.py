@@ -117,7 +117,7 @@ class Process:
 
 
 class Listener(Process):
-    """A peer that listens, or serves as a relay. `addresses` are where, with its peer id; `address` the first."""
+    """A peer that listens or is a relay. `addresses` are where, with its peer id; `address` is the first."""
 
     def __init__(self, command: tuple[str, ...], *args: str, role: str = "listen", count: int = 1) -> None:
         super().__init__(command, role, *args)

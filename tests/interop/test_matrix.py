@@ -1,8 +1,8 @@
 """Every way to build a connection, p2pcore with go-libp2p and js-libp2p, both ways: the cells of cells.py.
 
-Comes in: cells and routes. Goes out: one test each, in which one dialer does every operation on one connection.
-P2PCORE_INTEROP_FULL=1 moves the whole 64 MiB and 1,000 streams in every cell, not only in those of `CORE`, and runs
-the others among themselves too. Sizes heed P2PCORE_INTEROP_SCALE as in test_pairs.py.
+Comes in: cells and routes. Goes out: one test each, in which one dialer does every operation on one
+connection. P2PCORE_INTEROP_FULL=1 moves the whole 64 MiB and 1,000 streams in every cell, not only in those
+of `CORE`, and runs the others among themselves too. Sizes heed P2PCORE_INTEROP_SCALE as in test_pairs.py.
 """
 
 from __future__ import annotations
