@@ -56,4 +56,5 @@ async function main ({ op, to, bytes, n }) {
 }
 
 main(Object.fromEntries(new URLSearchParams(location.search)))
-  .catch(error => report({ error: String(error?.message ?? error) }))
+  // A WebSocket that fails to open gives its event instead of an error.
+  .catch(error => report({ error: error instanceof Event ? `WebSocket: ${error.type}` : String(error?.message ?? error) }))

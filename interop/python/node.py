@@ -1,7 +1,7 @@
 """What a host of the Python peer is made of, by the options of ../README.md.
 
-Comes in: the command line, files with a network key and with certificates. Goes out: parsed options, a Host. What
-p2pcore does not have is an error with a reason, from p2pcore itself. Uses public names only.
+Comes in: the command line, files with a network key and with certificates. Goes out: parsed options, a Host.
+What p2pcore does not have is an error with a reason, from p2pcore itself. Uses public names only.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import argparse
 from typing import Any
 
 from common import Wrong
-
 from p2pcore import Host
 
 SILENT = frozenset({"up", "down", "small", "stream", "pingpong", "conn", "idle"})
@@ -84,9 +83,10 @@ def _extras(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _websocket(options: argparse.Namespace) -> Any:
-    from p2pcore import WebsocketOptions
+    from p2pcore import WebCertificate, WebsocketOptions
 
-    return WebsocketOptions(certificate=options.cert, private_key=options.key, trust=options.ca)
+    shown = WebCertificate.load(options.cert, options.key) if options.cert else None
+    return WebsocketOptions(certificate=shown, ca_file=options.ca)
 
 
 def _relay(limit: int) -> Any:

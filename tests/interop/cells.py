@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 SECURITY = {"noise": "/noise", "tls": "/tls/1.0.0", "plaintext": "/plaintext/2.0.0"}
 MUXERS = {"yamux": "/yamux/1.0.0", "mplex": "/mplex/6.7.0"}
@@ -60,24 +61,31 @@ class Cell:
         options: dict[str, object] = {"sec": self.security, "mux": self.muxer}
         return options | ({"psk": material.network} if self.private else {})
 
-    def listener(self, material: Material) -> dict[str, object]:
-        """Options of its listener, or of its relay."""
+    def listener(self, material: Material, name: str) -> dict[str, object]:
+        """Options of its listener, or of its relay, which is peer `name`."""
         options = self.common(material)
         if self.is_secure_web:
             options |= {"cert": material.certificate, "key": material.key}
         if self.transport == "shared":
             options["share"] = True
-        return options | {"addr": ",".join(self.addresses(material))}
+        return options | {"addr": ",".join(spelled(addr, name) for addr in self.addresses(material))}
 
     def addresses(self, material: Material) -> tuple[str, ...]:
         """Where its listener listens."""
         if self.transport == "unix":
-            path = material.sockets / str(self)
-            return ("/unix/" + str(path).replace("/", "%2F"),)
+            return (f"/unix{material.sockets / str(self)}",)
         return ADDRESSES[self.transport]
 
-    def dialer(self, material: Material) -> dict[str, object]:
-        """Options of its dialer."""
+    def connects(self, route: Route) -> tuple[str, str]:
+        """What the dialer says it agreed on; go-libp2p shows nothing of a relayed connection."""
+        if self.transport == "relayed" and route.dialer == "go":
+            return "", ""
+        return SECURITY[self.security], MUXERS[self.muxer]
+
+    def dialer(self, material: Material, name: str = "") -> dict[str, object]:
+        """Options of its dialer; a page in a browser takes none."""
+        if name == "browser":
+            return {}
         return self.common(material) | ({"ca": material.certificate} if self.is_secure_web else {})
 
     def lacks(self, dialer: str, listener: str) -> str:
@@ -89,6 +97,15 @@ class Cell:
         if self.transport == "shared" and self.private and listener == "go":
             return "go-libp2p shares no port in a private network"
         return ""
+
+
+def spelled(address: str, peer: str) -> str:
+    """`address` as `peer` writes it: js-libp2p percent-encodes the path of a UNIX socket, others do not."""
+    if not address.startswith("/unix/"):
+        return address
+    path, slash, identity = address.removeprefix("/unix/").partition("/p2p/")
+    path = "/" + unquote(path).lstrip("/")
+    return "/unix" + (f"/{quote(path, safe='')}" if peer == "js" else path) + slash + identity
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ def pair(request: pytest.FixtureRequest, peers: dict[str, Any]) -> Iterator[Pair
 
 @pytest.fixture(scope="session")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Material]:
-    """A certificate and a network key in files; sockets have a directory of their own: their paths are short."""
+    """A certificate and a network key in files; sockets have a directory of their own, with a short path."""
     place = tmp_path_factory.mktemp("material")
     network = place / "network"
     network.write_text(f"/key/swarm/psk/1.0.0/\n/base16/\n{secrets.token_hex(32)}\n")

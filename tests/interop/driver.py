@@ -20,12 +20,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
+
+from cells import Cell, Material, Route, spelled
 
 from harness import seconds
-
-if TYPE_CHECKING:
-    from cells import Cell, Material, Route
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -245,9 +244,9 @@ class Network:
 
     def listener(self, cell: Cell, route: Route) -> Listener:
         """The listener of `route` in `cell`, behind its relay if it has one."""
-        options = cell.listener(self._material)
+        options = cell.listener(self._material, route.listener)
         if route.relay:
-            relay = self._kept("relay", route.relay, cell.listener(self._material))
+            relay = self._kept("relay", route.relay, cell.listener(self._material, route.relay))
             options |= {"relay": relay.address}
         return self._kept("listen", route.listener, options, len(cell.addresses(self._material)))
 
@@ -265,8 +264,9 @@ class Network:
     def run(self, cell: Cell, route: Route, operations: str, to: str, **options: object) -> list[Line]:
         """The lines of operations that have to succeed; after a failure nothing that ran lives on."""
         try:
-            given = cell.dialer(self._material) | options
-            status, lines, errors = dial(self.command(route.dialer), operations, to, **given)
+            given = cell.dialer(self._material, route.dialer) | options
+            address = spelled(to, route.dialer)
+            status, lines, errors = dial(self.command(route.dialer), operations, address, **given)
             told = f"{route} {operations}: {errors!r}; last line {lines[-1:]}; {self.describe()}"
             assert (status, errors) == (0, ""), told
             assert lines, told

@@ -11,7 +11,7 @@ import os
 from typing import Any
 
 import pytest
-from cells import CORE, MUXERS, SECURITY, Cell, Material, Route, meetings
+from cells import CORE, Cell, Material, Route, meetings
 from driver import Line, Network, dial, flags
 from test_pairs import AGENTS, MIB, SERVED, bare, peer_id_of, scaled
 
@@ -67,7 +67,7 @@ def test_a_connection_carries_everything(cell: Cell, route: Route, network: Netw
         cell, route, ",".join(OPERATIONS), address, n=PINGS, bytes=total, c=streams, size=1024
     )
     connect, *results = lines
-    assert (connect["security"], connect["muxer"]) == (SECURITY[cell.security], MUXERS[cell.muxer])
+    assert (connect["security"], connect["muxer"]) == cell.connects(route)
     assert [line["op"] for line in results] == ["ping"] * PINGS + list(OPERATIONS[1:])
     told = {line["op"]: line for line in results}
     check_identify(told["identify"], address, cell, route)
@@ -113,6 +113,6 @@ def test_what_a_stack_cannot_do_is_said(network: Network, material: Material) ->
         ("go", Cell("shared", "noise", "yamux", private=True)),
     ):
         assert cell.lacks(name, name)
-        status, errors = network.refused(name, flags(cell.listener(material)))
+        status, errors = network.refused(name, flags(cell.listener(material, name)))
         assert status == 1, f"{name} {cell}"
         assert errors.startswith("ERROR "), f"{name} {cell}: {errors!r}"
