@@ -27,6 +27,9 @@ STEP_TIMEOUT_S = 900.0
 """For one step of a build; fetching 150 MiB from a slow registry takes minutes."""
 
 MIN_NODE_MAJOR = 22
+PAGE = "page.bundle.js"
+"""What a browser loads: js/page.js and all it imports, in one file."""
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 NPM_CI = ("ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
 
 
@@ -165,15 +168,29 @@ def _make_js(work: Path) -> None:
             raise Unavailable(f"js-libp2p needs node {MIN_NODE_MAJOR}; npm has none for this machine")
     # Loads everything the peer imports: an incomplete installation shows here, not in a test.
     _run([_node(work), "peer.js", "version"], work, BuildError)
+    bundle = ["--bundle", "--format=esm", "--target=es2022", "--log-level=warning", f"--outfile={PAGE}"]
+    _run([_node(work), "node_modules/esbuild/bin/esbuild", "page.js", *bundle], work, BuildError)
 
 
 def _go() -> Peer:
     return Peer("go", (str(_built_once("go", _make_go) / "gopeer"),))
 
 
+def _js_place() -> Path:
+    return _built_once("js", _make_js, "with node" if _needs_node() else "")
+
+
 def _js() -> Peer:
-    place = _built_once("js", _make_js, "with node" if _needs_node() else "")
+    place = _js_place()
     return Peer("js", (_node(place), str(place / "peer.js")))
+
+
+def _browser() -> Peer:
+    browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if browser is None:
+        raise Unavailable(f"no {BROWSERS[0]} is installed")
+    peer = str(HERE / "browser" / "peer.py")
+    return Peer("browser", (sys.executable, peer, str(_js_place() / PAGE), browser))
 
 
 def _rust() -> Peer:
@@ -185,15 +202,18 @@ def _python() -> Peer:
 
 
 BUILDERS: dict[str, Callable[[], Peer]] = {"go": _go, "js": _js, "python": _python}
+BROWSER_BUILDERS: dict[str, Callable[[], Peer]] = {"browser": _browser}
+"""Peers that only dial, and that a machine without a screen seldom has."""
 BENCH_BUILDERS: dict[str, Callable[[], Peer]] = {"rust": _rust}
 """Peers that take part in benchmarks only, and are built only when they are asked for."""
+ALL_BUILDERS = BUILDERS | BROWSER_BUILDERS | BENCH_BUILDERS
 
 
 def build(name: str) -> Peer:
     """The peer called `name`, built if it has to be.
 
     Args:
-        name: a key of `BUILDERS` or `BENCH_BUILDERS`.
+        name: a key of `BUILDERS`, `BROWSER_BUILDERS` or `BENCH_BUILDERS`.
 
     Returns:
         A peer with a command, or with the reason for having none.
@@ -202,7 +222,7 @@ def build(name: str) -> Peer:
         BuildError: its parts are there, and do not build or start.
     """
     try:
-        return (BUILDERS | BENCH_BUILDERS)[name]()
+        return ALL_BUILDERS[name]()
     except Unavailable as error:
         return Peer(name, reason=str(error))
 
@@ -216,8 +236,7 @@ def main(names: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    known = BUILDERS | BENCH_BUILDERS
-    unknown = sorted(set(sys.argv[1:]) - set(known))
+    unknown = sorted(set(sys.argv[1:]) - set(ALL_BUILDERS))
     if unknown:
-        sys.exit(f"no such peer: {', '.join(unknown)}; there are {', '.join(known)}")
+        sys.exit(f"no such peer: {', '.join(unknown)}; there are {', '.join(ALL_BUILDERS)}")
     sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,5 @@
-// Interop and benchmark peer on go-libp2p: the dialing side. The contract is ../README.md; the listening side is serve.go.
+// Interop and benchmark peer on go-libp2p: the dialing side. The contract is ../README.md; the listening side is
+// serve.go, what a host is made of host.go.
 //
 // Comes in: arguments, lines on standard input. Goes out: "ADDR" lines and JSON lines on standard output, exit 0 if and
 // only if the operation did all it should, else one line on standard error. Never limits what the other side may ask
@@ -16,29 +17,22 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sort"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
-	"github.com/libp2p/go-libp2p"
-	"github.com/libp2p/go-libp2p/core/connmgr"
 	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/core/pnet"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/core/transport"
-	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
-	"github.com/libp2p/go-libp2p/p2p/security/insecure"
-	"github.com/libp2p/go-libp2p/p2p/security/noise"
-	tls "github.com/libp2p/go-libp2p/p2p/security/tls"
-	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
-	ws "github.com/libp2p/go-libp2p/p2p/transport/websocket"
 	ma "github.com/multiformats/go-multiaddr"
 )
 
@@ -50,21 +44,6 @@ const (
 	stallTimeout     = 60 * time.Second
 	askTimeout       = 10 * time.Second // for the other side to notice what we did
 	ourCode, itsCode = 66, 77           // reset codes: the one we send, the one we ask for
-)
-
-var (
-	addr   = flag.String("addr", "/ip4/127.0.0.1/tcp/0", "where to listen, separated by commas")
-	sec    = flag.String("sec", "noise", "noise|tls|plaintext|both")
-	mux    = flag.String("mux", "yamux", "yamux only: go-libp2p has dropped mplex")
-	bare   = flag.Bool("bare", false, "serve echo and perf only (identify cannot be left out)")
-	psk    = flag.String("psk", "", "file with a private network key")
-	share  = flag.Bool("share", false, "one port for TCP and WebSocket")
-	relay  = flag.Bool("relay", false, "circuit relay v2: serve it, and use it")
-	to     = flag.String("to", "", "MULTIADDR/p2p/ID to dial")
-	number = flag.Int("n", 1000, "how many")
-	atOnce = flag.Int("c", 0, "how many at a time (1; streams 1000)")
-	amount = flag.Int64("bytes", 1<<30, "bytes to move")
-	size   = flag.Int("size", 0, "bytes of a message (32; streams 1024)")
 )
 
 // wave holds pattern bytes from every phase, 64 KiB long.
@@ -93,48 +72,6 @@ func check(err error) {
 func must[T any](v T, err error) T {
 	check(err)
 	return v
-}
-
-func newHost(addrs ...string) host.Host {
-	opts := []libp2p.Option{
-		libp2p.Transport(tcp.NewTCPTransport), libp2p.Transport(ws.New),
-		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
-		libp2p.ResourceManager(&network.NullResourceManager{}),
-		libp2p.ConnectionManager(connmgr.NullConnMgr{}),
-		libp2p.DisableMetrics(), libp2p.UserAgent("gopeer/1"), libp2p.ProtocolVersion("ipfs/0.1.0"), libp2p.Ping(!*bare),
-	}
-	if *mux != "yamux" {
-		fail(fmt.Errorf("no such muxer: %s", *mux))
-	}
-	if *relay {
-		opts = append(opts, libp2p.EnableRelay(), libp2p.EnableRelayService(), libp2p.ForceReachabilityPublic())
-	} else {
-		opts = append(opts, libp2p.DisableRelay())
-	}
-	if *share {
-		opts = append(opts, libp2p.ShareTCPListener())
-	}
-	if *psk != "" {
-		opts = append(opts, libp2p.PrivateNetwork(must(pnet.DecodeV1PSK(must(os.Open(*psk))))))
-	}
-	switch *sec {
-	case "plaintext":
-		opts = append(opts, libp2p.Security(insecure.ID, insecure.NewWithIdentity))
-	case "noise":
-		opts = append(opts, libp2p.Security(noise.ID, noise.New))
-	case "tls":
-		opts = append(opts, libp2p.Security(tls.ID, tls.New))
-	case "both":
-		opts = append(opts, libp2p.Security(noise.ID, noise.New), libp2p.Security(tls.ID, tls.New))
-	default:
-		fail(fmt.Errorf("no such security: %s", *sec))
-	}
-	if len(addrs) == 0 {
-		opts = append(opts, libp2p.NoListenAddrs)
-	} else {
-		opts = append(opts, libp2p.ListenAddrStrings(addrs...))
-	}
-	return must(libp2p.New(opts...))
 }
 
 func cpu() float64 {
@@ -416,11 +353,9 @@ func (c client) ping(n int) {
 	}
 }
 
-// identify connects itself, so as not to miss the event.
-func identify(c client, ai *peer.AddrInfo) {
-	sub := must(c.EventBus().Subscribe(new(event.EvtPeerIdentificationCompleted)))
-	c.connect(ai)
-	m := identified((<-sub.Out()).(event.EvtPeerIdentificationCompleted))
+// identify gives what finished after the begin of this connection; identifications are subscribed to before it.
+func (c client) identify(identifications event.Subscription) {
+	m := identified((<-identifications.Out()).(event.EvtPeerIdentificationCompleted))
 	answer := c.ask("identify", func(m map[string]any) bool { return m["peer"] != nil })
 	m["op"], m["remote"] = "identify", answer["peer"]
 	out(m)
@@ -435,20 +370,25 @@ func pick(given, otherwise int) int {
 
 func main() {
 	if len(os.Args) < 2 {
-		fail(errors.New("usage: listen | OP -to MULTIADDR/p2p/ID"))
+		fail(errors.New("usage: listen | relay | OP -to MULTIADDR/p2p/ID"))
 	}
 	op := os.Args[1]
 	check(flag.CommandLine.Parse(os.Args[2:]))
-	if op == "listen" {
+	switch op {
+	case "listen":
 		listen()
+		return
+	case "relay":
+		serveRelay()
 		return
 	}
 	ai := must(peer.AddrInfoFromP2pAddr(must(ma.NewMultiaddr(*to))))
 	c := client{network.WithAllowLimitedConn(context.Background(), "interop"), nil, ai.ID}
-	if op == "identify" {
-		c.Host = newHost(*addr)
+	ops := strings.Split(op, ",")
+	if slices.Contains(ops, "identify") {
+		c.Host = newHost(false, *addr)
 	} else {
-		c.Host = newHost()
+		c.Host = newHost(false)
 	}
 	if op == "idle" {
 		conns := make([]transport.CapableConn, *number)
@@ -460,22 +400,23 @@ func main() {
 		return
 	}
 	go watch()
-	run(c, op, ai)
-}
-
-// run does one operation; all but idle are here.
-func run(c client, op string, ai *peer.AddrInfo) {
-	workers, message := pick(*atOnce, 1), make([]byte, pick(*size, 32))
-	switch op {
-	case "conn":
-		parallel(op, *number, workers, func(int) { check(rawDial(c, ai).Close()) })
-		return
-	case "identify":
-		identify(c, ai)
+	if op == "conn" {
+		parallel(op, *number, pick(*atOnce, 1), func(int) { check(rawDial(c, ai).Close()) })
 		return
 	}
+	identifications := must(c.EventBus().Subscribe(new(event.EvtPeerIdentificationCompleted)))
 	c.connect(ai)
+	for _, op := range ops {
+		run(c, op, identifications)
+	}
+}
+
+// run does one operation on the connection; idle and conn have their own.
+func run(c client, op string, identifications event.Subscription) {
+	workers, message := pick(*atOnce, 1), make([]byte, pick(*size, 32))
 	switch op {
+	case "identify":
+		c.identify(identifications)
 	case "up", "down":
 		c.measurePerf(op, 64<<10)
 	case "small":

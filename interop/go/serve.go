@@ -186,7 +186,11 @@ func (v *server) statHandler(s network.Stream) {
 }
 
 func listen() {
-	v := &server{Host: newHost(strings.Split(*addr, ",")...), peers: map[string]map[string]any{}}
+	var addrs []string
+	if *via == "" {
+		addrs = strings.Split(*addr, ",")
+	}
+	v := &server{Host: newHost(false, addrs...), peers: map[string]map[string]any{}}
 	v.SetStreamHandler(echoID, echoHandler)
 	v.SetStreamHandler(perfID, perfHandler)
 	if !*bare {
@@ -195,9 +199,16 @@ func listen() {
 		v.SetStreamHandler(resetID, v.resetHandler)
 		v.SetStreamHandler(statID, v.statHandler)
 	}
-	for _, a := range v.Addrs() {
-		fmt.Printf("ADDR %s/p2p/%s\n", a, v.ID())
+	if *via == "" {
+		v.announce(v.Addrs())
+	} else {
+		v.announce([]ma.Multiaddr{reserve(v.Host, *via)})
 	}
+	v.obey()
+}
+
+// obey answers the lines of standard input until it ends, or one says quit.
+func (v *server) obey() {
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		switch in.Text() {
 		case "gc":

@@ -17,6 +17,14 @@ export const UNLIMITED = 1 << 20
 /** For `newStream` and `handle`: 64 streams of a protocol are the default. */
 export const STREAM_LIMITS = { maxInboundStreams: UNLIMITED, maxOutboundStreams: UNLIMITED, runOnLimitedConnection: true }
 
+export const MUXER_LIMITS = {
+  maxInboundStreams: UNLIMITED,
+  maxOutboundStreams: UNLIMITED,
+  // More than the largest window (16 MiB): with the default of 4 MiB a paused stream is reset, not held back.
+  streamOptions: { maxReadBufferLength: 32 << 20 }
+}
+export const YAMUX_LIMITS = { ...MUXER_LIMITS, maxEarlyStreams: UNLIMITED }
+
 let ticks = 0
 
 /** Whatever an operation waits for calls this. */

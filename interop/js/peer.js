@@ -1,38 +1,41 @@
 /**
- * Interop and benchmark peer on js-libp2p: the contract is ../README.md; the listening side is serve.js.
+ * Interop and benchmark peer on js-libp2p: the contract is ../README.md; the listening side is serve.js, what a node is
+ * made of node.js.
  *
  * Comes in: arguments, lines on standard input. Goes out: "ADDR" lines and JSON lines on standard output, exit 0 if and
- * only if the operation did all it should, else one line on standard error. Raises every limit js-libp2p has by default
- * (5 connections a second from one host, 10 pending, 64 streams a protocol), so it is for loopback use.
+ * only if the operation did all it should, else one line on standard error. Limits nothing, so it is for loopback use.
  */
-import { readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { parseArgs } from 'node:util'
-import { identify, identifyPush } from '@libp2p/identify'
-import { noise } from '@libp2p/noise'
-import { ping } from '@libp2p/ping'
-import { tcp } from '@libp2p/tcp'
-import { yamux } from '@libp2p/yamux'
 import { multiaddr } from '@multiformats/multiaddr'
-import { createLibp2p } from 'libp2p'
-import { check, cpu, ECHO, GREETING_BYTES, HALFCLOSE, identified, line, PERF, RESET, STAT, STREAM_LIMITS, tick, ticked, UNLIMITED } from './common.js'
-import { listen } from './serve.js'
+import { check, cpu, ECHO, GREETING_BYTES, HALFCLOSE, identified, line, PERF, RESET, STAT, STREAM_LIMITS, tick, ticked } from './common.js'
+import { makeNode } from './node.js'
+import { listen, obey } from './serve.js'
 import { patterned, Reader, readPattern, write, writePattern } from './streams.js'
 
-const MUXER_LIMITS = {
-  maxInboundStreams: UNLIMITED,
-  maxOutboundStreams: UNLIMITED,
-  // More than the largest window (16 MiB): with the default of 4 MiB a paused stream is reset, not held back.
-  streamOptions: { maxReadBufferLength: 32 << 20 }
-}
 const BLOCK_BYTES = 65536
 const STALL_TIMEOUT_MS = 60_000
 const ASK_TIMEOUT_MS = 10_000
 const OUR_CODE = 66
 const ITS_CODE = 77
 
-const BOOLEANS = ['bare']
-const DEFAULTS = { addr: '/ip4/127.0.0.1/tcp/0', sec: 'noise', mux: 'yamux', psk: '', to: '', n: '1000', c: '', bytes: String(2 ** 30), size: '' }
+const BOOLEANS = ['bare', 'share']
+const DEFAULTS = {
+  addr: '/ip4/127.0.0.1/tcp/0',
+  sec: 'noise',
+  mux: 'yamux',
+  psk: '',
+  cert: '',
+  key: '',
+  ca: '',
+  relay: '',
+  limit: '0',
+  to: '',
+  n: '1000',
+  c: '',
+  bytes: String(2 ** 30),
+  size: ''
+}
 
 /** Single-dash options, as the contract has them. */
 function parse (argv) {
@@ -49,6 +52,7 @@ function parse (argv) {
     ...values,
     n: number(values.n),
     bytes: number(values.bytes),
+    limit: number(values.limit),
     c: otherwise => number(values.c, otherwise),
     size: otherwise => number(values.size, otherwise)
   }
@@ -56,49 +60,6 @@ function parse (argv) {
 
 function out (object) {
   process.stdout.write(line(object))
-}
-
-/** What the chosen security, muxer and private network are made of; the rarer ones are loaded only when asked for. */
-async function layers ({ sec, mux, psk }) {
-  const tls = async () => (await import('@libp2p/tls')).tls()
-  const securities = {
-    noise: async () => [noise()],
-    tls: async () => [await tls()],
-    both: async () => [noise(), await tls()],
-    plaintext: async () => [(await import('@libp2p/plaintext')).plaintext()]
-  }
-  const muxers = {
-    yamux: async () => yamux({ ...MUXER_LIMITS, maxEarlyStreams: UNLIMITED }),
-    mplex: async () => (await import('@libp2p/mplex')).mplex({ ...MUXER_LIMITS, disconnectThreshold: UNLIMITED })
-  }
-  check(sec in securities, `no such security: ${sec}`)
-  check(mux in muxers, `no such muxer: ${mux}`)
-  return {
-    connectionEncrypters: await securities[sec](),
-    streamMuxers: [await muxers[mux]()],
-    ...(psk === '' ? {} : { connectionProtector: (await import('@libp2p/pnet')).preSharedKey({ psk: readFileSync(psk) }) })
-  }
-}
-
-async function makeNode (options, addresses, runIdentify) {
-  return createLibp2p({
-    addresses: { listen: addresses },
-    nodeInfo: { name: 'jspeer', version: '1', userAgent: 'jspeer/1' },
-    transports: [tcp()],
-    ...await layers(options),
-    connectionMonitor: { enabled: false },
-    connectionManager: {
-      maxConnections: UNLIMITED,
-      maxIncomingPendingConnections: UNLIMITED,
-      inboundConnectionThreshold: UNLIMITED,
-      maxParallelDials: 1024,
-      maxDialQueueLength: UNLIMITED
-    },
-    services: {
-      identify: identify({ runOnConnectionOpen: runIdentify }),
-      ...(options.bare ? {} : { identifyPush: identifyPush(), ping: ping() })
-    }
-  })
 }
 
 function watch () {
@@ -292,6 +253,7 @@ class Client {
     await new Promise(resolve => createInterface({ input: process.stdin }).once('line', resolve).once('close', resolve))
   }
 
+  /** `op`: one operation, or several separated by commas, one after another on one connection. */
   async run (op) {
     const { c, size } = this.options
     const alone = { conn: () => this.conn(), idle: () => this.idle() }
@@ -299,29 +261,37 @@ class Client {
       ping: () => this.ping(),
       identify: () => this.identify(),
       echo: () => this.echo(),
-      up: () => this.measurePerf(op, BLOCK_BYTES),
-      down: () => this.measurePerf(op, BLOCK_BYTES),
-      small: () => this.measurePerf(op, size(32)),
+      up: op => this.measurePerf(op, BLOCK_BYTES),
+      down: op => this.measurePerf(op, BLOCK_BYTES),
+      small: op => this.measurePerf(op, size(32)),
       streams: () => this.streams(c(1000), size(1024)),
       halfclose: () => this.halfclose(),
       reset: () => this.reset(),
       stream: () => this.stream(size(32)),
       pingpong: () => this.pingpong(size(32))
     }
-    check(op in alone || op in connected, `no such operation: ${op}`)
+    const ops = op.split(',')
+    const unknown = ops.filter(op => !(op in connected))
+    check(op in alone || unknown.length === 0, `no such operation: ${unknown}`)
     if (op !== 'idle') watch()
     if (op in alone) return alone[op]()
     await this.connect()
-    return connected[op]()
+    for (const op of ops) await connected[op](op)
   }
 }
 
 async function main ([op, ...argv]) {
   const options = parse(argv)
   if (op === 'version') return out({ op, node: process.version })
-  if (op === 'listen') return listen(await makeNode(options, options.addr.split(','), true), options.bare)
-  check(options.to !== '', 'usage: listen | OP -to MULTIADDR/p2p/ID')
-  const node = await makeNode(options, op === 'identify' ? [options.addr] : [], false)
+  check(!options.share, 'js-libp2p cannot serve TCP and WebSocket on one port')
+  const addresses = options.addr.split(',')
+  if (op === 'relay') return obey(await makeNode(options, { listen: addresses, relays: true }))
+  if (op === 'listen') {
+    const at = options.relay === '' ? addresses : [`${options.relay}/p2p-circuit`]
+    return listen(await makeNode(options, { listen: at, identifies: true }), options.bare)
+  }
+  check(options.to !== '', 'usage: listen | relay | OP -to MULTIADDR/p2p/ID')
+  const node = await makeNode(options, { listen: op.split(',').includes('identify') ? addresses : [] })
   await new Client(node, multiaddr(options.to), options).run(op)
 }
 

@@ -97,6 +97,11 @@ export async function listen (node, bare) {
     await server.handle(RESET, (...args) => server.reset(...args))
     await server.handle(STAT, (...args) => server.answer(...args))
   }
+  await obey(node, server)
+}
+
+/** Says where the node listens, and answers the lines of standard input until it ends, or one says quit. */
+export async function obey (node, server = new Server(node)) {
   for (const addr of node.getMultiaddrs()) process.stdout.write(`ADDR ${addr}\n`)
   for await (const order of createInterface({ input: process.stdin })) {
     if (order === 'quit') return

@@ -4,6 +4,8 @@
  * Comes in: streams, which push their data as events. Goes out: bytes on request, null at EOF, an error after a reset.
  * Never holds more than about 1 MiB unread: the stream is paused, so that its window fills at the other side.
  */
+import { concat } from 'uint8arrays/concat'
+import { equals } from 'uint8arrays/equals'
 import { check, tick } from './common.js'
 
 const PAUSE_ABOVE_BYTES = 1 << 20
@@ -32,7 +34,7 @@ export async function readPattern (reader, from) {
   for (let chunk; (chunk = await reader.next()) !== null; total += chunk.length) {
     for (let at = 0; at < chunk.length; at += 65536) {
       const piece = chunk.subarray(at, at + 65536)
-      check(Buffer.compare(piece, patterned(from + total + at, piece.length)) === 0, `a wrong byte after byte ${total + at}`)
+      check(equals(piece, patterned(from + total + at, piece.length)), `a wrong byte after byte ${total + at}`)
     }
   }
   return total
@@ -92,13 +94,13 @@ export class Reader {
       parts.push(chunk.subarray(0, missing))
       missing -= parts.at(-1).length
     }
-    return parts.length === 1 ? parts[0] : Buffer.concat(parts)
+    return parts.length === 1 ? parts[0] : concat(parts)
   }
 
   async rest () {
     const parts = []
     for (let chunk; (chunk = await this.next()) !== null;) parts.push(chunk)
-    return Buffer.concat(parts)
+    return concat(parts)
   }
 
   async count () {

@@ -33,8 +33,9 @@ from common import (
     read_pattern,
     write_pattern,
 )
+from node import make_host, parse
 from p2pcore import Host, Multiaddr, P2PError, PerfRun, Stream, StreamReset, SwarmConn, run
-from serve import Lines, listen
+from serve import Lines, Server, listen, obey
 
 T = TypeVar("T")
 
@@ -61,11 +62,15 @@ class Client:
         self.conn: SwarmConn
 
     async def run(self) -> None:
-        """The operation that was asked for."""
-        op = self.options.op
-        if op not in ("conn", "idle"):
+        """The operations that were asked for, one after another on one connection."""
+        names = self.options.op.split(",")
+        if names not in (["conn"], ["idle"]):
             await self.connect()
-        await getattr(self, "perf" if op in ("up", "down", "small") else f"{op}s" if op == "conn" else op)()
+        for name in names:
+            if name in ("up", "down", "small"):
+                await self.perf(name)
+            else:
+                await getattr(self, "conns" if name == "conn" else name)()
 
     async def connect(self) -> None:
         began = perf_counter()
@@ -117,8 +122,8 @@ class Client:
         await stream.close()
         out({"op": "echo", "ok": True, "bytes": got})
 
-    async def perf(self) -> None:
-        op, total = self.options.op, self.options.bytes
+    async def perf(self, op: str) -> None:
+        total = self.options.bytes
         up, down = (0, total) if op == "down" else (total, 0)
         block = self.size if op == "small" else BLOCK_BYTES
         stream = await self.open(PERF)
@@ -298,55 +303,16 @@ def watch() -> None:
     loop.call_later(STALL_S, look, -1)
 
 
-def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="peer.py", allow_abbrev=False)
-    parser.add_argument("op")
-    parser.add_argument("-to")
-    parser.add_argument("-addr", default="/ip4/127.0.0.1/tcp/0")
-    parser.add_argument("-sec", default="noise", choices=["noise", "tls", "plaintext", "both"])
-    parser.add_argument("-mux", default="yamux", choices=["yamux", "mplex"])
-    parser.add_argument("-psk")
-    parser.add_argument("-bare", action="store_true")
-    parser.add_argument("-n", type=int, default=1000)
-    parser.add_argument("-c", type=int)
-    parser.add_argument("-bytes", type=int, default=1 << 30)
-    parser.add_argument("-size", type=int)
-    options = parser.parse_args(arguments)
-    if options.sec != "noise" or options.mux != "yamux" or options.psk:
-        raise Wrong("p2pcore has noise and yamux, and no private networks")
-    if options.op not in OPERATIONS:
-        raise Wrong(f"no such operation: {options.op}")
-    if options.op != "listen" and not options.to:
-        raise Wrong("-to is missing")
-    return options
-
-
-SILENT = frozenset({"up", "down", "small", "stream", "pingpong", "conn", "idle"})
-"""Measurements, whose dialer does nothing else besides: it neither identifies nor serves."""
-OPERATIONS = SILENT | {"listen", "ping", "identify", "echo", "streams", "halfclose", "reset"}
-
-
-def make_host(options: argparse.Namespace) -> Host:
-    listening = options.op in ("listen", "identify")
-    quiet = options.bare or options.op in SILENT
-    serves = options.op == "listen"
-    return Host(
-        listen=options.addr.split(",") if listening else (),
-        ping=not quiet,
-        identify=not quiet,
-        perf=serves,
-        echo=serves,
-    )
-
-
 async def main(options: argparse.Namespace) -> None:
     async with make_host(options) as host:
         if options.op == "listen":
             await listen(host, options.bare)
-            return
-        if options.op != "idle":
-            watch()
-        await Client(options, host).run()
+        elif options.op == "relay":
+            await obey(Server(host))
+        else:
+            if options.op != "idle":
+                watch()
+            await Client(options, host).run()
 
 
 if __name__ == "__main__":

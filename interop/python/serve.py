@@ -93,7 +93,12 @@ async def listen(host: Host, bare: bool) -> None:
         host.set_stream_handler(HALFCLOSE, server.serve_halfclose)
         host.set_stream_handler(RESET, server.serve_reset)
         host.set_stream_handler(STAT, server.serve_stat)
-    for addr in host.addrs_with_peer:
+    await obey(server)
+
+
+async def obey(server: Server) -> None:
+    """Says where the host listens, and answers lines until `quit` or the end of standard input."""
+    for addr in server.host.addrs_with_peer:
         print(f"ADDR {addr}", flush=True)
     lines = Lines()
     while (line := await lines.next()) not in (None, "quit"):

@@ -7,20 +7,26 @@ missing, and a last line `interop: N ran, M skipped` that counts p2pcore against
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from driver import Pair, load_builder
+from cells import Material
+from certificates import self_signed
+from driver import Network, Pair, load_builder
 
-PAIR_ID = re.compile(r"test_pairs\.py::.*\b(go|js|python)-to-(go|js|python)\b")
+NAMES = r"(?:go|js|python|browser)"
+PAIR_ID = re.compile(rf"test_\w+\.py::.*\b({NAMES})-to-({NAMES})(?:-by-({NAMES}))?\b")
 
 
 @pytest.fixture(scope="session")
 def peers() -> dict[str, Any]:
     """Every peer by name, built or with the reason for not being."""
     builder = load_builder()
-    return {name: builder.build(name) for name in builder.BUILDERS}
+    return {name: builder.build(name) for name in builder.BUILDERS | builder.BROWSER_BUILDERS}
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +41,39 @@ def pair(request: pytest.FixtureRequest, peers: dict[str, Any]) -> Iterator[Pair
     made.close()
 
 
+@pytest.fixture(scope="session")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Material]:
+    """A certificate and a network key in files; sockets have a directory of their own, with a short path."""
+    place = tmp_path_factory.mktemp("material")
+    network = place / "network"
+    network.write_text(f"/key/swarm/psk/1.0.0/\n/base16/\n{secrets.token_hex(32)}\n")
+    certificate, key = self_signed(place)
+    with TemporaryDirectory(prefix="p2p-") as sockets:
+        yield Material(certificate, key, network, Path(sockets))
+
+
+@pytest.fixture(scope="session")
+def network(peers: dict[str, Any], material: Material) -> Iterator[Network]:
+    """Whatever the matrix needs running; a peer that is not there skips the test that asks for it."""
+
+    def command(name: str) -> tuple[str, ...]:
+        if not peers[name].command:
+            pytest.skip(f"no {name} peer: {peers[name].reason}")
+        found: tuple[str, ...] = peers[name].command
+        return found
+
+    made = Network(command, material)
+    yield made
+    made.close()
+
+
 def _is_foreign(report: Any) -> bool:
     """True for the report of a test of p2pcore with go-libp2p or js-libp2p; what was deselected has none."""
     if not hasattr(report, "when"):
         return False
     found = PAIR_ID.search(getattr(report, "nodeid", ""))
-    return found is not None and (found[1] == "python") != (found[2] == "python")
+    names = {name for name in found.groups() if name} if found else set()
+    return "python" in names and len(names) > 1
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

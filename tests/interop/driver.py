@@ -17,10 +17,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
+
+from cells import Cell, Material, Route, spelled
 
 from harness import seconds
 
@@ -114,18 +116,22 @@ class Process:
 
 
 class Listener(Process):
-    """A peer that listens. `address` is where, with its peer id."""
+    """A peer that listens or is a relay. `addresses` are where, with its peer id; `address` is the first."""
 
-    def __init__(self, command: tuple[str, ...], *args: str) -> None:
-        super().__init__(command, "listen", *args)
+    def __init__(self, command: tuple[str, ...], *args: str, role: str = "listen", count: int = 1) -> None:
+        super().__init__(command, role, *args)
         try:
-            first = self.line(START_TIMEOUT_S)
-            assert first is not None, self.describe()
-            assert first.startswith("ADDR "), f"{first!r} from {self.describe()}"
+            self.addresses = [self._announced() for _ in range(count)]
         except BaseException:
             self.close()
             raise
-        self.address = first.split()[1]
+        self.address = self.addresses[0]
+
+    def _announced(self) -> str:
+        line = self.line(START_TIMEOUT_S)
+        assert line is not None, self.describe()
+        assert line.startswith("ADDR "), f"{line!r} from {self.describe()}"
+        return line.split()[1]
 
     def ask(self, order: str) -> Line:
         """The answer to `stat` or `gc`."""
@@ -147,10 +153,15 @@ class Listener(Process):
         assert self.wait(STOP_TIMEOUT_S) == 0, self.describe()
 
 
+def flags(options: Mapping[str, object]) -> list[str]:
+    """`options` as the contract writes them; one that is True has no value."""
+    given = ((f"-{name}",) if value is True else (f"-{name}", str(value)) for name, value in options.items())
+    return [text for option in given for text in option]
+
+
 def dial(command: tuple[str, ...], operation: str, to: str, **options: object) -> tuple[int, list[Line], str]:
-    """One operation: exit status, JSON lines, standard error."""
-    flags = [text for name, value in options.items() for text in (f"-{name}", str(value))]
-    process = Process(command, operation, "-to", to, *flags)
+    """One operation, or several separated by commas: exit status, JSON lines, standard error."""
+    process = Process(command, operation, "-to", to, *flags(options))
     try:
         lines = []
         while (text := process.line(OPERATION_TIMEOUT_S)) is not None:
@@ -221,3 +232,66 @@ class Pair:
         if self._running is not None:
             running, self._running = self._running, None
             running.close()
+
+
+class Network:
+    """Listeners and relays of the matrix; the last of each lives on while the same one is asked for."""
+
+    def __init__(self, commands: Callable[[str], tuple[str, ...]], material: Material) -> None:
+        self.command = commands
+        self._material = material
+        self._running: dict[str, tuple[object, Listener]] = {}
+
+    def listener(self, cell: Cell, route: Route) -> Listener:
+        """The listener of `route` in `cell`, behind its relay if it has one."""
+        options = cell.listener(self._material, route.listener)
+        if route.relay:
+            relay = self._kept("relay", route.relay, cell.listener(self._material, route.relay))
+            options |= {"relay": relay.address}
+        return self._kept("listen", route.listener, options, len(cell.addresses(self._material)))
+
+    def _kept(self, role: str, name: str, options: dict[str, object], count: int = 1) -> Listener:
+        key = (name, tuple(options.items()))
+        known, running = self._running.get(role, (None, None))
+        if running is not None and (known != key or running.popen.poll() is not None):
+            self._end(role)
+            running = None
+        if running is None:
+            running = Listener(self.command(name), *flags(options), role=role, count=count)
+            self._running[role] = key, running
+        return running
+
+    def run(self, cell: Cell, route: Route, operations: str, to: str, **options: object) -> list[Line]:
+        """The lines of operations that have to succeed; after a failure nothing that ran lives on."""
+        try:
+            given = cell.dialer(self._material, route.dialer) | options
+            address = spelled(to, route.dialer)
+            status, lines, errors = dial(self.command(route.dialer), operations, address, **given)
+            told = f"{route} {operations}: {errors!r}; last line {lines[-1:]}; {self.describe()}"
+            assert (status, errors) == (0, ""), told
+            assert lines, told
+        except BaseException:
+            self.close()
+            raise
+        return lines
+
+    def refused(self, name: str, arguments: list[str]) -> tuple[int, str]:
+        """Exit status and standard error of a listener that should not come up."""
+        process = Process(self.command(name), "listen", *arguments)
+        try:
+            return process.wait(START_TIMEOUT_S), last_words(process.errors)
+        finally:
+            process.close()
+
+    def describe(self) -> str:
+        """What each listener and relay says of itself."""
+        return "; ".join(running.describe() for _, running in self._running.values())
+
+    def _end(self, role: str) -> None:
+        _, running = self._running.pop(role)
+        running.close()
+
+    def close(self) -> None:
+        """Ends all that runs."""
+        for role in list(self._running):
+            self._end(role)
