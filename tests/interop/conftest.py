@@ -14,9 +14,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from cells import Material
 from certificates import self_signed
 from driver import Network, Pair, load_builder
+from matrix import Material
 
 NAMES = r"(?:go|js|python|browser)"
 PAIR_ID = re.compile(rf"test_\w+\.py::.*\b({NAMES})-to-({NAMES})(?:-by-({NAMES}))?\b")

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
 
-from cells import Cell, Material, Route, spelled
+from matrix import Cell, Material, Route, spelled
 
 from harness import seconds
 

@@ -7,8 +7,8 @@ itself. Skipped where there is no Chromium.
 from __future__ import annotations
 
 import pytest
-from cells import Cell, Route
 from driver import Network
+from matrix import Cell, Route
 from test_pairs import MIB, scaled
 
 pytestmark = pytest.mark.interop

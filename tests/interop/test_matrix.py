@@ -11,8 +11,8 @@ import os
 from typing import Any
 
 import pytest
-from cells import CORE, Cell, Material, Route, meetings
 from driver import Line, Network, dial, flags
+from matrix import CORE, Cell, Material, Route, meetings
 from test_pairs import AGENTS, MIB, SERVED, bare, peer_id_of, scaled
 
 pytestmark = pytest.mark.interop
