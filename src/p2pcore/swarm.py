@@ -398,7 +398,8 @@ class Swarm:
                 await self._conns.wait_direct(peer)
         except TimeoutError:
             raise LimitedConnection(
-                f"only a limited connection to {peer}, and no direct one in {limits.DIAL_PEER_TIMEOUT_S:g} s"
+                f"no direct connection to {peer} in {limits.DIAL_PEER_TIMEOUT_S:g} s; a stream on the "
+                "limited one needs allow_limited"
             ) from None
 
     @property

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from p2pcore.swarm_conn import SwarmConn
     from p2pcore.swarm_conns import ConnTable
 
-_OUR_DOING = (SwarmClosed, GaterRefused, LimitExceeded)
-"""Failures that say nothing about the address."""
+_NOT_ITS_FAULT = (SwarmClosed, GaterRefused, LimitExceeded, DialError)
+"""Failures that say nothing about the address; a relay that was not reached has back-off of its own."""
 
 
 class Dialer:
@@ -244,7 +244,7 @@ class Dialer:
         stage = getattr(error, "stage", None)
         if scope is Scope.PUBLIC:  # whoever answered badly was reached all the same
             self.black_holes.record(addr, stage is not None)
-        if peer is not None and not isinstance(error, _OUR_DOING):
+        if peer is not None and not isinstance(error, _NOT_ITS_FAULT):
             self.backoff.failed(peer, addr, asyncio.get_running_loop().time())
         if stage is not None and self._events.is_wanted:
             self._events.emit(UpgradeFailed(Direction.OUTBOUND, str(stage), error, None, addr))

@@ -220,10 +220,11 @@ def test_a_relay_that_is_connected_needs_no_address() -> None:
 # -- limited connections ---------------------------------------------------------------------------
 
 
-def test_a_stream_on_a_limited_connection_is_opened_on_request_only() -> None:
+def test_a_stream_on_a_limited_connection_is_opened_on_request_only(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         async with relayed(RelayOptions(), ECHO | {"ping": True}) as r:
             conn = await r.dialer.connect(r.addr)
+            monkeypatch.setattr(limits, "DIAL_PEER_TIMEOUT_S", 0.05)  # how long a direct one is waited for
             assert conn.is_limited
             await eventually(lambda: r.target.swarm.conns_to_peer(r.dialer.peer_id))
             assert r.target.swarm.conns_to_peer(r.dialer.peer_id)[0].is_limited
@@ -241,7 +242,7 @@ def test_a_stream_on_a_limited_connection_is_opened_on_request_only() -> None:
     run(main())
 
 
-def test_a_direct_connection_is_used_rather_than_a_limited_one() -> None:
+def test_a_direct_connection_is_used_rather_than_a_limited_one(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         async with relay_host(RelayOptions()) as relay:
             listen = [behind(relay), "/ip4/127.0.0.1/tcp/0"]
@@ -253,6 +254,7 @@ def test_a_direct_connection_is_used_rather_than_a_limited_one() -> None:
                 stream = await dialer.swarm.new_stream(target.peer_id, "/echo/1.0.0")
                 assert stream.conn is conn
                 await conn.close()
+                monkeypatch.setattr(limits, "DIAL_PEER_TIMEOUT_S", 0.05)  # how long another is waited for
                 with pytest.raises(LimitedConnection):
                     await dialer.swarm.new_stream(target.peer_id, "/echo/1.0.0")
                 assert len(streams) == limited.num_streams

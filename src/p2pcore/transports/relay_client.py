@@ -51,7 +51,9 @@ class Network(Protocol):
 
     @property
     def local_peer(self) -> PeerId: ...
-    async def dial_peer(self, peer: PeerId, addrs: Iterable[Multiaddr]) -> RelayPeer:
+    async def dial_peer(
+        self, peer: PeerId, addrs: Iterable[Multiaddr], *, ignore_backoff: bool = False
+    ) -> RelayPeer:
         """The best connection to `peer`, dialled where there is none."""
 
     def set_stream_handler(
@@ -60,14 +62,14 @@ class Network(Protocol):
     def remove_stream_handler(self, protocol: str) -> None: ...
 
 
-async def reach(network: Network, route: Route) -> RelayPeer:
-    """A connection to the relay of `route`.
+async def reach(network: Network, route: Route, ignore_backoff: bool = False) -> RelayPeer:
+    """A connection to the relay of `route`; `ignore_backoff` for who spaces its attempts itself.
 
     Raises: DialError, SwarmClosed; TimeoutError: see limits.RELAY_CONNECT_TIMEOUT_S.
     """
     try:
         async with asyncio.timeout(limits.RELAY_CONNECT_TIMEOUT_S):
-            return await network.dial_peer(route.relay, route.addrs)
+            return await network.dial_peer(route.relay, route.addrs, ignore_backoff=ignore_backoff)
     except TimeoutError as error:
         after = limits.RELAY_CONNECT_TIMEOUT_S
         raise TimeoutError(f"the relay {route.relay} was not reached in {after:g} s") from error
@@ -192,7 +194,7 @@ class ReservationKeeper:
             await asyncio.wait([task])
 
     async def _reserve(self) -> None:
-        conn = await reach(self._network, self.route)
+        conn = await reach(self._network, self.route, ignore_backoff=True)
         self.reservation = await reserve(conn, self._network.local_peer, self._now())
         if conn is not self._conn:
             self._conn = conn
