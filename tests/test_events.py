@@ -382,6 +382,17 @@ def test_a_host_tells_of_its_connections_and_ends_with_it() -> None:
     assert (closed.code, closed.by_peer) == (codes.CONN_GARBAGE_COLLECTED, True)
 
 
+def test_each_host_counts_for_itself() -> None:
+    async def main() -> None:
+        async with Host(identify=False) as server, Host(listen=(), identify=False) as dialer:
+            for _ in range(3):
+                await (await dialer.connect(server.addrs_with_peer[0])).close()
+            await eventually(lambda: server.counters()["connections closed"] == 3)
+            assert (dialer.counters()["dials worked"], server.counters()["dials worked"]) == (3, 0)
+
+    run(main())
+
+
 def test_a_subscriber_that_never_reads_holds_nobody_up() -> None:
     async def main() -> None:
         async with Host(identify=False) as server, Host(listen=(), identify=False) as dialer:

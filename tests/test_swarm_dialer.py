@@ -409,13 +409,28 @@ def test_a_connection_that_comes_while_a_name_is_resolved_is_taken() -> None:
 def test_a_swarm_closed_while_a_name_is_resolved_does_not_dial() -> None:
     async def main() -> None:
         swarm, tcp = timed(5, resolver=Names("1.2.3.4"))
-        name = "/dns/a.example/tcp/1"
+        name = "/dns4/a.example/tcp/1"
         dials = [asyncio.create_task(dial) for dial in (swarm.dial_peer(THEM, [name]), swarm.dial_addr(name))]
         await asyncio.sleep(0.5)
         await swarm.close()
         results = await asyncio.gather(*dials, return_exceptions=True)
         assert [type(result) for result in results] == [SwarmClosed, SwarmClosed]
         assert tcp.began == {}
+
+    run_virtual(main())
+
+
+def test_a_swarm_closed_while_it_dials_a_name_ends_the_dial() -> None:
+    async def main() -> None:
+        swarm, tcp = timed(5, (V4,), resolver=Names("1.2.3.4"))
+        dial = asyncio.create_task(swarm.dial_addr("/dns4/a.example/tcp/1"))
+        await asyncio.sleep(2)
+        assert tcp.running == 1
+        await swarm.close()
+        with pytest.raises(SwarmClosed):
+            await dial
+        await asyncio.sleep(0)
+        assert tcp.running == 0
 
     run_virtual(main())
 

@@ -11,13 +11,15 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from p2pcore.errors import AddressError, NoTransport
+from p2pcore.multiaddr import Multiaddr, protocol_with_name
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import Transport
-    from p2pcore.multiaddr import Multiaddr
     from p2pcore.peer_id import PeerId
 
 Causes = dict["Multiaddr", BaseException]
+
+_IP6 = protocol_with_name("ip6").vcode
 
 
 class DialFilter:
@@ -74,8 +76,7 @@ class DialFilter:
 
 
 def _is_link_local(addr: Multiaddr) -> bool:
-    first, value = next(iter(addr.components()), ("", None))
-    return first == "ip6" and value is not None and ip_address(value).is_link_local
+    return addr.to_bytes()[:1] == _IP6 and ip_address(addr["ip6"] or "").is_link_local
 
 
 def _served_by_tcp(addrs: Iterable[Multiaddr]) -> list[Multiaddr]:

@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from p2pcore import limits
 from p2pcore.errors import AddressError, IdentityError, LimitExceeded, ResolutionError
-from p2pcore.multiaddr import Multiaddr
+from p2pcore.multiaddr import Multiaddr, protocol_with_name
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import Resolver
 
 FAMILIES = {"dns": (4, 6), "dns4": (4,), "dns6": (6,)}
 """IP versions each protocol stands for."""
+_NAMES = frozenset(protocol_with_name(name).vcode for name in (*FAMILIES, "dnsaddr"))
+"""The codes of host names; all have one byte."""
 _RECORD_TYPES = {4: "A", 6: "AAAA"}
 _SOCKET_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _PREFIX = "dnsaddr="
@@ -29,8 +31,7 @@ _PREFIX = "dnsaddr="
 
 def needs_resolving(addr: Multiaddr) -> bool:
     """True where `addr` begins with a host name."""
-    first = next(iter(addr.protocols()), None)
-    return first is not None and (first.name in FAMILIES or first.name == "dnsaddr")
+    return addr.to_bytes()[:1] in _NAMES
 
 
 async def resolve(addr: Multiaddr, resolver: Resolver) -> list[Multiaddr]:

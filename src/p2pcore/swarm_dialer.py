@@ -81,6 +81,7 @@ class Dialer:
             max_dials
         )  # first come, first served; who is cancelled is passed over
         self._dials: dict[tuple[PeerId, bool], PeerDial] = {}
+        self._unshared: set[PeerDial] = set()
         self._is_closed = False
         self.backoff = DialBackoff()
         self.black_holes = BlackHoleDetector()
@@ -199,11 +200,14 @@ class Dialer:
         if not good:
             raise self._failed(DialError(peer, tuple((causes | refused).items()), "no usable address"))
         dial = PeerDial(peer, self._dial_one)
+        self._unshared.add(dial)
         dial.add(good, causes | refused)
         try:
             return await dial.wait()
         except DialError as error:
             raise self._failed(error) from None
+        finally:
+            self._unshared.discard(dial)
 
     async def _dial_one(self, addr: Multiaddr, peer: PeerId | None) -> SwarmConn:
         """Connects to one numeric address, with what that teaches."""
@@ -215,8 +219,11 @@ class Dialer:
             if transport.is_proxy:  # takes no descriptor, but perhaps another dial
                 conn = await self._connect(transport, addr, peer, scope)
             else:
-                async with self._slots:
+                await self._slots.acquire()
+                try:
                     conn = await self._connect(transport, addr, peer, scope)
+                finally:
+                    self._slots.release()
         except Exception as error:
             self._learn(addr, peer, scope, error)
             raise
@@ -297,7 +304,7 @@ class Dialer:
         return error
 
     def close(self) -> None:
-        """Ends every shared dial, and lets no other begin."""
+        """Ends the dials of peers and of names, and lets no other begin."""
         self._is_closed = True
-        for dial in list(self._dials.values()):
+        for dial in [*self._dials.values(), *self._unshared]:
             dial.stop()

@@ -16,40 +16,35 @@ if TYPE_CHECKING:
 class Transports:
     """An ordered list, no two for the same protocol."""
 
-    __slots__ = ("_items",)
+    __slots__ = ("_by_name", "_items", "_proxies")
 
     def __init__(self) -> None:
         self._items: list[Transport] = []
+        self._by_name: dict[str, Transport] = {}
+        self._proxies: dict[str, Transport] = {}
 
     def add(self, transport: Transport) -> None:
         """Puts `transport` behind the others. Raises ValueError: see Swarm.add_transport."""
         if not transport.protocols:
             raise ValueError(f"{type(transport).__name__} handles no protocol")
-        taken = {name for other in self._items for name in other.protocols}
-        if both := taken.intersection(transport.protocols):
+        if both := self._by_name.keys() & set(transport.protocols):
             raise ValueError(f"there is a transport for {', '.join(sorted(both))} already")
         self._items.append(transport)
+        names = dict.fromkeys(transport.protocols, transport)
+        self._by_name.update(names)
+        if transport.is_proxy:
+            self._proxies.update(names)
 
     def for_listening(self, addr: Multiaddr) -> Transport | None:
         """The transport of the last component of `addr`; where any belongs to a proxy, the last proxy."""
-        names = [protocol.name for protocol in addr.protocols()]
-        if not names:
-            return None
-        found = self._by_protocol(names[-1])
-        for name in names:
-            transport = self._by_protocol(name)
-            if transport is not None and transport.is_proxy:
-                found = transport
-        return found
+        names = [name for name, _ in addr.components()]
+        proxy = next((self._proxies[name] for name in reversed(names) if name in self._proxies), None)
+        return proxy or (self._by_name.get(names[-1]) if names else None)
 
     def for_dialing(self, addr: Multiaddr) -> Transport | None:
         """The first that can dial `addr`, a trailing /p2p/ID aside; a proxy where any component is its."""
-        for protocol in addr.protocols():
-            transport = self._by_protocol(protocol.name)
-            if transport is not None and transport.is_proxy:
-                return transport
+        for name, proxy in self._proxies.items():
+            if name in addr:
+                return proxy
         target = addr.without_p2p()
         return next((each for each in self._items if each.can_dial(target)), None)
-
-    def _by_protocol(self, name: str) -> Transport | None:
-        return next((each for each in self._items if name in each.protocols), None)
