@@ -3,7 +3,7 @@
 Comes in: the mailbox of a raw chain, a host key. Goes out: a TlsChannel seated under that mailbox, and who
 the peer proved to be. Certificate and contexts are made once per host, and anew a month before the
 certificate expires. Never asks an authority, never sends or reads a server name, never resumes a session,
-never accepts less than TLS 1.3. Specification: libp2p tls; libp2p connections, "Inlining multiplexer negotiation".
+never accepts less than TLS 1.3. Specification: libp2p tls; connections, "Inlining multiplexer negotiation".
 """
 
 from __future__ import annotations
