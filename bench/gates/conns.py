@@ -49,16 +49,16 @@ class Watch:
 class Hosts:
     """One that listens, one that dials; they do not identify each other: only what is named happens."""
 
-    def __init__(self) -> None:
-        self.server = Host(identify=False, echo=True)
-        self.dialer = Host(listen=(), identify=False)
+    def __init__(self, security: str = "noise") -> None:
+        self.server = Host(identify=False, echo=True, security=(security,))
+        self.dialer = Host(listen=(), identify=False, security=(security,))
         self.watch = Watch()
         self.server.notify(self.watch)
 
     @classmethod
-    async def start(cls) -> Self:
+    async def start(cls, security: str = "noise") -> Self:
         """Both are up."""
-        self = cls()
+        self = cls(security)
         await self.open()
         return self
 

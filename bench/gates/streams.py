@@ -16,7 +16,9 @@ from p2pcore._fast.secure import NoiseChannel
 from p2pcore._fast.stream import Stream
 from p2pcore._fast.wire import Wire
 from p2pcore._fast.yamux import YamuxSession
+from p2pcore.interfaces import SecureTransport
 from p2pcore.security.noise import NoiseTransport
+from p2pcore.security.tls import TlsTransport
 
 KEY_A, KEY_B = bytes(range(32)), bytes(range(32, 64))
 NONCE_A, NONCE_B = bytes(range(24)), bytes(range(24, 48))
@@ -54,17 +56,32 @@ async def _wire(sock: socket.socket) -> Wire:
     return wire
 
 
-class Records(Pair):
-    """Noise records from one mailbox to the other."""
+async def by_noise(a: Mailbox, b: Mailbox) -> None:
+    """Noise channels below both."""
+    a.insert(NoiseChannel(KEY_A, KEY_B))
+    b.insert(NoiseChannel(KEY_B, KEY_A))
 
-    def __init__(self, size: int) -> None:
+
+async def by_tls(a: Mailbox, b: Mailbox) -> None:
+    """TLS channels below both."""
+    client, server = (TlsTransport(PrivateKey.generate(KeyType.ED25519)) for _ in range(2))
+    await asyncio.gather(client.secure_outbound(a, None, ()), server.secure_inbound(b, None, ()))
+
+
+Secure = Callable[[Mailbox, Mailbox], Coroutine[Any, Any, None]]
+
+
+class Records(Pair):
+    """Records from one mailbox to the other."""
+
+    def __init__(self, size: int, secure: Secure) -> None:
         self._data = bytes(size)
+        self._secure = secure
 
     async def open(self) -> None:
         """Makes the channels."""
         self._from, self._to = await self.connect()
-        self._from.insert(NoiseChannel(KEY_A, KEY_B))
-        self._to.insert(NoiseChannel(KEY_B, KEY_A))
+        await self._secure(self._from, self._to)
 
     async def once(self) -> None:
         """One write, read whole."""
@@ -139,19 +156,10 @@ class RoundTrips(Streams):
 
 
 class Handshakes:
-    """The noise handshake of libp2p, both sides, each on a mailbox of a new socket pair."""
+    """A security handshake of libp2p, both sides, each on a mailbox of a new socket pair."""
 
-    def __init__(self) -> None:
-        numbers = count(1)
-        keys = [PrivateKey.generate(KeyType.ED25519) for _ in range(2)]
-        self._a, self._b = (
-            NoiseTransport(key, entropy=lambda n: next(numbers).to_bytes(n, "big")) for key in keys
-        )
-
-    @classmethod
-    async def start(cls) -> Handshakes:
-        """Ready."""
-        return cls()
+    def __init__(self, make: Callable[[PrivateKey], SecureTransport]) -> None:
+        self._a, self._b = (make(PrivateKey.generate(KeyType.ED25519)) for _ in range(2))
 
     async def once(self) -> None:
         """One handshake."""
@@ -170,9 +178,20 @@ class Handshakes:
 Start = Callable[[], Coroutine[Any, Any, Any]]
 
 
-def records(size: int) -> Start:
+def records(size: int, secure: Secure = by_noise) -> Start:
     """Records of writes of `size` bytes."""
-    return _opened(lambda: Records(size))
+    return _opened(lambda: Records(size, secure))
+
+
+async def noise_handshakes() -> Handshakes:
+    """Those of Noise, always with the same ephemeral keys."""
+    numbers = count(1)
+    return Handshakes(lambda key: NoiseTransport(key, entropy=lambda n: next(numbers).to_bytes(n, "big")))
+
+
+async def tls_handshakes() -> Handshakes:
+    """Those of TLS between hosts that know each other's certificates."""
+    return Handshakes(TlsTransport)
 
 
 def one_way(size: int) -> Start:

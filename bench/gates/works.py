@@ -83,10 +83,16 @@ def _all() -> Iterable[Work]:
     for size, text, times in ((1024, "1KiB", 200), (65536, "64KiB", 50)):
         yield Work(f"mplex stream: {text} written and read", _on_loop(streams.one_way_mplex(size)), times)
         yield Work(f"private network: {text} sent and received", _on_loop(streams.private(size)), times)
+    for size, text, times in ((1024, "1KiB", 200), (65536, "64KiB", 50)):
+        sealed = _on_loop(streams.records(size, streams.by_tls))
+        yield Work(f"tls record: {text} sealed and opened", sealed, times)
     yield Work("stream: 32B there and back", _on_loop(streams.round_trips), 200)
     yield Work("stream: opened, echo 32B, closed", _on_loop(conns.Echoes.start), 20)
-    yield Work("noise: handshake, both sides", _on_loop(streams.Handshakes.start), 20, 1, True)
+    yield Work("noise: handshake, both sides", _on_loop(streams.noise_handshakes), 20, 1, True)
+    yield Work("tls: handshake, both sides", _on_loop(streams.tls_handshakes), 20, 1, True)
     yield Work("connection: dialled, accepted, closed", _on_loop(conns.Connections.start), 20, 1, True)
+    by_tls = _on_loop(lambda: conns.Connections.start("tls"))
+    yield Work("tls connection: dialled, accepted, closed", by_tls, 20, 1, True)
 
 
 WORKS = {work.name: work for work in _all()}

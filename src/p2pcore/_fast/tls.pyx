@@ -82,7 +82,6 @@ cdef class TlsChannel(Cork):
         cdef Py_ssize_t n
         self.used = 0
         self.sealed += 1
-        err_clear_error()
         while at < end:
             n = min(end - at, RECORD_BYTES)
             if ssl_write(self.ssl, data + at, <int> n) != n:

@@ -3,7 +3,7 @@
 Comes in: the mailbox of a raw chain, a host key. Goes out: a TlsChannel seated under that mailbox, and who
 the peer proved to be. Certificate and contexts are made once per host, and anew a month before the
 certificate expires. Never asks an authority, never sends or reads a server name, never resumes a session,
-never accepts less than TLS 1.3. Specification: libp2p tls, and "Inlining multiplexer negotiation".
+never accepts less than TLS 1.3. Specification: libp2p tls; connections, "Inlining multiplexer negotiation".
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ _AES: Final = b"TLS_AES_128_GCM_SHA256"
 _CHACHA: Final = b"TLS_CHACHA20_POLY1305_SHA256"
 _AES_256: Final = b"TLS_AES_256_GCM_SHA384"
 _GROUPS: Final = b"X25519:P-256:P-384"  # without ML-KEM: Noise has none either (docs/decisions/0007)
+_NO_AUTO_CHAIN: Final = 0x8  # SSL_MODE_NO_AUTO_CHAIN of openssl/ssl.h: there is no chain to look for
+_OLDER_CIPHER: Final = b"ECDHE-ECDSA-AES128-GCM-SHA256"  # never used: one, for OpenSSL to go through no list
 _CPU_CHARS: Final = 8192  # of /proc/cpuinfo: one processor, with all its flags
 
 
@@ -143,7 +145,9 @@ class TlsTransport:
         context = SSL.Context(SSL.TLS_METHOD)
         prepare(context)
         context.set_min_proto_version(SSL.TLS1_3_VERSION)
+        context.set_mode(_NO_AUTO_CHAIN)
         context.set_tls13_ciphersuites(_CIPHERS)
+        context.set_cipher_list(_OLDER_CIPHER)
         set_groups(context, _GROUPS)
         context.use_certificate(self._certificate)
         context.use_privatekey(self._key)

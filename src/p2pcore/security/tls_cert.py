@@ -147,8 +147,8 @@ def read_certificate(der: bytes) -> Identity:
         )
     try:
         certificate = x509.load_der_x509_certificate(der)
-        body = asn1.decode_der(_Body, certificate.tbs_certificate_bytes)
         signed = asn1.decode_der(_SignedKey, _extension_value(certificate))
+        body = asn1.decode_der(_Body, certificate.tbs_certificate_bytes)
         key = PublicKey.from_protobuf(signed.public_key)
         _check_self_signature(certificate)
         span = certificate.not_valid_before_utc, certificate.not_valid_after_utc
