@@ -10,6 +10,7 @@ from gates.cable import Cable
 from p2pcore import negotiate
 from p2pcore._fast.mplex import MplexSession
 from p2pcore._fast.secure import PlainChannel
+from p2pcore._fast.websocket import WebsocketLayer
 from p2pcore._fast.yamux import YamuxSession
 
 DATA, WINDOW_UPDATE = 0, 1
@@ -168,6 +169,39 @@ def messages(size: int) -> Callable[[], Coroutine[Any, Any, Messages]]:
         work = Messages(size)
         await work.open()
         return work
+
+    return start
+
+
+class WebsocketFrames:
+    """A server's WebSocket: frames of a client in one piece, and as many written."""
+
+    def __init__(self, size: int) -> None:
+        self.cable = Cable(asyncio.get_running_loop())
+        self.cable.mailbox.insert(WebsocketLayer(is_client=False))
+        self._data = bytes(size)
+        head = bytes([0x82, 0xFE]) + size.to_bytes(2, "big") + b"mask"
+        self._piece = (head + b"mask" * (size // 4)) * NUM_FRAMES
+
+    async def once(self) -> None:
+        """NUM_FRAMES of them each way."""
+        mailbox = self.cable.mailbox
+        self.cable.deliver(self._piece)
+        await mailbox.read_exactly(len(self._data) * NUM_FRAMES)
+        for _ in range(NUM_FRAMES):
+            mailbox.write(self._data)
+        self.cable.swallow()
+
+    async def close(self) -> None:
+        """Ends it."""
+        self.cable.close()
+
+
+def websocket_frames(size: int) -> Callable[[], Coroutine[Any, Any, WebsocketFrames]]:
+    """Frames with payloads of `size` bytes: a multiple of 4, 128 to 8192."""
+
+    async def start() -> WebsocketFrames:
+        return WebsocketFrames(size)
 
     return start
 

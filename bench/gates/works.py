@@ -74,6 +74,9 @@ def _all() -> Iterable[Work]:
     for size, text in ((64, "64B"), (1024, "1KiB"), (16384, "16KiB")):
         received = _on_loop(frames.data_frames(size))
         yield Work(f"yamux: data frame {text} received", received, 40, frames.NUM_FRAMES)
+    for size, text in ((1024, "1KiB"), (8192, "8KiB")):
+        framed = _on_loop(frames.websocket_frames(size))
+        yield Work(f"websocket: frame {text} received and sent", framed, 40, frames.NUM_FRAMES)
     for size, text, times in ((1024, "1KiB", 200), (65536, "64KiB", 50)):
         yield Work(f"noise record: {text} sealed and opened", _on_loop(streams.records(size)), times)
         yield Work(f"stream: {text} written and read", _on_loop(streams.one_way(size)), times)

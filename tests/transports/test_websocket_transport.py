@@ -516,6 +516,28 @@ def test_an_orderly_end_waits_for_the_peer_within_a_bound() -> None:
     run(main())
 
 
+def test_what_is_written_after_the_end_disturbs_nothing(ca: Path) -> None:
+    async def main() -> None:
+        for addr in (WS, WSS):
+            bound = MaListener.bind(tcp_part(addr))
+            options = WebsocketOptions(certificate=CERTIFICATE)
+            suffix = Multiaddr.join(*addr.split()[2:])
+            listener = WebsocketListener(bound, WebsocketAcceptor(options, suffix))
+            dialing = asyncio.ensure_future(websocket(make_node(), ca_file=ca).dial(listener.multiaddr, None))
+            conn = await listener.accept()
+            await conn.start()
+            box = conn.mailbox
+            box.close()
+            box.write(b"too late")
+            with pytest.raises(ConnectionClosed, match="is closed"):
+                await box.read_exactly(1)
+            with pytest.raises(NegotiationError, match=r"ended the negotiation|is closed"):  # in good order
+                await dialing
+            await listener.close()
+
+    run(main())
+
+
 def test_bytes_written_just_before_close_arrive(ca: Path) -> None:
     async def main() -> None:
         data = bytes(range(256)) * 800  # within one window, and more than the socket takes at once
