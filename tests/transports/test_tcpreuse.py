@@ -15,7 +15,7 @@ import pytest
 from harness import eventually, run, seconds
 from nodes import LOOPBACK, make_node, num_descriptors, open_socket, port_of, read_all, settled_descriptors
 from p2pcore import Host
-from p2pcore.errors import ListenerClosed
+from p2pcore.errors import DialError, ListenerClosed
 from p2pcore.listener import ListenerState
 from p2pcore.multiaddr import Multiaddr
 from p2pcore.transports import tcpreuse
@@ -23,6 +23,8 @@ from p2pcore.transports.malistener import MaListener
 from p2pcore.transports.tcp import TcpOptions, TcpTransport
 from p2pcore.transports.tcpports import TcpPorts
 from p2pcore.transports.tcpreuse import Kind, PeekedConn, Refusal, SharedPort, TcpReuseListener, kind_of
+from p2pcore.transports.web_tls import WebCertificate
+from p2pcore.transports.websocket import WebsocketOptions
 
 pytestmark = pytest.mark.filterwarnings("error::ResourceWarning")
 
@@ -588,5 +590,54 @@ def test_a_host_drains_a_shared_port() -> None:
             assert await dialler.echo(conn, b"hello") == b"hello"
             assert port_of(host.addrs[0])
             assert await host.drain(seconds(10)) == 0
+
+    run(main())
+
+
+WEB = WebsocketOptions(certificate=WebCertificate.self_signed("127.0.0.1"), verify=False, use_proxies=False)
+ALL_KINDS = ["/ip4/127.0.0.1/tcp/{port}" + rest for rest in ("", "/ws", "/tls/ws")]
+
+
+async def everybody_is_served(host: Host, dialler: Host) -> None:
+    """Each address of `host` leads to it, by its own transport, at one port."""
+    addrs = host.addrs_with_peer
+    assert len(addrs) == 3
+    assert len({addr["tcp"] for addr in addrs}) == 1
+    for addr, transport in zip(addrs, ("tcp", "websocket", "websocket"), strict=True):
+        conn = await dialler.swarm.dial_addr(addr)
+        assert conn.state.transport == transport
+        assert await dialler.echo(conn, b"hello") == b"hello"
+        await conn.close()
+
+
+@pytest.mark.parametrize("psk", [None, bytes(32)], ids=["public", "private"])
+def test_a_host_serves_tcp_ws_and_wss_on_one_port(psk: bytes | None) -> None:
+    async def main() -> None:
+        options: Any = {"identify": False, "psk": psk, "websocket": WEB}
+        anywhere = [addr.format(port=0) for addr in ALL_KINDS]
+        async with Host(listen=(), **options) as dialler:
+            async with Host(listen=anywhere, share_port=True, echo=True, **options) as host:
+                await everybody_is_served(host, dialler)
+                addrs = host.addrs
+            # Addresses with one port share it without being told to, and at once.
+            async with Host(listen=addrs, echo=True, **options) as host:
+                assert host.addrs == addrs
+                await everybody_is_served(host, dialler)
+                await host.swarm.listen_close(addrs[0])
+                conn = await dialler.swarm.dial_addr(addrs[1])
+                assert await dialler.echo(conn, b"still") == b"still"
+                with pytest.raises(DialError):
+                    await dialler.swarm.dial_addr(addrs[0])
+                await host.swarm.add_listen_addr(addrs[0])
+                assert await dialler.ping(await dialler.swarm.dial_addr(addrs[0]))
+
+    run(main())
+
+
+def test_without_being_told_each_port_zero_is_a_port_of_its_own() -> None:
+    async def main() -> None:
+        listen = [addr.format(port=0) for addr in ALL_KINDS]
+        async with Host(listen=listen, websocket=WEB) as host:
+            assert len({addr["tcp"] for addr in host.addrs}) == 3
 
     run(main())
