@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -106,6 +107,46 @@ def test_workers_share_a_port_and_an_identity() -> None:
             assert [each.index for each in status] == [0, 1]
             assert {each.pid for each in status} == pids
             assert all(each.cpu_s > 0 and each.rss_bytes > 1_000_000 for each in status)
+
+    run(main(), LIMIT_S)
+
+
+def a_free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def test_workers_share_files_and_ports_for_several_kinds_of_connections(tmp_path: Path) -> None:
+    async def main() -> None:
+        tcp = f"/ip4/127.0.0.1/tcp/{a_free_port()}"
+        listen = [tcp, f"{tcp}/ws", f"/unix{tmp_path}/s"]
+        async with serving(listen=listen, unix_mode=0o600) as node:
+            addrs = node.supervisor.addrs_with_peer
+            assert [str(addr.without_p2p()) for addr in addrs] == listen
+            assert stat.S_IMODE((tmp_path / "s").lstat().st_mode) == 0o600
+            for addr, transport in zip(addrs, ("tcp", "websocket", "unix"), strict=True):
+                conns = [await node.dialer.swarm.dial_addr(addr) for _ in range(10)]
+                assert {conn.state.transport for conn in conns} == {transport}
+                assert {await node.who(conn) for conn in conns} <= set(node.supervisor.pids)
+                for conn in conns:
+                    await conn.close()
+            await node.supervisor.stop_worker(0)  # the other one serves everything that comes
+            assert (tmp_path / "s").exists()
+            for addr in addrs:
+                assert await node.who(await node.dialer.swarm.dial_addr(addr)) in node.supervisor.pids
+        assert os.listdir(tmp_path) == []
+
+    run(main(), LIMIT_S)
+
+
+def test_a_file_that_is_no_socket_is_a_failure_of_its_address(tmp_path: Path) -> None:
+    async def main() -> None:
+        (tmp_path / "s").write_text("precious")
+        with pytest.raises(ListenError) as caught:
+            await Supervisor(worker_hosts.make, workers=1, listen=[f"/unix{tmp_path}/s"]).start()
+        assert [type(error) for _, error in caught.value.causes] == [FileExistsError]
+        assert (tmp_path / "s").read_text() == "precious"
 
     run(main(), LIMIT_S)
 

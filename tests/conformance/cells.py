@@ -18,6 +18,8 @@ from p2pcore.interfaces import CapableConn, Transport
 from p2pcore.listener import UpgradedListener
 from p2pcore.multiaddr import Multiaddr
 from p2pcore.peer_id import PeerId
+from p2pcore.transports.web_tls import WebCertificate
+from p2pcore.transports.websocket import WebsocketOptions
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Cell:
 
     def ends(self) -> AbstractAsyncContextManager[Ends]:
         """Both nodes, closed at the end with every listener and connection made through them."""
-        return ROWS[self.row](self)
+        return (ROWS | VARIANTS)[self.row](self)
 
 
 @dataclass
@@ -107,14 +109,32 @@ def direct(addr: str, transport: str, server: dict[str, Any] | None = None, **bo
     return ends
 
 
+CERTIFICATE = WebCertificate.self_signed("127.0.0.1")
+WEB = WebsocketOptions(certificate=CERTIFICATE, verify=False, use_proxies=False)
+PSK = bytes(range(32))
+
 ROWS: dict[str, Row] = {
     "tcp": direct("/ip4/127.0.0.1/tcp/0", "tcp"),
     "unix": direct("/unix{tmp}/s", "unix"),
     "memory": direct("/memory/0", "memory"),
     "shared": direct("/ip4/127.0.0.1/tcp/0", "tcp", share_port=True),
+    "ws": direct("/ip4/127.0.0.1/tcp/0/ws", "websocket", websocket=WEB),
+    "wss": direct("/ip4/127.0.0.1/tcp/0/tls/ws", "websocket", websocket=WEB),
 }
 """Every transport."""
 
+VARIANTS: dict[str, Row] = {
+    "shared_ws": direct("/ip4/127.0.0.1/tcp/0/ws", "websocket", websocket=WEB, share_port=True),
+    "shared_wss": direct("/ip4/127.0.0.1/tcp/0/tls/ws", "websocket", websocket=WEB, share_port=True),
+    "psk": direct("/ip4/127.0.0.1/tcp/0", "tcp", psk=PSK),
+    "psk_unix": direct("/unix{tmp}/s", "unix", psk=PSK),
+    "psk_shared": direct("/ip4/127.0.0.1/tcp/0", "tcp", psk=PSK, share_port=True),
+    "psk_shared_wss": direct(
+        "/ip4/127.0.0.1/tcp/0/tls/ws", "websocket", websocket=WEB, psk=PSK, share_port=True
+    ),
+}
+"""The same with other options, which do not depend on what secures and multiplexes: once each."""
+
 CELLS = [
     Cell(row, security, muxer) for row in ROWS for security in compose.SECURITY for muxer in compose.MUXERS
-]
+] + [Cell(row, "noise", "yamux") for row in VARIANTS]

@@ -17,6 +17,7 @@ import pytest
 
 from harness import eventually, run
 from p2pcore import limits
+from p2pcore.accept_errors import is_temporary
 from p2pcore.errors import AddressError, ListenerClosed
 from p2pcore.multiaddr import Multiaddr
 from p2pcore.transports import malistener
@@ -218,6 +219,27 @@ def test_an_accept_cancelled_as_it_is_woken_loses_no_connection() -> None:
                 conn = await listener.accept()
                 assert str(conn.remote_multiaddr).endswith(f"/tcp/{client.getsockname()[1]}")
                 conn.abort()
+
+    run(main())
+
+
+def test_an_end_that_no_multiaddr_can_say_costs_one_connection_and_no_descriptor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(sockaddr: object) -> Multiaddr:
+        raise AddressError("no multiaddr for this")
+
+    async def main() -> None:
+        async with bound(Multiaddr("/ip4/0.0.0.0/tcp/0")) as listener:
+            with connect(listener) as client:
+                with monkeypatch.context() as patch:
+                    patch.setattr(malistener, "to_multiaddr", fail)
+                    with pytest.raises(OSError) as caught:
+                        await listener.accept()
+                assert is_temporary(caught.value)
+                assert client.recv(1) == b""  # it was closed
+            with connect(listener):
+                (await listener.accept()).abort()
 
     run(main())
 

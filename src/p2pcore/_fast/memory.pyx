@@ -194,7 +194,8 @@ cdef class MemoryWire(Layer):
         if peer is not None:
             peer.peer = None
             peer.gone = peer.fin_got = True
-            peer._taken()
+            if peer.queued:  # what it has sent will never be taken
+                peer._fail(errors.ConnectionClosed("the other end closed the connection"))
             peer._wake()
         self.state.loop.call_soon(self._lost)
         return 0

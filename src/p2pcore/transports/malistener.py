@@ -150,6 +150,9 @@ class MaListener:
             raise
         try:
             return self._conn(sock, remote)
+        except AddressError as error:  # an end that no multiaddr can say: this connection's fault alone (W8)
+            sock.close()
+            raise OSError(errno.ECONNABORTED, str(error)) from error
         except BaseException:
             sock.close()
             raise

@@ -1,0 +1,211 @@
+"""The known faults of go-libp2p's connection path, and the tests that show p2pcore does better.
+
+Comes in: a table from the number of a fault to tests. Goes out: a failure where a test named here is gone.
+What each fault is stands beside its number; a fault of a part p2pcore does not have is not in the table.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+from functools import cache
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from harness import eventually, run
+from p2pcore import Host
+from p2pcore.listener import UpgradedListener
+from p2pcore.multiaddr import Multiaddr
+
+TESTS = Path(__file__).parent
+LOOPBACK = Multiaddr("/ip4/127.0.0.1/tcp/0")
+
+FAULTS: dict[str, tuple[str, ...]] = {
+    # A listener dies of a non-temporary error, and nobody is told.
+    "W1": (
+        "test_listener.py::test_a_socket_shut_down_under_the_listener_is_replaced",
+        "test_listener.py::test_a_lost_socket_is_bound_anew_however_often_that_fails",
+        "test_swarm_listen.py::test_a_listener_that_ends_by_itself_is_told_and_removed",
+        "test_events.py::test_a_listeners_troubles_are_told",
+    ),
+    # The shared TCP port ends at the first EMFILE or ECONNABORTED.
+    "W2": (
+        "transports/test_tcpreuse.py::test_a_temporary_error_is_paused_over_by_every_listener_and_ends_none",
+        "transports/test_tcpreuse.py::test_a_lost_socket_is_bound_anew_once_for_all_listeners",
+        "test_listener.py::test_temporary_errors_are_paused_over_and_counted",
+    ),
+    # Pauses after errors stall the accept loop while connections wait without descriptors.
+    "W3": (
+        "transports/test_malistener.py::test_without_descriptors_each_accept_sheds_one_connection",
+        "test_listener.py::test_a_storm_without_descriptors_ends_and_nothing_accepted_is_lost",
+        "test_listener.py::test_close_ends_a_listener_that_is_pausing",
+    ),
+    # Handshakes under way are not bounded.
+    "W4": (
+        "test_listener.py::test_when_all_upgrades_are_in_use_peers_stay_in_the_backlog",
+        "test_listener.py::test_peers_that_say_nothing_do_not_keep_others_out",
+        "test_listener.py::test_of_too_many_slow_handshakes_the_oldest_is_ended",
+        "transports/test_tcpreuse.py::test_silent_peers_keep_nobody_out",
+    ),
+    # The length of the accept queue is a global variable.
+    "W5": (
+        "test_listener.py::test_handshakes_that_end_in_a_burst_leave_the_next_peer_in_the_backlog",
+        "test_faults.py::test_w5_two_hosts_of_a_process_have_accept_queues_of_their_own",
+    ),
+    # A connection that waits for the queue has no deadline.
+    "W6": (
+        "test_listener.py::test_a_connection_held_back_has_the_same_deadline",
+        "transports/test_tcpreuse.py::test_what_no_listener_takes_in_time_is_dropped",
+    ),
+    # "Listener closed" is recognised by its text.
+    "W7": (
+        "test_listener.py::test_close_wakes_every_accept",
+        "conformance/test_transports.py::test_accept_after_close_says_so_and_accepted_connections_live_on",
+    ),
+    # A forced private network without a key, or an address that cannot be said, leaks the descriptor.
+    "W8": (
+        "test_private_network.py::test_w8_a_host_that_must_be_private_is_not_made_without_a_key",
+        "transports/test_malistener.py"
+        "::test_an_end_that_no_multiaddr_can_say_costs_one_connection_and_no_descriptor",
+        "test_upgrader.py::test_a_dialler_that_goes_away_at_any_byte_leaves_nothing_behind",
+    ),
+    # Failed inbound upgrades are invisible.
+    "W10": (
+        "test_listener.py::test_silent_peers_are_gone_after_the_accept_deadline",
+        "test_events.py::test_failed_upgrades_are_told_on_both_sides_with_stage_and_addresses",
+        "transports/test_tcpreuse.py::test_what_nobody_wants_is_closed_and_counted",
+    ),
+    # SO_REUSEPORT lets a second process share the port in silence.
+    "W11": (
+        "transports/test_malistener.py::test_a_bound_port_is_taken",
+        "transports/test_reuseport.py::test_the_port_stays_ours_alone_and_is_free_at_the_end",
+        "transports/test_unix.py::test_a_socket_that_is_in_use_is_taken_and_lives_on",
+    ),
+    # Listening on a shared port and closing it deadlock.
+    "W12": ("transports/test_tcpreuse.py::test_listening_and_closing_at_once_never_deadlocks",),
+    # The guard against unknown connections on a shared port never fires.
+    "W13": (
+        "transports/test_tcpreuse.py::test_three_bytes_tell_the_kind",
+        "transports/test_tcpreuse.py::test_what_nobody_wants_is_closed_and_counted",
+    ),
+    # A connection of a shared port has a way round the bytes that were looked at.
+    "W14": ("transports/test_tcpreuse.py::test_each_listener_gets_its_kind_and_every_byte_of_it",),
+    # Of several listen addresses, the causes of those that fail are lost in a text.
+    "W15": (
+        "test_swarm_listen.py::test_listen_gives_a_result_for_each_address_and_one_success_is_enough",
+        "test_swarm_listen.py::test_listen_fails_with_every_cause_when_no_address_works",
+    ),
+    # No shared port in a private network, no UNIX sockets.
+    "W16": (
+        "transports/test_tcpreuse.py::test_a_host_serves_tcp_ws_and_wss_on_one_port",
+        "transports/test_unix.py::test_hosts_talk_over_a_path_that_names_the_peer",
+    ),
+    # Limits by IP address hold for private networks and for what we dial.
+    "W17": ("test_admission.py::test_outbound_and_private_connections_do_not_count_for_their_address",),
+    # Limits are soft: there may be many more connections.
+    "W20": ("test_admission.py::test_a_cap_is_hard_named_when_hit_and_free_again_when_a_connection_ends",),
+    # One stream that cannot be taken ends the session; one not opened keeps its slot.
+    "W21": (
+        "muxers/test_muxer_faults.py::test_w21_a_stream_that_cannot_be_taken_is_reset_alone",
+        "muxers/test_muxer_faults.py::test_w21_streams_that_came_to_nothing_leave_no_slot",
+    ),
+    # The streams a peer may open are not bounded.
+    "W24": (
+        "muxers/test_muxer_faults.py::test_w24_a_peer_has_a_bound_on_open_streams_without_being_told_to",
+    ),
+    # Duplicate connections are kept, whatever happens.
+    "W25": ("test_duplicates.py::test_two_hosts_that_dial_each_other_agree_on_one_connection",),
+    # One connection cannot be closed alone.
+    "W26": ("test_swarm_conns.py::test_one_connection_is_closed_by_its_id_and_no_other",),
+    # A slow subscriber holds everything up.
+    "W27": ("test_events.py::test_a_subscriber_that_never_reads_holds_nobody_up",),
+    # Notifying and unsubscribing within a callback deadlock.
+    "W28": ("test_swarm.py::test_notifiees_may_come_and_go_inside_a_callback",),
+    # Closing hangs on a callback or a consumer.
+    "W29": ("test_swarm.py::test_close_is_bounded_where_a_connection_does_not_end",),
+    # Notifiees are called in random order.
+    "W30": (
+        "test_swarm.py::test_each_notifiee_hears_connected_then_disconnected_once_in_order_of_registration",
+    ),
+    # Ids of connections begin alike.
+    "W31": ("test_swarm.py::test_connection_ids_end_like_the_peer_id_and_are_unique",),
+    # New streams wait until the peer is identified.
+    "W32": ("test_swarm.py::test_a_single_protocol_is_proposed_without_waiting",),
+    # A connection that fails is not replaced by another one to the peer.
+    "W33": ("test_swarm.py::test_a_stream_is_opened_on_the_next_connection_when_one_fails",),
+    # What was written just before close is lost.
+    "W34": (
+        "transports/test_linger.py::test_a_slow_reader_gets_what_was_written_just_before_close",
+        "conformance/test_transports.py::test_what_was_written_just_before_close_arrives",
+    ),
+    # Closing the read half says nothing, and the peer stands still.
+    "W35": (
+        "conformance/test_muxed_streams.py::test_a_closed_read_half_drops_what_comes_and_writing_goes_on",
+    ),
+    # The ping server ends streams that are in use.
+    "W36": ("protocols/test_ping.py::test_a_silent_stream_ends_and_a_busy_one_goes_on",),
+    # Proposals of protocols are answered without end.
+    "W37": ("test_negotiate.py::test_responder_ends_endless_proposals",),
+    # One peer's success forgets the failures of all its addresses.
+    "W39": ("test_dial_backoff.py::test_only_the_address_that_worked_is_cleared",),
+    # Frames do not fit records, and small writes leave one by one.
+    "W40": (
+        "muxers/test_muxer_faults.py::test_w40_no_frame_spans_two_records_and_long_writes_fill_them",
+        "muxers/test_muxer_faults.py::test_w40_small_writes_of_one_turn_leave_as_one_frame_in_one_record",
+    ),
+    # Of two transports that can dial an address, a random one does.
+    "W42": (
+        "test_swarm_listen.py"
+        "::test_dialling_prefers_proxies_for_their_addresses_and_then_the_order_of_registration",
+    ),
+    # Another network key shows as rubbish in the negotiation.
+    "W47": (
+        "test_private_network.py::test_w47_another_key_is_named_as_the_reason",
+        "test_private_network.py::test_w47_a_listener_counts_peers_with_another_key_by_that_reason",
+    ),
+}
+"""Number of the fault: tests, as paths below this folder."""
+
+
+def test_w5_two_hosts_of_a_process_have_accept_queues_of_their_own() -> None:
+    async def main() -> None:
+        async with Host(listen=()) as dialler:
+            for length in (1, 3):
+                host = Host(accept_queue_length=length)
+                transport = host.swarm.transport_for_listening(LOOPBACK)
+                assert transport is not None
+                listener = cast("UpgradedListener", await transport.listen(LOOPBACK))
+                for _ in range(length):
+                    await dialler.swarm.dial_addr(listener.multiaddr)
+                await eventually(lambda: listener.num_ready == length)  # noqa: B023
+                late = asyncio.ensure_future(dialler.swarm.dial_addr(listener.multiaddr))
+                await eventually(lambda: listener.num_accepted == length + 1)  # noqa: B023
+                assert listener.num_upgrading == 0
+                for _ in range(length + 1):
+                    await listener.accept()
+                await late
+                await listener.close()
+                await host.close()
+
+    run(main())
+
+
+@cache
+def names_in(path: str) -> frozenset[str]:
+    tree = ast.parse((TESTS / path).read_text())
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return frozenset(node.name for node in tree.body if isinstance(node, kinds))
+
+
+@pytest.mark.source
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_tests_of_a_fault_are_there(fault: str) -> None:
+    assert fault[0] == "W"
+    assert 1 <= int(fault[1:]) <= 49
+    assert FAULTS[fault]
+    for test in FAULTS[fault]:
+        path, _, name = test.partition("::")
+        assert name.startswith("test_")
+        assert name in names_in(path), f"{fault}: there is no {test}"
