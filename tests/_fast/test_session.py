@@ -7,7 +7,9 @@ anywhere. Goes out: what each stream's model says, byte for byte.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import weakref
 from collections.abc import Awaitable
 from typing import Any
 
@@ -36,10 +38,33 @@ from _fast.chain import (
     settle,
     stream_pair,
 )
+from _fast.mplex_chain import RawMplex
 from p2pcore import errors
 from p2pcore._fast.secure import NoiseChannel
 from p2pcore._fast.stream import Stream
 from p2pcore._fast.yamux import YamuxSession
+
+# -- ends ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("muxer", ["yamux", "mplex"])
+@looped
+async def test_a_stream_that_ends_while_its_write_waits_is_forgotten(muxer: str) -> None:
+    peer = RawYamux(True) if muxer == "yamux" else RawMplex(True)
+    stream = await peer.session.open_stream()
+    peer.clog()
+    writing = asyncio.ensure_future(stream.write(bytes(200_000)))
+    await settle()
+    assert not writing.done()
+    stream.reset()
+    with pytest.raises(errors.StreamReset):
+        await writing
+    seen = weakref.ref(stream)
+    del stream, writing
+    await settle()  # the loop lets go of the task
+    gc.collect()
+    assert seen() is None
+
 
 # -- delivery ---------------------------------------------------------------------------------------
 

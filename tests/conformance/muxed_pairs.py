@@ -6,9 +6,8 @@ Comes in: the names of a muxer, a channel and a pipe. Goes out: a client's and a
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -109,20 +108,22 @@ class CutCable(Cable):
             self.loop.remove_writer(self.near)
         super()._lose()
 
+    def finish(self) -> None:
+        """Closes the sockets, whatever else happened."""
+        self.loop.remove_reader(self.far)
+        if not self.lost:
+            self.loop.remove_writer(self.near)
+        self.near.close()
+        self.far.close()
+        del self.partner
 
-def _cut_boxes() -> tuple[Mailbox, Mailbox]:
+
+def _cut_cables() -> tuple[CutCable, CutCable]:
     a, b = CutCable(), CutCable()
     a.partner, b.partner = b, a
     a.listen()
     b.listen()
-    return a.mailbox, b.mailbox
-
-
-async def _socket_boxes() -> tuple[Mailbox, Mailbox]:
-    a, b = await wire_pair()
-    assert a.mailbox is not None
-    assert b.mailbox is not None
-    return a.mailbox, b.mailbox
+    return a, b
 
 
 @dataclass(frozen=True)
@@ -148,14 +149,13 @@ class Kind:
         """`most`, or `least` where every byte takes its own turn."""
         return least if self.is_cut else most
 
-    async def connect(self, stall_s: float) -> tuple[MuxedConn, MuxedConn]:
-        """A client's session and a server's."""
-        boxes = _cut_boxes() if self.is_cut else await _socket_boxes()
+    def start(self, ends: Sequence[Any], stall_s: float) -> tuple[MuxedConn, MuxedConn]:
+        """A client's session and a server's, on what has a mailbox."""
         sessions = []
-        for box, channel, is_client in zip(boxes, CHANNELS[self.channel](), (True, False), strict=True):
+        for end, channel, is_client in zip(ends, CHANNELS[self.channel](), (True, False), strict=True):
+            box: Mailbox = end.mailbox
             box.insert(channel)
             sessions.append(self.traits.make(stall_s).start(box, is_client))
-        await asyncio.sleep(0)
         return sessions[0], sessions[1]
 
 
@@ -167,7 +167,8 @@ Ends = tuple[MuxedConn, MuxedConn]
 @asynccontextmanager
 async def connected(kind: Kind, stall_s: float = seconds(5)) -> AsyncIterator[Ends]:
     """A client's and a server's session, closed in the end."""
-    client, server = await kind.connect(stall_s)
+    cables = _cut_cables() if kind.is_cut else ()
+    client, server = kind.start(cables or await wire_pair(), stall_s)
     try:
         yield client, server
     finally:
@@ -175,6 +176,8 @@ async def connected(kind: Kind, stall_s: float = seconds(5)) -> AsyncIterator[En
         server.abort()
         await client.close()
         await server.close()
+        for cable in cables:
+            cable.finish()
 
 
 async def opened(one: MuxedConn, other: MuxedConn) -> tuple[Stream, Stream]:
