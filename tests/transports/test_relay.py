@@ -252,6 +252,8 @@ def test_a_direct_connection_is_used_rather_than_a_limited_one() -> None:
                 conn = await dialer.swarm.dial_addr(direct)
                 stream = await dialer.swarm.new_stream(target.peer_id, "/echo/1.0.0")
                 assert stream.conn is conn
+                stream = await dialer.swarm.new_stream(target.peer_id, "/echo/1.0.0", allow_limited=True)
+                assert stream.conn is conn, "however few streams it has"
                 await conn.close()
                 with pytest.raises(LimitedConnection):
                     await dialer.swarm.new_stream(target.peer_id, "/echo/1.0.0")
