@@ -393,16 +393,16 @@ def test_closed_standard_descriptors_do_no_harm(cli: Cli, node: str) -> None:
 # -- through a relay ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["limited", "unlimited"])
+@pytest.mark.parametrize("kind", ["--relay", "--relay-unlimited"])
 def test_a_node_behind_a_relay_is_reached_from_the_command_line(cli: Cli, kind: str) -> None:
-    relay = cli.start("listen", "--relay", kind)
+    relay = cli.start("listen", kind)
     behind = cli.start("listen", "--addr", f"{relay.line()}/p2p-circuit")
     try:
         target = behind.line()
         assert "/p2p-circuit/p2p/12D3KooW" in target
         assert cli.run("ping", target, "-n", "1").status == 0
         plain = cli.run("echo", target, stdin=b"hello")
-        if kind == "limited":
+        if kind == "--relay":
             assert_fails(plain, 1, "allow_limited")
             plain = cli.run("echo", target, "--allow-limited", stdin=b"hello")
         assert plain == Result(0, "hello", "")
@@ -412,9 +412,3 @@ def test_a_node_behind_a_relay_is_reached_from_the_command_line(cli: Cli, kind: 
     finally:
         behind.kill()
         relay.kill()
-
-
-def test_a_relay_of_several_processes_is_wrong_usage(cli: Cli) -> None:
-    assert_fails(
-        cli.run("listen", "--relay", "limited", "--workers", "2"), 2, "--relay goes without --workers"
-    )

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from p2pcore import CapableConn, Host, Multiaddr, Network, RelayOptions
+from p2pcore import CapableConn, Host, Multiaddr, Network
 from p2pcore.cli.node import run
 from p2pcore.cli.node_options import NodeOptions, node_options
 from p2pcore.cli.output import Output, OutputFailed, log_level
@@ -20,7 +20,6 @@ from p2pcore.cli.params import AddressType, SecondsType, WorkersType, json_optio
 from p2pcore.cli.serving_options import ServingOptions, serving_options
 
 DEFAULT = "/ip4/127.0.0.1/tcp/0"
-UNLIMITED = RelayOptions(circuit_s=0, circuit_bytes=0)
 
 
 @click.command()
@@ -35,11 +34,6 @@ UNLIMITED = RelayOptions(circuit_s=0, circuit_bytes=0)
 @node_options
 @serving_options
 @click.option("--perf", is_flag=True, help="Serve perf too: peers may then use all the bandwidth there is.")
-@click.option(
-    "--relay",
-    type=click.Choice(("limited", "unlimited")),
-    help="Relay for others too: 2 minutes and 128 KiB each way for a connection, or as much as they like.",
-)
 @click.option(
     "--workers",
     type=WorkersType(),
@@ -62,7 +56,6 @@ def command(
     node: NodeOptions,
     serving: ServingOptions,
     perf: bool,
-    relay: str | None,
     workers: int | None,
     drain_s: float,
     verbose: int,
@@ -74,22 +67,11 @@ def command(
     """
     log_level(verbose)
     if workers is not None:
-        if relay is not None:
-            raise click.UsageError(
-                "--relay goes without --workers: each process would relay for its own peers only"
-            )
         from p2pcore.cli.listen_workers import listen
 
         listen(workers, addrs or (DEFAULT,), node, serving, perf, drain_s, verbose, Output(as_json))
         return
-    service = None if relay is None else RelayOptions() if relay == "limited" else UNLIMITED
-    host = node.host(
-        listen=addrs or (DEFAULT,),
-        perf=perf,
-        echo=True,
-        relay_service=service,
-        **serving.settings(node, addrs),
-    )
+    host = node.host(listen=addrs or (DEFAULT,), perf=perf, echo=True, **serving.settings(node, addrs))
     run(_serve(host, Output(as_json), verbose > 0), interrupted=0)
 
 
