@@ -388,3 +388,27 @@ def test_closed_standard_descriptors_do_no_harm(cli: Cli, node: str) -> None:
         ["sh", "-c", f"{command} ping {node} -n 1 <&- >&- 2>&-"], timeout=seconds(LIMIT_S), check=False
     )
     assert done.returncode == 0
+
+
+# -- through a relay ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["--relay", "--relay-unlimited"])
+def test_a_node_behind_a_relay_is_reached_from_the_command_line(cli: Cli, kind: str) -> None:
+    relay = cli.start("listen", kind)
+    behind = cli.start("listen", "--addr", f"{relay.line()}/p2p-circuit")
+    try:
+        target = behind.line()
+        assert "/p2p-circuit/p2p/12D3KooW" in target
+        assert cli.run("ping", target, "-n", "1").status == 0
+        plain = cli.run("echo", target, stdin=b"hello")
+        if kind == "--relay":
+            assert_fails(plain, 1, "allow_limited")
+            plain = cli.run("echo", target, "--allow-limited", stdin=b"hello")
+        assert plain == Result(0, "hello", "")
+        assert behind.end() == Result(0, "", "")
+        assert_fails(cli.run("ping", target, "-n", "1"), 3, "NO_RESERVATION (204)")
+        assert relay.end() == Result(0, "", "")
+    finally:
+        behind.kill()
+        relay.kill()

@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from p2pcore import Host, compose
+from p2pcore import Host, RelayOptions, compose
 from p2pcore.interfaces import CapableConn, Transport
 from p2pcore.listener import UpgradedListener
 from p2pcore.multiaddr import Multiaddr
@@ -112,11 +112,29 @@ def direct(addr: str, transport: str, server: dict[str, Any] | None = None, **bo
 CERTIFICATE = WebCertificate.self_signed("127.0.0.1")
 WEB = WebsocketOptions(certificate=CERTIFICATE, verify=False, use_proxies=False)
 PSK = bytes(range(32))
+@asynccontextmanager
+async def relayed(cell: Cell) -> AsyncIterator[Ends]:
+    """Two hosts that reach each other through a third, on TCP; all speak what the cell says."""
+    options: dict[str, Any] = {"listen": (), "security": [cell.security], "muxers": [cell.muxer]}
+    service = RelayOptions(circuit_s=0, circuit_bytes=0, max_circuits_per_peer=64)
+    async with (
+        Host(**options | {"listen": ["/ip4/127.0.0.1/tcp/0"]}, relay_service=service) as relay,
+        Host(**options) as one,
+        Host(**options) as two,
+    ):
+        where = relay.addrs_with_peer[0].encapsulate("/p2p-circuit")
+        made = Ends(cell, one.peer_id, where, "p2p-circuit", one.relay, two.relay)
+        try:
+            yield made
+        finally:
+            await made.close()
+
 
 ROWS: dict[str, Row] = {
     "tcp": direct("/ip4/127.0.0.1/tcp/0", "tcp"),
     "unix": direct("/unix{tmp}/s", "unix"),
     "memory": direct("/memory/0", "memory"),
+    "relayed": relayed,
     "shared": direct("/ip4/127.0.0.1/tcp/0", "tcp", share_port=True),
     "ws": direct("/ip4/127.0.0.1/tcp/0/ws", "websocket", websocket=WEB),
     "wss": direct("/ip4/127.0.0.1/tcp/0/tls/ws", "websocket", websocket=WEB),

@@ -1,8 +1,12 @@
 from collections.abc import Callable
 from typing import final
 
+from p2pcore._fast.layer import Layer
 from p2pcore._fast.loop_state import Flushable
 from p2pcore._fast.stream import Stream
+
+@final
+class SpliceHalf(Layer): ...
 
 @final
 class Splice(Flushable):

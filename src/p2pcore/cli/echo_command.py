@@ -27,18 +27,26 @@ INPUT, OUTPUT = 0, 1
 
 @click.command()
 @target_options
-def command(target: Multiaddr, any_peer: bool, node: NodeOptions, as_json: bool) -> None:
+@click.option(
+    "--allow-limited",
+    is_flag=True,
+    help="Also through a relay that bounds the bytes or the time of the connection.",
+)
+def command(target: Multiaddr, any_peer: bool, node: NodeOptions, as_json: bool, allow_limited: bool) -> None:
     """Send standard input to TARGET, a multiaddr ending with /p2p/PEER_ID; print what comes back.
 
     With --json what comes back is only compared and counted.
     """
-    run(_echo(target, any_peer, node, Output(as_json)))
+    run(_echo(target, any_peer, node, Output(as_json), allow_limited))
 
 
-async def _echo(target: Multiaddr, any_peer: bool, node: NodeOptions, output: Output) -> None:
+async def _echo(
+    target: Multiaddr, any_peer: bool, node: NodeOptions, output: Output, allow_limited: bool
+) -> None:
     async with dialled(target, any_peer, node) as (host, conn):
         began = time.perf_counter()
-        exchange = Exchange(await host.new_stream(conn, PROTOCOL), is_shown=not output.is_json)
+        stream = await host.new_stream(conn, PROTOCOL, allow_limited)
+        exchange = Exchange(stream, is_shown=not output.is_json)
         await exchange.run()
         exchange.check()
         if output.is_json:

@@ -52,9 +52,14 @@ class Network(Protocol):
     @property
     def local_peer(self) -> PeerId: ...
     async def dial_peer(
-        self, peer: PeerId, addrs: Iterable[Multiaddr], *, ignore_backoff: bool = False
+        self,
+        peer: PeerId,
+        addrs: Iterable[Multiaddr],
+        *,
+        ignore_backoff: bool = False,
+        force_direct: bool = False,
     ) -> RelayPeer:
-        """The best connection to `peer`, dialled where there is none."""
+        """The best connection to `peer`, dialled where there is none; no relayed one if `force_direct`."""
 
     def set_stream_handler(
         self, protocol: str, handler: Callable[[Stream], Awaitable[Stream | None]]
@@ -69,7 +74,10 @@ async def reach(network: Network, route: Route, ignore_backoff: bool = False) ->
     """
     try:
         async with asyncio.timeout(limits.RELAY_CONNECT_TIMEOUT_S):
-            return await network.dial_peer(route.relay, route.addrs, ignore_backoff=ignore_backoff)
+            # Nothing is to be had of a relay through another one.
+            return await network.dial_peer(
+                route.relay, route.addrs, ignore_backoff=ignore_backoff, force_direct=True
+            )
     except TimeoutError as error:
         after = limits.RELAY_CONNECT_TIMEOUT_S
         raise TimeoutError(f"the relay {route.relay} was not reached in {after:g} s") from error

@@ -56,9 +56,9 @@ class RelayedConn:
         self._answer = answer
         self.is_limited = is_limited
         self.expected_peer = expected_peer
-        self.local_multiaddr: Multiaddr = relay.local_multiaddr
-        # Of the other end no address is known, only the way to it (go).
-        self.remote_multiaddr: Multiaddr | None = through(relay.remote_multiaddr, relay.remote_peer)
+        # Of either end no address is known to the other, only the way to it.
+        self.local_multiaddr = through(relay.remote_multiaddr, relay.remote_peer)
+        self.remote_multiaddr: Multiaddr | None = self.local_multiaddr
 
     @property
     def mailbox(self) -> Mailbox:
