@@ -248,6 +248,8 @@ class Network:
         if route.relay:
             relay = self._kept("relay", route.relay, cell.listener(self._material, route.relay))
             options |= {"relay": relay.address}
+        elif "relay" in self._running:
+            self._end("relay")
         return self._kept("listen", route.listener, options, len(cell.addresses(self._material)))
 
     def _kept(self, role: str, name: str, options: dict[str, object], count: int = 1) -> Listener:

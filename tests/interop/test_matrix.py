@@ -117,4 +117,4 @@ def test_what_a_stack_cannot_do_is_said(network: Network, material: Material) ->
         assert cell.lacks(name, name)
         status, errors = network.refused(name, flags(cell.listener(material, name)))
         assert status == 1, f"{name} {cell}"
-        assert errors.startswith("ERROR "), f"{name} {cell}: {errors!r}"
+        assert errors.splitlines()[-1].startswith("ERROR "), f"{name} {cell}: {errors!r}"
