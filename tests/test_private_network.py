@@ -58,7 +58,8 @@ def test_a_shared_port_takes_members_of_the_network_of_every_kind() -> None:
         async with Host(**served) as server, Host(listen=(), psk=KEY) as dialer:
             addrs = server.addrs_with_peer
             assert len({addr["tcp"] for addr in addrs}) == 1
-            assert [await dialer.echo(await dialer.swarm.dial_addr(addr), b"x") for addr in addrs] == [b"x"] * 2
+            for addr in addrs:
+                assert await dialer.echo(await dialer.swarm.dial_addr(addr), b"x") == b"x"
 
     run(main())
 

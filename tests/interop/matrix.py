@@ -114,11 +114,16 @@ def spelled(address: str, peer: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Who dials, who listens, and the relay between them if there is one."""
+    """Who dials, who listens, and the relay between them if there is one.
+
+    Attributes:
+        limit: bytes the relay passes on each way; 0: all.
+    """
 
     dialer: str
     listener: str
     relay: str = ""
+    limit: int = 0
 
     def __str__(self) -> str:
         return f"{self.dialer}-to-{self.listener}" + (f"-by-{self.relay}" if self.relay else "")

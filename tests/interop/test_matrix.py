@@ -1,4 +1,4 @@
-"""Every way to build a connection, p2pcore with go-libp2p and js-libp2p, both ways: the cells of cells.py.
+"""Every way to build a connection, p2pcore with go-libp2p and js-libp2p, both ways: the cells of matrix.py.
 
 Comes in: cells and routes. Goes out: one test each, in which one dialer does every operation on one
 connection. P2PCORE_INTEROP_FULL=1 moves the whole 64 MiB and 1,000 streams in every cell, not only in those
@@ -93,6 +93,26 @@ def test_one_port_takes_every_kind_of_connection(cell: Cell, route: Route, netwo
     for address in addresses:
         result = network.run(cell, route, "echo", address, bytes=MIB)[-1]
         assert result == {"op": "echo", "ok": True, "bytes": MIB}
+
+
+LIMITED = [
+    Route("python", "python", "go", MIB),
+    Route("python", "python", "js", MIB),
+    Route("go", "python", "python", MIB),
+    Route("js", "python", "python", MIB),
+    Route("python", "go", "python", MIB),
+    Route("python", "js", "python", MIB),
+]
+
+
+@pytest.mark.parametrize("route", LIMITED, ids=str)
+def test_a_relay_with_a_limit_carries_that_much_and_no_more(route: Route, network: Network) -> None:
+    cell = Cell("relayed", "noise", "yamux")
+    address = network.listener(cell, route).address
+    assert network.run(cell, route, "echo", address, bytes=MIB // 4)[-1]["ok"] is True
+    status, lines, errors = network.attempt(cell, route, "echo", address, bytes=4 * MIB)
+    assert (status, [line["op"] for line in lines]) == (1, ["connect"])
+    assert errors.startswith("ERROR ")
 
 
 STRANGERS = [Route("go", "python"), Route("python", "go"), Route("js", "python"), Route("python", "js")]
