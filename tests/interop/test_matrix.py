@@ -119,12 +119,22 @@ STRANGERS = [Route("go", "python"), Route("python", "go"), Route("js", "python")
 
 
 @pytest.mark.parametrize("route", STRANGERS, ids=str)
-def test_a_stranger_to_the_network_is_refused(route: Route, network: Network, material: Material) -> None:
+def test_a_stranger_to_the_network_is_refused(route: Route, network: Network) -> None:
     cell = Cell("tcp", "noise", "yamux", private=True)
     address = network.listener(cell, route).address
     status, lines, errors = dial(network.command(route.dialer), "ping", address, n=1)
     assert (status, lines) == (1, [])
     assert errors.startswith("ERROR ")
+
+
+@pytest.mark.parametrize("route", STRANGERS, ids=str)
+def test_a_certificate_nobody_vouches_for_is_refused(route: Route, network: Network) -> None:
+    cell = Cell("wss", "noise", "yamux")
+    address = network.listener(cell, route).address
+    status, lines, errors = dial(network.command(route.dialer), "ping", address, n=1)
+    assert (status, lines) == (1, [])
+    assert errors.startswith("ERROR ")
+    assert network.run(cell, route, "ping", address, n=1)[-1]["rtt_us"] > 0
 
 
 def test_what_a_stack_cannot_do_is_said(network: Network, material: Material) -> None:
