@@ -101,6 +101,8 @@ GROUPS: tuple[Group, ...] = (
             Row("small", "writes of 1 KiB", "MB/s", "small", "MB_s", True, times(3)),
             Row("up_tls", "bulk up over TLS", "MB/s", "up_tls", "MB_s", True, times(1.4)),
             Row("down_tls", "bulk down over TLS", "MB/s", "down_tls", "MB_s", True, times(1.4)),
+            Row("up_ws", "bulk up over WebSocket", "MB/s", "up_ws", "MB_s", True, times(1)),
+            Row("down_ws", "bulk down over WebSocket", "MB/s", "down_ws", "MB_s", True, times(1)),
         ),
     ),
     Group(
@@ -110,6 +112,15 @@ GROUPS: tuple[Group, ...] = (
         "every listener, so only the listener differs: the fairest figure there is.",
         (
             Row("conn16_rate", "connections, 16 at a time", "/s", "conn16", "per_s", True, times(1.7)),
+            Row(
+                "conn16_tls_rate",
+                "connections over TLS, 16 at a time",
+                "/s",
+                "conn16_tls",
+                "per_s",
+                True,
+                times(1.2),
+            ),
             Row(
                 "conn16_dialer",
                 "connections, 16 at a time, CPU of the dialer",

@@ -219,6 +219,7 @@ def _local(rig: Rig, name: str, *, what: str) -> Figures:
 
 
 TLS = ("-sec", "tls")
+WEBSOCKET = ("-addr", "/ip4/127.0.0.1/tcp/0/ws")
 
 WORKS: tuple[Work, ...] = (
     Work("up", partial(_transfer, op="up", total=BULK_BYTES)),
@@ -226,7 +227,10 @@ WORKS: tuple[Work, ...] = (
     Work("small", partial(_transfer, op="small", total=SMALL_BYTES, size=SMALL_WRITE_BYTES)),
     Work("up_tls", partial(_transfer, op="up", total=BULK_BYTES, options=TLS), options=TLS),
     Work("down_tls", partial(_transfer, op="down", total=BULK_BYTES, options=TLS), options=TLS),
+    Work("up_ws", partial(_transfer, op="up", total=BULK_BYTES, options=WEBSOCKET), options=WEBSOCKET),
+    Work("down_ws", partial(_transfer, op="down", total=BULK_BYTES, options=WEBSOCKET), options=WEBSOCKET),
     Work("conn16", partial(_repeat, op="conn", n=CONNS, c=16)),
+    Work("conn16_tls", partial(_repeat, op="conn", n=CONNS, c=16, options=TLS), options=TLS),
     Work("conn1", partial(_repeat, op="conn", n=CONNS_ONE_BY_ONE, c=1)),
     Work("go_dials", partial(_repeat, op="conn", n=CONNS, c=16, dialer="go"), needs=("go",)),
     Work("stream64", partial(_repeat, op="stream", n=STREAMS, c=64)),

@@ -188,7 +188,7 @@ def _js() -> Peer:
 def _browser() -> Peer:
     browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if browser is None:
-        raise Unavailable(f"no {BROWSERS[0]} is installed")
+        raise Unavailable(f"{BROWSERS[0]} is not installed")
     peer = str(HERE / "browser" / "peer.py")
     return Peer("browser", (sys.executable, peer, str(_js_place() / PAGE), browser))
 

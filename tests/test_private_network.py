@@ -49,6 +49,21 @@ def test_hosts_with_the_same_key_talk(muxer: str, tmp_path: Path) -> None:
     run(main())
 
 
+def test_a_shared_port_takes_members_of_the_network_of_every_kind() -> None:
+    """A connection to it begins with a random nonce, or with HTTP."""
+
+    async def main() -> None:
+        listen = ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/tcp/0/ws"]
+        served: dict[str, Any] = {"psk": KEY, "echo": True, "share_port": True, "listen": listen}
+        async with Host(**served) as server, Host(listen=(), psk=KEY) as dialer:
+            addrs = server.addrs_with_peer
+            assert len({addr["tcp"] for addr in addrs}) == 1
+            for addr in addrs:
+                assert await dialer.echo(await dialer.swarm.dial_addr(addr), b"x") == b"x"
+
+    run(main())
+
+
 def cause(error: DialError) -> BaseException:
     ((_, found),) = error.causes
     return found

@@ -353,9 +353,13 @@ func (c client) ping(n int) {
 	}
 }
 
-// identify gives what finished after the begin of this connection; identifications are subscribed to before it.
+// identify gives what was learned since before the connection; a relay on the way is identified too.
 func (c client) identify(identifications event.Subscription) {
-	m := identified((<-identifications.Out()).(event.EvtPeerIdentificationCompleted))
+	var e event.EvtPeerIdentificationCompleted
+	for e.Peer != c.remote {
+		e = (<-identifications.Out()).(event.EvtPeerIdentificationCompleted)
+	}
+	m := identified(e)
 	answer := c.ask("identify", func(m map[string]any) bool { return m["peer"] != nil })
 	m["op"], m["remote"] = "identify", answer["peer"]
 	out(m)

@@ -81,7 +81,7 @@ class Client:
         out({"op": "connect", "ms": ms, "security": state.security, "muxer": state.muxer, "early": early})
 
     async def open(self, protocol: str) -> Stream:
-        return await self.conn.new_stream(protocol)
+        return await self.conn.new_stream(protocol, allow_limited=True)
 
     async def stat(self) -> dict[str, Any]:
         stream = await self.open(STAT)
@@ -213,7 +213,7 @@ class Client:
         message, size, conn = bytes(self.size), self.size, self.conn
 
         async def once(worker: int) -> None:
-            stream = await conn.new_stream(ECHO)
+            stream = await conn.new_stream(ECHO, allow_limited=True)
             await stream.write(message)
             await stream.read_exactly(size)
             await stream.close()

@@ -23,11 +23,16 @@ class Scope(enum.IntEnum):
     PUBLIC = 2
 
 
+def is_local(addr: Multiaddr) -> bool:
+    """True for addresses of transports that never leave the machine: names that mean nothing to a peer."""
+    first = next(iter(addr.protocols()), None)
+    return first is not None and first.name in LOCAL_TRANSPORTS
+
+
 def scope_of(addr: Multiaddr | None) -> Scope:
     """How far `addr` reaches; None, a socket without a name, stays on the machine."""
     if addr is None or addr.is_loopback:
         return Scope.LOOPBACK
     if addr.is_public:
         return Scope.PUBLIC
-    first = next(iter(addr.protocols()), None)
-    return Scope.LOOPBACK if first is not None and first.name in LOCAL_TRANSPORTS else Scope.PRIVATE
+    return Scope.LOOPBACK if is_local(addr) else Scope.PRIVATE

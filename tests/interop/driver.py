@@ -246,8 +246,11 @@ class Network:
         """The listener of `route` in `cell`, behind its relay if it has one."""
         options = cell.listener(self._material, route.listener)
         if route.relay:
-            relay = self._kept("relay", route.relay, cell.listener(self._material, route.relay))
+            limits = cell.listener(self._material, route.relay) | {"limit": route.limit}
+            relay = self._kept("relay", route.relay, limits)
             options |= {"relay": relay.address}
+        elif "relay" in self._running:
+            self._end("relay")
         return self._kept("listen", route.listener, options, len(cell.addresses(self._material)))
 
     def _kept(self, role: str, name: str, options: dict[str, object], count: int = 1) -> Listener:
@@ -264,9 +267,7 @@ class Network:
     def run(self, cell: Cell, route: Route, operations: str, to: str, **options: object) -> list[Line]:
         """The lines of operations that have to succeed; after a failure nothing that ran lives on."""
         try:
-            given = cell.dialer(self._material, route.dialer) | options
-            address = spelled(to, route.dialer)
-            status, lines, errors = dial(self.command(route.dialer), operations, address, **given)
+            status, lines, errors = self.attempt(cell, route, operations, to, **options)
             told = f"{route} {operations}: {errors!r}; last line {lines[-1:]}; {self.describe()}"
             assert (status, errors) == (0, ""), told
             assert lines, told
@@ -274,6 +275,13 @@ class Network:
             self.close()
             raise
         return lines
+
+    def attempt(
+        self, cell: Cell, route: Route, operations: str, to: str, **options: object
+    ) -> tuple[int, list[Line], str]:
+        """Exit status, lines and standard error of operations that may fail."""
+        given = cell.dialer(self._material, route.dialer) | options
+        return dial(self.command(route.dialer), operations, spelled(to, route.dialer), **given)
 
     def refused(self, name: str, arguments: list[str]) -> tuple[int, str]:
         """Exit status and standard error of a listener that should not come up."""

@@ -88,6 +88,10 @@ class Cell:
             return {}
         return self.common(material) | ({"ca": material.certificate} if self.is_secure_web else {})
 
+    def is_tender(self, route: Route) -> bool:
+        """True where js-libp2p's network key fails under load: where nothing below holds a sender back."""
+        return self.private and "js" in route.peers and self.transport in ("ws", "wss", "shared", "relayed")
+
     def lacks(self, dialer: str, listener: str) -> str:
         """Why these two cannot meet here; empty if they can."""
         if self.transport == "unix" and "go" in (dialer, listener):
@@ -110,11 +114,16 @@ def spelled(address: str, peer: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Who dials, who listens, and the relay between them if there is one."""
+    """Who dials, who listens, and the relay between them if there is one.
+
+    Attributes:
+        limit: bytes the relay passes on each way; 0: all.
+    """
 
     dialer: str
     listener: str
     relay: str = ""
+    limit: int = 0
 
     def __str__(self) -> str:
         return f"{self.dialer}-to-{self.listener}" + (f"-by-{self.relay}" if self.relay else "")

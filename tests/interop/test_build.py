@@ -27,7 +27,7 @@ def builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return load_builder()
 
 
-@pytest.mark.parametrize("name", ["go", "js"])
+@pytest.mark.parametrize("name", ["go", "js", "browser"])
 def test_a_missing_toolchain_is_a_reason_not_an_error(
     builder: ModuleType, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -344,6 +344,23 @@ def test_a_peer_is_told_only_addresses_that_reach_it(remote: str, expected: str)
     run(main())
 
 
+@pytest.mark.parametrize("remote", ["/unix/tmp/socket", "/memory/7"])
+def test_a_peer_on_this_machine_is_told_no_address_of_its_own(remote: str) -> None:
+    async def main() -> None:
+        from swarm_fakes import FakeConn, make_swarm, peer
+
+        swarm, _ = make_swarm()
+        service = identify.IdentifyService(swarm, PrivateKey.from_seed(bytes(32)), "agent")
+        fake = FakeConn(peer(1))
+        fake.remote_multiaddr = Multiaddr(remote)
+        reader = MessageReader()
+        reader.feed(service._message_for(swarm.add_conn(fake)))
+        assert not reader.finish().HasField("observedAddr")
+        await swarm.close()
+
+    run(main())
+
+
 def test_closing_ends_an_exchange_under_way() -> None:
     async def main() -> None:
         async def mute(stream: Stream) -> None:

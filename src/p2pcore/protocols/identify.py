@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from p2pcore import limits
-from p2pcore.addresses import Scope, scope_of
+from p2pcore.addresses import Scope, is_local, scope_of
 from p2pcore.errors import IncompleteRead, LimitExceeded, P2PError, RemoteProtocolError
 from p2pcore.protocols.identify_message import IdentifyInfo, MessageReader, build, encode, update
 from p2pcore.record import PeerRecord
@@ -204,7 +204,9 @@ class IdentifyService:
         message = self._messages.get(scope)
         if message is None:
             message = self._messages[scope] = self._build(scope)
-        return encode(message, conn.remote_multiaddr)
+        remote = conn.remote_multiaddr
+        # Of no use over a UNIX socket or in memory, and js-libp2p fails when it is told such an address.
+        return encode(message, None if remote is None or is_local(remote) else remote)
 
     def _build(self, scope: Scope) -> Identify:
         """What peers of `scope` are told: no address that reaches less far than they are away."""
