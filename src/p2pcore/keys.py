@@ -14,10 +14,10 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from nacl.bindings import crypto_sign, crypto_sign_open, crypto_sign_seed_keypair
-from nacl.exceptions import CryptoError
+from nacl.bindings import crypto_sign, crypto_sign_seed_keypair
 from nacl.utils import random as secure_random
 
+from p2pcore._fast.sodium import ed25519_verify
 from p2pcore.errors import IdentityError
 from p2pcore.limits import (
     MAX_PRIVATE_KEY_BYTES,
@@ -315,13 +315,7 @@ class _Ed25519:
         return crypto_sign(message, data)[:64]
 
     def verify(self, data: bytes, message: bytes, signature: bytes) -> bool:
-        if len(signature) != 64:
-            return False
-        try:
-            crypto_sign_open(signature + message, data)
-        except CryptoError:
-            return False
-        return True
+        return ed25519_verify(data, message, signature)
 
     def export_public(self, data: bytes) -> Ed25519PublicKey:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey

@@ -71,6 +71,10 @@ SOCKET_PROBE_S: Final = 5.0
 """How long a listening socket whose descriptor was closed under it may go unnoticed; epoll never tells."""
 MAX_NOISE_MUXERS: Final = 100
 """Entries of a peer's stream_muxers list; a longer list is ignored (go)."""
+MAX_NOISE_PROOFS: Final = 1024
+"""Peers whose proof of identity is kept, so that one who comes back costs no verification: half a MB (0006)."""
+MAX_NOISE_PROOF_BYTES: Final = 512
+"""Static key and payload of one kept proof; with an Ed25519 or ECDSA identity they have about 200."""
 MAILBOX_BYTES: Final = 128 * 1024
 """Bytes held for a handshake step before reading is paused: one noise frame and a burst behind it."""
 

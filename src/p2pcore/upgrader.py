@@ -378,6 +378,12 @@ class _Optimistic:
             await self._read_answer()
         return await self._mailbox.read_some(most)
 
+    async def read_frame(self) -> bytes:
+        """As Mailbox.read_frame, behind the peer's answer."""
+        if not self._is_answered:
+            await self._read_answer()
+        return await self._mailbox.read_frame()
+
     async def _read_answer(self) -> None:
         if self._opening:
             self.write(b"")

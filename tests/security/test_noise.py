@@ -42,6 +42,8 @@ from noise_vectors import (
 
 from harness import cuts, feeding, run
 from key_vectors import INITIATOR, RESPONDER
+from p2pcore._fast.noise import Initiator, KeyPair, Responder, SymmetricState
+from p2pcore._fast.sodium import x25519
 from p2pcore._fast.wire import Wire
 from p2pcore.errors import ConnectionClosed, HandshakeError, PeerIdMismatch
 from p2pcore.interfaces import Secured
@@ -49,7 +51,7 @@ from p2pcore.keys import KeyType, PrivateKey
 from p2pcore.pb.noise_pb2 import NoiseExtensions, NoiseHandshakePayload
 from p2pcore.peer_id import PeerId
 from p2pcore.security import noise
-from p2pcore.security.noise import Initiator, KeyPair, NoiseTransport, Responder, SymmetricState
+from p2pcore.security.noise import NoiseTransport
 from wires import connected, received
 
 KEY_I = PrivateKey.from_seed(INITIATOR.seed)
@@ -203,7 +205,9 @@ def sealed_static(message1: bytes, static: bytes) -> bytes:
     state.mix_hash(message1)
     state.mix_hash(b"")
     state.mix_hash(ephemeral.public)
-    state.mix_key(noise._dh(ephemeral.secret, message1))
+    shared = x25519(ephemeral.secret, message1)
+    assert shared is not None
+    state.mix_key(shared)
     return ephemeral.public + state.encrypt_and_hash(static) + bytes(16)
 
 
