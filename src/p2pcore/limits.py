@@ -341,6 +341,14 @@ MAX_QUEUED_CONTROL_BYTES: Final = 256 * 1024
 """Bytes queued for a peer that does not read, beyond what windows allow: pongs, credit, resets."""
 CLOSE_DRAIN_TIMEOUT_S: Final = 1.0
 """From our FIN to the peer's at an orderly close, then the socket is closed anyway."""
+SPIN_S: Final = 50e-6
+"""How long a loop looks for the answer to a short message before it sleeps (docs/decisions/0009)."""
+SPIN_AFTER_ANSWERS: Final = 16
+"""It does so once that many answers in a row have come soon; one that does not come in time starts anew."""
+QUICK_ANSWER_S: Final = 200e-6
+"""What soon is, the wake-up of a sleeping process on either side included."""
+SPIN_MESSAGE_BYTES: Final = 2048
+"""What a short message is: one packet or two."""
 TCP_KEEPALIVE_IDLE_S: Final = 30
 """Idle time before the kernel probes the peer (go)."""
 
