@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from p2pcore import negotiate
+from p2pcore._fast.deadline import Deadline
 from p2pcore.errors import (
     ConnectionClosed,
     GaterRefused,
@@ -240,11 +241,12 @@ class StreamUpgrader:
     async def _upgrade(
         self, conn: RawConn, expected: PeerId | None, direction: Direction, deadline: float | None
     ) -> TransportConn:
+        loop = asyncio.get_running_loop()
         if deadline is None:
-            deadline = asyncio.get_running_loop().time() + self._options.timeout
+            deadline = loop.time() + self._options.timeout
         upgrade = _Upgrade(self, conn, expected, direction)
         try:
-            async with asyncio.timeout_at(deadline):
+            with Deadline(loop, deadline):
                 return await upgrade.run()
         except BaseException as error:
             conn.abort()
@@ -317,7 +319,9 @@ class _Upgrade:
 
     async def _secure_inbound(self, mailbox: Mailbox) -> tuple[str, Secured]:
         upgrader = self._upgrader
-        name = await negotiate.handle(mailbox, upgrader._security)
+        name = await _whole_proposal(mailbox, upgrader._security_names)
+        if name is None:
+            name = await negotiate.handle(mailbox, upgrader._security)
         self.stage = Stage.HANDSHAKE
         transport = upgrader._security[name]
         return name, await transport.secure_inbound(mailbox, self._expected, upgrader._muxer_names)
@@ -344,6 +348,20 @@ class _Upgrade:
         if muxer is None:
             raise NegotiationError(f"the handshake agreed on {name}, which was not offered")
         return muxer.start(mailbox, self._direction is Direction.OUTBOUND)
+
+
+async def _whole_proposal(mailbox: Mailbox, names: Sequence[str]) -> str | None:
+    """The one of `names` that the peer has proposed, and we have agreed to, if all of that came in one piece.
+
+    As nearly all peers send it; the steps of a negotiation take longer than this. None: nothing has been read.
+    """
+    await mailbox.peek(1)
+    for name in names:
+        opening, answer = negotiate.lazy_open(name)
+        if mailbox.take_if(opening):
+            mailbox.write(answer)
+            return name
+    return None
 
 
 class _Optimistic:
@@ -387,7 +405,9 @@ class _Optimistic:
     async def _read_answer(self) -> None:
         if self._opening:
             self.write(b"")
-        await negotiate.select(_Answers(self._mailbox), (self._name,))
+        await self._mailbox.peek(1)
+        if not self._mailbox.take_if(negotiate.lazy_open(self._name)[1]):
+            await negotiate.select(_Answers(self._mailbox), (self._name,))
         self._is_answered = True
         self._upgrade.stage = Stage.HANDSHAKE
 

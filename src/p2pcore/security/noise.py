@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from google.protobuf.message import DecodeError
@@ -91,13 +91,19 @@ class NoiseTransport:
         self, mailbox: Mailbox, expected: PeerId | None, muxers: Sequence[str]
     ) -> Secured:
         """See interfaces.SecureTransport. After any error the caller closes the connection."""
-        return await _handshake(self._respond(mailbox, expected, muxers))
+        try:
+            return await self._respond(mailbox, expected, muxers)
+        except (IncompleteRead, RemoteProtocolError, LimitExceeded) as error:
+            raise _fault(error) from error
 
     async def secure_outbound(
         self, mailbox: Mailbox, expected: PeerId | None, muxers: Sequence[str]
     ) -> Secured:
         """See interfaces.SecureTransport. After any error the caller closes the connection."""
-        return await _handshake(self._initiate(mailbox, expected, muxers))
+        try:
+            return await self._initiate(mailbox, expected, muxers)
+        except (IncompleteRead, RemoteProtocolError, LimitExceeded) as error:
+            raise _fault(error) from error
 
     async def _respond(self, mailbox: Mailbox, expected: PeerId | None, muxers: Sequence[str]) -> Secured:
         message = await mailbox.read_frame()
@@ -199,11 +205,8 @@ def _frame(message: bytes) -> bytes:
     return len(message).to_bytes(2) + message
 
 
-async def _handshake(steps: Coroutine[object, object, Secured]) -> Secured:
-    """The result of `steps`, with every fault of the peer's as a HandshakeError."""
-    try:
-        return await steps
-    except IncompleteRead as error:
-        raise HandshakeError("the peer ended the connection during the noise handshake") from error
-    except (RemoteProtocolError, LimitExceeded) as error:
-        raise HandshakeError(f"what the peer sent behind its handshake is invalid: {error}") from error
+def _fault(error: Exception) -> HandshakeError:
+    """A fault of the peer's, as what it is for whoever upgrades."""
+    if isinstance(error, IncompleteRead):
+        return HandshakeError("the peer ended the connection during the noise handshake")
+    return HandshakeError(f"what the peer sent behind its handshake is invalid: {error}")
