@@ -319,9 +319,8 @@ class _Upgrade:
 
     async def _secure_inbound(self, mailbox: Mailbox) -> tuple[str, Secured]:
         upgrader = self._upgrader
-        name = await _whole_proposal(mailbox, upgrader._security_names)
-        if name is None:
-            name = await negotiate.handle(mailbox, upgrader._security)
+        await mailbox.peek(1)  # so that the negotiation finds a proposal that is whole
+        name = await negotiate.handle(mailbox, upgrader._security)
         self.stage = Stage.HANDSHAKE
         transport = upgrader._security[name]
         return name, await transport.secure_inbound(mailbox, self._expected, upgrader._muxer_names)
@@ -348,20 +347,6 @@ class _Upgrade:
         if muxer is None:
             raise NegotiationError(f"the handshake agreed on {name}, which was not offered")
         return muxer.start(mailbox, self._direction is Direction.OUTBOUND)
-
-
-async def _whole_proposal(mailbox: Mailbox, names: Sequence[str]) -> str | None:
-    """The one of `names` that the peer has proposed, and we have agreed to, if all of that came in one piece.
-
-    As nearly all peers send it; the steps of a negotiation take longer than this. None: nothing has been read.
-    """
-    await mailbox.peek(1)
-    for name in names:
-        opening, answer = negotiate.lazy_open(name)
-        if mailbox.take_if(opening):
-            mailbox.write(answer)
-            return name
-    return None
 
 
 class _Optimistic:
@@ -406,8 +391,7 @@ class _Optimistic:
         if self._opening:
             self.write(b"")
         await self._mailbox.peek(1)
-        if not self._mailbox.take_if(negotiate.lazy_open(self._name)[1]):
-            await negotiate.select(_Answers(self._mailbox), (self._name,))
+        await negotiate.select(_Answers(self._mailbox), (self._name,))
         self._is_answered = True
         self._upgrade.stage = Stage.HANDSHAKE
 
@@ -427,10 +411,11 @@ class _Optimistic:
 class _Answers:
     """The reading half of a mailbox, for a negotiation whose only proposal has been sent already."""
 
-    __slots__ = ("read_exactly",)
+    __slots__ = ("read_exactly", "take_opening")
 
     def __init__(self, mailbox: Mailbox) -> None:
         self.read_exactly = mailbox.read_exactly
+        self.take_opening = mailbox.take_opening
 
     def write(self, data: bytes) -> None:
         """It left with the first message of the handshake."""

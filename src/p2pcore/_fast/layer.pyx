@@ -242,16 +242,9 @@ cdef class Mailbox(Layer):
         """
         return self._some(n, n, True)
 
-    def take_if(self, bytes expected not None):
-        """Takes `expected` if what is held begins with it, and says so; else nothing changes. Never waits."""
-        cdef bytes data
-        if self.held.size < len(expected) or self.reader is not None:
-            return False
-        data = self._taken(len(expected))
-        if data == expected:
-            return True
-        self.unread(data)
-        return False
+    def take_opening(self):
+        """The message behind multistream's header, where both are here by now; None: nothing has been taken."""
+        return None if self.reader is not None else self.held.take_opening()
 
     def unread(self, bytes data not None):
         """Puts `data`, which was read last, back in front of what is held. Not while a read waits."""
