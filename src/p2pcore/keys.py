@@ -242,11 +242,16 @@ def _encode(type: int, data: bytes) -> bytes:
     return bytes((0x08, type, 0x12, length & 0x7F | 0x80, length >> 7)) + data
 
 
+_ED25519_HEAD: Final = _encode(KeyType.ED25519, bytes(32))[:4]
+
+
 def _decode(kind: str, encoded: bytes, max_bytes: int) -> tuple[KeyType, bytes]:
     """Type and Data of a canonical key protobuf with at most `max_bytes` (less than 16384) of Data."""
     if len(encoded) > max_bytes + 5:
         raise IdentityError(f"a {kind} key of {len(encoded)} bytes is over the limit of {max_bytes}")
     encoded = bytes(encoded)
+    if len(encoded) == 36 and encoded.startswith(_ED25519_HEAD):  # nearly every key there is
+        return KeyType.ED25519, encoded[4:]
     number, size = encoded[1:4:2] if len(encoded) >= 4 else (0, 0)
     data = encoded[4 if size < 0x80 else 5 :]
     if _encode(number, data) != encoded:

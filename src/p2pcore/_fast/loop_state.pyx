@@ -25,6 +25,7 @@ cdef double SWEEP_S = 0.25
 # Corks of one chain, wss with Noise within has two: more rounds of flushing are left to the next iteration.
 cdef int MAX_CORKS = 4
 cdef double SPIN_S = limits.SPIN_S
+cdef double MAX_SPIN_S = limits.MAX_SPIN_S
 cdef double QUICK_S = limits.QUICK_ANSWER_S
 cdef int SPIN_AFTER = limits.SPIN_AFTER_ANSWERS
 cdef Py_ssize_t SHORT_BYTES = limits.SPIN_MESSAGE_BYTES
@@ -60,6 +61,7 @@ cdef class LoopState:
         self.records = BlockPool(RECORD_BLOCK_BYTES, limits.MAX_SPILL_BUFFERS)
         self.lend = self._lend
         self.spin_again = self._spin
+        self._spin_s = SPIN_S
         self.due = []
         self.ciphered = OrderedDict()
         self.watched = {}
@@ -77,14 +79,34 @@ cdef class LoopState:
     def num_free_records(self):
         return self.records.num_free
 
+    @property
+    def spin_s(self):
+        """Seconds for which the loop looks for a quick answer before it sleeps, 0 (never) to limits.MAX_SPIN_S."""
+        return self._spin_s
+
+    @spin_s.setter
+    def spin_s(self, double value):
+        if not 0 <= value <= MAX_SPIN_S:
+            raise ValueError(f"spin_s must be from 0 to {MAX_SPIN_S:g} seconds, not {value:g}")
+        self._spin_s = value
+        self.num_quick = 0
+        self.said_at = self.spin_until = 0
+
+    @property
+    def is_spinning(self):
+        """It looks for an answer, and does not sleep."""
+        return self.spin_until != 0
+
     cdef int said(self, Py_ssize_t n) except -1:
         """`n` bytes have left; where answers have been quick lately, the loop does not sleep before the next."""
         if n > SHORT_BYTES:
             self.said_at = 0
             return 0
+        if self._spin_s == 0:
+            return 0
         self.said_at = monotonic()
         if self.num_quick >= SPIN_AFTER:
-            self.spin_until = self.said_at + SPIN_S
+            self.spin_until = self.said_at + self._spin_s
             if not self.spin_scheduled:
                 self.spin_scheduled = True
                 self.loop.call_soon(self.spin_again)

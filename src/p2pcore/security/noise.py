@@ -1,8 +1,9 @@
 """libp2p Noise: the XX handshake, with the host's identity in its payloads.
 
 Comes in: handshake messages, a host key, the mailbox of a raw connection. Goes out: a NoiseChannel
-seated under that mailbox, and who the peer proved to be. Never accepts an unproved identity, never signs or makes a
-static key per connection, never sends an alert. The pattern is _fast.noise. Specification: libp2p noise.
+seated under that mailbox, and who the peer proved to be. Never accepts an unproved identity, never signs
+or makes a static key per connection, never sends an alert. The pattern and its primitives are
+_fast.noise. Specification: libp2p noise.
 """
 
 from __future__ import annotations

@@ -24,12 +24,12 @@ from p2pcore.transports.sockaddr import to_multiaddr
 OPTIONS_ARE_INHERITED = sys.platform == "linux"
 """Accepted sockets have TCP_NODELAY and keep-alive from their listening socket: three calls less each."""
 
-_family_of = _socket.socket.family.__get__  # type: ignore[attr-defined]
+_family_of = _socket.socket.family.__get__
 _KEEPALIVE_IDLE = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))
 
 
 class PlainSocket(socket.socket):
-    """A socket whose family and type are plain numbers: event loops ask for them, and enums take 1 us each."""
+    """A socket whose family and type are plain numbers: event loops ask for them, and an enum takes 1 us."""
 
     __slots__ = ()
     family = _socket.socket.family  # type: ignore[assignment]
@@ -37,12 +37,12 @@ class PlainSocket(socket.socket):
 
 
 def accept(sock: socket.socket) -> tuple[PlainSocket, Any]:
-    """As `sock.accept()`, for a listening socket that does not block; whoever takes the new one says whether it does.
+    """As `sock.accept()`, for a listening socket that does not block. Whether the new one does is left open.
 
     Raises:
         OSError: of accept(2), BlockingIOError where nothing is queued.
     """
-    fd, remote = sock._accept()
+    fd, remote = sock._accept()  # type: ignore[attr-defined]  # what accept() itself calls
     return PlainSocket(_family_of(sock), socket.SOCK_STREAM, 0, fd), remote
 
 
