@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from p2pcore import __version__, compose, limits
+from p2pcore._fast.loop_state import loop_state
 from p2pcore.admission import Admission
 from p2pcore.errors import AddressError
 from p2pcore.events import Event, Events, Subscription
@@ -89,6 +90,9 @@ class Host:
         duplicates: "keep" several connections to one peer, or "dedup": close what is superfluous.
         resolver: looks host names up; by default as the machine does.
         max_dials: addresses dialled at once; more wait in line.
+        spin_s: seconds, at most limits.MAX_SPIN_S, for which the event loop looks for the answer to a short
+            message before it sleeps, where answers have come quickly lately; 0: never. One value for all
+            hosts of a loop: that of the last to start.
 
     Attributes:
         private_key, swarm: the identity, and the swarm for all that is not wrapped here.
@@ -136,7 +140,11 @@ class Host:
         duplicates: str = "keep",
         resolver: Resolver | None = None,
         max_dials: int = limits.MAX_DIALS,
+        spin_s: float = limits.SPIN_S,
     ) -> None:
+        if not 0 <= spin_s <= limits.MAX_SPIN_S:
+            raise ValueError(f"spin_s must be from 0 to {limits.MAX_SPIN_S:g} seconds, not {spin_s:g}")
+        self._spin_s = spin_s
         self.private_key = private_key or PrivateKey.generate()
         self._listen = [Multiaddr(addr) for addr in listen]
         self.listen_results: list[ListenResult] = []
@@ -177,7 +185,6 @@ class Host:
             share_port=share_port,
             is_psk=psk is not None,
             shared=compose.shared_ports(self._listen),
-            is_psk=psk is not None,
         )
         tcp = TcpTransport(upgrader, options)
         web = WebsocketTransport(upgrader, tcp, websocket or WebsocketOptions())
@@ -221,6 +228,7 @@ class Host:
 
     async def start(self) -> None:
         """Listens. Raises ListenError where no address works; then everything is closed again."""
+        loop_state(asyncio.get_running_loop()).spin_s = self._spin_s
         try:
             self.listen_results = await self.swarm.listen(*self._listen)
         except BaseException:

@@ -14,10 +14,10 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from nacl.bindings import crypto_sign, crypto_sign_open, crypto_sign_seed_keypair
-from nacl.exceptions import CryptoError
+from nacl.bindings import crypto_sign, crypto_sign_seed_keypair
 from nacl.utils import random as secure_random
 
+from p2pcore._fast.sodium import ed25519_verify
 from p2pcore.errors import IdentityError
 from p2pcore.limits import (
     MAX_PRIVATE_KEY_BYTES,
@@ -242,11 +242,16 @@ def _encode(type: int, data: bytes) -> bytes:
     return bytes((0x08, type, 0x12, length & 0x7F | 0x80, length >> 7)) + data
 
 
+_ED25519_HEAD: Final = _encode(KeyType.ED25519, bytes(32))[:4]
+
+
 def _decode(kind: str, encoded: bytes, max_bytes: int) -> tuple[KeyType, bytes]:
     """Type and Data of a canonical key protobuf with at most `max_bytes` (less than 16384) of Data."""
     if len(encoded) > max_bytes + 5:
         raise IdentityError(f"a {kind} key of {len(encoded)} bytes is over the limit of {max_bytes}")
     encoded = bytes(encoded)
+    if len(encoded) == 36 and encoded.startswith(_ED25519_HEAD):  # nearly every key there is
+        return KeyType.ED25519, encoded[4:]
     number, size = encoded[1:4:2] if len(encoded) >= 4 else (0, 0)
     data = encoded[4 if size < 0x80 else 5 :]
     if _encode(number, data) != encoded:
@@ -315,13 +320,7 @@ class _Ed25519:
         return crypto_sign(message, data)[:64]
 
     def verify(self, data: bytes, message: bytes, signature: bytes) -> bool:
-        if len(signature) != 64:
-            return False
-        try:
-            crypto_sign_open(signature + message, data)
-        except CryptoError:
-            return False
-        return True
+        return ed25519_verify(data, message, signature)
 
     def export_public(self, data: bytes) -> Ed25519PublicKey:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey

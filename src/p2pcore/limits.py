@@ -71,6 +71,10 @@ SOCKET_PROBE_S: Final = 5.0
 """How long a listening socket whose descriptor was closed under it may go unnoticed; epoll never tells."""
 MAX_NOISE_MUXERS: Final = 100
 """Entries of a peer's stream_muxers list; a longer list is ignored (go)."""
+MAX_NOISE_PROOFS: Final = 1024
+"""Peers whose proof of identity is kept: one who comes back costs no verification. Half a MB (0006)."""
+MAX_NOISE_PROOF_BYTES: Final = 512
+"""Static key and payload of one kept proof; with an Ed25519 or ECDSA identity they have about 200."""
 MAILBOX_BYTES: Final = 128 * 1024
 """Bytes held for a handshake step before reading is paused: one noise frame and a burst behind it."""
 
@@ -337,6 +341,16 @@ MAX_QUEUED_CONTROL_BYTES: Final = 256 * 1024
 """Bytes queued for a peer that does not read, beyond what windows allow: pongs, credit, resets."""
 CLOSE_DRAIN_TIMEOUT_S: Final = 1.0
 """From our FIN to the peer's at an orderly close, then the socket is closed anyway."""
+SPIN_S: Final = 50e-6
+"""How long a loop looks for the answer to a short message before it sleeps (docs/decisions/0009)."""
+MAX_SPIN_S: Final = 0.001
+"""What a user may set that to: beyond, sleeping costs less than a hundredth of the wait."""
+SPIN_AFTER_ANSWERS: Final = 16
+"""It does so once that many answers in a row have come soon; one that does not come in time starts anew."""
+QUICK_ANSWER_S: Final = 200e-6
+"""What soon is, the wake-up of a sleeping process on either side included."""
+SPIN_MESSAGE_BYTES: Final = 2048
+"""What a short message is: one packet or two."""
 TCP_KEEPALIVE_IDLE_S: Final = 30
 """Idle time before the kernel probes the peer (go)."""
 

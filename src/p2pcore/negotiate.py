@@ -9,7 +9,7 @@ Specification: libp2p connections, multiformats/multistream-select.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Container, Sequence
+from collections.abc import Awaitable, Callable, Container, Sequence
 from functools import lru_cache
 from typing import Final, Protocol
 
@@ -28,7 +28,10 @@ _HIGH_BIT: Final = 0x80
 
 
 class Channel(Protocol):
-    """What a negotiation talks through: a Mailbox, or a Stream (whose writes are awaited)."""
+    """What a negotiation talks through: a Mailbox, or a Stream (whose writes are awaited).
+
+    Where it has a `take_opening`, as those two do, an opening that has come whole costs one call.
+    """
 
     def read_exactly(self, n: int, /) -> Awaitable[bytes]: ...
     def write(self, data: bytes, /) -> Awaitable[None] | None: ...
@@ -101,6 +104,12 @@ async def _read_message(io: Channel, prefix: bytes) -> bytes:
     return message
 
 
+def _take_opening(io: Channel) -> bytes | None:
+    """The message behind HEADER, if both have come; None: nothing has been taken."""
+    take: Callable[[], bytes | None] | None = getattr(io, "take_opening", None)
+    return None if take is None else take()
+
+
 async def _read_header(io: Channel) -> None:
     if await io.read_exactly(len(HEADER)) != HEADER:
         raise NegotiationError("the peer does not speak multistream-select 1.0")
@@ -140,11 +149,14 @@ async def select(io: Channel, protocols: Sequence[str]) -> str:
 async def _propose(io: Channel, proposals: Sequence[bytes]) -> int | None:
     """The index of the proposal that the peer echoed; None if it echoed none."""
     await _write(io, HEADER + proposals[0])
-    await _read_header(io)
+    answer = _take_opening(io)
+    if answer is None:
+        await _read_header(io)
     for index, proposal in enumerate(proposals):
         if index:
             await _write(io, proposal)
-        answer = await _read_message(io, await io.read_exactly(1))
+        if index or answer is None:
+            answer = await _read_message(io, await io.read_exactly(1))
         if not index and answer == HEADER:  # js may repeat it
             answer = await _read_message(io, await io.read_exactly(1))
         if answer == proposal:
@@ -190,13 +202,15 @@ async def handle(io: Channel, supported: Container[str]) -> str:
 
 
 async def _answer(io: Channel, supported: Container[str]) -> str:
-    await _read_header(io)
     header = HEADER
-    first = Begun(io.read_exactly(1))
-    if not first.is_done:  # the peer waits for our header before it proposes (py-libp2p)
-        await _write(io, header)
-        header = b""
-    message = await _read_message(io, await first)
+    message = _take_opening(io)
+    if message is None:
+        await _read_header(io)
+        first = Begun(io.read_exactly(1))
+        if not first.is_done:  # the peer waits for our header before it proposes (py-libp2p)
+            await _write(io, header)
+            header = b""
+        message = await _read_message(io, await first)
     for _ in range(MAX_MULTISTREAM_PROPOSALS):
         text = text_of(message)
         if text is not None and text in supported:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from p2pcore import negotiate
+from p2pcore._fast.deadline import Deadline
 from p2pcore.errors import (
     ConnectionClosed,
     GaterRefused,
@@ -240,11 +241,12 @@ class StreamUpgrader:
     async def _upgrade(
         self, conn: RawConn, expected: PeerId | None, direction: Direction, deadline: float | None
     ) -> TransportConn:
+        loop = asyncio.get_running_loop()
         if deadline is None:
-            deadline = asyncio.get_running_loop().time() + self._options.timeout
+            deadline = loop.time() + self._options.timeout
         upgrade = _Upgrade(self, conn, expected, direction)
         try:
-            async with asyncio.timeout_at(deadline):
+            with Deadline(loop, deadline):
                 return await upgrade.run()
         except BaseException as error:
             conn.abort()
@@ -317,6 +319,7 @@ class _Upgrade:
 
     async def _secure_inbound(self, mailbox: Mailbox) -> tuple[str, Secured]:
         upgrader = self._upgrader
+        await mailbox.peek(1)  # so that the negotiation finds a proposal that is whole
         name = await negotiate.handle(mailbox, upgrader._security)
         self.stage = Stage.HANDSHAKE
         transport = upgrader._security[name]
@@ -378,9 +381,16 @@ class _Optimistic:
             await self._read_answer()
         return await self._mailbox.read_some(most)
 
+    async def read_frame(self) -> bytes:
+        """As Mailbox.read_frame, behind the peer's answer."""
+        if not self._is_answered:
+            await self._read_answer()
+        return await self._mailbox.read_frame()
+
     async def _read_answer(self) -> None:
         if self._opening:
             self.write(b"")
+        await self._mailbox.peek(1)
         await negotiate.select(_Answers(self._mailbox), (self._name,))
         self._is_answered = True
         self._upgrade.stage = Stage.HANDSHAKE
@@ -401,10 +411,11 @@ class _Optimistic:
 class _Answers:
     """The reading half of a mailbox, for a negotiation whose only proposal has been sent already."""
 
-    __slots__ = ("read_exactly",)
+    __slots__ = ("read_exactly", "take_opening")
 
     def __init__(self, mailbox: Mailbox) -> None:
         self.read_exactly = mailbox.read_exactly
+        self.take_opening = mailbox.take_opening
 
     def write(self, data: bytes) -> None:
         """It left with the first message of the handshake."""

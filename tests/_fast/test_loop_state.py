@@ -94,3 +94,115 @@ def test_blocks_are_writable_buffers_of_a_positive_size() -> None:
         except ValueError:
             continue
         raise AssertionError(size)
+
+
+SPINNING = {"SPIN_S": 1000, "MAX_SPIN_S": 1000, "QUICK_ANSWER_S": 1000}
+ANSWERED = """
+        from p2pcore._fast.loop_state import loop_state
+        state = loop_state(asyncio.get_running_loop())
+        cable = Cable()
+        async def answered(times):
+            for _ in range(times):
+                cable.mailbox.write(b"question")
+                cable.deliver(b"answer")
+"""
+
+
+def test_a_loop_spins_only_for_the_answer_to_a_short_message_and_after_enough_quick_ones() -> None:
+    out = with_limits(
+        ANSWERED
+        + """
+        await answered(limits.SPIN_AFTER_ANSWERS - 1)
+        cable.mailbox.write(b"question")
+        print(state.is_spinning)
+        cable.deliver(b"answer")
+        cable.mailbox.write(b"question")
+        print(state.is_spinning)
+        await settle()
+        print(state.is_spinning)
+        cable.deliver(b"answer")
+        print(state.is_spinning)
+        cable.mailbox.write(bytes(limits.SPIN_MESSAGE_BYTES + 1))
+        print(state.is_spinning)
+        """,
+        **SPINNING,
+    )
+    assert out.split() == ["False", "True", "True", "False", "False"]
+
+
+def test_an_answer_that_does_not_come_in_time_ends_spinning_until_enough_have_been_quick_again() -> None:
+    out = with_limits(
+        ANSWERED
+        + """
+        await answered(limits.SPIN_AFTER_ANSWERS)
+        cable.mailbox.write(b"question")
+        await eventually(lambda: not state.is_spinning)
+        cable.mailbox.write(b"question")
+        print(state.is_spinning)
+        cable.deliver(b"answer")
+        await answered(limits.SPIN_AFTER_ANSWERS)
+        cable.mailbox.write(b"question")
+        print(state.is_spinning)
+        """,
+        **SPINNING | {"SPIN_S": 0.2},
+    )
+    assert out.split() == ["False", "True"]
+
+
+def test_long_and_slow_answers_are_no_reason_to_spin() -> None:
+    out = with_limits(
+        ANSWERED
+        + """
+        await answered(limits.SPIN_AFTER_ANSWERS)
+        cable.mailbox.write(b"question")
+        cable.deliver(bytes(limits.SPIN_MESSAGE_BYTES + 1))
+        cable.mailbox.write(b"question")
+        print(state.is_spinning)
+        """,
+        **SPINNING,
+    )
+    slow = with_limits(
+        ANSWERED
+        + """
+        await answered(limits.SPIN_AFTER_ANSWERS)
+        cable.mailbox.write(b"question")
+        print(state.is_spinning)
+        """,
+        **SPINNING | {"QUICK_ANSWER_S": 0},
+    )
+    assert (out + slow).split() == ["False", "False"]
+
+
+def test_spinning_is_off_at_zero_and_bounded() -> None:
+    out = with_limits(
+        ANSWERED
+        + """
+        state.spin_s = 0
+        await answered(2 * limits.SPIN_AFTER_ANSWERS)
+        cable.mailbox.write(b"question")
+        print(state.is_spinning, state.spin_s)
+        for value in (-1, limits.MAX_SPIN_S * 2, float("nan")):
+            try:
+                state.spin_s = value
+            except ValueError:
+                print("refused")
+        """,
+        **SPINNING,
+    )
+    assert out.split() == ["False", "0.0", "refused", "refused", "refused"]
+
+
+@looped
+async def test_a_loop_that_spins_still_runs_everything_else() -> None:
+    state = loop_state(asyncio.get_running_loop())
+    state.spin_s = limits.MAX_SPIN_S
+    client, server = await session_pair()
+    for _ in range(4 * limits.SPIN_AFTER_ANSWERS):
+        await client.ping()
+    ran: list[int] = []
+    for i in range(3):
+        asyncio.get_running_loop().call_soon(ran.append, i)
+    await client.ping()
+    assert ran == [0, 1, 2]
+    await client.close()
+    await server.close()

@@ -278,3 +278,74 @@ async def test_a_mailbox_on_no_chain_says_so() -> None:
     box.abort()
     with pytest.raises(errors.ConnectionClosed):
         Wire(asyncio.get_running_loop()).mailbox.write(b"x")  # type: ignore[union-attr]
+
+
+OPENING = b"\x13/multistream/1.0.0\n"
+
+
+@looped
+async def test_read_frame_gives_what_is_behind_its_length_however_it_is_cut() -> None:
+    for chunks in cuts(b"\x00\x05frame\x00\x00rest"):
+        cable = Cable()
+        read = asyncio.ensure_future(cable.mailbox.read_frame())
+        await settle()
+        for chunk in chunks:
+            cable.deliver(chunk)
+        assert await read == b"frame"
+        assert await cable.mailbox.read_frame() == b""
+        assert await cable.mailbox.read_exactly(4) == b"rest"
+
+
+@looped
+async def test_read_frame_compares_its_length_unsigned_and_ends_with_the_input() -> None:
+    cable = Cable()
+    read = asyncio.ensure_future(cable.mailbox.read_frame())
+    cable.deliver(b"\xff\xff" + bytes(65534))
+    await settle()
+    assert not read.done()
+    cable.deliver(b"x")
+    assert await read == bytes(65534) + b"x"
+    for held in (b"", b"\x00", b"\x00\x02x"):
+        cable = Cable()
+        cable.deliver(held)
+        cable.deliver_eof()
+        with pytest.raises(errors.IncompleteRead):
+            await cable.mailbox.read_frame()
+
+
+@looped
+async def test_an_opening_is_taken_whole_or_not_at_all() -> None:
+    for chunks in cuts(OPENING + b"\x07/noise\n"):
+        cable = Cable()
+        held = b""
+        for chunk in chunks:
+            assert cable.mailbox.take_opening() is None
+            assert cable.mailbox.num_held == len(held)
+            cable.deliver(chunk)
+            held += chunk
+        cable.deliver(b"tail")
+        assert cable.mailbox.take_opening() == b"\x07/noise\n"
+        assert await cable.mailbox.read_exactly(4) == b"tail"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        OPENING + b"\x07/noise/",
+        OPENING + b"\x00\n",
+        OPENING + b"\x80\x01" + bytes(127) + b"\n",
+        OPENING + b"\x7f" + bytes(126),
+        OPENING[:-1] + b"\r\x07/noise\n",
+        b"\x07/noise\n" + OPENING,
+    ],
+    ids=["no newline", "empty", "long length", "cut short", "another header", "other order"],
+)
+def test_whatever_is_no_opening_stays_in_the_mailbox(data: bytes) -> None:
+    @looped
+    async def main() -> None:
+        cable = Cable()
+        cable.deliver(data)
+        assert cable.mailbox.take_opening() is None
+        assert await cable.mailbox.read_exactly(len(data)) == data
+
+    main()

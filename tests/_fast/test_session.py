@@ -414,7 +414,8 @@ class TwoSessions(RuleBasedStateMachine):
                         assert len(other.got) > before
             for pair in self.pairs:
                 for end in pair:
-                    self.go(asyncio.gather(*end.writes))
+                    for write in end.writes:
+                        assert write.done() or self.go(write) is None
                     self.go(end.stream.close_write())
             self.carry_all()
             for a, b in self.pairs:

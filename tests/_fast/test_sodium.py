@@ -6,14 +6,23 @@ Comes in: random keys and messages. Goes out: equality. Vectors are those of tes
 from __future__ import annotations
 
 import os
+from hashlib import sha256
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given
+from hypothesis import strategies as st
 
-from p2pcore._fast.sodium import seal, unseal, x25519, x25519_public
+from p2pcore._fast.noise import SymmetricState
+from p2pcore._fast.sodium import ed25519_verify, seal, unseal, x25519, x25519_public
 from security.noise_vectors import LOW_ORDER
+
+NAME = b"Noise_XX_25519_ChaChaPoly_SHA256"
 
 
 @pytest.mark.parametrize("size", [0, 1, 32, 104, 1000])
@@ -62,3 +71,37 @@ def test_keys_have_32_bytes(key: bytes) -> None:
         x25519(bytes(32), key)
     with pytest.raises(ValueError, match="32 bytes"):
         x25519_public(key)
+
+
+def test_ed25519_signatures_are_those_of_another_library_and_nothing_else() -> None:
+    key = Ed25519PrivateKey.generate()
+    public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    signature = key.sign(b"message")
+    assert ed25519_verify(public, b"message", signature)
+    assert not ed25519_verify(public, b"massage", signature)
+    for size in (0, 63, 65):
+        assert not ed25519_verify(public, b"message", (signature + b"x")[:size])
+    for at in range(64):
+        forged = bytearray(signature)
+        forged[at] ^= 1
+        assert not ed25519_verify(public, b"message", bytes(forged))
+    with pytest.raises(ValueError, match="32 bytes"):
+        ed25519_verify(public[:31], b"message", signature)
+
+
+@given(st.binary(max_size=200), st.lists(st.binary(max_size=150), max_size=4))
+def test_hashes_and_keys_of_a_handshake_are_those_of_other_libraries(
+    prologue: bytes, parts: list[bytes]
+) -> None:
+    state = SymmetricState(prologue)
+    h = sha256(NAME + prologue).digest()
+    ck = NAME
+    for part in parts:
+        state.mix_hash(part)
+        h = sha256(h + part).digest()
+        state.mix_key(part)
+        both = HKDF(SHA256(), 64, ck, None).derive(part)
+        ck = both[:32]
+        assert (state.h, state.ck, state.key) == (h, ck, both[32:])
+    both = HKDF(SHA256(), 64, ck, None).derive(b"")
+    assert state.split() == (both[:32], both[32:])

@@ -42,14 +42,17 @@ from noise_vectors import (
 
 from harness import cuts, feeding, run
 from key_vectors import INITIATOR, RESPONDER
+from p2pcore._fast.noise import Initiator, KeyPair, Responder, SymmetricState
+from p2pcore._fast.sodium import x25519
 from p2pcore._fast.wire import Wire
 from p2pcore.errors import ConnectionClosed, HandshakeError, PeerIdMismatch
 from p2pcore.interfaces import Secured
-from p2pcore.keys import KeyType, PrivateKey
+from p2pcore.keys import KeyType, PrivateKey, PublicKey
+from p2pcore.limits import MAX_NOISE_PROOF_BYTES
 from p2pcore.pb.noise_pb2 import NoiseExtensions, NoiseHandshakePayload
 from p2pcore.peer_id import PeerId
 from p2pcore.security import noise
-from p2pcore.security.noise import Initiator, KeyPair, NoiseTransport, Responder, SymmetricState
+from p2pcore.security.noise import NoiseTransport
 from wires import connected, received
 
 KEY_I = PrivateKey.from_seed(INITIATOR.seed)
@@ -203,7 +206,9 @@ def sealed_static(message1: bytes, static: bytes) -> bytes:
     state.mix_hash(message1)
     state.mix_hash(b"")
     state.mix_hash(ephemeral.public)
-    state.mix_key(noise._dh(ephemeral.secret, message1))
+    shared = x25519(ephemeral.secret, message1)
+    assert shared is not None
+    state.mix_key(shared)
     return ephemeral.public + state.encrypt_and_hash(static) + bytes(16)
 
 
@@ -468,6 +473,88 @@ def test_payload_is_made_again_only_for_another_list_of_muxers() -> None:
     offer = transport._offer_of((MUXER,))
     assert transport._offer_of([MUXER]) is offer
     assert transport._offer_of((MPLEX,)).payload != offer.payload
+
+
+# -- proofs that are kept ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def verified(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The signatures that have been verified since the test began."""
+    seen: list[bytes] = []
+    verify = PublicKey.verify
+
+    def noted(key: PublicKey, message: bytes, signature: bytes) -> bool:
+        seen.append(signature)
+        return verify(key, message, signature)
+
+    monkeypatch.setattr(PublicKey, "verify", noted)
+    return seen
+
+
+def test_peer_that_comes_back_proves_itself_by_the_handshake_alone(verified: list[bytes]) -> None:
+    ours, theirs = NoiseTransport(KEY_I), NoiseTransport(KEY_R)
+    for _ in range(3):
+        at_us, at_them = run(shaken(ours, theirs))
+        assert at_us == Secured(ID_R, KEY_R.public_key, MUXER)
+        assert at_them == Secured(ID_I, KEY_I.public_key, MUXER)
+    assert len(verified) == 2  # once on either side
+    run(shaken(ours, NoiseTransport(KEY_R)))
+    assert len(verified) == 4  # another static key, although the same identity
+
+
+def test_kept_proof_is_of_no_use_with_another_static_key_or_payload(verified: list[bytes]) -> None:
+    ours = NoiseTransport(KEY_R)
+    payload = signed(KEY_I, STATIC_I.public, MUXER)
+    assert ours._check(payload, STATIC_I.public, None).peer == ID_I
+    with pytest.raises(HandshakeError, match="did not sign"):
+        ours._check(payload, STATIC_R.public, None)
+    for at in range(len(payload)):
+        forged = bytearray(payload)
+        forged[at] ^= 1
+        try:
+            proof = ours._check(bytes(forged), STATIC_I.public, None)
+        except HandshakeError:
+            continue
+        assert proof.peer == ID_I  # what is not signed may change: the list of multiplexers
+        assert len(verified) > 1
+    before = len(verified)
+    assert ours._check(payload, STATIC_I.public, None).peer == ID_I
+    assert len(verified) == before
+
+
+def test_kept_proof_of_another_peer_than_expected_is_refused() -> None:
+    ours = NoiseTransport(KEY_R)
+    payload = signed(KEY_I, STATIC_I.public, MUXER)
+    for _ in range(2):
+        assert ours._check(payload, STATIC_I.public, ID_I).peer == ID_I
+        with pytest.raises(PeerIdMismatch):
+            ours._check(payload, STATIC_I.public, ID_R)
+
+
+def test_bad_proof_is_never_kept(verified: list[bytes]) -> None:
+    ours = NoiseTransport(KEY_R)
+    payload = signed(KEY_I, STATIC_R.public)
+    for times in (1, 2, 3):
+        with pytest.raises(HandshakeError, match="did not sign"):
+            ours._check(payload, STATIC_I.public, None)
+        assert len(verified) == times
+    assert not ours._proofs
+
+
+def test_kept_proofs_are_bounded_in_number_and_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noise, "MAX_NOISE_PROOFS", 3)
+    ours = NoiseTransport(KEY_R)
+    statics = [KeyPair.of(bytes([i]) * 32).public for i in range(1, 6)]
+    for static in statics:
+        ours._check(signed(KEY_I, static), static, None)
+        ours._check(signed(KEY_I, statics[0]), statics[0], None)  # the one used last stays
+    kept = [claim[:32] for claim in ours._proofs]
+    assert kept == [statics[3], statics[4], statics[0]]
+    long = signed(KEY_I, STATIC_I.public, *["/" + "x" * 200] * 3)
+    assert len(long) > MAX_NOISE_PROOF_BYTES
+    assert ours._check(long, STATIC_I.public, None).peer == ID_I
+    assert len(ours._proofs) == 3
 
 
 # -- bad input: what a peer may say in its payload -----------------------------------------------

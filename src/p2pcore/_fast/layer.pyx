@@ -120,6 +120,41 @@ cdef class _ReadExactly(Op):
 
 
 @cython.final
+cdef class _ReadFrame(Op):
+    """await of Mailbox.read_frame."""
+
+    cdef Mailbox mailbox
+    cdef Py_ssize_t n           # of the body; -1 before its length has been read
+
+    cdef object attempt(self):
+        cdef Mailbox box = self.mailbox
+        cdef bytes prefix
+        cdef const uint8_t* at
+        if self.n < 0 and box.held.size >= 2:
+            prefix = box._taken(2)
+            at = <const uint8_t*> <const char*> prefix
+            self.n = (at[0] << 8) | at[1]
+        if self.n >= 0 and box.held.size >= self.n:
+            return box._taken(self.n)
+        if box.error is not None:
+            raise again(box.error)
+        if box.ended:
+            raise errors.IncompleteRead(box._taken(box.held.size), max(self.n, 2))
+        return PENDING
+
+    cdef int suspended(self) except -1:
+        if self.mailbox.reader is not None:
+            raise errors.LocalProtocolError("another read of this mailbox is waiting")
+        self.mailbox.reader = self
+        return 0
+
+    cdef int abandoned(self) except -1:
+        if self.mailbox.reader is self:
+            self.mailbox.reader = None
+        return 0
+
+
+@cython.final
 cdef class _ReadSome(Op):
     """await of Mailbox.read_some and Mailbox.peek."""
 
@@ -179,6 +214,20 @@ cdef class Mailbox(Layer):
         op.n = n
         return op
 
+    def read_frame(self):
+        """What is behind a big-endian length of 2 bytes, as Noise has them; 0..65535 bytes.
+
+        Returns: an awaitable of bytes. Cancelled, it may have taken the length.
+        Raises: IncompleteRead at the end of input; ConnectionClosed, as read_exactly.
+        """
+        if self.state is None:
+            raise errors.LocalProtocolError("this mailbox is on no chain")
+        cdef _ReadFrame op = _ReadFrame.__new__(_ReadFrame)
+        op.state = self.state
+        op.mailbox = self
+        op.n = -1
+        return op
+
     def read_some(self, Py_ssize_t most):
         """What is there, 1 to `most` bytes (most: 1..MAILBOX_BYTES); b"" at the end of input.
 
@@ -192,6 +241,10 @@ cdef class Mailbox(Layer):
         Returns: an awaitable of bytes, as read_exactly's. Raises: ConnectionClosed; LimitExceeded.
         """
         return self._some(n, n, True)
+
+    def take_opening(self):
+        """The message behind multistream's header, where both are here by now; None: nothing has been taken."""
+        return None if self.reader is not None else self.held.take_opening()
 
     def unread(self, bytes data not None):
         """Puts `data`, which was read last, back in front of what is held. Not while a read waits."""

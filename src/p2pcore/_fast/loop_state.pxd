@@ -22,7 +22,15 @@ cdef class LoopState:
     cdef readonly object ciphered   # OrderedDict: record layers that hold ciphers, the longest enlisted first
     cdef dict watched           # Flushable -> monotonic second at which it is overdue
     cdef object sweep_handle
+    cdef double _spin_s         # how long it looks for an answer without sleeping; 0: never
+    cdef double said_at         # monotonic second at which a short message left that nothing has followed yet; 0
+    cdef double spin_until      # looks for its answer without sleeping until then; 0 while it may sleep
+    cdef int num_quick          # short answers in a row that came soon
+    cdef bint spin_scheduled
+    cdef object spin_again      # a bound method, kept only here
 
+    cdef int said(self, Py_ssize_t n) except -1
+    cdef int heard(self, Py_ssize_t n) noexcept
     cdef int flush_soon(self, Flushable layer) except -1
     cdef int flush_now(self) except -1
     cdef int _flush_round(self) except -1

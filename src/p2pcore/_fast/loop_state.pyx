@@ -12,6 +12,9 @@ from p2pcore import limits
 
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
+cdef extern from "<sched.h>" nogil:
+    int sched_yield()
+
 cimport cython
 from p2pcore._fast.buffer cimport Block, BlockPool
 
@@ -21,6 +24,11 @@ logger = logging.getLogger("p2pcore.loop")
 cdef double SWEEP_S = 0.25
 # Corks of one chain, wss with Noise within has two: more rounds of flushing are left to the next iteration.
 cdef int MAX_CORKS = 4
+cdef double SPIN_S = limits.SPIN_S
+cdef double MAX_SPIN_S = limits.MAX_SPIN_S
+cdef double QUICK_S = limits.QUICK_ANSWER_S
+cdef int SPIN_AFTER = limits.SPIN_AFTER_ANSWERS
+cdef Py_ssize_t SHORT_BYTES = limits.SPIN_MESSAGE_BYTES
 cdef Py_ssize_t RECORD_BLOCK_BYTES = limits.MAX_NOISE_RECORD_BYTES + 2 + limits.MAX_HEADROOM_BYTES
 
 
@@ -52,6 +60,8 @@ cdef class LoopState:
         self.receive = Block(limits.RECEIVE_BUFFER_BYTES)
         self.records = BlockPool(RECORD_BLOCK_BYTES, limits.MAX_SPILL_BUFFERS)
         self.lend = self._lend
+        self.spin_again = self._spin
+        self._spin_s = SPIN_S
         self.due = []
         self.ciphered = OrderedDict()
         self.watched = {}
@@ -68,6 +78,63 @@ cdef class LoopState:
     @property
     def num_free_records(self):
         return self.records.num_free
+
+    @property
+    def spin_s(self):
+        """Seconds for which the loop looks for a quick answer before it sleeps, 0 (never) to limits.MAX_SPIN_S."""
+        return self._spin_s
+
+    @spin_s.setter
+    def spin_s(self, double value):
+        if not 0 <= value <= MAX_SPIN_S:
+            raise ValueError(f"spin_s must be from 0 to {MAX_SPIN_S:g} seconds, not {value:g}")
+        self._spin_s = value
+        self.num_quick = 0
+        self.said_at = self.spin_until = 0
+
+    @property
+    def is_spinning(self):
+        """It looks for an answer, and does not sleep."""
+        return self.spin_until != 0
+
+    cdef int said(self, Py_ssize_t n) except -1:
+        """`n` bytes have left; where answers have been quick lately, the loop does not sleep before the next."""
+        if n > SHORT_BYTES:
+            self.said_at = 0
+            return 0
+        if self._spin_s == 0:
+            return 0
+        self.said_at = monotonic()
+        if self.num_quick >= SPIN_AFTER:
+            self.spin_until = self.said_at + self._spin_s
+            if not self.spin_scheduled:
+                self.spin_scheduled = True
+                self.loop.call_soon(self.spin_again)
+        return 0
+
+    cdef int heard(self, Py_ssize_t n) noexcept:
+        """`n` bytes have come."""
+        if self.said_at == 0:
+            return 0
+        if n > SHORT_BYTES or monotonic() - self.said_at > QUICK_S:
+            self.num_quick = 0
+        elif self.num_quick < SPIN_AFTER:
+            self.num_quick += 1
+        self.said_at = self.spin_until = 0
+        return 0
+
+    def _spin(self):
+        """Keeps the loop awake for one more look at its sockets."""
+        self.spin_scheduled = False
+        if self.spin_until == 0:
+            return
+        if monotonic() >= self.spin_until:
+            self.spin_until = 0
+            self.num_quick = 0
+            return
+        sched_yield()
+        self.spin_scheduled = True
+        self.loop.call_soon(self.spin_again)
 
     cdef int flush_soon(self, Flushable layer) except -1:
         """Has `layer` flushed when the callbacks that are ready now have run."""

@@ -23,6 +23,7 @@ cdef Py_ssize_t MAX_READ_EXACTLY = limits.YAMUX_INITIAL_WINDOW_BYTES
 
 # Multistream-select's header and refusal: the one other answer to a lazy negotiation that has a meaning.
 cdef bytes REFUSED = b"\x13/multistream/1.0.0\n\x03na\n"
+cdef Py_ssize_t HEADER_BYTES = 20
 cdef Py_ssize_t MAX_REPLY_KEPT = 64
 
 
@@ -73,6 +74,16 @@ cdef class Stream:
         op.stream = self
         op.n = n
         return op
+
+    def take_opening(self):
+        """The message behind multistream's header, where both are here by now; None: nothing has been taken."""
+        cdef bytes message
+        if self.reader is not None or self.read_closed or self.queue is None or self.queue.size == 0:
+            return None
+        message = self.queue.take_opening()
+        if message is not None:
+            self.credit(HEADER_BYTES + PyBytes_GET_SIZE(message))
+        return message
 
     def readinto(self, buffer):
         """Fills `buffer` from its start with what is there; 0 at the end of the stream. As read()."""

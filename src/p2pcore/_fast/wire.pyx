@@ -105,6 +105,7 @@ cdef class Wire(Layer):
     def buffer_updated(self, Py_ssize_t n):
         if self.is_closed or self.fin_sent:
             return  # draining: what a peer still sends after our FIN is dropped
+        self.state.heard(n)
         self.feeding = True
         try:
             self.above.feed(self.state.receive.data, n)
@@ -185,7 +186,7 @@ cdef class Wire(Layer):
             while True:
                 sent = c_send(self.fd, data, n, MSG_DONTWAIT | MSG_NOSIGNAL)
                 if sent == n:
-                    return 0
+                    return self.state.said(n)
                 if sent >= 0:
                     data += sent
                     n -= sent

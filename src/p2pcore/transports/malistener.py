@@ -17,7 +17,7 @@ from typing import Any, Self
 from p2pcore.errors import AddressError, ListenerClosed
 from p2pcore.limits import LISTEN_BACKLOG, SOCKET_PROBE_S
 from p2pcore.multiaddr import Multiaddr
-from p2pcore.transports.conn import OPTIONS_ARE_INHERITED, MaConn, tune
+from p2pcore.transports.conn import OPTIONS_ARE_INHERITED, MaConn, accept, tune
 from p2pcore.transports.sockaddr import Endpoint, parse_endpoint, to_multiaddr
 
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
@@ -141,7 +141,7 @@ class MaListener:
         if self._sock is None:
             raise OSError(errno.EBADF, f"the socket of {self._multiaddr} is lost")
         try:
-            sock, remote = self._sock.accept()
+            sock, remote = accept(self._sock)
         except BlockingIOError:
             return None
         except OSError as error:

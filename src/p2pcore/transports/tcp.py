@@ -74,13 +74,12 @@ class TcpTransport:
         ports = self._ports
         timeout = ports.options.connect_timeout
         try:
-            async with asyncio.timeout(timeout):
-                try:
-                    return await _connect_with(ports.open_socket(endpoint), endpoint)
-                except OSError as error:
-                    if not ports.is_port_taken(error):
-                        raise
-                return await _connect_with(ports.open_socket(endpoint, is_retry=True), endpoint)
+            try:
+                return await _connect_with(ports.open_socket(endpoint), endpoint, timeout)
+            except OSError as error:
+                if not ports.is_port_taken(error):
+                    raise
+            return await _connect_with(ports.open_socket(endpoint, is_retry=True), endpoint, timeout)
         except TimeoutError as error:
             where = f"{endpoint.host} port {endpoint.port}"
             raise TimeoutError(f"no TCP connection to {where} in {timeout} s") from error
@@ -107,10 +106,10 @@ class TcpTransport:
         return self._ports.listen(addr, kind)
 
 
-async def _connect_with(sock: socket.socket, endpoint: Endpoint) -> MaConn:
+async def _connect_with(sock: socket.socket, endpoint: Endpoint, timeout: float) -> MaConn:
     loop = asyncio.get_running_loop()
     try:
-        await _connect_socket(loop, sock, endpoint.connect_address())
+        await _connect_socket(loop, sock, endpoint.connect_address(), timeout)
         return MaConn(loop, sock, sock.getsockname(), sock.getpeername())
     except BaseException:
         sock.close()
@@ -118,20 +117,31 @@ async def _connect_with(sock: socket.socket, endpoint: Endpoint) -> MaConn:
 
 
 async def _connect_socket(
-    loop: asyncio.AbstractEventLoop, sock: socket.socket, address: tuple[str, int]
+    loop: asyncio.AbstractEventLoop, sock: socket.socket, address: tuple[str, int], timeout: float
 ) -> None:
-    """connect(2), waiting where it must. uvloop's sock_connect asks a resolver thread even for numbers."""
+    """connect(2), waiting where it must. uvloop's sock_connect asks a resolver thread even for numbers.
+
+    The second call tells whether the first has succeeded meanwhile, as it does on the loopback; otherwise it
+    costs one more system call and changes nothing.
+    """
     failed = sock.connect_ex(address)
     if failed == errno.EINPROGRESS:
-        writable = loop.create_future()
-        loop.add_writer(sock, _set_done, writable)
-        try:
-            await writable
-        finally:
-            loop.remove_writer(sock)
+        failed = sock.connect_ex(address)
+    if failed in (errno.EALREADY, errno.EINPROGRESS):
+        async with asyncio.timeout(timeout):
+            await _wait_writable(loop, sock)
         failed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if failed:
+    if failed not in (0, errno.EISCONN):
         raise OSError(failed, os.strerror(failed))
+
+
+async def _wait_writable(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+    writable = loop.create_future()
+    loop.add_writer(sock, _set_done, writable)
+    try:
+        await writable
+    finally:
+        loop.remove_writer(sock)
 
 
 def _set_done(future: asyncio.Future[None]) -> None:

@@ -15,7 +15,7 @@ from p2pcore.interfaces import RawListener
 from p2pcore.limits import LISTEN_BACKLOG, TCP_CONNECT_TIMEOUT_S
 from p2pcore.multiaddr import Multiaddr
 from p2pcore.transports import reuseport
-from p2pcore.transports.conn import set_linger, tune
+from p2pcore.transports.conn import PlainSocket, set_linger, tune
 from p2pcore.transports.linger import LingerListener
 from p2pcore.transports.malistener import MaListener
 from p2pcore.transports.sockaddr import Endpoint, parse_endpoint, to_multiaddr
@@ -130,7 +130,7 @@ class TcpPorts:
 
         Raises: OSError.
         """
-        sock = socket.socket(target.family, socket.SOCK_STREAM)
+        sock = PlainSocket(target.family, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
             tune(sock)
