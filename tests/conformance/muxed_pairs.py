@@ -11,7 +11,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from _fast.chain import Cable, wire_pair
 from harness import seconds
@@ -21,6 +21,7 @@ from p2pcore._fast.secure import NoiseChannel, PlainChannel
 from p2pcore.interfaces import MuxedConn, Stream
 from p2pcore.muxers.mplex import MplexMultiplexer, MplexOptions
 from p2pcore.muxers.yamux import YamuxMultiplexer
+from tls_pairs import channels
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def _noise() -> tuple[Any, Any]:
 CHANNELS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "plain": lambda: (PlainChannel(), PlainChannel()),
     "noise": _noise,
+    "tls": channels,
 }
 
 
@@ -83,10 +85,14 @@ class CutCable(Cable):
             return
         data = self.far.recv(512)
         if data:
-            self.partner.deliver(*(data[i : i + 1] for i in range(len(data))))
+            self.partner.deliver(*self.pieces(data))
         else:
             self.loop.remove_reader(self.far)
             self.partner.deliver_eof()
+
+    def pieces(self, data: bytes) -> list[bytes]:
+        """What the partner receives of `data`, one after another."""
+        return [data[i : i + 1] for i in range(len(data))]
 
     def resume_reading(self) -> None:
         if not self.reading:
@@ -110,19 +116,26 @@ class CutCable(Cable):
         super()._lose()
 
 
-def _cut_boxes() -> tuple[Mailbox, Mailbox]:
-    a, b = CutCable(), CutCable()
+C = TypeVar("C", bound=CutCable)
+
+
+def joined(kind: type[C]) -> tuple[C, C]:
+    """Two cables, each the other's partner."""
+    a, b = kind(), kind()
     a.partner, b.partner = b, a
     a.listen()
     b.listen()
-    return a.mailbox, b.mailbox
+    return a, b
 
 
-async def _socket_boxes() -> tuple[Mailbox, Mailbox]:
-    a, b = await wire_pair()
-    assert a.mailbox is not None
-    assert b.mailbox is not None
-    return a.mailbox, b.mailbox
+async def _boxes(is_cut: bool) -> tuple[Mailbox, Mailbox]:
+    if is_cut:
+        a, b = joined(CutCable)
+        return a.mailbox, b.mailbox
+    one, other = await wire_pair()
+    assert one.mailbox is not None
+    assert other.mailbox is not None
+    return one.mailbox, other.mailbox
 
 
 @dataclass(frozen=True)
@@ -150,7 +163,7 @@ class Kind:
 
     async def connect(self, stall_s: float) -> tuple[MuxedConn, MuxedConn]:
         """A client's session and a server's."""
-        boxes = _cut_boxes() if self.is_cut else await _socket_boxes()
+        boxes = await _boxes(self.is_cut)
         sessions = []
         for box, channel, is_client in zip(boxes, CHANNELS[self.channel](), (True, False), strict=True):
             box.insert(channel)
