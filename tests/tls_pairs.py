@@ -156,10 +156,12 @@ def records(data: bytes) -> list[bytes]:
 
 
 def shaken(
-    version: int = SSL.TLS1_3_VERSION, secrets: list[Secrets] | None = None
+    version: int = SSL.TLS1_3_VERSION, secrets: list[Secrets] | None = None, ciphers: bytes = b""
 ) -> tuple[SSL.Connection, SSL.Connection]:
-    """A client and a server that have shaken hands, the server's tickets read."""
+    """A client and a server that have shaken hands, the server's tickets read; `ciphers` are TLS 1.2's."""
     client_context, server_context = context(version), context(version, is_server=True)
+    if ciphers:
+        client_context.set_cipher_list(ciphers)
     if secrets is not None:
         secrets.append(Secrets(client_context))
     client, server = connection(client_context, False), connection(server_context, True)

@@ -41,9 +41,11 @@ VERSIONS = {"1.3": SSL.TLS1_3_VERSION, "1.2": SSL.TLS1_2_VERSION}
 ends = pytest.mark.parametrize("is_client", [True, False], ids=["client", "server"])
 
 
-def seated(is_client: bool = False, version: int = SSL.TLS1_3_VERSION) -> tuple[Cable, Any, SSL.Connection]:
+def seated(
+    is_client: bool = False, version: int = SSL.TLS1_3_VERSION, ciphers: bytes = b""
+) -> tuple[Cable, Any, SSL.Connection]:
     """A cable with a TlsChannel, the mailbox on top, and the connection of the peer."""
-    client, server = shaken(version)
+    client, server = shaken(version, ciphers=ciphers)
     ours, theirs = (client, server) if is_client else (server, client)
     cable = Cable()
     box = cable.mailbox
@@ -101,6 +103,16 @@ async def test_long_writes_are_full_records() -> None:
     box.write(bytes(3 * MAX_TLS_PLAINTEXT_BYTES))
     overhead = 5 + 1 + 16
     assert [len(record) for record in records(await cable.all_sent())] == [16384 + overhead] * 3
+
+
+@looped
+async def test_records_that_grow_more_than_there_is_room_for_come_whole() -> None:
+    """Those of TLS 1.2 with CBC and a long MAC: 85 bytes each."""
+    cable, box, peer = seated(version=SSL.TLS1_2_VERSION, ciphers=b"ECDHE-ECDSA-AES256-SHA384")
+    assert peer.get_cipher_name() == "ECDHE-ECDSA-AES256-SHA384"
+    data = bytes(i * i % 251 for i in range(65_281))
+    box.write(data)
+    assert opened(peer, await cable.all_sent()) == data
 
 
 @looped

@@ -10,7 +10,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from _fast.chain import Cable, wire_pair
 from harness import seconds
@@ -20,6 +20,7 @@ from p2pcore._fast.secure import NoiseChannel, PlainChannel
 from p2pcore.interfaces import MuxedConn, Stream
 from p2pcore.muxers.mplex import MplexMultiplexer, MplexOptions
 from p2pcore.muxers.yamux import YamuxMultiplexer
+from tls_pairs import channels
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ def _noise() -> tuple[Any, Any]:
 CHANNELS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "plain": lambda: (PlainChannel(), PlainChannel()),
     "noise": _noise,
+    "tls": channels,
 }
 
 
@@ -82,10 +84,14 @@ class CutCable(Cable):
             return
         data = self.far.recv(512)
         if data:
-            self.partner.deliver(*(data[i : i + 1] for i in range(len(data))))
+            self.partner.deliver(*self.pieces(data))
         else:
             self.loop.remove_reader(self.far)
             self.partner.deliver_eof()
+
+    def pieces(self, data: bytes) -> list[bytes]:
+        """What the partner receives of `data`, one after another."""
+        return [data[i : i + 1] for i in range(len(data))]
 
     def resume_reading(self) -> None:
         if not self.reading:
@@ -118,8 +124,12 @@ class CutCable(Cable):
         del self.partner
 
 
-def _cut_cables() -> tuple[CutCable, CutCable]:
-    a, b = CutCable(), CutCable()
+C = TypeVar("C", bound=CutCable)
+
+
+def joined(kind: type[C]) -> tuple[C, C]:
+    """Two cables, each the other's partner."""
+    a, b = kind(), kind()
     a.partner, b.partner = b, a
     a.listen()
     b.listen()
@@ -167,7 +177,7 @@ Ends = tuple[MuxedConn, MuxedConn]
 @asynccontextmanager
 async def connected(kind: Kind, stall_s: float = seconds(5)) -> AsyncIterator[Ends]:
     """A client's and a server's session, closed in the end."""
-    cables = _cut_cables() if kind.is_cut else ()
+    cables = joined(CutCable) if kind.is_cut else ()
     client, server = kind.start(cables or await wire_pair(), stall_s)
     try:
         yield client, server

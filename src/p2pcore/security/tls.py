@@ -38,6 +38,7 @@ _AES_256: Final = b"TLS_AES_256_GCM_SHA384"
 _GROUPS: Final = b"X25519:P-256:P-384"  # without ML-KEM: Noise has none either (docs/decisions/0007)
 _NO_AUTO_CHAIN: Final = 0x8  # SSL_MODE_NO_AUTO_CHAIN of openssl/ssl.h: there is no chain to look for
 _OLDER_CIPHER: Final = b"ECDHE-ECDSA-AES128-GCM-SHA256"  # never used: one, for OpenSSL to go through no list
+_SHOWN: Final = 8  # of a peer's protocols in an error
 _CPU_CHARS: Final = 8192  # of /proc/cpuinfo: one processor, with all its flags
 
 
@@ -165,8 +166,11 @@ class _Choice:
         self._ours = frozenset((*names, ALPN))
 
     def __call__(self, connection: SSL.Connection, offered: list[bytes]) -> bytes:
-        """b"" if there is none: OpenSSL then sends the alert no_application_protocol."""
-        return next((name for name in offered if name in self._ours), b"")
+        """Raises HandshakeError if there is none: OpenSSL then sends the alert no_application_protocol."""
+        for name in offered:
+            if name in self._ours:
+                return name
+        raise HandshakeError(f"the peer offers none of our protocols in ALPN, but {offered[:_SHOWN]}")
 
 
 def _verify(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, is_ok: int) -> bool:
