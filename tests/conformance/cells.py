@@ -112,6 +112,8 @@ def direct(addr: str, transport: str, server: dict[str, Any] | None = None, **bo
 CERTIFICATE = WebCertificate.self_signed("127.0.0.1")
 WEB = WebsocketOptions(certificate=CERTIFICATE, verify=False, use_proxies=False)
 PSK = bytes(range(32))
+
+
 @asynccontextmanager
 async def relayed(cell: Cell) -> AsyncIterator[Ends]:
     """Two hosts that reach each other through a third, on TCP; all speak what the cell says."""
