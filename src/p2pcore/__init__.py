@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from p2pcore.swarm_listen import ListenResult
     from p2pcore.transports.web_tls import WebCertificate
     from p2pcore.transports.websocket import WebsocketOptions
+    from p2pcore.transports.websocket_handshake import HttpAnswer
     from p2pcore.workers import Supervisor, Worker, WorkerEvent, WorkerStatus
 
 _MODULES = {
@@ -95,6 +96,7 @@ _MODULES = {
     "swarm_listen": "ListenResult",
     "transports.web_tls": "WebCertificate",
     "transports.websocket": "WebsocketOptions",
+    "transports.websocket_handshake": "HttpAnswer",
     "workers": "Supervisor Worker WorkerEvent WorkerStatus",
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -118,6 +120,7 @@ __all__ = [
     "GoAway",
     "HandshakeError",
     "Host",
+    "HttpAnswer",
     "IdentifyInfo",
     "IdentityError",
     "IncompleteRead",

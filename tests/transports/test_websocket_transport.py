@@ -165,6 +165,34 @@ def test_a_host_listens_and_dials_each_form(host: str, form: str, bound: str, ca
     run(main())
 
 
+@pytest.mark.parametrize("form", ["/ws", "/wss", "/tls/ws"])
+def test_a_host_name_is_resolved_and_is_what_the_certificate_must_say(form: str, ca: Path) -> None:
+    class Names:
+        """Every name leads to this machine."""
+
+        async def addresses(self, name: str, version: int) -> list[str]:
+            return ["127.0.0.1"] if version == 4 else []
+
+        async def texts(self, name: str) -> list[str]:
+            return []
+
+    async def main() -> None:
+        served = WebsocketOptions(certificate=CERTIFICATE)
+        async with (
+            Host(listen=[f"/ip4/127.0.0.1/tcp/0{form}"], websocket=served) as server,
+            Host(listen=(), websocket=WebsocketOptions(ca_file=ca), resolver=Names()) as dialer,
+        ):
+            port = server.addrs[0]["tcp"]
+            conn = await dialer.connect(f"/dns4/a.example.com/tcp/{port}{form}/p2p/{server.peer_id}")
+            assert ("sni" in (conn.remote_multiaddr or ())) is (form != "/ws")
+            await conn.close()
+            if form != "/ws":
+                with pytest.raises(DialError, match=r"b\.example\.org is not trusted"):
+                    await dialer.connect(f"/dns4/b.example.org/tcp/{port}{form}/p2p/{server.peer_id}")
+
+    run(main())
+
+
 def test_tcp_and_websocket_addresses_of_one_host_do_not_meet() -> None:
     async def main() -> None:
         async with (

@@ -231,28 +231,24 @@ cdef class WebsocketLayer(Layer):
 
     cdef int _emit(self, uint8_t opcode, uint8_t* payload, Py_ssize_t n) except -1:
         """Sends one frame: its header goes in front of `payload`, which is masked where it is."""
-        cdef uint8_t* at = payload
-        cdef uint8_t size
+        cdef Py_ssize_t head = 2 + (0 if n <= MAX_CONTROL else 2 if n <= 0xFFFF else 8) + (4 if self.is_client else 0)
+        cdef uint8_t* at = payload - head
         if self.close_sent:
             return 0  # nothing may follow a close
-        if self.is_client:
-            at -= 4
-            _next_mask(at)
-            apply_mask(payload, n, at, 0)
-        if n <= MAX_CONTROL:
-            size = <uint8_t> n
-        elif n <= 0xFFFF:
-            size = 126
-            at -= 2
-            store_be16(at, <uint16_t> n)
-        else:
-            size = 127
-            at -= 8
-            store_be64(at, <uint64_t> n)
-        at -= 2
         at[0] = FIN | opcode
-        at[1] = (MASKED if self.is_client else 0) | size
-        return self.below.send(at, n + (payload - at))
+        if n <= MAX_CONTROL:
+            at[1] = <uint8_t> n
+        elif n <= 0xFFFF:
+            at[1] = 126
+            store_be16(at + 2, <uint16_t> n)
+        else:
+            at[1] = 127
+            store_be64(at + 2, <uint64_t> n)
+        if self.is_client:
+            at[1] |= MASKED
+            _next_mask(payload - 4)
+            apply_mask(payload, n, payload - 4, 0)
+        return self.below.send(at, head + n)
 
     cdef int _send_control(self, uint8_t opcode, bytes payload) except -1:
         cdef uint8_t frame[MAX_HEAD_BYTES + MAX_CONTROL]
