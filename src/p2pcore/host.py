@@ -183,6 +183,7 @@ class Host:
             dial_from_listener=dial_from_listener,
             sockets=tuple(sock for sock in sockets if sock.family != socket.AF_UNIX),
             share_port=share_port,
+            is_psk=psk is not None,
             shared=compose.shared_ports(self._listen),
         )
         tcp = TcpTransport(upgrader, options)
