@@ -220,15 +220,18 @@ class Multiaddr(MultiaddrValue):
             raise AddressError(f"{self} ends with another peer than {peer}")
         if last is not None:
             return self
-        if self._ends_with_path():
+        if self._last_code() == _UNIX:
             return type(self)(f"{self}/p2p/{peer}")
         return self.encapsulate(f"/p2p/{peer}")
 
     def without_p2p(self) -> Self:
         """This address without the peer id at its end, if there is one."""
-        if self._ends_with_peer():
+        last = self._last_code()
+        if last == _P2P:
             return self._cut(self._offsets()[-1])
-        return self if self._path_peer() is None else type(self)(str(self).rpartition("/p2p/")[0])
+        if last != _UNIX or self._path_peer() is None:
+            return self
+        return type(self)(str(self).rpartition("/p2p/")[0])
 
     def split(self, maxsplit: int = -1) -> list[Self]:
         """Addresses of one component each; after `maxsplit` of them, the rest in one piece."""
@@ -314,18 +317,13 @@ class Multiaddr(MultiaddrValue):
 
     # -- peers ---------------------------------------------------------------------------------
 
-    def _ends_with_peer(self) -> bool:
+    def _last_code(self) -> int:
+        """Code of the last component; 0 of the empty address."""
         codes = self._codes()
-        return bool(codes) and codes[-1] == _P2P
-
-    def _ends_with_path(self) -> bool:
-        codes = self._codes()
-        return bool(codes) and codes[-1] == _UNIX
+        return codes[-1] if codes else 0
 
     def _path_peer(self) -> PeerId | None:
         """The id that a path ends with, behind /p2p/ and something that is left of the path."""
-        if not self._ends_with_path():
-            return None
         head, _, text = (self._value(_UNIX, None) or "").rpartition("/p2p/")
         try:
             return PeerId.from_text(text) if head else None
@@ -339,8 +337,9 @@ class Multiaddr(MultiaddrValue):
         Nothing can follow a path in a multiaddr, so in /unix/run/a.sock/p2p/ID the last two parts of the path
         are the peer: a path that ends in /p2p/ and a peer's id stands for the socket before that.
         """
-        if not self._ends_with_peer():
-            return self._path_peer()
+        last = self._last_code()
+        if last != _P2P:
+            return self._path_peer() if last == _UNIX else None
         start = self._offsets()[-1] + 2  # the code of p2p
         read = varint.decode(self._bytes, start)
         return PeerId(self._bytes[read[1] :]) if read else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import stat
 
 import pytest
 from cli_driver import Cli, Result, assert_fails
@@ -26,6 +27,16 @@ def test_tcp_and_secure_websocket_on_one_port(cli: Cli) -> None:
     assert listener.end() == Result(0, "", "")
 
 
+def test_port_zero_for_several_kinds_is_one_port_when_asked_for(cli: Cli) -> None:
+    addrs = ("--addr", "/ip4/127.0.0.1/tcp/0", "--addr", "/ip4/127.0.0.1/tcp/0/ws")
+    listener = cli.start("listen", *addrs, "--share-port")
+    tcp, web = listener.line(), listener.line()
+    assert tcp.split("/")[4] == web.split("/")[4]
+    for addr in (tcp, web):
+        assert cli.run("ping", addr, "-n", "1").status == 0
+    assert listener.end() == Result(0, "", "")
+
+
 def test_security_and_muxers_by_name(cli: Cli) -> None:
     listener = cli.start("listen", "--security", "tls,noise", "--muxers", "mplex,yamux", "-v", "--json")
     addr = json.loads(listener.line())["addr"]
@@ -40,9 +51,13 @@ def test_security_and_muxers_by_name(cli: Cli) -> None:
 
 
 def test_a_unix_socket(cli: Cli) -> None:
-    listener = cli.start("listen", "--addr", f"/unix{cli.directory}/sock")
-    addr = listener.line()
+    arguments = ("--addr", f"/unix{cli.directory}/sock", "--unix-mode", "600", "-v", "--json")
+    listener = cli.start("listen", *arguments)
+    addr = json.loads(listener.line())["addr"]
+    assert stat.S_IMODE((cli.directory / "sock").lstat().st_mode) == 0o600
     assert cli.run("ping", addr, "-n", "1").status == 0
+    came, gone = json.loads(listener.line()), json.loads(listener.line())
+    assert came["addr"] is gone["addr"] is None
     assert listener.end() == Result(0, "", "")
     assert not (cli.directory / "sock").exists()
 
@@ -72,6 +87,8 @@ def test_a_node_reached_through_a_relay(cli: Cli) -> None:
             1,
             "x: no such file",
         ),
+        (("--unix-mode", "rw"), 2, "no permissions in octal"),
+        (("--unix-mode", "1777"), 2, "no permissions in octal"),
         (("--tls-ca", "nowhere", "--addr", "/p2p-circuit/x"), 2, "/p2p-circuit"),
     ],
 )

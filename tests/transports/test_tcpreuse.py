@@ -506,7 +506,8 @@ def test_listening_and_closing_at_once_never_deadlocks() -> None:
         await asyncio.sleep(0)
         await first.close()
         worked = await asyncio.gather(*churning)
-        assert sum(worked) >= 60
+        assert worked[1] == 30
+        assert sum(worked) > 30  # two of one kind keep each other out
         assert not ports._shared
 
     run(main())

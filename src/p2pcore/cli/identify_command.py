@@ -44,7 +44,7 @@ def describe(conn: SwarmConn, info: IdentifyInfo) -> dict[str, Any]:
         "observed_addr": None if info.observed_addr is None else str(info.observed_addr),
         "signed_addrs": None if info.record_addrs is None else _texts(info.record_addrs),
         "signed_seq": None if info.record_addrs is None else info.record_seq,
-        "remote_addr": str(conn.remote_multiaddr),
+        "remote_addr": None if conn.remote_multiaddr is None else str(conn.remote_multiaddr),
         "local_addr": str(conn.local_multiaddr),
         "security": state.security,
         "muxer": state.muxer,

@@ -120,10 +120,10 @@ class Shown:
         self._since[conn] = time.monotonic()
         state = conn.state
         self._show(
-            f"+ {conn.remote_peer} {conn.remote_multiaddr} {state.security} {state.muxer}",
+            f"+ {conn.remote_peer} {conn.remote_multiaddr or '-'} {state.security} {state.muxer}",
             event="connected",
             peer=str(conn.remote_peer),
-            addr=str(conn.remote_multiaddr),
+            addr=_text(conn.remote_multiaddr),
             direction=conn.direction.value,
             security=state.security,
             muxer=state.muxer,
@@ -132,9 +132,14 @@ class Shown:
     def disconnected(self, network: Network, conn: CapableConn) -> None:
         seconds = time.monotonic() - self._since.pop(conn, time.monotonic())
         self._show(
-            f"- {conn.remote_peer} {conn.remote_multiaddr} after {seconds:.1f} s",
+            f"- {conn.remote_peer} {conn.remote_multiaddr or '-'} after {seconds:.1f} s",
             event="disconnected",
             peer=str(conn.remote_peer),
-            addr=str(conn.remote_multiaddr),
+            addr=_text(conn.remote_multiaddr),
             seconds=round(seconds, 3),
         )
+
+
+def _text(addr: Multiaddr | None) -> str | None:
+    """None where the peer has no address: on a UNIX socket."""
+    return None if addr is None else str(addr)

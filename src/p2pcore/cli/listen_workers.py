@@ -47,6 +47,7 @@ def listen(
         listen=addrs,
         private_key=node.private_key(),
         drain_s=drain_s,
+        unix_mode=serving.unix_mode,
         on_event=show.event if verbosity > 0 else None,
     )
     show.supervisor = supervisor

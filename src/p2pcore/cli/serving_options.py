@@ -1,4 +1,4 @@
-"""The options of `listen` that say what it shows and does for others: certificates, relaying.
+"""The options of `listen` that say what it shows and does for others: ports, certificates, relaying.
 
 Comes in: text from the command line. Goes out: a ServingOptions, and from it keyword arguments of Host.
 """
@@ -8,13 +8,20 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from p2pcore import Multiaddr, RelayOptions, WebCertificate, WebsocketOptions
 from p2pcore.cli.failure import CommandFailed
 from p2pcore.cli.node_options import NodeOptions
+
+if TYPE_CHECKING:
+    from click import Context, Parameter
+
+    ModeParam = click.ParamType[int]
+else:  # generic in the newest click only
+    ModeParam = click.ParamType
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -23,6 +30,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 class ServingOptions:
     """What the options below came to."""
 
+    share_port: bool
+    unix_mode: int | None
     certificate: str | None
     certificate_key: str | None
     self_signed: bool
@@ -38,6 +47,8 @@ class ServingOptions:
     def settings(self, node: NodeOptions, addrs: Iterable[Multiaddr]) -> dict[str, Any]:
         """Keyword arguments of Host, for a node that listens on `addrs`. Raises CommandFailed, OSError."""
         return {
+            "share_port": self.share_port,
+            "unix_mode": self.unix_mode,
             "websocket": WebsocketOptions(
                 certificate=self._certificate(addrs), ca_file=node.ca_file, verify=node.verify
             ),
@@ -67,7 +78,31 @@ def _names(addrs: Iterable[Multiaddr]) -> list[str]:
     return list(dict.fromkeys(["localhost", *(host for host in hosts if host)]))
 
 
+class ModeType(ModeParam):
+    """Permissions of a file, in octal."""
+
+    name = "mode"
+
+    def convert(self, value: Any, param: Parameter | None, ctx: Context | None) -> int:
+        text = str(value)
+        if not text.isascii() or not text.isdigit() or set(text) & {"8", "9"} or int(text, 8) > 0o777:
+            self.fail(f"{text!r} are no permissions in octal, 600 for instance", param, ctx)
+        return int(text, 8)
+
+
 _OPTIONS = (
+    click.option(
+        "--share-port",
+        is_flag=True,
+        help="Addresses that ask for port 0 of one IP address get one port, told apart by the first bytes. "
+        "Those with the same port share it anyway.",
+    ),
+    click.option(
+        "--unix-mode",
+        type=ModeType(),
+        metavar="OCTAL",
+        help="Permissions of the files of /unix addresses; whoever may write to one may connect.",
+    ),
     click.option(
         "--tls-cert",
         "certificate",
