@@ -55,5 +55,6 @@ def test_a_private_node_talks_to_those_with_its_key_alone(cli: Cli) -> None:
     addr = listener.line()
     assert cli.run("ping", addr, "-n", "1", "--psk", "ours").status == 0
     assert_fails(cli.run("ping", addr, "-n", "1", "--psk", "another"), 1, "wrong network key")
-    assert_fails(cli.run("ping", addr, "-n", "1"), 1, "the peer does not speak multistream-select 1.0")
+    # In which words depends on whether the nonce of the private node came before the end of the connection.
+    assert_fails(cli.run("ping", addr, "-n", "1"), 1, "cannot connect to")
     assert listener.end() == Result(0, "", "")

@@ -124,7 +124,7 @@ async def test_hundreds_of_streams_at_the_same_time(kind: Kind) -> None:
 async def test_a_stream_nobody_reads_does_not_stop_the_others_for_good(kind: Kind) -> None:
     if kind.is_cut:
         pytest.skip("needs more bytes than a socket takes")
-    async with connected(kind, stall_s=0.1) as (client, server):
+    async with connected(kind, stall_s=0.5) as (client, server):
         stuck, unread = await opened(client, server)
         writing = asyncio.ensure_future(stuck.write(bytes(32 << 20)))
         await eventually(lambda: unread.num_buffered >= 200_000)  # type: ignore[attr-defined]
