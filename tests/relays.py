@@ -5,13 +5,16 @@ Comes in: options. Goes out: hosts, with everything closed at the end; what is a
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from p2pcore import Host, Multiaddr, RelayOptions, Stream
-from p2pcore.circuit import HOP, STOP, Hop, Stop, read_body
+from p2pcore import DialError, Host, ListenError, Multiaddr, RelayOptions, Stream
+from p2pcore.circuit import HOP, STOP, Hop, HopType, Reservation, Status, Stop, read_body
 
 UNLIMITED = RelayOptions(circuit_s=0, circuit_bytes=0)
 BARE: dict[str, Any] = {"ping": False, "identify": False}
@@ -102,3 +105,24 @@ async def ask_hop(host: Host, relay: Any, data: bytes | Hop, end: bool = True) -
 async def ask_stop(host: Host, target: Any, data: bytes | Stop, end: bool = True) -> Stop:
     """What a client answers to `data` on a stop stream."""
     return Stop.parse(await ask(host, target, STOP, data.encode() if isinstance(data, Stop) else data, end))
+
+
+async def grant(stream: Stream, request: Hop) -> None:
+    """A relay that grants whatever it is asked, for an hour, without a voucher, as rust-libp2p does."""
+    expire = int(time.time()) + 3600
+    await stream.write(Hop(HopType.STATUS, reservation=Reservation(expire), status=Status.OK).encode())
+
+
+def cause_of(error: DialError | ListenError) -> BaseException:
+    """Why the only address failed."""
+    ((_, cause),) = error.causes
+    return cause
+
+
+@asynccontextmanager
+async def tasks_unchanged() -> AsyncIterator[None]:
+    """The block leaves the tasks that were there before."""
+    before = asyncio.all_tasks()
+    yield
+    gc.collect()
+    assert asyncio.all_tasks() == before

@@ -1,14 +1,8 @@
-"""The relay client and its listeners, end to end through a relay, and against relays that cheat."""
+"""Connections through a relay, end to end; and dialling through relays that cheat."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
-import logging
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,11 +14,8 @@ from p2pcore import (
     DialError,
     Host,
     LimitedConnection,
-    ListenerClosed,
     ListenError,
     Multiaddr,
-    NoTransport,
-    PeerId,
     PeerIdMismatch,
     PrivateKey,
     RelayOptions,
@@ -34,47 +25,38 @@ from p2pcore import (
     limits,
 )
 from p2pcore._fast import varint
+from p2pcore._fast.splice import Splice
 from p2pcore.circuit import (
-    CIRCUIT,
     STOP,
     Hop,
     HopType,
-    Limit,
-    Reservation,
     Status,
     Stop,
     StopType,
-    seal_voucher,
+    read_body,
 )
-from p2pcore.errors import IdentityError, RemoteProtocolError
+from p2pcore.errors import RemoteProtocolError
 from p2pcore.interfaces import ConnState
-from p2pcore.transports.relay_listener import RelayListener
-from relays import BARE, UNLIMITED, Relayed, ask_stop, behind, fake_relay, relay_host, relayed
+from relays import (
+    BARE,
+    UNLIMITED,
+    behind,
+    cause_of,
+    fake_relay,
+    grant,
+    relay_host,
+    relayed,
+    tasks_unchanged,
+)
 
 BEYOND_BUFFERS = 4 * limits.YAMUX_INITIAL_WINDOW_BYTES
 NOBODY = PrivateKey.from_seed(bytes([7]) * 32).peer_id()
-CONNECT = Stop(StopType.CONNECT, peer=NOBODY)
-OK = Stop(StopType.STATUS, status=Status.OK)
 ECHO = {"echo": True}
 IDENTIFY = {"identify": True, "push_delay_s": 0.0}
 
 
 def words(n: int) -> bytes:
     return bytes(i % 251 for i in range(n))
-
-
-def cause_of(error: DialError) -> BaseException:
-    """Why the only address failed."""
-    ((_, cause),) = error.causes
-    return cause
-
-
-@asynccontextmanager
-async def tasks_unchanged() -> AsyncIterator[None]:
-    before = asyncio.all_tasks()
-    yield
-    gc.collect()
-    assert asyncio.all_tasks() == before
 
 
 # -- connections through a relay -------------------------------------------------------------------
@@ -377,8 +359,6 @@ def test_whoever_answers_must_be_the_target(caplog: pytest.LogCaptureFixture) ->
                 return await cross(stream, stop, other)
 
             async def cross(stream: Stream, stop: Stream, whom: Host) -> Stream:
-                from p2pcore._fast.splice import Splice
-                from p2pcore.circuit import read_body
 
                 await stop.write(Stop(StopType.CONNECT, peer=dialer.peer_id).encode())
                 await read_body(stop)
@@ -399,7 +379,6 @@ def test_whoever_answers_must_be_the_target(caplog: pytest.LogCaptureFixture) ->
 
 
 async def _read_then(answer: Any, stream: Stream) -> Any:
-    from p2pcore.circuit import read_body
 
     return await answer(stream, Hop.parse(await read_body(stream)))
 
@@ -417,498 +396,5 @@ def test_a_relay_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.Monk
                 await dialer.connect(behind(relay).with_p2p(NOBODY))
             with pytest.raises(ListenError, match="deadline"):
                 await dialer.swarm.listen(behind(relay))
-
-    run(main())
-
-
-# -- reservations ------------------------------------------------------------------------------------
-
-
-async def grant(stream: Stream, request: Hop) -> None:
-    """A relay that grants whatever it is asked, for an hour, without a voucher, as rust-libp2p does."""
-    expire = int(time.time()) + 3600
-    await stream.write(Hop(HopType.STATUS, reservation=Reservation(expire), status=Status.OK).encode())
-
-
-def test_a_relay_without_vouchers_and_without_addresses_is_good_enough() -> None:
-    async def main() -> None:
-        async with fake_relay(grant) as (relay, _), Host(**BARE | {"listen": [behind(relay)]}) as one:
-            assert one.addrs == [behind(relay)]
-
-    run(main())
-
-
-def test_the_addresses_a_relay_tells_are_ours_too_where_they_are_its_own() -> None:
-    told: list[Multiaddr] = []
-
-    async def answer(stream: Stream, request: Hop) -> None:
-        reservation = Reservation(int(time.time()) + 3600, tuple(told))
-        await stream.write(Hop(HopType.STATUS, reservation=reservation, status=Status.OK).encode())
-
-    async def main() -> None:
-        async with fake_relay(answer) as (relay, _):
-            public = Multiaddr(f"/ip4/1.2.3.4/tcp/4001/p2p/{relay.peer_id}")
-            told[:] = [
-                public,
-                Multiaddr("/ip4/1.2.3.5/tcp/1"),
-                Multiaddr(f"/ip4/1.2.3.6/tcp/1/p2p/{NOBODY}"),
-                public.encapsulate("/p2p-circuit").with_p2p(relay.peer_id),
-            ]
-            async with Host(**BARE | {"listen": [behind(relay)]}) as one:
-                assert one.addrs == [behind(relay), public.encapsulate("/p2p-circuit")]
-
-    run(main())
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda relay, us, now: Reservation(now + 3600, (), b"no envelope"),
-        lambda relay, us, now: Reservation(now + 3600, (), b""),
-        lambda relay, us, now: Reservation(now + 3600, (), seal_voucher(PrivateKey.generate(), us, now + 9)),
-        lambda relay, us, now: Reservation(now + 3600, (), seal_voucher(relay, NOBODY, now + 3600)),
-        lambda relay, us, now: Reservation(now + 3600, (), seal_voucher(relay, us, now - 1)),
-        lambda relay, us, now: Reservation(now - 1, (), seal_voucher(relay, us, now + 3600)),
-        lambda relay, us, now: Reservation(0),
-        lambda relay, us, now: None,
-    ],
-    ids=["garbage", "empty", "another signer", "another peer", "expired", "past", "no expiry", "none"],
-)
-def test_a_reservation_with_a_bad_voucher_or_in_the_past_is_none(spoil: Any) -> None:
-    key = PrivateKey.generate()
-
-    async def answer(stream: Stream, request: Hop) -> None:
-        reservation = spoil(key, one.peer_id, int(time.time()))
-        await stream.write(Hop(HopType.STATUS, reservation=reservation, status=Status.OK).encode())
-
-    async def main() -> None:
-        nonlocal one
-        async with fake_relay(answer, private_key=key) as (relay, _), Host(listen=[], **BARE) as one:
-            with pytest.raises(ListenError) as caught:
-                await one.swarm.listen(behind(relay))
-            assert isinstance(cause_of_listen(caught.value), IdentityError | RemoteProtocolError)
-            assert one.addrs == []
-            assert not one.relay.reservations
-            assert STOP not in one.protocols
-
-    one: Any = None
-    run(main())
-
-
-def cause_of_listen(error: ListenError) -> BaseException:
-    ((_, cause),) = error.causes
-    return cause
-
-
-class Clock:
-    """Unix time that a test moves."""
-
-    def __init__(self) -> None:
-        self.ahead = 0.0
-
-    def __call__(self) -> float:
-        return time.time() + self.ahead
-
-
-def test_a_reservation_is_renewed_two_minutes_before_it_expires_and_not_sooner() -> None:
-    async def main() -> None:
-        clock = Clock()
-        async with fake_relay(grant) as (relay, asked), Host(listen=[], **BARE) as one:
-            one.relay._now = clock
-            await one.swarm.listen(behind(relay))
-            keeper = one.relay.reservations[0]
-            clock.ahead = 3600 - limits.RELAY_REFRESH_S - 10
-            keeper.look()
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            assert len(asked) == 1
-            clock.ahead += 11
-            keeper.look()
-            await eventually(lambda: len(asked) == 2)
-            assert keeper.is_held
-            assert one.addrs == [behind(relay)]
-
-    run(main())
-
-
-def test_a_short_reservation_is_renewed_at_three_quarters_of_its_life() -> None:
-    async def answer(stream: Stream, request: Hop) -> None:
-        reservation = Reservation(int(time.time()) + 100)
-        await stream.write(Hop(HopType.STATUS, reservation=reservation, status=Status.OK).encode())
-
-    async def main() -> None:
-        clock = Clock()
-        async with fake_relay(answer) as (relay, asked), Host(listen=[], **BARE) as one:
-            one.relay._now = clock
-            await one.swarm.listen(behind(relay))
-            keeper = one.relay.reservations[0]
-            clock.ahead = 76
-            keeper.look()
-            await eventually(lambda: len(asked) == 2)
-
-    run(main())
-
-
-def test_a_relay_whose_clock_is_far_off_is_asked_once_a_day() -> None:
-    async def answer(stream: Stream, request: Hop) -> None:
-        await stream.write(Hop(HopType.STATUS, reservation=Reservation(2**64 - 1), status=Status.OK).encode())
-
-    async def main() -> None:
-        clock = Clock()
-        async with fake_relay(answer) as (relay, asked), Host(listen=[], **BARE) as one:
-            one.relay._now = clock
-            await one.swarm.listen(behind(relay))
-            clock.ahead = limits.MAX_RESERVATION_S
-            one.relay.reservations[0].look()
-            await eventually(lambda: len(asked) == 2)
-
-    run(main())
-
-
-def test_a_refused_renewal_is_tried_again_and_the_address_is_told_until_it_expires(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(limits, "RELAY_RETRY_MIN_S", 0.01)
-    monkeypatch.setattr(limits, "RELAY_RETRY_MAX_S", 0.02)
-    refuse = False
-
-    async def answer(stream: Stream, request: Hop) -> None:
-        if refuse:
-            await stream.write(Hop(HopType.STATUS, status=Status.RESERVATION_REFUSED).encode())
-        else:
-            await grant(stream, request)
-
-    async def main() -> None:
-        nonlocal refuse
-        clock = Clock()
-        async with fake_relay(answer) as (relay, asked), Host(listen=[], **BARE) as one:
-            one.relay._now = clock
-            await one.swarm.listen(behind(relay))
-            refuse, clock.ahead = True, 3590
-            one.relay.reservations[0].look()
-            await eventually(lambda: len(asked) > 3)
-            assert one.addrs == [behind(relay)]
-            clock.ahead = 3601
-            assert one.addrs == [], "what has expired leads nowhere"
-            refuse, clock.ahead = False, 0
-            await eventually(lambda: one.relay.reservations[0].is_held)
-            assert one.addrs == [behind(relay)]
-
-    run(main())
-
-
-def test_a_relay_that_dies_and_comes_back_is_used_again_and_peers_are_told(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(limits, "RELAY_RETRY_MIN_S", 0.01)
-    monkeypatch.setattr(limits, "RELAY_RETRY_MAX_S", 0.05)
-    key = PrivateKey.generate()
-
-    async def main() -> None:
-        async with Host(**BARE | IDENTIFY | ECHO) as peer:
-            async with relay_host(private_key=key) as relay:
-                addr = relay.addrs[0]
-                listen = [behind(relay), "/ip4/127.0.0.1/tcp/0"]
-                one = Host(**BARE | ECHO | IDENTIFY | {"listen": listen})
-                await one.start()
-                await one.connect(peer.addrs_with_peer[0])
-                told = await peer.identify(await conn_to(peer, one.peer_id))
-                assert told.listen_addrs == tuple(one.addrs) == (behind(relay), one.addrs[1])
-            await eventually(lambda: len(one.addrs) == 1)
-            await eventually(lambda: info(peer, one.peer_id).listen_addrs == tuple(one.addrs))
-            async with relay_host(private_key=key, listen=[addr]) as relay, Host(listen=[], **BARE) as dialer:
-                await eventually(lambda: len(one.addrs) == 2)
-                await eventually(lambda: info(peer, one.peer_id).listen_addrs == tuple(one.addrs))
-                assert await dialer.echo(one.addrs_with_peer[0], b"back") == b"back"
-                await one.close()
-
-    async def conn_to(host: Host, peer: PeerId) -> Any:
-        await eventually(lambda: host.swarm.best_conn(peer))
-        return host.swarm.best_conn(peer)
-
-    def info(host: Host, peer: PeerId) -> Any:
-        return host.swarm.conns_to_peer(peer)[0].info
-
-    run(main())
-
-
-# -- listeners -----------------------------------------------------------------------------------------
-
-
-def test_a_bare_circuit_listener_takes_what_comes_through_any_reservation() -> None:
-    async def main() -> None:
-        async with (
-            relay_host() as first,
-            relay_host() as second,
-            Host(**BARE | ECHO | {"listen": [CIRCUIT]}) as one,
-            Host(listen=[], **BARE) as dialer,
-        ):
-            assert one.addrs == [], "nobody can use it before there is a reservation"
-            for relay in (first, second):
-                await one.relay.reserve(behind(relay))
-            assert one.addrs == [behind(first), behind(second)]
-            for addr in one.addrs_with_peer:
-                conn = await dialer.swarm.dial_addr(addr)
-                assert await dialer.echo(conn, b"here") == b"here"
-
-    run(main())
-
-
-def test_a_second_listener_or_reservation_at_one_relay_is_refused() -> None:
-    async def main() -> None:
-        async with relayed() as r:
-            with pytest.raises(ListenError, match="already"):
-                await r.target.swarm.listen(behind(r.relay))
-            with pytest.raises(OSError, match="already"):
-                await r.target.relay.reserve(behind(r.relay))
-            with pytest.raises(AddressError):
-                await r.target.relay.reserve(behind(r.relay).with_p2p(NOBODY))
-
-    run(main())
-
-
-def test_closing_a_listener_really_ends_it() -> None:
-    """2.10: go-libp2p's closed nothing, then everything."""
-
-    async def main() -> None:
-        async with tasks_unchanged(), relayed(UNLIMITED, ECHO) as r:
-            conn = await r.dialer.connect(r.addr)
-            assert await r.dialer.echo(conn, b"x") == b"x"
-            await r.target.swarm.listen_close(behind(r.relay))
-            assert r.target.addrs == []
-            assert not r.target.relay.reservations
-            assert STOP not in r.target.protocols
-            assert await r.dialer.echo(conn, b"lives on") == b"lives on"
-            with pytest.raises(DialError, match="CONNECTION_FAILED"):
-                await r.dialer.swarm.dial_addr(r.addr if r.target.addrs else addr_of(r))
-            await r.target.swarm.listen(behind(r.relay))
-            assert r.target.addrs == [behind(r.relay)]
-            await r.dialer.swarm.dial_addr(r.addr)
-
-    def addr_of(r: Relayed) -> Multiaddr:
-        return behind(r.relay).with_p2p(r.target.peer_id)
-
-    run(main())
-
-
-def test_draining_ends_relayed_and_direct_connections_and_leaves_no_task() -> None:
-    async def main() -> None:
-        async with tasks_unchanged(), relayed(UNLIMITED, ECHO) as r:
-            stream = await r.dialer.new_stream(r.addr, "/echo/1.0.0")
-            await stream.write(b"going on")
-            assert await stream.read_exactly(8) == b"going on"
-            draining = asyncio.ensure_future(r.target.drain(20))
-            await asyncio.sleep(0)
-            await stream.write(b"until it ends")
-            assert await stream.read_exactly(13) == b"until it ends"
-            await stream.close()
-            assert await draining == 0
-
-    run(main())
-
-
-def test_a_node_that_closes_in_the_middle_of_everything_leaves_no_task() -> None:
-    async def main() -> None:
-        async with tasks_unchanged(), relayed(UNLIMITED, ECHO) as r:
-            dials = [asyncio.ensure_future(r.dialer.swarm.dial_addr(r.addr)) for _ in range(5)]
-            await asyncio.sleep(0)
-            await r.target.close()
-            await asyncio.gather(*dials, return_exceptions=True)
-
-    run(main())
-
-
-# -- stop streams: what goes wrong ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("data", "status"),
-    [
-        (varint.encode(4097) + bytes(4097), Status.MALFORMED_MESSAGE),
-        (b"\xff\xff\xff", Status.MALFORMED_MESSAGE),
-        (b"\x02\xff\xff", Status.MALFORMED_MESSAGE),
-        (b"\x00", Status.MALFORMED_MESSAGE),
-        (b"\x10cut", Status.MALFORMED_MESSAGE),
-        (b"\x02\x08\x07", Status.MALFORMED_MESSAGE),
-        (b"", Status.MALFORMED_MESSAGE),
-        (Stop(StopType.CONNECT).encode(), Status.MALFORMED_MESSAGE),
-        (bytes.fromhex("0608001202") + b"\x0a\x00", Status.MALFORMED_MESSAGE),
-        (OK.encode(), Status.UNEXPECTED_MESSAGE),
-    ],
-    ids=[
-        "over 4096",
-        "endless length",
-        "no protobuf",
-        "no type",
-        "cut off",
-        "unknown type",
-        "nothing",
-        "no peer",
-        "bad peer",
-        "status",
-    ],
-)
-def test_a_bad_stop_message_is_answered_with_its_status(data: bytes, status: Status) -> None:
-    async def main() -> None:
-        async with fake_relay(grant) as (relay, _), Host(**BARE | {"listen": [behind(relay)]}) as one:
-            assert (await ask_stop(relay, one.peer_id, data)).status is status
-            assert one.swarm.num_conns == 1
-
-    run(main())
-
-
-def test_a_circuit_from_a_peer_that_is_no_relay_of_ours_is_refused() -> None:
-    async def main() -> None:
-        listen = ["/ip4/127.0.0.1/tcp/0"]
-        async with fake_relay(grant) as (relay, _), Host(**BARE | {"listen": listen}) as one:
-            await one.swarm.listen(behind(relay))
-            async with Host(listen=[], **BARE) as stranger:
-                direct = one.addrs_with_peer[0]
-                assert not direct.is_relayed
-                assert (await ask_stop(stranger, direct, CONNECT)).status is Status.PERMISSION_DENIED
-            one.relay._keepers[relay.peer_id]._now = lambda: 1e12
-            told = await ask_stop(relay, one.peer_id, CONNECT)
-            assert told.status is Status.PERMISSION_DENIED, "nor one whose reservation has expired"
-
-    run(main())
-
-
-def test_a_node_that_does_not_listen_behind_relays_does_not_speak_the_stop_protocol() -> None:
-    async def main() -> None:
-        async with Host(**BARE) as one:
-            assert STOP not in one.protocols
-
-    run(main())
-
-
-def test_a_dialler_that_is_not_who_the_relay_says_is_refused(caplog: pytest.LogCaptureFixture) -> None:
-    from p2pcore._fast.splice import Splice
-    from p2pcore.circuit import read_body
-
-    async def main() -> None:
-        caplog.set_level(logging.DEBUG, "p2pcore.listener")
-        async with fake_relay(grant) as (relay, _), Host(**BARE | {"listen": [behind(relay)]}) as one:
-
-            async def lie(stream: Stream) -> Stream:
-                await read_body(stream)
-                stop = await relay.new_stream(one.peer_id, STOP)
-                await stop.write(CONNECT.encode())
-                assert Stop.parse(await read_body(stop)) == OK
-                await stream.write(Hop(HopType.STATUS, status=Status.OK).encode())
-                Splice(stream, stop, -1, 0, lambda error: None).start()  # type: ignore[arg-type]
-                return stream
-
-            relay.set_stream_handler("/libp2p/circuit/relay/0.2.0/hop", lie)
-            async with Host(listen=[], **BARE) as dialer:
-                conn = await dialer.connect(behind(relay).with_p2p(one.peer_id))
-                await eventually(lambda: conn.is_closed)
-                assert not one.swarm.conns_to_peer(dialer.peer_id)
-        assert f"expected peer {NOBODY}" in caplog.text
-
-    run(main())
-
-
-def test_nothing_is_upgraded_until_the_target_has_answered_and_limits_make_it_limited() -> None:
-    async def main() -> None:
-        async with fake_relay(grant) as (relay, _), Host(**BARE | {"listen": [behind(relay)]}) as one:
-            stream = await relay.new_stream(one.peer_id, STOP)
-            await stream.write(Stop(StopType.CONNECT, peer=NOBODY, limit=Limit()).encode())
-            assert await stream.read_exactly(5) == OK.encode()
-            await stream.write(b"not multistream at all" * 9)
-            with pytest.raises((StreamReset, AssertionError)):
-                assert await stream.read_exactly(20) == b""
-
-    run(main())
-
-
-class Waiting:
-    """Stands for a connection that is offered; only its identity matters."""
-
-
-def listener(closed: list[RelayListener]) -> RelayListener:
-    async def close(each: RelayListener) -> None:
-        closed.append(each)
-
-    return RelayListener(CIRCUIT, close)
-
-
-def test_a_circuit_that_nobody_accepts_is_refused_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "RELAY_ACCEPT_TIMEOUT_S", 0.02)
-
-    async def main() -> None:
-        one = listener([])
-        assert await one.offer(Waiting()) is False  # type: ignore[arg-type]
-        accepting = asyncio.ensure_future(one.accept())
-        offered: Any = Waiting()
-        assert await one.offer(offered) is True
-        assert await accepting is offered
-
-    run(main())
-
-
-def test_only_so_many_circuits_wait_to_be_accepted_and_they_are_taken_in_turn() -> None:
-    async def main() -> None:
-        one = listener([])
-        offers: list[Any] = [Waiting() for _ in range(limits.MAX_RELAY_WAITING)]
-        waiting = [asyncio.ensure_future(one.offer(each)) for each in offers]
-        await asyncio.sleep(0)
-        assert await one.offer(Waiting()) is False  # type: ignore[arg-type]
-        assert [await one.accept() for _ in offers] == offers
-        assert all(await asyncio.gather(*waiting))
-
-    run(main())
-
-
-def test_a_listener_that_finishes_gives_out_what_waits_and_one_that_closes_refuses_it() -> None:
-    async def main() -> None:
-        closed: list[RelayListener] = []
-        one = listener(closed)
-        offers: list[Any] = [Waiting(), Waiting()]
-        waiting = [asyncio.ensure_future(one.offer(each)) for each in offers]
-        await asyncio.sleep(0)
-        one.finish()
-        assert await one.offer(Waiting()) is False  # type: ignore[arg-type]
-        assert await one.accept() is offers[0]
-        await one.rebind()
-        await one.close()
-        await one.close()
-        assert closed == [one]
-        assert await asyncio.gather(*waiting) == [True, False]
-        for call in (one.accept, one.rebind):
-            with pytest.raises(ListenerClosed):
-                await call()
-
-    run(main())
-
-
-def test_an_accept_that_waits_is_ended_by_close_and_a_cancelled_one_takes_nothing() -> None:
-    async def main() -> None:
-        one = listener([])
-        accepting = asyncio.ensure_future(one.accept())
-        await asyncio.sleep(0)
-        accepting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await accepting
-        offered: Any = Waiting()
-        waiting = asyncio.ensure_future(one.offer(offered))
-        assert await one.accept() is offered
-        assert await waiting
-        accepting = asyncio.ensure_future(one.accept())
-        await asyncio.sleep(0)
-        await one.close()
-        with pytest.raises(ListenerClosed):
-            await accepting
-
-    run(main())
-
-
-def test_a_host_takes_no_other_proxy_addresses() -> None:
-    async def main() -> None:
-        async with Host(listen=[], **BARE) as one:
-            with pytest.raises(ListenError) as caught:
-                await one.swarm.listen("/ip4/127.0.0.1/udp/1")
-            assert isinstance(cause_of_listen(caught.value), NoTransport)
-            assert replace(UNLIMITED, circuit_s=1).limit == Limit(1, 0)
 
     run(main())
