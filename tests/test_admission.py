@@ -105,6 +105,7 @@ def test_outbound_and_private_connections_do_not_count_for_their_address() -> No
         swarm.add_conn(FakeConn(peer(1), at=PUBLIC.format(1)))
         with pytest.raises(LimitExceeded):
             swarm.add_conn(FakeConn(peer(1), at=PUBLIC.format(1)))
+        swarm.add_conn(FakeConn(peer(1), Direction.OUTBOUND, at=PUBLIC.format(1)))
         await swarm.close()
 
     run(main())

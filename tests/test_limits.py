@@ -1,4 +1,4 @@
-"""The bounds fit together: each is positive, and a part is bounded by at most what bounds the whole (W19)."""
+"""The bounds fit together: each is positive, and a part is bounded by no more than its whole (W19)."""
 
 from __future__ import annotations
 

@@ -198,25 +198,29 @@ async def refused(stream: Stream) -> int:
     return caught.value.code
 
 
-@pytest.mark.parametrize("limit", ["MAX_HANDLERS_PER_CONN", "MAX_HANDLERS"])
+@pytest.mark.parametrize("which", ["of a connection", "of all"])
 def test_a_handler_that_hangs_counts_although_its_stream_is_gone(
-    limit: str, monkeypatch: pytest.MonkeyPatch
+    which: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, limit, 3)
+    limit = {"max_inbound_streams": 2} if which == "of a connection" else {}
+    if which == "of all":
+        monkeypatch.setattr(limits, "MAX_HANDLERS", 4)
 
     async def main() -> None:
         release = asyncio.Event()
+        running: list[Stream] = []
 
         async def hang(stream: Stream) -> None:
+            running.append(stream)
             await release.wait()
 
-        async with pair({"echo": True}) as p:
+        async with pair({"echo": True} | limit) as p:
             p.server.set_stream_handler("/hang", hang)
-            for number in range(1, 4):
+            for number in range(1, 5):
                 stream = await p.conn.new_stream("/hang")
-                await eventually(lambda number=number: p.server_conn.num_handlers == number)
+                await eventually(lambda number=number: len(running) == number)
                 stream.reset()
-            await eventually(lambda: p.server_conn.num_streams == 0)
+                await eventually(lambda: p.server_conn.num_streams == 0)
             more = await p.conn.new_stream("/echo/1.0.0")
             assert await refused(more) == codes.STREAM_RESOURCE_LIMIT_EXCEEDED
             assert p.server.counters()["streams refused"] == 1
@@ -227,14 +231,24 @@ def test_a_handler_that_hangs_counts_although_its_stream_is_gone(
     run(main())
 
 
-def test_the_handlers_of_one_connection_do_not_count_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MAX_HANDLERS_PER_CONN", 1)
-
+def test_the_handlers_of_one_connection_do_not_count_for_another() -> None:
     async def main() -> None:
-        async with pair({"echo": True}) as p, Host(listen=(), identify=False) as other:
-            held = await p.conn.new_stream("/echo/1.0.0")
-            await eventually(lambda: p.server_conn.num_handlers == 1)
+        options = {"echo": True, "max_inbound_streams": 1}
+        async with pair(options) as p, Host(listen=(), identify=False) as other:
+            release = asyncio.Event()
+            running: list[Stream] = []
+
+            async def hang(stream: Stream) -> None:
+                running.append(stream)
+                await release.wait()
+
+            p.server.set_stream_handler("/hang", hang)
+            for number in (1, 2):
+                stream = await p.conn.new_stream("/hang")
+                await eventually(lambda number=number: len(running) == number)
+                stream.reset()
+                await eventually(lambda: p.server_conn.num_streams == 0)
             assert await other.echo(p.server.addrs_with_peer[0], b"x") == b"x"
-            await held.close()
+            release.set()
 
     run(main())

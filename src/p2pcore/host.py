@@ -197,6 +197,7 @@ class Host:
             resolver=resolver,
             duplicates=duplicates,
             max_dials=max_dials,
+            max_handlers_per_conn=2 * max_inbound_streams,
         )
         self._identify = _identify_service(
             self.swarm, self.private_key, agent_version, protocol_version, push_delay_s

@@ -281,8 +281,8 @@ MPLEX_LATE_MESSAGES: Final = 8192
 """Messages on a stream under way when we reset it: 32 MiB of socket buffers in go's 4 KiB each."""
 
 # -- swarm -------------------------------------------------------------------------------------
-MAX_HANDLERS_PER_CONN: Final = 1024
-"""Inbound streams of one connection being served, those whose handler outlives the stream included."""
+MAX_HANDLERS_PER_CONN: Final = 2048
+"""Handlers of one connection's inbound streams: twice the streams, for a handler may outlive its stream."""
 MAX_HANDLERS: Final = 262144
 """The same of all connections: at 4 KB each a gigabyte."""
 DUPLICATE_LOOK_S: Final = 1.0

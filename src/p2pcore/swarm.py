@@ -59,6 +59,8 @@ class Swarm:
         duplicates: "keep" several connections to one peer, or "dedup": close what is superfluous, see
             p2pcore.duplicates.
         max_dials: addresses dialled at once; more wait in line.
+        max_handlers_per_conn: inbound streams of one connection served at once; more are reset. One whose
+            handler has not returned counts, also where the stream has ended.
 
     Raises:
         ValueError: `duplicates` is neither.
@@ -74,6 +76,7 @@ class Swarm:
         resolver: Resolver | None = None,
         duplicates: str = "keep",
         max_dials: int = limits.MAX_DIALS,
+        max_handlers_per_conn: int = limits.MAX_HANDLERS_PER_CONN,
     ) -> None:
         if duplicates not in POLICIES:
             raise ValueError(f"duplicates: one of {', '.join(POLICIES)} expected, not {duplicates!r}")
@@ -85,7 +88,7 @@ class Swarm:
         self._dedups = duplicates == "dedup"
         self._conns = ConnTable(self._duplicates)
         self._num_added = 0
-        self._streams = StreamServer()
+        self._streams = StreamServer(max_handlers_per_conn)
         self._serve = self._streams.serve
         self._notifiees = Notifiees(self)
         self._listeners = Listeners(

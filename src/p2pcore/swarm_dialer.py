@@ -77,9 +77,8 @@ class Dialer:
         self._admission = admission
         self._events = events
         self._resolver = resolver or SystemResolver()
-        self._slots = asyncio.Semaphore(
-            max_dials
-        )  # first come, first served; who is cancelled is passed over
+        # First come, first served; who is cancelled is passed over.
+        self._slots = asyncio.Semaphore(max_dials)
         self._dials: dict[tuple[PeerId, bool], PeerDial] = {}
         self._unshared: set[PeerDial] = set()
         self._is_closed = False

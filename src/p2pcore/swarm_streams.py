@@ -69,15 +69,19 @@ async def _propose(stream: Stream, protocols: str | Sequence[str]) -> None:
 class StreamServer:
     """The handlers of a swarm by protocol, and the tasks that run them.
 
+    Args:
+        max_per_conn: streams of one connection served at once.
+
     Attributes:
         num_refused: streams reset because too many are being served.
     """
 
-    __slots__ = ("_handlers", "_is_closed", "_tasks", "num_refused")
+    __slots__ = ("_handlers", "_is_closed", "_max_per_conn", "_tasks", "num_refused")
 
-    def __init__(self) -> None:
+    def __init__(self, max_per_conn: int = limits.MAX_HANDLERS_PER_CONN) -> None:
+        self._max_per_conn = max_per_conn
         self._handlers: dict[str, ProtocolHandler] = {}
-        self._tasks: dict[asyncio.Task[None], SwarmConn | None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
         self.num_refused = 0
 
@@ -115,19 +119,14 @@ class StreamServer:
             return
         conn = cast("SwarmConn | None", stream.conn)
         if conn is not None:
-            if conn.num_handlers >= limits.MAX_HANDLERS_PER_CONN or len(self._tasks) >= limits.MAX_HANDLERS:
+            if conn.num_handlers >= self._max_per_conn or len(self._tasks) >= limits.MAX_HANDLERS:
                 self.num_refused += 1
                 stream.reset(codes.STREAM_RESOURCE_LIMIT_EXCEEDED)
                 return
             conn.num_handlers += 1
-        task = asyncio.get_running_loop().create_task(self._run(stream))
-        self._tasks[task] = conn
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        conn = self._tasks.pop(task)
-        if conn is not None:
-            conn.num_handlers -= 1
+        task = asyncio.get_running_loop().create_task(self._run(stream, conn))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def shrink(self) -> None:
         """Gives back the memory of a time with many streams, if there are none now."""
@@ -145,7 +144,7 @@ class StreamServer:
             if stuck:
                 logger.warning("%d stream handlers ignore their cancellation", len(stuck))
 
-    async def _run(self, stream: Stream) -> None:
+    async def _run(self, stream: Stream, conn: SwarmConn | None) -> None:
         try:
             handler = await self._negotiate(stream)
             if await handler(stream) is None:
@@ -155,6 +154,9 @@ class StreamServer:
             raise
         except Exception as error:
             _fail(stream, error)
+        finally:
+            if conn is not None:
+                conn.num_handlers -= 1
 
     async def _negotiate(self, stream: Stream) -> ProtocolHandler:
         stream.set_deadline(limits.STREAM_NEGOTIATION_TIMEOUT_S)
