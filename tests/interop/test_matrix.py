@@ -29,10 +29,8 @@ each_meeting = pytest.mark.parametrize(
 )
 
 
-def amounts(cell: Cell, route: Route) -> tuple[int, int]:
+def amounts(cell: Cell) -> tuple[int, int]:
     """Bytes to echo, streams at once."""
-    if cell.is_tender(route):
-        return scaled(MIB), 50
     return (scaled(64 * MIB), 1000) if FULL or cell in CORE else (scaled(8 * MIB), 200)
 
 
@@ -65,7 +63,7 @@ def check_reset(told: Line, cell: Cell, route: Route) -> None:
 
 @each_meeting
 def test_a_connection_carries_everything(cell: Cell, route: Route, network: Network) -> None:
-    total, streams = amounts(cell, route)
+    total, streams = amounts(cell)
     address = network.listener(cell, route).address
     lines = network.run(
         cell, route, ",".join(OPERATIONS), address, n=PINGS, bytes=total, c=streams, size=1024
