@@ -33,8 +33,20 @@ async function layers ({ sec, mux, psk }) {
   return {
     connectionEncrypters: await securities[sec](),
     streamMuxers: [await muxers[mux]()],
-    ...(psk === '' ? {} : { connectionProtector: (await import('@libp2p/pnet')).preSharedKey({ psk: readFileSync(psk) }) })
+    ...(psk === '' ? {} : { connectionProtector: await privateNetwork(readFileSync(psk)) })
   }
+}
+
+/**
+ * Both directions of its xsalsa20 share one WebAssembly memory. Once that has grown, each grows it anew whenever the
+ * other has, until there is no more. Where WebAssembly is not to be found as it is loaded, it computes without.
+ */
+async function privateNetwork (psk) {
+  const { WebAssembly } = globalThis
+  delete globalThis.WebAssembly
+  const { preSharedKey } = await import('@libp2p/pnet')
+  globalThis.WebAssembly = WebAssembly
+  return preSharedKey({ psk })
 }
 
 async function webSockets ({ cert, key, ca }) {

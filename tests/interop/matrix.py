@@ -88,10 +88,6 @@ class Cell:
             return {}
         return self.common(material) | ({"ca": material.certificate} if self.is_secure_web else {})
 
-    def is_tender(self, route: Route) -> bool:
-        """True where js-libp2p's network key fails under load: where nothing below holds a sender back."""
-        return self.private and "js" in route.peers and self.transport in ("ws", "wss", "shared", "relayed")
-
     def lacks(self, dialer: str, listener: str) -> str:
         """Why these two cannot meet here; empty if they can."""
         if self.transport == "unix" and "go" in (dialer, listener):

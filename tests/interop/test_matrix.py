@@ -2,7 +2,8 @@
 
 Comes in: cells and routes. Goes out: one test each, in which one dialer does every operation on one
 connection. P2PCORE_INTEROP_FULL=1 moves the whole 64 MiB and 1,000 streams in every cell, not only in those
-of `CORE`, and runs the others among themselves too. Sizes heed P2PCORE_INTEROP_SCALE as in test_pairs.py.
+of `CORE`; P2PCORE_INTEROP_CONTROLS=1 puts the others against each other too. Sizes heed
+P2PCORE_INTEROP_SCALE as in test_pairs.py.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 from driver import Line, Network, dial, flags
-from matrix import CORE, Cell, Material, Route, meetings
+from matrix import CORE, DIRECT, Cell, Material, Route, meetings
 from test_pairs import AGENTS, MIB, SERVED, bare, peer_id_of, scaled
 
 pytestmark = pytest.mark.interop
@@ -20,17 +21,16 @@ pytestmark = pytest.mark.interop
 FULL = os.environ.get("P2PCORE_INTEROP_FULL") == "1"
 OPERATIONS = ("ping", "identify", "echo", "streams", "halfclose", "reset")
 PINGS = 5
+ANOTHER = "12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"
 
-MEETINGS = meetings(controls=FULL)
+MEETINGS = meetings(controls=os.environ.get("P2PCORE_INTEROP_CONTROLS") == "1")
 each_meeting = pytest.mark.parametrize(
     ("cell", "route"), [pytest.param(*each, id=f"{each[0]}-{each[1]}") for each in MEETINGS]
 )
 
 
-def amounts(cell: Cell, route: Route) -> tuple[int, int]:
+def amounts(cell: Cell) -> tuple[int, int]:
     """Bytes to echo, streams at once."""
-    if cell.is_tender(route):
-        return scaled(MIB), 50
     return (scaled(64 * MIB), 1000) if FULL or cell in CORE else (scaled(8 * MIB), 200)
 
 
@@ -63,7 +63,7 @@ def check_reset(told: Line, cell: Cell, route: Route) -> None:
 
 @each_meeting
 def test_a_connection_carries_everything(cell: Cell, route: Route, network: Network) -> None:
-    total, streams = amounts(cell, route)
+    total, streams = amounts(cell)
     address = network.listener(cell, route).address
     lines = network.run(
         cell, route, ",".join(OPERATIONS), address, n=PINGS, bytes=total, c=streams, size=1024
@@ -115,10 +115,7 @@ def test_a_relay_with_a_limit_carries_that_much_and_no_more(route: Route, networ
     assert errors.startswith("ERROR ")
 
 
-STRANGERS = [Route("go", "python"), Route("python", "go"), Route("js", "python"), Route("python", "js")]
-
-
-@pytest.mark.parametrize("route", STRANGERS, ids=str)
+@pytest.mark.parametrize("route", DIRECT, ids=str)
 def test_a_stranger_to_the_network_is_refused(route: Route, network: Network) -> None:
     cell = Cell("tcp", "noise", "yamux", private=True)
     address = network.listener(cell, route).address
@@ -127,7 +124,18 @@ def test_a_stranger_to_the_network_is_refused(route: Route, network: Network) ->
     assert errors.startswith("ERROR ")
 
 
-@pytest.mark.parametrize("route", STRANGERS, ids=str)
+@pytest.mark.parametrize("security", ["tls", "plaintext"])
+@pytest.mark.parametrize("route", DIRECT, ids=str)
+def test_a_listener_with_another_identity_is_refused(security: str, route: Route, network: Network) -> None:
+    """Over Noise: test_pairs.py."""
+    cell = Cell("tcp", security, "yamux")
+    other = bare(network.listener(cell, route).address) + f"/p2p/{ANOTHER}"
+    status, lines, errors = network.attempt(cell, route, "ping", other, n=1)
+    assert (status, lines) == (1, [])
+    assert errors.startswith("ERROR ")
+
+
+@pytest.mark.parametrize("route", DIRECT, ids=str)
 def test_a_certificate_nobody_vouches_for_is_refused(route: Route, network: Network) -> None:
     cell = Cell("wss", "noise", "yamux")
     address = network.listener(cell, route).address
