@@ -69,7 +69,7 @@ class UpgraderOptions:
     """Bounds of an upgrade.
 
     Attributes:
-        timeout: seconds for one whole upgrade, where the caller gives no deadline.
+        timeout: seconds for one whole upgrade, where the caller gives no deadline; it ends up to 0.25 later.
         listener: how listeners made by `upgrade_listener` behave.
         check_secured: asked once the peer has proved its id, before anything is multiplexed; raises
             GaterRefused to end it.
