@@ -184,6 +184,7 @@ class Host:
             sockets=tuple(sock for sock in sockets if sock.family != socket.AF_UNIX),
             share_port=share_port,
             shared=compose.shared_ports(self._listen),
+            is_psk=psk is not None,
         )
         tcp = TcpTransport(upgrader, options)
         web = WebsocketTransport(upgrader, tcp, websocket or WebsocketOptions())
