@@ -30,6 +30,7 @@ from p2pcore.security.noise import NoiseTransport
 from p2pcore.security.pnet import PrivateNetwork
 from p2pcore.transports.malistener import MaListener
 from p2pcore.upgrader import StreamUpgrader
+from relays import UNLIMITED, behind
 
 KEY, OTHER = PSK(bytes(range(32))), PSK(bytes(range(1, 33)))
 
@@ -60,6 +61,25 @@ def test_a_shared_port_takes_members_of_the_network_of_every_kind() -> None:
             assert len({addr["tcp"] for addr in addrs}) == 1
             for addr in addrs:
                 assert await dialer.echo(await dialer.swarm.dial_addr(addr), b"x") == b"x"
+
+    run(main())
+
+
+@pytest.mark.parametrize("muxer", ["yamux", "mplex"])
+def test_hosts_meet_through_a_relay_of_their_network(muxer: str) -> None:
+    """The circuit has nonces of its own inside the connections to the relay, as with go and js."""
+
+    async def main() -> None:
+        options: Any = {"psk": KEY, "muxers": [muxer], "identify": False}
+        async with (
+            Host(relay_service=UNLIMITED, **options) as relay,
+            Host(listen=[behind(relay)], echo=True, **options) as target,
+            Host(listen=(), **options) as dialer,
+        ):
+            conn = await dialer.connect(target.addrs_with_peer[0])
+            data = bytes(range(256)) * 400
+            assert await dialer.echo(conn, data) == data
+            assert conn.state.muxer.startswith(f"/{muxer}/")
 
     run(main())
 
