@@ -14,6 +14,7 @@ from p2pcore import codes, errors
 
 from p2pcore._fast.layer cimport Layer
 from p2pcore._fast.loop_state cimport Flushable
+from p2pcore._fast.sink cimport attach, pour, put
 from p2pcore._fast.stream cimport Stream
 
 logger = logging.getLogger("p2pcore.relay")
@@ -30,7 +31,7 @@ cdef class SpliceHalf(Layer):
             if self.left >= 0:
                 self.left -= n
             self.passed += n
-            self.source.holding = self.target.put(data, n)
+            self.source.holding = put(self.target, data, n)
         except Exception as error:
             if not isinstance(error, errors.P2PError):
                 logger.error("relaying failed", exc_info=error)
@@ -51,7 +52,7 @@ cdef class SpliceHalf(Layer):
 
     cdef int go_on(self) except -1:
         self.source.holding = False
-        return self.source.pour()
+        return pour(self.source)
 
 
 @cython.final
@@ -85,9 +86,9 @@ cdef class Splice(Flushable):
 
         Raises: what a stream has failed with; the other one is left alone, and `ended` is not called.
         """
-        self.there.source.attach(self.there)
+        attach(self.there.source, self.there)
         try:
-            self.back.source.attach(self.back)
+            attach(self.back.source, self.back)
         except BaseException:
             self.there.source.sink = None
             raise

@@ -52,10 +52,9 @@ cdef class Stream:
     cdef int last_chance(self) except -1
     cdef bint has_ended(self) noexcept
 
-    # for a sink
-    cdef int attach(self, Layer sink) except -1
-    cdef int pour(self) except -1
-    cdef bint put(self, const uint8_t* data, Py_ssize_t n) except -1
+    # for a sink, see sink.pxd
+    cdef int check_write(self) except -1
+    cdef int maybe_tell_eof(self) except -1
 
     # for the muxer's own stream to override
     cdef Py_ssize_t push(self, const uint8_t* data, Py_ssize_t n) except -1
@@ -71,9 +70,7 @@ cdef class Stream:
     cdef bytes _take(self, Py_ssize_t most)
     cdef int _claim(self, StreamRead op) except -1
     cdef int _check_read(self) except -1
-    cdef int _check_write(self) except -1
     cdef int _store(self, uint8_t* data, Py_ssize_t n) except -1
-    cdef int _maybe_tell_eof(self) except -1
     cdef int _put_back(self, const uint8_t* data, Py_ssize_t n) except -1
     cdef Py_ssize_t _check_reply(self, uint8_t* data, Py_ssize_t n) except -1
     cdef int _judge_reply(self, bytes data) except -1

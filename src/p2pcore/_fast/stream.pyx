@@ -7,14 +7,14 @@ takes a byte out for a task that was cancelled; never holds more than its receiv
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from p2pcore import errors, limits
 from p2pcore.direction import Direction
 
-from p2pcore._fast.buffer cimport Block, ByteQueue
+from p2pcore._fast.buffer cimport ByteQueue
 from p2pcore._fast.layer cimport Layer
 from p2pcore._fast.loop_state cimport monotonic
 from p2pcore._fast.waiting cimport PENDING, Op, again, done
@@ -105,7 +105,7 @@ cdef class Stream:
         """
         cdef WriteOp op
         cdef Py_ssize_t n, at = 0
-        self._check_write()
+        self.check_write()
         if type(data) is bytes and not self.writers:
             n = PyBytes_GET_SIZE(data)
             at = self.push(<const uint8_t*> PyBytes_AS_STRING(data), n)
@@ -211,7 +211,7 @@ cdef class Stream:
         self.fin_received = True
         if self.expected is not None:
             self._give_up(errors.NegotiationError("the stream ended before the negotiation's answer"))
-        self._maybe_tell_eof()
+        self.maybe_tell_eof()
         return self._wake_reader()
 
     cdef int fail(self, object error, bint discard) except -1:
@@ -257,58 +257,6 @@ cdef class Stream:
 
     cdef bint has_ended(self) noexcept:
         return self.error is not None or (self.fin_sent and self.fin_received)
-
-    # -- for a sink ----------------------------------------------------------------------------
-
-    cdef int attach(self, Layer sink) except -1:
-        """What comes goes to `sink` from now on, as to the layer above: feed, feed_eof, lost; no reads any more.
-
-        What has come already follows with pour(). resume() tells it that all it has put() has been sent. It
-        raises nothing: the connection is not to pay for what a stream brings.
-        Raises: LocalProtocolError: it has a sink, or somebody reads; what the stream failed with.
-        """
-        if self.error is not None:
-            raise again(self.error)
-        if self.sink is not None or self.reader is not None or self.writers or self.expected is not None:
-            raise errors.LocalProtocolError("this stream is in use otherwise")
-        self.sink = sink
-        return 0
-
-    cdef int pour(self) except -1:
-        """Gives the sink what has waited in the queue, until it wants no more. Never called from feed()."""
-        cdef Block block
-        cdef Py_ssize_t n
-        if self.sink is not None and self.queue is not None and self.queue.size and not self.holding:
-            block = self.state.records.take()
-            try:
-                while self.sink is not None and self.queue.size and not self.holding:
-                    n = self.queue.take_into(block.data, block.size)
-                    self.sink.feed(block.data, n)
-                    self.credit(n)
-            finally:
-                self.state.records.give(block)
-        return self._maybe_tell_eof()
-
-    cdef int _maybe_tell_eof(self) except -1:
-        if self.sink is not None and self.fin_received and not self.eof_told and not self.holding:
-            if self.queue is None or self.queue.size == 0:
-                self.eof_told = True
-                self.sink.feed_eof()
-        return 0
-
-    cdef bint put(self, const uint8_t* data, Py_ssize_t n) except -1:
-        """Sends `data` for the sink, and keeps a copy of what cannot go now.
-
-        Returns: True if something waits; the sink's resume() follows when it has been sent, and until then it
-        is to put no more than it must. Raises: as write().
-        """
-        cdef Py_ssize_t k = 0
-        self._check_write()
-        if not self.writers:
-            k = self.push(data, n)
-        if k < n:
-            self.write(PyBytes_FromStringAndSize(<const char*> data + k, n - k))
-        return bool(self.writers)
 
     # -- for the muxer's own stream to override ------------------------------------------------
 
@@ -377,7 +325,7 @@ cdef class Stream:
             raise errors.StreamClosed("the stream's read half was closed here")
         return 0
 
-    cdef int _check_write(self) except -1:
+    cdef int check_write(self) except -1:
         if self.error is not None:
             raise again(self.error)
         if self.fin_sent or self.fin_due:
@@ -400,6 +348,13 @@ cdef class Stream:
                 self.queue = ByteQueue.__new__(ByteQueue)
             self.queue.push(data, n)
         return self._wake_reader()
+
+    cdef int maybe_tell_eof(self) except -1:
+        if self.sink is not None and self.fin_received and not self.eof_told and not self.holding:
+            if self.queue is None or self.queue.size == 0:
+                self.eof_told = True
+                self.sink.feed_eof()
+        return 0
 
     cdef int _put_back(self, const uint8_t* data, Py_ssize_t n) except -1:
         """Bytes a cancelled read had been given are the oldest again."""

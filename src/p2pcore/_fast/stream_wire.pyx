@@ -13,6 +13,7 @@ from libc.stdint cimport uint8_t
 from p2pcore import errors, limits
 
 from p2pcore._fast.layer cimport Layer, Mailbox
+from p2pcore._fast.sink cimport attach, pour, put
 from p2pcore._fast.stream cimport Stream, WriteOp
 
 logger = logging.getLogger("p2pcore.wire")
@@ -48,9 +49,9 @@ cdef class StreamWire(Layer):
         """Begins to read the stream, what it holds first. Raises: what the stream failed with."""
         if self.is_closed:
             raise errors.ConnectionClosed("the connection was closed before it was started")
-        self.stream.attach(self)
+        attach(self.stream, self)
         self.started = True
-        self.stream.pour()
+        pour(self.stream)
 
     def abort(self):
         """Closes at once, unsent bytes are dropped. Idempotent."""
@@ -112,7 +113,7 @@ cdef class StreamWire(Layer):
             if self.over > MAX_QUEUED:
                 return self._fail(
                     errors.LimitExceeded("bytes queued for a peer that does not read", self.over, MAX_QUEUED))
-        if self.stream.put(data, n) and not self.queued:
+        if put(self.stream, data, n) and not self.queued:
             self.queued = True
             self.over = 0
             self.unsent = self._waiting()
@@ -128,7 +129,7 @@ cdef class StreamWire(Layer):
 
     def _pour(self):
         if not self.is_closed:
-            self.stream.pour()
+            pour(self.stream)
 
     cdef bint is_paused(self) except -1:
         return self.queued or self.is_closed
