@@ -4,11 +4,12 @@ passes."""
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import pytest
 
-from harness import eventually, run
+from harness import run
 from p2pcore import Host, limits
 from p2pcore.dial_backoff import pause
 from p2pcore.errors import (
@@ -465,19 +466,21 @@ def test_dials_are_counted() -> None:
     run_virtual(main())
 
 
-def test_a_real_dial_falls_back_to_the_address_that_answers() -> None:
+def test_over_real_sockets_the_address_that_answers_is_found_and_the_other_left_alone() -> None:
     async def main() -> None:
+        mute = socket.socket()
+        mute.bind(("127.0.0.1", 0))  # and never listens
         async with Host(identify=False) as server, Host(listen=(), identify=False) as dialer:
-            dead = "/ip4/127.0.0.1/tcp/1"
-            conn = await dialer.connect(f"{dead}/p2p/{server.peer_id}", server.addrs[0])
+            dead = f"/ip4/127.0.0.1/tcp/{mute.getsockname()[1]}/p2p/{server.peer_id}"
+            for options, kind in (
+                ({}, ConnectionRefusedError),
+                ({}, AddressInBackoff),
+                ({"ignore_backoff": True}, ConnectionRefusedError),
+            ):
+                failure = await fails(dialer.connect(dead, **options))
+                assert type(failure.causes[0][1]) is kind
+            conn = await dialer.connect(dead, server.addrs[0])
             assert conn.remote_multiaddr == server.addrs[0]
-            await conn.close()
-            await eventually(lambda: not dialer.swarm.num_conns)
-            with pytest.raises(DialError) as caught:
-                await dialer.connect(f"{dead}/p2p/{server.peer_id}")
-            assert isinstance(caught.value.causes[0][1], AddressInBackoff)
-            with pytest.raises(DialError) as caught:
-                await dialer.connect(f"{dead}/p2p/{server.peer_id}", ignore_backoff=True)
-            assert isinstance(caught.value.causes[0][1], ConnectionRefusedError)
+        mute.close()
 
     run(main())

@@ -47,7 +47,7 @@ async def resolve(addr: Multiaddr, resolver: Resolver) -> list[Multiaddr]:
         async with asyncio.timeout(limits.DNS_TIMEOUT_S):
             return await search.run(addr)
     except TimeoutError:
-        raise ResolutionError(f"{addr}: no answer in {limits.DNS_TIMEOUT_S:g} s") from None
+        raise ResolutionError(f"cannot resolve {addr}: no answer in {limits.DNS_TIMEOUT_S:g} s") from None
 
 
 class _Search:
