@@ -10,7 +10,7 @@ import asyncio
 import pytest
 
 from _fast.chain import looped, settle
-from harness import eventually, seconds
+from harness import seconds
 from p2pcore._fast.deadline import Deadline
 from p2pcore._fast.loop_state import loop_state
 
@@ -56,11 +56,18 @@ async def test_a_cancellation_from_elsewhere_stays_one() -> None:
 @looped
 async def test_a_cancellation_besides_the_deadline_wins() -> None:
     loop = asyncio.get_running_loop()
-    task = asyncio.create_task(wait_within(loop.time() + seconds(0.01)))
-    await eventually(lambda: task.cancelling())
-    task.cancel()
+
+    async def cancelled_twice() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        with Deadline(loop, loop.time() + seconds(0.01)):
+            try:
+                await loop.create_future()
+            finally:
+                task.cancel()
+
     with pytest.raises(asyncio.CancelledError):
-        await task
+        await asyncio.create_task(cancelled_twice())
 
 
 @looped
@@ -78,4 +85,5 @@ def test_a_deadline_is_for_a_task() -> None:
     loop = asyncio.new_event_loop()
     with pytest.raises(RuntimeError), Deadline(loop, 0):
         pass
+    loop.close()
     loop.close()

@@ -90,22 +90,10 @@ cdef class Layer(Flushable):
         return False
 
 
-@cython.final
-cdef class _ReadExactly(Op):
-    """await of Mailbox.read_exactly."""
+cdef class _MailboxRead(Op):
+    """An await on a mailbox; one at a time."""
 
     cdef Mailbox mailbox
-    cdef Py_ssize_t n
-
-    cdef object attempt(self):
-        cdef Mailbox box = self.mailbox
-        if box.held.size >= self.n:
-            return box._taken(self.n)
-        if box.error is not None:
-            raise again(box.error)
-        if box.ended:
-            raise errors.IncompleteRead(box._taken(box.held.size), self.n)
-        return PENDING
 
     cdef int suspended(self) except -1:
         if self.mailbox.reader is not None:
@@ -120,10 +108,26 @@ cdef class _ReadExactly(Op):
 
 
 @cython.final
-cdef class _ReadFrame(Op):
+cdef class _ReadExactly(_MailboxRead):
+    """await of Mailbox.read_exactly."""
+
+    cdef Py_ssize_t n
+
+    cdef object attempt(self):
+        cdef Mailbox box = self.mailbox
+        if box.held.size >= self.n:
+            return box._taken(self.n)
+        if box.error is not None:
+            raise again(box.error)
+        if box.ended:
+            raise errors.IncompleteRead(box._taken(box.held.size), self.n)
+        return PENDING
+
+
+@cython.final
+cdef class _ReadFrame(_MailboxRead):
     """await of Mailbox.read_frame."""
 
-    cdef Mailbox mailbox
     cdef Py_ssize_t n           # of the body; -1 before its length has been read
 
     cdef object attempt(self):
@@ -142,23 +146,11 @@ cdef class _ReadFrame(Op):
             raise errors.IncompleteRead(box._taken(box.held.size), max(self.n, 2))
         return PENDING
 
-    cdef int suspended(self) except -1:
-        if self.mailbox.reader is not None:
-            raise errors.LocalProtocolError("another read of this mailbox is waiting")
-        self.mailbox.reader = self
-        return 0
-
-    cdef int abandoned(self) except -1:
-        if self.mailbox.reader is self:
-            self.mailbox.reader = None
-        return 0
-
 
 @cython.final
-cdef class _ReadSome(Op):
+cdef class _ReadSome(_MailboxRead):
     """await of Mailbox.read_some and Mailbox.peek."""
 
-    cdef Mailbox mailbox
     cdef Py_ssize_t least       # bytes it waits for, unless the input ends before
     cdef Py_ssize_t most
     cdef bint keeps             # they stay in the mailbox
@@ -173,17 +165,6 @@ cdef class _ReadSome(Op):
         if self.keeps:
             box.unread(data)
         return data
-
-    cdef int suspended(self) except -1:
-        if self.mailbox.reader is not None:
-            raise errors.LocalProtocolError("another read of this mailbox is waiting")
-        self.mailbox.reader = self
-        return 0
-
-    cdef int abandoned(self) except -1:
-        if self.mailbox.reader is self:
-            self.mailbox.reader = None
-        return 0
 
 
 @cython.final

@@ -2,10 +2,10 @@
 # Comes in: bytes sent at the other end. Goes out: the same, from the event loop, through the loop's receive
 # buffer. Never feeds from within a send; bounded as a socket is.
 from p2pcore._fast.buffer cimport ByteQueue
-from p2pcore._fast.layer cimport Layer
+from p2pcore._fast.bottom cimport Bottom
 
 
-cdef class MemoryWire(Layer):
+cdef class MemoryWire(Bottom):
     cdef MemoryWire peer        # the other end; None once that, or this, is lost
     cdef ByteQueue inbox        # what the other end has sent and nobody has been fed
     cdef Py_ssize_t over        # bytes sent while `queued`: control frames, bounded
@@ -13,20 +13,14 @@ cdef class MemoryWire(Layer):
     cdef bint started           # somebody reads
     cdef bint throttled         # an upper layer wants nothing fed for now
     cdef bint scheduled         # _deliver is due
-    cdef bint feeding           # inside feed(): closing waits until it returns
     cdef bint queued            # the other end's inbox is full: writers wait
-    cdef bint shutting          # shut() was called: the end is told when nothing is queued
     cdef bint fin_sent
     cdef bint fin_got           # the other end sends no more, behind what is in `inbox`
     cdef bint ended             # ... and the chain has been told
     cdef bint gone              # the other end is lost
-    cdef object error           # the first reason to end, which lost() will carry
-    cdef readonly bint is_closed
 
     cdef int _wake(self) except -1
     cdef int _feed(self) except -1
     cdef int _feed_end(self) except -1
     cdef int _taken(self) except -1
-    cdef int _fail(self, object error) except -1
-    cdef int _finish(self) except -1
     cdef int _close(self) except -1

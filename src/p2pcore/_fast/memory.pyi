@@ -1,15 +1,11 @@
 from asyncio import AbstractEventLoop
 from typing import final
 
-from p2pcore._fast.layer import Layer, Mailbox
+from p2pcore._fast.bottom import Bottom
 
 @final
-class MemoryWire(Layer):
-    is_closed: bool
+class MemoryWire(Bottom):
     def __new__(cls, loop: AbstractEventLoop) -> MemoryWire: ...
-    @property
-    def mailbox(self) -> Mailbox | None: ...
     def start(self) -> None: ...
-    def abort(self) -> None: ...
 
 def memory_pair(loop: AbstractEventLoop) -> tuple[MemoryWire, MemoryWire]: ...

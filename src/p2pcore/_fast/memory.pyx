@@ -5,18 +5,15 @@ buffer, a bufferful a turn. It keeps the promises of a Wire: bounded, half-close
 Never feeds from within a send.
 """
 
-import logging
-
 cimport cython
 from libc.stdint cimport uint8_t
 
 from p2pcore import errors, limits
 
 from p2pcore._fast.buffer cimport ByteQueue
+from p2pcore._fast.bottom cimport Bottom
 from p2pcore._fast.layer cimport Layer, Mailbox
 from p2pcore._fast.loop_state cimport loop_state
-
-logger = logging.getLogger("p2pcore.memory")
 
 cdef Py_ssize_t PIPE_BYTES = limits.MEMORY_PIPE_BYTES
 cdef double STALL_S = limits.WRITE_STALL_TIMEOUT_S
@@ -25,7 +22,7 @@ cdef Py_ssize_t MAX_QUEUED = limits.MAX_QUEUED_CONTROL_BYTES
 
 
 @cython.final
-cdef class MemoryWire(Layer):
+cdef class MemoryWire(Bottom):
     """One end; made in pairs by `memory_pair`. It has a Mailbox on top, for the negotiation to come."""
 
     def __cinit__(self, loop):
@@ -34,22 +31,10 @@ cdef class MemoryWire(Layer):
         cdef Mailbox top = Mailbox.__new__(Mailbox)
         top.seat(self)
 
-    @property
-    def mailbox(self):
-        """The Mailbox on top of the chain; None once another layer has replaced it."""
-        cdef Layer top = self
-        while top.above is not None:
-            top = top.above
-        return top if isinstance(top, Mailbox) else None
-
     def start(self):
         """Begins to feed what the other end sends."""
         self.started = True
         self._wake()
-
-    def abort(self):
-        """Closes at once. Idempotent."""
-        self.drop(errors.ConnectionClosed("the connection was aborted here"))
 
     # -- up ------------------------------------------------------------------------------------
 
@@ -73,15 +58,13 @@ cdef class MemoryWire(Layer):
             elif self.fin_got and not self.ended:
                 self._feed_end()
         except Exception as error:
-            if not isinstance(error, errors.P2PError):
-                logger.error("feeding a connection failed", exc_info=error)
-            self._fail(error)
+            self.refuse(error)
         finally:
             self.feeding = False
         if self.ended and self.gone:
-            self._fail(errors.ConnectionClosed("the other end closed the connection"))
+            self.fail(errors.ConnectionClosed("the other end closed the connection"))
         if self.error is not None or self.shutting:
-            self._finish()
+            self.finish()
         self._wake()
 
     cdef int _feed(self) except -1:
@@ -102,11 +85,11 @@ cdef class MemoryWire(Layer):
         if self.is_closed or self.shutting or self.error is not None:
             return 0  # ending already: whoever sends learns it from lost()
         if self.gone:
-            return self._fail(errors.ConnectionClosed("the other end closed the connection"))
+            return self.fail(errors.ConnectionClosed("the other end closed the connection"))
         if self.queued:
             self.over += n
             if self.over > MAX_QUEUED:
-                return self._fail(
+                return self.fail(
                     errors.LimitExceeded("bytes queued for a peer that does not read", self.over, MAX_QUEUED))
         self.peer.inbox.push(data, n)
         self.peer._wake()
@@ -125,7 +108,7 @@ cdef class MemoryWire(Layer):
         self.queued = False
         self.state.unwatch(self)
         if self.shutting:
-            return self._finish()
+            return self.finish()
         if not self.is_closed:
             self.above.resume()
         return 0
@@ -139,35 +122,16 @@ cdef class MemoryWire(Layer):
 
     # -- the end -------------------------------------------------------------------------------
 
-    cdef int shut(self) except -1:
-        if self.shutting or self.is_closed:
-            return 0
-        self.shutting = True
-        if not self.feeding:
-            self._finish()
-        return 0
-
-    cdef int drop(self, object error) except -1:
-        return self._fail(error)
-
     cdef int overdue(self) except -1:
         """The other end took nothing for too long, or did not end its half after our end."""
         if self.fin_sent or self.peer is None:
-            return self._fail(errors.ConnectionClosed("the connection was closed here"))
+            return self.fail(errors.ConnectionClosed("the connection was closed here"))
         if self.peer.inbox.size < self.unread:
             self.unread = self.peer.inbox.size
             return self.state.watch(self, STALL_S)
-        return self._fail(errors.ConnectionClosed(f"the peer took no byte for {STALL_S:g} s"))
+        return self.fail(errors.ConnectionClosed(f"the peer took no byte for {STALL_S:g} s"))
 
-    cdef int _fail(self, object error) except -1:
-        """Ends the connection at once, with this reason unless there is an earlier one."""
-        if self.error is None:
-            self.error = error
-        if not self.feeding:
-            self._finish()
-        return 0
-
-    cdef int _finish(self) except -1:
+    cdef int finish(self) except -1:
         """Does what was put off while feeding: the end at once, or in order as soon as nothing is queued."""
         if self.is_closed:
             return 0
@@ -195,7 +159,7 @@ cdef class MemoryWire(Layer):
             peer.peer = None
             peer.gone = peer.fin_got = True
             if peer.queued:  # what it has sent will never be taken
-                peer._fail(errors.ConnectionClosed("the other end closed the connection"))
+                peer.fail(errors.ConnectionClosed("the other end closed the connection"))
             peer._wake()
         self.state.loop.call_soon(self._lost)
         return 0

@@ -3,24 +3,18 @@
 # Never has a task; never lets what it carries harm the connection that carries it.
 from libc.stdint cimport uint8_t
 
-from p2pcore._fast.layer cimport Layer
+from p2pcore._fast.bottom cimport Bottom
 from p2pcore._fast.stream cimport Stream
 
 
-cdef class StreamWire(Layer):
+cdef class StreamWire(Bottom):
     cdef Stream stream
     cdef bint started           # the stream gives us what it receives
     cdef bint queued            # bytes wait for the stream's window, or its connection's socket
     cdef Py_ssize_t over        # bytes sent while `queued`: control frames, bounded
     cdef Py_ssize_t unsent      # bytes that waited when that was last looked at
-    cdef bint feeding           # inside feed(): closing waits until it returns
-    cdef bint shutting          # shut() was called
     cdef bint fin_due           # ... and the end of our data follows what waits
-    cdef readonly bint is_closed    # lost() has been called, or follows
-    cdef object error           # the first reason to end, which lost() will carry
 
-    cdef int _fail(self, object error) except -1
-    cdef int _finish(self) except -1
     cdef int _end(self) except -1
     cdef int _maybe_end(self) except -1
     cdef int _fed(self) except -1

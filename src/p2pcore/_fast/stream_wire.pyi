@@ -1,13 +1,9 @@
 from typing import final
 
-from p2pcore._fast.layer import Layer, Mailbox
+from p2pcore._fast.bottom import Bottom
 from p2pcore._fast.stream import Stream
 
 @final
-class StreamWire(Layer):
-    is_closed: bool
+class StreamWire(Bottom):
     def __new__(cls, stream: Stream) -> StreamWire: ...
-    @property
-    def mailbox(self) -> Mailbox | None: ...
     def start(self) -> None: ...
-    def abort(self) -> None: ...

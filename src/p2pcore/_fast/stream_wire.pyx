@@ -5,18 +5,15 @@ back-pressure. Never has a task; a timer of the loop's only while bytes wait, or
 lets what it carries harm the connection that carries it: errors end this chain and reset the stream.
 """
 
-import logging
-
 cimport cython
 from libc.stdint cimport uint8_t
 
 from p2pcore import errors, limits
 
+from p2pcore._fast.bottom cimport Bottom
 from p2pcore._fast.layer cimport Layer, Mailbox
 from p2pcore._fast.sink cimport attach, pour, put
 from p2pcore._fast.stream cimport Stream, WriteOp
-
-logger = logging.getLogger("p2pcore.wire")
 
 cdef double STALL_S = limits.WRITE_STALL_TIMEOUT_S
 cdef double DRAIN_S = limits.CLOSE_DRAIN_TIMEOUT_S
@@ -24,7 +21,7 @@ cdef Py_ssize_t MAX_QUEUED = limits.MAX_QUEUED_CONTROL_BYTES
 
 
 @cython.final
-cdef class StreamWire(Layer):
+cdef class StreamWire(Bottom):
     """A stream as the wire of a connection within it; a new one has a Mailbox on top.
 
     Args:
@@ -37,14 +34,6 @@ cdef class StreamWire(Layer):
         cdef Mailbox top = Mailbox.__new__(Mailbox)
         top.seat(self)
 
-    @property
-    def mailbox(self):
-        """The Mailbox on top of the chain; None once another layer has replaced it."""
-        cdef Layer top = self
-        while top.above is not None:
-            top = top.above
-        return top if isinstance(top, Mailbox) else None
-
     def start(self):
         """Begins to read the stream, what it holds first. Raises: what the stream failed with."""
         if self.is_closed:
@@ -52,10 +41,6 @@ cdef class StreamWire(Layer):
         attach(self.stream, self)
         self.started = True
         pour(self.stream)
-
-    def abort(self):
-        """Closes at once, unsent bytes are dropped. Idempotent."""
-        self.drop(errors.ConnectionClosed("the connection was aborted here"))
 
     # -- what the stream tells -----------------------------------------------------------------
 
@@ -66,7 +51,7 @@ cdef class StreamWire(Layer):
         try:
             self.above.feed(data, n)
         except Exception as error:
-            self._refuse(error)
+            self.refuse(error)
         finally:
             self.feeding = False
         return self._fed()
@@ -79,7 +64,7 @@ cdef class StreamWire(Layer):
             if not self.fin_due:
                 self.above.feed_eof()
         except Exception as error:
-            self._refuse(error)
+            self.refuse(error)
         finally:
             self.feeding = False
         self._fed()
@@ -111,7 +96,7 @@ cdef class StreamWire(Layer):
         if self.queued:
             self.over += n
             if self.over > MAX_QUEUED:
-                return self._fail(
+                return self.fail(
                     errors.LimitExceeded("bytes queued for a peer that does not read", self.over, MAX_QUEUED))
         if put(self.stream, data, n) and not self.queued:
             self.queued = True
@@ -134,25 +119,15 @@ cdef class StreamWire(Layer):
     cdef bint is_paused(self) except -1:
         return self.queued or self.is_closed
 
-    cdef int shut(self) except -1:
-        if not self.shutting and not self.is_closed:
-            self.shutting = True
-            if not self.feeding:
-                self._finish()
-        return 0
-
-    cdef int drop(self, object error) except -1:
-        return self._fail(error)
-
     cdef int overdue(self) except -1:
         """The peer took nothing for too long, or did not end its half after our end."""
         cdef Py_ssize_t unsent = self._waiting()
         if self.fin_due and not self.queued:
-            return self._fail(errors.ConnectionClosed("the connection was closed here"))
+            return self.fail(errors.ConnectionClosed("the connection was closed here"))
         if unsent < self.unsent:
             self.unsent = unsent
             return self.state.watch(self, STALL_S)
-        return self._fail(errors.ConnectionClosed(f"the connection broke: the peer took no byte for {STALL_S:g} s"))
+        return self.fail(errors.ConnectionClosed(f"the connection broke: the peer took no byte for {STALL_S:g} s"))
 
     # -- inside --------------------------------------------------------------------------------
 
@@ -163,27 +138,13 @@ cdef class StreamWire(Layer):
             n += (<WriteOp> op).size - (<WriteOp> op).at
         return n
 
-    def _refuse(self, error):
-        """Ends the connection for what feeding raised; anything but a typed error is a bug of ours."""
-        if not isinstance(error, errors.P2PError):
-            logger.error("feeding a connection failed", exc_info=error)
-        self._fail(error)
-
-    cdef int _fail(self, object error) except -1:
-        """Ends the connection at once, with this reason unless there is an earlier one."""
-        if self.error is None:
-            self.error = error
-        if not self.feeding:
-            self._finish()
-        return 0
-
     cdef int _fed(self) except -1:
         """Does what was put off while feeding."""
         if self.error is not None or self.shutting:
-            self._finish()
+            self.finish()
         return 0
 
-    cdef int _finish(self) except -1:
+    cdef int finish(self) except -1:
         """Ends at once where there is an error, else with the end of our data behind what waits."""
         if self.is_closed:
             return 0

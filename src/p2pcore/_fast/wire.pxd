@@ -4,10 +4,10 @@
 # Never keeps a buffer of its own; never reads while throttled.
 from libc.stdint cimport uint8_t
 
-from p2pcore._fast.layer cimport Layer
+from p2pcore._fast.bottom cimport Bottom
 
 
-cdef class Wire(Layer):
+cdef class Wire(Bottom):
     cdef object transport       # uvloop's (or asyncio's); None before connection_made and after the end
     cdef int fd                 # of its socket, -1 when closed
     cdef bint queued            # the transport holds bytes the kernel did not take
@@ -15,15 +15,9 @@ cdef class Wire(Layer):
     cdef Py_ssize_t unread      # bytes the peer had not taken when that was last looked at
     cdef bint throttled         # an upper layer wants nothing read for now
     cdef bint resting           # a whole bufferful was read: the tasks it woke run first
-    cdef bint feeding           # inside feed(): closing waits until it returns
-    cdef bint shutting          # shut() was called: FIN when the queue is empty
     cdef bint fin_sent
-    cdef object error           # the first reason to end, which lost() will carry
-    cdef readonly bint is_closed    # connection_lost has been called, or must be
     cdef object closed_waiters  # list of futures waiting for the end; None
 
-    cdef int _fail(self, object error) except -1
-    cdef int _finish(self) except -1
     cdef int _maybe_read(self) except -1
     cdef int _queue(self, const uint8_t* data, Py_ssize_t n) except -1
     cdef Py_ssize_t _unread(self) except -1

@@ -5,7 +5,6 @@ send(2) on the socket itself while the transport has nothing queued, else by tra
 keeps a buffer of its own; never reads while throttled; closes only when the outermost feed is done.
 """
 
-import logging
 import sys
 import termios
 from asyncio import Future
@@ -20,11 +19,9 @@ from os import strerror
 
 from p2pcore import errors, limits
 
+from p2pcore._fast.bottom cimport Bottom
 from p2pcore._fast.layer cimport Layer, Mailbox
 from p2pcore._fast.loop_state cimport loop_state
-
-
-logger = logging.getLogger("p2pcore.wire")
 
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -38,7 +35,7 @@ cdef Py_ssize_t MAX_QUEUED = limits.MAX_QUEUED_CONTROL_BYTES
 
 
 @cython.final
-cdef class Wire(Layer):
+cdef class Wire(Bottom):
     """The socket end of a connection; give `lambda: wire` to loop.create_connection and the like.
 
     A new wire has a Mailbox on top, for the negotiation to come.
@@ -53,18 +50,6 @@ cdef class Wire(Layer):
         self.fd = fd
         cdef Mailbox top = Mailbox.__new__(Mailbox)
         top.seat(self)
-
-    @property
-    def mailbox(self):
-        """The Mailbox on top of the chain; None once another layer has replaced it."""
-        cdef Layer top = self
-        while top.above is not None:
-            top = top.above
-        return top if isinstance(top, Mailbox) else None
-
-    def abort(self):
-        """Closes at once, unsent bytes are dropped. Idempotent."""
-        self.drop(errors.ConnectionClosed("the connection was aborted here"))
 
     def close(self):
         """Orderly: sends what is queued, then FIN, and reads until the peer's end, for a second at most.
@@ -95,7 +80,7 @@ cdef class Wire(Layer):
         # Zero, so that pause_writing means "not all was taken" and resume_writing "nothing is queued".
         transport.set_write_buffer_limits(0, 0)
         if self.error is not None or self.shutting:
-            self._finish()
+            self.finish()
 
     @property
     def get_buffer(self):
@@ -110,11 +95,11 @@ cdef class Wire(Layer):
         try:
             self.above.feed(self.state.receive.data, n)
         except Exception as error:
-            self._refuse(error)
+            self.refuse(error)
         finally:
             self.feeding = False
         if self.error is not None or self.shutting:
-            self._finish()
+            self.finish()
         elif n == self.state.receive.size and not self.throttled:
             # libuv would go on reading, up to 32 times, before any task could take what has come: it would
             # pile up in fresh memory, and other connections would wait. One bufferful a turn.
@@ -133,11 +118,11 @@ cdef class Wire(Layer):
         try:
             self.above.feed_eof()
         except Exception as error:
-            self._refuse(error)
+            self.refuse(error)
         finally:
             self.feeding = False
         if self.error is not None or self.shutting:
-            self._finish()
+            self.finish()
         # True keeps our half open: an upper layer that is done with it calls shut().
         return not self.fin_sent and not self.is_closed
 
@@ -154,7 +139,7 @@ cdef class Wire(Layer):
         self.queued = False
         self.state.unwatch(self)
         if self.shutting:
-            self._finish()
+            self.finish()
         elif self.above is not None and not self.is_closed:
             self.above.resume()
 
@@ -194,7 +179,7 @@ cdef class Wire(Layer):
                 if errno != EINTR:
                     break
             if sent < 0 and errno != EAGAIN:
-                return self._fail(_closed_by(OSError(errno, strerror(errno))))
+                return self.fail(_closed_by(OSError(errno, strerror(errno))))
         return self._queue(data, n)
 
     cdef int _queue(self, const uint8_t* data, Py_ssize_t n) except -1:
@@ -202,7 +187,7 @@ cdef class Wire(Layer):
         if self.queued:
             self.over += n
             if self.over > MAX_QUEUED:
-                return self._fail(
+                return self.fail(
                     errors.LimitExceeded("bytes queued for a peer that does not read", self.over, MAX_QUEUED))
         self.transport.write(PyBytes_FromStringAndSize(<const char*> data, n))
         return 0
@@ -223,27 +208,16 @@ cdef class Wire(Layer):
     cdef bint is_paused(self) except -1:
         return self.queued or self.is_closed
 
-    cdef int shut(self) except -1:
-        if self.shutting or self.is_closed:
-            return 0
-        self.shutting = True
-        if not self.feeding:
-            self._finish()
-        return 0
-
-    cdef int drop(self, object error) except -1:
-        return self._fail(error)
-
     cdef int overdue(self) except -1:
         """The peer took nothing for too long, or did not end its half after our FIN."""
         if self.fin_sent and not self.queued:
-            return self._fail(errors.ConnectionClosed("the connection was closed here"))
+            return self.fail(errors.ConnectionClosed("the connection was closed here"))
         cdef Py_ssize_t unread = self._unread()
         if unread < self.unread:
             # The kernel reports room only when a third of its buffer is free: a slow peer is no dead one.
             self.unread = unread
             return self.state.watch(self, STALL_S)
-        return self._fail(_closed_by(TimeoutError(f"the peer took no byte for {STALL_S:g} s")))
+        return self.fail(_closed_by(TimeoutError(f"the peer took no byte for {STALL_S:g} s")))
 
     cdef Py_ssize_t _unread(self) except -1:
         """Bytes the peer has not acknowledged, in the transport and, where it tells, in the kernel."""
@@ -254,21 +228,7 @@ cdef class Wire(Layer):
             pass
         return n
 
-    def _refuse(self, error):
-        """Ends the connection for what feeding raised; anything but a typed error is a bug of ours."""
-        if not isinstance(error, errors.P2PError):
-            logger.error("feeding a connection failed", exc_info=error)
-        self._fail(error)
-
-    cdef int _fail(self, object error) except -1:
-        """Ends the connection at once, with this reason unless there is an earlier one."""
-        if self.error is None:
-            self.error = error
-        if not self.feeding:
-            self._finish()
-        return 0
-
-    cdef int _finish(self) except -1:
+    cdef int finish(self) except -1:
         """Does what was put off while feeding: abort, or FIN as soon as nothing is queued."""
         if self.is_closed or self.transport is None:
             return 0
