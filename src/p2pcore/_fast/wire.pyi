@@ -2,8 +2,8 @@ from asyncio import AbstractEventLoop, BaseTransport
 from collections.abc import Callable
 from typing import final
 
-from p2pcore._fast.buffer import Block
 from p2pcore._fast.bottom import Bottom
+from p2pcore._fast.buffer import Block
 
 @final
 class Wire(Bottom):
