@@ -377,6 +377,8 @@ YAMUX_RESET_BURST: Final = 400
 """... with this many at once before the connection is closed (the rapid-reset attack)."""
 YAMUX_MAX_UNKNOWN_PER_S: Final = 1000
 """Frames for unknown streams in a second; they are legal just after a reset."""
+YAMUX_LATE_FRAMES: Final = 8
+"""Of those, what each stream that ends leaves room for: js grants what it reads when all is over."""
 YAMUX_MAX_UNKNOWN_BODY_BYTES: Final = 1024 * 1024
 """Body of one data frame for an unknown stream."""
 YAMUX_MAX_PINGS: Final = 32

@@ -185,6 +185,21 @@ async def test_frames_for_unknown_streams_are_ignored_up_to_a_rate(raw: bytes) -
 
 
 @looped
+async def test_many_streams_may_end_at_once_and_be_granted_credit_after_that() -> None:
+    peer = RawYamux()
+    count = limits.YAMUX_MAX_UNKNOWN_PER_S + 1
+    for id in range(1, 2 * count, 2):
+        stream = await peer.open_inbound(id)
+        peer.deliver(frame(WU, FIN, id))
+        await stream.close()
+    peer.deliver(b"".join(frame(WU, 0, id, 9) for id in range(1, 2 * count, 2)))
+    assert not peer.session.is_closed
+    left = (limits.YAMUX_LATE_FRAMES - 1) * count + limits.YAMUX_MAX_UNKNOWN_PER_S
+    peer.deliver(frame(WU, 0, 1, 9) * (left + 2 * limits.YAMUX_MAX_UNKNOWN_PER_S))
+    await refused(peer, "unknown")
+
+
+@looped
 async def test_a_body_for_an_unknown_stream_is_drained_up_to_a_mebibyte() -> None:
     peer = RawYamux()
     peer.deliver(data(99, bytes(1 << 20)) + frame(PING, SYN, 0, 5))

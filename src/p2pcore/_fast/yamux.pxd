@@ -2,7 +2,7 @@
 # Comes in: a byte stream cut anywhere. Goes out: bytes and ends to streams, answers by yamux_sender.pyx.
 # Never buffers a frame (bodies go to their streams as they come), never allocates for a length it has not
 # checked, never answers a reset.
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from p2pcore._fast.rate cimport Bucket
 from p2pcore._fast.yamux_frame cimport Header
@@ -32,6 +32,7 @@ cdef class YamuxSession(YamuxSender):
     cdef Bucket refusals
     cdef Bucket resets
     cdef Bucket unknown
+    cdef uint64_t late              # frames that may still come for streams that have ended, whatever the rate
 
     cdef int _parse(self, uint8_t* data, Py_ssize_t n) except -1
     cdef int _frame(self, Header h) except -1

@@ -46,6 +46,7 @@ cdef double REFUSED_PER_S = limits.YAMUX_MAX_REFUSED_PER_S
 cdef double RESETS_PER_S = limits.YAMUX_RESET_RATE_PER_S
 cdef double RESET_BURST = limits.YAMUX_RESET_BURST
 cdef double UNKNOWN_PER_S = limits.YAMUX_MAX_UNKNOWN_PER_S
+cdef uint64_t LATE_FRAMES = limits.YAMUX_LATE_FRAMES
 
 cdef uint32_t PROTOCOL_ERROR = 1
 
@@ -227,6 +228,8 @@ cdef class YamuxSession(YamuxSender):
             self.unknown_credit -= h.length
         elif h.type == DATA and h.length > MAX_UNKNOWN_BODY:
             raise errors.LimitExceeded("yamux body for an unknown stream", h.length, MAX_UNKNOWN_BODY)
+        elif self.late:
+            self.late -= 1
         elif not allows(&self.unknown, UNKNOWN_PER_S, UNKNOWN_PER_S, monotonic()):
             raise errors.LimitExceeded("yamux frames for unknown streams in a second",
                                        limits.YAMUX_MAX_UNKNOWN_PER_S + 1, limits.YAMUX_MAX_UNKNOWN_PER_S)
@@ -378,6 +381,7 @@ cdef class YamuxSession(YamuxSender):
         cdef YamuxStream stream = <YamuxStream> ended
         if not self.forget(stream):
             return 0
+        self.late += LATE_FRAMES
         self.budget += stream.max_window - INITIAL_WINDOW
         if self.open_stream_ is stream:
             self.open_stream_ = None
