@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from _fast.chain import wire_pair
+from _fast.chain import settle, wire_pair
 from conformance.muxed_pairs import CutCable, joined
 from p2pcore import compose
 from p2pcore._fast.wire import Wire
@@ -148,6 +148,7 @@ async def ends(
         for wire in wires:
             wire.abort()
             await wire.wait_closed()
+        await settle()  # cables see their ends, and close
 
 
 @asynccontextmanager
