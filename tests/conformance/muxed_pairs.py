@@ -87,7 +87,6 @@ class CutCable(Cable):
             self.partner.deliver(*self.pieces(data))
         else:
             self.loop.remove_reader(self.far)
-            self.far.close()
             self.partner.deliver_eof()
 
     def pieces(self, data: bytes) -> list[bytes]:

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from _fast.chain import settle, wire_pair
+from _fast.chain import wire_pair
 from conformance.muxed_pairs import CutCable, joined
 from p2pcore import compose
 from p2pcore._fast.wire import Wire
@@ -90,11 +90,10 @@ class Kind:
         """`most`, or `least` where every byte takes its own turn."""
         return most if self.pipe == "socket" else least
 
-    async def wires(self) -> tuple[Wire, Wire]:
+    async def pair(self) -> tuple[Wire, Wire] | tuple[CutCable, CutCable]:
         if self.pipe == "socket":
             return await wire_pair()
-        a, b = joined(CutCable if self.pipe == "bytes" else PiecesCable)
-        return a.wire, b.wire
+        return joined(CutCable if self.pipe == "bytes" else PiecesCable)
 
 
 SECURITY = [Kind(name) for name in compose.SECURITY]
@@ -135,12 +134,14 @@ class Ends:
 @asynccontextmanager
 async def ends(
     kind: Kind,
-    wires: tuple[Wire, Wire] | None = None,
+    cables: tuple[CutCable, CutCable] | None = None,
     keys: tuple[PrivateKey, PrivateKey] | None = None,
 ) -> AsyncIterator[Ends]:
     """Both ends before the handshake; their connection is gone at the end."""
     keys = keys or (PrivateKey.generate(), PrivateKey.generate())
-    wires = wires or await kind.wires()
+    pair = cables or await kind.pair()
+    one, other = (end.wire if isinstance(end, CutCable) else end for end in pair)
+    wires = one, other
     boxes = wires[0].mailbox, wires[1].mailbox
     try:
         yield Ends(keys, (kind.transport(keys[0]), kind.transport(keys[1])), boxes, wires)
@@ -148,7 +149,10 @@ async def ends(
         for wire in wires:
             wire.abort()
             await wire.wait_closed()
-        await settle()  # cables see their ends, and close
+        for end in pair:
+            if isinstance(end, CutCable):
+                end.loop.remove_reader(end.far)
+                end.far.close()
 
 
 @asynccontextmanager

@@ -247,7 +247,7 @@ async def test_a_silent_peer_costs_no_more_than_the_callers_deadline(kind: Kind,
 async def length(kind: Kind, side: int) -> int:
     """Bytes this side sends in a handshake."""
     cables = joined(BrokenCable)
-    async with ends(kind, (cables[0].wire, cables[1].wire)) as made:
+    async with ends(kind, cables) as made:
         await made.handshake()
         await settle()
         return cables[side].at
@@ -261,7 +261,7 @@ async def test_an_end_anywhere_in_the_handshake_fails_it(kind: Kind, side: int) 
     for at in range(0, size, max(1, size // 60)):
         cables = joined(BrokenCable)
         cables[side].end = at
-        async with ends(kind, (cables[0].wire, cables[1].wire)) as made:
+        async with ends(kind, cables) as made:
             results = await made.handshake()
             results += await exchange(made, results)
             assert any(isinstance(each, BROKEN) for each in results), (at, results)
@@ -275,7 +275,7 @@ async def test_no_changed_byte_of_the_handshake_goes_unnoticed(kind: Kind, side:
     for at in range(0, size, max(1, size // 60)):
         cables = joined(BrokenCable)
         cables[side].flip = at
-        async with ends(kind, (cables[0].wire, cables[1].wire)) as made:
+        async with ends(kind, cables) as made:
             results = await bounded(made.handshake())
             if results is None:
                 continue  # a length has grown: both sides wait, which is for their callers to end
@@ -329,7 +329,7 @@ async def test_garbage_behind_the_handshake_ends_the_connection(kind: Kind) -> N
     if not kind.proves:
         pytest.skip("bytes without records are data, whatever they are")
     cables = joined(BrokenCable)
-    async with ends(kind, (cables[0].wire, cables[1].wire)) as made:
+    async with ends(kind, cables) as made:
         results = await made.handshake()
         assert all(isinstance(each, Secured) for each in results)
         await settle()
