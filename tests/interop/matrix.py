@@ -89,7 +89,7 @@ class Cell:
         return self.common(material) | ({"ca": material.certificate} if self.is_secure_web else {})
 
     def is_tender(self, route: Route) -> bool:
-        """True where js-libp2p would send all it has before it reads again, and others lose their patience."""
+        """True where js-libp2p sends all it has before it reads again, and others lose their patience."""
         return route.dialer == "js" and self.muxer == "mplex" and self.transport in ("ws", "wss")
 
     def lacks(self, dialer: str, listener: str) -> str:
