@@ -88,6 +88,10 @@ class Cell:
             return {}
         return self.common(material) | ({"ca": material.certificate} if self.is_secure_web else {})
 
+    def is_tender(self, route: Route) -> bool:
+        """True where js-libp2p sends all it has before it reads again, and others lose their patience."""
+        return route.dialer == "js" and self.muxer == "mplex" and self.transport in ("ws", "wss")
+
     def lacks(self, dialer: str, listener: str) -> str:
         """Why these two cannot meet here; empty if they can."""
         if self.transport == "unix" and "go" in (dialer, listener):
