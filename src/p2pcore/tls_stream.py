@@ -8,14 +8,16 @@ Serves libp2p's TLS and that of web servers. RFC 8446.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from p2pcore._fast.tls import TlsChannel, take_input, take_output
+from p2pcore._fast.tls_handshake import give_input
 from p2pcore.errors import HandshakeError, LimitExceeded, RemoteProtocolError
 from p2pcore.limits import MAX_TLS_HANDSHAKE_BYTES, MAX_TLS_RECORD_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from OpenSSL import SSL
 
@@ -46,7 +48,13 @@ def prepare(context: SSL.Context) -> None:
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
 
 
-async def handshake(mailbox: Chain, connection: SSL.Connection) -> None:
+async def handshake(
+    mailbox: Chain,
+    connection: SSL.Connection,
+    step: Callable[[], bool] | None = None,
+    *,
+    can_wait: bool = False,
+) -> None:
     """Shakes hands; on return `mailbox` is on top of a TlsChannel.
 
     Args:
@@ -54,6 +62,10 @@ async def handshake(mailbox: Chain, connection: SSL.Connection) -> None:
             is the end of the connection.
         connection: made with socket None and set to its side (`set_connect_state`, `set_accept_state`).
             Afterwards it may only be asked what was agreed (`get_peer_certificate`, ...).
+        step: does what can be done without reading and tells whether the handshake is done; by default
+            `connection` does, which calls back through pyOpenSSL.
+        can_wait: what is put out at the end leaves with the first that is written: a server of TLS 1.3 has
+            nothing but tickets to send then.
 
     Raises:
         HandshakeError: refused by either side, with OpenSSL's reason; or the peer went away in the midst of
@@ -62,7 +74,7 @@ async def handshake(mailbox: Chain, connection: SSL.Connection) -> None:
         ConnectionClosed: the connection broke.
     """
     try:
-        rest = await _shake(mailbox, connection)
+        rest = await _shake(mailbox, connection, step or partial(_step, connection), can_wait)
         held = take_input(connection) + rest
         channel = TlsChannel(connection)
         if held:
@@ -72,11 +84,13 @@ async def handshake(mailbox: Chain, connection: SSL.Connection) -> None:
         raise HandshakeError(f"what the peer sent behind its TLS handshake is invalid: {error}") from error
 
 
-async def _shake(mailbox: Chain, connection: SSL.Connection) -> bytes:
+async def _shake(
+    mailbox: Chain, connection: SSL.Connection, step: Callable[[], bool], can_wait: bool
+) -> bytes:
     """Runs the handshake to its end. Returns: what was read of a record that is not whole yet."""
     rest = b""
     received = 0
-    while not _advance(mailbox, connection):
+    while not _advance(mailbox, connection, step, can_wait):
         whole = 0
         while not whole:
             piece = await mailbox.read_some(_READ_BYTES)
@@ -87,27 +101,33 @@ async def _shake(mailbox: Chain, connection: SSL.Connection) -> bytes:
                 raise HandshakeError(f"a TLS handshake of more than {MAX_TLS_HANDSHAKE_BYTES} bytes")
             rest += piece
             whole = whole_records(rest)
-        connection.bio_write(rest[:whole])
+        give_input(connection, rest[:whole])
         rest = rest[whole:]
     return rest
 
 
-def _advance(mailbox: Chain, connection: SSL.Connection) -> bool:
+def _advance(mailbox: Chain, connection: SSL.Connection, step: Callable[[], bool], can_wait: bool) -> bool:
     """Does what can be done without reading, sends what came of it; True when the handshake is complete."""
+    try:
+        is_done = step()
+    except BaseException:
+        _send(mailbox, connection)
+        raise
+    if not (is_done and can_wait):
+        _send(mailbox, connection)
+    return is_done
+
+
+def _step(connection: SSL.Connection) -> bool:
+    """Lets pyOpenSSL do what can be done without reading; True when the handshake is complete."""
     from OpenSSL import SSL
 
     try:
         connection.do_handshake()
     except SSL.WantReadError:
-        _send(mailbox, connection)
         return False
     except SSL.Error as error:
-        _send(mailbox, connection)
         raise HandshakeError(f"the TLS handshake failed: {_words(error)}") from error
-    except BaseException:
-        _send(mailbox, connection)
-        raise
-    _send(mailbox, connection)
     return True
 
 

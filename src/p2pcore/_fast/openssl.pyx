@@ -1,11 +1,11 @@
-"""OpenSSL's record functions, called as C: a call through pyOpenSSL costs more than a short record.
+"""OpenSSL's functions for records and handshakes, called as C: through pyOpenSSL they cost more than a short record.
 
 Comes in: SSL and BIO objects. Goes out: what OpenSSL's manual pages say of each function. The functions
 are those of the library `cryptography` carries, and pyOpenSSL uses: its cffi module tells their
 addresses, as PyNaCl's does for sodium.pyx. Never owns an object.
 """
 
-from libc.stdint cimport uintptr_t
+from libc.stdint cimport uint8_t, uintptr_t
 
 from cryptography.hazmat.bindings._rust import _openssl
 
@@ -18,6 +18,19 @@ ssl_read = <int (*)(void*, void*, int) noexcept nogil> <uintptr_t> _address("SSL
 ssl_write = <int (*)(void*, const void*, int) noexcept nogil> <uintptr_t> _address("SSL_write")
 ssl_get_error = <int (*)(const void*, int) noexcept nogil> <uintptr_t> _address("SSL_get_error")
 ssl_shutdown = <int (*)(void*) noexcept nogil> <uintptr_t> _address("SSL_shutdown")
+ssl_do_handshake = <int (*)(void*) noexcept nogil> <uintptr_t> _address("SSL_do_handshake")
+ssl_get0_alpn_selected = <void (*)(void*, const uint8_t**, unsigned int*) noexcept nogil> <uintptr_t> _address("SSL_get0_alpn_selected")
+ssl_get_peer_cert_chain = <void* (*)(void*) noexcept nogil> <uintptr_t> _address("SSL_get_peer_cert_chain")
+ssl_ctx_set_verify = <void (*)(void*, int, verify_callback) noexcept nogil> <uintptr_t> _address("SSL_CTX_set_verify")
+ssl_ctx_set_alpn_select_cb = <void (*)(void*, alpn_callback, void*) noexcept nogil> <uintptr_t> _address("SSL_CTX_set_alpn_select_cb")
+sk_x509_num = <int (*)(const void*) noexcept nogil> <uintptr_t> _address("sk_X509_num")
+i2d_x509_bio = <int (*)(void*, void*) noexcept nogil> <uintptr_t> _address("i2d_X509_bio")
+store_ctx_get_current_cert = <void* (*)(void*) noexcept nogil> <uintptr_t> _address("X509_STORE_CTX_get_current_cert")
+store_ctx_get_error_depth = <int (*)(void*) noexcept nogil> <uintptr_t> _address("X509_STORE_CTX_get_error_depth")
+store_ctx_set_error = <void (*)(void*, int) noexcept nogil> <uintptr_t> _address("X509_STORE_CTX_set_error")
+cdef void* (*_store_ctx_get_ex_data)(void* store, int index) noexcept nogil
+_store_ctx_get_ex_data = <void* (*)(void*, int) noexcept nogil> <uintptr_t> _address("X509_STORE_CTX_get_ex_data")
+cdef int _ssl_index = _openssl.lib.SSL_get_ex_data_X509_STORE_CTX_idx()
 ssl_clear_mode = <long (*)(void*, long) noexcept nogil> <uintptr_t> _address("SSL_clear_mode")
 ssl_set_bio = <void (*)(void*, void*, void*) noexcept nogil> <uintptr_t> _address("SSL_set_bio")
 bio_new = <void* (*)(const void*) noexcept nogil> <uintptr_t> _address("BIO_new")
@@ -25,6 +38,8 @@ bio_new_mem_buf = <void* (*)(const void*, int) noexcept nogil> <uintptr_t> _addr
 bio_s_mem = <const void* (*)() noexcept nogil> <uintptr_t> _address("BIO_s_mem")
 bio_set_mem_eof_return = <void (*)(void*, int) noexcept nogil> <uintptr_t> _address("BIO_set_mem_eof_return")
 bio_get_mem_data = <long (*)(void*, char**) noexcept nogil> <uintptr_t> _address("BIO_get_mem_data")
+bio_write = <int (*)(void*, const void*, int) noexcept nogil> <uintptr_t> _address("BIO_write")
+bio_free = <int (*)(void*) noexcept nogil> <uintptr_t> _address("BIO_free")
 bio_read = <int (*)(void*, void*, int) noexcept nogil> <uintptr_t> _address("BIO_read")
 err_clear_error = <void (*)() noexcept nogil> <uintptr_t> _address("ERR_clear_error")
 
@@ -34,6 +49,16 @@ cdef int (*_reason)(unsigned long error) noexcept nogil
 _get_error = <unsigned long (*)() noexcept nogil> <uintptr_t> _address("ERR_get_error")
 _reason_string = <const char* (*)(unsigned long) noexcept nogil> <uintptr_t> _address("ERR_reason_error_string")
 _reason = <int (*)(unsigned long) noexcept nogil> <uintptr_t> _address("ERR_GET_REASON")
+
+
+cdef void* ssl_of_store(void* store) noexcept:
+    """The SSL whose peer's certificates a X509_STORE_CTX is about."""
+    return _store_ctx_get_ex_data(store, _ssl_index)
+
+
+cdef void* context_of(object context) except NULL:
+    """The pointer in an OpenSSL.SSL.Context."""
+    return <void*> <uintptr_t> int(_openssl.ffi.cast("uintptr_t", context._context))
 
 
 cdef void* ssl_of(object ssl) except NULL:
@@ -64,6 +89,16 @@ cdef tuple last_error():
         words = _reason_string(error)
         err_clear_error()
     return reason, words.decode("ascii", "replace") if words != NULL else "no reason given"
+
+
+def set_signatures(context not None, bytes names not None):
+    """The signature algorithms of an OpenSSL.SSL.Context, most preferred first, which pyOpenSSL cannot set.
+
+    Raises: ValueError for a name OpenSSL does not know.
+    """
+    if not _openssl.lib.SSL_CTX_set1_sigalgs_list(context._context, names):
+        err_clear_error()
+        raise ValueError(f"{names!r} is no list of signature algorithms OpenSSL knows")
 
 
 def set_groups(context not None, bytes names not None):

@@ -55,8 +55,9 @@ cdef class TlsChannel(Cork):
 
     Args:
         connection: an OpenSSL.SSL.Connection over memory BIOs (made with socket None) whose handshake is
-            done and whose output has been sent. The channel takes its SSL object: the connection may be
-            asked what was negotiated, but never be read, written or shut down again.
+            done. What it has put out and nobody has taken leaves in front of the first record. The channel
+            takes its SSL object: the connection may be asked what was negotiated, but never be read,
+            written or shut down again.
     """
 
     def __cinit__(self, connection not None):
@@ -68,7 +69,8 @@ cdef class TlsChannel(Cork):
         # Without it a flood of key updates would be handled within one call of SSL_read.
         ssl_clear_mode(self.ssl, SSL_MODE_AUTO_RETRY)
         self.input = new_memory_bio()
-        self.output = new_memory_bio()
+        self.output = bio_of(connection._from_ssl)
+        self.is_output_large = True  # it has held the handshake
         ssl_set_bio(self.ssl, self.input, self.output)
         connection._into_ssl = connection._from_ssl = None
 
@@ -125,7 +127,8 @@ cdef class TlsChannel(Cork):
         return self._send_output()
 
     cdef int _give_back(self) except -1:
-        if self.is_output_large:
+        cdef char* pending
+        if self.is_output_large and bio_get_mem_data(self.output, &pending) == 0:
             self._renew_output()
         return Cork._give_back(self)
 

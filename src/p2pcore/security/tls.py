@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
 
-from p2pcore._fast.openssl import set_groups
+from p2pcore._fast.openssl import set_groups, set_signatures
+from p2pcore._fast.tls_handshake import advance, chain_len, chosen_protocol, decide_by_peer
 from p2pcore.errors import HandshakeError, PeerIdMismatch
 from p2pcore.interfaces import Secured
 from p2pcore.limits import TLS_RENEW_DAYS
@@ -36,6 +38,13 @@ _AES: Final = b"TLS_AES_128_GCM_SHA256"
 _CHACHA: Final = b"TLS_CHACHA20_POLY1305_SHA256"
 _AES_256: Final = b"TLS_AES_256_GCM_SHA384"
 _GROUPS: Final = b"X25519:P-256:P-384"  # without ML-KEM: Noise has none either (docs/decisions/0012)
+# The kinds whose certificates are accepted (tls_cert.py); OpenSSL goes through the list several times.
+_SIGNATURES: Final = (
+    b"ecdsa_secp256r1_sha256:ed25519:ecdsa_secp384r1_sha384"
+    b":rsa_pss_rsae_sha256:rsa_pss_rsae_sha384:rsa_pss_rsae_sha512"
+    b":rsa_pss_pss_sha256:rsa_pss_pss_sha384:rsa_pss_pss_sha512"
+    b":rsa_pkcs1_sha256:rsa_pkcs1_sha384:rsa_pkcs1_sha512"
+)
 _NO_AUTO_CHAIN: Final = 0x8  # SSL_MODE_NO_AUTO_CHAIN of openssl/ssl.h: there is no chain to look for
 _OLDER_CIPHER: Final = b"ECDHE-ECDSA-AES128-GCM-SHA256"  # never used: one, for OpenSSL to go through no list
 _SHOWN: Final = 8  # of a peer's protocols in an error
@@ -43,18 +52,25 @@ _CPU_CHARS: Final = 8192  # of /proc/cpuinfo: one processor, with all its flags
 
 
 class _Peer:
-    """The peer of one handshake: what it must prove, and what it proved."""
+    """The peer of one handshake: what it must prove, and what it proved; decides for `advance`."""
 
-    __slots__ = ("_expected", "_now", "_ours", "identity")
+    __slots__ = ("_expected", "_names", "_now", "_ours", "error", "identity")
 
-    def __init__(self, ours: PeerId, expected: PeerId | None, now: datetime) -> None:
+    def __init__(self, ours: PeerId, expected: PeerId | None, names: tuple[bytes, ...], now: datetime) -> None:
         self._ours = ours
         self._expected = expected
+        self._names = names
         self._now = now
         self.identity: Identity | None = None
+        self.error: BaseException | None = None
 
-    def check(self, der: bytes) -> None:
-        """Reads the peer's certificate. The order is go's: another id is reported last."""
+    def check(self, der: bytes, depth: int) -> None:
+        """Reads the peer's certificate. The order is go's: another id is reported last.
+
+        OpenSSL calls before the handshake goes on, and sends the alert for what this raises.
+        """
+        if depth > 0:
+            raise HandshakeError("the peer has shown more than one certificate")
         identity = read_certificate(der)
         if not identity.not_before <= self._now <= identity.not_after:
             raise HandshakeError(
@@ -67,6 +83,16 @@ class _Peer:
             raise HandshakeError(f"the peer is ourselves, {identity.peer}")
         self.identity = identity
 
+    def choose(self, offered: Sequence[bytes]) -> int:
+        """A server's answer to a list of protocols: the place of the first we speak (spec tls).
+
+        Raises HandshakeError if there is none: OpenSSL then sends the alert no_application_protocol.
+        """
+        for place, name in enumerate(offered):
+            if name in self._names:
+                return place
+        raise HandshakeError(f"the peer offers none of our protocols in ALPN, but {offered[:_SHOWN]}")
+
 
 class TlsTransport:
     """`/tls/1.0.0` for one host; satisfies interfaces.SecureTransport.
@@ -76,7 +102,7 @@ class TlsTransport:
         now: tells the time, with a time zone.
     """
 
-    __slots__ = ("_certificate", "_contexts", "_key", "_now", "_peer_id", "_private_key", "_renew_at")
+    __slots__ = ("_certificate", "_contexts", "_key", "_now", "_peer_id", "_private_key", "_renew_at", "_valid_from")
 
     protocol: Final = PROTOCOL
 
@@ -109,16 +135,15 @@ class TlsTransport:
         self, mailbox: Mailbox, expected: PeerId | None, muxers: tuple[str, ...], is_server: bool
     ) -> Secured:
         now = self._now()
-        if not self._certificate.not_valid_before_utc <= now < self._renew_at:
+        if not self._valid_from <= now < self._renew_at:
             self._renew(now)
         connection = SSL.Connection(self._contexts_for(muxers)[is_server], None)
-        peer = _Peer(self._peer_id, expected, now)
-        connection.set_app_data(peer)
+        peer = _Peer(self._peer_id, expected, (*(name.encode() for name in muxers), ALPN), now)
         if is_server:
             connection.set_accept_state()
         else:
             connection.set_connect_state()
-        await handshake(mailbox, connection)
+        await handshake(mailbox, connection, partial(advance, connection, peer), can_wait=is_server)
         _check_chain(connection, is_server)
         if peer.identity is None:
             raise HandshakeError("the peer has shown no certificate")
@@ -127,6 +152,7 @@ class TlsTransport:
     def _renew(self, now: datetime) -> None:
         """Makes a certificate, for the handshakes from now on."""
         self._certificate, self._key = make_certificate(self._private_key, now)
+        self._valid_from = self._certificate.not_valid_before_utc
         self._renew_at = self._certificate.not_valid_after_utc - timedelta(days=TLS_RENEW_DAYS)
         self._contexts.clear()
 
@@ -134,10 +160,8 @@ class TlsTransport:
         """The client's and the server's; a host always offers the same multiplexers, so the last are kept."""
         found = self._contexts.get(muxers)
         if found is None:
-            names = [name.encode() for name in muxers]
             client, server = self._new_context(), self._new_context()
-            client.set_alpn_protos([*names, ALPN])
-            server.set_alpn_select_callback(_Choice(names))
+            client.set_alpn_protos([*(name.encode() for name in muxers), ALPN])
             self._contexts.clear()
             found = self._contexts[muxers] = client, server
         return found
@@ -150,52 +174,24 @@ class TlsTransport:
         context.set_tls13_ciphersuites(_CIPHERS)
         context.set_cipher_list(_OLDER_CIPHER)
         set_groups(context, _GROUPS)
+        set_signatures(context, _SIGNATURES)
         context.use_certificate(self._certificate)
         context.use_privatekey(self._key)
-        # The callback decides alone: there is no authority whose judgement it could overrule.
-        context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _verify)
+        # The peer's object decides alone: there is no authority whose judgement it could overrule.
+        decide_by_peer(context)
         return context
-
-
-class _Choice:
-    """A server's answer to a list of protocols: the first of the client's that we speak (spec tls)."""
-
-    __slots__ = ("_ours",)
-
-    def __init__(self, names: Sequence[bytes]) -> None:
-        self._ours = frozenset((*names, ALPN))
-
-    def __call__(self, connection: SSL.Connection, offered: list[bytes]) -> bytes:
-        """Raises HandshakeError if there is none: OpenSSL then sends the alert no_application_protocol."""
-        for name in offered:
-            if name in self._ours:
-                return name
-        raise HandshakeError(f"the peer offers none of our protocols in ALPN, but {offered[:_SHOWN]}")
-
-
-def _verify(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, is_ok: int) -> bool:
-    """OpenSSL's callback, for each fault it finds and at the end: the first call does it all.
-
-    What it raises comes out of the handshake, after an alert to the peer.
-    """
-    peer: _Peer = connection.get_app_data()
-    if depth > 0:
-        raise HandshakeError("the peer has shown more than one certificate")
-    if peer.identity is None:
-        peer.check(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate))
-    return True
 
 
 def _check_chain(connection: SSL.Connection, is_server: bool) -> None:
     """A client's list begins with the peer's certificate itself, a server's has only what came with it."""
-    shown = len(connection.get_peer_cert_chain() or ()) + is_server
+    shown = chain_len(connection) + is_server
     if shown != 1:
         raise HandshakeError(f"the peer has shown {shown} certificates instead of one")
 
 
 def _agreed(connection: SSL.Connection, muxers: tuple[str, ...]) -> str | None:
     """The multiplexer agreed by ALPN; None for one still to be negotiated, as where ALPN was not used."""
-    chosen = connection.get_alpn_proto_negotiated()
+    chosen = chosen_protocol(connection)
     if chosen in (b"", ALPN):
         return None
     for name in muxers:
