@@ -26,9 +26,13 @@ from tls_pairs import (
     HANDSHAKE,
     KEY_UPDATE,
     KEY_UPDATE_REQUESTED,
+    NUM_TICKETS,
     TICKET,
     USER_CANCELED,
     Sealer,
+    advanced,
+    connection,
+    context,
     opened,
     output,
     records,
@@ -213,6 +217,44 @@ async def test_close_sends_what_was_gathered_then_close_notify_then_the_end() ->
     assert opened(peer, await cable.all_sent()) == b"last words"
     assert peer.get_shutdown() == SSL.RECEIVED_SHUTDOWN
     assert cable.eof_written
+
+
+def with_tickets() -> tuple[Cable, Any, SSL.Connection]:
+    """As seated, at a server's end whose tickets nobody has taken from the connection."""
+    client, server = (connection(context(is_server=end), end) for end in (False, True))
+    while not advanced(client):
+        server.bio_write(output(client))
+        advanced(server)
+        client.bio_write(output(server))
+    server.bio_write(output(client))
+    assert advanced(server)
+    cable = Cable()
+    box = cable.mailbox
+    box.insert(TlsChannel(server))
+    return cable, box, client
+
+
+@looped
+async def test_what_the_handshake_put_out_last_leaves_in_front_of_the_first_record() -> None:
+    cable, box, peer = with_tickets()
+    assert await cable.all_sent() == b""
+    box.write(b"first")
+    sent = await cable.all_sent()
+    assert len(records(sent)) == NUM_TICKETS + 1
+    assert opened(peer, sent) == b"first"
+    box.write(b"second")
+    assert opened(peer, await cable.all_sent()) == b"second"
+
+
+@looped
+async def test_what_the_handshake_put_out_last_leaves_in_front_of_the_close_notify() -> None:
+    """Left out, it would make the numbers of the records behind it wrong."""
+    cable, _, peer = with_tickets()
+    cable.wire.close()
+    sent = await cable.all_sent()
+    assert len(records(sent)) == NUM_TICKETS + 1
+    assert opened(peer, sent) == b""
+    assert peer.get_shutdown() == SSL.RECEIVED_SHUTDOWN
 
 
 @looped

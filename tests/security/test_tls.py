@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from OpenSSL import SSL
 from tls_vectors import HELLO_ALPN
 
@@ -20,7 +23,7 @@ from p2pcore.interfaces import Secured
 from p2pcore.keys import PrivateKey
 from p2pcore.limits import TLS_CERTIFICATE_DAYS, TLS_RENEW_DAYS
 from p2pcore.security.tls import TlsTransport
-from p2pcore.security.tls_cert import make_certificate
+from p2pcore.security.tls_cert import make_certificate, read_certificate
 from tls_pairs import advanced, connection, opened, output
 from wires import connected
 
@@ -249,6 +252,50 @@ def test_a_refused_client_learns_it_before_its_first_byte() -> None:
         await b.wait_closed()
 
     run(main())
+
+
+# -- certificates verified before ------------------------------------------------------------------
+
+
+@both_sides
+def test_a_certificate_is_verified_once_and_its_time_and_peer_each_time(is_server: bool) -> None:
+    clock = [NOW]
+    transport = TlsTransport(HOST, now=lambda: clock[0])
+    made = peer_context([make_certificate(PEER, NOW)])
+
+    def outcome(expected: Any = None) -> Any:
+        return run(meet(made, is_server, expected=expected, transport=transport))[0]
+
+    assert isinstance(outcome(PEER.peer_id()), Secured)
+    before = read_certificate.cache_info()
+    assert isinstance(outcome(PEER.peer_id()), Secured)
+    assert isinstance(outcome(HOST.peer_id()), PeerIdMismatch)
+    clock[0] += timedelta(days=TLS_CERTIFICATE_DAYS, seconds=1)
+    assert "is valid from" in str(outcome())
+    after = read_certificate.cache_info()
+    assert (after.hits - before.hits, after.misses - before.misses) == (3, 0)
+
+
+@both_sides
+def test_a_known_certificate_without_its_key_is_refused(is_server: bool, tmp_path: Path) -> None:
+    """What is kept spares nobody the proof, in each handshake, of having the certificate's key."""
+    certificate, key = make_certificate(PEER, NOW)
+    assert isinstance(run(meet(peer_context([(certificate, key)]), is_server))[0], Secured)
+    other = ec.generate_private_key(ec.SECP256R1())
+    der = other.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    forged = base64.b64encode(der.replace(point(other), point(key))).decode()
+    file = tmp_path / "forged.pem"
+    file.write_text(f"-----BEGIN EC PRIVATE KEY-----\n{forged}\n-----END EC PRIVATE KEY-----\n")
+    thief = peer_context([])
+    thief.use_certificate(certificate)
+    thief.use_privatekey_file(str(file))  # OpenSSL looks at its public half, which is the certificate's
+    misses = read_certificate.cache_info().misses
+    assert "bad signature" in str(failure(run(meet(thief, is_server))))
+    assert read_certificate.cache_info().misses == misses
+
+
+def point(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
 
 
 # -- sessions and names ----------------------------------------------------------------------------

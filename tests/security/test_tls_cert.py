@@ -24,7 +24,7 @@ from tls_vectors import (
 
 from p2pcore.errors import HandshakeError
 from p2pcore.keys import KeyType, PrivateKey
-from p2pcore.limits import MAX_TLS_CERTIFICATE_BYTES
+from p2pcore.limits import MAX_TLS_CERTIFICATE_BYTES, TLS_CERTIFICATES_KEPT
 from p2pcore.security.tls_cert import EXTENSION, make_certificate, read_certificate, signed_key
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
@@ -324,3 +324,29 @@ def test_every_shortened_certificate_is_refused() -> None:
     der = made()
     for end in range(len(der)):
         refusal(der[:end])
+
+
+# -- what is kept ----------------------------------------------------------------------------------
+
+
+def test_the_certificates_kept_are_bounded_and_hold_no_bad_one() -> None:
+    read_certificate.cache_clear()
+    der = made()
+    for _ in range(2):
+        refusal(der[:-1] + bytes((der[-1] ^ 1,)))
+    assert read_certificate.cache_info().currsize == 0
+    assert read_certificate(der) is read_certificate(bytes(bytearray(der)))
+    info = read_certificate.cache_info()
+    assert (info.maxsize, info.currsize, info.hits) == (TLS_CERTIFICATES_KEPT, 1, 1)
+
+
+def test_the_certificate_used_longest_ago_leaves_first() -> None:
+    read_certificate.cache_clear()
+    first = made()
+    read_certificate(first)
+    for _ in range(TLS_CERTIFICATES_KEPT):
+        read_certificate(made())  # each signature is another one
+    info = read_certificate.cache_info()
+    assert info.currsize == TLS_CERTIFICATES_KEPT
+    read_certificate(first)
+    assert read_certificate.cache_info().misses == info.misses + 1

@@ -52,3 +52,4 @@ cdef void* ssl_of(object ssl) except NULL
 cdef void* bio_of(object bio) except NULL
 cdef void* new_memory_bio() except NULL
 cdef tuple last_error()
+cdef str all_errors()

@@ -82,13 +82,25 @@ cdef void* new_memory_bio() except NULL:
 cdef tuple last_error():
     """The oldest error of OpenSSL's queue, which is empty afterwards: its number and its words."""
     cdef unsigned long error = _get_error()
-    cdef const char* words = NULL
-    cdef int reason = 0
-    if error:
-        reason = _reason(error)
-        words = _reason_string(error)
-        err_clear_error()
-    return reason, words.decode("ascii", "replace") if words != NULL else "no reason given"
+    cdef int reason = _reason(error) if error else 0
+    words = _words_of(error)
+    err_clear_error()
+    return reason, words
+
+
+cdef str all_errors():
+    """The words of OpenSSL's queue (at most 16 errors), oldest first; it is empty afterwards."""
+    words = [_words_of(_get_error())]
+    cdef unsigned long error = _get_error()
+    while error:
+        words.append(_words_of(error))
+        error = _get_error()
+    return "; ".join(words)
+
+
+cdef str _words_of(unsigned long error):
+    cdef const char* words = _reason_string(error) if error else NULL
+    return words.decode("ascii", "replace") if words != NULL else "no reason given"
 
 
 def set_signatures(context not None, bytes names not None):

@@ -15,6 +15,7 @@ cdef class TlsChannel(Cork):
     cdef void* input            # the memory BIO `ssl` reads from; belongs to it, as does
     cdef void* output           # the one it writes to
     cdef bint is_output_large   # that has held a long record, and keeps the memory
+    cdef bint is_closed         # our close_notify has been put out
     cdef bint has_read          # data has come: the peer has accepted our handshake
     cdef bint has_ended         # the peer's close_notify, or the end of input, has come
     cdef Py_ssize_t header_len  # bytes that have come of the header of the record under way
@@ -23,6 +24,7 @@ cdef class TlsChannel(Cork):
     cdef Bucket control         # records without data
 
     cdef Py_ssize_t _collect(self, uint8_t* data, Py_ssize_t have, Py_ssize_t room) except -1
+    cdef int _close(self) except -1
     cdef int _send_output(self) except -1
     cdef int _renew_output(self) except -1
     cdef int _follow(self, const uint8_t* data, Py_ssize_t n) except -1

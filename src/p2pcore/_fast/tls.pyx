@@ -61,6 +61,7 @@ cdef class TlsChannel(Cork):
     """
 
     def __cinit__(self, connection not None):
+        cdef char* pending
         self.front = FRONT_BYTES
         self.most = BLOCK_BYTES - FRONT_BYTES
         self.owner = connection._ssl
@@ -70,7 +71,10 @@ cdef class TlsChannel(Cork):
         ssl_clear_mode(self.ssl, SSL_MODE_AUTO_RETRY)
         self.input = new_memory_bio()
         self.output = bio_of(connection._from_ssl)
-        self.is_output_large = True  # it has held the handshake
+        if bio_get_mem_data(self.output, &pending) > 0:
+            self.is_output_large = True  # it has held the handshake
+        else:
+            self.output = new_memory_bio()
         ssl_set_bio(self.ssl, self.input, self.output)
         connection._into_ssl = connection._from_ssl = None
 
@@ -91,6 +95,8 @@ cdef class TlsChannel(Cork):
             at += n
             if n > LARGE_OUTPUT_BYTES:
                 self.is_output_large = True
+            if at == end and self.shut_due:
+                self._close()  # close_notify leaves with the last record
             have = self._collect(data, have, at)
         return self.below.send(data, have)
 
@@ -121,10 +127,17 @@ cdef class TlsChannel(Cork):
         return 0
 
     cdef int farewell(self) except -1:
-        err_clear_error()
-        ssl_shutdown(self.ssl)
-        err_clear_error()
+        self._close()
         return self._send_output()
+
+    cdef int _close(self) except -1:
+        """Puts out the close_notify, once: a second SSL_shutdown would read."""
+        if not self.is_closed:
+            self.is_closed = True
+            err_clear_error()
+            ssl_shutdown(self.ssl)
+            err_clear_error()
+        return 0
 
     cdef int _give_back(self) except -1:
         cdef char* pending

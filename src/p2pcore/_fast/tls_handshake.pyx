@@ -18,6 +18,7 @@ from p2pcore._fast.openssl cimport (
     SSL_VERIFY_FAIL_IF_NO_PEER_CERT,
     SSL_VERIFY_PEER,
     X509_V_OK,
+    all_errors,
     bio_free,
     bio_get_mem_data,
     bio_of,
@@ -25,7 +26,6 @@ from p2pcore._fast.openssl cimport (
     context_of,
     err_clear_error,
     i2d_x509_bio,
-    last_error,
     new_memory_bio,
     sk_x509_num,
     ssl_ctx_set_alpn_select_cb,
@@ -63,7 +63,7 @@ def advance(connection not None, peer not None):
     Returns: whether the handshake is done.
 
     Raises:
-        HandshakeError: it failed, with OpenSSL's reason; the alert is in the output. What `peer` raised comes
+        HandshakeError: it failed, with OpenSSL's reasons; the alert is in the output. What `peer` raised comes
             out as it is.
     """
     cdef void* ssl = ssl_of(connection._ssl)
@@ -83,7 +83,7 @@ def advance(connection not None, peer not None):
         raise error
     if ssl_get_error(ssl, n) == SSL_ERROR_WANT_READ:
         return False
-    raise errors.HandshakeError(f"the TLS handshake failed: {last_error()[1]}")
+    raise errors.HandshakeError(f"the TLS handshake failed: {all_errors()}")
 
 
 cdef int _verify(int is_ok, void* store) noexcept with gil:
