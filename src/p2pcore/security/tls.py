@@ -56,7 +56,9 @@ class _Peer:
 
     __slots__ = ("_expected", "_names", "_now", "_ours", "error", "identity")
 
-    def __init__(self, ours: PeerId, expected: PeerId | None, names: tuple[bytes, ...], now: datetime) -> None:
+    def __init__(
+        self, ours: PeerId, expected: PeerId | None, names: tuple[bytes, ...], now: datetime
+    ) -> None:
         self._ours = ours
         self._expected = expected
         self._names = names
@@ -102,7 +104,16 @@ class TlsTransport:
         now: tells the time, with a time zone.
     """
 
-    __slots__ = ("_certificate", "_contexts", "_key", "_now", "_peer_id", "_private_key", "_renew_at", "_valid_from")
+    __slots__ = (
+        "_certificate",
+        "_contexts",
+        "_key",
+        "_now",
+        "_peer_id",
+        "_private_key",
+        "_renew_at",
+        "_valid_from",
+    )
 
     protocol: Final = PROTOCOL
 
