@@ -152,7 +152,7 @@ MAX_TLS_CONTROL_RECORDS_PER_S: Final = 100
 MAX_TLS_CERTIFICATE_BYTES: Final = 16 * 1024
 """A peer's libp2p certificate; with the largest RSA keys in it, it has about 5 KiB."""
 TLS_CERTIFICATES_KEPT: Final = 256
-"""Peers' certificates whose signatures are not checked again; one has about 500 bytes."""
+"""Peers' certificates whose signatures are not checked again; one has about 500 bytes, at most 16 KiB."""
 TLS_CERTIFICATE_DAYS: Final = 365
 """How long a certificate of ours is valid ..."""
 TLS_RENEW_DAYS: Final = 30
