@@ -403,7 +403,7 @@ def test_a_node_behind_a_relay_is_reached_from_the_command_line(cli: Cli, kind: 
         assert cli.run("ping", target, "-n", "1").status == 0
         plain = cli.run("echo", target, stdin=b"hello")
         if kind == "--relay":
-            assert_fails(plain, 1, "allow_limited")
+            assert_fails(plain, 1, "the relay limits this connection")
             plain = cli.run("echo", target, "--allow-limited", stdin=b"hello")
         assert plain == Result(0, "hello", "")
         assert behind.end() == Result(0, "", "")

@@ -61,6 +61,12 @@ def load_key(path: str) -> Key:
     return key
 
 
+def check_readable(path: str) -> None:
+    """Raises OSError where the file at `path` cannot be read: what is read later would be the peer's fault."""
+    with open(path, "rb"):
+        pass
+
+
 def _read(path: str) -> bytes:
     source: str | int = 0 if path == "-" else path  # sys.stdin is None where it was closed
     with open(source, "rb", closefd=path != "-") as file:
