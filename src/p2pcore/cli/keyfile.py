@@ -61,10 +61,11 @@ def load_key(path: str) -> Key:
     return key
 
 
-def check_readable(path: str) -> None:
-    """Raises OSError where the file at `path` cannot be read: what is read later would be the peer's fault."""
-    with open(path, "rb"):
-        pass
+def check_certificates(path: str) -> None:
+    """Raises CommandFailed, OSError: no certificate in the file at `path`. In a dial that seems the peer's fault."""
+    with open(path, "rb") as file:
+        if not any(b"CERTIFICATE-----" in line for line in file):
+            raise CommandFailed(f"{path}: no certificate (PEM) is in there")
 
 
 def _read(path: str) -> bytes:

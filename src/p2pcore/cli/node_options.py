@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from p2pcore import Host, PrivateKey, WebsocketOptions
-from p2pcore.cli.keyfile import check_readable, load_private_key, load_psk
+from p2pcore.cli.keyfile import check_certificates, load_private_key, load_psk
 
 if TYPE_CHECKING:
     from click import Context, Parameter
@@ -74,7 +74,7 @@ class NodeOptions:
         """Keyword arguments of Host, but for the key. Raises CommandFailed, OSError: a file is of no use."""
         psk = None if self.psk_file is None else load_psk(self.psk_file)
         if self.ca_file is not None:
-            check_readable(self.ca_file)
+            check_certificates(self.ca_file)
         return {
             "security": self.security,
             "muxers": self.muxers,
