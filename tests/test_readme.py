@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
@@ -130,6 +131,28 @@ def test_what_documents_give_to_host_is_there(document: Path) -> None:
     given = set(re.findall(r"(?:`|\b)Host\((\w+)=", document.read_text()))
     given |= set(re.findall(r"Host\([^()`]*?, (\w+)=", document.read_text()))
     assert sorted(given - set(inspect.signature(Host).parameters)) == []
+
+
+@pytest.mark.source
+def test_every_command_and_option_is_documented() -> None:
+    from p2pcore.cli.app import COMMANDS, commands
+
+    text = (ROOT / "docs" / "cli.md").read_text()
+    context = click.Context(commands)
+    found = {name: commands.get_command(context, name) for name in COMMANDS}
+    for name, command in list(found.items()):
+        if isinstance(command, click.Group):
+            found |= {f"{name} {inner}": each for inner, each in command.commands.items()}
+    options = {
+        option
+        for command in found.values()
+        if command is not None
+        for parameter in command.params
+        for option in parameter.opts
+        if option.startswith("--")
+    }
+    wanted = {f"p2pcore {name}" for name in found if name not in ("id", "psk")} | options
+    assert [each for each in sorted(wanted) if not re.search(rf"{each}(?![\w-])", text)] == []
 
 
 @pytest.mark.source

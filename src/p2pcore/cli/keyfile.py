@@ -62,7 +62,10 @@ def load_key(path: str) -> Key:
 
 
 def check_certificates(path: str) -> None:
-    """Raises CommandFailed, OSError: no certificate in the file at `path`. In a dial that seems the peer's fault."""
+    """Asks before a dial, where it would seem to be the peer's fault.
+
+    Raises: CommandFailed: no certificate is in the file at `path`; OSError: it cannot be read.
+    """
     with open(path, "rb") as file:
         if not any(b"CERTIFICATE-----" in line for line in file):
             raise CommandFailed(f"{path}: no certificate (PEM) is in there")
