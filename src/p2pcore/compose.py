@@ -8,6 +8,7 @@ another library is imported when it is first asked for.
 from __future__ import annotations
 
 import os
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from p2pcore.multiaddr import Multiaddr
     from p2pcore.muxers.yamux import YamuxOptions
     from p2pcore.security.pnet import PSK
+    from p2pcore.transports.websocket import WebsocketOptions
 
 T = TypeVar("T")
 
@@ -66,12 +68,34 @@ def protector(psk: PSK | str | os.PathLike[str] | bytes | None) -> Protector | N
     return PrivateNetwork(PSK.of(psk))
 
 
-def local_transports(upgrader: Upgrader, **unix: Any) -> list[Transport]:
-    """What never leaves the machine: UNIX sockets, with `unix` as UnixOptions; memory."""
-    from p2pcore.transports.memory import MemoryTransport
-    from p2pcore.transports.unix import UnixOptions, UnixTransport
+def transports(
+    upgrader: Upgrader,
+    listen: Iterable[Multiaddr],
+    sockets: Iterable[socket.socket],
+    websocket: WebsocketOptions | None,
+    unix_mode: int | None,
+    **tcp: Any,
+) -> list[Transport]:
+    """TCP and what runs on it, UNIX sockets, memory; in order of preference for dialling.
 
-    return [UnixTransport(upgrader, UnixOptions(**unix)), MemoryTransport(upgrader)]
+    Args:
+        listen: addresses, of which those with one port share it; sockets: see TcpOptions and UnixOptions.
+        tcp: further fields of TcpOptions.
+    """
+    from p2pcore.transports.memory import MemoryTransport
+    from p2pcore.transports.tcp import TcpOptions, TcpTransport
+    from p2pcore.transports.unix import UnixOptions, UnixTransport
+    from p2pcore.transports.websocket import WebsocketOptions, WebsocketTransport
+
+    files = tuple(sock for sock in sockets if sock.family == socket.AF_UNIX)
+    ports = tuple(sock for sock in sockets if sock.family != socket.AF_UNIX)
+    plain = TcpTransport(upgrader, TcpOptions(sockets=ports, shared=shared_ports(listen), **tcp))
+    return [
+        plain,
+        WebsocketTransport(upgrader, plain, websocket or WebsocketOptions()),
+        UnixTransport(upgrader, UnixOptions(mode=unix_mode, backlog=tcp["backlog"], sockets=files)),
+        MemoryTransport(upgrader),
+    ]
 
 
 def shared_ports(addrs: Iterable[Multiaddr]) -> frozenset[Multiaddr]:

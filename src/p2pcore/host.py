@@ -1,4 +1,4 @@
-"""The host: one node, composed. The only module that names concrete transports, security and muxers.
+"""The host: one node, composed. With `compose` the only module that names concrete parts.
 
 Comes in: plain keyword arguments. Goes out: connections, streams, the answers of ping, identify, echo and
 perf. It owns everything it makes, from `async with` to its end, and leaves nothing behind.
@@ -30,8 +30,6 @@ from p2pcore.protocols import echo, identify, perf, ping
 from p2pcore.swarm import Swarm
 from p2pcore.swarm_conn import SwarmConn
 from p2pcore.transports.relay import RelayTransport
-from p2pcore.transports.tcp import TcpOptions, TcpTransport
-from p2pcore.transports.websocket import WebsocketOptions, WebsocketTransport
 from p2pcore.upgrader import StreamUpgrader, UpgraderOptions
 
 if TYPE_CHECKING:
@@ -43,6 +41,7 @@ if TYPE_CHECKING:
     from p2pcore.swarm_conns import Connectedness
     from p2pcore.swarm_listen import ListenResult
     from p2pcore.swarm_streams import ProtocolHandler
+    from p2pcore.transports.websocket import WebsocketOptions
 
 logger = logging.getLogger("p2pcore.host")
 
@@ -175,24 +174,23 @@ class Host:
             ),
             compose.protector(psk),
         )
-        options = TcpOptions(
+        transports = compose.transports(
+            upgrader,
+            self._listen,
+            sockets,
+            websocket,
+            unix_mode,
             linger=linger,
             reuse_port=reuse_port,
             backlog=backlog,
             dial_from=dial_from,
             dial_from_listener=dial_from_listener,
-            sockets=tuple(sock for sock in sockets if sock.family != socket.AF_UNIX),
             share_port=share_port,
-            shared=compose.shared_ports(self._listen),
             is_psk=psk is not None,
         )
-        tcp = TcpTransport(upgrader, options)
-        web = WebsocketTransport(upgrader, tcp, websocket or WebsocketOptions())
-        unix_sockets = tuple(sock for sock in sockets if sock.family == socket.AF_UNIX)
-        local = compose.local_transports(upgrader, mode=unix_mode, backlog=backlog, sockets=unix_sockets)
         self.swarm = Swarm(
             self.private_key.peer_id(),
-            [tcp, web, *local],
+            transports,
             admission=admission,
             events=events,
             resolver=resolver,
