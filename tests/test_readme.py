@@ -5,15 +5,20 @@ Comes in: README.md, CONTRIBUTING.md, CHANGELOG.md, docs/. Goes out: a failure t
 
 from __future__ import annotations
 
+import inspect
 import re
 import select
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from harness import seconds
+from p2pcore import Host
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -67,6 +72,87 @@ def test_the_echo_pair_runs_as_it_stands(tmp_path: Path) -> None:
 def test_the_echo_pair_is_short() -> None:
     lines = [line for block in programs().values() for line in block.splitlines()]
     assert len([line for line in lines if line and not line.startswith("#")]) <= 20
+
+
+def blocks() -> list[Any]:
+    """Every Python block of docs/, by its document and its place in it."""
+    pages = sorted((ROOT / "docs").glob("*.md"))
+    return [
+        pytest.param(page, block, id=f"{page.stem}-{number}")
+        for page in pages
+        for number, block in enumerate(_BLOCK.findall(page.read_text()))
+    ]
+
+
+def lay_out(directory: Path, page: Path) -> None:
+    """The files that the programs of `page` take for granted."""
+    from p2pcore import PSK, WebCertificate
+
+    (directory / "swarm.key").write_bytes(PSK.generate().encode())
+    certificate = WebCertificate.self_signed("127.0.0.1")
+    (directory / "fullchain.pem").write_bytes(certificate.pem)
+    (directory / "privkey.pem").write_bytes(
+        certificate.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+    for block in _BLOCK.findall(page.read_text()):
+        if named := re.match(r"# ([\w.]+)\n", block):
+            (directory / named[1]).write_text(block)
+
+
+@pytest.mark.source
+@pytest.mark.parametrize(("page", "block"), blocks())
+def test_the_programs_of_the_documents_run_as_they_stand(page: Path, block: str, tmp_path: Path) -> None:
+    """Those that end, and of those that serve for ever what they import and define."""
+    lay_out(tmp_path, page)
+    (tmp_path / "program.py").write_text(block)
+    name = "does_not_serve" if "serve(" in block else "__main__"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import runpy; runpy.run_path('program.py', run_name={name!r})"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=seconds(2 * LIMIT_S),
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not block.rstrip().endswith("run(main())") or done.stdout
+
+
+@pytest.mark.source
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_python_in_documents_is_in_blocks_that_are_run(document: Path) -> None:
+    text = _BLOCK.sub("", document.read_text())
+    assert re.findall(r"^ *(?:from p2pcore import|import p2pcore|async with |async for ).*", text, re.M) == []
+
+
+@pytest.mark.source
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_what_documents_give_to_host_is_there(document: Path) -> None:
+    given = set(re.findall(r"(?:`|\b)Host\((\w+)=", document.read_text()))
+    given |= set(re.findall(r"Host\([^()`]*?, (\w+)=", document.read_text()))
+    assert sorted(given - set(inspect.signature(Host).parameters)) == []
+
+
+@pytest.mark.source
+def test_every_command_and_option_is_documented() -> None:
+    from p2pcore.cli.app import COMMANDS, commands
+
+    text = (ROOT / "docs" / "cli.md").read_text()
+    context = click.Context(commands)
+    found = {name: commands.get_command(context, name) for name in COMMANDS}
+    for name, command in list(found.items()):
+        if isinstance(command, click.Group):
+            found |= {f"{name} {inner}": each for inner, each in command.commands.items()}
+    options = {
+        option
+        for command in found.values()
+        if command is not None
+        for parameter in command.params
+        for option in parameter.opts
+        if option.startswith("--")
+    }
+    wanted = {f"p2pcore {name}" for name in found if name not in ("id", "psk")} | options
+    assert [each for each in sorted(wanted) if not re.search(rf"{each}(?![\w-])", text)] == []
 
 
 @pytest.mark.source

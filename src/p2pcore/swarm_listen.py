@@ -104,7 +104,7 @@ class Listeners:
         """See Swarm.add_listen_addr."""
         if self._is_closed:
             raise SwarmClosed("the swarm was closed")
-        if needs_resolving(addr):
+        if needs_resolving(addr) and "p2p-circuit" not in addr:  # a relay is dialled, so it may have a name
             raise AddressError(f"{addr}: listening takes a numeric address, /ip4 or /ip6, not a host name")
         transport = self._transport_for(addr)
         if transport is None:

@@ -17,6 +17,7 @@ import p2pcore
 from harness import seconds
 
 ADDR = re.compile(r"/ip[46]/[0-9a-f.:]+/tcp/([1-9]\d*)/p2p/(12D3KooW\w+)")
+PEER = "12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -100,7 +101,7 @@ def test_a_port_in_use(cli: Cli) -> None:
         (("--addr", "127.0.0.1:80"), 2, "'127.0.0.1:80' is no multiaddr"),
         (("--addr",), 2, "requires an argument"),
         (
-            ("--addr", "/ip4/127.0.0.1/tcp/0/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"),
+            ("--addr", f"/ip4/127.0.0.1/tcp/0/p2p/{PEER}"),
             2,
             "listen on /ip4/127.0.0.1/tcp/0; the peer id is that of --key",
         ),
@@ -112,12 +113,23 @@ def test_what_is_wrong_is_one_line(cli: Cli, args: tuple[str, ...], status: int,
     assert_fails(cli.run("listen", *args), status, text)
 
 
-def test_a_second_signal_ends_at_once(cli: Cli) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_further_signals_end_at_once_and_as_the_first_one(cli: Cli, number: int) -> None:
     listener = cli.start("listen")
     listener.line()
-    listener.process.send_signal(signal.SIGINT)
-    result = listener.end()
-    assert (result.status, result.err) == (0, "")
+    while listener.process.poll() is None:  # they come at every moment of its end
+        listener.process.send_signal(number)
+    assert listener.wait() == Result(0, "", "")
+
+
+def test_ctrl_c_while_a_relay_says_nothing(cli: Cli) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(seconds(LIMIT_S))
+        relay = f"/ip4/127.0.0.1/tcp/{server.getsockname()[1]}/p2p/{PEER}"
+        listener = cli.start("listen", "--addr", f"{relay}/p2p-circuit")
+        conn, _ = server.accept()
+        with conn:
+            assert listener.end() == Result(0, "", "")
 
 
 # -- the command as a whole --------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import stat
 
@@ -75,7 +76,11 @@ def test_a_node_reached_through_a_relay(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "text"),
     [
-        (("--addr", "/ip4/127.0.0.1/tcp/0/tls/ws"), 1, "certificate"),
+        (("--addr", "/ip4/127.0.0.1/tcp/0/tls/ws"), 2, "takes a certificate: --tls-cert and --tls-key"),
+        (("--addr", "/p2p-circuit"), 2, "RELAY/p2p-circuit is expected"),
+        (("--addr", "/ip4/127.0.0.1/tcp/1/p2p-circuit"), 2, "RELAY/p2p-circuit is expected"),
+        (("--tls-ca", "nowhere"), 1, "nowhere: no such file"),
+        (("--tls-ca", os.devnull), 1, "no certificate (PEM) is in there"),
         (("--tls-cert", "x"), 2, "--tls-cert and --tls-key belong together"),
         (
             ("--tls-cert", "x", "--tls-key", "y", "--tls-self-signed"),

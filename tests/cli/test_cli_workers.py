@@ -77,6 +77,9 @@ def test_a_closed_standard_output_ends_it(cli: Cli) -> None:
     assert listener.process.wait(30) == 141
 
 
+CIRCUIT = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5/p2p-circuit"
+
+
 @pytest.mark.parametrize(
     ("args", "status", "text"),
     [
@@ -84,6 +87,14 @@ def test_a_closed_standard_output_ends_it(cli: Cli) -> None:
         (("--workers", "257"), 2, "1 to 256 are expected"),
         (("--workers", "two"), 2, "no number of workers"),
         (("--workers", "2", "--drain", "-1"), 2, "is no time"),
+        (("--workers", "2", "--relay"), 2, "--relay takes one process"),
+        (("--workers", "2", "--relay-unlimited"), 2, "--relay takes one process"),
+        (
+            ("--workers", "2", "--addr", CIRCUIT),
+            2,
+            "takes one process",
+        ),
+        (("--workers", "2", "--psk", "nothing"), 1, "listen: nothing: no such file"),
         (("--workers", "2", "--addr", "/ip4/192.0.2.1/tcp/0"), 1, "no interface of this machine has it"),
         (("--workers", "2", "--addr", "/ip4/127.0.0.1/udp/0/quic-v1"), 1, "no transport for such an address"),
     ],

@@ -16,6 +16,7 @@ from p2pcore import (
     AddressError,
     DialError,
     HandshakeError,
+    LimitedConnection,
     ListenError,
     NegotiationError,
     NoTransport,
@@ -33,6 +34,8 @@ INTERRUPTED: Final = 130
 """128 + SIGINT, as shells have it."""
 BROKEN_PIPE: Final = 141
 """128 + SIGPIPE."""
+TRANSPORTS: Final = "/ip4|ip6/ADDRESS/tcp/PORT, that with /ws or /tls/ws, /unix/PATH, and RELAY/p2p-circuit"
+"""What a node of the command line listens on and dials."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +70,9 @@ def explain(error: BaseException) -> Failure:
 def _explain_dial(error: DialError) -> Failure:
     if not error.causes:
         return Failure(FAILURE, str(error))
-    tried = "; ".join(f"{addr}: {reason(cause)}" for addr, cause in error.causes)
     answered = (HandshakeError, NegotiationError, NoTransport, AddressError)
     is_answered = any(isinstance(cause, answered) for _, cause in error.causes)
-    return Failure(FAILURE if is_answered else UNREACHABLE, f"cannot connect to {tried}")
+    return Failure(FAILURE if is_answered else UNREACHABLE, reason(error))
 
 
 def reason(error: BaseException) -> str:
@@ -79,8 +81,12 @@ def reason(error: BaseException) -> str:
         return f"the peer there is {error.actual}, not {error.expected}"
     if isinstance(error, ProtocolNotSupported):
         return f"the peer does not speak {', '.join(error.protocols)}"
+    if isinstance(error, DialError) and error.causes:
+        return "cannot connect to " + "; ".join(f"{addr}: {reason(cause)}" for addr, cause in error.causes)
+    if isinstance(error, LimitedConnection):
+        return "the relay limits this connection: ping and identify run over it, and echo --allow-limited"
     if isinstance(error, NoTransport):
-        return "no transport for such an address: so far there is /ip4|ip6/ADDRESS/tcp/PORT"
+        return f"no transport for such an address: there are {TRANSPORTS}"
     if isinstance(error, OSError) and error.errno and not isinstance(error, P2PError):
         return _system(error)
     return str(error) or type(error).__name__

@@ -61,6 +61,16 @@ def load_key(path: str) -> Key:
     return key
 
 
+def check_certificates(path: str) -> None:
+    """Asks before a dial, where it would seem to be the peer's fault.
+
+    Raises: CommandFailed: no certificate is in the file at `path`; OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        if not any(b"CERTIFICATE-----" in line for line in file):
+            raise CommandFailed(f"{path}: no certificate (PEM) is in there")
+
+
 def _read(path: str) -> bytes:
     source: str | int = 0 if path == "-" else path  # sys.stdin is None where it was closed
     with open(source, "rb", closefd=path != "-") as file:

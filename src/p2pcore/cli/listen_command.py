@@ -65,6 +65,7 @@ def command(
 
     Prints each of its multiaddrs, with /p2p/PEER_ID, on a line of its own.
     """
+    serving.check(addrs, is_alone=workers is None)
     log_level(verbose)
     if workers is not None:
         from p2pcore.cli.listen_workers import listen

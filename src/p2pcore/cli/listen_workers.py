@@ -6,6 +6,7 @@ come and go. Only the supervisor writes to standard output; workers tell it what
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,7 +39,8 @@ def listen(
     verbosity: int,
     output: Output,
 ) -> None:
-    """Serves until a signal. Raises as Supervisor.start; OutputFailed."""
+    """Serves until a signal. Raises as Supervisor.start; OutputFailed; CommandFailed, OSError: bad files."""
+    node.settings(), serving.settings(node, ())  # a file of no use is told once, before workers start
     show = _Show(output)
     supervisor = Supervisor(
         make_host,
@@ -51,7 +53,13 @@ def listen(
         on_event=show.event if verbosity > 0 else None,
     )
     show.supervisor = supervisor
-    p2pcore.run(supervisor.run(show.started))
+
+    async def serve() -> None:
+        await supervisor.run(show.started)
+        if show.failed is None:  # ended by a signal: one more must not show as a death by it, see node.run
+            os._exit(0)
+
+    p2pcore.run(serve())
     if show.failed is not None:
         raise show.failed
 

@@ -15,8 +15,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-import click
-
 import p2pcore
 from p2pcore import Host, Multiaddr, SwarmConn
 from p2pcore.cli.node_options import NodeOptions
@@ -29,7 +27,11 @@ CLOSING_S = 0.8
 
 
 class _Stop:
-    """The first signal cancels the command, the second ends the process."""
+    """The first signal cancels the command, the second ends the process.
+
+    A command that a signal has ended leaves from within the loop (`leave`): later the handlers are gone, and
+    a second signal would show as a traceback, or as a death by it, depending on when it comes.
+    """
 
     def __init__(self, task: asyncio.Task[Any], status: int | None) -> None:
         self._task = task
@@ -48,29 +50,30 @@ class _Stop:
         asyncio.get_running_loop().call_later(CLOSING_S, os._exit, self.status)
         self._task.cancel()
 
+    def leave(self) -> None:
+        """Ends the process if there was a signal. Nothing is buffered: Output flushes each line."""
+        if self.status is not None:
+            os._exit(self.status)
+
 
 def run(main: Coroutine[Any, Any, None], interrupted: int | None = None) -> None:
-    """Runs `main` on uvloop to its end.
+    """Runs `main` on uvloop to its end. After a signal it does not return: the process ends.
 
     Args:
         interrupted: the exit status after a signal; None: 128 and the signal's number.
     """
 
-    async def guarded() -> int:
+    async def guarded() -> None:
         task = asyncio.current_task()
         assert task is not None
         stop = _Stop(task, interrupted)
         stop.arm()
         try:
             await main
-        except asyncio.CancelledError:
-            if stop.status is None:
-                raise
-        return stop.status or 0
+        finally:
+            stop.leave()
 
-    status = p2pcore.run(guarded())
-    if status:
-        raise click.exceptions.Exit(status)
+    p2pcore.run(guarded())
 
 
 @asynccontextmanager

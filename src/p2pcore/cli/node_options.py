@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from p2pcore import Host, PrivateKey, WebsocketOptions
-from p2pcore.cli.keyfile import load_private_key, load_psk
+from p2pcore.cli.keyfile import check_certificates, load_private_key, load_psk
 
 if TYPE_CHECKING:
     from click import Context, Parameter
@@ -73,6 +73,8 @@ class NodeOptions:
     def settings(self) -> dict[str, Any]:
         """Keyword arguments of Host, but for the key. Raises CommandFailed, OSError: a file is of no use."""
         psk = None if self.psk_file is None else load_psk(self.psk_file)
+        if self.ca_file is not None:
+            check_certificates(self.ca_file)
         return {
             "security": self.security,
             "muxers": self.muxers,

@@ -33,7 +33,7 @@ _NAMES = ("dns", "dns4", "dns6", "dnsaddr")
 
 
 class AddressType(AddressParam):
-    """A multiaddr with a numeric host, to listen on."""
+    """A multiaddr to listen on: with a numeric host, unless it is that of a relay."""
 
     name = "multiaddr"
 
@@ -51,7 +51,12 @@ class AddressType(AddressParam):
 
     def check(self, addr: Multiaddr, param: Parameter | None, ctx: Context | None) -> None:
         """Fails for what cannot be listened on."""
-        if addr.protocols()[0].name in _NAMES:
+        names = [protocol.name for protocol in addr.protocols()]
+        if names[-1] == "p2p-circuit":
+            if "p2p" not in names:
+                self.fail(f"{addr}: RELAY/p2p-circuit is expected, RELAY with its /p2p/PEER_ID", param, ctx)
+            return
+        if names[0] in _NAMES:
             self.fail(f"{addr}: listening takes an /ip4 or /ip6 address, not a host name", param, ctx)
         if addr.peer_id is not None:
             text = str(addr.without_p2p())

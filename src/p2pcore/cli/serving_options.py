@@ -44,6 +44,24 @@ class ServingOptions:
         if self.certificate is not None and self.self_signed:
             self._wrong("--tls-self-signed makes a certificate, and --tls-cert gives one")
 
+    @property
+    def is_relay(self) -> bool:
+        """Whether connections of others are relayed."""
+        return self.relay or self.relay_unlimited
+
+    def check(self, addrs: Iterable[Multiaddr], is_alone: bool) -> None:
+        """Raises a usage error where these options do not go with `addrs`, or with several processes."""
+        alone = "takes one process: with --workers each would have relayed connections of its own"
+        if self.is_relay and not is_alone:
+            self._wrong(f"--relay {alone}")
+        for addr in addrs:
+            names = [protocol.name for protocol in addr.protocols()]
+            if names[-1] == "p2p-circuit" and not is_alone:
+                self._wrong(f"{addr} {alone}")
+            is_secure = names[-1] == "wss" or (names[-1] == "ws" and "tls" in names)
+            if is_secure and self.certificate is None and not self.self_signed:
+                self._wrong(f"{addr} takes a certificate: --tls-cert and --tls-key, or --tls-self-signed")
+
     def settings(self, node: NodeOptions, addrs: Iterable[Multiaddr]) -> dict[str, Any]:
         """Keyword arguments of Host, for a node that listens on `addrs`. Raises CommandFailed, OSError."""
         return {
