@@ -30,7 +30,8 @@ _HIGH_BIT: Final = 0x80
 class Channel(Protocol):
     """What a negotiation talks through: a Mailbox, or a Stream (whose writes are awaited).
 
-    Where it has a `take_opening`, as those two do, an opening that has come whole costs one call.
+    Where it has a `take_opening`, as both have, an opening that has come whole costs one call; where it has a
+    `write_later`, as a Mailbox has, the last answer leaves with what follows.
     """
 
     def read_exactly(self, n: int, /) -> Awaitable[bytes]: ...
@@ -182,7 +183,8 @@ def lazy_open(protocol: str) -> tuple[bytes, bytes]:
 async def handle(io: Channel, supported: Container[str]) -> str:
     """Answers proposals until one is in `supported`.
 
-    Header and answer leave in one write where the peer sent header and proposal in one.
+    Header and answer leave in one write where the peer sent header and proposal in one; on a Mailbox the last
+    answer leaves with the next write, or when a read has to wait.
     Cancelled or failed: `io` is of no further use.
 
     Args:
@@ -214,12 +216,21 @@ async def _answer(io: Channel, supported: Container[str]) -> str:
     for _ in range(MAX_MULTISTREAM_PROPOSALS):
         text = text_of(message)
         if text is not None and text in supported:
-            await _write(io, header + message)
+            await _write_last(io, header + message)
             return text
         await _write(io, header + NOT_AVAILABLE)
         header = b""
         message = await _read_message(io, await io.read_exactly(1))
     raise NegotiationError(f"the peer made {MAX_MULTISTREAM_PROPOSALS} proposals, none of them ours")
+
+
+async def _write_last(io: Channel, data: bytes) -> None:
+    """Where the channel can, `data` leaves with what the agreed protocol says first: one packet less."""
+    later: Callable[[bytes], None] | None = getattr(io, "write_later", None)
+    if later is None:
+        await _write(io, data)
+    else:
+        later(data)
 
 
 async def _write(io: Channel, data: bytes) -> None:

@@ -93,6 +93,45 @@ async def test_unread_bytes_come_first() -> None:
 
 
 @looped
+async def test_what_is_written_later_leaves_with_the_next_write() -> None:
+    cable = Cable()
+    cable.mailbox.write_later(b"agreed, ")
+    cable.mailbox.write_later(b"and ")
+    cable.deliver(b"at hand")
+    assert await cable.mailbox.read_exactly(7) == b"at hand"
+    assert cable.sent() == b""
+    cable.mailbox.write(b"the first message")
+    assert cable.sent() == b"agreed, and the first message"
+
+
+@looped
+async def test_what_is_written_later_leaves_when_a_read_waits_or_another_layer_comes() -> None:
+    waiting, inserted, closed = Cable(), Cable(), Cable()
+    waiting.mailbox.write_later(b"agreed")
+    read = asyncio.ensure_future(waiting.mailbox.read_exactly(1))
+    await settle()
+    assert waiting.sent() == b"agreed"
+    waiting.deliver(b"x")
+    assert await read == b"x"
+    inserted.mailbox.write_later(b"agreed")
+    inserted.mailbox.insert(PlainChannel())
+    assert inserted.sent() == b"agreed"
+    closed.mailbox.write_later(b"agreed")
+    closed.mailbox.close()
+    assert closed.sent() == b"agreed"
+
+
+@looped
+async def test_nothing_is_written_later_on_a_broken_connection() -> None:
+    cable = Cable()
+    box = cable.mailbox
+    cable.abort()
+    await settle()
+    with pytest.raises(errors.ConnectionClosed):
+        box.write_later(b"x")
+
+
+@looped
 async def test_reads_of_a_mailbox_are_bounded() -> None:
     for n in (0, -1, limits.MAILBOX_BYTES + 1):
         with pytest.raises(errors.LimitExceeded):

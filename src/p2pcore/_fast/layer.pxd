@@ -34,6 +34,7 @@ cdef class Layer(Flushable):
 
 cdef class Mailbox(Layer):
     cdef ByteQueue held         # bytes nobody has read yet
+    cdef bytes put_off          # written, and not sent before the next write or wait; None
     cdef Op reader              # the one waiting read; None
     cdef bint ended             # the peer sends no more
     cdef bint closing           # close() was called: nothing is taken any more
@@ -41,6 +42,7 @@ cdef class Mailbox(Layer):
     cdef object error           # why the chain was lost; None while it lives
 
     cdef object _some(self, Py_ssize_t least, Py_ssize_t most, bint keeps)
+    cdef int _send_put_off(self) except -1
     cdef Layer _linked_for(self, Layer layer)
     cdef int _give(self, Layer layer) except -1
     cdef int _give_from(self, ByteQueue held, Layer layer) except -1

@@ -99,7 +99,7 @@ cdef class _MailboxRead(Op):
         if self.mailbox.reader is not None:
             raise errors.LocalProtocolError("another read of this mailbox is waiting")
         self.mailbox.reader = self
-        return 0
+        return self.mailbox._send_put_off()
 
     cdef int abandoned(self) except -1:
         if self.mailbox.reader is self:
@@ -256,7 +256,26 @@ cdef class Mailbox(Layer):
         """
         if self.error is not None:
             raise again(self.error)
+        if self.put_off is not None:
+            data = self.put_off + data
+            self.put_off = None
         self.send(<const uint8_t*> <const char*> data, len(data))
+
+    def write_later(self, bytes data not None):
+        """Hands `data` down with the next write; at the latest when a read has to wait, or another layer comes.
+
+        Raises: as write.
+        """
+        if self.error is not None:
+            raise again(self.error)
+        self.put_off = data if self.put_off is None else self.put_off + data
+
+    cdef int _send_put_off(self) except -1:
+        cdef bytes data = self.put_off
+        if data is not None:
+            self.put_off = None
+            self.send(<const uint8_t*> <const char*> data, len(data))
+        return 0
 
     @property
     def num_held(self):
@@ -302,6 +321,7 @@ cdef class Mailbox(Layer):
 
         What is held, and what still comes, is dropped; reads fail once the socket is gone. Idempotent.
         """
+        self._send_put_off()
         self.closing = True
         self.ended = False
         self.held.clear()
@@ -318,6 +338,7 @@ cdef class Mailbox(Layer):
             raise errors.ConnectionClosed("the connection is closed")
         if layer.state is not None:
             raise errors.LocalProtocolError("this layer is on a chain already")
+        self._send_put_off()
         return self.below
 
     cdef int _give(self, Layer layer) except -1:
