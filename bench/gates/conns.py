@@ -50,8 +50,8 @@ class Hosts:
     """One that listens, one that dials; they do not identify each other: only what is named happens."""
 
     def __init__(self, security: str = "noise") -> None:
-        self.server = Host(identify=False, echo=True, security=(security,))
-        self.dialer = Host(listen=(), identify=False, security=(security,))
+        self.server = Host(identify=False, echo=True, security=(security,), spin_s=0)
+        self.dialer = Host(listen=(), identify=False, security=(security,), spin_s=0)
         self.watch = Watch()
         self.server.notify(self.watch)
 
