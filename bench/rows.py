@@ -110,7 +110,7 @@ GROUPS: tuple[Group, ...] = (
         "Complete connections",
         "Dialed, secured, multiplexed, and closed again, by one dialer that comes back: p2pcore has verified "
         "its proof of identity the first time and keeps it (docs/decisions/0006), which spares either side "
-        "43 µs. go-libp2p proves itself anew over Noise each time. The last row has the same dialer (go-libp2p) "
+        "43 µs. go-libp2p proves itself anew over Noise each time. The last row has one dialer (go-libp2p) "
         "for every listener, so only the listener differs: the fairest figure there is.",
         (
             Row("conn16_rate", "connections, 16 at a time", "/s", "conn16", "per_s", True, times(1.7)),
