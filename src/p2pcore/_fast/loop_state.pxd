@@ -18,7 +18,7 @@ cdef class LoopState:
     cdef list due               # Flushables to flush at the end of this iteration
     cdef bint flush_scheduled
     cdef Py_ssize_t num_woken   # Ops whose future is done and whose task has not run yet
-    cdef bint has_resumed       # one of them has run since the last flush
+    cdef Py_ssize_t num_resumed # those that have run since the last flush
     cdef readonly object ciphered   # OrderedDict: record layers that hold ciphers, the longest enlisted first
     cdef dict watched           # Flushable -> monotonic second at which it is overdue
     cdef object sweep_handle

@@ -153,7 +153,7 @@ cdef class LoopState:
     cdef int flush_now(self) except -1:
         """Flushes all that is due, and what falls due by that: a cork below another one."""
         cdef int rounds = 0
-        self.has_resumed = False
+        self.num_resumed = 0
         while self.due and rounds < MAX_CORKS:
             rounds += 1
             self._flush_round()

@@ -6,10 +6,13 @@ for: nothing is taken before the waiting task runs again, so cancelling loses no
 
 from asyncio import Future
 
+from p2pcore import limits
+
 cimport cython
 from p2pcore._fast.loop_state cimport LoopState, monotonic
 
 PENDING = object()
+cdef Py_ssize_t FLUSH_AFTER = limits.FLUSH_AFTER_TASKS
 
 
 cdef class Op:
@@ -65,6 +68,7 @@ cdef class Op:
         return 0
 
     cdef object step(self):
+        cdef Py_ssize_t resumed
         if self.future is not None:
             if not self.future.done():
                 raise RuntimeError("this call is already being awaited")
@@ -78,7 +82,9 @@ cdef class Op:
         future._asyncio_future_blocking = True
         # The last of the tasks that were woken now waits: what they wrote leaves at once. Tasks that nobody woke
         # (new ones, for streams that arrived together) wait for the end of the iteration, and share a record.
-        if self.state.due and self.state.num_woken == 0 and self.state.has_resumed:
+        # Of many, a part leaves before: the peer works on it while the others run.
+        resumed = self.state.num_resumed
+        if self.state.due and resumed and (self.state.num_woken == 0 or resumed >= FLUSH_AFTER):
             self.state.flush_now()
         return future
 
@@ -96,7 +102,7 @@ cdef class Op:
         if self.is_woken:
             self.is_woken = False
             self.state.num_woken -= 1
-            self.state.has_resumed = True
+            self.state.num_resumed += 1
         return self._disarm()
 
     cdef int rearm(self) except -1:
