@@ -6,14 +6,13 @@ make their Host. It says of a name that is not there which names there are.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from p2pcore import Host, PrivateKey, WebsocketOptions
+from p2pcore.cli.gathered import gathered
 from p2pcore.cli.keyfile import check_certificates, load_private_key, load_psk
 
 if TYPE_CHECKING:
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     NamesParam = click.ParamType[tuple[str, ...]]
 else:  # generic in the newest click only
     NamesParam = click.ParamType
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 SECURITY = ("noise", "tls", "plaintext")
 MUXERS = ("yamux", "mplex")
@@ -128,15 +125,5 @@ _OPTIONS = (
     ),
 )
 
-
-def node_options(function: F) -> F:
-    """Gives `function` what these options came to, as `node`."""
-
-    @functools.wraps(function)
-    def gathering(*args: Any, **kwargs: Any) -> Any:
-        mine = {field.name: kwargs.pop(field.name) for field in fields(NodeOptions)}
-        return function(*args, node=NodeOptions(**mine), **kwargs)
-
-    for option in reversed(_OPTIONS):
-        gathering = option(gathering)
-    return gathering  # type: ignore[return-value]
+node_options = gathered(NodeOptions, "node", _OPTIONS)
+"""Gives a command what these options came to, as `node`."""

@@ -5,15 +5,15 @@ Comes in: text from the command line. Goes out: a ServingOptions, and from it ke
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from p2pcore import Multiaddr, RelayOptions, WebCertificate, WebsocketOptions
 from p2pcore.cli.failure import CommandFailed
+from p2pcore.cli.gathered import gathered
 from p2pcore.cli.node_options import NodeOptions
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     ModeParam = click.ParamType[int]
 else:  # generic in the newest click only
     ModeParam = click.ParamType
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,15 +136,5 @@ _OPTIONS = (
     click.option("--relay-unlimited", is_flag=True, help="The same, each for any time and any bytes."),
 )
 
-
-def serving_options(function: F) -> F:
-    """Gives `function` what these options came to, as `serving`."""
-
-    @functools.wraps(function)
-    def gathering(*args: Any, **kwargs: Any) -> Any:
-        mine = {field.name: kwargs.pop(field.name) for field in fields(ServingOptions)}
-        return function(*args, serving=ServingOptions(**mine), **kwargs)
-
-    for option in reversed(_OPTIONS):
-        gathering = option(gathering)
-    return gathering  # type: ignore[return-value]
+serving_options = gathered(ServingOptions, "serving", _OPTIONS)
+"""Gives a command what these options came to, as `serving`."""
