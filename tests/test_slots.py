@@ -52,6 +52,20 @@ def test_of_too_many_slow_items_the_oldest_is_ended() -> None:
     run(main())
 
 
+def test_without_slow_items_nothing_is_put_aside() -> None:
+    async def main() -> None:
+        slots: Slots[int] = Slots(1, 0.0, 0, lambda item: None)
+        slots.enter(1)
+        waiting = asyncio.ensure_future(slots.wait())
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        slots.leave(1)
+        await waiting
+
+    run(main())
+
+
 def test_wait_empty_returns_when_the_last_item_has_left() -> None:
     async def main() -> None:
         slots: Slots[int] = Slots(5, 3600.0, 10, lambda item: None)

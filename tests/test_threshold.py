@@ -72,3 +72,20 @@ def test_underflow_is_an_error() -> None:
 def test_a_maximum_below_one_is_refused() -> None:
     with pytest.raises(ValueError):
         Threshold(0)
+
+
+def test_wait_empty_returns_when_everything_has_been_released() -> None:
+    async def main() -> None:
+        threshold = Threshold(1)
+        await threshold.wait_empty()
+        for _ in range(3):
+            threshold.acquire()
+        waiting = asyncio.ensure_future(threshold.wait_empty())
+        for _ in range(2):
+            threshold.release()
+            await asyncio.sleep(0)
+            assert not waiting.done()
+        threshold.release()
+        await waiting
+
+    run(main())

@@ -29,6 +29,7 @@ from p2pcore.limits import (
     MAX_UPGRADING,
     UPGRADE_SLOW_S,
 )
+from p2pcore.slots import Slots
 from p2pcore.threshold import Threshold
 
 if TYPE_CHECKING:
@@ -113,9 +114,10 @@ class UpgradedListener:
         self._options = options or ListenerOptions()
         self._threshold = Threshold(self._options.queue_length)
         self._backoff = Backoff(self._options.backoff_min, self._options.backoff_max)
-        self._upgrading: dict[RawConn, asyncio.Task[None]] = {}  # oldest first
-        self._quick: dict[RawConn, float] = {}  # of those, the ones not known to be slow, and since when
-        self._room: asyncio.Future[None] | None = None
+        self._upgrading: dict[RawConn, asyncio.Task[None]] = {}
+        self._slots: Slots[RawConn] = Slots(
+            self._options.max_upgrading, self._options.slow_after, self._options.max_slow, self._end_slow
+        )
         self._ready: collections.deque[tuple[float, CapableConn]] = collections.deque()
         self._accepters: collections.deque[asyncio.Future[None]] = collections.deque()
         self._sweep: asyncio.TimerHandle | None = None
@@ -157,8 +159,7 @@ class UpgradedListener:
         """Takes raw connections for as long as the listener lives."""
         try:
             while True:
-                if len(self._quick) >= self._options.max_upgrading:
-                    await self._wait_for_slot()
+                await self._slots.wait()
                 await self._threshold.wait()
                 conn = await self._accept_raw()
                 now = self._loop.time()
@@ -169,7 +170,7 @@ class UpgradedListener:
                     continue
                 if self._threshold.is_full:
                     await self._hold(conn)
-                self._quick[conn] = now
+                self._slots.enter(conn)
                 task = self._loop.create_task(self._upgrade(conn, now + self._options.accept_timeout))
                 self._upgrading[conn] = task
         except ListenerClosed as error:
@@ -186,40 +187,15 @@ class UpgradedListener:
 
     async def _settle(self) -> None:
         """Returns once no upgrade is under way and every finished connection has been taken."""
-        while self._upgrading or self._ready:
-            await self._wait_for_room()
+        await self._slots.wait_empty()
+        await self._threshold.wait_empty()
 
-    async def _wait_for_slot(self) -> None:
-        """Returns once fewer than `max_upgrading` upgrades are quick: one has ended, or is slow by now."""
-        while len(self._quick) >= self._options.max_upgrading:
-            slow_at = next(iter(self._quick.values())) + self._options.slow_after
-            if slow_at <= self._loop.time() and self._options.max_slow:
-                self._put_aside()
-                continue
-            timer = self._loop.call_at(slow_at, self._make_room) if self._options.max_slow else None
-            try:
-                await self._wait_for_room()
-            finally:
-                if timer is not None:
-                    timer.cancel()
-
-    def _put_aside(self) -> None:
-        """Counts the oldest quick upgrade as slow; it goes on, unless too many are."""
-        del self._quick[next(iter(self._quick))]
-        if len(self._upgrading) - len(self._quick) > self._options.max_slow:
-            conn, task = next(iter(self._upgrading.items()))
-            del self._upgrading[conn]
-            conn.abort()
-            task.cancel()
-            late = UpgradeTimeout("ended for the sake of newer ones")
-            self._failed(TOO_MANY_SLOW, conn.remote_multiaddr, late)
-
-    async def _wait_for_room(self) -> None:
-        self._room = self._loop.create_future()
-        try:
-            await self._room
-        finally:
-            self._room = None
+    def _end_slow(self, conn: RawConn) -> None:
+        """Ends an upgrade because too many are slow."""
+        conn.abort()
+        self._upgrading.pop(conn).cancel()
+        late = UpgradeTimeout("ended for the sake of newer ones")
+        self._failed(TOO_MANY_SLOW, conn.remote_multiaddr, late)
 
     async def _accept_raw(self) -> RawConn:
         while True:
@@ -276,12 +252,7 @@ class UpgradedListener:
             self._offer(capable, deadline)
         finally:
             self._upgrading.pop(conn, None)
-            self._quick.pop(conn, None)
-            self._make_room()
-
-    def _make_room(self) -> None:
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
+            self._slots.leave(conn)
 
     def _upgrade_failed(self, conn: RawConn, error: Exception) -> None:
         reason = getattr(error, "stage", None)
@@ -331,7 +302,6 @@ class UpgradedListener:
                 self._ready.append((deadline, conn))
                 continue
             self._threshold.release()
-            self._make_room()
             self._drop(conn)
         if self._ready:
             self._sweep_at(min(deadline for deadline, _ in self._ready))
@@ -354,7 +324,6 @@ class UpgradedListener:
             while self._ready:
                 _, conn = self._ready.popleft()
                 self._threshold.release()
-                self._make_room()
                 if not conn.is_closed:
                     return conn
             if self._state is ListenerState.CLOSED:

@@ -20,7 +20,7 @@ class Slots(Generic[T]):
     Args:
         maximum: quick items under way at once.
         slow_after: seconds after which an item is slow.
-        max_slow: slow items under way at once.
+        max_slow: slow items under way at once; 0: none ever counts as slow.
         end: called with the oldest item when there is one slow item too many; it has left by then.
     """
 
@@ -53,6 +53,9 @@ class Slots(Generic[T]):
     async def wait(self) -> None:
         """Returns once fewer than `maximum` items are quick: one has ended, or is slow by now."""
         while len(self._quick) >= self._maximum:
+            if not self._max_slow:
+                await self._change()
+                continue
             slow_at = next(iter(self._quick.values())) + self._slow_after
             if slow_at <= self._loop.time():
                 self._put_aside()

@@ -46,7 +46,7 @@ class Threshold:
         self._count += 1
 
     def release(self) -> None:
-        """Counts one piece less and wakes everyone in `wait` when the count falls below the maximum.
+        """Counts one piece less; wakes who waits when the count falls below the maximum, and at 0.
 
         Raises:
             LocalProtocolError: nothing is acquired.
@@ -54,7 +54,7 @@ class Threshold:
         if self._count == 0:
             raise LocalProtocolError("threshold released more often than acquired")
         self._count -= 1
-        if self._count == self._maximum - 1:
+        if self._count in (self._maximum - 1, 0):
             for waiter in self._waiters:
                 if not waiter.done():
                     waiter.set_result(None)
@@ -62,9 +62,17 @@ class Threshold:
     async def wait(self) -> None:
         """Returns once the count is below the maximum. May be cancelled at any time."""
         while self._count >= self._maximum:
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.add(waiter)
-            try:
-                await waiter
-            finally:
-                self._waiters.discard(waiter)
+            await self._change()
+
+    async def wait_empty(self) -> None:
+        """Returns once the count is 0. May be cancelled at any time."""
+        while self._count:
+            await self._change()
+
+    async def _change(self) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
