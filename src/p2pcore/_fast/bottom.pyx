@@ -24,6 +24,13 @@ cdef class Bottom(Layer):
             top = top.above
         return top if isinstance(top, Mailbox) else None
 
+    def open_mailbox(self):
+        """As `mailbox`, where there must be one. Raises ConnectionClosed: it has been replaced, or is gone."""
+        mailbox = self.mailbox
+        if mailbox is None:
+            raise errors.ConnectionClosed("the connection is closed, or has been upgraded")
+        return mailbox
+
     def abort(self):
         """Closes at once, unsent bytes are dropped. Idempotent."""
         self.fail(errors.ConnectionClosed("the connection was aborted here"))

@@ -16,7 +16,6 @@ from typing import Any
 
 from p2pcore._fast.layer import Mailbox
 from p2pcore._fast.wire import Wire
-from p2pcore.errors import ConnectionClosed
 from p2pcore.limits import TCP_KEEPALIVE_IDLE_S
 from p2pcore.multiaddr import Multiaddr
 from p2pcore.transports.sockaddr import to_multiaddr
@@ -103,10 +102,7 @@ class MaConn:
         Raises:
             ConnectionClosed: it has been replaced, or is gone.
         """
-        mailbox = self._wire.mailbox
-        if mailbox is None:
-            raise ConnectionClosed("the connection is closed, or has been upgraded")
-        return mailbox
+        return self._wire.open_mailbox()
 
     @property
     def local_multiaddr(self) -> Multiaddr:

@@ -14,7 +14,7 @@ import itertools
 
 from p2pcore._fast.layer import Mailbox
 from p2pcore._fast.memory import MemoryWire, memory_pair
-from p2pcore.errors import AddressError, ConnectionClosed, ListenerClosed
+from p2pcore.errors import AddressError, ListenerClosed
 from p2pcore.interfaces import CapableConn, Listener, Upgrader
 from p2pcore.limits import MEMORY_BACKLOG
 from p2pcore.multiaddr import Multiaddr
@@ -45,10 +45,7 @@ class MemoryConn:
         Raises:
             ConnectionClosed: it has been replaced, or is gone.
         """
-        mailbox = self._wire.mailbox
-        if mailbox is None:
-            raise ConnectionClosed("the connection is closed, or has been upgraded")
-        return mailbox
+        return self._wire.open_mailbox()
 
     async def start(self) -> None:
         """Begins to take what the other end sends. Raises OSError: `abort` came first."""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, cast
 from p2pcore import limits
 from p2pcore._fast.stream_wire import StreamWire
 from p2pcore.circuit import through
-from p2pcore.errors import ConnectionClosed
 
 if TYPE_CHECKING:
     from p2pcore._fast.layer import Mailbox
@@ -63,10 +62,7 @@ class RelayedConn:
     @property
     def mailbox(self) -> Mailbox:
         """The top of the chain while steps are negotiated. Raises ConnectionClosed: replaced, or gone."""
-        mailbox = self._wire.mailbox
-        if mailbox is None:
-            raise ConnectionClosed("the connection is closed, or has been upgraded")
-        return mailbox
+        return self._wire.open_mailbox()
 
     async def start(self) -> None:
         """Sends the answer that is due, then begins to read. Raises OSError: the stream has failed."""
