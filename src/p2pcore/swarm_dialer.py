@@ -8,7 +8,7 @@ dial among all who want the same peer. Bounded: MAX_DIALS addresses at once, the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from p2pcore import limits
@@ -150,12 +150,7 @@ class Dialer:
         good, causes = self._filter.choose(peer, addrs)
         now = asyncio.get_running_loop().time()
         usable = []
-        for addr in good:
-            try:
-                self._admission.check_addr_dial(peer, addr)
-            except GaterRefused as error:
-                causes[addr] = error
-                continue
+        for addr in self._admitted(peer, good, causes):
             if force_direct and addr.is_relayed:
                 causes[addr] = AddressError("it is relayed, and a direct connection was asked for")
             elif not (ignore_backoff or force_direct) and (wait := self.backoff.wait(peer, addr, now)):
@@ -166,6 +161,18 @@ class Dialer:
             usable.remove(addr)
             causes[addr] = BlackHoleSuspected(kind)
         return usable, causes
+
+    def _admitted(
+        self, peer: PeerId | None, addrs: Iterable[Multiaddr], causes: Causes
+    ) -> Iterator[Multiaddr]:
+        """What of `addrs` the gater lets be dialled; why it does not goes to `causes`."""
+        for addr in addrs:
+            try:
+                self._admission.check_addr_dial(peer, addr)
+            except GaterRefused as error:
+                causes[addr] = error
+            else:
+                yield addr
 
     # -- an address ----------------------------------------------------------------------------
 
@@ -189,13 +196,8 @@ class Dialer:
         """Dials all that a name leads to; without a peer, whatever ids the answers name must be proved."""
         numeric, causes = await self._resolved([addr])
         self._check_open()
-        good, refused = self._filter.choose(peer, numeric)
-        for each in list(good):
-            try:
-                self._admission.check_addr_dial(peer, each)
-            except GaterRefused as error:
-                good.remove(each)
-                refused[each] = error
+        chosen, refused = self._filter.choose(peer, numeric)
+        good = list(self._admitted(peer, chosen, refused))
         if not good:
             raise self._failed(DialError(peer, tuple((causes | refused).items()), "no usable address"))
         dial = PeerDial(peer, self._dial_one)
