@@ -45,6 +45,10 @@ class RawConn(Protocol):
     def is_limited(self) -> bool:
         """True where somebody else bounds its bytes or its time: a relayed connection."""
 
+    @property
+    def expected_peer(self) -> PeerId | None:
+        """Who an accepted connection must prove to come from, where a relay has said so; else None."""
+
     async def start(self) -> None:
         """Begins to read the socket; nothing is read before. Called once, by the upgrader.
 

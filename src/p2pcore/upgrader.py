@@ -228,9 +228,7 @@ class StreamUpgrader:
 
     async def upgrade_inbound(self, conn: RawConn, deadline: float | None = None) -> TransportConn:
         """See interfaces.Upgrader."""
-        # Nobody knows who dials, but a relay says who it is.
-        expected: PeerId | None = getattr(conn, "expected_peer", None)
-        return await self._upgrade(conn, expected, Direction.INBOUND, deadline)
+        return await self._upgrade(conn, conn.expected_peer, Direction.INBOUND, deadline)
 
     async def upgrade_outbound(
         self, conn: RawConn, peer: PeerId | None, deadline: float | None = None

@@ -81,6 +81,7 @@ class MaConn:
 
     transport = "tcp"
     is_limited = False
+    expected_peer = None
 
     def __init__(
         self,

@@ -32,6 +32,7 @@ class MemoryConn:
 
     transport = "memory"
     is_limited = False
+    expected_peer = None
 
     def __init__(self, wire: MemoryWire, local: Multiaddr, remote: Multiaddr) -> None:
         self._wire = wire

@@ -27,6 +27,7 @@ from p2pcore.limits import (
     UPGRADE_SLOW_S,
 )
 from p2pcore.multiaddr import Multiaddr
+from p2pcore.peer_id import PeerId
 from p2pcore.slots import Slots
 from p2pcore.threshold import Threshold
 
@@ -104,6 +105,11 @@ class PeekedConn:
     def is_limited(self) -> bool:
         """As of the connection beneath."""
         return self._conn.is_limited
+
+    @property
+    def expected_peer(self) -> PeerId | None:
+        """As of the connection beneath."""
+        return self._conn.expected_peer
 
     async def start(self) -> None:
         """It has been started."""

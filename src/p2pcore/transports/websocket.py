@@ -120,6 +120,11 @@ class WebsocketConn:
         """As the connection below."""
         return self._raw.is_limited
 
+    @property
+    def expected_peer(self) -> PeerId | None:
+        """As of the connection beneath."""
+        return self._raw.expected_peer
+
     async def start(self) -> None:
         """Begins to read the socket, and becomes a WebSocket.
 
