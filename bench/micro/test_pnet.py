@@ -7,42 +7,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import layered
 import pytest
 import uvloop
+from layered import TOTAL, take
+from rates import rate
 
 from _fast.chain import KEY_A, Cable
 from p2pcore._fast.pnet import PnetLayer
 
 SIZES = {"64B": 64, "1KiB": 1024, "16KiB": 16384, "64KiB": 65537}
-TOTAL = 4 << 20
 NONCE = bytes(24)
 HEADER = b"\x13/multistream/1.0.0\n"
 
 
-def rate(benchmark: Any, size: int, run: Any, **options: Any) -> None:
-    benchmark.pedantic(run, rounds=5, **options)
-    benchmark.extra_info["bytes"] = TOTAL // size * size
-    benchmark.extra_info["bytes_per_second"] = round(TOTAL / benchmark.stats.stats.min)
-
-
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
 def test_send(benchmark: Any, size: int) -> None:
-    loop = uvloop.new_event_loop()
-    cable = Cable(loop)
-    box = cable.mailbox
-    box.insert(PnetLayer(KEY_A, NONCE))
-    piece = bytes(size)
-
-    def run() -> None:
-        for i in range(TOTAL // size):
-            box.write(piece)
-            if i % max(1, 65536 // size) == 0:
-                cable.sent()
-        cable.sent()
-
-    rate(benchmark, size, run, warmup_rounds=1)
-    cable._lose()
-    loop.close()
+    layered.send(benchmark, PnetLayer(KEY_A, NONCE), size, 65536)
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
@@ -65,14 +46,7 @@ def test_receive(benchmark: Any, size: int) -> None:
         for _ in range(TOTAL // size):
             reader.deliver(piece)
             if box.num_held >= 65536:
-                _take(box)
+                take(box)
 
-    rate(benchmark, size, run, setup=fresh)
+    rate(benchmark, TOTAL // size * size, run, setup=fresh)
     loop.close()
-
-
-def _take(box: Any) -> None:
-    try:
-        box.read_exactly(min(box.num_held, 1 << 17)).send(None)  # the bytes are there: it does not wait
-    except StopIteration:
-        pass

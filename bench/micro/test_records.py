@@ -1,78 +1,26 @@
 """Noise records: sealing and opening, per size of what is written at once.
 
-Comes in: sizes. Goes out: seconds for a fixed amount of bytes, and bytes per second in extra_info. Never
-touches a socket buffer that could fill: what is sent is taken at once.
+Comes in: sizes. Goes out: seconds for a fixed amount of bytes, and bytes per second in extra_info.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from typing import Any
 
+import layered
 import pytest
-import uvloop
 
-from _fast.chain import KEY_A, KEY_B, Cable
+from _fast.chain import KEY_A, KEY_B
 from p2pcore._fast.secure import NoiseChannel
 
 SIZES = {"64B": 64, "1KiB": 1024, "16KiB": 16384, "64KiB": 65519}
-TOTAL = 4 << 20
-
-
-def rate(benchmark: Any, size: int, run: Any) -> None:
-    count = TOTAL // size
-    benchmark.extra_info["bytes"] = count * size
-    benchmark.pedantic(run, rounds=5, warmup_rounds=1)
-    benchmark.extra_info["bytes_per_second"] = round(count * size / benchmark.stats.stats.min)
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
 def test_seal(benchmark: Any, size: int) -> None:
-    loop = uvloop.new_event_loop()
-    cable = Cable(loop)
-    box = cable.mailbox
-    box.insert(NoiseChannel(KEY_A, KEY_B))
-    piece = bytes(size)
-
-    def run() -> None:
-        for i in range(TOTAL // size):
-            box.write(piece)
-            if i % max(1, 65519 // size) == 0:
-                cable.sent()
-        cable.sent()
-
-    rate(benchmark, size, run)
-    cable._lose()
-    loop.close()
+    layered.send(benchmark, NoiseChannel(KEY_A, KEY_B), size, 65519)
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
 def test_open(benchmark: Any, size: int) -> None:
-    loop = uvloop.new_event_loop()
-
-    def records() -> tuple[tuple[Cable, bytes], dict[str, Any]]:
-        """What one channel has sealed, for another to open."""
-        sender, reader = Cable(loop), Cable(loop)
-        box = sender.mailbox
-        box.insert(NoiseChannel(KEY_A, KEY_B))
-        reader.mailbox.insert(NoiseChannel(KEY_B, KEY_A))
-        raw = bytearray()
-        for _ in range(TOTAL // size):
-            box.write(bytes(size))
-            loop.run_until_complete(asyncio.sleep(0))
-            raw += sender.sent()
-        return (reader, bytes(raw)), {}
-
-    def run(reader: Cable, raw: bytes) -> None:
-        box = reader.mailbox
-        for at in range(0, len(raw), 1 << 18):
-            reader.deliver(raw[at : at + (1 << 18)])
-            while box.num_held:
-                with contextlib.suppress(StopIteration):  # the bytes are there: it does not wait
-                    box.read_exactly(min(box.num_held, 1 << 17)).send(None)
-
-    benchmark.extra_info["bytes"] = TOTAL // size * size
-    benchmark.pedantic(run, setup=records, rounds=3)
-    benchmark.extra_info["bytes_per_second"] = round(TOTAL / benchmark.stats.stats.min)
-    loop.close()
+    layered.open_records(benchmark, lambda: (NoiseChannel(KEY_A, KEY_B), NoiseChannel(KEY_B, KEY_A)), size)

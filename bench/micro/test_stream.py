@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from rates import rate
 
 from _fast.chain import session_pair, stream_pair
 from p2pcore._fast.stream import Stream
@@ -71,9 +72,7 @@ def test_upload(benchmark: Any, size: int) -> None:
         await b.close()
         assert n == TOTAL // size * size
 
-    benchmark.pedantic(lambda: pair.loop.run_until_complete(run()), rounds=5, warmup_rounds=1)
-    benchmark.extra_info["bytes"] = TOTAL
-    benchmark.extra_info["bytes_per_second"] = round(TOTAL / benchmark.stats.stats.min)
+    rate(benchmark, TOTAL, lambda: pair.loop.run_until_complete(run()), warmup_rounds=1)
     pair.close()
 
 

@@ -5,62 +5,31 @@ Comes in: sizes of frames. Goes out: seconds for a fixed number of bytes or fram
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
+import muxed
 import pytest
 import uvloop
 
 from _fast.chain import PING, SYN, WU, RawYamux, data, frame
 
 SIZES = {"64B": 64, "1KiB": 1024, "16KiB": 16384, "64KiB": 65507}
-TOTAL = 8 << 20
 FRAMES = 20_000
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
 def test_receive_data(benchmark: Any, size: int) -> None:
     """Data frames of one size, read as they come."""
-    loop = uvloop.new_event_loop()
-    peer = RawYamux(loop=loop)
-    peer.deliver(frame(WU, SYN, 1))
-    stream = loop.run_until_complete(peer.session.accept_stream())
-    chunk = data(1, bytes(size)) * max(1, 65536 // size)
-
-    async def run() -> None:
-        for _ in range(TOTAL // len(chunk)):
-            peer.deliver(chunk)
-            while stream.num_buffered:
-                await stream.read(1 << 20)
-
-    benchmark.pedantic(lambda: loop.run_until_complete(run()), rounds=5, warmup_rounds=1)
-    benchmark.extra_info["bytes"] = TOTAL
-    benchmark.extra_info["bytes_per_second"] = round(TOTAL / benchmark.stats.stats.min)
-    peer._lose()
-    loop.close()
+    peer = RawYamux(loop=uvloop.new_event_loop())
+    muxed.receive(benchmark, peer, frame(WU, SYN, 1), data(1, bytes(size)), size)
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
 def test_send_data(benchmark: Any, size: int) -> None:
     """Writes of one size, gathered into frames and records."""
-    loop = uvloop.new_event_loop()
-    peer = RawYamux(True, loop=loop)
-    stream = loop.run_until_complete(peer.session.open_stream())
-    piece, burst = bytes(size), max(1, 65536 // size)
-
-    async def run() -> None:
-        for _ in range(TOTAL // (size * burst)):
-            for _ in range(burst):
-                await stream.write(piece)
-            await asyncio.sleep(0)
-            peer.sent()
-            peer.deliver(frame(WU, 0, 1, size * burst))
-
-    benchmark.pedantic(lambda: loop.run_until_complete(run()), rounds=5, warmup_rounds=1)
-    benchmark.extra_info["bytes"] = TOTAL
-    benchmark.extra_info["bytes_per_second"] = round(TOTAL / benchmark.stats.stats.min)
-    peer._lose()
-    loop.close()
+    muxed.send(
+        benchmark, RawYamux(True, loop=uvloop.new_event_loop()), size, lambda sent: frame(WU, 0, 1, sent)
+    )
 
 
 @pytest.mark.parametrize(
