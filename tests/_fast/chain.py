@@ -231,8 +231,10 @@ class Cable:
         self.far.close()
 
 
-class RawYamux(Cable):
-    """A session, and its peer: frames by hand over a record layer that hides nothing."""
+class RawMuxer(Cable):
+    """A session of the class `kind`, and its peer: frames by hand over a record layer that hides nothing."""
+
+    kind: Callable[..., Any]
 
     def __init__(
         self, is_client: bool = False, loop: asyncio.AbstractEventLoop | None = None, **options: Any
@@ -240,8 +242,15 @@ class RawYamux(Cable):
         super().__init__(loop)
         box = self.mailbox
         box.insert(PlainChannel())
-        self.session = YamuxSession(is_client, **options)
+        self.session = self.kind(is_client, **options)
         box.replace(self.session)
+
+
+class RawYamux(RawMuxer):
+    """A yamux session, and its peer."""
+
+    kind = YamuxSession
+    session: YamuxSession
 
     async def answers(self) -> list[Frame]:
         """The frames it has sent since the last call."""

@@ -6,13 +6,10 @@ under test.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
-from typing import Any
 
-from _fast.chain import Cable
+from _fast.chain import RawMuxer
 from p2pcore._fast.mplex import MplexSession
-from p2pcore._fast.secure import PlainChannel
 from p2pcore._fast.stream import Stream
 
 NEW, MSG_R, MSG_I, CLOSE_R, CLOSE_I, RESET_R, RESET_I, INVALID = range(8)
@@ -67,17 +64,11 @@ def messages(raw: bytes) -> list[Message]:
     return out
 
 
-class RawMplex(Cable):
-    """A session, and its peer."""
+class RawMplex(RawMuxer):
+    """An mplex session, and its peer."""
 
-    def __init__(
-        self, is_client: bool = False, loop: asyncio.AbstractEventLoop | None = None, **options: Any
-    ) -> None:
-        super().__init__(loop)
-        box = self.mailbox
-        box.insert(PlainChannel())
-        self.session = MplexSession(is_client, **options)
-        box.replace(self.session)
+    kind = MplexSession
+    session: MplexSession
 
     async def answers(self) -> list[Message]:
         """The messages it has sent since the last call."""
