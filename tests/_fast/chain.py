@@ -264,6 +264,27 @@ class RawYamux(RawMuxer):
         return stream
 
 
+READS: dict[str, Callable[[Stream], Awaitable[Any]]] = {
+    "read": lambda s: s.read(),
+    "read_exactly": lambda s: s.read_exactly(4),
+    "readinto": lambda s: s.readinto(bytearray(8)),
+}
+"""The ways to read, each of at least one byte."""
+
+
+async def opened(count: int = 1, **options: Any) -> tuple[RawYamux, Stream]:
+    peer = RawYamux(**options)
+    return peer, await peer.open_inbound()
+
+
+def started(awaitable: Awaitable[Any]) -> asyncio.Future[Any]:
+    return asyncio.ensure_future(awaitable)
+
+
+async def sent_bodies(peer: RawYamux) -> bytes:
+    return b"".join(f.body for f in await peer.answers() if f.type == DATA)
+
+
 # -- small limits ---------------------------------------------------------------------------------
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from _fast.chain import RawMuxer
+from _fast.chain import RawMuxer, settle
+from p2pcore import errors
 from p2pcore._fast.mplex import MplexSession
 from p2pcore._fast.stream import Stream
 
@@ -84,3 +85,10 @@ class RawMplex(RawMuxer):
         stream = await self.session.open_stream()
         assert [m.flag for m in await self.answers()] == [NEW]
         return stream
+
+
+async def refused(peer: RawMplex, kind: type[Exception] = errors.RemoteProtocolError) -> None:
+    """The session ended for what the peer did."""
+    assert isinstance(peer.session.close_reason, kind), peer.session.close_reason
+    await settle()
+    assert peer.eof_written
