@@ -25,8 +25,8 @@ LOOPBACK = Multiaddr("/ip4/127.0.0.1/tcp/0")
 FAULTS: dict[str, tuple[str, ...]] = {
     # A listener dies of a non-temporary error, and nobody is told.
     "W1": (
-        "test_listener.py::test_a_socket_shut_down_under_the_listener_is_replaced",
-        "test_listener.py::test_a_lost_socket_is_bound_anew_however_often_that_fails",
+        "test_listener_survival.py::test_a_socket_shut_down_under_the_listener_is_replaced",
+        "test_listener_survival.py::test_a_lost_socket_is_bound_anew_however_often_that_fails",
         "test_swarm_listen.py::test_a_listener_that_ends_by_itself_is_told_and_removed",
         "test_events.py::test_a_listeners_troubles_are_told",
     ),
@@ -34,13 +34,13 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "W2": (
         "transports/test_tcpreuse.py::test_a_temporary_error_is_paused_over_by_every_listener_and_ends_none",
         "transports/test_tcpreuse.py::test_a_lost_socket_is_bound_anew_once_for_all_listeners",
-        "test_listener.py::test_temporary_errors_are_paused_over_and_counted",
+        "test_listener_survival.py::test_temporary_errors_are_paused_over_and_counted",
     ),
     # Pauses after errors stall the accept loop while connections wait without descriptors.
     "W3": (
         "transports/test_malistener.py::test_without_descriptors_each_accept_sheds_one_connection",
-        "test_listener.py::test_a_storm_without_descriptors_ends_and_nothing_accepted_is_lost",
-        "test_listener.py::test_close_ends_a_listener_that_is_pausing",
+        "test_listener_survival.py::test_a_storm_without_descriptors_ends_and_nothing_accepted_is_lost",
+        "test_listener_survival.py::test_close_ends_a_listener_that_is_pausing",
     ),
     # Handshakes under way are not bounded.
     "W4": (
@@ -103,7 +103,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
     ),
     # No shared port in a private network, no UNIX sockets.
     "W16": (
-        "transports/test_tcpreuse.py::test_a_host_serves_tcp_ws_and_wss_on_one_port",
+        "transports/test_tcpports.py::test_a_host_serves_tcp_ws_and_wss_on_one_port",
         "transports/test_unix.py::test_hosts_talk_over_a_path_that_names_the_peer",
     ),
     # Limits by IP address hold for private networks and for what we dial.

@@ -5,16 +5,28 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from hypothesis import given
-from hypothesis import strategies as st
+from noise_parties import (
+    ID_I,
+    ID_R,
+    KEY_I,
+    KEY_R,
+    MPLEX,
+    MUXER,
+    STATIC_I,
+    STATIC_R,
+    failure_inbound,
+    frame,
+    nonce,
+    signed,
+    transport_i,
+    transport_r,
+)
 from noise_vectors import (
     B_MUXERS,
     BARE,
@@ -41,7 +53,6 @@ from noise_vectors import (
 )
 
 from harness import cuts, feeding, run
-from key_vectors import INITIATOR, RESPONDER
 from p2pcore._fast.noise import Initiator, KeyPair, Responder, SymmetricState
 from p2pcore._fast.sodium import x25519
 from p2pcore._fast.wire import Wire
@@ -49,41 +60,9 @@ from p2pcore.errors import ConnectionClosed, HandshakeError, PeerIdMismatch
 from p2pcore.interfaces import Secured
 from p2pcore.keys import KeyType, PrivateKey, PublicKey
 from p2pcore.limits import MAX_NOISE_PROOF_BYTES
-from p2pcore.pb.noise_pb2 import NoiseExtensions, NoiseHandshakePayload
-from p2pcore.peer_id import PeerId
 from p2pcore.security import noise
 from p2pcore.security.noise import NoiseTransport
 from wires import connected, received
-
-KEY_I = PrivateKey.from_seed(INITIATOR.seed)
-KEY_R = PrivateKey.from_seed(RESPONDER.seed)
-ID_I = PeerId.from_text(INITIATOR.id)
-ID_R = PeerId.from_text(RESPONDER.id)
-STATIC_I, STATIC_R = (KeyPair.of(secret) for secret in STATIC_SECRETS)
-MUXER = "/yamux/1.0.0"
-
-
-def nonce(n: int) -> bytes:
-    return bytes(4) + n.to_bytes(8, "little")
-
-
-def frame(message: bytes) -> bytes:
-    return len(message).to_bytes(2) + message
-
-
-def transport_i() -> NoiseTransport:
-    """The initiator of handshakes A and B."""
-    return NoiseTransport(KEY_I, static_secret=STATIC_SECRETS[0], entropy=lambda _: EPHEMERAL_SECRETS[0])
-
-
-def transport_r() -> NoiseTransport:
-    """The responder of handshakes A and B."""
-    return NoiseTransport(KEY_R, static_secret=STATIC_SECRETS[1], entropy=lambda _: EPHEMERAL_SECRETS[1])
-
-
-async def received_frame(theirs: socket.socket) -> bytes:
-    return await received(theirs, int.from_bytes(await received(theirs, 2)))
-
 
 # -- the XX pattern ----------------------------------------------------------------------------
 
@@ -413,9 +392,6 @@ def test_identities_of_every_key_type(kind: KeyType) -> None:
     assert at_them == Secured(ours.peer_id(), ours.public_key, MUXER)
 
 
-MPLEX = "/mplex/6.7.0"
-
-
 @pytest.mark.parametrize(
     ("initiator", "responder", "agreed"),
     [
@@ -555,286 +531,3 @@ def test_kept_proofs_are_bounded_in_number_and_size(monkeypatch: pytest.MonkeyPa
     assert len(long) > MAX_NOISE_PROOF_BYTES
     assert ours._check(long, STATIC_I.public, None).peer == ID_I
     assert len(ours._proofs) == 3
-
-
-# -- bad input: what a peer may say in its payload -----------------------------------------------
-
-Payload = Callable[[bytes], bytes]
-"""From the static key the handshake proves to the payload the peer sends."""
-
-
-def signed(key: PrivateKey, static: bytes, *muxers: str, **fields: Any) -> bytes:
-    """A right payload of `key`; `fields` replace its parts, None leaves one out."""
-    parts: dict[str, Any] = {
-        "identity_key": key.public_key.to_protobuf(),
-        "identity_sig": key.sign(noise.SIGNATURE_PREFIX + static),
-    }
-    if muxers:
-        parts["extensions"] = NoiseExtensions(stream_muxers=[name.encode() for name in muxers])
-    parts.update(fields)
-    return NoiseHandshakePayload(**parts).SerializeToString()
-
-
-async def meet_responder(payload: Payload, expected: PeerId | None, muxers: Sequence[str]) -> Secured:
-    """secure_inbound of R against an initiator that proves STATIC_I and says `payload`."""
-    async with connected() as (mailbox, theirs):
-        task = asyncio.create_task(transport_r().secure_inbound(mailbox, expected, muxers))
-        peer = Initiator(STATIC_I, EPHEMERAL_SECRETS[0])
-        theirs.send(frame(peer.write_1()))
-        peer.read_2(await received_frame(theirs))
-        theirs.send(frame(peer.write_3(payload(STATIC_I.public))))
-        return await task
-
-
-async def meet_initiator(payload: Payload, expected: PeerId | None, muxers: Sequence[str]) -> Secured:
-    """secure_outbound of R against a responder that proves STATIC_I and says `payload`."""
-    async with connected() as (mailbox, theirs):
-        task = asyncio.create_task(transport_r().secure_outbound(mailbox, expected, muxers))
-        peer = Responder(STATIC_I, EPHEMERAL_SECRETS[0])
-        peer.read_1(await received_frame(theirs))
-        theirs.send(frame(peer.write_2(payload(STATIC_I.public))))
-        return await task
-
-
-ROLES = pytest.mark.parametrize("meet", [meet_initiator, meet_responder], ids=["initiator", "responder"])
-Meet = Callable[[Payload, PeerId | None, Sequence[str]], Any]
-
-
-def failure(meet: Meet, payload: Payload, expected: PeerId | None = None) -> HandshakeError:
-    """The error a payload ends with, for R in either role."""
-    with pytest.raises(HandshakeError) as caught:
-        run(meet(payload, expected, (MUXER,)))
-    return caught.value
-
-
-def failure_inbound(payload: Payload) -> HandshakeError:
-    return failure(meet_responder, payload)
-
-
-def oversized_rsa() -> bytes:
-    key = rsa.RSAPublicNumbers(65537, (1 << 8192) + 1).public_key()
-    der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return b"\x08\x00\x12" + bytes((len(der) & 0x7F | 0x80, len(der) >> 7)) + der
-
-
-I_KEY = KEY_I.public_key.to_protobuf()
-BAD_PAYLOADS: dict[str, Payload] = {
-    "empty": lambda static: b"",
-    "not a protobuf": lambda static: b"\xff\xff\xff",
-    "cut short": lambda static: signed(KEY_I, static)[:-1],
-    "no identity key": lambda static: signed(KEY_I, static, identity_key=None),
-    "no signature": lambda static: signed(KEY_I, static, identity_sig=None),
-    "empty identity key": lambda static: signed(KEY_I, static, identity_key=b""),
-    "empty signature": lambda static: signed(KEY_I, static, identity_sig=b""),
-    "unknown key type": lambda static: signed(KEY_I, static, identity_key=b"\x08\x04" + I_KEY[2:]),
-    "oversized RSA": lambda static: signed(KEY_I, static, identity_key=oversized_rsa()),
-    "key with a trailing field": lambda static: signed(KEY_I, static, identity_key=I_KEY + b"\x18\x01"),
-    "key with its fields swapped": lambda static: signed(KEY_I, static, identity_key=I_KEY[2:] + I_KEY[:2]),
-    "signature of zeros": lambda static: signed(KEY_I, static, identity_sig=bytes(64)),
-    "signature over another static key": lambda static: signed(KEY_I, STATIC_R.public),
-    "signature without the prefix": lambda static: signed(KEY_I, static, identity_sig=KEY_I.sign(static)),
-    "signature of another key": lambda static: signed(
-        KEY_I, static, identity_sig=PrivateKey.generate().sign(noise.SIGNATURE_PREFIX + static)
-    ),
-    "length in front": lambda static: frame(signed(KEY_I, static)),
-    "no muxer in common": lambda static: signed(KEY_I, static, MPLEX),
-}
-
-
-@ROLES
-@pytest.mark.parametrize("payload", BAD_PAYLOADS.values(), ids=BAD_PAYLOADS.keys())
-def test_bad_payload_fails_the_handshake(meet: Meet, payload: Payload) -> None:
-    assert type(failure(meet, payload)) is HandshakeError
-
-
-@ROLES
-@pytest.mark.parametrize("case", ["empty", "no identity key", "no signature"])
-def test_missing_part_of_a_payload_is_called_missing(meet: Meet, case: str) -> None:
-    assert "lacks" in str(failure(meet, BAD_PAYLOADS[case]))
-
-
-@ROLES
-def test_another_peer_than_expected_is_named_with_the_expected_one(meet: Meet) -> None:
-    other = PrivateKey.generate().peer_id()
-    error = failure(meet, lambda static: signed(KEY_I, static), other)
-    assert isinstance(error, PeerIdMismatch)
-    assert (error.expected, error.actual) == (other, ID_I)
-    assert str(other) in str(error)
-    assert INITIATOR.id in str(error)
-
-
-@ROLES
-def test_another_peer_is_reported_before_its_signature_is_looked_at(meet: Meet) -> None:
-    error = failure(meet, lambda static: signed(KEY_I, static, identity_sig=bytes(64)), ID_R)
-    assert isinstance(error, PeerIdMismatch)
-
-
-@ROLES
-def test_expected_peer_is_taken(meet: Meet) -> None:
-    secured = run(meet(lambda static: signed(KEY_I, static, MUXER), ID_I, (MUXER,)))
-    assert secured == Secured(ID_I, KEY_I.public_key, MUXER)
-
-
-LENIENT: dict[str, tuple[Payload, str | None]] = {
-    "repeated key, the last wins": (lambda static: b"\x0a\x01x" + signed(KEY_I, static, MUXER), MUXER),
-    "legacy data": (lambda static: signed(KEY_I, static, MUXER) + b"\x1a\x04data", MUXER),
-    "unknown field": (lambda static: signed(KEY_I, static, MUXER) + b"\xfa\x7f\x01x", MUXER),
-    "unknown extension": (lambda static: signed(KEY_I, static, MUXER) + b"\x22\x04\x82\x40\x01x", MUXER),
-    "certificate hashes": (lambda static: signed(KEY_I, static) + b"\x22\x03\x0a\x01h", None),
-    "100 muxers": (lambda static: signed(KEY_I, static, *["/x"] * 99, MUXER), MUXER),
-    "101 muxers": (lambda static: signed(KEY_I, static, MUXER, *["/x"] * 100), None),
-    "muxer of 255 bytes": (lambda static: signed(KEY_I, static, "/" + "x" * 254, MUXER), MUXER),
-    "muxer of 256 bytes": (lambda static: signed(KEY_I, static, MUXER, "/" + "x" * 255), None),
-    "muxer that is not UTF-8": (
-        lambda static: signed(
-            KEY_I, static, extensions=NoiseExtensions(stream_muxers=[b"\xff", MUXER.encode()])
-        ),
-        MUXER,
-    ),
-}
-
-
-@ROLES
-@pytest.mark.parametrize(("payload", "agreed"), LENIENT.values(), ids=LENIENT.keys())
-def test_odd_payload_that_is_taken(meet: Meet, payload: Payload, agreed: str | None) -> None:
-    assert run(meet(payload, ID_I, (MUXER,))) == Secured(ID_I, KEY_I.public_key, agreed)
-
-
-@given(st.binary(max_size=120))
-def test_any_payload_is_proof_or_a_handshake_error(payload: bytes) -> None:
-    with pytest.raises(HandshakeError):
-        transport_r()._check(payload, STATIC_I.public, None)
-
-
-@given(st.integers(0), st.integers(1, 255))
-def test_any_change_to_a_payload_keeps_the_identity_or_fails(at: int, flip: int) -> None:
-    payload = bytearray(signed(KEY_I, STATIC_I.public, MUXER))
-    payload[at % len(payload)] ^= flip
-    try:
-        proof = transport_r()._check(bytes(payload), STATIC_I.public, None)
-    except HandshakeError:
-        return
-    assert proof.peer == ID_I
-
-
-# -- bad input: frames ---------------------------------------------------------------------------
-
-
-def damaged(data: bytes) -> Iterator[bytes]:
-    """`data` with one bit flipped, in each of its bytes behind the length."""
-    for at in range(2, len(data)):
-        yield data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
-
-
-async def inbound(data: bytes, ends: bool = False) -> Secured:
-    """secure_inbound of R with all of what the peer sends there at once."""
-    async with connected() as (mailbox, theirs):
-        theirs.send(data)
-        if ends:
-            theirs.shutdown(socket.SHUT_WR)
-        return await transport_r().secure_inbound(mailbox, None, ())
-
-
-async def outbound(data: bytes, ends: bool = False) -> Secured:
-    """As inbound, for secure_outbound of I."""
-    async with connected() as (mailbox, theirs):
-        theirs.send(data)
-        if ends:
-            theirs.shutdown(socket.SHUT_WR)
-        return await transport_i().secure_outbound(mailbox, None, ())
-
-
-@pytest.mark.parametrize("size", [0, 1, 31, 33, 96, 65535])
-def test_frame_1_of_another_length_is_refused(size: int) -> None:
-    with pytest.raises(HandshakeError, match="message 1"):
-        run(inbound(frame(bytes(size))))
-
-
-@pytest.mark.parametrize("size", [0, 95])
-def test_frame_2_that_is_too_short_is_refused(size: int) -> None:
-    with pytest.raises(HandshakeError, match="message 2"):
-        run(outbound(frame(bytes(size))))
-
-
-@pytest.mark.parametrize("size", [0, 63])
-def test_frame_3_that_is_too_short_is_refused(size: int) -> None:
-    with pytest.raises(HandshakeError, match="message 3"):
-        run(inbound(bytes.fromhex(FRAME1) + frame(bytes(size))))
-
-
-def test_any_damage_to_frame_2_fails_the_handshake() -> None:
-    async def main() -> None:
-        for data in damaged(bytes.fromhex(A.frame2)):
-            with pytest.raises(HandshakeError):
-                await outbound(data)
-
-    run(main())
-
-
-def test_any_damage_to_frames_1_and_3_fails_the_handshake() -> None:
-    async def main() -> None:
-        for data in damaged(bytes.fromhex(A.frame3)):
-            with pytest.raises(HandshakeError):
-                await inbound(bytes.fromhex(FRAME1) + data)
-        for data in damaged(bytes.fromhex(FRAME1)):
-            with pytest.raises(HandshakeError):
-                await inbound(data + bytes.fromhex(A.frame3))
-
-    run(main())
-
-
-def test_end_of_input_anywhere_fails_the_handshake() -> None:
-    async def main() -> None:
-        ours, theirs = bytes.fromhex(FRAME1 + A.frame3), bytes.fromhex(A.frame2)
-        for at in range(len(ours)):
-            with pytest.raises(HandshakeError):
-                await inbound(ours[:at], ends=True)
-        for at in range(len(theirs)):
-            with pytest.raises(HandshakeError):
-                await outbound(theirs[:at], ends=True)
-
-    run(main())
-
-
-def test_bad_record_right_behind_the_handshake_fails_it() -> None:
-    handshake = bytes.fromhex(FRAME1 + A.frame3)
-    for record in (frame(bytes(16)), frame(bytes(15)), frame(b"")):
-        with pytest.raises(HandshakeError):
-            run(inbound(handshake + record))
-
-
-def test_broken_connection_is_reported_as_such() -> None:
-    async def main() -> None:
-        for step in (transport_r().secure_inbound, transport_i().secure_outbound):
-            async with connected() as (mailbox, _):
-                task = asyncio.create_task(step(mailbox, None, ()))
-                await asyncio.sleep(0)
-                mailbox.abort()
-                with pytest.raises(ConnectionClosed):
-                    await task
-
-    run(main())
-
-
-def test_peer_that_stalls_is_left_to_the_callers_deadline() -> None:
-    async def main() -> None:
-        async with connected() as (mailbox, theirs):
-            theirs.send(bytes.fromhex(FRAME1)[:20])
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0):
-                    await transport_r().secure_inbound(mailbox, None, ())
-
-    run(main())
-
-
-@given(st.lists(st.binary(max_size=120), max_size=3), st.booleans())
-def test_any_frames_fail_with_a_handshake_error(messages: list[bytes], with_frame_1: bool) -> None:
-    data = b"".join(map(frame, messages))
-
-    async def main() -> None:
-        with pytest.raises(HandshakeError):
-            await outbound(data, ends=True)
-        with pytest.raises(HandshakeError):
-            await inbound((bytes.fromhex(FRAME1) if with_frame_1 else b"") + data, ends=True)
-
-    run(main())

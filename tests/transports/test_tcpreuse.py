@@ -11,88 +11,28 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from shared_ports import FIRST, HTTP, PLAIN, TLS, Counting, is_refused, said, shared
 
 from harness import eventually, run, seconds
-from nodes import LOOPBACK, make_node, num_descriptors, open_socket, port_of, read_all, settled_descriptors
-from p2pcore import Host
-from p2pcore.errors import DialError, ListenerClosed
+from nodes import (
+    LOOPBACK,
+    make_node,
+    num_descriptors,
+    open_socket,
+    read_all,
+    settle,
+    settled_descriptors,
+)
+from p2pcore.errors import ListenerClosed
 from p2pcore.listener import ListenerState
 from p2pcore.multiaddr import Multiaddr
 from p2pcore.transports import tcpreuse
 from p2pcore.transports.malistener import MaListener
-from p2pcore.transports.tcp import TcpOptions, TcpTransport
+from p2pcore.transports.tcp import TcpOptions
 from p2pcore.transports.tcpports import TcpPorts
-from p2pcore.transports.tcpreuse import Kind, PeekedConn, Refusal, SharedPort, TcpReuseListener, kind_of
-from p2pcore.transports.web_tls import WebCertificate
-from p2pcore.transports.websocket import WebsocketOptions
+from p2pcore.transports.tcpreuse import Kind, PeekedConn, Refusal, SharedPort, kind_of
 
 pytestmark = pytest.mark.filterwarnings("error::ResourceWarning")
-
-PLAIN = b"\x13/multistream/1.0.0\n"
-HTTP = b"GET / HTTP/1.1\r\n\r\n"
-TLS = bytes.fromhex("1603010200010001fc0303") + bytes(64)
-FIRST = {Kind.PLAIN: PLAIN, Kind.HTTP: HTTP, Kind.TLS: TLS}
-
-
-class Counting:
-    """A MaListener that counts what it gave out, and fails first as a script says."""
-
-    def __init__(self, addr: Multiaddr = LOOPBACK) -> None:
-        self.inner = MaListener.bind(addr)
-        self.errors: list[int] = []
-        self.given = 0
-        self.rebinds = 0
-
-    @property
-    def multiaddr(self) -> Multiaddr:
-        return self.inner.multiaddr
-
-    async def accept(self) -> Any:
-        if self.errors:
-            raise OSError(self.errors.pop(0), "scripted")
-        conn = await self.inner.accept()
-        self.given += 1
-        return conn
-
-    async def rebind(self) -> None:
-        self.rebinds += 1
-        await self.inner.rebind()
-
-    def finish(self) -> None:
-        self.inner.finish()
-
-    async def close(self) -> None:
-        await self.inner.close()
-
-
-@asynccontextmanager
-async def shared(*kinds: Kind, **options: Any) -> AsyncIterator[tuple[SharedPort, Counting, Any]]:
-    """A port, what it accepts from, and its listeners (one, or a list)."""
-    counting = Counting()
-    port = SharedPort(counting, **options)
-    listeners = [port.listen(kind) for kind in kinds]
-    try:
-        yield port, counting, listeners[0] if len(kinds) == 1 else listeners
-    finally:
-        for listener in listeners:
-            await listener.close()
-
-
-async def said(addr: Multiaddr, data: bytes) -> socket.socket:
-    """A connection that has sent `data`."""
-    sock = await open_socket(addr)
-    await asyncio.get_running_loop().sock_sendall(sock, data)
-    return sock
-
-
-def is_refused(addr: Multiaddr) -> bool:
-    with socket.socket() as sock:
-        return sock.connect_ex(("127.0.0.1", port_of(addr))) == errno.ECONNREFUSED
-
-
-async def settle() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 # -- which is whose ------------------------------------------------------------------------------
@@ -509,136 +449,5 @@ def test_listening_and_closing_at_once_never_deadlocks() -> None:
         assert worked[1] == 30
         assert sum(worked) > 30  # two of one kind keep each other out
         assert not ports._shared
-
-    run(main())
-
-
-# -- ports of a host -----------------------------------------------------------------------------
-
-
-def test_port_zero_of_one_address_is_one_port_for_all_kinds() -> None:
-    async def main() -> None:
-        ports = TcpPorts(TcpOptions(share_port=True))
-        listeners = [ports.listen(LOOPBACK, kind) for kind in Kind]
-        assert len({each.multiaddr for each in listeners}) == 1
-        other = ports.listen(LOOPBACK, Kind.PLAIN)  # a second one of a kind takes another port
-        assert other.multiaddr != listeners[0].multiaddr
-        six = ports.listen(Multiaddr("/ip6/::1/tcp/0"), Kind.PLAIN)
-        for each in (*listeners, other, six):
-            await each.close()
-        again = ports.listen(listeners[0].multiaddr, Kind.TLS)  # the port is free at once
-        await again.close()
-
-    run(main())
-
-
-def test_only_ports_that_are_to_be_shared_look_into_connections() -> None:
-    async def main() -> None:
-        own = TcpPorts().listen(LOOPBACK, Kind.HTTP)
-        assert isinstance(own, MaListener)
-        with pytest.raises(OSError) as caught:
-            TcpPorts(TcpOptions(share_port=True)).listen(own.multiaddr)
-        assert caught.value.errno == errno.EADDRINUSE
-        await own.close()
-        ports = TcpPorts(TcpOptions(shared=frozenset([own.multiaddr])))
-        both = [ports.listen(own.multiaddr, kind) for kind in (Kind.PLAIN, Kind.HTTP)]
-        assert all(isinstance(each, TcpReuseListener) for each in both)
-        for each in both:
-            await each.close()
-
-    run(main())
-
-
-def test_a_shared_port_can_be_given_as_a_socket_that_listens() -> None:
-    async def main() -> None:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            server.setblocking(False)
-            ports = TcpPorts(TcpOptions(share_port=True, sockets=(server.dup(),)))
-            addr = Multiaddr(f"/ip4/127.0.0.1/tcp/{server.getsockname()[1]}")
-            listeners = [ports.listen(addr, kind) for kind in Kind]
-            for listener in listeners:
-                sock = await said(addr, FIRST[listener.kind])  # type: ignore[attr-defined]
-                (await listener.accept()).abort()
-                sock.close()
-            for each in listeners:
-                await each.close()
-
-    run(main())
-
-
-def test_linger_holds_for_connections_of_a_shared_port() -> None:
-    async def main() -> None:
-        transport = TcpTransport(make_node().upgrader, TcpOptions(share_port=True, linger=0))
-        listener = transport.bind(LOOPBACK)
-        sock = await said(listener.multiaddr, PLAIN)
-        (await listener.accept()).abort()
-        with pytest.raises(ConnectionResetError):
-            await asyncio.get_running_loop().sock_recv(sock, 1)
-        sock.close()
-        await listener.close()
-
-    run(main())
-
-
-def test_a_host_drains_a_shared_port() -> None:
-    async def main() -> None:
-        options: Any = {"identify": False}
-        async with (
-            Host(share_port=True, echo=True, **options) as host,
-            Host(listen=(), **options) as dialler,
-        ):
-            conn = await dialler.connect(host.addrs_with_peer[0])
-            assert await dialler.echo(conn, b"hello") == b"hello"
-            assert port_of(host.addrs[0])
-            assert await host.drain(seconds(10)) == 0
-
-    run(main())
-
-
-WEB = WebsocketOptions(certificate=WebCertificate.self_signed("127.0.0.1"), verify=False, use_proxies=False)
-ALL_KINDS = ["/ip4/127.0.0.1/tcp/{port}" + rest for rest in ("", "/ws", "/tls/ws")]
-
-
-async def everybody_is_served(host: Host, dialler: Host) -> None:
-    """Each address of `host` leads to it, by its own transport, at one port."""
-    addrs = host.addrs_with_peer
-    assert len(addrs) == 3
-    assert len({addr["tcp"] for addr in addrs}) == 1
-    for addr, transport in zip(addrs, ("tcp", "websocket", "websocket"), strict=True):
-        conn = await dialler.swarm.dial_addr(addr)
-        assert conn.state.transport == transport
-        assert await dialler.echo(conn, b"hello") == b"hello"
-        await conn.close()
-
-
-@pytest.mark.parametrize("psk", [None, bytes(32)], ids=["public", "private"])
-def test_a_host_serves_tcp_ws_and_wss_on_one_port(psk: bytes | None) -> None:
-    async def main() -> None:
-        options: Any = {"identify": False, "psk": psk, "websocket": WEB}
-        anywhere = [addr.format(port=0) for addr in ALL_KINDS]
-        async with Host(listen=(), **options) as dialler:
-            async with Host(listen=anywhere, share_port=True, echo=True, **options) as host:
-                await everybody_is_served(host, dialler)
-                addrs = host.addrs
-            # Addresses with one port share it without being told to, and at once.
-            async with Host(listen=addrs, echo=True, **options) as host:
-                assert host.addrs == addrs
-                await everybody_is_served(host, dialler)
-                await host.swarm.listen_close(addrs[0])
-                conn = await dialler.swarm.dial_addr(addrs[1])
-                assert await dialler.echo(conn, b"still") == b"still"
-                with pytest.raises(DialError):
-                    await dialler.swarm.dial_addr(addrs[0])
-                await host.swarm.add_listen_addr(addrs[0])
-                assert await dialler.ping(await dialler.swarm.dial_addr(addrs[0]))
-
-    run(main())
-
-
-def test_without_being_told_each_port_zero_is_a_port_of_its_own() -> None:
-    async def main() -> None:
-        listen = [addr.format(port=0) for addr in ALL_KINDS]
-        async with Host(listen=listen, websocket=WEB) as host:
-            assert len({addr["tcp"] for addr in host.addrs}) == 3
 
     run(main())
