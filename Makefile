@@ -8,7 +8,7 @@ ROUNDS ?= 5
 BENCH_ARGS ?=
 GATES_ARGS ?=
 
-NATIVE := CMakeLists.txt src/p2pcore/_fast/CMakeLists.txt $(wildcard src/p2pcore/_fast/*.pyx src/p2pcore/_fast/*.pxd)
+NATIVE := CMakeLists.txt src/p2pcore/_fast/CMakeLists.txt $(wildcard src/p2pcore/_fast/*/*.pyx src/p2pcore/_fast/*/*.pxd)
 SANITIZE := -fsanitize=address,undefined -fno-omit-frame-pointer -g -O1
 
 .PHONY: help serve test lint unit interop wheel-test sanitize gates gates-baseline bench protobuf wheel clean

@@ -19,7 +19,7 @@ import uvloop
 
 from harness import eventually
 from p2pcore import Host, Stream
-from p2pcore._fast.loop_state import loop_state
+from p2pcore._fast.loop.loop_state import loop_state
 
 WATCHED = ("p2pcore", "uvloop", "asyncio", "_asyncio", "socket")
 AT_ONCE = 50

@@ -15,17 +15,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from p2pcore.interfaces import Multiplexer, SecureTransport
-from p2pcore.keys import PrivateKey
-from p2pcore.listener import ListenerOptions, UpgradedListener
-from p2pcore.multiaddr import Multiaddr
+from p2pcore.manet.conn import MaConn
+from p2pcore.manet.listener import MaListener
+from p2pcore.manet.sockaddr import parse_endpoint
 from p2pcore.muxers.yamux import YamuxMultiplexer
-from p2pcore.peer_id import PeerId
 from p2pcore.security.noise import NoiseTransport
-from p2pcore.transports.conn import MaConn
-from p2pcore.transports.malistener import MaListener
-from p2pcore.transports.sockaddr import parse_endpoint
-from p2pcore.transports.tcp import TcpTransport
-from p2pcore.upgrader import StreamUpgrader, TransportConn, UpgraderOptions
+from p2pcore.transports.tcp.transport import TcpTransport
+from p2pcore.upgrade.listener import ListenerOptions, UpgradedListener
+from p2pcore.upgrade.upgrader import StreamUpgrader, TransportConn, UpgraderOptions
+from p2pcore.values.keys import PrivateKey
+from p2pcore.values.multiaddr import Multiaddr
+from p2pcore.values.peer_id import PeerId
 
 LOOPBACK = Multiaddr("/ip4/127.0.0.1/tcp/0")
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from p2pcore import DialError, Host, ListenError, Multiaddr, RelayOptions, Stream
-from p2pcore.circuit import HOP, STOP, Hop, HopType, Reservation, Status, Stop, read_body
+from p2pcore.relay.messages import HOP, STOP, Hop, HopType, Reservation, Status, Stop, read_body
 
 UNLIMITED = RelayOptions(circuit_s=0, circuit_bytes=0)
 BARE: dict[str, Any] = {"ping": False, "identify": False}

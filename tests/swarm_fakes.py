@@ -11,10 +11,10 @@ from typing import Any
 
 from p2pcore.errors import ConnectionClosed, ListenerClosed
 from p2pcore.interfaces import ConnState, Direction
-from p2pcore.keys import PrivateKey
-from p2pcore.multiaddr import Multiaddr
-from p2pcore.peer_id import PeerId
-from p2pcore.swarm import Swarm
+from p2pcore.swarm.swarm import Swarm
+from p2pcore.values.keys import PrivateKey
+from p2pcore.values.multiaddr import Multiaddr
+from p2pcore.values.peer_id import PeerId
 
 STATE = ConnState("/fake", "/fake", "fake", False)
 

@@ -25,11 +25,11 @@ from p2pcore import (
     WrongNetworkKey,
 )
 from p2pcore.errors import UpgradeTimeout
+from p2pcore.manet.listener import MaListener
 from p2pcore.muxers.yamux import YamuxMultiplexer
 from p2pcore.security.noise import NoiseTransport
 from p2pcore.security.pnet import PrivateNetwork
-from p2pcore.transports.malistener import MaListener
-from p2pcore.upgrader import StreamUpgrader
+from p2pcore.upgrade.upgrader import StreamUpgrader
 from relays import UNLIMITED, behind
 
 KEY, OTHER = PSK(bytes(range(32))), PSK(bytes(range(1, 33)))

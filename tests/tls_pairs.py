@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from OpenSSL import SSL
 
-from p2pcore.tls_stream import prepare
+from p2pcore.aio.tls_stream import prepare
 
 ALERT, HANDSHAKE, DATA = 21, 22, 23
 """Content types (RFC 8446, section 5.1)."""
@@ -197,7 +197,7 @@ Channels = tuple[Any, Any]
 
 def channels() -> Channels:
     """A client's and a server's TlsChannel."""
-    from p2pcore._fast.tls import TlsChannel
+    from p2pcore._fast.crypto.tls import TlsChannel
 
     client, server = shaken()
     return TlsChannel(client), TlsChannel(server)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from p2pcore._fast.wire import Wire
+from p2pcore._fast.chain.wire import Wire
 
 
 @asynccontextmanager

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from p2pcore._fast.layer import Mailbox
-from p2pcore._fast.wire import Wire
+from p2pcore._fast.chain.layer import Mailbox
+from p2pcore._fast.chain.wire import Wire
 
 
 class Cable:

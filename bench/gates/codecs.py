@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from p2pcore import Multiaddr, PeerId
-from p2pcore._fast import varint
+from p2pcore._fast.codec import varint
 
 ED25519 = "12D3KooWATZi2wFwQxQ14Z3q24TDNWKap6f8W5ryLE6Da4RMfsxy"
 RSA = "QmcgpsyWgH8Y8ajJz1Cu72KnS5uo2Aa2LpzU7kinSupNKC"

@@ -14,7 +14,7 @@ import sys
 import uvloop
 
 from gates.works import WORKS, Work
-from p2pcore._fast.loop_state import loop_state
+from p2pcore._fast.loop.loop_state import loop_state
 
 MARK = "ctermid"
 """What `os.ctermid` calls in the C library, and nothing else does: valgrind cuts the counters before it."""

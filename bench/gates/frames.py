@@ -7,11 +7,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from gates.cable import Cable
-from p2pcore import negotiate
-from p2pcore._fast.mplex import MplexSession
-from p2pcore._fast.secure import PlainChannel
-from p2pcore._fast.websocket import WebsocketLayer
-from p2pcore._fast.yamux import YamuxSession
+from p2pcore._fast.chain.websocket import WebsocketLayer
+from p2pcore._fast.crypto.secure import PlainChannel
+from p2pcore._fast.mux.mplex import MplexSession
+from p2pcore._fast.mux.yamux import YamuxSession
+from p2pcore.upgrade import multistream
 
 DATA, WINDOW_UPDATE = 0, 1
 SYN = 1
@@ -49,7 +49,7 @@ class Negotiation:
 class Initiator(Negotiation):
     """Proposes one protocol, which is taken."""
 
-    answer = negotiate.HEADER + negotiate.encode(PROTOCOL)
+    answer = multistream.HEADER + multistream.encode(PROTOCOL)
 
     @classmethod
     async def start(cls) -> Initiator:
@@ -59,7 +59,7 @@ class Initiator(Negotiation):
     async def once(self) -> None:
         """One negotiation."""
         self.cable.deliver(self.answer)
-        await negotiate.select(self.cable.mailbox, (PROTOCOL,))
+        await multistream.select(self.cable.mailbox, (PROTOCOL,))
         self.cable.swallow()
 
 
@@ -77,7 +77,7 @@ class Responder(Negotiation):
     async def once(self) -> None:
         """One negotiation."""
         self.cable.deliver(self.question)
-        await negotiate.handle(self.cable.mailbox, self.supported)
+        await multistream.handle(self.cable.mailbox, self.supported)
         self.cable.swallow()
 
 

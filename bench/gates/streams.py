@@ -9,13 +9,13 @@ from itertools import count
 from typing import Any
 
 from p2pcore import KeyType, PrivateKey
-from p2pcore._fast.layer import Mailbox
-from p2pcore._fast.mplex import MplexSession
-from p2pcore._fast.pnet import PnetLayer
-from p2pcore._fast.secure import NoiseChannel
-from p2pcore._fast.stream import Stream
-from p2pcore._fast.wire import Wire
-from p2pcore._fast.yamux import YamuxSession
+from p2pcore._fast.chain.layer import Mailbox
+from p2pcore._fast.chain.wire import Wire
+from p2pcore._fast.crypto.pnet import PnetLayer
+from p2pcore._fast.crypto.secure import NoiseChannel
+from p2pcore._fast.mux.mplex import MplexSession
+from p2pcore._fast.mux.stream import Stream
+from p2pcore._fast.mux.yamux import YamuxSession
 from p2pcore.interfaces import SecureTransport
 from p2pcore.security.noise import NoiseTransport
 from p2pcore.security.tls import TlsTransport

@@ -14,8 +14,8 @@ from typing import Any
 import uvloop
 from rates import rate
 
-from _fast.chain import Cable
-from p2pcore._fast.layer import Layer, Mailbox
+from _fast.chains import Cable
+from p2pcore._fast.chain.layer import Layer, Mailbox
 
 TOTAL = 4 << 20
 READ_BYTES = 1 << 18

@@ -12,8 +12,8 @@ from typing import Any
 import multiaddr as package
 import pytest
 
-from p2pcore.multiaddr import Multiaddr
-from p2pcore.peer_id import PeerId
+from p2pcore.values.multiaddr import Multiaddr
+from p2pcore.values.peer_id import PeerId
 
 REPEAT = 200
 PEER = "12D3KooWATZi2wFwQxQ14Z3q24TDNWKap6f8W5ryLE6Da4RMfsxy"

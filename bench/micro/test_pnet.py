@@ -13,8 +13,8 @@ import uvloop
 from layered import TOTAL, take
 from rates import rate
 
-from _fast.chain import KEY_A, Cable
-from p2pcore._fast.pnet import PnetLayer
+from _fast.chains import KEY_A, Cable
+from p2pcore._fast.crypto.pnet import PnetLayer
 
 SIZES = {"64B": 64, "1KiB": 1024, "16KiB": 16384, "64KiB": 65537}
 NONCE = bytes(24)

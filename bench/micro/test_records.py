@@ -10,8 +10,8 @@ from typing import Any
 import layered
 import pytest
 
-from _fast.chain import KEY_A, KEY_B
-from p2pcore._fast.secure import NoiseChannel
+from _fast.chains import KEY_A, KEY_B
+from p2pcore._fast.crypto.secure import NoiseChannel
 
 SIZES = {"64B": 64, "1KiB": 1024, "16KiB": 16384, "64KiB": 65519}
 

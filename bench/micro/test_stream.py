@@ -13,8 +13,8 @@ import pytest
 import uvloop
 from rates import rate
 
-from _fast.chain import session_pair, stream_pair
-from p2pcore._fast.stream import Stream
+from _fast.chains import session_pair, stream_pair
+from p2pcore._fast.mux.stream import Stream
 
 SIZES = {"64B": 64, "1KiB": 1024, "16KiB": 16384, "64KiB": 65536}
 TOTAL = 16 << 20

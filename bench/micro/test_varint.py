@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from p2pcore._fast import varint
+from p2pcore._fast.codec import varint
 
 VALUES = {"1B": 5, "2B": 300, "4B": 7367777, "9B": 2**63 - 1}
 by_value = pytest.mark.parametrize("value", VALUES.values(), ids=list(VALUES))

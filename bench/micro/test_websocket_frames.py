@@ -13,8 +13,8 @@ import uvloop
 from layered import TOTAL, read_all
 from rates import rate
 
-from _fast.chain import Cable
-from p2pcore._fast.websocket import WebsocketLayer
+from _fast.chains import Cable
+from p2pcore._fast.chain.websocket import WebsocketLayer
 
 SIZES = {"64B": 64, "1KiB": 1024, "16KiB": 16384, "64KiB": 65519}
 ROLES = pytest.mark.parametrize("is_client", [False, True], ids=["server", "client"])

@@ -11,7 +11,7 @@ import muxed
 import pytest
 import uvloop
 
-from _fast.chain import PING, SYN, WU, RawYamux, data, frame
+from _fast.chains import PING, SYN, WU, RawYamux, data, frame
 
 SIZES = {"64B": 64, "1KiB": 1024, "16KiB": 16384, "64KiB": 65507}
 FRAMES = 20_000

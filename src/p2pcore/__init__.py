@@ -44,7 +44,6 @@ if TYPE_CHECKING:
         WorkerFailed,
         WrongNetworkKey,
     )
-    from p2pcore.gater import BasicGater
     from p2pcore.host import Host, run
     from p2pcore.interfaces import (
         CapableConn,
@@ -56,20 +55,21 @@ if TYPE_CHECKING:
         Resolver,
         Stream,
     )
-    from p2pcore.keys import KeyType, PrivateKey, PublicKey
-    from p2pcore.multiaddr import Multiaddr
-    from p2pcore.peer_id import PeerId
     from p2pcore.protocols.identify_message import IdentifyInfo
     from p2pcore.protocols.perf import PerfRun
-    from p2pcore.protocols.relay_hop import RelayOptions
+    from p2pcore.relay.service import RelayOptions
     from p2pcore.security.pnet import PSK
-    from p2pcore.swarm import Swarm
-    from p2pcore.swarm_conn import ConnStat, SwarmConn
-    from p2pcore.swarm_conns import Connectedness
-    from p2pcore.swarm_listen import ListenResult
-    from p2pcore.transports.web_tls import WebCertificate
-    from p2pcore.transports.websocket import WebsocketOptions
-    from p2pcore.transports.websocket_handshake import HttpAnswer
+    from p2pcore.swarm.conn import ConnStat, SwarmConn
+    from p2pcore.swarm.conns import Connectedness
+    from p2pcore.swarm.gater import BasicGater
+    from p2pcore.swarm.listeners import ListenResult
+    from p2pcore.swarm.swarm import Swarm
+    from p2pcore.transports.websocket.tls import WebCertificate
+    from p2pcore.transports.websocket.transport import WebsocketOptions
+    from p2pcore.transports.websocket.upgrade import HttpAnswer
+    from p2pcore.values.keys import KeyType, PrivateKey, PublicKey
+    from p2pcore.values.multiaddr import Multiaddr
+    from p2pcore.values.peer_id import PeerId
     from p2pcore.workers import Supervisor, Worker, WorkerEvent, WorkerStatus
 
 _MODULES = {
@@ -80,23 +80,23 @@ _MODULES = {
         "ProtocolError ProtocolNotSupported RelayRefused RemoteProtocolError ResolutionError StreamClosed "
         "StreamError StreamReset SwarmClosed WorkerFailed WrongNetworkKey"
     ),
-    "gater": "BasicGater",
+    "swarm.gater": "BasicGater",
     "host": "Host run",
     "interfaces": "CapableConn ConnState Direction Gater Network Notifiee Resolver Stream",
-    "keys": "KeyType PrivateKey PublicKey",
-    "multiaddr": "Multiaddr",
-    "peer_id": "PeerId",
+    "values.keys": "KeyType PrivateKey PublicKey",
+    "values.multiaddr": "Multiaddr",
+    "values.peer_id": "PeerId",
     "protocols.identify_message": "IdentifyInfo",
     "protocols.perf": "PerfRun",
     "security.pnet": "PSK",
-    "protocols.relay_hop": "RelayOptions",
-    "swarm": "Swarm",
-    "swarm_conn": "ConnStat SwarmConn",
-    "swarm_conns": "Connectedness",
-    "swarm_listen": "ListenResult",
-    "transports.web_tls": "WebCertificate",
-    "transports.websocket": "WebsocketOptions",
-    "transports.websocket_handshake": "HttpAnswer",
+    "relay.service": "RelayOptions",
+    "swarm.swarm": "Swarm",
+    "swarm.conn": "ConnStat SwarmConn",
+    "swarm.conns": "Connectedness",
+    "swarm.listeners": "ListenResult",
+    "transports.websocket.tls": "WebCertificate",
+    "transports.websocket.transport": "WebsocketOptions",
+    "transports.websocket.upgrade": "HttpAnswer",
     "workers": "Supervisor Worker WorkerEvent WorkerStatus",
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}

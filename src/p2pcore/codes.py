@@ -1,12 +1,21 @@
-"""Error codes that travel in resets and go-aways: what a peer is told, and may tell us.
+"""What both ends of a connection count alike: who dialled, and the error codes of resets and go-aways.
 
-Comes in: nothing. Goes out: 32-bit integers. Delivery is best effort, so nothing may depend on them.
+Goes out: an enum, and 32-bit integers. Delivery of a code is best effort, so nothing may depend on it.
 Source: libp2p/specs error-codes; the numbers are go-libp2p's (core/network).
 """
 
 from __future__ import annotations
 
+import enum
 from typing import Final
+
+
+class Direction(enum.Enum):
+    """Who dialled, or opened a stream: the peer (INBOUND) or we (OUTBOUND)."""
+
+    INBOUND = "inbound"
+    OUTBOUND = "outbound"
+
 
 CONN_PROTOCOL_NEGOTIATION_FAILED: Final = 0x1000
 CONN_RESOURCE_LIMIT_EXCEEDED: Final = 0x1001

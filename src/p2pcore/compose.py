@@ -16,15 +16,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from p2pcore.errors import AddressError
-from p2pcore.transports.sockaddr import split_tcp
+from p2pcore.manet.sockaddr import split_tcp
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import Multiplexer, Protector, SecureTransport, Transport, Upgrader
-    from p2pcore.keys import PrivateKey
-    from p2pcore.multiaddr import Multiaddr
     from p2pcore.muxers.yamux import YamuxOptions
     from p2pcore.security.pnet import PSK
-    from p2pcore.transports.websocket import WebsocketOptions
+    from p2pcore.transports.websocket.transport import WebsocketOptions
+    from p2pcore.values.keys import PrivateKey
+    from p2pcore.values.multiaddr import Multiaddr
 
 T = TypeVar("T")
 
@@ -83,9 +83,9 @@ def transports(
         tcp: further fields of TcpOptions.
     """
     from p2pcore.transports.memory import MemoryTransport
-    from p2pcore.transports.tcp import TcpOptions, TcpTransport
+    from p2pcore.transports.tcp.transport import TcpOptions, TcpTransport
     from p2pcore.transports.unix import UnixOptions, UnixTransport
-    from p2pcore.transports.websocket import WebsocketOptions, WebsocketTransport
+    from p2pcore.transports.websocket.transport import WebsocketOptions, WebsocketTransport
 
     files = tuple(sock for sock in sockets if sock.family == socket.AF_UNIX)
     ports = tuple(sock for sock in sockets if sock.family != socket.AF_UNIX)

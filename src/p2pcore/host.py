@@ -17,31 +17,31 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from p2pcore import __version__, compose, limits
-from p2pcore._fast.loop_state import loop_state
-from p2pcore.admission import Admission
+from p2pcore._fast.loop.loop_state import loop_state
 from p2pcore.errors import AddressError
-from p2pcore.events import Event, Events, Subscription
-from p2pcore.keys import PrivateKey
-from p2pcore.listener import ListenerOptions
-from p2pcore.multiaddr import Multiaddr
 from p2pcore.muxers.yamux import YamuxOptions
-from p2pcore.peer_id import PeerId
 from p2pcore.protocols import echo, identify, perf, ping
-from p2pcore.swarm import Swarm
-from p2pcore.swarm_conn import SwarmConn
-from p2pcore.transports.relay import RelayTransport
-from p2pcore.upgrader import StreamUpgrader, UpgraderOptions
+from p2pcore.relay.transport import RelayTransport
+from p2pcore.swarm.admission import Admission
+from p2pcore.swarm.conn import SwarmConn
+from p2pcore.swarm.events import Event, Events, Subscription
+from p2pcore.swarm.swarm import Swarm
+from p2pcore.upgrade.listener import ListenerOptions
+from p2pcore.upgrade.upgrader import StreamUpgrader, UpgraderOptions
+from p2pcore.values.keys import PrivateKey
+from p2pcore.values.multiaddr import Multiaddr
+from p2pcore.values.peer_id import PeerId
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import Gater, Multiplexer, Notifiee, Resolver, SecureTransport, Stream
     from p2pcore.protocols.identify_message import IdentifyInfo
     from p2pcore.protocols.perf import PerfRun
-    from p2pcore.protocols.relay_hop import RelayOptions, RelayService
+    from p2pcore.relay.service import RelayOptions, RelayService
     from p2pcore.security.pnet import PSK
-    from p2pcore.swarm_conns import Connectedness
-    from p2pcore.swarm_listen import ListenResult
-    from p2pcore.swarm_streams import ProtocolHandler
-    from p2pcore.transports.websocket import WebsocketOptions
+    from p2pcore.swarm.conns import Connectedness
+    from p2pcore.swarm.listeners import ListenResult
+    from p2pcore.swarm.streams import ProtocolHandler
+    from p2pcore.transports.websocket.transport import WebsocketOptions
 
 logger = logging.getLogger("p2pcore.host")
 
@@ -338,7 +338,7 @@ class Host:
         """What happens from now on: `async for event in host.events(): ...`; ends with the host.
 
         Args:
-            kinds: classes of p2pcore.events; all without any.
+            kinds: classes of p2pcore.swarm.events; all without any.
             queue: events kept for a slow reader. Then the oldest are dropped, and a Missed tells how many.
 
         Raises: ValueError, TypeError, LimitExceeded: see Events.subscribe.
@@ -417,7 +417,7 @@ def _identify_service(swarm: Swarm, key: PrivateKey, *settings: Any) -> identify
 def _relay_service(swarm: Swarm, key: PrivateKey, options: RelayOptions | None) -> RelayService | None:
     if options is None:
         return None
-    from p2pcore.protocols.relay_hop import RelayService  # for the few nodes that are relays
+    from p2pcore.relay.service import RelayService  # for the few nodes that are relays
 
     service = RelayService(swarm, key, options)
     service.start()

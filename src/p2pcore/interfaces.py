@@ -13,13 +13,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from p2pcore.direction import Direction
+from p2pcore.codes import Direction
 
 if TYPE_CHECKING:
-    from p2pcore._fast.layer import Layer, Mailbox
-    from p2pcore.keys import PublicKey
-    from p2pcore.multiaddr import Multiaddr
-    from p2pcore.peer_id import PeerId
+    from p2pcore._fast.chain.layer import Layer, Mailbox
+    from p2pcore.values.keys import PublicKey
+    from p2pcore.values.multiaddr import Multiaddr
+    from p2pcore.values.peer_id import PeerId
 
 
 class RawConn(Protocol):

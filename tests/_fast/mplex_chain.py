@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from _fast.chain import RawMuxer, settle
+from _fast.chains import RawMuxer, settle
 from p2pcore import errors
-from p2pcore._fast.mplex import MplexSession
-from p2pcore._fast.stream import Stream
+from p2pcore._fast.mux.mplex import MplexSession
+from p2pcore._fast.mux.stream import Stream
 
 NEW, MSG_R, MSG_I, CLOSE_R, CLOSE_I, RESET_R, RESET_I, INVALID = range(8)
 """Flags: R is said by the side that did not open the stream, I by the one that did."""

@@ -15,11 +15,11 @@ from typing import Any, cast
 
 from p2pcore import Host, RelayOptions, compose
 from p2pcore.interfaces import CapableConn, Transport
-from p2pcore.listener import UpgradedListener
-from p2pcore.multiaddr import Multiaddr
-from p2pcore.peer_id import PeerId
-from p2pcore.transports.web_tls import WebCertificate
-from p2pcore.transports.websocket import WebsocketOptions
+from p2pcore.transports.websocket.tls import WebCertificate
+from p2pcore.transports.websocket.transport import WebsocketOptions
+from p2pcore.upgrade.listener import UpgradedListener
+from p2pcore.values.multiaddr import Multiaddr
+from p2pcore.values.peer_id import PeerId
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from _fast.chain import Cable, wire_pair
+from _fast.chains import Cable, wire_pair
 from harness import seconds
 from p2pcore import limits
-from p2pcore._fast.layer import Mailbox
-from p2pcore._fast.secure import NoiseChannel, PlainChannel
+from p2pcore._fast.chain.layer import Mailbox
+from p2pcore._fast.crypto.secure import NoiseChannel, PlainChannel
 from p2pcore.interfaces import MuxedConn, Stream
 from p2pcore.muxers.mplex import MplexMultiplexer, MplexOptions
 from p2pcore.muxers.yamux import YamuxMultiplexer

@@ -14,13 +14,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from _fast.chain import wire_pair
+from _fast.chains import wire_pair
 from conformance.muxed_pairs import CutCable, joined
 from p2pcore import compose
-from p2pcore._fast.wire import Wire
+from p2pcore._fast.chain.wire import Wire
 from p2pcore.interfaces import Secured, SecureTransport
-from p2pcore.keys import PrivateKey
-from p2pcore.peer_id import PeerId
+from p2pcore.values.keys import PrivateKey
+from p2pcore.values.peer_id import PeerId
 
 PIPES = ("socket", "bytes", "pieces")
 MUXERS = ("/yamux/1.0.0",)

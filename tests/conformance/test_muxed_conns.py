@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from _fast.chain import looped, settle
+from _fast.chains import looped, settle
 from conformance.muxed_pairs import KINDS, Kind, connected, give_back, opened, pattern, read_all
 from harness import eventually, seconds
 from p2pcore import errors

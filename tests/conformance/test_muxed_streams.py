@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from _fast.chain import looped, settle
+from _fast.chains import looped, settle
 from conformance.muxed_pairs import KINDS, Kind, connected, opened, pattern, read_all
 from harness import eventually
 from p2pcore import errors

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from _fast.chain import looped, settle
+from _fast.chains import looped, settle
 from conformance.muxed_pairs import joined
 from conformance.secure_pairs import KINDS, MUXERS, SECURITY, BrokenCable, Ends, Kind, ends, pattern, secured
-from p2pcore._fast.loop_state import loop_state
+from p2pcore._fast.loop.loop_state import loop_state
 from p2pcore.errors import (
     ConnectionClosed,
     HandshakeError,
@@ -25,8 +25,8 @@ from p2pcore.errors import (
     RemoteProtocolError,
 )
 from p2pcore.interfaces import Secured
-from p2pcore.keys import KeyType, PrivateKey
-from p2pcore.peer_id import PeerId
+from p2pcore.values.keys import KeyType, PrivateKey
+from p2pcore.values.peer_id import PeerId
 
 over_all = pytest.mark.parametrize("kind", KINDS, ids=str)
 over_sockets = pytest.mark.parametrize("kind", SECURITY, ids=str)

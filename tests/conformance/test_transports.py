@@ -24,8 +24,8 @@ from p2pcore.errors import (
     StreamReset,
 )
 from p2pcore.interfaces import CapableConn, Direction, Stream
-from p2pcore.keys import PrivateKey
-from p2pcore.listener import ListenerState
+from p2pcore.upgrade.listener import ListenerState
+from p2pcore.values.keys import PrivateKey
 
 pytestmark = [
     pytest.mark.parametrize("cell", CELLS, ids=str),

@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from harness import eventually, run
-from p2pcore._fast.secure import PlainChannel
-from p2pcore._fast.wire import Wire
-from p2pcore._fast.yamux import YamuxSession
+from p2pcore._fast.chain.wire import Wire
+from p2pcore._fast.crypto.secure import PlainChannel
+from p2pcore._fast.mux.yamux import YamuxSession
 from p2pcore.muxers.yamux import YamuxMultiplexer
 
 HEADER = struct.Struct(">BBHII")

@@ -10,13 +10,13 @@ import dataclasses
 
 import pytest
 
-from _fast.chain import Cable, looped, settle
+from _fast.chains import Cable, looped, settle
 from _fast.mplex_chain import BUFFER, MSG_I, NEW, RESET_R, Message, messages, msg
 from harness import eventually, run
 from hosts import pair
 from p2pcore import errors, interfaces, limits
-from p2pcore._fast.mplex import MplexSession
-from p2pcore._fast.secure import PlainChannel
+from p2pcore._fast.crypto.secure import PlainChannel
+from p2pcore._fast.mux.mplex import MplexSession
 from p2pcore.muxers.mplex import PROTOCOL, MplexMultiplexer, MplexOptions
 
 

@@ -10,11 +10,11 @@ import dataclasses
 
 import pytest
 
-from _fast.chain import RST, SYN, WINDOW, WU, Cable, Frame, frame, frames, looped, settle, split_frames
+from _fast.chains import RST, SYN, WINDOW, WU, Cable, Frame, frame, frames, looped, settle, split_frames
 from harness import eventually
 from p2pcore import errors, interfaces, limits
-from p2pcore._fast.secure import PlainChannel
-from p2pcore._fast.yamux import YamuxSession
+from p2pcore._fast.crypto.secure import PlainChannel
+from p2pcore._fast.mux.yamux import YamuxSession
 from p2pcore.muxers.yamux import PROTOCOL, YamuxMultiplexer, YamuxOptions
 
 

@@ -26,11 +26,11 @@ from p2pcore import (
     codes,
     limits,
 )
-from p2pcore._fast import varint
-from p2pcore.addresses import Scope, scope_of
+from p2pcore._fast.codec import varint
 from p2pcore.pb.identify_pb2 import Identify
 from p2pcore.protocols import identify
 from p2pcore.protocols.identify_message import MessageReader, update
+from p2pcore.values.scope import Scope, scope_of
 
 BOTH = {"identify": True, "push_delay_s": 0.0}
 PUSHED = Identify(protocols=[b"/pushed"])

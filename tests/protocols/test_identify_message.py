@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from harness import feeding
 from p2pcore import limits
-from p2pcore._fast import varint
+from p2pcore._fast.codec import varint
 from p2pcore.errors import LimitExceeded, RemoteProtocolError
-from p2pcore.keys import PrivateKey
-from p2pcore.multiaddr import Multiaddr
 from p2pcore.pb.identify_pb2 import Identify
 from p2pcore.protocols import identify_message
 from p2pcore.protocols.identify_message import IdentifyInfo, MessageReader, build, encode, update
-from p2pcore.record import PeerRecord
+from p2pcore.values.keys import PrivateKey
+from p2pcore.values.multiaddr import Multiaddr
+from p2pcore.values.record import PeerRecord
 from record_vectors import GO, LEGACY, OWN
 
 KEY = PrivateKey.from_seed(b"\x01" * 32)

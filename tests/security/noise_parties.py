@@ -18,14 +18,14 @@ from noise_vectors import (
 
 from harness import run
 from key_vectors import INITIATOR, RESPONDER
-from p2pcore._fast.noise import KeyPair
+from p2pcore._fast.crypto.noise import KeyPair
 from p2pcore.errors import HandshakeError
 from p2pcore.interfaces import Secured
-from p2pcore.keys import PrivateKey
 from p2pcore.pb.noise_pb2 import NoiseExtensions, NoiseHandshakePayload
-from p2pcore.peer_id import PeerId
 from p2pcore.security import noise
 from p2pcore.security.noise import Initiator, NoiseTransport, Responder
+from p2pcore.values.keys import PrivateKey
+from p2pcore.values.peer_id import PeerId
 from wires import connected, received
 
 KEY_I = PrivateKey.from_seed(INITIATOR.seed)

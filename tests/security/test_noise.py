@@ -53,15 +53,15 @@ from noise_vectors import (
 )
 
 from harness import cuts, feeding, run
-from p2pcore._fast.noise import Initiator, KeyPair, Responder, SymmetricState
-from p2pcore._fast.sodium import x25519
-from p2pcore._fast.wire import Wire
+from p2pcore._fast.chain.wire import Wire
+from p2pcore._fast.crypto.noise import Initiator, KeyPair, Responder, SymmetricState
+from p2pcore._fast.crypto.sodium import x25519
 from p2pcore.errors import ConnectionClosed, HandshakeError, PeerIdMismatch
 from p2pcore.interfaces import Secured
-from p2pcore.keys import KeyType, PrivateKey, PublicKey
 from p2pcore.limits import MAX_NOISE_PROOF_BYTES
 from p2pcore.security import noise
 from p2pcore.security.noise import NoiseTransport
+from p2pcore.values.keys import KeyType, PrivateKey, PublicKey
 from wires import connected, received
 
 # -- the XX pattern ----------------------------------------------------------------------------

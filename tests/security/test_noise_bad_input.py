@@ -38,9 +38,9 @@ from harness import run
 from key_vectors import INITIATOR
 from p2pcore.errors import ConnectionClosed, HandshakeError, PeerIdMismatch
 from p2pcore.interfaces import Secured
-from p2pcore.keys import PrivateKey
 from p2pcore.pb.noise_pb2 import NoiseExtensions
 from p2pcore.security import noise
+from p2pcore.values.keys import PrivateKey
 from wires import connected
 
 # -- what a peer may say in its payload -----------------------------------------------------------

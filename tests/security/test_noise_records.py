@@ -12,8 +12,8 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from harness import cuts, run
-from p2pcore._fast.secure import NoiseChannel
-from p2pcore._fast.wire import Wire
+from p2pcore._fast.chain.wire import Wire
+from p2pcore._fast.crypto.secure import NoiseChannel
 from p2pcore.errors import ConnectionClosed, IncompleteRead, LimitExceeded, RemoteProtocolError
 from p2pcore.limits import MAX_EMPTY_RECORDS, MAX_NOISE_PLAINTEXT_BYTES
 

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from harness import cuts, run
 from key_vectors import INITIATOR
 from p2pcore import Host
-from p2pcore._fast import varint
+from p2pcore._fast.codec import varint
 from p2pcore.errors import HandshakeError, PeerIdMismatch
 from p2pcore.interfaces import Secured
-from p2pcore.keys import KeyType, PrivateKey
 from p2pcore.limits import MAX_PLAINTEXT_EXCHANGE_BYTES
 from p2pcore.pb.plaintext_pb2 import Exchange
-from p2pcore.peer_id import PeerId
 from p2pcore.security.plaintext import PlaintextTransport
+from p2pcore.values.keys import KeyType, PrivateKey
+from p2pcore.values.peer_id import PeerId
 from wires import connected, received
 
 EXCHANGE_OF_I = bytes.fromhex(

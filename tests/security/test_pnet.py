@@ -18,12 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nacl.bindings import crypto_secretbox
 
-from _fast.chain import Cable, looped, settle
+from _fast.chains import Cable, looped, settle
 from harness import cuts, run
 from p2pcore import PSK, WrongNetworkKey, errors, limits
-from p2pcore._fast.layer import Mailbox
-from p2pcore._fast.loop_state import loop_state
-from p2pcore._fast.pnet import PnetLayer, salsa20
+from p2pcore._fast.chain.layer import Mailbox
+from p2pcore._fast.crypto.pnet import PnetLayer, salsa20
+from p2pcore._fast.loop.loop_state import loop_state
 from p2pcore.security.pnet import PrivateNetwork
 
 KEY = bytes.fromhex("dffb7e3135399a8b1612b2aaca1c36a3a8ac2cd0cca51ceeb2ced87d308cac6d")
@@ -163,7 +163,7 @@ class Without(real):
         return super().__getitem__(name)
 ctypes.CDLL = Without
 try:
-    import p2pcore._fast.pnet
+    import p2pcore._fast.crypto.pnet
 except ImportError as error:
     print(error)
 """

@@ -20,10 +20,10 @@ from harness import run
 from p2pcore import Host
 from p2pcore.errors import HandshakeError, PeerIdMismatch
 from p2pcore.interfaces import Secured
-from p2pcore.keys import PrivateKey
 from p2pcore.limits import TLS_CERTIFICATE_DAYS, TLS_RENEW_DAYS
 from p2pcore.security.tls import TlsTransport
 from p2pcore.security.tls_cert import make_certificate, read_certificate
+from p2pcore.values.keys import PrivateKey
 from tls_pairs import advanced, connection, opened, output
 from wires import connected
 
@@ -232,7 +232,7 @@ def test_a_refused_client_learns_it_before_its_first_byte() -> None:
 
     async def main() -> None:
         client, server = TlsTransport(PEER), TlsTransport(HOST)
-        from _fast.chain import wire_pair
+        from _fast.chains import wire_pair
 
         a, b = await wire_pair()
         box_a, box_b = a.mailbox, b.mailbox

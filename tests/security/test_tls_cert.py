@@ -23,9 +23,9 @@ from tls_vectors import (
 )
 
 from p2pcore.errors import HandshakeError
-from p2pcore.keys import KeyType, PrivateKey
 from p2pcore.limits import MAX_TLS_CERTIFICATE_BYTES, TLS_CERTIFICATES_KEPT
 from p2pcore.security.tls_cert import EXTENSION, make_certificate, read_certificate, signed_key
+from p2pcore.values.keys import KeyType, PrivateKey
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 HOST = PrivateKey.from_seed(EXTENSION_SEED)

@@ -14,9 +14,9 @@ from nodes import make_node, num_descriptors
 from p2pcore import Host
 from p2pcore.errors import AddressError, ListenerClosed, PeerIdMismatch
 from p2pcore.interfaces import Transport
-from p2pcore.keys import PrivateKey
-from p2pcore.multiaddr import Multiaddr
 from p2pcore.transports.memory import MemoryListener, MemoryTransport
+from p2pcore.values.keys import PrivateKey
+from p2pcore.values.multiaddr import Multiaddr
 
 ANY = Multiaddr("/memory/0")
 PEER = "12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"

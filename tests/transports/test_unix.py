@@ -20,9 +20,7 @@ from nodes import make_node, num_descriptors, settled_descriptors
 from p2pcore import Host
 from p2pcore.errors import AddressError, ListenerClosed, PeerIdMismatch
 from p2pcore.interfaces import Transport
-from p2pcore.keys import PrivateKey
 from p2pcore.limits import MAX_UNIX_PATH_BYTES
-from p2pcore.multiaddr import Multiaddr
 from p2pcore.transports import unix as unix_module
 from p2pcore.transports.unix import (
     UnixListener,
@@ -31,6 +29,8 @@ from p2pcore.transports.unix import (
     open_unix,
     unix_path,
 )
+from p2pcore.values.keys import PrivateKey
+from p2pcore.values.multiaddr import Multiaddr
 
 PEER = "12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"
 

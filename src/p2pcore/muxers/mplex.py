@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from p2pcore import limits
-from p2pcore._fast.layer import Mailbox
-from p2pcore._fast.mplex import MplexSession
+from p2pcore._fast.chain.layer import Mailbox
+from p2pcore._fast.mux.mplex import MplexSession
 
 PROTOCOL: Final = "/mplex/6.7.0"
 

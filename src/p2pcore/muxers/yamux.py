@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from p2pcore import limits
-from p2pcore._fast.layer import Mailbox
-from p2pcore._fast.yamux import YamuxSession
+from p2pcore._fast.chain.layer import Mailbox
+from p2pcore._fast.mux.yamux import YamuxSession
 
 PROTOCOL: Final = "/yamux/1.0.0"
 

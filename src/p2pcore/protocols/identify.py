@@ -16,18 +16,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from p2pcore import limits
-from p2pcore.addresses import Scope, is_local, scope_of
 from p2pcore.errors import IncompleteRead, LimitExceeded, P2PError, RemoteProtocolError
 from p2pcore.protocols.identify_message import IdentifyInfo, MessageReader, build, encode, update
-from p2pcore.record import PeerRecord
+from p2pcore.values.record import PeerRecord
+from p2pcore.values.scope import Scope, is_local, scope_of
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import CapableConn, Network, Stream
-    from p2pcore.keys import PrivateKey
-    from p2pcore.multiaddr import Multiaddr
     from p2pcore.pb.identify_pb2 import Identify
-    from p2pcore.swarm import Swarm
-    from p2pcore.swarm_conn import SwarmConn
+    from p2pcore.swarm.conn import SwarmConn
+    from p2pcore.swarm.swarm import Swarm
+    from p2pcore.values.keys import PrivateKey
+    from p2pcore.values.multiaddr import Multiaddr
 
 logger = logging.getLogger("p2pcore.identify")
 

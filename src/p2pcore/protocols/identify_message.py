@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from google.protobuf.message import DecodeError
 
 from p2pcore import limits
-from p2pcore._fast import varint
+from p2pcore._fast.codec import varint
 from p2pcore.errors import AddressError, IdentityError, LimitExceeded, RemoteProtocolError
-from p2pcore.multiaddr import Multiaddr
 from p2pcore.pb.identify_pb2 import Identify
-from p2pcore.peer_id import PeerId
-from p2pcore.record import open_peer_record
+from p2pcore.values.multiaddr import Multiaddr
+from p2pcore.values.peer_id import PeerId
+from p2pcore.values.record import open_peer_record
 
 if TYPE_CHECKING:
-    from p2pcore.keys import PrivateKey
+    from p2pcore.values.keys import PrivateKey
 
 logger = logging.getLogger("p2pcore.identify")
 

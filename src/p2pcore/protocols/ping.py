@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from p2pcore.interfaces import Stream
-    from p2pcore.peer_id import PeerId
+    from p2pcore.values.peer_id import PeerId
 
 PROTOCOL = "/ipfs/ping/1.0.0"
 

@@ -15,9 +15,9 @@ from typing import Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 
-from p2pcore._fast.layer import Mailbox
-from p2pcore._fast.noise import Initiator, KeyPair, Responder
-from p2pcore._fast.secure import NoiseChannel
+from p2pcore._fast.chain.layer import Mailbox
+from p2pcore._fast.crypto.noise import Initiator, KeyPair, Responder
+from p2pcore._fast.crypto.secure import NoiseChannel
 from p2pcore.errors import (
     HandshakeError,
     IdentityError,
@@ -27,9 +27,9 @@ from p2pcore.errors import (
     RemoteProtocolError,
 )
 from p2pcore.interfaces import Secured
-from p2pcore.keys import PrivateKey, PublicKey
 from p2pcore.limits import MAX_NOISE_MUXERS, MAX_NOISE_PROOF_BYTES, MAX_NOISE_PROOFS, MAX_PROTOCOL_ID_BYTES
-from p2pcore.peer_id import PeerId
+from p2pcore.values.keys import PrivateKey, PublicKey
+from p2pcore.values.peer_id import PeerId
 
 PROTOCOL: Final = "/noise"
 """The multistream-select id."""

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from google.protobuf.message import DecodeError
 
-from p2pcore._fast import varint
-from p2pcore._fast.secure import PlainChannel
+from p2pcore._fast.codec import varint
+from p2pcore._fast.crypto.secure import PlainChannel
 from p2pcore.errors import (
     HandshakeError,
     IdentityError,
@@ -23,14 +23,14 @@ from p2pcore.errors import (
     RemoteProtocolError,
 )
 from p2pcore.interfaces import Secured
-from p2pcore.keys import PublicKey
 from p2pcore.limits import MAX_PLAINTEXT_EXCHANGE_BYTES
 from p2pcore.pb.plaintext_pb2 import Exchange
-from p2pcore.peer_id import PeerId
+from p2pcore.values.keys import PublicKey
+from p2pcore.values.peer_id import PeerId
 
 if TYPE_CHECKING:
-    from p2pcore._fast.layer import Mailbox
-    from p2pcore.keys import PrivateKey
+    from p2pcore._fast.chain.layer import Mailbox
+    from p2pcore.values.keys import PrivateKey
 
 PROTOCOL: Final = "/plaintext/2.0.0"
 """The multistream-select id."""

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from hashlib import shake_128
 from typing import Final
 
-from p2pcore._fast.layer import Mailbox
-from p2pcore._fast.pnet import PnetLayer, salsa20
+from p2pcore._fast.chain.layer import Mailbox
+from p2pcore._fast.crypto.pnet import PnetLayer, salsa20
 from p2pcore.errors import IdentityError
 from p2pcore.limits import MAX_PSK_FILE_BYTES
 

@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Final
 
 from OpenSSL import SSL
 
-from p2pcore._fast.openssl import set_groups, set_signatures
-from p2pcore._fast.tls_handshake import advance, chain_len, chosen_protocol, decide_by_peer
+from p2pcore._fast.crypto.openssl import set_groups, set_signatures
+from p2pcore._fast.crypto.tls_handshake import advance, chain_len, chosen_protocol, decide_by_peer
+from p2pcore.aio.tls_stream import handshake, prepare
 from p2pcore.errors import HandshakeError, PeerIdMismatch
 from p2pcore.interfaces import Secured
 from p2pcore.limits import TLS_RENEW_DAYS
 from p2pcore.security.tls_cert import Identity, make_certificate, read_certificate
-from p2pcore.tls_stream import handshake, prepare
 
 if TYPE_CHECKING:
-    from p2pcore._fast.layer import Mailbox
-    from p2pcore.keys import PrivateKey
-    from p2pcore.peer_id import PeerId
+    from p2pcore._fast.chain.layer import Mailbox
+    from p2pcore.values.keys import PrivateKey
+    from p2pcore.values.peer_id import PeerId
 
 PROTOCOL: Final = "/tls/1.0.0"
 """The multistream-select id."""

@@ -22,7 +22,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import SignatureAlgorithmOID
 
 from p2pcore.errors import HandshakeError
-from p2pcore.keys import PrivateKey, PublicKey
 from p2pcore.limits import (
     MAX_RSA_BITS,
     MAX_RSA_EXPONENT_BITS,
@@ -32,7 +31,8 @@ from p2pcore.limits import (
     TLS_CERTIFICATES_KEPT,
     TLS_CLOCK_SKEW_S,
 )
-from p2pcore.peer_id import PeerId
+from p2pcore.values.keys import PrivateKey, PublicKey
+from p2pcore.values.peer_id import PeerId
 
 SIGNATURE_PREFIX: Final = b"libp2p-tls-handshake:"
 """Before the certificate's SubjectPublicKeyInfo in what a host signs (spec tls)."""

@@ -12,14 +12,14 @@ import collections
 import errno
 import itertools
 
-from p2pcore._fast.layer import Mailbox
-from p2pcore._fast.memory import MemoryWire, memory_pair
+from p2pcore._fast.chain.layer import Mailbox
+from p2pcore._fast.chain.memory import MemoryWire, memory_pair
 from p2pcore.errors import AddressError, ListenerClosed
 from p2pcore.interfaces import CapableConn, Listener, Upgrader
 from p2pcore.limits import MEMORY_BACKLOG
-from p2pcore.multiaddr import Multiaddr
-from p2pcore.peer_id import PeerId
-from p2pcore.transports.tcp import expected_peer
+from p2pcore.transports.tcp.transport import expected_peer
+from p2pcore.values.multiaddr import Multiaddr
+from p2pcore.values.peer_id import PeerId
 
 _listeners: dict[int, MemoryListener] = {}
 _numbers = itertools.count(1)

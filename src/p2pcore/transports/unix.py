@@ -27,11 +27,11 @@ from p2pcore.limits import (
     UNIX_BIND_TIMEOUT_S,
     UNIX_CONNECT_PAUSE_S,
 )
-from p2pcore.multiaddr import Multiaddr
-from p2pcore.peer_id import PeerId
-from p2pcore.transports.conn import MaConn
-from p2pcore.transports.malistener import MaListener
-from p2pcore.transports.tcp import expected_peer
+from p2pcore.manet.conn import MaConn
+from p2pcore.manet.listener import MaListener
+from p2pcore.transports.tcp.transport import expected_peer
+from p2pcore.values.multiaddr import Multiaddr
+from p2pcore.values.peer_id import PeerId
 
 
 @dataclass(frozen=True, slots=True)

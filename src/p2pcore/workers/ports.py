@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from p2pcore.errors import AddressError, ListenError, NoTransport
-from p2pcore.multiaddr import Multiaddr
-from p2pcore.transports.malistener import open_bound, open_listening
-from p2pcore.transports.sockaddr import parse_endpoint, split_tcp, to_multiaddr
+from p2pcore.manet.listener import open_bound, open_listening
+from p2pcore.manet.sockaddr import parse_endpoint, split_tcp, to_multiaddr
 from p2pcore.transports.unix import file_of, open_unix, remove_unix, unix_path
+from p2pcore.values.multiaddr import Multiaddr
 
 _OVER_TCP = frozenset(("", "/ws", "/wss", "/tls/ws"))
 _SNI = "/tls/sni/"

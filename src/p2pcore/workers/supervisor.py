@@ -17,12 +17,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from p2pcore import limits
-from p2pcore.accept_errors import Backoff
 from p2pcore.errors import ListenError, WorkerFailed
 from p2pcore.host import run
-from p2pcore.keys import PrivateKey
-from p2pcore.multiaddr import Multiaddr
-from p2pcore.peer_id import PeerId
+from p2pcore.manet.accept_errors import Backoff
+from p2pcore.values.keys import PrivateKey
+from p2pcore.values.multiaddr import Multiaddr
+from p2pcore.values.peer_id import PeerId
 from p2pcore.workers.channel import Message
 from p2pcore.workers.ports import Ports, close_all
 from p2pcore.workers.process import Process, pickled

@@ -24,8 +24,8 @@ from typing import Any
 from p2pcore import limits
 from p2pcore.errors import P2PError
 from p2pcore.host import Host, run
-from p2pcore.keys import PrivateKey
-from p2pcore.multiaddr import Multiaddr
+from p2pcore.values.keys import PrivateKey
+from p2pcore.values.multiaddr import Multiaddr
 from p2pcore.workers.channel import Channel, Message, receive_bytes
 
 HostFactory = Callable[..., "Host | Awaitable[Host]"]

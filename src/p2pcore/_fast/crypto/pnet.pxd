@@ -1,0 +1,26 @@
+# A private network's layer: every byte of a connection under the keystream of a shared key.
+# Comes in: what goes to the socket, and what came from it. Goes out: the same xor XSalsa20(key, nonce), each
+# direction with its own nonce, sent in the clear before it. Authenticates nothing: that is for the security
+# protocol inside. Spec: libp2p pnet, "Private-Networks-PSK-V1".
+from libc.stdint cimport uint8_t, uint64_t
+
+from p2pcore._fast.chain.layer cimport Layer
+
+
+cdef struct Keystream:
+    uint8_t nonce[24]
+    uint64_t at             # bytes of it used
+
+
+cdef class PnetLayer(Layer):
+    cdef uint8_t key[32]
+    cdef Keystream outgoing
+    cdef Keystream incoming
+    cdef bint is_begun          # our nonce has been sent
+    cdef int num_nonce          # bytes of the peer's nonce that have come
+    cdef int num_agreed         # bytes of the multistream header that have come, and were right
+
+    cdef int _begin(self, const uint8_t* data, Py_ssize_t n) except -1
+    cdef int _nonce_of_peer(self, const uint8_t* data, Py_ssize_t n) except -1
+    cdef int _check(self, const uint8_t* data, Py_ssize_t n) except -1
+    cdef int _xor(self, Keystream* stream, uint8_t* out, const uint8_t* data, Py_ssize_t n) noexcept

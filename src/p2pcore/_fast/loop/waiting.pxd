@@ -1,0 +1,27 @@
+# Awaitables without coroutines: an Op tries, and only if it must wait does it make a future.
+# Comes in: a LoopState for futures and timers. Goes out: values to `await`. Never holds what it waits for:
+# nothing is taken before the waiting task runs again, so cancelling loses nothing.
+from p2pcore._fast.loop.loop_state cimport LoopState
+
+cdef object PENDING     # what attempt() returns while there is nothing yet
+
+
+cdef class Op:
+    cdef LoopState state
+    cdef object future          # what the task waits on; None while not suspended
+    cdef bint is_woken          # the future is done, and its task has not run yet
+    cdef object timer           # fires at the deadline; None without one
+
+    cdef object attempt(self)
+    cdef int suspended(self) except -1
+    cdef int abandoned(self) except -1
+    cdef double deadline(self) except -2
+    cdef int wake(self) except -1
+    cdef int rearm(self) except -1
+    cdef int _resumed(self) except -1
+    cdef object step(self)
+    cdef int _disarm(self) except -1
+
+
+cdef object again(object error)     # for `raise`: an error many tasks get, without the tracebacks of the others
+cdef Op done                    # awaits to None at once; shared

@@ -1,0 +1,1 @@
+"""Compiled: yamux and mplex, their streams, and what can be built on a stream without a task."""

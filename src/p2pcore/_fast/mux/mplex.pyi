@@ -1,0 +1,32 @@
+from collections.abc import Coroutine
+from typing import Any, final
+
+from p2pcore._fast.mux.session import Session
+from p2pcore._fast.mux.stream import Stream
+from p2pcore.interfaces import CapableConn
+
+@final
+class MplexStream(Stream):
+    @property
+    def conn(self) -> CapableConn | None: ...
+    @property
+    def name(self) -> str: ...
+
+@final
+class MplexSession(Session):
+    is_client: bool
+    def __new__(
+        cls,
+        is_client: bool,
+        *,
+        max_inbound_streams: int = ...,
+        max_outbound_streams: int = ...,
+        max_stream_bytes: int = ...,
+        max_buffered_bytes: int = ...,
+        stall_s: float = ...,
+        first_id: int = ...,
+    ) -> MplexSession: ...
+    def open_stream(self) -> Coroutine[Any, Any, MplexStream]: ...
+    def accept_stream(self) -> Coroutine[Any, Any, MplexStream]: ...
+    @property
+    def num_buffered(self) -> int: ...

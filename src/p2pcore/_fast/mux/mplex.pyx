@@ -1,0 +1,462 @@
+"""Mplex: messages to streams and back. Spec: libp2p/specs mplex; limits: limits.MPLEX_*.
+
+Comes in: a byte stream cut anywhere, calls of the streams. Goes out: messages into the record layer's
+cork, one never across two records. Never buffers a message (bodies go to their streams as they come),
+never stands still for a stream nobody reads longer than it was told to, never answers a reset.
+"""
+
+import logging
+
+cimport cython
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memmove
+
+from p2pcore import errors, limits
+
+from p2pcore._fast.loop.loop_state cimport monotonic
+from p2pcore._fast.mux.mplex_frame cimport (
+    CLOSE,
+    MAX_HEADER_BYTES,
+    MAX_LENGTH_BYTES,
+    MESSAGE,
+    NEW_STREAM,
+    RESET,
+    Header,
+    put_header,
+    read_header,
+    varint_size,
+)
+from p2pcore._fast.loop.rate cimport allows
+from p2pcore._fast.mux.session cimport Session
+from p2pcore._fast.mux.stream cimport Stream
+from p2pcore._fast.codec.varint cimport varint_write
+
+logger = logging.getLogger("p2pcore.mplex")
+
+cdef uint64_t MAX_BODY = limits.MPLEX_MAX_MESSAGE_BYTES
+cdef uint64_t LAST_ID = limits.MPLEX_LAST_STREAM_ID
+cdef Py_ssize_t MAX_LABEL = limits.MPLEX_MAX_NAME_BYTES
+cdef Py_ssize_t LEAST_STREAM = limits.MPLEX_STREAM_BUFFER_BYTES
+cdef Py_ssize_t MAX_UNACCEPTED = limits.MPLEX_MAX_UNACCEPTED_STREAMS
+cdef double REFUSED_PER_S = limits.MPLEX_MAX_REFUSED_PER_S
+cdef double RESETS_PER_S = limits.MPLEX_RESET_RATE_PER_S
+cdef double RESET_BURST = limits.MPLEX_RESET_BURST
+cdef double USELESS_PER_S = limits.MPLEX_MAX_USELESS_PER_S
+cdef uint64_t LATE = limits.MPLEX_LATE_MESSAGES
+
+# A new message is begun in the room left of a record only if this much body fits; else it gets a record of its own.
+cdef Py_ssize_t LEAST_BODY = 256
+# A message that grows may need this many bytes more for its length.
+cdef Py_ssize_t GROWTH = MAX_LENGTH_BYTES - 1
+
+
+@cython.final
+cdef class MplexStream(Stream):
+    """A stream of an MplexSession; see interfaces.Stream. Reset codes do not reach the peer."""
+
+    @property
+    def conn(self):
+        """The connection it belongs to, as the swarm gives it out; None without one."""
+        return None if self.session is None else self.session.owner
+
+    @property
+    def name(self):
+        """What the peer called it, its first MPLEX_MAX_NAME_BYTES; for people only. "" if we opened it."""
+        return "" if self.label is None else self.label.decode(errors="replace")
+
+    cdef uint64_t key(self) noexcept:
+        """Both sides may have a stream of this id: who opened it is the last bit."""
+        return self.id << 1 | <uint64_t> self.is_inbound
+
+    cdef int flag(self, int kind) noexcept:
+        """`kind` as we say it on this stream."""
+        return kind if self.is_inbound else kind + 1
+
+    cdef Py_ssize_t push(self, const uint8_t* data, Py_ssize_t n) except -1:
+        cdef MplexSession session = self.session
+        cdef Py_ssize_t total = 0
+        while total < n and not session.paused and session.error is None:
+            total += session._put_data(self, data + total, n - total)
+        return total
+
+    cdef int send_fin(self) except -1:
+        cdef MplexSession session = self.session
+        if session.error is None:
+            session._control(self.flag(CLOSE), self.id)
+            if self.fin_received:
+                session.remove(self)
+        return 0
+
+    cdef int send_reset(self, uint32_t code) except -1:
+        cdef MplexSession session = self.session
+        if session.error is None:
+            if not self.fin_received:
+                session.late += LATE
+            session._control(self.flag(RESET), self.id)
+            session.remove(self)
+        return 0
+
+    cdef int credit(self, Py_ssize_t n) except -1:
+        return self.session._account(self)
+
+    cdef int want(self, Py_ssize_t n) except -1:
+        return 0  # a stream is full with the most that a read may ask for
+
+    cdef int drop_received(self, Py_ssize_t n) except -1:
+        self.session._account(self)
+        if self.fin_sent or self.fin_due:
+            # Both halves are closed here. What is under way is dropped without a word; a peer that goes on
+            # for ever is told.
+            self.dropped += n
+            if self.dropped > self.session.max_stream and not self.has_ended():
+                self.send_reset(0)
+                self.fail(errors.StreamReset(0, False), True)
+        return 0
+
+    cdef int write_waits(self) except -1:
+        return self.session.waiting_add(self) if self.session.paused else 0
+
+
+@cython.final
+cdef class MplexSession(Session):
+    """One mplex connection; satisfies interfaces.MuxedConn.
+
+    Args:
+        is_client: True on the side that dialled; mplex itself makes no difference.
+        max_inbound_streams, max_outbound_streams, max_stream_bytes, max_buffered_bytes, stall_s: see
+            muxers.mplex.MplexOptions.
+        first_id: of the streams opened here. For tests of the last ids.
+    """
+
+    def __cinit__(
+        self,
+        bint is_client,
+        *,
+        uint32_t max_inbound_streams=limits.MPLEX_MAX_INBOUND_STREAMS,
+        uint32_t max_outbound_streams=limits.MPLEX_MAX_OUTBOUND_STREAMS,
+        Py_ssize_t max_stream_bytes=limits.MPLEX_STREAM_BUFFER_BYTES,
+        Py_ssize_t max_buffered_bytes=limits.MPLEX_MAX_BUFFERED_BYTES,
+        double stall_s=limits.MPLEX_STALL_S,
+        uint64_t first_id=0,
+    ):
+        self.is_client = is_client
+        self.max_inbound = max_inbound_streams
+        self.max_outbound = max_outbound_streams
+        self.max_stream = max(max_stream_bytes, LEAST_STREAM)
+        self.max_buffered = max(max_buffered_bytes, self.max_stream)
+        self.stall = stall_s
+        self.next_id = first_id
+
+    @property
+    def num_buffered(self):
+        """Bytes received and not yet read, of all streams that have not ended."""
+        return self.buffered
+
+    # -- receiving -----------------------------------------------------------------------------
+
+    cdef int feed(self, uint8_t* data, Py_ssize_t n) except -1:
+        if self.error is not None:
+            return 0
+        try:
+            self._parse(data, n)
+        except (errors.RemoteProtocolError, errors.LimitExceeded) as error:
+            logger.debug("closing an mplex session: %s", error)
+            self.end(error)
+            self.shut()
+        return 0
+
+    cdef int _parse(self, uint8_t* data, Py_ssize_t n) except -1:
+        cdef Py_ssize_t k
+        while n > 0 and self.error is None:
+            if self.body_left:
+                k = min(n, self.body_left)
+                self.body_left -= k
+                self._body(data, k)
+            else:
+                k = self._head(data, n)
+            data += k
+            n -= k
+        return 0
+
+    cdef Py_ssize_t _head(self, const uint8_t* data, Py_ssize_t n) except -1:
+        """Reads a header, or what there is of it; returns the bytes used."""
+        cdef Header h
+        cdef int used
+        cdef Py_ssize_t had = self.have
+        if had:
+            n = min(n, MAX_HEADER_BYTES - had)
+            memcpy(self.partial + had, data, n)
+            used = read_header(self.partial, had + n, &h)
+        else:
+            used = read_header(data, n, &h)
+        if used < 0:
+            raise errors.RemoteProtocolError("an mplex header with a varint over 9 bytes, or not in its shortest form")
+        if used > 0:
+            self.have = 0
+            self._begin(&h)
+            return used - had
+        if not had:
+            memcpy(self.partial, data, n)
+        self.have = <int> (had + n)
+        return n
+
+    cdef int _begin(self, Header* h) except -1:
+        """The header of a message is there."""
+        if h.length > MAX_BODY:
+            raise errors.RemoteProtocolError(f"an mplex message of {h.length} bytes, at most {MAX_BODY} are allowed")
+        if h.flag > RESET + 1:
+            raise errors.RemoteProtocolError(f"mplex flag {h.flag} on stream {h.id}, expected 0 to 6")
+        self.current = None
+        self.is_name = False
+        self.body_left = <Py_ssize_t> h.length
+        if h.flag == NEW_STREAM:
+            return self._opened_by_peer(h)
+        # An even flag is the opener's: the stream is one of the peer's.
+        found = None if self.streams is None else self.streams.get(h.id << 1 | <uint64_t> (h.flag % 2 == 0))
+        if found is None:
+            return self._nothing_gained()
+        return self._for_stream(<MplexStream> found, h)
+
+    cdef int _for_stream(self, MplexStream stream, Header* h) except -1:
+        if h.flag >= RESET:
+            return self._reset_by_peer(stream)
+        if stream.fin_received or (h.flag < CLOSE and h.length == 0):
+            return self._nothing_gained()  # who has said Close has nothing more to say
+        if h.flag < CLOSE:
+            self.current = stream
+        elif stream.error is None:
+            stream.finish()
+            self._account(stream)
+            if stream.fin_sent:
+                self.remove(stream)
+        return 0
+
+    cdef int _opened_by_peer(self, Header* h) except -1:
+        cdef MplexStream stream
+        if self.streams is not None and (h.id << 1 | 1) in self.streams:
+            raise errors.RemoteProtocolError(f"mplex stream {h.id} opened twice")
+        if not self._has_room():
+            return self._refuse(h.id)
+        stream = self._make(h.id, True)
+        self.num_inbound += 1
+        if h.length == 0:
+            return self.arrive(stream)
+        self.current = stream
+        self.is_name = True
+        return 0
+
+    cdef bint _has_room(self) except -1:
+        if self.num_inbound >= self.max_inbound:
+            return False
+        return self.handler is not None or self.arrived is None or len(self.arrived) < MAX_UNACCEPTED
+
+    cdef int _refuse(self, uint64_t id) except -1:
+        """No more streams: a reset for this one, and an end to a peer that insists."""
+        if not allows(&self.refusals, REFUSED_PER_S, REFUSED_PER_S, monotonic()):
+            raise errors.LimitExceeded("mplex streams refused in a second", limits.MPLEX_MAX_REFUSED_PER_S + 1,
+                                       limits.MPLEX_MAX_REFUSED_PER_S)
+        self.late += LATE
+        return self._control(RESET, id)
+
+    cdef int _reset_by_peer(self, MplexStream stream) except -1:
+        if stream.is_inbound and not allows(&self.resets, RESETS_PER_S, RESET_BURST, monotonic()):
+            raise errors.LimitExceeded("mplex streams opened and reset in a second", limits.MPLEX_RESET_BURST + 1,
+                                       limits.MPLEX_RESET_BURST)
+        self.remove(stream)
+        return stream.fail(errors.StreamReset(0, True), True)
+
+    cdef int _nothing_gained(self) except -1:
+        """A message for no stream, one that has ended, or without a byte in it: dropped, within limits."""
+        if self.late:
+            self.late -= 1
+        elif not allows(&self.useless, USELESS_PER_S, USELESS_PER_S, monotonic()):
+            raise errors.LimitExceeded("mplex messages for unknown or ended streams, or empty ones, in a second",
+                                       limits.MPLEX_MAX_USELESS_PER_S + 1, limits.MPLEX_MAX_USELESS_PER_S)
+        return 0
+
+    cdef int _body(self, uint8_t* data, Py_ssize_t n) except -1:
+        """A part of a body, `body_left` already counted down."""
+        cdef MplexStream stream = self.current
+        cdef bytes label
+        if stream is None:
+            return 0
+        if self.body_left == 0:
+            self.current = None
+        if not self.is_name:
+            if stream.error is None:
+                stream.receive(data, n)
+                self._account(stream)
+            return 0
+        label = stream.label or b""
+        if len(label) < MAX_LABEL:
+            stream.label = label + (<char*> data)[:min(n, MAX_LABEL - len(label))]
+        return self.arrive(stream) if self.body_left == 0 else 0
+
+    # -- what nobody reads ---------------------------------------------------------------------
+
+    cdef int _account(self, MplexStream stream) except -1:
+        """What `stream` holds has changed, or can grow no more."""
+        cdef Py_ssize_t size = 0 if stream.queue is None else stream.queue.size
+        cdef bint is_full = size >= self.max_stream or (stream.is_full and size > self.max_stream // 2)
+        if stream.has_ended() or self.error is not None:
+            return 0  # what is left of it is its reader's
+        self.buffered += size - stream.held
+        stream.held = size
+        if stream.fin_received:
+            is_full = False
+        if is_full != stream.is_full:
+            stream.is_full = is_full
+            self.num_full += 1 if is_full else -1
+        return self._weigh()
+
+    cdef int _weigh(self) except -1:
+        """Pauses reading the connection while too much waits to be read, and no longer."""
+        cdef bint stalled = self.num_full > 0 or self.buffered >= self.max_buffered or (
+            self.stalled and self.buffered > self.max_buffered // 2)
+        if stalled != self.stalled:
+            self.stalled = stalled
+            self.throttle(stalled)
+            if stalled:
+                self.state.watch(self, self.stall)
+            else:
+                self.state.unwatch(self)
+        return 0
+
+    cdef int overdue(self) except -1:
+        """Nobody has read in time: the streams that hold most are reset, so that the others go on."""
+        cdef MplexStream stream
+        while self.stalled and self.error is None:
+            stream = self._fullest()
+            unread = errors.LimitExceeded("unread bytes of an mplex stream", stream.held, self.max_stream)
+            reset = errors.StreamReset(0, False)
+            reset.__cause__ = unread
+            logger.debug("resetting mplex stream %d: %s", stream.id, unread)
+            stream.send_reset(0)
+            stream.fail(reset, True)
+        return 0
+
+    cdef MplexStream _fullest(self):
+        cdef MplexStream stream, fullest = None
+        for item in self.streams.values():
+            stream = <MplexStream> item
+            if fullest is None or stream.held > fullest.held:
+                fullest = stream
+        return fullest
+
+    # -- sending -------------------------------------------------------------------------------
+
+    cdef int _control(self, int flag, uint64_t id) except -1:
+        """A message without a body."""
+        put_header(self.cork.room(varint_size(id << 3) + 1), id, flag, 0)
+        return 0
+
+    cdef bint _can_extend(self) except -1:
+        """Whether the last message is still the last thing in an open record."""
+        return self.open_mark == self.cork.sealed and self.open_end == self.cork.used
+
+    cdef Py_ssize_t _put_data(self, MplexStream stream, const uint8_t* data, Py_ssize_t n) except -1:
+        """Writes at least one of `n` bytes; returns how many. One message never spans two records.
+
+        Small writes that follow one another on a stream become one message: the one still open is made longer.
+        """
+        cdef Py_ssize_t space = self.cork.space()
+        cdef Py_ssize_t front
+        if self.open_stream_ is stream and space > GROWTH and self._can_extend():
+            return self._extend(data, min(n, space - GROWTH))
+        front = varint_size(stream.id << 3) + MAX_LENGTH_BYTES
+        if space < front + min(n, LEAST_BODY):
+            space = self.cork.most
+        n = min(n, space - front)
+        front = varint_size(stream.id << 3) + varint_size(<uint64_t> n)
+        self.open_at = self.cork.room(front + n)
+        put_header(self.open_at, stream.id, stream.flag(MESSAGE), <uint64_t> n)
+        memcpy(self.open_at + front, data, n)
+        self.open_at += varint_size(stream.id << 3)
+        self.open_stream_ = stream
+        self.open_body = n
+        self.open_mark = self.cork.sealed
+        self.open_end = self.cork.used
+        if self.cork.space() == 0:
+            self.cork.seal()
+        return n
+
+    cdef Py_ssize_t _extend(self, const uint8_t* data, Py_ssize_t n) except -1:
+        """Makes the open message longer by `n` bytes, for which there is room."""
+        cdef int was = varint_size(<uint64_t> self.open_body)
+        cdef int now = varint_size(<uint64_t> (self.open_body + n))
+        self.cork.room(n + now - was)
+        if now != was:
+            memmove(self.open_at + now, self.open_at + was, self.open_body)
+        memcpy(self.open_at + now + self.open_body, data, n)
+        self.open_body += n
+        varint_write(self.open_at, <uint64_t> self.open_body)
+        self.open_end = self.cork.used
+        return n
+
+    # -- the session's own ---------------------------------------------------------------------
+
+    cdef MplexStream _make(self, uint64_t id, bint inbound):
+        cdef MplexStream stream = MplexStream.__new__(MplexStream)
+        stream.state = self.state
+        stream.session = self
+        stream.id = id
+        stream.is_inbound = inbound
+        if self.streams is None:
+            self.streams = {}
+        self.streams[stream.key()] = stream
+        return stream
+
+    cdef Stream new_stream(self):
+        cdef MplexStream stream
+        if self.num_outbound >= self.max_outbound:
+            return None
+        if self.next_id > LAST_ID:
+            self.is_spent = True
+            self.state.flush_soon(self)
+            raise errors.ConnectionClosed("all stream ids of this mplex session have been used")
+        stream = self._make(self.next_id, False)
+        self.next_id += 1
+        self.num_outbound += 1
+        name = b"%d" % stream.id  # as go does; nobody needs it
+        at = self.cork.room(varint_size(stream.id << 3) + 1 + len(name))
+        at += put_header(at, stream.id, NEW_STREAM, <uint64_t> len(name))
+        memcpy(at, <const char*> name, len(name))
+        return stream
+
+    cdef int remove(self, Stream ended) except -1:
+        cdef MplexStream stream = <MplexStream> ended
+        if not self.forget(stream):
+            return 0
+        if self.open_stream_ is stream:
+            self.open_stream_ = None
+        if stream.is_inbound:
+            self.num_inbound -= 1
+        else:
+            self.num_outbound -= 1
+            self.wake_opener()
+        if self.is_spent and self.streams is None:
+            self.state.flush_soon(self)
+        self.buffered -= stream.held
+        stream.held = 0
+        self.num_full -= stream.is_full
+        stream.is_full = False
+        return self._weigh()
+
+    cdef int flush(self) except -1:
+        """Where no more streams can be opened, the last one takes the connection with it."""
+        if self.is_spent and self.streams is None and self.error is None:
+            self.end(errors.ConnectionClosed("all stream ids of this mplex session have been used"))
+            self.shut()
+        return 0
+
+    cdef int end(self, object error) except -1:
+        if self.error is None:
+            Session.end(self, error)
+            self.current = None
+            self.open_stream_ = None
+        return 0
+
+    cdef object eof_reason(self):
+        if self.have or self.body_left:
+            return errors.RemoteProtocolError("the connection ended inside an mplex message")
+        return None

@@ -1,0 +1,370 @@
+"""What every muxer's session has in common: the table of streams, inbound delivery, opening, closing.
+
+Comes in: calls of the swarm, and from the muxer: streams the peer opened, the end. Goes out:
+streams to a handler or to accept_stream(), each from the event loop and never from feed(). It has
+no task and no timer of its own.
+"""
+
+import logging
+
+cimport cython
+from libc.stdint cimport uint32_t
+
+from p2pcore import errors
+
+from p2pcore._fast.chain.layer cimport Layer
+from p2pcore._fast.crypto.secure cimport Cork
+from p2pcore._fast.mux.stream cimport Stream
+from p2pcore._fast.loop.waiting cimport PENDING, Op, again, done
+
+logger = logging.getLogger("p2pcore.session")
+
+# Most bytes of the header of a data frame, whichever the muxer.
+cdef Py_ssize_t HEADER_BYTES = 12
+
+
+cdef class Session(Layer):
+    """Base of yamux and mplex; see interfaces.MuxedConn for what each call promises."""
+
+    @property
+    def num_streams(self):
+        """Streams that have not ended both ways."""
+        return 0 if self.streams is None else len(self.streams)
+
+    @property
+    def is_closed(self):
+        return self.error is not None
+
+    @property
+    def close_reason(self):
+        """Why the session ended; None while it lives."""
+        return self.error
+
+    def open_stream(self):
+        """A new outbound stream; waits while too many are unacknowledged.
+
+        Raises: ConnectionClosed, GoAway when no more can be opened.
+        """
+        self._seated()
+        cdef _OpenOp op = _OpenOp.__new__(_OpenOp)
+        op.state = self.state
+        op.session = self
+        return op
+
+    def accept_stream(self):
+        """The next stream the peer opens, where no handler is set. Raises ConnectionClosed."""
+        self._seated()
+        cdef _AcceptOp op = _AcceptOp.__new__(_AcceptOp)
+        op.state = self.state
+        op.session = self
+        return op
+
+    def set_stream_handler(self, handler):
+        """Inbound streams go to `handler(stream)`, those already waiting first; None: to accept_stream."""
+        self.handler = handler
+        if handler is not None and self.arrived:
+            self._schedule_delivery()
+
+    def add_close_callback(self, callback):
+        """`callback(error)` runs once, from the event loop, when the session has ended."""
+        if self.is_told:
+            self.state.loop.call_soon(callback, self.error)
+        elif self.callbacks is None:
+            self.callbacks = callback  # most sessions have one: a list takes 88 bytes more
+        elif isinstance(self.callbacks, list):
+            (<list> self.callbacks).append(callback)
+        else:
+            self.callbacks = [self.callbacks, callback]
+
+    def close(self, uint32_t code=0):
+        """Orderly: a go-away, what is queued, FIN, a short drain. Streams fail. Idempotent.
+
+        Returns: an awaitable that is done when the socket is closed.
+        """
+        self._seated()
+        if self.error is None:
+            for stream in self.living():
+                (<Stream> stream).last_chance()
+            self.farewell(code)
+            self.end(errors.GoAway(code, False))
+            self.shut()
+        if self.is_lost:
+            return done
+        cdef _CloseOp op = _CloseOp.__new__(_CloseOp)
+        op.state = self.state
+        op.session = self
+        return op
+
+    def abort(self, uint32_t code=0):
+        """At once: a go-away if the socket takes it without waiting, then it closes. Idempotent."""
+        self._seated()
+        if self.error is None:
+            self.farewell(code)
+            self.end(errors.GoAway(code, False))
+        if self.below is not None:
+            self.cork.flush()
+            self.drop(self.error)
+
+    # -- for the muxer -------------------------------------------------------------------------
+
+    cdef int arrive(self, Stream stream) except -1:
+        """The peer opened `stream`; it is delivered from the event loop."""
+        if self.arrived is None:
+            self.arrived = []
+        self.arrived.append(stream)
+        return self._schedule_delivery()
+
+    cdef int end(self, object error) except -1:
+        """Nothing works any more from now on: streams, opens and accepts fail with `error`."""
+        if self.error is not None:
+            return 0
+        self.error = error
+        for stream in self.living():
+            (<Stream> stream).fail(error, False)
+        self.streams = None
+        self.arrived = None
+        self.waiting = None
+        _wake_all(self.openers)
+        _wake_all(self.acceptors)
+        self.state.unwatch(self)
+        self.state.loop.call_soon(self._tell_ended)
+        return 0
+
+    cdef int wake_opener(self) except -1:
+        """One more stream may be opened."""
+        if self.openers:
+            (<Op> self.openers[0]).wake()
+        return 0
+
+    cdef int remove(self, Stream stream) except -1:
+        """The stream has ended both ways."""
+        self.forget(stream)
+        return 0
+
+    cdef list living(self):
+        """The streams that have not ended both ways."""
+        return [] if self.streams is None else list(self.streams.values())
+
+    cdef bint forget(self, Stream stream) except -1:
+        """Takes `stream` out of the tables; False if it was not there. An empty one is given back."""
+        if self.streams is None or self.streams.pop(stream.key(), None) is None:
+            return False
+        if not self.streams:
+            self.streams = None
+        if self.waiting is not None:
+            self.waiting.pop(stream, None)
+        return True
+
+    cdef int waiting_add(self, Stream stream) except -1:
+        """`stream` has writes that go on when the socket takes bytes again."""
+        if self.waiting is None:
+            self.waiting = {}
+        self.waiting[stream] = None
+        return 0
+
+    # -- for the muxer to override -------------------------------------------------------------
+
+    cdef Stream new_stream(self):
+        """An outbound stream, or None while too many are unacknowledged. Raises ConnectionClosed."""
+        raise NotImplementedError
+
+    cdef int accepted(self, Stream stream) except -1:
+        """The application is about to get this inbound stream."""
+        return 0
+
+    cdef int farewell(self, uint32_t code) except -1:
+        """Tells the peer that the session ends."""
+        return 0
+
+    cdef int unpaused(self) except -1:
+        """The socket takes bytes again: one frame of each waiting stream in turn, so that none hogs it."""
+        cdef Stream stream
+        while self.waiting and not self.paused:
+            stream = <Stream> next(iter(self.waiting))
+            del self.waiting[stream]
+            stream.pump(self.cork.most - HEADER_BYTES)
+            if stream.writers and stream.may_push() and self.waiting is not None:
+                self.waiting[stream] = None
+        return 0
+
+    # -- the chain -----------------------------------------------------------------------------
+
+    cdef int seat(self, Layer below) except -1:
+        if not isinstance(below, Cork):
+            raise errors.LocalProtocolError("a muxer's session sits on a record layer (NoiseChannel, PlainChannel)")
+        self.cork = <Cork> below
+        Layer.seat(self, below)
+        # The mailbox it replaces did not care whether the socket was full.
+        self.paused = below.is_paused()
+        return 0
+
+    cdef bint is_an_end(self) noexcept:
+        return True
+
+    cdef int pause(self) except -1:
+        self.paused = True
+        return 0
+
+    cdef int resume(self) except -1:
+        self.paused = False
+        if self.error is None:
+            self.unpaused()
+        return 0
+
+    cdef int feed_eof(self) except -1:
+        self.end(self.eof_reason() or errors.ConnectionClosed("the peer closed the connection"))
+        return self.shut()
+
+    cdef object eof_reason(self):
+        """A better reason than the end of input itself, or None."""
+        return None
+
+    cdef int lost(self, object error) except -1:
+        self.end(error)
+        self.is_lost = True
+        self.cork = None
+        self.below = self.above = None
+        _wake_all(self.closers)
+        self.closers = None
+        return 0
+
+    # -- inside --------------------------------------------------------------------------------
+
+    cdef int _seated(self) except -1:
+        """Nothing works before the session has its place on a chain."""
+        if self.state is None:
+            raise errors.LocalProtocolError("this session is on no chain")
+        return 0
+
+    def _tell_ended(self):
+        callbacks = self.callbacks
+        self.callbacks = None
+        self.is_told = True
+        self.handler = None
+        if callbacks is None:
+            return
+        for callback in callbacks if isinstance(callbacks, list) else (callbacks,):
+            try:
+                callback(self.error)
+            except Exception:
+                logger.exception("a close callback failed")
+
+    cdef int _schedule_delivery(self) except -1:
+        if not self.delivery_due:
+            self.delivery_due = True
+            self.state.loop.call_soon(self._deliver)
+        return 0
+
+    def _deliver(self):
+        """Hands arrived streams to the handler, or wakes as many acceptors."""
+        self.delivery_due = False
+        handler = self.handler
+        if handler is None:
+            for op in (self.acceptors or ())[: len(self.arrived or ())]:
+                (<Op> op).wake()
+            return
+        arrived, self.arrived = self.arrived, None
+        for item in arrived or ():
+            if self.error is None and not (<Stream> item).has_ended():
+                self.accepted(<Stream> item)
+                try:
+                    handler(item)
+                except Exception:
+                    logger.exception("a stream handler failed")
+                    item.reset()
+
+
+cdef int _wake_all(list ops) except -1:
+    if ops:
+        for op in ops:
+            (<Op> op).wake()
+    return 0
+
+
+cdef class _SessionOp(Op):
+    """An await on a session, enlisted in one of its lists."""
+
+    cdef Session session
+
+    cdef list queue(self):
+        raise NotImplementedError
+
+    cdef int suspended(self) except -1:
+        self.queue().append(self)
+        return 0
+
+    cdef int abandoned(self) except -1:
+        cdef list queue = self.queue()
+        if self in queue:
+            queue.remove(self)
+        return 0
+
+    def close(self):
+        """Cancelled: whoever waits next takes what this one may have been woken for."""
+        Op.close(self)
+        self.pass_on()
+
+    cdef int pass_on(self) except -1:
+        return 0
+
+
+@cython.final
+cdef class _OpenOp(_SessionOp):
+
+    cdef list queue(self):
+        if self.session.openers is None:
+            self.session.openers = []
+        return self.session.openers
+
+    cdef object attempt(self):
+        cdef Session session = self.session
+        if session.openers:
+            self.abandoned()
+        if session.error is not None:
+            raise again(session.error)
+        stream = session.new_stream()
+        if stream is None:
+            return PENDING
+        session.wake_opener()
+        return stream
+
+    cdef int pass_on(self) except -1:
+        return self.session.wake_opener()
+
+
+@cython.final
+cdef class _AcceptOp(_SessionOp):
+
+    cdef list queue(self):
+        if self.session.acceptors is None:
+            self.session.acceptors = []
+        return self.session.acceptors
+
+    cdef object attempt(self):
+        cdef Session session = self.session
+        cdef Stream stream
+        if session.acceptors:
+            self.abandoned()
+        while session.arrived:
+            stream = <Stream> session.arrived.pop(0)
+            if not stream.has_ended():
+                session.accepted(stream)
+                return stream
+        if session.error is not None:
+            raise again(session.error)
+        return PENDING
+
+    cdef int pass_on(self) except -1:
+        return self.session._schedule_delivery() if self.session.arrived else 0
+
+
+@cython.final
+cdef class _CloseOp(_SessionOp):
+
+    cdef list queue(self):
+        if self.session.closers is None:
+            self.session.closers = []
+        return self.session.closers
+
+    cdef object attempt(self):
+        return None if self.session.is_lost else PENDING

@@ -1,0 +1,31 @@
+# Two streams made one circuit: what comes on either goes out on the other, without a task or a copy.
+# Comes in: two negotiated streams, limits of bytes and seconds. Goes out: data, half closes, resets, and
+# one call when it has ended. Never holds more than the streams' receive windows and one piece beyond.
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+
+from p2pcore._fast.chain.layer cimport Layer
+from p2pcore._fast.loop.loop_state cimport Flushable, LoopState
+from p2pcore._fast.mux.stream cimport Stream
+
+
+cdef class SpliceHalf(Layer):
+    cdef Splice whole
+    cdef SpliceHalf other       # the way back
+    cdef Stream source
+    cdef Stream target
+    cdef int64_t left           # bytes that may still pass; negative: no limit
+    cdef uint64_t passed        # bytes that have
+
+    cdef int go_on(self) except -1
+
+
+cdef class Splice(Flushable):
+    cdef LoopState state
+    cdef SpliceHalf there
+    cdef SpliceHalf back
+    cdef double seconds         # until it is cut; 0: never
+    cdef object ended           # called once with the reason, from the event loop; None afterwards
+    cdef readonly bint is_closed
+
+    cdef int stop(self, object error) except -1
+    cdef int maybe_stop(self) except -1

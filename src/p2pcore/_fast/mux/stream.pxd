@@ -1,0 +1,92 @@
+# One stream of bytes as the application sees it: what has come and was not read, and writes that wait.
+# Comes in: received bytes and ends from a session (receive, finish, fail), calls of the application.
+# Goes out: data, half closes, resets and credit by the four methods a muxer's stream overrides.
+# Never takes a byte out for a task that was cancelled; never holds more than its receive window.
+from cpython.buffer cimport Py_buffer
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from p2pcore._fast.loop.buffer cimport ByteQueue
+from p2pcore._fast.chain.layer cimport Layer
+from p2pcore._fast.loop.loop_state cimport LoopState
+from p2pcore._fast.loop.waiting cimport Op
+
+
+cdef class Stream
+
+
+cdef class StreamRead(Op):
+    cdef Stream stream
+    cdef Py_ssize_t n               # bytes asked for
+
+    cdef Py_ssize_t deliver(self, const uint8_t* data, Py_ssize_t n) except -1
+
+
+cdef class Stream:
+    cdef object __weakref__
+    cdef LoopState state
+    cdef readonly uint64_t id
+    cdef public object protocol     # agreed protocol id; None before
+    cdef readonly bint is_inbound
+    cdef bint fin_received          # the peer sends no more
+    cdef bint fin_sent              # we have said that we send no more
+    cdef bint fin_due               # ... or will, when the waiting writes and the negotiation are done
+    cdef bint read_closed           # nobody here reads any more
+    cdef ByteQueue queue            # received and not yet read; None before the first byte
+    cdef StreamRead reader          # the one waiting read, until its task runs again
+    cdef list writers               # waiting WriteOps, oldest first; None before the first
+    cdef object error               # why reads and writes fail; None while they do not
+    cdef double read_deadline       # monotonic second, 0 for none
+    cdef double write_deadline
+    cdef bytes expected             # the negotiation reply hoped for; None when settled
+    cdef Py_ssize_t expected_at     # bytes of it that have come
+    cdef bytearray reply            # what came instead; None while it is as hoped
+    cdef Layer sink                 # takes what comes as it comes, in place of reads; None: reads do
+    cdef bint holding               # the sink wants nothing for now: what comes waits in the queue
+    cdef bint eof_told              # the sink has heard of the peer's end
+
+    # for the session
+    cdef int receive(self, uint8_t* data, Py_ssize_t n) except -1
+    cdef int finish(self) except -1
+    cdef int fail(self, object error, bint discard) except -1
+    cdef int pump(self, Py_ssize_t most) except -1
+    cdef int last_chance(self) except -1
+    cdef bint has_ended(self) noexcept
+
+    # for a sink, see sink.pxd
+    cdef int check_write(self) except -1
+    cdef int maybe_tell_eof(self) except -1
+
+    # for the muxer's own stream to override
+    cdef Py_ssize_t push(self, const uint8_t* data, Py_ssize_t n) except -1
+    cdef int send_fin(self) except -1
+    cdef int send_reset(self, uint32_t code) except -1
+    cdef int credit(self, Py_ssize_t n) except -1
+    cdef int want(self, Py_ssize_t n) except -1
+    cdef int drop_received(self, Py_ssize_t n) except -1
+    cdef int write_waits(self) except -1
+    cdef bint may_push(self) noexcept
+    cdef uint64_t key(self) noexcept
+
+    cdef bytes _take(self, Py_ssize_t most)
+    cdef int _claim(self, StreamRead op) except -1
+    cdef int _check_read(self) except -1
+    cdef int _store(self, uint8_t* data, Py_ssize_t n) except -1
+    cdef int _put_back(self, const uint8_t* data, Py_ssize_t n) except -1
+    cdef Py_ssize_t _check_reply(self, uint8_t* data, Py_ssize_t n) except -1
+    cdef int _judge_reply(self, bytes data) except -1
+    cdef int _give_up(self, object error) except -1
+    cdef int _wake_reader(self) except -1
+    cdef int _maybe_send_fin(self) except -1
+
+
+cdef class WriteOp(Op):
+    cdef Stream stream
+    cdef Py_buffer view
+    cdef bint holds_view
+    cdef bint enlisted              # in stream.writers
+    cdef Py_ssize_t at              # bytes of it handed on
+    cdef Py_ssize_t size            # bytes of it
+
+    cdef bint begin(self) except -1
+    cdef int leave(self) except -1
+    cdef int _check_deadline(self) except -1

@@ -1,0 +1,574 @@
+"""One stream of bytes as the application sees it: what has come and was not read, and writes that wait.
+
+Comes in: received bytes and ends from a session (receive, finish, fail), calls of the application.
+Goes out: data, half closes, resets and credit by the methods a muxer's stream overrides. Never
+takes a byte out for a task that was cancelled; never holds more than its receive window.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy
+
+from p2pcore import errors, limits
+from p2pcore.codes import Direction
+
+from p2pcore._fast.loop.buffer cimport ByteQueue
+from p2pcore._fast.chain.layer cimport Layer
+from p2pcore._fast.loop.loop_state cimport monotonic
+from p2pcore._fast.loop.waiting cimport PENDING, Op, again, done
+
+cdef Py_ssize_t MAX_READ_EXACTLY = limits.YAMUX_INITIAL_WINDOW_BYTES
+
+# Multistream-select's header and refusal: the one other answer to a lazy negotiation that has a meaning.
+cdef bytes REFUSED = b"\x13/multistream/1.0.0\n\x03na\n"
+cdef Py_ssize_t HEADER_BYTES = 20
+cdef Py_ssize_t MAX_REPLY_KEPT = 64
+
+
+cdef class Stream:
+    """Base of every muxer's stream; see interfaces.Stream for what each call promises."""
+
+    def __init__(self):
+        raise TypeError("a stream is made by its session")
+
+    @property
+    def direction(self):
+        """Who opened it."""
+        return Direction.INBOUND if self.is_inbound else Direction.OUTBOUND
+
+    @property
+    def is_closed(self):
+        return self.has_ended()
+
+    @property
+    def num_buffered(self):
+        """Bytes received and not yet read."""
+        return 0 if self.queue is None else self.queue.size
+
+    def read(self, Py_ssize_t max_bytes=65536):
+        """Up to `max_bytes` (at least 1), as soon as there is one; b"" at the end of the stream.
+
+        One reader at a time; cancelling takes nothing out.
+        Raises: StreamReset, StreamClosed, DeadlineExceeded, ConnectionClosed; NegotiationError or
+            ProtocolNotSupported where the protocol was proposed lazily.
+        """
+        if max_bytes < 1:
+            raise ValueError(f"max_bytes must be at least 1, not {max_bytes}")
+        cdef _Read op = _Read.__new__(_Read)
+        op.state = self.state
+        op.stream = self
+        op.n = max_bytes
+        return op
+
+    def read_exactly(self, Py_ssize_t n):
+        """Exactly `n` bytes, 0..262144 (one initial window).
+
+        Raises: IncompleteRead if the stream ends before; LimitExceeded for a larger n; as read().
+        """
+        if n < 0 or n > MAX_READ_EXACTLY:
+            raise errors.LimitExceeded("read_exactly", n, MAX_READ_EXACTLY)
+        cdef _ReadExactly op = _ReadExactly.__new__(_ReadExactly)
+        op.state = self.state
+        op.stream = self
+        op.n = n
+        return op
+
+    def take_opening(self):
+        """The message behind multistream's header, where both are here by now; None: nothing has been taken."""
+        cdef bytes message
+        if self.reader is not None or self.read_closed or self.queue is None or self.queue.size == 0:
+            return None
+        message = self.queue.take_opening()
+        if message is not None:
+            self.credit(HEADER_BYTES + PyBytes_GET_SIZE(message))
+        return message
+
+    def readinto(self, buffer):
+        """Fills `buffer` from its start with what is there; 0 at the end of the stream. As read()."""
+        cdef _ReadInto op = _ReadInto.__new__(_ReadInto)
+        PyObject_GetBuffer(buffer, &op.view, PyBUF_WRITABLE)
+        op.holds_view = True
+        if op.view.len < 1:
+            raise ValueError("readinto needs a buffer of at least one byte")
+        op.state = self.state
+        op.stream = self
+        return op
+
+    def write(self, data):
+        """Hands `data` on; the awaitable waits while the peer's window is used up or the socket is full.
+
+        `data` must not change until then. Several writes go out in the order they were made, awaited or not.
+        Raises: StreamReset, StreamClosed, DeadlineExceeded (a prefix may have been sent),
+            ConnectionClosed.
+        """
+        cdef WriteOp op
+        cdef Py_ssize_t n, at = 0
+        self.check_write()
+        if type(data) is bytes and not self.writers:
+            n = PyBytes_GET_SIZE(data)
+            at = self.push(<const uint8_t*> PyBytes_AS_STRING(data), n)
+            if at == n:
+                return done
+        op = WriteOp.__new__(WriteOp)
+        op.state = self.state
+        op.stream = self
+        PyObject_GetBuffer(data, &op.view, PyBUF_SIMPLE)
+        op.holds_view = True
+        op.at = at
+        return done if op.begin() else op
+
+    def close(self):
+        """Ends both halves: end of data to the peer, and what still comes is dropped. Idempotent."""
+        self.close_read()
+        return self.close_write()
+
+    def close_write(self):
+        """End of data to the peer, after the writes that wait and a lazy negotiation's answer. Idempotent."""
+        # js-libp2p resets a stream whose end it has received before it came to read the proposal, because
+        # it cannot give back the data behind the proposal then (@libp2p/utils 7.4.1, unshift).
+        if self.error is None and not self.fin_sent:
+            self.fin_due = True
+            self._maybe_send_fin()
+        return done
+
+    def close_read(self):
+        """What still comes is dropped; a waiting read raises StreamClosed. Idempotent."""
+        cdef Py_ssize_t n
+        if not self.read_closed:
+            self.read_closed = True
+            if self.queue is not None and self.queue.size:
+                n = self.queue.size
+                self.queue.clear()
+                self.drop_received(n)
+            self._wake_reader()
+        return done
+
+    def reset(self, uint32_t code=0):
+        """Aborts both halves at once; the peer learns `code` where its muxer carries codes. Idempotent."""
+        if not self.has_ended():
+            self.send_reset(code)
+            self.fail(errors.StreamReset(code, False), True)
+
+    def set_deadline(self, seconds):
+        """set_read_deadline and set_write_deadline."""
+        self.set_read_deadline(seconds)
+        self.set_write_deadline(seconds)
+
+    def set_read_deadline(self, seconds):
+        """Reads fail with DeadlineExceeded from `seconds` from now on, waiting ones too; None: never."""
+        self.read_deadline = _at(seconds)
+        if self.reader is not None:
+            self.reader.rearm()
+
+    def set_write_deadline(self, seconds):
+        """As set_read_deadline, for writes."""
+        self.write_deadline = _at(seconds)
+        if self.writers:
+            for op in self.writers:
+                (<WriteOp> op).rearm()
+
+    def expect(self, bytes reply not None, protocol):
+        """Lazy negotiation: the peer's first bytes must be `reply`, which no read will see.
+
+        Args:
+            reply: multistream header and the echo of the proposal.
+            protocol: what was proposed; becomes `self.protocol`.
+        Readers and writers get ProtocolNotSupported for a refusal and NegotiationError for anything
+        else, and the stream is reset.
+        """
+        cdef bytes early
+        self.protocol = protocol
+        self.expected = reply
+        if self.queue is not None and self.queue.size:
+            # A peer may send its header before it has seen our proposal.
+            early = self.queue.take_exactly(self.queue.size)
+            buffer = bytearray(early)
+            self.receive(<uint8_t*> <char*> buffer, len(early))
+        if self.expected is not None and self.fin_received:
+            self.finish()
+
+    # -- for the session -----------------------------------------------------------------------
+
+    cdef int receive(self, uint8_t* data, Py_ssize_t n) except -1:
+        """Bytes of the peer, within the window the session has checked."""
+        cdef Py_ssize_t k
+        if self.expected is not None:
+            k = self._check_reply(data, n)
+            if k:
+                self.credit(k)
+            data += k
+            n -= k
+        if n > 0 and self.error is None:
+            if self.read_closed:
+                return self.drop_received(n)
+            return self._store(data, n)
+        return 0
+
+    cdef int finish(self) except -1:
+        """The peer sends no more."""
+        self.fin_received = True
+        if self.expected is not None:
+            self._give_up(errors.NegotiationError("the stream ended before the negotiation's answer"))
+        self.maybe_tell_eof()
+        return self._wake_reader()
+
+    cdef int fail(self, object error, bint discard) except -1:
+        """Reads and writes fail from now on; what was received can be read first unless `discard`."""
+        if self.error is None:
+            self.error = error
+        self.expected = None
+        if discard and self.queue is not None:
+            self.queue.clear()
+        if self.writers:
+            writers, self.writers = self.writers, None
+            for op in writers:
+                (<WriteOp> op).leave()
+        sink, self.sink = self.sink, None
+        if sink is not None:
+            (<Layer> sink).lost(error)
+        return self._wake_reader()
+
+    cdef int pump(self, Py_ssize_t most) except -1:
+        """Sends up to `most` bytes of the writes that wait, as far as window and socket allow."""
+        cdef WriteOp op
+        cdef Py_ssize_t k, left
+        while self.writers and most > 0:
+            op = <WriteOp> self.writers[0]
+            left = min(op.view.len - op.at, most)
+            k = self.push(<const uint8_t*> op.view.buf + op.at, left)
+            op.at += k
+            most -= k
+            if op.at < op.view.len:
+                # The socket may have become full just now: whoever called pump() must not be the last to do so.
+                return self.write_waits()
+            del self.writers[0]
+            op.leave()
+        self._maybe_send_fin()
+        if self.sink is not None and not self.writers:
+            self.sink.resume()
+        return 0
+
+    cdef int last_chance(self) except -1:
+        """The session closes: the end of our data goes out even if the negotiation is not answered yet."""
+        self.expected = None
+        return self._maybe_send_fin()
+
+    cdef bint has_ended(self) noexcept:
+        return self.error is not None or (self.fin_sent and self.fin_received)
+
+    # -- for the muxer's own stream to override ------------------------------------------------
+
+    cdef Py_ssize_t push(self, const uint8_t* data, Py_ssize_t n) except -1:
+        """Sends as much of `data` as window and socket allow; returns how much."""
+        raise NotImplementedError
+
+    cdef int send_fin(self) except -1:
+        """Tells the peer that no more comes."""
+        raise NotImplementedError
+
+    cdef int send_reset(self, uint32_t code) except -1:
+        """Tells the peer that the stream is aborted."""
+        raise NotImplementedError
+
+    cdef int credit(self, Py_ssize_t n) except -1:
+        """`n` received bytes have been read."""
+        raise NotImplementedError
+
+    cdef int want(self, Py_ssize_t n) except -1:
+        """A read waits for `n` bytes at once: see that the peer may send as many."""
+        raise NotImplementedError
+
+    cdef int drop_received(self, Py_ssize_t n) except -1:
+        """`n` received bytes are dropped, since nobody reads here any more."""
+        raise NotImplementedError
+
+    cdef int write_waits(self) except -1:
+        """A write could not go out whole: pump() when it can go on."""
+        raise NotImplementedError
+
+    cdef bint may_push(self) noexcept:
+        """Whether anything but a full socket can keep a write waiting: a window, where the muxer has one."""
+        return True
+
+    cdef uint64_t key(self) noexcept:
+        """Its place in the session's table."""
+        return self.id
+
+    # -- inside --------------------------------------------------------------------------------
+
+    cdef bytes _take(self, Py_ssize_t most):
+        cdef bytes out = self.queue.take(most)
+        self.credit(PyBytes_GET_SIZE(out))
+        return out
+
+    cdef int _claim(self, StreamRead op) except -1:
+        """`op` is the one that reads now. What another has been given, and not yet taken, comes back first."""
+        cdef StreamRead other = self.reader
+        if other is not None and other is not op:
+            if not other.future.done():
+                raise errors.LocalProtocolError("another read of this stream is waiting")
+            other.abandoned()
+        self.reader = None
+        return 0
+
+    cdef int _check_read(self) except -1:
+        """Raises if a read can only fail; buffered bytes come first unless a deadline has passed."""
+        if self.read_deadline and monotonic() >= self.read_deadline:
+            raise errors.DeadlineExceeded("the stream's read deadline has passed")
+        if self.queue is not None and self.queue.size:
+            return 0
+        if self.error is not None and not (self.fin_received and isinstance(self.error, errors.ConnectionClosed)):
+            raise again(self.error)  # all that came before the peer's end is whole even if the connection ended then
+        if self.read_closed:
+            raise errors.StreamClosed("the stream's read half was closed here")
+        return 0
+
+    cdef int check_write(self) except -1:
+        if self.error is not None:
+            raise again(self.error)
+        if self.fin_sent or self.fin_due:
+            raise errors.StreamClosed("the stream's write half was closed here")
+        if self.write_deadline and monotonic() >= self.write_deadline:
+            raise errors.DeadlineExceeded("the stream's write deadline has passed")
+        return 0
+
+    cdef int _store(self, uint8_t* data, Py_ssize_t n) except -1:
+        cdef Py_ssize_t k
+        if self.sink is not None and not self.holding and (self.queue is None or self.queue.size == 0):
+            self.sink.feed(data, n)
+            return self.credit(n)
+        if self.reader is not None and (self.queue is None or self.queue.size == 0):
+            k = self.reader.deliver(data, n)
+            data += k
+            n -= k
+        if n > 0:
+            if self.queue is None:
+                self.queue = ByteQueue.__new__(ByteQueue)
+            self.queue.push(data, n)
+        return self._wake_reader()
+
+    cdef int maybe_tell_eof(self) except -1:
+        if self.sink is not None and self.fin_received and not self.eof_told and not self.holding:
+            if self.queue is None or self.queue.size == 0:
+                self.eof_told = True
+                self.sink.feed_eof()
+        return 0
+
+    cdef int _put_back(self, const uint8_t* data, Py_ssize_t n) except -1:
+        """Bytes a cancelled read had been given are the oldest again."""
+        cdef ByteQueue newer = self.queue
+        if self.read_closed:
+            return self.drop_received(n)
+        self.queue = ByteQueue.__new__(ByteQueue)
+        self.queue.push(data, n)
+        if newer is not None:
+            self.queue.append(newer)
+        return 0
+
+    cdef Py_ssize_t _check_reply(self, uint8_t* data, Py_ssize_t n) except -1:
+        """Takes what belongs to the negotiation's reply; returns how many bytes that was."""
+        cdef Py_ssize_t left = PyBytes_GET_SIZE(self.expected) - self.expected_at
+        cdef Py_ssize_t k = min(n, left)
+        if self.reply is None and memcmp(data, PyBytes_AS_STRING(self.expected) + self.expected_at, k) == 0:
+            self.expected_at += k
+            if k == left:
+                self.expected = None
+                self._maybe_send_fin()
+            return k
+        self._judge_reply((<char*> data)[:min(n, MAX_REPLY_KEPT)])
+        return n
+
+    cdef int _judge_reply(self, bytes data) except -1:
+        """The reply is not the one hoped for: a refusal, the beginning of one, or nonsense."""
+        if self.reply is None:
+            self.reply = bytearray(self.expected[: self.expected_at])
+        self.reply += data
+        if self.reply.startswith(REFUSED):
+            self._give_up(errors.ProtocolNotSupported([self.protocol]))
+        elif not REFUSED.startswith(self.reply):
+            self._give_up(errors.NegotiationError(f"unexpected answer to {self.protocol}: {bytes(self.reply[:64])!r}"))
+        return 0
+
+    cdef int _give_up(self, object error) except -1:
+        self.send_reset(0)
+        return self.fail(error, True)
+
+    cdef int _wake_reader(self) except -1:
+        if self.reader is not None:
+            self.reader.wake()
+        return 0
+
+    cdef int _maybe_send_fin(self) except -1:
+        if self.fin_due and not self.writers and self.expected is None and self.error is None:
+            self.fin_due = False
+            self.fin_sent = True
+            self.send_fin()
+        return 0
+
+
+cdef double _at(seconds) except -1:
+    """The monotonic second `seconds` from now; 0 for None. Never 0 for a number."""
+    return 0.0 if seconds is None else max(1e-9, monotonic() + <double> seconds)
+
+
+cdef class StreamRead(Op):
+    """What all reads share: one at a time, and the stream's read deadline."""
+
+    cdef Py_ssize_t deliver(self, const uint8_t* data, Py_ssize_t n) except -1:
+        """Takes received bytes while it waits; returns how many. Only readinto has somewhere to put them."""
+        return 0
+
+    cdef int suspended(self) except -1:
+        self.stream.reader = self
+        return 0
+
+    cdef int abandoned(self) except -1:
+        if self.stream.reader is self:
+            self.stream.reader = None
+        return 0
+
+    cdef double deadline(self) except -2:
+        return self.stream.read_deadline
+
+
+@cython.final
+cdef class _Read(StreamRead):
+
+    cdef object attempt(self):
+        cdef Stream stream = self.stream
+        stream._claim(self)
+        stream._check_read()
+        if stream.queue is not None and stream.queue.size:
+            return stream._take(self.n)
+        return b"" if stream.fin_received else PENDING
+
+
+@cython.final
+cdef class _ReadExactly(StreamRead):
+
+    cdef object attempt(self):
+        cdef Stream stream = self.stream
+        cdef Py_ssize_t size
+        stream._claim(self)
+        size = 0 if stream.queue is None else stream.queue.size
+        if size < self.n and (stream.error is not None or stream.fin_received) and size:
+            out = stream.queue.take_exactly(size)
+            raise errors.IncompleteRead(out, self.n)
+        stream._check_read()
+        if size >= self.n:
+            out = stream.queue.take_exactly(self.n) if self.n else b""
+            stream.credit(self.n)
+            return out
+        if stream.fin_received:
+            raise errors.IncompleteRead(b"", self.n)
+        stream.want(self.n)
+        return PENDING
+
+
+@cython.final
+cdef class _ReadInto(StreamRead):
+    """await of Stream.readinto. While it waits, bytes go straight into the caller's buffer: the one copy."""
+
+    cdef Py_buffer view
+    cdef bint holds_view
+    cdef Py_ssize_t filled          # bytes delivered before the task ran again
+
+    def __dealloc__(self):
+        if self.holds_view:
+            PyBuffer_Release(&self.view)
+
+    cdef Py_ssize_t deliver(self, const uint8_t* data, Py_ssize_t n) except -1:
+        n = min(n, self.view.len - self.filled)
+        memcpy(<uint8_t*> self.view.buf + self.filled, data, n)
+        self.filled += n
+        return n
+
+    cdef object attempt(self):
+        cdef Stream stream = self.stream
+        cdef Py_ssize_t n = self.filled
+        if not self.holds_view:
+            raise RuntimeError("this readinto has been awaited already")
+        self.filled = 0
+        stream._claim(self)
+        if n == 0:
+            stream._check_read()
+        if n < self.view.len and stream.queue is not None and stream.queue.size:
+            n += stream.queue.take_into(<uint8_t*> self.view.buf + n, self.view.len - n)
+        if n == 0:
+            return 0 if stream.fin_received else PENDING
+        stream.credit(n)
+        # Released at once, so that the caller may resize its buffer again.
+        self.holds_view = False
+        PyBuffer_Release(&self.view)
+        return n
+
+    cdef int abandoned(self) except -1:
+        """A cancelled read puts back what was delivered to it."""
+        cdef Py_ssize_t n = self.filled
+        StreamRead.abandoned(self)
+        if n:
+            self.filled = 0
+            self.stream._put_back(<uint8_t*> self.view.buf, n)
+        return 0
+
+
+@cython.final
+cdef class WriteOp(Op):
+    """await of Stream.write, where not everything could go at once."""
+
+    def __dealloc__(self):
+        if self.holds_view:
+            PyBuffer_Release(&self.view)
+
+    cdef bint begin(self) except -1:
+        """Sends what it can, or takes its place behind the writes that wait; True if nothing is left."""
+        cdef Stream stream = self.stream
+        self.size = self.view.len
+        if not stream.writers and self.at < self.size:
+            self.at += stream.push(<const uint8_t*> self.view.buf + self.at, self.size - self.at)
+        if self.at == self.size:
+            return True
+        if stream.writers is None:
+            stream.writers = []
+        stream.writers.append(self)
+        self.enlisted = True
+        stream.write_waits()
+        return False
+
+    cdef int leave(self) except -1:
+        """It has been sent, or never will be: lets go of the caller's data."""
+        self.enlisted = False
+        self.holds_view = False
+        PyBuffer_Release(&self.view)
+        return self.wake()
+
+    cdef object attempt(self):
+        if self.enlisted:
+            self._check_deadline()
+            return PENDING
+        if self.at == self.size:
+            return None
+        if self.stream.error is not None:
+            raise again(self.stream.error)
+        raise errors.LocalProtocolError(f"this write was given up after {self.at} of {self.size} bytes")
+
+    cdef int _check_deadline(self) except -1:
+        cdef double at = self.stream.write_deadline
+        if at and monotonic() >= at:
+            self.abandoned()
+            raise errors.DeadlineExceeded(f"the stream's write deadline has passed after {self.at} bytes")
+        return 0
+
+    cdef int abandoned(self) except -1:
+        """Leaves the queue; what was not sent of it will not be."""
+        cdef Stream stream = self.stream
+        if self.enlisted:
+            stream.writers.remove(self)
+            self.leave()
+            stream._maybe_send_fin()
+        return 0
+
+    cdef double deadline(self) except -2:
+        return self.stream.write_deadline

@@ -1,0 +1,23 @@
+from collections.abc import Coroutine
+from typing import Any, final
+
+from p2pcore._fast.mux.yamux_sender import YamuxSender, YamuxStream
+
+@final
+class YamuxSession(YamuxSender):
+    def __new__(
+        cls,
+        is_client: bool,
+        *,
+        max_inbound_streams: int = ...,
+        ack_backlog: int = ...,
+        max_window_bytes: int = ...,
+        window_budget_bytes: int = ...,
+        keepalive_s: float = ...,
+        first_id: int = ...,
+    ) -> YamuxSession: ...
+    def open_stream(self) -> Coroutine[Any, Any, YamuxStream]: ...
+    def accept_stream(self) -> Coroutine[Any, Any, YamuxStream]: ...
+    @property
+    def is_client(self) -> bool: ...
+    def ping(self) -> Coroutine[Any, Any, float]: ...

@@ -1,0 +1,162 @@
+"""TLS over a mailbox: drives the handshake of a pyOpenSSL connection, then seats its record layer.
+
+Comes in: the mailbox of any chain, an OpenSSL.SSL.Connection that knows its side and what it accepts. Goes
+out: a TlsChannel below the mailbox, which holds the peer's first plaintext. Never decides what to trust (the
+connection's context does), never reads beyond whole records, never waits without the caller's deadline.
+Serves libp2p's TLS and that of web servers. RFC 8446.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol
+
+from p2pcore._fast.crypto.tls import TlsChannel, take_input, take_output
+from p2pcore._fast.crypto.tls_handshake import give_input
+from p2pcore.errors import HandshakeError, LimitExceeded, RemoteProtocolError
+from p2pcore.limits import MAX_TLS_HANDSHAKE_BYTES, MAX_TLS_RECORD_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from OpenSSL import SSL
+
+    from p2pcore._fast.chain.layer import Layer
+
+_HEADER_BYTES: Final = 5
+_READ_BYTES: Final = 32 * 1024
+
+
+class Chain(Protocol):
+    """What a handshake needs of a Mailbox."""
+
+    def read_some(self, most: int, /) -> Awaitable[bytes]: ...
+    def unread(self, data: bytes, /) -> None: ...
+    def write(self, data: bytes, /) -> None: ...
+    def insert(self, layer: Layer, /) -> None: ...
+
+
+def prepare(context: SSL.Context) -> None:
+    """Sets what every context here has: small idle connections; no renegotiation, resumption, compression.
+
+    A server still sends the two tickets of TLS 1.3, which are worth nothing (docs/decisions/0012).
+    """
+    from OpenSSL import SSL
+
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+
+
+async def handshake(
+    mailbox: Chain,
+    connection: SSL.Connection,
+    step: Callable[[], bool] | None = None,
+    *,
+    can_wait: bool = False,
+) -> None:
+    """Shakes hands; on return `mailbox` is on top of a TlsChannel.
+
+    Args:
+        mailbox: top of the chain; bytes it already holds are the handshake's first. Its end of input
+            is the end of the connection.
+        connection: made with socket None and set to its side (`set_connect_state`, `set_accept_state`).
+            Afterwards it may only be asked what was agreed (`get_peer_certificate`, ...).
+        step: does what can be done without reading and tells whether the handshake is done; by default
+            `connection` does, which calls back through pyOpenSSL.
+        can_wait: what is put out at the end leaves with the first that is written: a server of TLS 1.3 has
+            nothing but tickets to send then.
+
+    Raises:
+        HandshakeError: refused by either side, with OpenSSL's reason; or the peer went away in the midst of
+            it, or sent too much. The peer has been sent the alert that says why, where there is one. An
+            error that a callback of the context raised comes out as it is.
+        ConnectionClosed: the connection broke.
+    """
+    try:
+        rest = await _shake(mailbox, connection, step or partial(_step, connection), can_wait)
+        held = take_input(connection) + rest
+        channel = TlsChannel(connection)
+        if held:
+            mailbox.unread(held)
+        mailbox.insert(channel)
+    except (RemoteProtocolError, LimitExceeded) as error:
+        raise HandshakeError(f"what the peer sent behind its TLS handshake is invalid: {error}") from error
+
+
+async def _shake(
+    mailbox: Chain, connection: SSL.Connection, step: Callable[[], bool], can_wait: bool
+) -> bytes:
+    """Runs the handshake to its end. Returns: what was read of a record that is not whole yet."""
+    rest = b""
+    received = 0
+    while not _advance(mailbox, connection, step, can_wait):
+        whole = 0
+        while not whole:
+            piece = await mailbox.read_some(_READ_BYTES)
+            if not piece:
+                raise HandshakeError("the peer ended the connection during the TLS handshake")
+            received += len(piece)
+            if received > MAX_TLS_HANDSHAKE_BYTES:
+                raise HandshakeError(f"a TLS handshake of more than {MAX_TLS_HANDSHAKE_BYTES} bytes")
+            rest += piece
+            whole = whole_records(rest)
+        give_input(connection, rest[:whole])
+        rest = rest[whole:]
+    return rest
+
+
+def _advance(mailbox: Chain, connection: SSL.Connection, step: Callable[[], bool], can_wait: bool) -> bool:
+    """Does what can be done without reading, sends what came of it; True when the handshake is complete."""
+    try:
+        is_done = step()
+    except BaseException:
+        _send(mailbox, connection)
+        raise
+    if not (is_done and can_wait):
+        _send(mailbox, connection)
+    return is_done
+
+
+def _step(connection: SSL.Connection) -> bool:
+    """Lets pyOpenSSL do what can be done without reading; True when the handshake is complete."""
+    from OpenSSL import SSL
+
+    try:
+        connection.do_handshake()
+    except SSL.WantReadError:
+        return False
+    except SSL.Error as error:
+        raise HandshakeError(f"the TLS handshake failed: {_words(error)}") from error
+    return True
+
+
+def _send(mailbox: Chain, connection: SSL.Connection) -> None:
+    """What OpenSSL has put out, in one write."""
+    output = take_output(connection)
+    if output:
+        mailbox.write(output)
+
+
+def whole_records(data: bytes) -> int:
+    """Bytes at the start of `data` that are whole TLS records.
+
+    Raises:
+        HandshakeError: one is longer than any TLS record.
+    """
+    end = 0
+    while len(data) >= end + _HEADER_BYTES:
+        size = int.from_bytes(data[end + 3 : end + _HEADER_BYTES])
+        if size > MAX_TLS_RECORD_BYTES:
+            raise HandshakeError(f"a TLS record of {size} bytes is over the limit of {MAX_TLS_RECORD_BYTES}")
+        if len(data) < end + _HEADER_BYTES + size:
+            break
+        end += _HEADER_BYTES + size
+    return end
+
+
+def _words(error: SSL.Error) -> str:
+    """OpenSSL's reasons, oldest first."""
+    queue = error.args[0] if error.args and isinstance(error.args[0], (list, tuple)) else ()
+    reasons = [str(entry[-1]) for entry in queue if entry]
+    return "; ".join(reasons) or str(error) or type(error).__name__

@@ -1,0 +1,311 @@
+"""Dialling: from the id or the address of a peer to a connection of the swarm.
+
+Comes in: ids and addresses, names among them. Goes out: connections, or a DialError that lists each address
+with its cause. Resolves, filters, leaves alone what failed just now or never works from here, and shares one
+dial among all who want the same peer. Bounded: MAX_DIALS addresses at once, the others wait in line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from p2pcore import limits
+from p2pcore.codes import Direction
+from p2pcore.dialing.backoff import DialBackoff
+from p2pcore.dialing.black_hole import BlackHoleDetector
+from p2pcore.dialing.dns import SystemResolver, needs_resolving, resolve
+from p2pcore.dialing.filter import Causes, DialFilter
+from p2pcore.dialing.peer_dial import PeerDial
+from p2pcore.errors import (
+    AddressError,
+    AddressInBackoff,
+    BlackHoleSuspected,
+    DialError,
+    GaterRefused,
+    LimitExceeded,
+    ResolutionError,
+    SwarmClosed,
+)
+from p2pcore.swarm.events import DialFailed, UpgradeFailed
+from p2pcore.values.multiaddr import Multiaddr
+from p2pcore.values.scope import Scope, scope_of
+
+if TYPE_CHECKING:
+    from p2pcore.interfaces import CapableConn, Resolver, Transport
+    from p2pcore.swarm.admission import Admission
+    from p2pcore.swarm.conn import SwarmConn
+    from p2pcore.swarm.conns import ConnTable
+    from p2pcore.swarm.events import Events
+    from p2pcore.values.peer_id import PeerId
+
+_NOT_ITS_FAULT = (SwarmClosed, GaterRefused, LimitExceeded, DialError)
+"""Failures that say nothing about the address; a relay that was not reached has back-off of its own."""
+
+
+class Dialer:
+    """The dials of one swarm.
+
+    Args:
+        local_peer: our id. conns: where finished connections are. add_conn: takes over a new one.
+        transport_for, own_addrs: see DialFilter.
+        admission: asked before each dial. events: told of failures.
+        resolver: looks names up; None: as the machine does. max_dials: addresses dialled at once.
+
+    Attributes:
+        backoff, black_holes: what was learnt from earlier dials.
+        num_worked, num_failed: addresses dialled so far; those given up are not counted.
+    """
+
+    def __init__(
+        self,
+        local_peer: PeerId,
+        conns: ConnTable,
+        add_conn: Callable[[CapableConn], SwarmConn],
+        transport_for: Callable[[Multiaddr], Transport | None],
+        own_addrs: Callable[[], Collection[Multiaddr]],
+        admission: Admission,
+        events: Events,
+        resolver: Resolver | None = None,
+        max_dials: int = limits.MAX_DIALS,
+    ) -> None:
+        self._local_peer = local_peer
+        self._conns = conns
+        self._add_conn = add_conn
+        self._filter = DialFilter(transport_for, own_addrs)
+        self._admission = admission
+        self._events = events
+        self._resolver = resolver or SystemResolver()
+        # First come, first served; who is cancelled is passed over.
+        self._slots = asyncio.Semaphore(max_dials)
+        self._dials: dict[tuple[PeerId, bool], PeerDial] = {}
+        self._unshared: set[PeerDial] = set()
+        self._is_closed = False
+        self.backoff = DialBackoff()
+        self.black_holes = BlackHoleDetector()
+        self.num_worked = 0
+        self.num_failed = 0
+
+    # -- a peer --------------------------------------------------------------------------------
+
+    async def dial_peer(
+        self, peer: PeerId, addrs: Iterable[Multiaddr | str], force_direct: bool, ignore_backoff: bool
+    ) -> SwarmConn:
+        """See Swarm.dial_peer."""
+        self._check_dial(peer)
+        if (conn := self._existing(peer, force_direct)) is not None:
+            return conn
+        self._check_admission(peer)
+        given = [Multiaddr(addr) for addr in addrs]
+        num_skipped = max(0, len(given) - limits.MAX_DIAL_ADDRS)
+        numeric, unresolved = given[: limits.MAX_DIAL_ADDRS], Causes()
+        if any(map(needs_resolving, numeric)):
+            numeric, unresolved = await self._resolved(numeric)
+            self._check_open()
+            if (conn := self._existing(peer, force_direct)) is not None:
+                return conn
+        good, causes = self._usable(peer, numeric, force_direct, ignore_backoff)
+        dial = self._dial_to_join(peer, force_direct, good, unresolved | causes, num_skipped)
+        return await self._wait_for(peer, force_direct, dial)
+
+    def _dial_to_join(
+        self, peer: PeerId, force_direct: bool, good: list[Multiaddr], causes: Causes, num_skipped: int
+    ) -> PeerDial:
+        """The dial under way with what is new added, or a new one. Raises DialError: there is no address."""
+        dial = self._dials.get((peer, force_direct))
+        joinable = dial is not None and not dial.is_over
+        if not good and not joinable:
+            reason = "no usable address" if causes else "no addresses"
+            raise self._failed(DialError(peer, tuple(causes.items()), reason, num_skipped))
+        if dial is None or not joinable:
+            dial = self._dials[peer, force_direct] = PeerDial(peer, self._dial_one)
+        dial.add(good, causes, num_skipped)
+        return dial
+
+    async def _wait_for(self, peer: PeerId, force_direct: bool, dial: PeerDial) -> SwarmConn:
+        try:
+            return await dial.wait()
+        except DialError as error:
+            if (conn := self._existing(peer, force_direct)) is not None:
+                return conn
+            if not dial.is_reported:
+                dial.is_reported = True
+                self._failed(error)
+            raise
+        finally:
+            if dial.is_over and self._dials.get((peer, force_direct)) is dial:
+                del self._dials[peer, force_direct]
+
+    def _existing(self, peer: PeerId, force_direct: bool) -> SwarmConn | None:
+        conn = self._conns.best(peer)
+        if conn is not None and force_direct and (conn.is_limited or not conn.is_direct):
+            return None
+        return conn
+
+    def _usable(
+        self, peer: PeerId, addrs: Sequence[Multiaddr], force_direct: bool, ignore_backoff: bool
+    ) -> tuple[list[Multiaddr], Causes]:
+        """What of numeric `addrs` is to be dialled now, and why the rest is not."""
+        good, causes = self._filter.choose(peer, addrs)
+        now = asyncio.get_running_loop().time()
+        usable = []
+        for addr in self._admitted(peer, good, causes):
+            if force_direct and addr.is_relayed:
+                causes[addr] = AddressError("it is relayed, and a direct connection was asked for")
+            elif not (ignore_backoff or force_direct) and (wait := self.backoff.wait(peer, addr, now)):
+                causes[addr] = AddressInBackoff(wait)
+            else:
+                usable.append(addr)
+        for addr, kind in self.black_holes.blocked(usable).items():
+            usable.remove(addr)
+            causes[addr] = BlackHoleSuspected(kind)
+        return usable, causes
+
+    def _admitted(
+        self, peer: PeerId | None, addrs: Iterable[Multiaddr], causes: Causes
+    ) -> Iterator[Multiaddr]:
+        """What of `addrs` the gater lets be dialled; why it does not goes to `causes`."""
+        for addr in addrs:
+            try:
+                self._admission.check_addr_dial(peer, addr)
+            except GaterRefused as error:
+                causes[addr] = error
+            else:
+                yield addr
+
+    # -- an address ----------------------------------------------------------------------------
+
+    async def dial_addr(self, addr: Multiaddr) -> SwarmConn:
+        """See Swarm.dial_addr."""
+        peer = addr.peer_id
+        self._check_dial(peer)
+        self._check_admission(peer)
+        if needs_resolving(addr):
+            return await self._dial_name(addr, peer)
+        target = addr.without_p2p()
+        try:
+            self._admission.check_addr_dial(peer, target)
+            return await self._dial_one(target, peer)
+        except SwarmClosed:
+            raise
+        except Exception as error:
+            raise self._failed(DialError(peer, [(target, error)])) from error
+
+    async def _dial_name(self, addr: Multiaddr, peer: PeerId | None) -> SwarmConn:
+        """Dials all that a name leads to; without a peer, whatever ids the answers name must be proved."""
+        numeric, causes = await self._resolved([addr])
+        self._check_open()
+        chosen, refused = self._filter.choose(peer, numeric)
+        good = list(self._admitted(peer, chosen, refused))
+        if not good:
+            raise self._failed(DialError(peer, tuple((causes | refused).items()), "no usable address"))
+        dial = PeerDial(peer, self._dial_one)
+        self._unshared.add(dial)
+        dial.add(good, causes | refused)
+        try:
+            return await dial.wait()
+        except DialError as error:
+            raise self._failed(error) from None
+        finally:
+            self._unshared.discard(dial)
+
+    async def _dial_one(self, addr: Multiaddr, peer: PeerId | None) -> SwarmConn:
+        """Connects to one numeric address, with what that teaches."""
+        if peer is None:
+            peer, addr = addr.peer_id, addr.without_p2p()
+        transport = self._filter.transport_to(addr)
+        scope = scope_of(addr)
+        try:
+            if transport.is_proxy:  # takes no descriptor, but perhaps another dial
+                conn = await self._connect(transport, addr, peer, scope)
+            else:
+                await self._slots.acquire()
+                try:
+                    conn = await self._connect(transport, addr, peer, scope)
+                finally:
+                    self._slots.release()
+        except Exception as error:
+            self._learn(addr, peer, scope, error)
+            raise
+        self.num_worked += 1
+        self.backoff.worked(conn.remote_peer, addr)
+        if scope is Scope.PUBLIC:
+            self.black_holes.record(addr, True)
+        return self._add_conn(conn)
+
+    async def _connect(
+        self, transport: Transport, addr: Multiaddr, peer: PeerId | None, scope: Scope
+    ) -> CapableConn:
+        limit = limits.DIAL_TIMEOUT_S if scope is Scope.PUBLIC else limits.DIAL_TIMEOUT_LOCAL_S
+        try:
+            async with asyncio.timeout(limit):
+                return await transport.dial(addr, peer)
+        except TimeoutError as error:
+            if getattr(error, "stage", None) is not None:
+                raise
+            raise TimeoutError(str(error) or f"no connection after {limit:g} s") from None
+
+    def _learn(self, addr: Multiaddr, peer: PeerId | None, scope: Scope, error: Exception) -> None:
+        """A dial of `addr` failed; one that was given up does not come here."""
+        self.num_failed += 1
+        stage = getattr(error, "stage", None)
+        if scope is Scope.PUBLIC:  # whoever answered badly was reached all the same
+            self.black_holes.record(addr, stage is not None)
+        if peer is not None and not isinstance(error, _NOT_ITS_FAULT):
+            self.backoff.failed(peer, addr, asyncio.get_running_loop().time())
+        if stage is not None and self._events.is_wanted:
+            self._events.emit(UpgradeFailed(Direction.OUTBOUND, str(stage), error, None, addr))
+
+    # -- shared --------------------------------------------------------------------------------
+
+    async def _resolved(self, addrs: Sequence[Multiaddr]) -> tuple[list[Multiaddr], Causes]:
+        """`addrs` with names replaced by the addresses behind them, and why some have none."""
+        names = [addr for addr in addrs if needs_resolving(addr)]
+        answers = await asyncio.gather(*map(self._resolve, names))
+        found = dict(zip(names, answers, strict=True))
+        numeric: dict[Multiaddr, None] = {}
+        causes: Causes = {}
+        for addr in addrs:
+            answer = found.get(addr, [addr])
+            if isinstance(answer, ResolutionError):
+                causes[addr] = answer
+            else:
+                numeric.update(dict.fromkeys(answer))
+        return list(numeric)[: limits.MAX_DIAL_ADDRS], causes
+
+    async def _resolve(self, addr: Multiaddr) -> list[Multiaddr] | ResolutionError:
+        try:
+            return await resolve(addr, self._resolver)
+        except ResolutionError as error:
+            return error
+
+    def _check_dial(self, peer: PeerId | None) -> None:
+        self._check_open()
+        if peer is not None and peer == self._local_peer:
+            raise DialError(peer, (), "it is this node itself")
+
+    def _check_admission(self, peer: PeerId | None) -> None:
+        if self._admission.is_trivial:
+            return
+        try:
+            self._admission.check_peer_dial(peer)
+        except (GaterRefused, LimitExceeded) as error:
+            raise self._failed(DialError(peer, (), cause=error)) from error
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise SwarmClosed("the swarm was closed")
+
+    def _failed(self, error: DialError) -> DialError:
+        """`error`, which subscribers have been told of."""
+        if self._events.is_wanted:
+            peer: PeerId | None = error.peer  # type: ignore[assignment]
+            self._events.emit(DialFailed(peer, error))
+        return error
+
+    def close(self) -> None:
+        """Ends the dials of peers and of names, and lets no other begin."""
+        self._is_closed = True
+        for dial in [*self._dials.values(), *self._unshared]:
+            dial.stop()

@@ -1,0 +1,212 @@
+"""Turns /dns, /dns4, /dns6 and /dnsaddr addresses into numeric ones.
+
+Comes in: a multiaddr, and a Resolver that asks. Goes out: multiaddrs with /ip4 or /ip6. Answers are hostile:
+their number, depth and the time for all of them are bounded, and what is malformed in them is left out.
+A name in front of secure WebSocket stays in the address as its SNI. Source: multiformats/multiaddr, protocols
+DNSADDR; go-multiaddr-dns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from p2pcore import limits
+from p2pcore.errors import AddressError, IdentityError, LimitExceeded, ResolutionError
+from p2pcore.values.multiaddr import Multiaddr, protocol_with_name
+
+if TYPE_CHECKING:
+    from p2pcore.interfaces import Resolver
+
+FAMILIES = {"dns": (4, 6), "dns4": (4,), "dns6": (6,)}
+"""IP versions each protocol stands for."""
+_NAMES = frozenset(protocol_with_name(name).vcode for name in (*FAMILIES, "dnsaddr"))
+"""The codes of host names; all have one byte."""
+_RECORD_TYPES = {4: "A", 6: "AAAA"}
+_SOCKET_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+_PREFIX = "dnsaddr="
+
+
+def needs_resolving(addr: Multiaddr) -> bool:
+    """True where `addr` begins with a host name."""
+    return addr.to_bytes()[:1] in _NAMES
+
+
+async def resolve(addr: Multiaddr, resolver: Resolver) -> list[Multiaddr]:
+    """The numeric addresses behind `addr`, in the order of the answers, at most MAX_RESOLVED_ADDRS.
+
+    A /dnsaddr gives only addresses that end with what follows the name: the peer's id, as a rule.
+
+    Raises:
+        ResolutionError: there are none; the text says why.
+    """
+    search = _Search(resolver)
+    try:
+        async with asyncio.timeout(limits.DNS_TIMEOUT_S):
+            return await search.run(addr)
+    except TimeoutError:
+        raise ResolutionError(f"cannot resolve {addr}: no answer in {limits.DNS_TIMEOUT_S:g} s") from None
+
+
+class _Search:
+    """One address being resolved; counts what it asks."""
+
+    def __init__(self, resolver: Resolver) -> None:
+        self._resolver = resolver
+        self._num_queries = 0
+        self._failures: list[Exception] = []
+
+    async def run(self, addr: Multiaddr) -> list[Multiaddr]:
+        found: dict[Multiaddr, None] = {addr: None}
+        for _ in range(limits.MAX_DNSADDR_DEPTH):
+            found = await self._step(found, is_dnsaddr=True)
+        found = await self._step(found, is_dnsaddr=False)
+        numeric = [each for each in found if not needs_resolving(each)]
+        if not numeric:
+            why = "; ".join(str(failure) for failure in self._failures[:3]) or "no usable answer"
+            raise ResolutionError(f"cannot resolve {addr}: {why}")
+        return numeric[: limits.MAX_RESOLVED_ADDRS]
+
+    async def _step(self, addrs: dict[Multiaddr, None], *, is_dnsaddr: bool) -> dict[Multiaddr, None]:
+        """`addrs` with those of one kind replaced by what they lead to; kept bounded."""
+        asked = [addr for addr in addrs if needs_resolving(addr) and ("dnsaddr" in _head(addr)) is is_dnsaddr]
+        if not asked:
+            return addrs
+        ask = self._dnsaddr if is_dnsaddr else self._host
+        answers = dict(zip(asked, await asyncio.gather(*map(ask, asked)), strict=True))
+        merged: dict[Multiaddr, None] = {}
+        for addr in addrs:
+            merged.update(dict.fromkeys(answers.get(addr, [addr])))
+        return dict.fromkeys(list(merged)[: limits.MAX_RESOLVED_ADDRS])
+
+    async def _dnsaddr(self, addr: Multiaddr) -> list[Multiaddr]:
+        name, rest = _name_and_rest(addr)
+        texts = await self._ask(self._resolver.texts, f"_dnsaddr.{name}")
+        return [found for found in _addresses_in(texts) if rest is None or found.ends_with(rest)]
+
+    async def _host(self, addr: Multiaddr) -> list[Multiaddr]:
+        name, rest = _name_and_rest(addr)
+        versions = FAMILIES[_head(addr).protocols()[0].name]
+        lists = await asyncio.gather(*(self._ask(self._resolver.addresses, name, v) for v in versions))
+        rest = rest if rest is None else _with_server_name(rest, name)
+        return [found for texts in lists for text in texts for found in _numeric(text, rest)]
+
+    async def _ask(self, question: Any, *args: object) -> Sequence[str]:
+        """An answer, cut to its bound; nothing where it failed or too much has been asked."""
+        if self._num_queries >= limits.MAX_DNS_QUERIES:
+            self._failures.append(
+                LimitExceeded("MAX_DNS_QUERIES", self._num_queries + 1, limits.MAX_DNS_QUERIES)
+            )
+            return ()
+        self._num_queries += 1
+        try:
+            answer: Sequence[str] = await question(*args)
+        except Exception as error:  # a resolver is the user's
+            self._failures.append(error)
+            return ()
+        return answer[: limits.MAX_RESOLVED_ADDRS]
+
+
+def _head(addr: Multiaddr) -> Multiaddr:
+    return addr.split(1)[0]
+
+
+def _name_and_rest(addr: Multiaddr) -> tuple[str, Multiaddr | None]:
+    head, *rest = addr.split(1)
+    return head.values()[0] or "", rest[0] if rest else None
+
+
+def _addresses_in(texts: Sequence[str]) -> Iterator[Multiaddr]:
+    for text in texts:
+        if text.startswith(_PREFIX):
+            try:
+                yield Multiaddr(text.removeprefix(_PREFIX))
+            except (AddressError, IdentityError, LimitExceeded):
+                continue
+
+
+def _numeric(text: str, rest: Multiaddr | None) -> Iterator[Multiaddr]:
+    """The address of one answer, in front of `rest`; none where the answer is malformed."""
+    try:
+        head = Multiaddr(f"/ip6/{text}" if ":" in text else f"/ip4/{text}")
+        yield head if rest is None else head.encapsulate(rest)
+    except (AddressError, LimitExceeded):
+        return
+
+
+def _with_server_name(rest: Multiaddr, name: str) -> Multiaddr:
+    """`rest`, in which secure WebSocket on the way to the host of that name is told the name."""
+    done: list[str] = []
+    parts = [str(part) for part in rest.split()]
+    for at, part in enumerate(parts):
+        if part in ("/p2p-circuit", "/ws"):  # what follows belongs to another host, or to nobody
+            break
+        if part == "/wss" or parts[at : at + 2] == ["/tls", "/ws"]:
+            done = [*parts[:at], "/tls", f"/sni/{name}", "/ws", *parts[at + (1 if part == "/wss" else 2) :]]
+            break
+    return Multiaddr("".join(done)) if done else rest
+
+
+class SystemResolver:
+    """Asks as the machine is set up: getaddrinfo(3), and for TXT records the servers of resolv.conf.
+
+    TXT records, which only /dnsaddr needs, take dnspython: `pip install "p2pcore[dns]"`.
+    """
+
+    async def addresses(self, name: str, version: int) -> list[str]:
+        """See interfaces.Resolver."""
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(
+                name, None, family=_SOCKET_FAMILIES[version], type=socket.SOCK_STREAM
+            )
+        except (OSError, UnicodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise ResolutionError(f"{name}: {reason}") from error
+        return [str(sockaddr[0]) for *_, sockaddr in found]
+
+    async def texts(self, name: str) -> list[str]:
+        """See interfaces.Resolver."""
+        return await DnsResolver().texts(name)
+
+
+class DnsResolver:
+    """Asks DNS servers itself, by dnspython.
+
+    Args:
+        servers: their IP addresses; None: those of resolv.conf.
+        port: where all of them listen.
+    """
+
+    def __init__(self, servers: Sequence[str] | None = None, port: int = 53) -> None:
+        self._servers = servers
+        self._port = port
+
+    async def addresses(self, name: str, version: int) -> list[str]:
+        """See interfaces.Resolver."""
+        return [record.address for record in await self._query(name, _RECORD_TYPES[version])]
+
+    async def texts(self, name: str) -> list[str]:
+        """See interfaces.Resolver."""
+        records = await self._query(name, "TXT")
+        return [b"".join(record.strings).decode("utf-8", "replace") for record in records]
+
+    async def _query(self, name: str, kind: str) -> list[Any]:
+        try:
+            import dns.asyncresolver
+            import dns.exception
+        except ImportError as error:
+            raise ResolutionError(
+                f'{name}: looking up {kind} records needs dnspython: pip install "p2pcore[dns]"'
+            ) from error
+        try:
+            asker = dns.asyncresolver.Resolver(configure=self._servers is None)
+            asker.port = self._port
+            if self._servers is not None:
+                asker.nameservers = list(self._servers)
+            answer = await asker.resolve(name, kind, lifetime=limits.DNS_TIMEOUT_S, search=False)
+        except (dns.exception.DNSException, UnicodeError) as error:
+            raise ResolutionError(f"{name}: {error or type(error).__name__}") from error
+        return list(answer)

@@ -1,0 +1,54 @@
+"""Sets SO_LINGER on each connection a listener gives out.
+
+Comes in: a listener of MaConn and a number of seconds. Goes out: the same connections. 0 makes closing reset
+the connection, which loses bytes not yet sent; more than 0 lets close(2) block the event loop that long.
+"""
+
+from __future__ import annotations
+
+from p2pcore.manet.conn import MaConn
+from p2pcore.manet.listener import MaListener
+from p2pcore.values.multiaddr import Multiaddr
+
+
+class LingerListener:
+    """A MaListener whose connections have SO_LINGER set.
+
+    Args:
+        inner: where connections come from; owned.
+        seconds: whole seconds, 0..32767.
+
+    Raises:
+        ValueError: `seconds` is out of range.
+    """
+
+    __slots__ = ("_inner", "_seconds")
+
+    def __init__(self, inner: MaListener, seconds: int) -> None:
+        if not 0 <= seconds <= 32767:
+            raise ValueError(f"linger must be 0..32767 seconds, not {seconds}")
+        self._inner = inner
+        self._seconds = seconds
+
+    @property
+    def multiaddr(self) -> Multiaddr:
+        """What it is bound to, with the real port."""
+        return self._inner.multiaddr
+
+    async def accept(self) -> MaConn:
+        """As MaListener.accept."""
+        conn = await self._inner.accept()
+        conn.set_linger(self._seconds)
+        return conn
+
+    async def rebind(self) -> None:
+        """As MaListener.rebind."""
+        await self._inner.rebind()
+
+    def finish(self) -> None:
+        """As MaListener.finish."""
+        self._inner.finish()
+
+    async def close(self) -> None:
+        """As MaListener.close."""
+        await self._inner.close()

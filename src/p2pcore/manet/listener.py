@@ -1,0 +1,350 @@
+"""A listening TCP socket with a multiaddr: gives out MaConns, one for each `accept`.
+
+Comes in: an address to bind. Goes out: connections, taken from the kernel only when somebody asks, so that
+what nobody asks for stays in the kernel's backlog. Never upgrades, never waits inside an error: errors of
+accept(2) are the caller's to judge.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+from typing import Any, Self
+
+from p2pcore.errors import AddressError, ListenerClosed
+from p2pcore.limits import LISTEN_BACKLOG, SOCKET_PROBE_S
+from p2pcore.manet.conn import OPTIONS_ARE_INHERITED, MaConn, accept, tune
+from p2pcore.manet.sockaddr import Endpoint, parse_endpoint, to_multiaddr
+from p2pcore.values.multiaddr import Multiaddr
+
+_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+_MAX_LOCAL_ADDRS = 64  # distinct local addresses of a wildcard listener kept as one object each
+
+
+class MaListener:
+    """Use `MaListener.bind`.
+
+    Attributes:
+        shed: connections closed at once because the process had no descriptor for them.
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_closed",
+        "_finishing",
+        "_identity",
+        "_is_wildcard",
+        "_locals",
+        "_loop",
+        "_multiaddr",
+        "_probe",
+        "_readable",
+        "_reuse_port",
+        "_sock",
+        "_spare",
+        "_waiting",
+        "_watching",
+        "shed",
+    )
+
+    def __init__(self, sock: socket.socket, multiaddr: Multiaddr, reuse_port: bool, backlog: int) -> None:
+        self._multiaddr = multiaddr
+        self._is_wildcard = multiaddr.is_unspecified
+        self._reuse_port = reuse_port
+        self._backlog = backlog
+        self._closed = False
+        self._finishing = False
+        self._loop = asyncio.get_running_loop()
+        self._readable = asyncio.Event()
+        self._waiting = 0
+        self._watching = False
+        self._probe: asyncio.TimerHandle | None = None
+        self._locals: dict[tuple[Any, ...], Multiaddr] = {}
+        self.shed = 0
+        self._sock: socket.socket | None = sock
+        self._identity = _identity(sock.fileno())
+        self._spare = _open_spare()
+
+    @classmethod
+    def bind(cls, addr: Multiaddr, reuse_port: bool = False, backlog: int = LISTEN_BACKLOG) -> Self:
+        """Binds and listens; called where an event loop runs.
+
+        Args:
+            addr: /ip4|ip6/…/tcp/N; port 0 takes a free one.
+            reuse_port: let other sockets with the same option share the port. Off by default, so that a
+                second process fails rather than silently takes half of the connections.
+            backlog: connections the kernel may queue; it cuts this to net.core.somaxconn.
+
+        Raises:
+            AddressError: `addr` is not a TCP address, or names a peer.
+            OSError: it cannot be bound.
+        """
+        endpoint = parse_endpoint(addr)
+        if endpoint.peer is not None:
+            raise AddressError(f"{addr}: one listens without a peer id")
+        sock = open_listening(endpoint, reuse_port, backlog)
+        return cls._of(sock, _bound_multiaddr(sock, endpoint), reuse_port, backlog)
+
+    @classmethod
+    def adopt(cls, sock: socket.socket, backlog: int = LISTEN_BACKLOG) -> Self:
+        """Takes over a socket that listens already, as `open_listening` makes them; called in an event loop.
+
+        Other processes may hold the same socket: closing this listener then leaves its queue to them. A
+        replacement for a lost one is made with SO_REUSEPORT.
+
+        Raises: OSError: it is no listening socket.
+        """
+        return cls._of(sock, to_multiaddr(sock.getsockname()), True, backlog)
+
+    @classmethod
+    def _of(cls, sock: socket.socket, multiaddr: Multiaddr, reuse_port: bool, backlog: int) -> Self:
+        """A listener of its own kind that owns `sock`, which is closed where that fails."""
+        try:
+            return cls(sock, multiaddr, reuse_port, backlog)
+        except BaseException:
+            sock.close()
+            raise
+
+    @property
+    def multiaddr(self) -> Multiaddr:
+        """What it is bound to, with the real port."""
+        return self._multiaddr
+
+    @property
+    def listening_socket(self) -> socket.socket | None:
+        """The listening socket; None where it is lost, or closed."""
+        return self._sock
+
+    async def accept(self) -> MaConn:
+        """The next connection. Cancelled, it has taken none.
+
+        Raises:
+            ListenerClosed: `close` was called.
+            OSError: accept(2) failed, or the socket is lost (then see `rebind`). At EMFILE and ENFILE the
+                connection at the head of the backlog has been closed, so that it does not stay readable.
+        """
+        while True:
+            if self._closed:
+                raise ListenerClosed(f"the listener on {self._multiaddr} is closed")
+            conn = self._accept_now()
+            if conn is not None:
+                return conn
+            if self._finishing:
+                await self.close()
+                continue
+            await self._wait_readable()
+
+    def _accept_now(self) -> MaConn | None:
+        if self._sock is None:
+            raise OSError(errno.EBADF, f"the socket of {self._multiaddr} is lost")
+        try:
+            sock, remote = accept(self._sock)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            if error.errno in _NO_DESCRIPTORS and not self._shed_one():
+                return None
+            raise
+        try:
+            return self._conn(sock, remote)
+        except AddressError as error:  # an end that no multiaddr can say: this connection's fault alone (W8)
+            sock.close()
+            raise OSError(errno.ECONNABORTED, str(error)) from error
+        except BaseException:
+            sock.close()
+            raise
+
+    def _conn(self, sock: socket.socket, remote: Any) -> MaConn:
+        """What `accept` gives out for a socket of its kind."""
+        if not OPTIONS_ARE_INHERITED:
+            tune(sock)
+        return MaConn(self._loop, sock, self._local_of(sock), remote)
+
+    def _local_of(self, sock: socket.socket) -> Multiaddr:
+        if not self._is_wildcard:
+            return self._multiaddr
+        sockaddr = sock.getsockname()
+        known = self._locals.get(sockaddr)
+        if known is None:
+            if len(self._locals) >= _MAX_LOCAL_ADDRS:
+                self._locals.clear()
+            known = self._locals[sockaddr] = to_multiaddr(sockaddr)
+        return known
+
+    def _shed_one(self) -> bool:
+        """Closes the connection at the head of the backlog, with the descriptor kept for that.
+
+        Returns: False if the backlog is empty; accept(2) takes a descriptor first, and fails all the same.
+        """
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            os.close(spare)
+        try:
+            if self._sock is not None:
+                self._sock.accept()[0].close()
+                self.shed += 1
+        except BlockingIOError:
+            return False
+        except OSError:  # another thread took the descriptor, or the peer gave up
+            pass
+        finally:
+            self._spare = _open_spare()
+        return True
+
+    async def _wait_readable(self) -> None:
+        self._readable.clear()
+        self._watch()
+        if self._sock is None:
+            return
+        self._waiting += 1
+        try:
+            await self._readable.wait()
+        finally:
+            self._waiting -= 1
+
+    def _watch(self) -> None:
+        if self._watching or self._sock is None:
+            return
+        if not self._is_ours():  # libuv aborts the process when it cannot watch a descriptor
+            self._drop()
+            return
+        self._loop.add_reader(self._sock, self._on_readable)
+        self._watching = True
+        if self._probe is None:
+            self._probe = self._loop.call_later(SOCKET_PROBE_S, self._probe_socket)
+
+    def _unwatch(self) -> None:
+        if self._probe is not None:
+            self._probe.cancel()
+            self._probe = None
+        if self._watching and self._sock is not None:
+            self._watching = False
+            with contextlib.suppress(OSError, RuntimeError):  # the descriptor may be somebody else's by now
+                self._loop.remove_reader(self._sock)
+
+    def _on_readable(self) -> None:
+        # The watch outlasts one accept: under load that saves two epoll calls a connection. It ends at the
+        # first event that nobody waits for, and the peers stay in the backlog.
+        if self._waiting:
+            self._readable.set()
+        else:
+            self._unwatch()
+
+    def _probe_socket(self) -> None:
+        """Finds out that the descriptor was closed under us, which epoll never tells."""
+        self._probe = self._loop.call_later(SOCKET_PROBE_S, self._probe_socket)
+        if not self._is_ours():
+            self._drop()
+            self._readable.set()
+
+    async def rebind(self) -> None:
+        """Replaces a lost socket by a new one on the same address and port.
+
+        Raises:
+            ListenerClosed: `close` was called.
+            OSError: the address cannot be bound now; `accept` fails until a later call succeeds.
+        """
+        if self._closed:
+            raise ListenerClosed(f"the listener on {self._multiaddr} is closed")
+        self._drop()
+        self._sock = sock = await self._reopened()
+        self._identity = _identity(sock.fileno())
+        if self._closed:  # meanwhile
+            self._drop()
+            raise ListenerClosed(f"the listener on {self._multiaddr} is closed")
+
+    async def _reopened(self) -> socket.socket:
+        """A new listening socket on the same address. Raises OSError."""
+        return open_listening(parse_endpoint(self._multiaddr), self._reuse_port, self._backlog)
+
+    def finish(self) -> None:
+        """Ends in good order: `accept` gives out what is queued by now, then raises ListenerClosed.
+
+        What the kernel queues between the last accept(2) and close(2) is reset by it, which takes
+        microseconds; see docs/workers.md.
+        """
+        self._finishing = True
+        self._readable.set()
+
+    async def close(self) -> None:
+        """Stops listening; a pending accept raises ListenerClosed. Idempotent."""
+        self._closed = True
+        self._drop()
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            os.close(spare)
+        self._readable.set()
+
+    def _is_ours(self) -> bool:
+        if self._sock is None:
+            return False
+        try:
+            return _identity(self._sock.fileno()) == self._identity
+        except OSError:
+            return False
+
+    def _drop(self) -> None:
+        """Lets go of the socket; a descriptor number that has become somebody else's is left alone."""
+        self._unwatch()
+        ours = self._is_ours()
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            if ours:
+                self._letting_go()
+                sock.close()
+            else:
+                sock.detach()
+
+    def _letting_go(self) -> None:
+        """Called while the socket is still open, before it is closed."""
+
+
+def open_bound(endpoint: Endpoint, reuse_port: bool) -> socket.socket:
+    """A socket bound to `endpoint` with the options of a listener; it does not listen yet. Raises OSError."""
+    sock = socket.socket(endpoint.family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        tune(sock)
+        sock.bind(endpoint.bind_address())
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def open_listening(endpoint: Endpoint, reuse_port: bool, backlog: int = LISTEN_BACKLOG) -> socket.socket:
+    """A socket that listens on `endpoint`. Raises OSError."""
+    sock = open_bound(endpoint, reuse_port)
+    try:
+        sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _bound_multiaddr(sock: socket.socket, endpoint: Endpoint) -> Multiaddr:
+    host, port = endpoint.host, sock.getsockname()[1]
+    zone = f"/ip6zone/{endpoint.zone}" if endpoint.zone else ""
+    name = "ip4" if endpoint.family == socket.AF_INET else "ip6"
+    return Multiaddr(f"{zone}/{name}/{host}/tcp/{port}")
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return (status.st_dev, status.st_ino)
+
+
+def _open_spare() -> int | None:
+    try:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # still none to be had; the next shed tries again
+        return None

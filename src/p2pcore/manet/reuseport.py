@@ -1,0 +1,80 @@
+"""Dials from the port that listens, so that peers and NATs see one port for both.
+
+Comes in: our listening sockets, where to dial. Goes out: a socket bound to the address of one of them, or
+not bound where none fits or the address cannot be used; the caller then leaves the port to the kernel. The
+listener itself stays bound exclusively. On Linux a process of the same user that sets SO_REUSEPORT by itself
+could still join once the port has been dialled from; none of ours does.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+import socket
+from collections.abc import Iterable
+from ipaddress import ip_address
+
+from p2pcore.manet.sockaddr import Endpoint
+
+_UNUSABLE = (errno.EADDRINUSE, errno.EADDRNOTAVAIL)
+
+
+def choose(listeners: Iterable[socket.socket], target: Endpoint) -> socket.socket | None:
+    """The listener to dial `target` from, as go-libp2p chooses; None: there is none that fits.
+
+    The one on the address that the route to `target` prefers; else, to a loopback address, one on a loopback
+    address; else any on the unspecified address.
+    """
+    same = [sock for sock in listeners if sock.family == target.family]
+    if not same:
+        return None
+    hosts = {sock: ip_address(sock.getsockname()[0].partition("%")[0]) for sock in same}
+    preferred = preferred_source(target)
+    exact = [sock for sock, host in hosts.items() if preferred is not None and host == ip_address(preferred)]
+    if exact:
+        return exact[0]
+    loopback = [sock for sock, host in hosts.items() if host.is_loopback]
+    if loopback and ip_address(target.host).is_loopback:
+        return loopback[0]
+    anywhere = [sock for sock, host in hosts.items() if host.is_unspecified]
+    return random.choice(anywhere) if anywhere else None
+
+
+def preferred_source(target: Endpoint) -> str | None:
+    """The local address the kernel would dial `target` from; None without a route. Sends nothing."""
+    with socket.socket(target.family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(target.connect_address())
+        except OSError:
+            return None
+        return str(probe.getsockname()[0]).partition("%")[0]
+
+
+def bind_beside(sock: socket.socket, listener: socket.socket) -> bool:
+    """Binds `sock` to the address of `listener`, which stays exclusive to its process.
+
+    SO_REUSEPORT is on for both only while bind(2) looks; a listener that shares its port anyway keeps it.
+
+    Returns: False where the address is of no use; `sock` is not bound then.
+    """
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    shared = listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        sock.bind(listener.getsockname())
+    except OSError as error:
+        if error.errno in _UNUSABLE:
+            return False
+        raise
+    finally:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
+    return True
+
+
+def is_unusable(error: OSError) -> bool:
+    """True where a dial failed because of the port it left from: there is a connection to the same place."""
+    return error.errno in _UNUSABLE

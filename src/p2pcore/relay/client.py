@@ -1,0 +1,251 @@
+"""What a client asks of a relay: circuits, and reservations that are kept for as long as they are wanted.
+
+Comes in: the address of a relay, a network to reach it by. Goes out: granted reservations, streams that are
+circuits. One task for each reservation kept, asleep until it is due or the relay's connection is lost; it
+asks anew then, with growing pauses. Never trusts a reservation whose voucher does not verify.
+Specification: libp2p relay/circuit-v2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Protocol
+
+from p2pcore import limits
+from p2pcore.errors import P2PError, RelayRefused, RemoteProtocolError
+from p2pcore.interfaces import CapableConn
+from p2pcore.relay.messages import (
+    CIRCUIT,
+    HOP,
+    Hop,
+    HopType,
+    Reservation,
+    Route,
+    Status,
+    check_voucher,
+    read_body,
+    through,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from p2pcore.interfaces import Stream
+    from p2pcore.values.multiaddr import Multiaddr
+    from p2pcore.values.peer_id import PeerId
+
+logger = logging.getLogger("p2pcore.relay")
+
+
+class RelayPeer(CapableConn, Protocol):
+    """A connection on which streams are opened negotiated; the swarm's are."""
+
+    async def new_stream(self, protocols: str) -> Stream: ...
+
+
+class Network(Protocol):
+    """What relaying needs of the node it is a part of; the swarm satisfies it."""
+
+    @property
+    def local_peer(self) -> PeerId: ...
+    async def dial_peer(
+        self,
+        peer: PeerId,
+        addrs: Iterable[Multiaddr],
+        *,
+        ignore_backoff: bool = False,
+        force_direct: bool = False,
+    ) -> RelayPeer:
+        """The best connection to `peer`, dialled where there is none; no relayed one if `force_direct`."""
+
+    def set_stream_handler(
+        self, protocol: str, handler: Callable[[Stream], Awaitable[Stream | None]]
+    ) -> None: ...
+    def remove_stream_handler(self, protocol: str) -> None: ...
+
+
+async def reach(network: Network, route: Route, ignore_backoff: bool = False) -> RelayPeer:
+    """A connection to the relay of `route`; `ignore_backoff` for who spaces its attempts itself.
+
+    Raises: DialError, SwarmClosed; TimeoutError: see limits.RELAY_CONNECT_TIMEOUT_S.
+    """
+    try:
+        async with asyncio.timeout(limits.RELAY_CONNECT_TIMEOUT_S):
+            # Nothing is to be had of a relay through another one.
+            return await network.dial_peer(
+                route.relay, route.addrs, ignore_backoff=ignore_backoff, force_direct=True
+            )
+    except TimeoutError as error:
+        after = limits.RELAY_CONNECT_TIMEOUT_S
+        raise TimeoutError(f"the relay {route.relay} was not reached in {after:g} s") from error
+
+
+async def ask(relay: RelayPeer, request: Hop, what: str, timeout_s: float) -> tuple[Stream, Hop]:
+    """Sends `request`; the stream and the relay's answer, which is OK. What comes behind it is not read.
+
+    Raises: RelayRefused: any other status; RemoteProtocolError, LimitExceeded: no answer at all;
+        StreamError, ConnectionClosed, ProtocolNotSupported: it came to nothing. The stream is reset then.
+    """
+    stream = await relay.new_stream(HOP)
+    try:
+        stream.set_deadline(timeout_s)
+        await stream.write(request.encode())
+        answer = Hop.parse(await read_body(stream))
+        if answer.type is not HopType.STATUS:
+            raise RemoteProtocolError(f"the relay answers with {answer.type.name}, expected STATUS")
+        if answer.status is not Status.OK:
+            status = answer.status or Status.UNUSED
+            raise RelayRefused(what, status, "no known status" if answer.status is None else status.name)
+        stream.set_deadline(None)
+        return stream, answer
+    except BaseException:
+        stream.reset()
+        raise
+
+
+async def connect(relay: RelayPeer, target: PeerId) -> tuple[Stream, Hop]:
+    """A circuit to `target` through `relay`: the stream that is it, and what limits it. Raises as `ask`."""
+    request = Hop(HopType.CONNECT, peer=target)
+    return await ask(relay, request, f"a connection to {target}", limits.RELAY_DIAL_TIMEOUT_S)
+
+
+async def reserve(relay: RelayPeer, us: PeerId, now: float) -> Reservation:
+    """A reservation for `us` at `relay`.
+
+    Raises: as `ask`; RemoteProtocolError: none is in the answer, or it has expired at `now` (unix seconds);
+        IdentityError: its voucher is bad.
+    """
+    stream, answer = await ask(relay, Hop(HopType.RESERVE), "a reservation", limits.RELAY_RESERVE_TIMEOUT_S)
+    await stream.close()
+    reservation = answer.reservation
+    if reservation is None:
+        raise RemoteProtocolError("the relay answers OK without a reservation")
+    if reservation.expire <= now:
+        raise RemoteProtocolError(f"the relay's reservation expired {now - reservation.expire:.0f} s ago")
+    if reservation.voucher is not None:
+        check_voucher(reservation.voucher, relay.remote_peer, us, now)
+    return reservation
+
+
+class ReservationKeeper:
+    """Holds one reservation: renews it in time, asks for it anew when the relay has gone.
+
+    Args:
+        network: reaches the relay; route: how.
+        now: unix seconds.
+        changed: called when `addrs` has changed.
+
+    Attributes:
+        reservation: what the relay granted last, or None; see `is_held`.
+    """
+
+    def __init__(
+        self, network: Network, route: Route, now: Callable[[], float], changed: Callable[[], None]
+    ) -> None:
+        self._network = network
+        self._now = now
+        self._changed = changed
+        self._conn: RelayPeer | None = None
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._due = 0.0
+        self._told: list[Multiaddr] = []
+        self.route = route
+        self.reservation: Reservation | None = None
+
+    @property
+    def relay(self) -> PeerId:
+        """Where it is held."""
+        return self.route.relay
+
+    @property
+    def is_held(self) -> bool:
+        """True while the relay is connected and the reservation has not expired."""
+        return (
+            self._conn is not None and self.reservation is not None and self._now() < self.reservation.expire
+        )
+
+    @property
+    def addrs(self) -> list[Multiaddr]:
+        """Where we are reached through it, without our own id; empty while it is not held.
+
+        The way we came is the first; then the addresses the relay has told.
+        """
+        if self.reservation is None or not self.is_held:
+            return []
+        ours = [through(addr, self.relay) for addr in self.route.addrs]
+        told = [
+            addr.encapsulate(CIRCUIT)
+            for addr in self.reservation.addrs
+            if addr.peer_id == self.relay and not addr.is_relayed
+        ]
+        return list(dict.fromkeys(ours + told))
+
+    async def begin(self) -> None:
+        """Reserves, and keeps it from now on. Raises as `reach` and `reserve`, and keeps nothing then."""
+        await self._reserve()
+        self._task = asyncio.get_running_loop().create_task(self._keep())
+
+    def look(self) -> None:
+        """Has it look at the clock again."""
+        self._wake.set()
+
+    async def close(self) -> None:
+        """Keeps it no longer; the relay forgets it in time. Idempotent."""
+        task, self._task = self._task, None
+        self.reservation = self._conn = None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def _reserve(self) -> None:
+        conn = await reach(self._network, self.route, ignore_backoff=True)
+        self.reservation = await reserve(conn, self._network.local_peer, self._now())
+        if conn is not self._conn:
+            self._conn = conn
+            conn.add_close_callback(lambda error: self._lost(conn))
+        left = min(self.reservation.expire - self._now(), limits.MAX_RESERVATION_S)
+        early = min(limits.RELAY_REFRESH_S, left / 4)
+        self._due = self._now() + max(left - early, limits.RELAY_RETRY_MIN_S)
+        self._tell()
+
+    def _lost(self, conn: RelayPeer) -> None:
+        if conn is self._conn:
+            self._conn = None
+            self._due = 0.0
+            self._wake.set()
+            self._tell()
+
+    def _tell(self) -> None:
+        if self.addrs != self._told:
+            self._told = self.addrs
+            self._changed()
+
+    async def _keep(self) -> None:
+        pause = 0.0
+        while True:
+            await self._sleep(pause or self._due - self._now(), woken=not pause)
+            if not pause and self.is_held and self._now() < self._due:
+                continue
+            try:
+                await self._reserve()
+                pause = 0.0
+            except (P2PError, OSError) as error:
+                pause = min(max(2 * pause, limits.RELAY_RETRY_MIN_S), limits.RELAY_RETRY_MAX_S)
+                logger.info("no reservation at %s, again in %.0f s: %s", self.relay, pause, error)
+                self._tell()
+
+    async def _sleep(self, seconds: float, woken: bool) -> None:
+        """Waits: to be woken, or, after a failure, through a pause that many clients do not share."""
+        if not woken:
+            await asyncio.sleep(seconds * random.uniform(0.5, 1.0))
+            return
+        try:
+            async with asyncio.timeout(max(0.0, seconds)):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        self._wake.clear()

@@ -1,0 +1,395 @@
+"""Circuit relay v2, the service: lets peers be reached that nobody can dial.
+
+Comes in: hop streams. Goes out: reservations with vouchers, circuits. A circuit runs without a task, within
+limits of bytes and time, and ends with its streams or with the target's reservation; one coarse timer runs
+while there are reservations. Never dials, never relays for a peer that came through a relay itself.
+Specification: libp2p relay/circuit-v2; limits of go-libp2p.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from itertools import islice
+from typing import TYPE_CHECKING, Any, cast
+
+from p2pcore import limits
+from p2pcore._fast.mux.splice import Splice
+from p2pcore.errors import (
+    ConnectionClosed,
+    IncompleteRead,
+    LimitExceeded,
+    P2PError,
+    RemoteProtocolError,
+)
+from p2pcore.relay.messages import (
+    HOP,
+    STOP,
+    Hop,
+    HopType,
+    Limit,
+    Reservation,
+    Status,
+    Stop,
+    StopType,
+    read_body,
+    seal_voucher,
+)
+from p2pcore.values.scope import Scope, scope_of
+
+if TYPE_CHECKING:
+    from p2pcore.interfaces import CapableConn, Network, Stream
+    from p2pcore.swarm.swarm import Swarm
+    from p2pcore.values.keys import PrivateKey
+    from p2pcore.values.multiaddr import Multiaddr
+    from p2pcore.values.peer_id import PeerId
+
+logger = logging.getLogger("p2pcore.relay")
+
+MayReserve = Callable[["PeerId", "Multiaddr | None"], bool]
+"""Called with the peer that wants a reservation, and its address; True grants it."""
+MayConnect = Callable[["PeerId", "Multiaddr | None", "PeerId"], bool]
+"""Called with the peer that wants a circuit, its address, and the target; True grants it."""
+
+_MESSAGE_BYTES = 64
+"""Of a hop message with a reservation: all but its voucher and its addresses."""
+_ADDR_BYTES = 3
+"""Of each address there: its field and its length."""
+_IPV6_PREFIX = 56
+"""Bits of an IPv6 address that one customer of a provider usually has in common."""
+
+
+@dataclass(frozen=True, slots=True)
+class RelayOptions:
+    """What a relay allows.
+
+    Attributes:
+        max_reservations, max_reservations_per_ip: at once; one IPv6 /56 counts as one IP.
+        reservation_ttl_s: seconds a reservation lives without being renewed.
+        max_circuits_per_peer: open circuits that a peer is an end of; max_circuits_per_ip: dialled from one.
+        circuit_s: seconds a circuit lives; circuit_bytes: what it carries each way. 0: no such limit; where
+            there is neither, peers do not treat the connection as limited.
+        may_reserve, may_connect: who is served; None: everybody. Quick, and not to raise.
+    """
+
+    max_reservations: int = limits.RELAY_MAX_RESERVATIONS
+    max_reservations_per_ip: int = limits.RELAY_MAX_RESERVATIONS_PER_IP
+    reservation_ttl_s: int = limits.RELAY_RESERVATION_TTL_S
+    max_circuits_per_peer: int = limits.RELAY_MAX_CIRCUITS_PER_PEER
+    max_circuits_per_ip: int = limits.RELAY_MAX_CIRCUITS_PER_IP
+    circuit_s: int = limits.RELAY_CIRCUIT_S
+    circuit_bytes: int = limits.RELAY_CIRCUIT_BYTES
+    may_reserve: MayReserve | None = None
+    may_connect: MayConnect | None = None
+
+    @property
+    def limit(self) -> Limit | None:
+        """What peers are told; None: there is no limit."""
+        return Limit(self.circuit_s, self.circuit_bytes) if self.circuit_s or self.circuit_bytes else None
+
+
+class _Refused(Exception):
+    """A request is answered with `status`."""
+
+    def __init__(self, status: Status, reason: object) -> None:
+        super().__init__(f"{status.name}: {reason}")
+        self.status = status
+
+
+@dataclass(slots=True)
+class _Slot:
+    """A reservation: until when (unix seconds), and what it counts against."""
+
+    expire: float
+    ip: str
+
+
+class RelayService:
+    """The relay of one swarm; a notifiee of it. One per swarm.
+
+    Args:
+        swarm: whose peers are served.
+        key: signs the vouchers.
+        options: see RelayOptions.
+        now: unix seconds.
+
+    Attributes:
+        refused: requests refused, by the name of the status; num_bytes: relayed by circuits that have ended.
+    """
+
+    def __init__(
+        self,
+        swarm: Swarm,
+        key: PrivateKey,
+        options: RelayOptions,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._swarm = swarm
+        self._key = key
+        self._options = options
+        self._now = now
+        self._reserved: dict[PeerId, _Slot] = {}
+        self._ips: Counter[str] = Counter()
+        self._circuits: dict[Splice, PeerId] = {}
+        self._ends: Counter[PeerId] = Counter()
+        self._sources: Counter[str] = Counter()
+        self._sweep: asyncio.TimerHandle | None = None
+        self.refused: Counter[str] = Counter()
+        self.num_bytes = 0
+
+    @property
+    def num_reservations(self) -> int:
+        """Reservations that have not ended."""
+        return len(self._reserved)
+
+    @property
+    def num_circuits(self) -> int:
+        """Circuits that are open."""
+        return len(self._circuits)
+
+    def start(self) -> None:
+        """Serves hop streams from now on."""
+        self._swarm.set_stream_handler(HOP, self.serve)
+        self._swarm.notify(self)
+
+    def close(self) -> None:
+        """Serves no more, and ends reservations and circuits. Idempotent."""
+        self._swarm.remove_stream_handler(HOP)
+        self._swarm.stop_notify(self)
+        for peer in list(self._reserved):
+            self._end(peer, "the relay closes")
+        for circuit in list(self._circuits):
+            circuit.end(ConnectionClosed("the relay closes"))
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+
+    # -- requests ------------------------------------------------------------------------------
+
+    async def serve(self, stream: Stream) -> Stream | None:
+        """The stream handler of the hop protocol. Returns: `stream` where it has become a circuit."""
+        conn = stream.conn
+        if conn is None:
+            raise IncompleteRead(b"", 1)
+        stream.set_deadline(limits.RELAY_STREAM_TIMEOUT_S)
+        try:
+            request = await _read_request(stream)
+            if request.type is HopType.CONNECT:
+                return await self._connect(stream, conn, request)
+            answer = self._reserve(conn)
+        except _Refused as refused:
+            self.refused[refused.status.name] += 1
+            logger.debug("%s: refused: %s", conn, refused)
+            answer = Hop(HopType.STATUS, status=refused.status)
+        await stream.write(answer.encode())
+        return None
+
+    # -- reservations --------------------------------------------------------------------------
+
+    def _reserve(self, conn: CapableConn) -> Hop:
+        peer, addr, options = conn.remote_peer, conn.remote_multiaddr, self._options
+        if _came_relayed(conn):
+            raise _Refused(Status.PERMISSION_DENIED, "a reservation over a relayed connection")
+        if options.may_reserve is not None and not options.may_reserve(peer, addr):
+            raise _Refused(Status.PERMISSION_DENIED, "not allowed to reserve")
+        self._drop_expired()
+        slot = _Slot(self._now() + options.reservation_ttl_s, ip_of(addr))
+        self._take_slot(peer, slot)
+        expire = int(slot.expire)
+        voucher = seal_voucher(self._key, peer, expire)
+        room = limits.MAX_CIRCUIT_MESSAGE_BYTES - len(voucher) - _MESSAGE_BYTES
+        reservation = Reservation(expire, tuple(self._told_addrs(scope_of(addr), room)), voucher)
+        return Hop(HopType.STATUS, reservation=reservation, limit=options.limit, status=Status.OK)
+
+    def _take_slot(self, peer: PeerId, slot: _Slot) -> None:
+        """Counts `slot`, in place of an earlier one of `peer`; where it is refused, that one stays."""
+        old = self._reserved.get(peer)
+        others = len(self._reserved) - (old is not None)
+        same_ip = self._ips[slot.ip] - (old is not None and old.ip == slot.ip)
+        if others >= self._options.max_reservations:
+            raise _Refused(Status.RESERVATION_REFUSED, "no more reservations")
+        if same_ip >= self._options.max_reservations_per_ip:
+            raise _Refused(Status.RESERVATION_REFUSED, f"no more reservations from {slot.ip}")
+        if old is not None:
+            self._uncount(old)
+        self._reserved[peer] = slot
+        self._ips[slot.ip] += 1
+        if self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(limits.RELAY_SWEEP_S, self._swept)
+
+    def _told_addrs(self, scope: Scope, room: int) -> Iterator[Multiaddr]:
+        """Our addresses that reach at least as far as `scope`, with our id, as far as there is room."""
+        direct = (addr for addr in self._swarm.interface_listen_addresses() if not addr.is_relayed)
+        for addr in islice(
+            (addr for addr in direct if scope_of(addr) >= scope), limits.MAX_RESERVATION_ADDRS
+        ):
+            with_id = addr.with_p2p(self._swarm.local_peer)
+            room -= len(with_id.to_bytes()) + _ADDR_BYTES
+            if room >= 0:
+                yield with_id
+
+    def _uncount(self, slot: _Slot) -> None:
+        self._ips[slot.ip] -= 1
+        if not self._ips[slot.ip]:
+            del self._ips[slot.ip]
+
+    def _end(self, peer: PeerId, reason: str) -> None:
+        """Ends the reservation of `peer` and the circuits to it."""
+        slot = self._reserved.pop(peer, None)
+        if slot is not None:
+            self._uncount(slot)
+        for circuit, target in list(self._circuits.items()):
+            if target == peer:
+                circuit.end(ConnectionClosed(reason))
+
+    def _drop_expired(self) -> None:
+        now = self._now()
+        for peer in [peer for peer, slot in self._reserved.items() if slot.expire <= now]:
+            self._end(peer, "the reservation has expired")
+
+    def _swept(self) -> None:
+        self._drop_expired()
+        self._sweep = None
+        if self._reserved:
+            self._sweep = asyncio.get_running_loop().call_later(limits.RELAY_SWEEP_S, self._swept)
+
+    # -- circuits ------------------------------------------------------------------------------
+
+    async def _connect(self, stream: Stream, conn: CapableConn, request: Hop) -> Stream:
+        source, target = conn.remote_peer, self._admitted(conn, request)
+        counted = self._counted(source, ip_of(conn.remote_multiaddr), target)
+        with counted as release:
+            stop = await self._open_stop(source, target)
+            try:
+                answer = Hop(HopType.STATUS, limit=self._options.limit, status=Status.OK)
+                await stream.write(answer.encode())
+                stream.set_deadline(None)
+                stop.set_deadline(None)
+                self._splice(stream, stop, target, release)
+            except BaseException:
+                stop.reset()
+                raise
+        return stream
+
+    def _admitted(self, conn: CapableConn, request: Hop) -> PeerId:
+        """The target, where `conn` may have a circuit to it. The order of the checks is go-libp2p's."""
+        source, target = conn.remote_peer, request.peer
+        if _came_relayed(conn):
+            raise _Refused(Status.PERMISSION_DENIED, "a circuit over a relayed connection")
+        if target is None:
+            raise _Refused(Status.MALFORMED_MESSAGE, "CONNECT without a peer")
+        if target in (source, self._swarm.local_peer):
+            raise _Refused(Status.PERMISSION_DENIED, "a circuit to the source or to the relay")
+        may_connect = self._options.may_connect
+        if may_connect is not None and not may_connect(source, conn.remote_multiaddr, target):
+            raise _Refused(Status.PERMISSION_DENIED, "not allowed to connect")
+        self._drop_expired()
+        if target not in self._reserved:
+            raise _Refused(Status.NO_RESERVATION, target)
+        return target
+
+    @contextmanager
+    def _counted(self, source: PeerId, ip: str, target: PeerId) -> Iterator[Callable[[], None]]:
+        """Counts a circuit until the function it gives is called, or the block fails."""
+        options = self._options
+        for peer in (source, target):
+            if self._ends[peer] >= options.max_circuits_per_peer:
+                raise _Refused(Status.RESOURCE_LIMIT_EXCEEDED, f"too many circuits of {peer}")
+        if self._sources[ip] >= options.max_circuits_per_ip:
+            raise _Refused(Status.RESOURCE_LIMIT_EXCEEDED, f"too many circuits from {ip}")
+        self._ends.update((source, target))
+        self._sources[ip] += 1
+
+        def release() -> None:
+            for counter, key in ((self._ends, source), (self._ends, target), (self._sources, ip)):
+                counter[key] -= 1  # type: ignore[index]
+                if not counter[key]:  # type: ignore[index]
+                    del counter[key]
+
+        try:
+            yield release
+        except BaseException:
+            release()
+            raise
+
+    async def _open_stop(self, source: PeerId, target: PeerId) -> Stream:
+        """A stream to `target` on which it has agreed to the circuit."""
+        try:
+            async with asyncio.timeout(limits.RELAY_STOP_CONNECT_TIMEOUT_S):
+                stop = await self._swarm.new_stream(target, STOP)
+        except (P2PError, OSError) as error:
+            raise _Refused(Status.CONNECTION_FAILED, error) from error
+        try:
+            stop.set_deadline(limits.RELAY_STOP_HANDSHAKE_TIMEOUT_S)
+            await stop.write(Stop(StopType.CONNECT, peer=source, limit=self._options.limit).encode())
+            answer = Stop.parse(await read_body(stop))
+            if answer.type is not StopType.STATUS or answer.status is not Status.OK:
+                raise RemoteProtocolError(f"the target answers {answer.type.name} {answer.status!r}")
+        except (P2PError, OSError) as error:
+            stop.reset()
+            raise _Refused(Status.CONNECTION_FAILED, error) from error
+        except BaseException:
+            stop.reset()
+            raise
+        return stop
+
+    def _splice(self, stream: Stream, stop: Stream, target: PeerId, release: Callable[[], None]) -> None:
+        options = self._options
+
+        def ended(error: BaseException | None) -> None:
+            logger.debug("a circuit to %s has ended: %s", target, error)
+            self.num_bytes += sum(circuit.passed)
+            self._circuits.pop(circuit, None)
+            release()
+
+        one, other = cast("Any", stream), cast("Any", stop)
+        circuit = Splice(one, other, options.circuit_bytes or -1, options.circuit_s, ended)
+        circuit.start()
+        self._circuits[circuit] = target
+
+    # -- notifiee ------------------------------------------------------------------------------
+
+    def connected(self, network: Network, conn: CapableConn) -> None: ...
+
+    def disconnected(self, network: Network, conn: CapableConn) -> None:
+        """A reservation ends with the last direct connection of its peer."""
+        peer = conn.remote_peer
+        if peer in self._reserved and all(map(_came_relayed, self._swarm.conns_to_peer(peer))):
+            self._end(peer, "the peer has gone")
+
+    def listen(self, network: Network, addr: Multiaddr) -> None: ...
+    def listen_close(self, network: Network, addr: Multiaddr) -> None: ...
+
+
+async def _read_request(stream: Stream) -> Hop:
+    try:
+        request = Hop.parse(await read_body(stream))
+    except (RemoteProtocolError, LimitExceeded, IncompleteRead) as error:
+        raise _Refused(Status.MALFORMED_MESSAGE, error) from error
+    if request.type is HopType.STATUS:
+        raise _Refused(Status.UNEXPECTED_MESSAGE, "STATUS is the relay's to say")
+    return request
+
+
+def _came_relayed(conn: CapableConn) -> bool:
+    addr = conn.remote_multiaddr
+    return conn.is_limited or (addr is not None and addr.is_relayed)
+
+
+def ip_of(addr: Multiaddr | None) -> str:
+    """What `addr` counts as: its IPv4 address, its IPv6 /56, or "" where it has none."""
+    for name in ("ip4", "ip6"):
+        text = None if addr is None else addr.get(name)
+        if text is not None:
+            address = ip_address(text)
+            mapped = getattr(address, "ipv4_mapped", None)
+            if mapped is not None or address.version == 4:
+                return str(mapped or address)
+            return str(ip_network((address, _IPV6_PREFIX), strict=False))
+    return ""

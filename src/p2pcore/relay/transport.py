@@ -1,0 +1,207 @@
+"""Circuit relay v2, the client: dials and listens on addresses with /p2p-circuit in them.
+
+Comes in: `/…/p2p/RELAY/p2p-circuit[/p2p/TARGET]`, a network to reach relays by. Goes out: upgraded
+connections and listeners, the addresses that reservations make ours. It costs nothing until it is used: stop
+streams are served only while something listens. Never takes a circuit from a relay without a reservation.
+Specification: libp2p relay/circuit-v2.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from p2pcore import limits
+from p2pcore.errors import AddressError, IncompleteRead, LimitExceeded, RemoteProtocolError
+from p2pcore.relay.client import Network, ReservationKeeper, connect, reach
+from p2pcore.relay.conn import RelayedConn
+from p2pcore.relay.listener import RelayListener
+from p2pcore.relay.messages import CIRCUIT, STOP, Status, Stop, StopType, read_body, route_of
+
+if TYPE_CHECKING:
+    from p2pcore.interfaces import CapableConn, Listener, Stream, Upgrader
+    from p2pcore.values.multiaddr import Multiaddr
+    from p2pcore.values.peer_id import PeerId
+
+logger = logging.getLogger("p2pcore.relay")
+
+
+class RelayTransport:
+    """The relay client; satisfies interfaces.Transport.
+
+    Args:
+        upgrader: secures and multiplexes what is dialled and accepted, end to end.
+        network: reaches relays and takes the handler of stop streams; the swarm.
+        changed: called when the addresses of `announced` have changed.
+        now: unix seconds.
+    """
+
+    protocols = ("p2p-circuit",)
+    is_proxy = True
+
+    def __init__(
+        self,
+        upgrader: Upgrader,
+        network: Network,
+        changed: Callable[[], None] = lambda: None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._upgrader = upgrader
+        self._network = network
+        self._changed = changed
+        self._now = now
+        self._keepers: dict[PeerId, ReservationKeeper] = {}
+        self._listeners: dict[PeerId | None, RelayListener] = {}
+
+    @property
+    def reservations(self) -> list[ReservationKeeper]:
+        """What is kept now, held or not."""
+        return list(self._keepers.values())
+
+    # -- dialling ------------------------------------------------------------------------------
+
+    def can_dial(self, addr: Multiaddr) -> bool:
+        """True for one relay and perhaps a target behind it."""
+        try:
+            route_of(addr)
+        except AddressError:
+            return False
+        return True
+
+    async def dial(self, addr: Multiaddr, peer: PeerId | None) -> CapableConn:
+        """Reaches the relay, asks it for a circuit, upgrades that.
+
+        Args:
+            addr: as route_of takes it; peer: the target, which must be proved; None: the one of `addr`.
+
+        Raises:
+            AddressError: no such address, no target, or two.
+            RelayRefused: see its status; DialError: the relay cannot be reached; TimeoutError.
+            RemoteProtocolError, LimitExceeded, StreamError, ConnectionClosed: the relay failed.
+            NegotiationError, HandshakeError, UpgradeTimeout: the upgrade failed, see `.stage`.
+        """
+        route = route_of(addr)
+        target = peer if route.target is None else route.target
+        if target is None or (peer is not None and peer != target):
+            raise AddressError(f"{addr}: a target is needed, and only one, not {peer}")
+        if target == route.relay:
+            raise AddressError(f"{addr} leads through a relay to itself")
+        relay = await reach(self._network, route)
+        stream, answer = await connect(relay, target)
+        conn = RelayedConn(stream, relay, answer.limit is not None)
+        return await self._upgrader.upgrade_outbound(conn, target)
+
+    # -- listening -----------------------------------------------------------------------------
+
+    async def listen(self, addr: Multiaddr) -> Listener:
+        """Reserves at the relay of `addr` and listens behind it; `/p2p-circuit`: behind all of `reserve`.
+
+        Raises:
+            AddressError: no such address; OSError: there is such a listener; as `reserve`.
+        """
+        relay = None if addr == CIRCUIT else route_of(addr).relay
+        if relay in self._listeners:
+            raise OSError(errno.EADDRINUSE, f"this node listens on {addr} already")
+        if relay is not None:
+            await self.reserve(addr)
+        if not self._listeners:
+            self._network.set_stream_handler(STOP, self.serve_stop)
+        listener = self._listeners[relay] = RelayListener(addr, self._listener_closed)
+        return self._upgrader.upgrade_listener(listener)
+
+    async def reserve(self, addr: Multiaddr) -> ReservationKeeper:
+        """Reserves at the relay of `addr` (`/…/p2p/RELAY/p2p-circuit`), and keeps that until `close`.
+
+        Raises:
+            AddressError: no such address; OSError: it is kept already.
+            RelayRefused, DialError, TimeoutError, RemoteProtocolError, IdentityError: it came to nothing.
+        """
+        route = route_of(addr)
+        if route.target not in (None, self._network.local_peer):
+            raise AddressError(f"{addr} leads to another peer")
+        if route.relay in self._keepers:
+            raise OSError(errno.EADDRINUSE, f"a reservation at {route.relay} is kept already")
+        keeper = ReservationKeeper(self._network, route, self._now, self._changed)
+        self._keepers[route.relay] = keeper
+        try:
+            await keeper.begin()
+        except BaseException:
+            self._keepers.pop(route.relay, None)
+            raise
+        return keeper
+
+    def announced(self, addrs: list[Multiaddr]) -> list[Multiaddr]:
+        """`addrs` with those of relay listeners replaced by what is reached through reservations held now."""
+        if not self._listeners:
+            return addrs
+        found: dict[Multiaddr, None] = {}
+        for addr in addrs:
+            if addr == CIRCUIT:
+                free = [keeper for relay, keeper in self._keepers.items() if relay not in self._listeners]
+                found.update((each, None) for keeper in free for each in keeper.addrs)
+            elif addr.is_relayed:
+                keeper = self._keepers.get(route_of(addr).relay)
+                found.update((each, None) for each in (keeper.addrs if keeper is not None else ()))
+            else:
+                found[addr] = None
+        return list(found)
+
+    async def _listener_closed(self, listener: RelayListener) -> None:
+        relay = next(relay for relay, each in self._listeners.items() if each is listener)
+        del self._listeners[relay]
+        if not self._listeners:
+            self._network.remove_stream_handler(STOP)
+        if relay is not None and (keeper := self._keepers.pop(relay, None)) is not None:
+            await keeper.close()
+
+    async def close(self) -> None:
+        """Keeps no reservation any more. Listeners are closed by whoever has them. Idempotent."""
+        keepers, self._keepers = self._keepers, {}
+        for keeper in keepers.values():
+            await keeper.close()
+
+    # -- circuits that come --------------------------------------------------------------------
+
+    async def serve_stop(self, stream: Stream) -> Stream | None:
+        """The stream handler of the stop protocol. Returns: `stream` where it has become a connection."""
+        relay = stream.conn
+        if relay is None:
+            raise IncompleteRead(b"", 1)
+        stream.set_deadline(limits.RELAY_STREAM_TIMEOUT_S)
+        request = await _read_stop(stream)
+        status = request if isinstance(request, Status) else await self._offer(stream, relay, request)
+        if status is Status.OK:
+            return stream
+        await stream.write(Stop(StopType.STATUS, status=status).encode())
+        return None
+
+    async def _offer(self, stream: Stream, relay: CapableConn, request: Stop) -> Status:
+        """Offers the circuit to whoever listens there; OK: it has been taken, and will be answered."""
+        listener = self._listener_behind(relay.remote_peer)
+        if listener is None:
+            return Status.PERMISSION_DENIED
+        answer = Stop(StopType.STATUS, status=Status.OK).encode()
+        conn = RelayedConn(stream, relay, request.limit is not None, request.peer, answer)
+        return Status.OK if await listener.offer(conn) else Status.CONNECTION_FAILED
+
+    def _listener_behind(self, relay: PeerId) -> RelayListener | None:
+        """Who takes what comes from `relay`: nobody where no reservation is held there."""
+        keeper = self._keepers.get(relay)
+        if keeper is None or not keeper.is_held:
+            return None
+        return self._listeners.get(relay) or self._listeners.get(None)
+
+
+async def _read_stop(stream: Stream) -> Stop | Status:
+    """The relay's request, or what is wrong with it."""
+    try:
+        request = Stop.parse(await read_body(stream))
+    except (RemoteProtocolError, LimitExceeded, IncompleteRead) as error:
+        logger.debug("%s: bad stop message: %s", stream.conn, error)
+        return Status.MALFORMED_MESSAGE
+    if request.type is not StopType.CONNECT:
+        return Status.UNEXPECTED_MESSAGE
+    return request if request.peer is not None else Status.MALFORMED_MESSAGE

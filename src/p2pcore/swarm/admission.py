@@ -1,0 +1,211 @@
+"""Who may connect: asks the connection gater, and holds the caps on connections.
+
+Comes in: connections at five points of their way, and the end of each. Goes out: nothing, or GaterRefused or
+LimitExceeded, which names the cap that was hit. Caps are hard (go-libp2p's watermarks are soft: W20), hold at
+the moment a connection is taken over, and are looked at before any handshake where the address suffices.
+
+The cap for each IP address counts inbound connections alone, and spares loopback and private networks and
+relayed connections, where one address stands for many (go's hits them all: W17).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, TypeVar
+
+from p2pcore.codes import Direction
+from p2pcore.errors import GaterRefused, LimitExceeded, P2PError
+from p2pcore.values.scope import Scope, scope_of
+
+if TYPE_CHECKING:
+    from p2pcore.interfaces import CapableConn, Gater, RawConn
+    from p2pcore.values.multiaddr import Multiaddr
+    from p2pcore.values.peer_id import PeerId
+
+logger = logging.getLogger("p2pcore.admission")
+
+K = TypeVar("K")
+
+IP6_SUBNET_BITS = 56
+"""What one subscriber has (RFC 6177); its addresses count as one."""
+
+Refused = Callable[["PeerId | None", "Multiaddr | None", P2PError], None]
+"""Called with the peer and the address, as far as they are known, and with GaterRefused or LimitExceeded."""
+
+
+class Admission:
+    """The gater and the caps of one swarm; the defaults admit everybody.
+
+    Args:
+        gater: see interfaces.Gater. One that raises has said no.
+        max_conns: connections, both ways. max_conns_per_peer: those of one peer, both ways.
+        max_conns_per_ip: inbound ones of one public IPv4 address or IPv6 /56.
+
+    Raises:
+        ValueError: a cap is less than 1.
+
+    Attributes:
+        on_refused: told of each refusal; quick, and not to raise.
+        num_refused: refusals so far.
+    """
+
+    __slots__ = (
+        "_by_ip",
+        "_by_peer",
+        "_gater",
+        "_max_conns",
+        "_max_per_ip",
+        "_max_per_peer",
+        "_num_conns",
+        "is_trivial",
+        "num_refused",
+        "on_refused",
+    )
+
+    def __init__(
+        self,
+        gater: Gater | None = None,
+        max_conns: int | None = None,
+        max_conns_per_peer: int | None = None,
+        max_conns_per_ip: int | None = None,
+    ) -> None:
+        for cap in (max_conns, max_conns_per_peer, max_conns_per_ip):
+            if cap is not None and cap < 1:
+                raise ValueError(f"a cap on connections is at least 1, not {cap}")
+        self._gater = gater
+        self._max_conns = max_conns
+        self._max_per_peer = max_conns_per_peer
+        self._max_per_ip = max_conns_per_ip
+        self._num_conns = 0
+        self._by_peer: dict[PeerId, int] = {}
+        self._by_ip: dict[str, int] = {}
+        self.is_trivial = gater is None and max_conns is max_conns_per_peer is max_conns_per_ip is None
+        self.num_refused = 0
+        self.on_refused: Refused | None = None
+
+    # -- the five points -----------------------------------------------------------------------
+
+    def check_peer_dial(self, peer: PeerId | None) -> None:
+        """Before anything is dialled. Raises GaterRefused, LimitExceeded."""
+        if self._gater is not None and peer is not None:
+            self._ask("peer dial", peer, None, self._gater.intercept_peer_dial, peer)
+        self._check_total(peer, None)
+        if peer is not None:
+            self._check_peer(peer, None)
+
+    def check_addr_dial(self, peer: PeerId | None, addr: Multiaddr) -> None:
+        """Before `addr` is dialled. Raises GaterRefused."""
+        if self._gater is not None:
+            self._ask("addr dial", peer, addr, self._gater.intercept_addr_dial, peer, addr)
+
+    def admits(self, conn: RawConn) -> bool:
+        """Whether an accepted connection may be read from; looks at addresses and counts alone."""
+        if self.is_trivial:
+            return True
+        remote = conn.remote_multiaddr
+        try:
+            if self._gater is not None:
+                self._ask("accept", None, remote, self._gater.intercept_accept, conn.local_multiaddr, remote)
+            self._check_total(None, remote)
+            self._check_ip(None, remote)
+        except (GaterRefused, LimitExceeded):
+            return False
+        return True
+
+    def check_secured(
+        self, direction: Direction, peer: PeerId, local: Multiaddr, remote: Multiaddr | None
+    ) -> None:
+        """The peer has proved its id. Raises GaterRefused."""
+        if self._gater is not None:
+            hook = self._gater.intercept_secured
+            self._ask("secured", peer, remote, hook, direction, peer, local, remote)
+
+    def check_upgraded(self, conn: CapableConn) -> None:
+        """Before `conn` is taken over. Raises GaterRefused, LimitExceeded."""
+        peer, remote = conn.remote_peer, conn.remote_multiaddr
+        if self._gater is not None:
+            self._ask("upgraded", peer, remote, self._gater.intercept_upgraded, conn)
+        self._check_total(peer, remote)
+        self._check_peer(peer, remote)
+        if conn.direction is Direction.INBOUND:
+            self._check_ip(peer, remote)
+
+    # -- counting ------------------------------------------------------------------------------
+
+    def joined(self, conn: CapableConn) -> None:
+        """`conn` has been taken over."""
+        self._count(conn, 1)
+
+    def left(self, conn: CapableConn) -> None:
+        """`conn` has ended. Called once for each that has joined."""
+        self._count(conn, -1)
+
+    def _count(self, conn: CapableConn, by: int) -> None:
+        self._num_conns += by
+        if self._max_per_peer is not None:
+            _add(self._by_peer, conn.remote_peer, by)
+        if self._max_per_ip is not None and conn.direction is Direction.INBOUND:
+            subnet = subnet_of(conn.remote_multiaddr)
+            if subnet is not None:
+                _add(self._by_ip, subnet, by)
+
+    def _check_total(self, peer: PeerId | None, remote: Multiaddr | None) -> None:
+        self._check("max_conns", self._num_conns, self._max_conns, peer, remote)
+
+    def _check_peer(self, peer: PeerId, remote: Multiaddr | None) -> None:
+        self._check("max_conns_per_peer", self._by_peer.get(peer, 0), self._max_per_peer, peer, remote)
+
+    def _check_ip(self, peer: PeerId | None, remote: Multiaddr | None) -> None:
+        if self._max_per_ip is not None and (subnet := subnet_of(remote)) is not None:
+            self._check("max_conns_per_ip", self._by_ip.get(subnet, 0), self._max_per_ip, peer, remote)
+
+    def _check(
+        self, limit: str, count: int, maximum: int | None, peer: PeerId | None, remote: Multiaddr | None
+    ) -> None:
+        if maximum is not None and count >= maximum:
+            self._refuse(peer, remote, LimitExceeded(limit, count + 1, maximum))
+
+    # -- refusing ------------------------------------------------------------------------------
+
+    def _ask(
+        self,
+        point: str,
+        peer: PeerId | None,
+        addr: Multiaddr | None,
+        hook: Callable[..., bool],
+        *args: object,
+    ) -> None:
+        try:
+            if hook(*args):
+                return
+        except Exception:
+            logger.exception("the connection gater raised (%s)", point)
+        self._refuse(peer, addr, GaterRefused(point, addr or peer or "a connection"))
+
+    def _refuse(self, peer: PeerId | None, addr: Multiaddr | None, error: P2PError) -> None:
+        self.num_refused += 1
+        logger.debug("refused %s at %s: %s", peer, addr, error)
+        if self.on_refused is not None:
+            self.on_refused(peer, addr, error)
+        raise error
+
+
+def subnet_of(addr: Multiaddr | None) -> str | None:
+    """What connections from `addr` are counted under: its IPv4 address or IPv6 /56; None: they are not."""
+    if addr is None or addr.is_relayed or scope_of(addr) is not Scope.PUBLIC:
+        return None
+    text = addr.get("ip4") or addr.get("ip6")
+    if text is None:
+        return None
+    ip = ip_address(text)
+    return text if ip.version == 4 else str(int(ip) >> (128 - IP6_SUBNET_BITS))
+
+
+def _add(counts: dict[K, int], key: K, by: int) -> None:
+    count = counts.get(key, 0) + by
+    if count:
+        counts[key] = count
+    else:
+        counts.pop(key, None)

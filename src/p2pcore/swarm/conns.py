@@ -1,0 +1,159 @@
+"""The connections of a swarm by peer: which there are, which is best, who waits for one.
+
+Comes in: connections as they are taken over and end. Goes out: lists, the best, and the news that a direct
+one has come. Never opens, closes or tells anything. A connection costs one entry of a dict.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Container
+from typing import TYPE_CHECKING
+
+from p2pcore.errors import ConnectionClosed, P2PError
+
+if TYPE_CHECKING:
+    from p2pcore.swarm.conn import SwarmConn
+    from p2pcore.values.peer_id import PeerId
+
+
+class Connectedness(enum.Enum):
+    """Whether there is a connection to a peer; LIMITED: only such as a relay bounds."""
+
+    NOT_CONNECTED = "not connected"
+    CONNECTED = "connected"
+    LIMITED = "limited"
+
+
+class ConnTable:
+    """Every connection, those of one peer oldest first.
+
+    Args:
+        superfluous: connections that are used only where there is no other.
+
+    Attributes:
+        num_conns: how many there are.
+    """
+
+    __slots__ = ("_by_peer", "_superfluous", "_waiting", "num_conns")
+
+    def __init__(self, superfluous: Container[SwarmConn] = ()) -> None:
+        self._by_peer: dict[PeerId, SwarmConn | dict[SwarmConn, None]] = {}
+        self._superfluous = superfluous
+        self._waiting: dict[PeerId, set[asyncio.Future[None]]] = {}
+        self.num_conns = 0
+
+    def attach(self, peer: PeerId, conn: SwarmConn) -> None:
+        """Puts `conn` behind the others of `peer`; one connection, as most peers have, needs no dict."""
+        others = self._by_peer.get(peer)
+        if others is None:
+            self._by_peer[peer] = conn
+        elif isinstance(others, dict):
+            others[conn] = None
+        else:
+            self._by_peer[peer] = {others: None, conn: None}
+        self.num_conns += 1
+        if self._waiting and not conn.is_limited:
+            self._wake(peer, None)
+
+    def detach(self, conn: SwarmConn) -> bool:
+        """Takes `conn` out. Returns: whether it was there."""
+        peer = conn.remote_peer
+        mine = self._by_peer.get(peer)
+        if mine is conn:
+            del self._by_peer[peer]
+        elif isinstance(mine, dict) and conn in mine:
+            del mine[conn]
+            if not mine:
+                del self._by_peer[peer]
+        else:
+            return False
+        self.num_conns -= 1
+        if self._waiting and peer not in self._by_peer:
+            self._wake(peer, ConnectionClosed(f"the last connection to {peer} has ended"))
+        if not self.num_conns:  # a table that was large stays so until it is cleared, although empty
+            self._by_peer.clear()
+        return True
+
+    def all(self) -> list[SwarmConn]:
+        """Every connection."""
+        return [conn for peer in self._by_peer for conn in self.of(peer)]
+
+    def peers(self) -> list[PeerId]:
+        """The peers there is a connection to."""
+        return list(self._by_peer)
+
+    def of(self, peer: PeerId) -> list[SwarmConn]:
+        """The connections to `peer`, oldest first."""
+        mine = self._by_peer.get(peer, ())
+        return list(mine) if isinstance(mine, (dict, tuple)) else [mine]
+
+    def with_id(self, conn_id: str) -> SwarmConn | None:
+        """The connection of that `SwarmConn.id`; looks at each."""
+        return next((conn for conn in self.all() if conn.id == conn_id), None)
+
+    def ranked(self, peer: PeerId) -> list[SwarmConn]:
+        """The open connections to `peer`, best first.
+
+        Not limited before limited, direct before relayed, most streams first, of equals the newest; those
+        that are superfluous come last.
+        """
+        alive = [conn for conn in self.of(peer) if not conn.is_closed]
+        if len(alive) > 1:
+            alive.sort(key=self._merit, reverse=True)
+        return alive
+
+    def _merit(self, conn: SwarmConn) -> tuple[bool, bool, bool, int, int]:
+        kept = conn not in self._superfluous
+        return kept, not conn.is_limited, conn.is_direct, conn.num_streams, conn.ordinal
+
+    def best(self, peer: PeerId) -> SwarmConn | None:
+        """The first of `ranked`, or None."""
+        ranked = self.ranked(peer)
+        return ranked[0] if ranked else None
+
+    def state(self, peer: PeerId) -> Connectedness:
+        """As the table is: connections about to end, and not yet taken out, count."""
+        return connectedness_of(self.of(peer))
+
+    # -- waiting for a direct connection -------------------------------------------------------
+
+    async def wait_direct(self, peer: PeerId) -> None:
+        """Returns when a connection to `peer` that is not limited comes.
+
+        Raises:
+            ConnectionClosed: the last connection to `peer` ended; whatever `give_up` was given.
+        """
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiters = self._waiting.setdefault(peer, set())
+        waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            waiters.discard(waiter)
+            if not waiters and self._waiting.get(peer) is waiters:
+                del self._waiting[peer]
+
+    def give_up(self, error: P2PError) -> None:
+        """Whoever waits in `wait_direct` gets `error`."""
+        for peer in list(self._waiting):
+            self._wake(peer, error)
+
+    def _wake(self, peer: PeerId, error: P2PError | None) -> None:
+        for waiter in self._waiting.pop(peer, ()):
+            if waiter.done():
+                continue
+            if error is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(error)
+
+
+def connectedness_of(conns: list[SwarmConn]) -> Connectedness:
+    """What `conns`, all of one peer, make of it."""
+    if not conns:
+        return Connectedness.NOT_CONNECTED
+    if all(conn.is_limited for conn in conns):
+        return Connectedness.LIMITED
+    return Connectedness.CONNECTED

@@ -1,0 +1,84 @@
+"""Who is told of listeners and connections, in the order they asked to be.
+
+Comes in: one event at a time, from the event loop. Goes out: synchronous calls of each notifiee, in the
+order of registration. Never lets one notifiee's failure reach another, or the swarm.
+
+A notifiee may register and remove others, or itself, from inside a callback: one added there is not told of
+the event under way, one removed there and not yet told is not told either (go-libp2p deadlocks: W28).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from p2pcore.interfaces import CapableConn, Network, Notifiee
+    from p2pcore.values.multiaddr import Multiaddr
+
+logger = logging.getLogger("p2pcore.notify")
+
+
+class Notifiees:
+    """An ordered set of notifiees, and the four things they are told."""
+
+    __slots__ = ("_items", "_network")
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._items: tuple[Notifiee, ...] = ()
+
+    def add(self, notifiee: Notifiee) -> None:
+        """Appends `notifiee`; a second time has no effect."""
+        if not self._has(notifiee):
+            self._items += (notifiee,)
+
+    def remove(self, notifiee: Notifiee) -> None:
+        """Takes `notifiee` out; one that is not there is ignored."""
+        self._items = tuple(item for item in self._items if item is not notifiee)
+
+    def listen(self, addr: Multiaddr) -> None:
+        """A listener is bound to `addr`."""
+        for item in self._each():
+            try:
+                item.listen(self._network, addr)
+            except Exception:
+                self._raised(item, "listen")
+
+    def listen_close(self, addr: Multiaddr) -> None:
+        """The listener of `addr` has ended."""
+        for item in self._each():
+            try:
+                item.listen_close(self._network, addr)
+            except Exception:
+                self._raised(item, "listen_close")
+
+    def connected(self, conn: CapableConn) -> None:
+        """`conn` is open and registered."""
+        for item in self._each():
+            try:
+                item.connected(self._network, conn)
+            except Exception:
+                self._raised(item, "connected")
+
+    def disconnected(self, conn: CapableConn) -> None:
+        """`conn` has ended and is no longer registered."""
+        for item in self._each():
+            try:
+                item.disconnected(self._network, conn)
+            except Exception:
+                self._raised(item, "disconnected")
+
+    def _each(self) -> Iterator[Notifiee]:
+        for item in self._items:
+            if self._has(item):
+                yield item
+
+    def _has(self, notifiee: Notifiee) -> bool:
+        return any(item is notifiee for item in self._items)
+
+    @staticmethod
+    def _raised(notifiee: Notifiee, event: str) -> None:
+        logger.exception("notifiee %s raised in %s", type(notifiee).__name__, event)

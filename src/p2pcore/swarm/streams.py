@@ -1,0 +1,187 @@
+"""Streams of a swarm: opening them negotiated, and running a handler for each that a peer opens.
+
+Comes in: muxed connections, bare streams. Goes out: streams that speak an agreed protocol. One task runs for
+each inbound stream while its handler does, owned and counted here; none for a connection.
+Never reads a byte past the negotiation. Source: libp2p/specs connections, multistream-select.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, cast
+
+from p2pcore import codes, limits
+from p2pcore.aio.eager import Begun
+from p2pcore.errors import (
+    LimitExceeded,
+    LocalProtocolError,
+    NegotiationError,
+    P2PError,
+    RemoteProtocolError,
+)
+from p2pcore.upgrade.multistream import handle, lazy_open, select
+
+if TYPE_CHECKING:
+    from p2pcore.interfaces import MuxedConn, Stream
+    from p2pcore.swarm.conn import SwarmConn
+
+logger = logging.getLogger("p2pcore.streams")
+
+ProtocolHandler = Callable[["Stream"], Awaitable["Stream | None"]]
+"""Serves one inbound stream; `stream.conn` is its connection. See Swarm.set_stream_handler."""
+
+
+async def open_negotiated(conn: MuxedConn, protocols: str | Sequence[str]) -> Stream:
+    """A new stream of `conn` that speaks one of `protocols`; a single one is proposed lazily.
+
+    Cancelled or failed: the stream is reset. Raises as SwarmConn.new_stream does.
+    """
+    if not protocols:
+        raise ValueError("no protocol to propose")
+    opening = Begun(conn.open_stream())
+    if opening.is_done:  # as nearly always; a timer would cost more than the stream
+        stream = await opening
+    else:
+        async with asyncio.timeout(limits.NEW_STREAM_TIMEOUT_S):
+            stream = await opening
+    try:
+        await _propose(stream, protocols)
+    except BaseException:
+        stream.reset(codes.STREAM_PROTOCOL_NEGOTIATION_FAILED)
+        raise
+    return stream
+
+
+async def _propose(stream: Stream, protocols: str | Sequence[str]) -> None:
+    if isinstance(protocols, str) or len(protocols) == 1:
+        only = protocols if isinstance(protocols, str) else protocols[0]
+        proposal, reply = lazy_open(only)
+        stream.expect(reply, only)
+        await stream.write(proposal)
+        return
+    stream.set_deadline(limits.STREAM_NEGOTIATION_TIMEOUT_S)
+    stream.protocol = await select(stream, protocols)
+    stream.set_deadline(None)
+
+
+class StreamServer:
+    """The handlers of a swarm by protocol, and the tasks that run them.
+
+    Args:
+        max_per_conn: streams of one connection served at once.
+
+    Attributes:
+        num_refused: streams reset because too many are being served.
+    """
+
+    __slots__ = ("_handlers", "_is_closed", "_max_per_conn", "_tasks", "num_refused")
+
+    def __init__(self, max_per_conn: int = limits.MAX_HANDLERS_PER_CONN) -> None:
+        self._max_per_conn = max_per_conn
+        self._handlers: dict[str, ProtocolHandler] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+        self.num_refused = 0
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """What is served, in order of registration."""
+        return tuple(self._handlers)
+
+    @property
+    def num_running(self) -> int:
+        """Handlers running now, those still negotiating included."""
+        return len(self._tasks)
+
+    def set(self, protocol: str, handler: ProtocolHandler) -> None:
+        """Serves `protocol` with `handler`, in place of an earlier one. Raises ValueError for a bad id."""
+        size = len(protocol.encode())
+        if not protocol.startswith("/") or "\n" in protocol or size > limits.MAX_PROTOCOL_ID_BYTES:
+            raise ValueError(
+                f"protocol id {protocol!r}: expected '/', then up to "
+                f"{limits.MAX_PROTOCOL_ID_BYTES - 1} bytes without a newline"
+            )
+        self._handlers[protocol] = handler
+
+    def remove(self, protocol: str) -> None:
+        """Serves `protocol` no more; handlers that run go on."""
+        self._handlers.pop(protocol, None)
+
+    def serve(self, stream: Stream) -> None:
+        """Negotiates and serves `stream` in a task of its own. The callback of every connection.
+
+        A handler counts until it returns, also where its stream ended before: one that hangs is not free.
+        """
+        if self._is_closed:
+            stream.reset(codes.STREAM_SHUTDOWN)
+            return
+        conn = cast("SwarmConn | None", stream.conn)
+        if conn is not None:
+            if conn.num_handlers >= self._max_per_conn or len(self._tasks) >= limits.MAX_HANDLERS:
+                self.num_refused += 1
+                stream.reset(codes.STREAM_RESOURCE_LIMIT_EXCEEDED)
+                return
+            conn.num_handlers += 1
+        task = asyncio.get_running_loop().create_task(self._run(stream, conn))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def shrink(self) -> None:
+        """Gives back the memory of a time with many streams, if there are none now."""
+        if not self._tasks:
+            self._tasks.clear()
+
+    async def close(self) -> None:
+        """Takes no more streams and cancels every handler; each resets its stream. Bounded in time."""
+        self._is_closed = True
+        tasks = set(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            _, stuck = await asyncio.wait(tasks, timeout=limits.SWARM_CLOSE_TIMEOUT_S)
+            if stuck:
+                logger.warning("%d stream handlers ignore their cancellation", len(stuck))
+
+    async def _run(self, stream: Stream, conn: SwarmConn | None) -> None:
+        try:
+            handler = await self._negotiate(stream)
+            if await handler(stream) is None:
+                await stream.close()
+        except asyncio.CancelledError:
+            stream.reset(codes.STREAM_SHUTDOWN)
+            raise
+        except Exception as error:
+            _fail(stream, error)
+        finally:
+            if conn is not None:
+                conn.num_handlers -= 1
+
+    async def _negotiate(self, stream: Stream) -> ProtocolHandler:
+        stream.set_deadline(limits.STREAM_NEGOTIATION_TIMEOUT_S)
+        protocol = await handle(stream, self._handlers)
+        handler = self._handlers.get(protocol)
+        if handler is None:
+            raise NegotiationError(f"{protocol} was removed while it was being agreed")
+        stream.set_deadline(None)
+        stream.protocol = protocol
+        return handler
+
+
+def _fail(stream: Stream, error: Exception) -> None:
+    """Resets the stream of a handler that raised; only what is no peer's doing is logged as an error."""
+    if stream.protocol is None:
+        code = codes.STREAM_PROTOCOL_NEGOTIATION_FAILED
+    elif isinstance(error, RemoteProtocolError):
+        code = codes.STREAM_PROTOCOL_VIOLATION
+    elif isinstance(error, LimitExceeded):
+        code = codes.STREAM_RESOURCE_LIMIT_EXCEEDED
+    elif isinstance(error, P2PError) and not isinstance(error, LocalProtocolError):
+        code = 0
+    else:
+        logger.error("%s: the handler of %s raised", stream.conn, stream.protocol, exc_info=error)
+        stream.reset()
+        return
+    logger.debug("%s: stream of %s failed: %r", stream.conn, stream.protocol, error)
+    stream.reset(code)

@@ -1,0 +1,532 @@
+"""The swarm: every listener, dial and connection of one node, and the streams on them.
+
+Comes in: transports, addresses to listen on and to dial, stream handlers, notifiees. Goes out: connections,
+negotiated streams, notifications, events. Sees Transport and Listener, never a concrete one.
+
+It runs one task for each listener, each address being dialled and each running stream handler; none, and no
+timer, for a connection. All of it belongs to the event loop it was first used on. Names are go-libp2p's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from p2pcore import codes, limits
+from p2pcore.dialing.dialer import Dialer
+from p2pcore.errors import (
+    ConnectionClosed,
+    GaterRefused,
+    GoAway,
+    LimitedConnection,
+    LimitExceeded,
+    StreamReset,
+    SwarmClosed,
+)
+from p2pcore.swarm.admission import Admission
+from p2pcore.swarm.conn import Phase, SwarmConn
+from p2pcore.swarm.conns import Connectedness, ConnTable, connectedness_of
+from p2pcore.swarm.duplicates import POLICIES, Duplicates
+from p2pcore.swarm.events import ConnClosed, ConnectednessChanged, ConnOpened, Events
+from p2pcore.swarm.listeners import Announce, Listeners, ListenResult
+from p2pcore.swarm.notify import Notifiees
+from p2pcore.swarm.streams import ProtocolHandler, StreamServer
+from p2pcore.swarm.transports import Transports
+from p2pcore.values.multiaddr import Multiaddr
+
+if TYPE_CHECKING:
+    from p2pcore.interfaces import CapableConn, Notifiee, Resolver, Stream, Transport
+    from p2pcore.values.peer_id import PeerId
+
+logger = logging.getLogger("p2pcore.swarm")
+
+_NEXT_CONN = (ConnectionClosed, StreamReset, TimeoutError)
+"""Failures of one connection after which the next is tried (W33)."""
+
+
+class Swarm:
+    """Listens, dials, and holds the connections of one peer.
+
+    Args:
+        local_peer: our id.
+        transports: in order of preference for dialling.
+        admission: the gater and the caps; everybody is admitted by default.
+        events: who wants to know what happens.
+        resolver: looks host names up; None: as the machine does.
+        duplicates: "keep" several connections to one peer, or "dedup": close what is superfluous, see
+            p2pcore.swarm.duplicates.
+        max_dials: addresses dialled at once; more wait in line.
+        max_handlers_per_conn: inbound streams of one connection served at once; more are reset. One whose
+            handler has not returned counts, also where the stream has ended.
+
+    Raises:
+        ValueError: `duplicates` is neither.
+    """
+
+    def __init__(
+        self,
+        local_peer: PeerId,
+        transports: Iterable[Transport] = (),
+        *,
+        admission: Admission | None = None,
+        events: Events | None = None,
+        resolver: Resolver | None = None,
+        duplicates: str = "keep",
+        max_dials: int = limits.MAX_DIALS,
+        max_handlers_per_conn: int = limits.MAX_HANDLERS_PER_CONN,
+    ) -> None:
+        if duplicates not in POLICIES:
+            raise ValueError(f"duplicates: one of {', '.join(POLICIES)} expected, not {duplicates!r}")
+        self._local_peer = local_peer
+        self._admission = admission or Admission()
+        self._events = events or Events()
+        self._transports = Transports()
+        self._duplicates = Duplicates(lambda conn: self._conns.of(conn.remote_peer))
+        self._dedups = duplicates == "dedup"
+        self._conns = ConnTable(self._duplicates)
+        self._num_added = 0
+        self._streams = StreamServer(max_handlers_per_conn)
+        self._serve = self._streams.serve
+        self._notifiees = Notifiees(self)
+        self._listeners = Listeners(
+            self._transports.for_listening, self.add_conn, self._notifiees, self._events
+        )
+        self._dialer = Dialer(
+            local_peer,
+            self._conns,
+            self.add_conn,
+            self._transports.for_dialing,
+            self._listeners.own_addrs,
+            self._admission,
+            self._events,
+            resolver,
+            max_dials,
+        )
+        self._admission.on_refused = self._events.refused
+        self._closing: asyncio.Task[None] | None = None
+        self._unused: set[asyncio.Task[None]] = set()
+        for transport in transports:
+            self.add_transport(transport)
+
+    @property
+    def local_peer(self) -> PeerId:
+        """Our id."""
+        return self._local_peer
+
+    @property
+    def is_closed(self) -> bool:
+        """True from the moment `close` is called."""
+        return self._closing is not None
+
+    @property
+    def events(self) -> Events:
+        """Who wants to know what happens; see p2pcore.swarm.events."""
+        return self._events
+
+    def counters(self) -> dict[str, int]:
+        """How often things have happened, by name; see `Host.counters`."""
+        return {
+            "connections opened": self._num_added,
+            "connections closed": self._num_added - self._conns.num_conns,
+            "connections refused": self._admission.num_refused,
+            "dials worked": self._dialer.num_worked,
+            "dials failed": self._dialer.num_failed,
+            "streams refused": self._streams.num_refused,
+        } | self._listeners.counters()
+
+    # -- transports ----------------------------------------------------------------------------
+
+    def add_transport(self, transport: Transport) -> None:
+        """Registers `transport` for each of its protocols; for dialling it comes after those before it.
+
+        Raises: ValueError: it handles no protocol, or one that is taken; SwarmClosed.
+        """
+        self._check_open()
+        self._transports.add(transport)
+
+    def transport_for_listening(self, addr: Multiaddr) -> Transport | None:
+        """The transport of the last component of `addr`; where any belongs to a proxy, the last proxy."""
+        return self._transports.for_listening(addr)
+
+    def transport_for_dialing(self, addr: Multiaddr) -> Transport | None:
+        """The first that can dial `addr`, a trailing /p2p/ID aside; a proxy where any component is its."""
+        return self._transports.for_dialing(addr)
+
+    # -- listening -----------------------------------------------------------------------------
+
+    async def listen(self, *addrs: Multiaddr | str) -> list[ListenResult]:
+        """Listens on each address; some may fail as long as one works.
+
+        Returns: one result for each address, in order; empty for no addresses.
+        Raises: ListenError: none worked; its `causes` are (address, error) of each. SwarmClosed.
+        """
+        self._check_open()
+        return await self._listeners.listen([Multiaddr(addr) for addr in addrs])
+
+    async def add_listen_addr(self, addr: Multiaddr | str) -> Multiaddr:
+        """Listens on `addr`. Notifiees are told before the first connection is accepted.
+
+        Returns: what it is bound to, with the real port.
+        Raises: SwarmClosed, NoTransport; AddressError: it has a host name; whatever the transport's listen
+            raises, unchanged.
+        """
+        return await self._listeners.add(Multiaddr(addr))
+
+    async def listen_close(self, *addrs: Multiaddr | str) -> None:
+        """Closes the listeners bound to any of `addrs`; others are ignored. Their connections live on."""
+        await self._listeners.close_bound_to({Multiaddr(addr) for addr in addrs})
+
+    def listen_addresses(self) -> list[Multiaddr]:
+        """What the listeners are bound to, wildcards as they are."""
+        return self._listeners.bound()
+
+    def interface_listen_addresses(self) -> list[Multiaddr]:
+        """As `listen_addresses`, with a wildcard replaced by each interface's address of its family."""
+        return self._listeners.announced()
+
+    @property
+    def announce(self) -> Announce:
+        """Maps the addresses we listen on to those `interface_listen_addresses` gives, and peers are told.
+
+        The same ones by default. Whoever sets it calls `addrs_changed` when it gives others than before.
+        """
+        return self._listeners.announce
+
+    @announce.setter
+    def announce(self, announce: Announce) -> None:
+        self._listeners.announce = announce
+
+    def addrs_changed(self) -> None:
+        """Tells subscribers of the addresses `announce` gives now."""
+        self._listeners.tell_addrs()
+
+    # -- dialling ------------------------------------------------------------------------------
+
+    async def dial_peer(
+        self,
+        peer: PeerId,
+        addrs: Iterable[Multiaddr | str] = (),
+        *,
+        force_direct: bool = False,
+        ignore_backoff: bool = False,
+    ) -> SwarmConn:
+        """The best connection to `peer`; dialled at `addrs`, and by all callers together, if there is none.
+
+        Cancelling one caller leaves the dial to the others; the last one ends it.
+
+        Args:
+            addrs: numeric or with host names, at most MAX_DIAL_ADDRS are looked at. They are tried as
+                p2pcore.dialing.ranker spaces them.
+            force_direct: a relayed connection will not do; implies `ignore_backoff`.
+            ignore_backoff: dial even what failed a short while ago.
+
+        Raises:
+            DialError: it is ourselves, there are no addresses, or all failed: `causes` has each. The gater
+                or a cap said no: see its `cause`.
+            SwarmClosed: the swarm is, or was meanwhile, closed.
+        """
+        self._check_open()
+        return await self._dialer.dial_peer(peer, addrs, force_direct, ignore_backoff)
+
+    async def dial_addr(self, addr: Multiaddr | str) -> SwarmConn:
+        """A new connection to `addr`, whatever others there are; its /p2p/ID, if any, must be proved.
+
+        It is dialled even if it failed a short while ago. A host name is resolved, and all it leads to tried.
+
+        Raises: DialError, whose causes are what went wrong; SwarmClosed.
+        """
+        self._check_open()
+        return await self._dialer.dial_addr(Multiaddr(addr))
+
+    # -- connections ---------------------------------------------------------------------------
+
+    def add_conn(self, conn: CapableConn) -> SwarmConn:
+        """Takes over an upgraded connection: registers it, tells the notifiees, then lets its streams in.
+
+        Raises:
+            SwarmClosed, GaterRefused, LimitExceeded: `conn` has been aborted, with the code that says why.
+        """
+        self._admit(conn)
+        self._num_added += 1
+        wrapped = SwarmConn(self, conn, self._num_added)
+        peer = conn.remote_peer
+        before = self._conns.state(peer) if self._events.is_wanted else None
+        self._conns.attach(peer, wrapped)
+        conn.owner = wrapped
+        conn.add_close_callback(wrapped)
+        if not self._admission.is_trivial:
+            self._admission.joined(wrapped)
+        if self._dedups:
+            self._duplicates.joined(wrapped)
+        if before is not None:
+            self._events.emit(ConnOpened(wrapped))
+            self._tell_connectedness(peer, before)
+        self._notifiees.connected(wrapped)
+        self._open(wrapped, conn)
+        return wrapped
+
+    def _admit(self, conn: CapableConn) -> None:
+        if self.is_closed:
+            conn.abort(codes.CONN_SHUTDOWN)
+            raise SwarmClosed("the swarm was closed")
+        if self._admission.is_trivial:
+            return
+        try:
+            self._admission.check_upgraded(conn)
+        except GaterRefused:
+            conn.abort(codes.CONN_GATED)
+            raise
+        except LimitExceeded:
+            conn.abort(codes.CONN_RESOURCE_LIMIT_EXCEEDED)
+            raise
+
+    def _open(self, wrapped: SwarmConn, conn: CapableConn) -> None:
+        """The end of `add_conn`: streams may come, or the end that came meanwhile is told."""
+        if wrapped.phase is Phase.ENDED_EARLY:
+            self._disconnected(wrapped)
+        else:
+            wrapped.phase = Phase.OPEN
+            conn.set_stream_handler(self._serve)
+
+    def detach(self, conn: SwarmConn) -> None:
+        """Takes `conn` out of the lists: it is not given out any more. For SwarmConn."""
+        peer = conn.remote_peer
+        before = self._conns.state(peer) if self._events.is_wanted else None
+        if not self._conns.detach(conn):
+            return
+        if not self._admission.is_trivial:
+            self._admission.left(conn)
+        if before is not None:
+            self._tell_connectedness(peer, before)
+        if not self._conns.num_conns:
+            self._streams.shrink()
+
+    def conn_ended(self, conn: SwarmConn, error: BaseException | None) -> None:
+        """Takes `conn` out and tells the notifiees, once, and after they heard it connect. For SwarmConn."""
+        self.detach(conn)
+        if conn.phase is not Phase.NOTIFYING and conn.phase is not Phase.OPEN:
+            return
+        if self._events.is_wanted:
+            self._events.emit(_closed(conn, error))
+        if conn.phase is Phase.NOTIFYING:
+            conn.phase = Phase.ENDED_EARLY
+        else:
+            self._disconnected(conn)
+
+    def _disconnected(self, conn: SwarmConn) -> None:
+        conn.phase = Phase.ENDED
+        self._notifiees.disconnected(conn)
+        conn.owner = None
+
+    def _tell_connectedness(self, peer: PeerId, before: Connectedness) -> None:
+        now = self._conns.state(peer)
+        if now is not before:
+            self._events.emit(ConnectednessChanged(peer, now))
+
+    @property
+    def num_conns(self) -> int:
+        """Connections open now."""
+        return self._conns.num_conns
+
+    def conns(self) -> list[SwarmConn]:
+        """All connections."""
+        return self._conns.all()
+
+    def peers(self) -> list[PeerId]:
+        """The peers there is a connection to."""
+        return self._conns.peers()
+
+    def conns_to_peer(self, peer: PeerId) -> list[SwarmConn]:
+        """The connections to `peer`, oldest first."""
+        return self._conns.of(peer)
+
+    def best_conn(self, peer: PeerId) -> SwarmConn | None:
+        """The best open connection to `peer`, or None.
+
+        One that is not limited before one that is, a direct before a relayed one, then the one with most
+        streams; of equals the newest.
+        """
+        return self._conns.best(peer)
+
+    def connectedness(self, peer: PeerId) -> Connectedness:
+        """Whether there is an open connection to `peer`, and whether it is a limited one."""
+        return connectedness_of(self._conns.ranked(peer))
+
+    async def close_peer(self, peer: PeerId, code: int = 0) -> None:
+        """Closes every connection to `peer`, telling it `code`."""
+        await asyncio.gather(*(conn.close(code) for conn in self.conns_to_peer(peer)))
+
+    async def close_conn(self, conn_id: str, code: int = 0) -> bool:
+        """Closes the connection of that id alone (W26), telling the peer `code`. Returns: was there one."""
+        conn = self._conns.with_id(conn_id)
+        if conn is None:
+            return False
+        await conn.close(code)
+        return True
+
+    # -- streams -------------------------------------------------------------------------------
+
+    async def new_stream(
+        self, peer: PeerId, protocols: str | Sequence[str], allow_limited: bool = False
+    ) -> Stream:
+        """A stream to `peer` on its best connection, or the next best where that one fails (W33).
+
+        Where there are only limited connections, and they are not allowed, it waits for a direct one, which a
+        hole punch may bring, at most DIAL_PEER_TIMEOUT_S.
+
+        Raises:
+            ConnectionClosed: no connection is left; LimitedConnection: no direct one came.
+            Otherwise as SwarmConn.new_stream.
+        """
+        ranked = self._conns.ranked(peer)
+        if not allow_limited and ranked and ranked[0].is_limited:
+            await self._wait_direct(peer)
+            ranked = self._conns.ranked(peer)
+        failure: Exception = ConnectionClosed(f"no open connection to {peer}")
+        for conn in ranked:
+            if conn.is_limited and not allow_limited:
+                continue
+            try:
+                return await conn.new_stream(protocols, allow_limited)
+            except _NEXT_CONN as error:
+                failure = error
+        raise failure
+
+    async def _wait_direct(self, peer: PeerId) -> None:
+        try:
+            async with asyncio.timeout(limits.DIAL_PEER_TIMEOUT_S):
+                await self._conns.wait_direct(peer)
+        except TimeoutError:
+            raise LimitedConnection(
+                f"no direct connection to {peer} in {limits.DIAL_PEER_TIMEOUT_S:g} s; a stream on the "
+                "limited one needs allow_limited"
+            ) from None
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """What inbound streams may speak."""
+        return self._streams.protocols
+
+    @property
+    def num_handlers_running(self) -> int:
+        """Inbound streams being negotiated or served."""
+        return self._streams.num_running
+
+    def set_stream_handler(self, protocol: str, handler: ProtocolHandler) -> None:
+        """Serves inbound streams of `protocol` with `await handler(stream)`, each in a task of its own.
+
+        The stream is closed when `handler` returns, reset when it raises; `stream.conn` is its connection.
+        A handler that returns the stream has given it to somebody who will end it.
+        Raises: ValueError: `protocol` is no good protocol id.
+        """
+        self._streams.set(protocol, handler)
+
+    def remove_stream_handler(self, protocol: str) -> None:
+        """Serves `protocol` no more."""
+        self._streams.remove(protocol)
+
+    # -- notifications and the end -------------------------------------------------------------
+
+    def notify(self, notifiee: Notifiee) -> None:
+        """Tells `notifiee` of listeners and connections from now on.
+
+        Calls are synchronous, in order of registration. For each connection `connected` has returned from all
+        notifiees before the first `disconnected`, there is one of each, and no stream of it is served before.
+        """
+        self._notifiees.add(notifiee)
+
+    def stop_notify(self, notifiee: Notifiee) -> None:
+        """Tells `notifiee` nothing more."""
+        self._notifiees.remove(notifiee)
+
+    async def drain(self, timeout_s: float = limits.DRAIN_TIMEOUT_S, accept_queued: bool = True) -> int:
+        """Ends in good order: listens no more, closes each connection once it has no stream, then `close`.
+
+        The go-away comes after the last stream, not before: rust-libp2p and js-libp2p end all streams of a
+        connection when they hear it.
+
+        Args:
+            timeout_s: seconds; streams and handlers left then are cut off.
+            accept_queued: as interfaces.Listener.drain.
+
+        Returns: how many streams were cut off.
+        """
+        end = asyncio.get_running_loop().time() + timeout_s
+        listeners = self._listeners.take_out()
+        draining = asyncio.gather(
+            *(listener.drain(accept_queued) for listener in listeners), return_exceptions=True
+        )
+        try:
+            async with asyncio.timeout_at(end):
+                while not draining.done() or self.num_conns or self._streams.num_running:
+                    self._close_unused()
+                    await asyncio.sleep(limits.DRAIN_LOOK_S)
+        except TimeoutError:
+            logger.info("%d streams did not end in %g s", self._num_streams(), timeout_s)
+        cut = self._num_streams()
+        draining.cancel()
+        await _bounded("listeners", self._listeners.close(listeners))
+        await self.close()
+        return cut
+
+    def _close_unused(self) -> None:
+        """Closes connections without streams, but for new ones whose first stream may be under way."""
+        newest = time.time() - limits.DRAIN_GRACE_S
+        for conn in self.conns():
+            if conn.num_streams == 0 and conn.opened_at < newest:
+                task = asyncio.get_running_loop().create_task(conn.close())
+                self._unused.add(task)
+                task.add_done_callback(self._unused.discard)
+
+    def _num_streams(self) -> int:
+        return sum(conn.num_streams for conn in self.conns())
+
+    async def close(self) -> None:
+        """Ends dials, listeners, handlers and connections. Idempotent; each step is bounded in time."""
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._shut_down())
+        await asyncio.shield(self._closing)
+
+    async def _shut_down(self) -> None:
+        self._dialer.close()
+        self._listeners.refuse_new()
+        self._conns.give_up(SwarmClosed("the swarm was closed"))
+        listeners = self._listeners.take_out()
+        await _bounded("listeners", self._listeners.close(listeners))
+        for task in listeners.values():
+            task.cancel()
+        await self._streams.close()
+        await _bounded("superfluous connections", self._duplicates.close())
+        conns = self.conns()
+        closing = asyncio.gather(*(conn.close(codes.CONN_SHUTDOWN) for conn in conns), return_exceptions=True)
+        await _bounded("connections", _wait(closing))
+        for conn in conns:
+            conn.abort(codes.CONN_SHUTDOWN)
+        if self._unused:
+            await _bounded("unused connections", _wait(asyncio.gather(*self._unused, return_exceptions=True)))
+        self._events.close()
+
+    def _check_open(self) -> None:
+        if self.is_closed:
+            raise SwarmClosed("the swarm was closed")
+
+
+def _closed(conn: SwarmConn, error: BaseException | None) -> ConnClosed:
+    code = error.code if isinstance(error, GoAway) else None
+    return ConnClosed(conn, error, code, isinstance(error, GoAway) and error.remote)
+
+
+async def _wait(future: asyncio.Future[Any]) -> None:
+    await future
+
+
+async def _bounded(what: str, work: Coroutine[Any, Any, None]) -> None:
+    """Awaits `work`, at most SWARM_CLOSE_TIMEOUT_S."""
+    try:
+        async with asyncio.timeout(limits.SWARM_CLOSE_TIMEOUT_S):
+            await work
+    except TimeoutError:
+        logger.warning("%s did not close in %g s", what, limits.SWARM_CLOSE_TIMEOUT_S)

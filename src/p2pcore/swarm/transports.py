@@ -1,0 +1,50 @@
+"""The transports of a swarm, and which of them takes an address.
+
+Comes in: transports, in order of preference. Goes out: the one to listen or to dial with. The choice is the
+same every time: a proxy where any component is its, else the first that can (go-libp2p's is random: W42).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from p2pcore.interfaces import Transport
+    from p2pcore.values.multiaddr import Multiaddr
+
+
+class Transports:
+    """An ordered list, no two for the same protocol."""
+
+    __slots__ = ("_by_name", "_items", "_proxies")
+
+    def __init__(self) -> None:
+        self._items: list[Transport] = []
+        self._by_name: dict[str, Transport] = {}
+        self._proxies: dict[str, Transport] = {}
+
+    def add(self, transport: Transport) -> None:
+        """Puts `transport` behind the others. Raises ValueError: see Swarm.add_transport."""
+        if not transport.protocols:
+            raise ValueError(f"{type(transport).__name__} handles no protocol")
+        if both := self._by_name.keys() & set(transport.protocols):
+            raise ValueError(f"there is a transport for {', '.join(sorted(both))} already")
+        self._items.append(transport)
+        names = dict.fromkeys(transport.protocols, transport)
+        self._by_name.update(names)
+        if transport.is_proxy:
+            self._proxies.update(names)
+
+    def for_listening(self, addr: Multiaddr) -> Transport | None:
+        """The transport of the last component of `addr`; where any belongs to a proxy, the last proxy."""
+        names = [name for name, _ in addr.components()]
+        proxy = next((self._proxies[name] for name in reversed(names) if name in self._proxies), None)
+        return proxy or (self._by_name.get(names[-1]) if names else None)
+
+    def for_dialing(self, addr: Multiaddr) -> Transport | None:
+        """The first that can dial `addr`, a trailing /p2p/ID aside; a proxy where any component is its."""
+        for name, proxy in self._proxies.items():
+            if name in addr:
+                return proxy
+        target = addr.without_p2p()
+        return next((each for each in self._items if each.can_dial(target)), None)

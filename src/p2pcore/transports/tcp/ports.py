@@ -1,0 +1,168 @@
+"""The TCP ports a host listens on, for every transport over TCP: plain, WebSocket, WebSocket over TLS.
+
+Comes in: the options of a host; an address and the kind of connections wanted there. Goes out: RawListeners,
+each on a socket of its own or on one that several kinds share, and sockets to dial with. Never upgrades.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from p2pcore.interfaces import RawListener
+from p2pcore.limits import LISTEN_BACKLOG, TCP_CONNECT_TIMEOUT_S
+from p2pcore.manet import reuseport
+from p2pcore.manet.conn import PlainSocket, set_linger, tune
+from p2pcore.manet.linger import LingerListener
+from p2pcore.manet.listener import MaListener
+from p2pcore.manet.sockaddr import Endpoint, parse_endpoint, to_multiaddr
+from p2pcore.transports.tcp.shared import Kind, SharedPort
+from p2pcore.values.multiaddr import Multiaddr
+
+_IP_BIND_ADDRESS_NO_PORT = 24
+"""Of linux/in.h; Python has no name for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TcpOptions:
+    """How to dial and listen.
+
+    Attributes:
+        connect_timeout: seconds for the TCP handshake alone.
+        linger: None leaves closing to the kernel, which delivers what is written. 0 resets at close:
+            no TIME_WAIT, but bytes written just before are lost. See LingerListener for more than 0.
+        reuse_port: let other processes share the port of a listener.
+        backlog: connections the kernel may queue.
+        dial_from: the local IP address outbound connections of its family leave from; None: the kernel's
+            choice. One local address reaches one listener at most some 28,000 times (ip_local_port_range).
+        dial_from_listener: leave from the port of a listener where one fits; see reuseport.py.
+        sockets: sockets that listen already, as `malistener.open_listening` makes them. Listening on the
+            address of one takes it over, once; its queue may be shared with other processes.
+        share_port: several kinds of connections may listen on each port, and those that ask for port 0 of one
+            IP address get one port. False: only on `shared`.
+        shared: addresses, up to the port, whose port several kinds share.
+        is_psk: the network is private, so plain connections begin with a nonce; see tcpreuse.kind_of.
+
+    Raises:
+        ValueError: `dial_from` is no numeric address, or given together with `dial_from_listener`.
+    """
+
+    connect_timeout: float = TCP_CONNECT_TIMEOUT_S
+    linger: int | None = None
+    reuse_port: bool = False
+    backlog: int = LISTEN_BACKLOG
+    dial_from: str | None = None
+    dial_from_listener: bool = False
+    sockets: tuple[socket.socket, ...] = ()
+    share_port: bool = False
+    shared: frozenset[Multiaddr] = frozenset()
+    is_psk: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dial_from is not None:
+            ip_address(self.dial_from)
+            if self.dial_from_listener:
+                raise ValueError("dial_from and dial_from_listener exclude each other")
+
+
+class TcpPorts:
+    """The ports of one host. See TcpOptions."""
+
+    def __init__(self, options: TcpOptions = TcpOptions()) -> None:
+        self.options = options
+        self._source = None if options.dial_from is None else _source(options.dial_from)
+        self._sockets = {to_multiaddr(sock.getsockname()): sock for sock in options.sockets}
+        self._bound: list[MaListener] = []
+        self._shared: dict[SharedPort, Multiaddr] = {}
+
+    # -- listening -----------------------------------------------------------------------------
+
+    def listen(self, addr: Multiaddr, kind: Kind = Kind.PLAIN) -> RawListener:
+        """Binds, or joins a shared port; called where an event loop runs.
+
+        Args:
+            addr: /ip4|ip6/…/tcp/N, nothing behind; port 0 takes a free one.
+            kind: what the connections of this listener begin with; of no matter on a port of its own.
+
+        Raises:
+            AddressError: not a TCP address; OSError: it cannot be bound, EADDRINUSE also where the port
+                has a listener of this kind.
+        """
+        if not self.options.share_port and addr not in self.options.shared:
+            return self._bind(addr)
+        port = self._port_for(addr, kind)
+        if port is None:
+            port = SharedPort(self._bind(addr), self.options.is_psk, self._forget)
+            self._shared[port] = addr
+        return port.listen(kind)
+
+    def _forget(self, port: SharedPort) -> None:
+        self._shared.pop(port, None)
+
+    def _port_for(self, addr: Multiaddr, kind: Kind) -> SharedPort | None:
+        """The open port for `addr`; of those taken for port 0 one that has no listener of this kind."""
+        any_port = parse_endpoint(addr).port == 0
+        for port, asked in self._shared.items():
+            if port.multiaddr == addr or (any_port and asked == addr and kind not in port.kinds):
+                return port
+        return None
+
+    def _bind(self, addr: Multiaddr) -> RawListener:
+        options = self.options
+        adopted = self._sockets.pop(addr, None)
+        if adopted is not None:
+            bound = MaListener.adopt(adopted, options.backlog)
+        else:
+            bound = MaListener.bind(addr, options.reuse_port, options.backlog)
+        self._bound = [each for each in self._bound if each.listening_socket is not None]
+        self._bound.append(bound)
+        return bound if options.linger is None else LingerListener(bound, options.linger)
+
+    # -- dialling ------------------------------------------------------------------------------
+
+    def open_socket(self, target: Endpoint, is_retry: bool = False) -> socket.socket:
+        """A socket to connect to `target` with, tuned, and bound where the options say so.
+
+        Args:
+            is_retry: the last one could not leave from a listener's port: leave from another.
+
+        Raises: OSError.
+        """
+        sock = PlainSocket(target.family, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            tune(sock)
+            if self.options.linger is not None:
+                set_linger(sock, self.options.linger)
+            if self._source is not None and self._source.family is target.family:
+                _bind_source(sock, self._source)
+            if self.options.dial_from_listener and not is_retry:
+                self._bind_beside_listener(sock, target)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def is_port_taken(self, error: OSError) -> bool:
+        """True where a dial failed because it left from a listener's port, and another may do."""
+        return self.options.dial_from_listener and reuseport.is_unusable(error)
+
+    def _bind_beside_listener(self, sock: socket.socket, target: Endpoint) -> None:
+        sockets = [each.listening_socket for each in self._bound]
+        listener = reuseport.choose([each for each in sockets if each is not None], target)
+        if listener is not None:
+            reuseport.bind_beside(sock, listener)
+
+
+def _source(host: str) -> Endpoint:
+    family = socket.AF_INET6 if ip_address(host).version == 6 else socket.AF_INET
+    return Endpoint(family, host, 0)
+
+
+def _bind_source(sock: socket.socket, source: Endpoint) -> None:
+    """Leaves the choice of the port to connect(2), which may give one to several destinations."""
+    if sys.platform == "linux":
+        sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+    sock.bind(source.bind_address())

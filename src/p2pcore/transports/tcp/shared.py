@@ -1,0 +1,383 @@
+"""One TCP port for several kinds of connections, told apart by their first three bytes.
+
+Comes in: a listening socket. Goes out: a RawListener for each kind (plain libp2p, HTTP, TLS), whose
+connections are started already and have lost no byte. What is of no kind that anybody listens for is closed
+and counted. Silent peers keep nobody out, and errors of accept(2) go to the listeners, which pause and bind
+anew. The port is given up with the last of its listeners. Never looks further than three bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import enum
+import errno
+import logging
+from collections.abc import Callable
+
+from p2pcore._fast.chain.layer import Mailbox
+from p2pcore.aio.slots import Slots
+from p2pcore.aio.threshold import Threshold
+from p2pcore.errors import ListenerClosed, P2PError
+from p2pcore.interfaces import RawConn, RawListener
+from p2pcore.limits import (
+    MAX_PEEKED,
+    MAX_PEEKS,
+    MAX_SLOW_PEEKS,
+    PEEK_TIMEOUT_S,
+    PEEKED_TIMEOUT_S,
+    UPGRADE_SLOW_S,
+)
+from p2pcore.values.multiaddr import Multiaddr
+from p2pcore.values.peer_id import PeerId
+
+log = logging.getLogger("p2pcore.tcpreuse")
+
+PEEK_BYTES = 3
+_MULTISTREAM = b"\x13/m"
+_METHODS = ("GET", "HEA", "POS", "PUT", "DEL", "CON", "OPT", "TRA", "PAT", "PRI")
+_HTTP = frozenset(method.encode() for method in _METHODS)
+_TLS = frozenset(bytes((0x16, 3, minor)) for minor in (1, 2, 3))
+
+
+class Kind(enum.Enum):
+    """What a connection begins with."""
+
+    PLAIN = "plain libp2p"
+    HTTP = "HTTP"
+    TLS = "TLS"
+
+
+class Refusal(enum.StrEnum):
+    """Why a connection of a shared port was closed before any listener had it."""
+
+    UNKNOWN = "unknown first bytes"
+    UNWANTED = "no listener for its kind"
+    TIMEOUT = "timeout"
+    ENDED = "ended by the peer"
+    NOT_ACCEPTED = "not accepted"
+    TOO_MANY_SLOW = "too many slow connections"
+
+
+def kind_of(first: bytes, is_psk: bool = False) -> Kind | None:
+    """The kind of a connection that begins with these three bytes; None for what is none.
+
+    Args:
+        is_psk: plain connections begin with a random nonce (libp2p's private networks), so all that is not
+            HTTP or TLS is plain. One nonce in 1.3 million looks like one of those; that dial fails.
+    """
+    if first in _HTTP:
+        return Kind.HTTP
+    if first in _TLS:
+        return Kind.TLS
+    return Kind.PLAIN if first == _MULTISTREAM or (is_psk and len(first) == PEEK_BYTES) else None
+
+
+class PeekedConn:
+    """A connection that reads already; what was peeked at is still in its mailbox. Satisfies RawConn."""
+
+    __slots__ = ("_conn",)
+
+    def __init__(self, conn: RawConn) -> None:
+        self._conn = conn
+
+    @property
+    def mailbox(self) -> Mailbox:
+        """The top of the chain."""
+        return self._conn.mailbox
+
+    @property
+    def local_multiaddr(self) -> Multiaddr:
+        """The socket's own address."""
+        return self._conn.local_multiaddr
+
+    @property
+    def remote_multiaddr(self) -> Multiaddr | None:
+        """The peer's address."""
+        return self._conn.remote_multiaddr
+
+    @property
+    def transport(self) -> str:
+        """As of the connection beneath."""
+        return self._conn.transport
+
+    @property
+    def is_limited(self) -> bool:
+        """As of the connection beneath."""
+        return self._conn.is_limited
+
+    @property
+    def expected_peer(self) -> PeerId | None:
+        """As of the connection beneath."""
+        return self._conn.expected_peer
+
+    async def start(self) -> None:
+        """It has been started."""
+
+    def abort(self) -> None:
+        """Closes at once. Idempotent."""
+        self._conn.abort()
+
+
+class TcpReuseListener:
+    """The connections of one kind of a shared port: satisfies RawListener. Made by SharedPort.listen."""
+
+    __slots__ = ("_changed", "_error", "_port", "_ready", "is_closed", "is_finishing", "kind")
+
+    def __init__(self, port: SharedPort, kind: Kind) -> None:
+        self._port = port
+        self._ready: dict[RawConn, asyncio.Future[None]] = {}  # oldest first
+        self._changed = asyncio.Event()
+        self._error: OSError | None = None
+        self.kind = kind
+        self.is_finishing = False
+        self.is_closed = False
+
+    @property
+    def multiaddr(self) -> Multiaddr:
+        """That of the port, with its number: no protocol above TCP."""
+        return self._port.multiaddr
+
+    async def accept(self) -> PeekedConn:
+        """The next connection of this kind. Cancelled, it has taken none.
+
+        Raises:
+            ListenerClosed: the listener was closed.
+            OSError: accept(2) failed for the port; every listener of it is told once.
+        """
+        while True:
+            if self._error is not None:
+                error, self._error = self._error, None
+                raise error
+            if self._ready:
+                conn = next(iter(self._ready))
+                self._ready.pop(conn).set_result(None)
+                return PeekedConn(conn)
+            if self.is_closed or (self.is_finishing and not self._port.is_settling):
+                raise ListenerClosed(f"the listener on {self.multiaddr} is closed")
+            self._port.go_on()
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def rebind(self) -> None:
+        """Replaces the port's lost socket, unless another listener of it has. Raises as MaListener.rebind."""
+        if self.is_closed:
+            raise ListenerClosed(f"the listener on {self.multiaddr} is closed")
+        await self._port.rebind()
+
+    def finish(self) -> None:
+        """`accept` gives out what there is, then raises ListenerClosed.
+
+        When all listeners of a port finish, what the kernel has queued is served too; while others go on,
+        nobody can tell whose that is.
+        """
+        self.is_finishing = True
+        self._port.finish()
+        self.wake()
+
+    async def close(self) -> None:
+        """Ends this listener, and with the last one the port. Idempotent."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        for conn in list(self._ready):
+            conn.abort()
+            self._ready.pop(conn).cancel()
+        self.wake()
+        await self._port.closed(self)
+
+    # -- for SharedPort ------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Something has changed for `accept`."""
+        self._changed.set()
+
+    def fail(self, error: OSError) -> None:
+        """`accept` raises it."""
+        self._error = error
+        self.wake()
+
+    async def give(self, conn: RawConn) -> bool:
+        """Hands `conn` over. Returns: False where nobody accepted it in time."""
+        taken = asyncio.get_running_loop().create_future()
+        self._ready[conn] = taken
+        self.wake()
+        try:
+            async with asyncio.timeout(PEEKED_TIMEOUT_S):
+                await taken
+        except TimeoutError:
+            return False
+        finally:
+            self._ready.pop(conn, None)
+        return True
+
+
+class SharedPort:
+    """A listening socket shared by up to one listener of each kind.
+
+    Args:
+        inner: gives out connections nobody has started; owned.
+        is_psk: see `kind_of`.
+        on_closed: called once, when the port is free again.
+
+    Attributes:
+        refused: connections that came to no listener, by Refusal.
+    """
+
+    def __init__(
+        self,
+        inner: RawListener,
+        is_psk: bool = False,
+        on_closed: Callable[[SharedPort], None] = lambda port: None,
+    ) -> None:
+        self._inner = inner
+        self._is_psk = is_psk
+        self._on_closed = on_closed
+        self._listeners: dict[Kind, TcpReuseListener] = {}
+        self._peeks: dict[RawConn, asyncio.Task[None]] = {}
+        self._slots: Slots[RawConn] = Slots(MAX_PEEKS, UPGRADE_SLOW_S, MAX_SLOW_PEEKS, self._too_slow)
+        self._peeked = Threshold(MAX_PEEKED)
+        self._failed = False
+        self._resumed = asyncio.Event()
+        self._is_over = False
+        self._is_drained = False
+        self.refused: collections.Counter[Refusal] = collections.Counter()
+        self._accepting = asyncio.get_running_loop().create_task(self._accept_loop())
+
+    @property
+    def multiaddr(self) -> Multiaddr:
+        """What it is bound to, with the real port."""
+        return self._inner.multiaddr
+
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        """What is listened for."""
+        return frozenset(self._listeners)
+
+    def listen(self, kind: Kind) -> TcpReuseListener:
+        """A listener for one kind. Raises OSError: EADDRINUSE: there is one."""
+        if self._is_over or kind in self._listeners:
+            raise OSError(errno.EADDRINUSE, f"{self.multiaddr} has a listener for {kind.value} already")
+        listener = self._listeners[kind] = TcpReuseListener(self, kind)
+        return listener
+
+    # -- accepting -----------------------------------------------------------------------------
+
+    async def _accept_loop(self) -> None:
+        try:
+            while True:
+                await self._slots.wait()
+                await self._peeked.wait()
+                try:
+                    conn = await self._inner.accept()
+                except ListenerClosed:
+                    break
+                except OSError as error:
+                    await self._report(error)
+                    continue
+                self._slots.enter(conn)
+                self._peeks[conn] = asyncio.get_running_loop().create_task(self._sort(conn))
+            await self._slots.wait_empty()
+        except Exception:
+            log.exception("the shared port %s ended", self.multiaddr)
+            await self._inner.close()
+        finally:
+            self._is_drained = True
+            for listener in self._listeners.values():
+                listener.is_finishing = True
+                listener.wake()
+
+    async def _report(self, error: OSError) -> None:
+        """Has every listener raise `error`; returns when one of them, having paused, asks for more."""
+        self._failed = True
+        self._resumed.clear()
+        for listener in self._listeners.values():
+            listener.fail(error)
+        await self._resumed.wait()
+
+    def go_on(self) -> None:
+        """A listener asks for connections."""
+        self._failed = False
+        self._resumed.set()
+
+    async def rebind(self) -> None:
+        """Replaces a lost socket, once for all listeners."""
+        if self._failed:
+            await self._inner.rebind()
+            self._failed = False
+
+    async def _sort(self, conn: RawConn) -> None:
+        """The task of a connection until a listener has it."""
+        try:
+            listener = await self._peek(conn)
+            if isinstance(listener, Refusal):
+                self._refuse(conn, listener)
+                return
+            self._slots.leave(conn)
+            self._peeked.acquire()
+            try:
+                # A full house takes no more of those that were slow, and so were not counted on.
+                if self._peeked.count > 2 * MAX_PEEKED or not await listener.give(conn):
+                    self._refuse(conn, Refusal.NOT_ACCEPTED)
+            finally:
+                self._peeked.release()
+        except BaseException:
+            conn.abort()
+            raise
+        finally:
+            self._slots.leave(conn)
+            self._peeks.pop(conn, None)
+
+    async def _peek(self, conn: RawConn) -> TcpReuseListener | Refusal:
+        try:
+            async with asyncio.timeout(PEEK_TIMEOUT_S):
+                await conn.start()
+                first = await conn.mailbox.peek(PEEK_BYTES)
+        except TimeoutError:
+            return Refusal.TIMEOUT
+        except (OSError, P2PError):
+            return Refusal.ENDED
+        if len(first) < PEEK_BYTES:
+            return Refusal.ENDED
+        kind = kind_of(first, self._is_psk)
+        if kind is None:
+            return Refusal.UNKNOWN
+        return self._listeners.get(kind, Refusal.UNWANTED)
+
+    def _refuse(self, conn: RawConn, why: Refusal) -> None:
+        conn.abort()
+        self.refused[why] += 1
+        log.debug("inbound connection from %s to %s: %s", conn.remote_multiaddr, self.multiaddr, why)
+
+    def _too_slow(self, conn: RawConn) -> None:
+        self._refuse(conn, Refusal.TOO_MANY_SLOW)
+        task = self._peeks.pop(conn, None)
+        if task is not None:
+            task.cancel()
+
+    # -- the end -------------------------------------------------------------------------------
+
+    @property
+    def is_settling(self) -> bool:
+        """True while every listener finishes and connections accepted may still come."""
+        return not self._is_drained and all(each.is_finishing for each in self._listeners.values())
+
+    def finish(self) -> None:
+        """Empties the kernel's queue and ends, once every listener finishes."""
+        if self._listeners and all(each.is_finishing for each in self._listeners.values()):
+            self._inner.finish()
+            self.go_on()
+
+    async def closed(self, listener: TcpReuseListener) -> None:
+        """`listener` has ended; with the last one the port is given up."""
+        self._listeners.pop(listener.kind, None)
+        if self._listeners:
+            self.finish()
+            return
+        self._is_over = True
+        await self._inner.close()
+        self._on_closed(self)
+        tasks = [self._accepting, *self._peeks.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)

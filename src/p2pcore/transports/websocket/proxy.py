@@ -1,0 +1,95 @@
+"""HTTP proxies, found in the environment, and the tunnel through one.
+
+Comes in: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY as urllib.request understands them; a mailbox on top
+of a connection to a proxy. Goes out: which proxy a host is reached by; a mailbox that talks to that host.
+Never shows credentials in an error. Specification: RFC 9110, section 9.3.6 (CONNECT).
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from p2pcore.errors import AddressError, NegotiationError
+from p2pcore.transports.websocket.http import HttpEnd
+
+if TYPE_CHECKING:
+    from p2pcore._fast.chain.layer import Mailbox
+
+_DEFAULT_PORT = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A proxy that takes CONNECT in the clear.
+
+    Attributes:
+        host: a name or a numeric address; port: 1..65535.
+        authorization: value of Proxy-Authorization, "" for none.
+    """
+
+    host: str
+    port: int
+    authorization: str = field(default="", repr=False)
+
+
+def proxy_for(scheme: str, host: str, port: int) -> Proxy | None:
+    """The proxy the environment names for `scheme` ("http" or "https") and this host; None: none.
+
+    Raises:
+        AddressError: the environment names one that is malformed, or no HTTP proxy.
+    """
+    if not any(name.lower().endswith("_proxy") for name in os.environ):
+        return None
+    from urllib import request
+
+    bypass: Callable[[str], bool] = request.proxy_bypass_environment  # type: ignore[attr-defined]
+    proxies = request.getproxies_environment()
+    url = proxies.get(scheme) or proxies.get("all")
+    bracketed = f"[{host}]" if ":" in host else host
+    if not url or bypass(host) or bypass(f"{bracketed}:{port}"):
+        return None
+    return parse_proxy(url)
+
+
+def parse_proxy(url: str) -> Proxy:
+    """Reads [http://][USER[:PASSWORD]@]HOST[:PORT][/].
+
+    Raises:
+        AddressError: it is anything else; the text leaves out user and password.
+    """
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        host, port = parts.hostname, parts.port or _DEFAULT_PORT
+        if parts.scheme != "http" or not host:
+            raise ValueError(f"scheme {parts.scheme!r}, host {host!r}")
+    except ValueError as error:
+        shown = url.rpartition("@")[2]
+        raise AddressError(f"the environment's proxy {shown!r} is not http://HOST:PORT: {error}") from None
+    authorization = ""
+    if parts.username is not None:
+        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        authorization = f"Basic {base64.b64encode(user.encode()).decode()}"
+    return Proxy(host, port, authorization)
+
+
+async def open_tunnel(mailbox: Mailbox, proxy: Proxy, host: str, port: int) -> None:
+    """Has `proxy` connect `mailbox` to `host`; on return it talks to that host.
+
+    Raises:
+        NegotiationError: the proxy refuses; RemoteProtocolError, LimitExceeded: its answer is malformed.
+        ConnectionClosed: it left.
+    """
+    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    headers = [("Host", target)]
+    if proxy.authorization:
+        headers.append(("Proxy-Authorization", proxy.authorization))
+    answer = await HttpEnd(mailbox, is_client=True).ask("CONNECT", target, headers)
+    if not 200 <= answer.status_code < 300:
+        raise NegotiationError(
+            f"the proxy {proxy.host}:{proxy.port} answered HTTP {answer.status_code} to CONNECT {target}"
+        )

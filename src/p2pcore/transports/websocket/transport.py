@@ -1,0 +1,314 @@
+"""WebSocket: dials and listens on /ip4|ip6/…/tcp/N/ws, /wss, /tls/ws and /tls/sni/NAME/ws.
+
+Comes in: addresses with numeric hosts. Goes out: upgraded connections and listeners over TCP's sockets. TLS,
+proxies and the HTTP upgrade happen when the upgrader starts a connection, within its deadline and its bounds.
+Never resolves the name of a peer, never serves more of HTTP than one answer.
+Specification: libp2p websockets; RFC 6455.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from p2pcore.errors import AddressError
+from p2pcore.interfaces import CapableConn, Listener, RawConn, RawListener, Upgrader
+from p2pcore.limits import WEBSOCKET_HANDSHAKE_TIMEOUT_S
+from p2pcore.manet.sockaddr import Endpoint
+from p2pcore.transports.tcp.shared import Kind
+from p2pcore.transports.tcp.transport import TcpTransport, expected_peer
+from p2pcore.transports.websocket import tls as web_tls
+from p2pcore.transports.websocket.addr import PROTOCOLS, WebsocketEndpoint, parse_websocket
+from p2pcore.transports.websocket.proxy import Proxy, open_tunnel, proxy_for
+from p2pcore.transports.websocket.tls import WebCertificate
+from p2pcore.transports.websocket.upgrade import HttpHandler, accept_upgrade, request_upgrade
+from p2pcore.values.multiaddr import Multiaddr
+from p2pcore.values.peer_id import PeerId
+
+if TYPE_CHECKING:
+    from OpenSSL import SSL
+
+    from p2pcore._fast.chain.layer import Mailbox
+
+Handshake = Callable[["Mailbox"], Awaitable[None]]
+"""Turns a started connection into a WebSocket: everything between TCP and the upgrader."""
+
+_MAX_PROXY_ADDRS = 4  # addresses of a proxy's name that are tried
+
+
+@dataclass(frozen=True, slots=True)
+class WebsocketOptions:
+    """How to dial and listen.
+
+    Attributes:
+        certificate: what listeners on secure addresses show; an OpenSSL.SSL.Context is used as it is, and
+            may be given a renewed certificate while it listens.
+        ca_file: PEM file of the authorities a dialler trusts; None: the system's.
+        verify: False dials hosts whatever certificate they show. The peer's id is proved all the same.
+        handshake_timeout: seconds for TLS, proxy and HTTP together; the upgrade's own deadline holds too.
+        http_handler: answers plain HTTP requests on listening ports; None: 404.
+        use_proxies: dial through the proxies that the environment names.
+    """
+
+    certificate: WebCertificate | SSL.Context | None = None
+    ca_file: str | os.PathLike[str] | None = None
+    verify: bool = True
+    handshake_timeout: float = WEBSOCKET_HANDSHAKE_TIMEOUT_S
+    http_handler: HttpHandler | None = None
+    use_proxies: bool = True
+
+
+@functools.lru_cache(maxsize=64)
+def _with_suffix(addr: Multiaddr, suffix: Multiaddr) -> Multiaddr:
+    """`addr` with `suffix` behind: one object for all connections of a listener."""
+    return addr.encapsulate(suffix)
+
+
+class WebsocketConn:
+    """A raw connection that speaks WebSocket once it is started: satisfies interfaces.RawConn.
+
+    Args:
+        raw: what the WebSocket runs over; owned. It may be one whose own start does nothing any more.
+        handshake: run by `start`; timeout: seconds it may take.
+        suffix: what its multiaddrs have behind those of `raw`.
+        remote: the peer's multiaddr where it is not that of `raw` with `suffix` behind.
+    """
+
+    __slots__ = ("_handshake", "_raw", "_remote", "_suffix", "_timeout")
+
+    transport = "websocket"
+
+    def __init__(
+        self,
+        raw: RawConn,
+        handshake: Handshake,
+        suffix: Multiaddr,
+        timeout: float = WEBSOCKET_HANDSHAKE_TIMEOUT_S,
+        remote: Multiaddr | None = None,
+    ) -> None:
+        self._raw = raw
+        self._handshake = handshake
+        self._suffix = suffix
+        self._timeout = timeout
+        self._remote = remote
+
+    @property
+    def mailbox(self) -> Mailbox:
+        """The top of the chain while steps are negotiated."""
+        return self._raw.mailbox
+
+    @property
+    def local_multiaddr(self) -> Multiaddr:
+        """The socket's own address as a WebSocket's."""
+        return _with_suffix(self._raw.local_multiaddr, self._suffix)
+
+    @property
+    def remote_multiaddr(self) -> Multiaddr | None:
+        """The peer's address as a WebSocket's; where a proxy is between, what was dialled."""
+        if self._remote is not None:
+            return self._remote
+        remote = self._raw.remote_multiaddr
+        return None if remote is None else remote.encapsulate(self._suffix)
+
+    @property
+    def is_limited(self) -> bool:
+        """As the connection below."""
+        return self._raw.is_limited
+
+    @property
+    def expected_peer(self) -> PeerId | None:
+        """As of the connection beneath."""
+        return self._raw.expected_peer
+
+    async def start(self) -> None:
+        """Begins to read the socket, and becomes a WebSocket.
+
+        Raises:
+            OSError: the socket is of no use; TimeoutError: the handshake took too long.
+            NegotiationError, HandshakeError, RemoteProtocolError, ConnectionClosed: it failed.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._raw.start()
+                await self._handshake(self._raw.mailbox)
+        except TimeoutError as error:
+            raise TimeoutError(
+                str(error) or f"no end of the WebSocket handshake in {self._timeout:g} s"
+            ) from error
+
+    def abort(self) -> None:
+        """Closes at once, started or not. Idempotent."""
+        self._raw.abort()
+
+
+class WebsocketAcceptor:
+    """Makes WebSockets of accepted connections, for any listener.
+
+    Args:
+        options: see WebsocketOptions.
+        suffix: what the listener's address has behind its port: "/ws", "/tls/ws", ...
+
+    Raises:
+        AddressError: a secure one, without a certificate. ValueError: the key is not the certificate's.
+    """
+
+    __slots__ = ("_context", "_options", "suffix")
+
+    def __init__(self, options: WebsocketOptions, suffix: Multiaddr) -> None:
+        self._options = options
+        self.suffix = suffix
+        self._context: SSL.Context | None = None
+        if "tls" in suffix:
+            if options.certificate is None:
+                raise AddressError(f"{suffix} takes a certificate: WebsocketOptions(certificate=...)")
+            given = options.certificate
+            self._context = web_tls.server_context(given) if isinstance(given, WebCertificate) else given
+
+    def __call__(self, raw: RawConn) -> WebsocketConn:
+        """The server's side over `raw`, which nobody has read yet."""
+        return WebsocketConn(raw, self._accept, self.suffix, self._options.handshake_timeout)
+
+    async def _accept(self, mailbox: Mailbox) -> None:
+        if self._context is not None:
+            await web_tls.serve(mailbox, self._context)
+        await accept_upgrade(mailbox, self._options.http_handler)
+
+
+class WebsocketListener:
+    """A listener whose connections are WebSockets: satisfies interfaces.RawListener.
+
+    Args:
+        inner: where connections come from; owned. accept: makes WebSockets of them.
+    """
+
+    __slots__ = ("_accept", "_inner")
+
+    def __init__(self, inner: RawListener, accept: WebsocketAcceptor) -> None:
+        self._inner = inner
+        self._accept = accept
+
+    @property
+    def multiaddr(self) -> Multiaddr:
+        """What it is bound to, with the real port."""
+        return self._inner.multiaddr.encapsulate(self._accept.suffix)
+
+    async def accept(self) -> WebsocketConn:
+        """As RawListener.accept."""
+        return self._accept(await self._inner.accept())
+
+    async def rebind(self) -> None:
+        """As RawListener.rebind."""
+        await self._inner.rebind()
+
+    def finish(self) -> None:
+        """As RawListener.finish."""
+        self._inner.finish()
+
+    async def close(self) -> None:
+        """As RawListener.close."""
+        await self._inner.close()
+
+
+class WebsocketTransport:
+    """The WebSocket transport.
+
+    Args:
+        upgrader: secures and multiplexes what is dialled and accepted.
+        tcp: whose sockets, with their options, carry the WebSockets.
+        options: see WebsocketOptions.
+    """
+
+    __slots__ = ("_context", "_options", "_tcp", "_upgrader")
+
+    protocols = PROTOCOLS
+    is_proxy = False
+
+    def __init__(
+        self, upgrader: Upgrader, tcp: TcpTransport, options: WebsocketOptions = WebsocketOptions()
+    ) -> None:
+        self._upgrader = upgrader
+        self._tcp = tcp
+        self._options = options
+        self._context: SSL.Context | None = None
+
+    def can_dial(self, addr: Multiaddr) -> bool:
+        """True for a WebSocket at a numeric IP address, with or without a peer id behind."""
+        try:
+            return parse_websocket(addr).tcp.port != 0
+        except AddressError:
+            return False
+
+    async def dial(self, addr: Multiaddr, peer: PeerId | None) -> CapableConn:
+        """Connects, directly or through a proxy, and upgrades.
+
+        Args:
+            addr: where to; a peer id at its end must be proved.
+            peer: the id that must be proved; None: the one of `addr`, or any.
+
+        Raises:
+            AddressError: not a WebSocket address, `addr` and `peer` name two peers, or a bad proxy.
+            OSError: the connection failed, or `ca_file` is no good; TimeoutError: it took too long.
+            NegotiationError, HandshakeError, UpgradeTimeout: the upgrade failed, see `.stage`.
+        """
+        endpoint = parse_websocket(addr)
+        expected = expected_peer(addr, endpoint.peer, peer)
+        context = self._client_context() if endpoint.is_secure else None
+        proxy = self._proxy(endpoint)
+        raw = await (self._tcp.connect(endpoint.tcp) if proxy is None else self._reach(proxy))
+
+        async def handshake(mailbox: Mailbox) -> None:
+            if proxy is not None:
+                await open_tunnel(mailbox, proxy, endpoint.host, endpoint.tcp.port)
+            if context is not None:
+                await web_tls.connect(mailbox, context, endpoint.host)
+            await request_upgrade(mailbox, endpoint.authority, endpoint.target)
+
+        timeout = self._options.handshake_timeout
+        conn = WebsocketConn(raw, handshake, endpoint.suffix, timeout, addr.without_p2p())
+        return await self._upgrader.upgrade_outbound(conn, expected)
+
+    def _client_context(self) -> SSL.Context:
+        """The one of all dials: reading the system's authorities takes milliseconds."""
+        if self._context is None:
+            self._context = web_tls.client_context(self._options.ca_file, self._options.verify)
+        return self._context
+
+    def _proxy(self, endpoint: WebsocketEndpoint) -> Proxy | None:
+        if not self._options.use_proxies:
+            return None
+        return proxy_for(endpoint.scheme, endpoint.host, endpoint.tcp.port)
+
+    async def _reach(self, proxy: Proxy) -> RawConn:
+        """A connection to the proxy. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(proxy.host, proxy.port, type=socket.SOCK_STREAM)
+        failure: OSError = OSError(f"the proxy {proxy.host} has no address")
+        for family, _, _, _, sockaddr in found[:_MAX_PROXY_ADDRS]:
+            try:
+                return await self._tcp.connect(Endpoint(family, str(sockaddr[0]), proxy.port))
+            except OSError as error:
+                failure = error
+        raise failure
+
+    async def listen(self, addr: Multiaddr) -> Listener:
+        """Binds, and starts to accept and upgrade.
+
+        Raises:
+            AddressError: not a WebSocket address, or a secure one without a certificate.
+            OSError: it cannot be bound. ValueError: the key is not the certificate's.
+        """
+        endpoint = parse_websocket(addr)
+        if endpoint.peer is not None:
+            raise AddressError(f"{addr}: one listens without a peer id")
+        accept = self.acceptor(endpoint.suffix)
+        inner = self._tcp.bind(endpoint.tcp_addr, Kind.TLS if endpoint.scheme == "https" else Kind.HTTP)
+        return self._upgrader.upgrade_listener(WebsocketListener(inner, accept))
+
+    def acceptor(self, suffix: Multiaddr) -> WebsocketAcceptor:
+        """For a listener of another kind whose addresses end with `suffix`. Raises as WebsocketAcceptor."""
+        return WebsocketAcceptor(self._options, suffix)

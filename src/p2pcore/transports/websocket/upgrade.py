@@ -1,0 +1,191 @@
+"""The HTTP upgrade to WebSocket, both sides, over a mailbox.
+
+Comes in: a mailbox on top of TCP or TLS. Goes out: nothing; the connection speaks WebSocket from then on, by
+a WebsocketLayer below the mailbox. What is no upgrade is answered and closed. Extensions and subprotocols are
+never offered and never taken; every origin and every path is welcome. Specification: RFC 6455, section 4.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from p2pcore._fast.chain.websocket import WebsocketLayer
+from p2pcore.errors import LocalProtocolError, NegotiationError, RemoteProtocolError
+from p2pcore.limits import MAX_HTTP_ANSWER_BYTES
+from p2pcore.transports.websocket.http import Headers, HttpEnd, HttpRefused, only, tokens
+
+if TYPE_CHECKING:
+    from p2pcore._fast.chain.layer import Mailbox
+
+logger = logging.getLogger("p2pcore.websocket")
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_VERSION = "13"
+_KEY_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """What an HTTP handler answers.
+
+    Attributes:
+        status: 200..599; headers: besides Connection and Content-Length, which are added.
+        body: at most MAX_HTTP_ANSWER_BYTES; not sent to a HEAD request.
+    """
+
+    status: int = 200
+    headers: Headers = ()
+    body: bytes = b""
+
+
+HttpHandler = Callable[[str, str, Headers], Awaitable[HttpAnswer]]
+"""`await handler(method, target, headers)` for a plain HTTP request; header names are in lower case.
+
+It has what is left of the handshake's time. A CONNECT never reaches it, nor does the body of a request.
+"""
+
+
+async def accept_upgrade(mailbox: Mailbox, http_handler: HttpHandler | None = None) -> None:
+    """The server's side.
+
+    Args:
+        mailbox: nothing of the request has been read.
+        http_handler: answers what is no upgrade; None: 404.
+
+    Raises:
+        NegotiationError: a plain request; RemoteProtocolError: a bad one. Either has been answered, and the
+            connection is gone.
+        ConnectionClosed: the peer left.
+    """
+    http = HttpEnd(mailbox, is_client=False)
+    try:
+        request = await http.read_request()
+        if "websocket" not in tokens(request.headers, b"upgrade"):
+            await _answer(http, request, http_handler)
+            raise NegotiationError(f"a plain HTTP request: {_line(request)}")
+        key = _checked_key(request, http)
+    except HttpRefused as refusal:
+        await http.answer(refusal.status, refusal.headers)
+        raise
+    http.switch(
+        [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept_token(key))]
+    )
+    mailbox.insert(WebsocketLayer(is_client=False))
+
+
+async def request_upgrade(mailbox: Mailbox, authority: str, target: str = "/") -> None:
+    """The client's side.
+
+    Args:
+        authority: the Host header; target: path and query of the request.
+
+    Raises:
+        NegotiationError: the server does not upgrade; RemoteProtocolError: its answer breaks the rules.
+        ConnectionClosed: it left.
+    """
+    key = base64.b64encode(os.urandom(_KEY_BYTES)).decode()
+    headers = [
+        ("Host", authority),
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Key", key),
+        ("Sec-WebSocket-Version", _VERSION),
+    ]
+    answer = await HttpEnd(mailbox, is_client=True).ask("GET", target, headers)
+    if answer.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+        raise NegotiationError(
+            f"{authority} answered HTTP {status_of(answer)} instead of upgrading to WebSocket"
+        )
+    _check_answer(answer.headers, key)
+    mailbox.insert(WebsocketLayer(is_client=True))
+
+
+def accept_token(key: str) -> str:
+    """What proves that a request's key was understood (RFC 6455 section 4.2.2)."""
+    digest = hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest()
+    return base64.b64encode(digest).decode()
+
+
+def status_of(answer: Any) -> str:
+    """Status and reason of an answer, for people."""
+    reason = ascii(answer.reason.decode("latin-1"))[1:-1]
+    return f"{answer.status_code} {reason}".rstrip()
+
+
+def _checked_key(request: Any, http: HttpEnd) -> str:
+    """The key of an upgrade request. Raises HttpRefused for one that breaks the rules."""
+    headers = request.headers
+    key = only(headers, b"sec-websocket-key")
+    if request.method != b"GET" or request.http_version != b"1.1":
+        raise _bad(f"a WebSocket upgrade is asked for by GET and HTTP/1.1, not {_line(request)}")
+    if only(headers, b"upgrade") is None or "upgrade" not in tokens(headers, b"connection"):
+        raise _bad("Upgrade must come once, and Connection must name it")
+    if only(headers, b"sec-websocket-version") != _VERSION:
+        raise HttpRefused(
+            "another version of WebSocket than 13",
+            HTTPStatus.UPGRADE_REQUIRED,
+            [("Upgrade", "websocket"), ("Sec-WebSocket-Version", _VERSION)],
+        )
+    if key is None or not _is_key(key):
+        raise _bad("Sec-WebSocket-Key must come once, with 16 bytes in base64")
+    if http.has_body() or tokens(headers, b"transfer-encoding"):
+        raise _bad("a WebSocket upgrade has no body")
+    return key
+
+
+def _bad(text: str) -> HttpRefused:
+    return HttpRefused(text, HTTPStatus.BAD_REQUEST)
+
+
+def _is_key(text: str) -> bool:
+    try:
+        return len(base64.b64decode(text, validate=True)) == _KEY_BYTES
+    except (binascii.Error, ValueError):
+        return False
+
+
+def _check_answer(headers: Any, key: str) -> None:
+    if tokens(headers, b"upgrade") != ["websocket"] or "upgrade" not in tokens(headers, b"connection"):
+        raise RemoteProtocolError("the answer 101 does not upgrade to WebSocket")
+    if only(headers, b"sec-websocket-accept") != accept_token(key):
+        raise RemoteProtocolError("the answer's Sec-WebSocket-Accept does not belong to our key")
+    for name in (b"sec-websocket-extensions", b"sec-websocket-protocol"):
+        if tokens(headers, name):
+            raise RemoteProtocolError(f"the server chose a {name.decode()} we did not offer")
+
+
+async def _answer(http: HttpEnd, request: Any, handler: HttpHandler | None) -> None:
+    """Answers a plain request by the handler, 404 without one, 500 where it fails."""
+    answer = HttpAnswer(HTTPStatus.NOT_FOUND)
+    if handler is not None and request.method != b"CONNECT":  # a 2xx to that would be a tunnel
+        answer = await _handled(request, handler)
+    try:
+        await http.answer(answer.status, answer.headers, answer.body)
+    except LocalProtocolError as error:
+        logger.error("the answer of the HTTP handler to %s cannot be sent: %s", _line(request), error)
+        await http.answer(HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+async def _handled(request: Any, handler: HttpHandler) -> HttpAnswer:
+    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers]
+    try:
+        answer = await handler(request.method.decode("latin-1"), request.target.decode("latin-1"), headers)
+        if len(answer.body) <= MAX_HTTP_ANSWER_BYTES:
+            return answer
+        logger.error("the HTTP handler answered %s with %d bytes", _line(request), len(answer.body))
+    except Exception:
+        logger.exception("the HTTP handler failed at %s", _line(request))
+    return HttpAnswer(HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def _line(request: Any) -> str:
+    """Method and target, for people."""
+    return ascii(f"{request.method.decode('latin-1')} {request.target.decode('latin-1')}")

@@ -1,0 +1,5 @@
+"""From a raw connection to one that is secured and multiplexed.
+
+Comes in: raw connections and listeners, security protocols, muxers. Goes out: upgraded connections.
+Never names a concrete security protocol, muxer or transport. `swarm` and `host` import it.
+"""

@@ -1,0 +1,417 @@
+"""Accepts raw connections, upgrades each in its own task, gives out the finished ones.
+
+Comes in: a RawListener and an Upgrader. Goes out: CapableConns through `accept`, failed upgrades through a
+callback and counters, its condition through `state`. It survives every error of accept(2), binds anew when
+its socket is lost, never upgrades without a bound or a deadline, and ends only by `close`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import enum
+import errno
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from p2pcore.aio.slots import Slots
+from p2pcore.aio.threshold import Threshold
+from p2pcore.codes import CONN_RATE_LIMITED
+from p2pcore.errors import ListenerClosed, UpgradeTimeout
+from p2pcore.interfaces import CapableConn, RawConn, RawListener, Upgrader
+from p2pcore.limits import (
+    ACCEPT_BACKOFF_MAX_S,
+    ACCEPT_BACKOFF_MIN_S,
+    ACCEPT_QUEUE_LENGTH,
+    ACCEPT_TIMEOUT_S,
+    MAX_SLOW_UPGRADES,
+    MAX_UPGRADING,
+    UPGRADE_SLOW_S,
+)
+from p2pcore.manet.accept_errors import Backoff, is_temporary
+
+if TYPE_CHECKING:
+    from p2pcore.values.multiaddr import Multiaddr
+
+log = logging.getLogger("p2pcore.listener")
+
+NOT_ACCEPTED = "not accepted"
+TIMEOUT = "timeout"
+TOO_MANY_SLOW = "too many slow upgrades"
+INTERNAL_ERROR = "internal error"
+REFUSED = "refused"
+
+_WARN_EVERY_S = 1.0  # of a storm, one line a second is enough
+
+
+class ListenerState(enum.Enum):
+    """LISTENING takes connections, RETRYING pauses after an error of accept(2), CLOSED has ended."""
+
+    LISTENING = "listening"
+    RETRYING = "retrying"
+    CLOSED = "closed"
+
+
+UpgradeFailed = Callable[[str, "Multiaddr | None", BaseException, "Multiaddr"], None]
+"""Called with the reason (a step of the upgrade, or one of the constants above), the peer, the error, and the
+listener's address."""
+
+StateChanged = Callable[[ListenerState, BaseException | None, "Multiaddr"], None]
+"""Called with the new state, the error that led to it, and the listener's address."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerOptions:
+    """Bounds and observers of a listener.
+
+    Attributes:
+        accept_timeout: seconds from accept(2) to the moment `accept` takes the finished connection.
+        queue_length: finished connections that may wait before no more are upgraded.
+        max_upgrading: upgrades in flight that are not slow; when all are in use, peers stay in the kernel's
+            backlog.
+        slow_after: seconds after which an upgrade counts as slow: it waits for its peer, which may be silent.
+        max_slow: upgrades in flight that are slow; when one more becomes so, the oldest is ended.
+        backoff_min, backoff_max: seconds to pause after an error of accept(2).
+        admits: says whether an accepted connection may be read from; None: all may. What it refuses costs
+            no handshake, and is counted as REFUSED.
+        on_upgrade_failed, on_state_changed: observers; quick, and not to raise.
+    """
+
+    accept_timeout: float = ACCEPT_TIMEOUT_S
+    queue_length: int = ACCEPT_QUEUE_LENGTH
+    max_upgrading: int = MAX_UPGRADING
+    slow_after: float = UPGRADE_SLOW_S
+    max_slow: int = MAX_SLOW_UPGRADES
+    backoff_min: float = ACCEPT_BACKOFF_MIN_S
+    backoff_max: float = ACCEPT_BACKOFF_MAX_S
+    admits: Callable[[RawConn], bool] | None = None
+    on_upgrade_failed: UpgradeFailed | None = None
+    on_state_changed: StateChanged | None = None
+
+
+class UpgradedListener:
+    """Satisfies interfaces.Listener; made where an event loop runs, and listening at once.
+
+    Args:
+        inner: where raw connections come from; owned.
+        upgrader: secures and multiplexes them.
+        options: see ListenerOptions.
+
+    Attributes:
+        failures: upgrades that came to nothing, by reason.
+        accept_errors: errors of accept(2), by name of their errno.
+        num_accepted: raw connections taken; num_rebinds: sockets made anew.
+    """
+
+    def __init__(
+        self, inner: RawListener, upgrader: Upgrader, options: ListenerOptions | None = None
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._inner = inner
+        self._upgrader = upgrader
+        self._options = options or ListenerOptions()
+        self._threshold = Threshold(self._options.queue_length)
+        self._backoff = Backoff(self._options.backoff_min, self._options.backoff_max)
+        self._upgrading: dict[RawConn, asyncio.Task[None]] = {}
+        self._slots: Slots[RawConn] = Slots(
+            self._options.max_upgrading, self._options.slow_after, self._options.max_slow, self._end_slow
+        )
+        self._ready: collections.deque[tuple[float, CapableConn]] = collections.deque()
+        self._accepters: collections.deque[asyncio.Future[None]] = collections.deque()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._state = ListenerState.LISTENING
+        self._closing: asyncio.Task[None] | None = None
+        self._draining: asyncio.Task[None] | None = None
+        self._ended_by: BaseException | None = None
+        self._warned_at = float("-inf")
+        self.failures: collections.Counter[str] = collections.Counter()
+        self.accept_errors: collections.Counter[str] = collections.Counter()
+        self.num_accepted = 0
+        self.num_rebinds = 0
+        self._incoming = self._loop.create_task(self._handle_incoming())
+        log.info("listening on %s", inner.multiaddr)
+
+    @property
+    def multiaddr(self) -> Multiaddr:
+        """What it is bound to, with the real port."""
+        return self._inner.multiaddr
+
+    @property
+    def state(self) -> ListenerState:
+        """Whether it takes connections now."""
+        return self._state
+
+    @property
+    def num_upgrading(self) -> int:
+        """Upgrades in flight."""
+        return len(self._upgrading)
+
+    @property
+    def num_ready(self) -> int:
+        """Finished connections that wait for `accept`."""
+        return len(self._ready)
+
+    # -- raw connections -----------------------------------------------------------------------
+
+    async def _handle_incoming(self) -> None:
+        """Takes raw connections for as long as the listener lives."""
+        try:
+            while True:
+                await self._slots.wait()
+                await self._threshold.wait()
+                conn = await self._accept_raw()
+                now = self._loop.time()
+                self.num_accepted += 1
+                if self._options.admits is not None and not self._options.admits(conn):
+                    self.failures[REFUSED] += 1
+                    conn.abort()
+                    continue
+                if self._threshold.is_full:
+                    await self._hold(conn)
+                self._slots.enter(conn)
+                task = self._loop.create_task(self._upgrade(conn, now + self._options.accept_timeout))
+                self._upgrading[conn] = task
+        except ListenerClosed as error:
+            if self._draining is None:
+                self._end(error)
+            else:
+                await self._settle()
+        except Exception as error:
+            log.exception("the listener on %s ended", self.multiaddr)
+            self._end(error)
+            await self._inner.close()
+        finally:
+            self._end(None)
+
+    async def _settle(self) -> None:
+        """Returns once no upgrade is under way and every finished connection has been taken."""
+        await self._slots.wait_empty()
+        await self._threshold.wait_empty()
+
+    def _end_slow(self, conn: RawConn) -> None:
+        """Ends an upgrade because too many are slow."""
+        conn.abort()
+        self._upgrading.pop(conn).cancel()
+        late = UpgradeTimeout("ended for the sake of newer ones")
+        self._failed(TOO_MANY_SLOW, conn.remote_multiaddr, late)
+
+    async def _accept_raw(self) -> RawConn:
+        while True:
+            try:
+                conn = await self._inner.accept()
+            except ListenerClosed:
+                raise
+            except OSError as error:
+                await self._recover(error)
+            else:
+                self._backoff.reset()
+                return conn
+
+    async def _recover(self, error: OSError) -> None:
+        """Pauses after an error of accept(2), and binds anew until it works where the socket is lost."""
+        self.accept_errors[errno.errorcode.get(error.errno or 0, type(error).__name__)] += 1
+        self._change_state(ListenerState.RETRYING, error)
+        await asyncio.sleep(self._backoff.next())
+        while not is_temporary(error):
+            try:
+                await self._inner.rebind()
+            except ListenerClosed:
+                raise
+            except OSError as failure:
+                self._change_state(ListenerState.RETRYING, failure)
+                await asyncio.sleep(self._backoff.next())
+            else:
+                self.num_rebinds += 1
+                break
+        self._change_state(ListenerState.LISTENING, None)
+
+    async def _hold(self, conn: RawConn) -> None:
+        """Keeps a connection that came while the queue filled up, until it may be upgraded.
+
+        It needs no timer: whatever fills the queue was accepted, and is dropped, earlier.
+        """
+        try:
+            await self._threshold.wait()
+        except BaseException:
+            conn.abort()
+            raise
+
+    # -- upgrades ------------------------------------------------------------------------------
+
+    async def _upgrade(self, conn: RawConn, deadline: float) -> None:
+        """The one task of a connection; it ends when the upgrade has."""
+        try:
+            capable = await self._upgrader.upgrade_inbound(conn, deadline)
+        except UpgradeTimeout as error:
+            self._failed(TIMEOUT, conn.remote_multiaddr, error)
+        except Exception as error:
+            self._upgrade_failed(conn, error)
+        else:
+            self._offer(capable, deadline)
+        finally:
+            self._upgrading.pop(conn, None)
+            self._slots.leave(conn)
+
+    def _upgrade_failed(self, conn: RawConn, error: Exception) -> None:
+        reason = getattr(error, "stage", None)
+        if reason is None:
+            conn.abort()
+            log.error("upgrading a connection failed", exc_info=error)
+        self._failed(reason or INTERNAL_ERROR, conn.remote_multiaddr, error)
+
+    def _failed(self, reason: str, remote: Multiaddr | None, error: BaseException) -> None:
+        self.failures[reason] += 1
+        log.debug("inbound connection from %s: %s: %s", remote, reason, error)
+        if self._options.on_upgrade_failed is not None:
+            _observe(self._options.on_upgrade_failed, reason, remote, error, self.multiaddr)
+
+    # -- finished connections ------------------------------------------------------------------
+
+    def _offer(self, conn: CapableConn, deadline: float) -> None:
+        if self._state is ListenerState.CLOSED:
+            conn.abort(CONN_RATE_LIMITED)
+            return
+        self._threshold.acquire()
+        self._ready.append((deadline, conn))
+        self._wake_accepter()
+        self._sweep_at(deadline)
+
+    def _wake_accepter(self) -> None:
+        while self._accepters:
+            accepter = self._accepters.popleft()
+            if not accepter.done():
+                accepter.set_result(None)
+                return
+
+    def _sweep_at(self, deadline: float) -> None:
+        """One timer for the whole queue; where `accept` keeps up it fires into an empty queue."""
+        if self._sweep is not None:
+            if self._sweep.when() <= deadline:
+                return
+            self._sweep.cancel()
+        self._sweep = self._loop.call_at(deadline, self._drop_overdue)
+
+    def _drop_overdue(self) -> None:
+        self._sweep = None
+        now = self._loop.time()
+        for _ in range(len(self._ready)):
+            deadline, conn = self._ready.popleft()
+            if deadline > now:
+                self._ready.append((deadline, conn))
+                continue
+            self._threshold.release()
+            self._drop(conn)
+        if self._ready:
+            self._sweep_at(min(deadline for deadline, _ in self._ready))
+
+    def _drop(self, conn: CapableConn) -> None:
+        if conn.is_closed:
+            return
+        conn.abort(CONN_RATE_LIMITED)
+        self._warn("dropped a connection from %s: not accepted in time", conn.remote_multiaddr)
+        late = UpgradeTimeout(f"not accepted within {self._options.accept_timeout} s")
+        self._failed(NOT_ACCEPTED, conn.remote_multiaddr, late)
+
+    async def accept(self) -> CapableConn:
+        """The next upgraded connection that is still alive. Cancelled, it has taken none.
+
+        Raises:
+            ListenerClosed: the listener has ended.
+        """
+        while True:
+            while self._ready:
+                _, conn = self._ready.popleft()
+                self._threshold.release()
+                if not conn.is_closed:
+                    return conn
+            if self._state is ListenerState.CLOSED:
+                raise ListenerClosed(f"the listener on {self.multiaddr} is closed") from self._ended_by
+            await self._wait_ready()
+
+    async def _wait_ready(self) -> None:
+        accepter = self._loop.create_future()
+        self._accepters.append(accepter)
+        try:
+            await accepter
+        except BaseException:
+            if accepter.cancelled():
+                if accepter in self._accepters:
+                    self._accepters.remove(accepter)
+            elif self._ready:  # woken and cancelled at once: the next in line gets it
+                self._wake_accepter()
+            raise
+
+    # -- the end -------------------------------------------------------------------------------
+
+    async def drain(self, accept_queued: bool = True) -> None:
+        """See interfaces.Listener. Bounded by the deadlines of the upgrades; `close` cuts it short."""
+        if self._draining is None:
+            self._draining = self._loop.create_task(self._drain(accept_queued))
+        await asyncio.shield(self._draining)
+
+    async def _drain(self, accept_queued: bool) -> None:
+        if accept_queued:
+            self._inner.finish()
+        else:
+            await self._inner.close()
+        await asyncio.wait([self._incoming])
+        await self.close()
+
+    async def close(self) -> None:
+        """Stops listening, aborts upgrades and connections not accepted, waits for its tasks. Idempotent."""
+        if self._closing is None:
+            self._closing = self._loop.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        tasks = [self._incoming, *self._upgrading.values()]
+        self._end(None)
+        await self._inner.close()
+        self._incoming.cancel()
+        await asyncio.wait(tasks)
+        log.info("no longer listening on %s", self.multiaddr)
+
+    def _end(self, error: BaseException | None) -> None:
+        """Lets go of every connection it holds; all that does not need waiting."""
+        if self._state is ListenerState.CLOSED:
+            return
+        self._ended_by = error
+        self._change_state(ListenerState.CLOSED, error)
+        upgrading, self._upgrading = self._upgrading, {}
+        for conn, task in upgrading.items():
+            conn.abort()
+            task.cancel()
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        while self._ready:
+            self._threshold.release()
+            self._ready.popleft()[1].abort(CONN_RATE_LIMITED)
+        while self._accepters:
+            self._wake_accepter()
+
+    def _change_state(self, state: ListenerState, error: BaseException | None) -> None:
+        if self._state is state or self._state is ListenerState.CLOSED:
+            return
+        self._state = state
+        if error is not None:
+            self._warn("the listener on %s is %s: %s", self.multiaddr, state.value, error)
+        if self._options.on_state_changed is not None:
+            _observe(self._options.on_state_changed, state, error, self.multiaddr)
+
+    def _warn(self, text: str, *args: object) -> None:
+        """Warns, at most once a second; what comes sooner is for debugging."""
+        now = self._loop.time()
+        is_due = now - self._warned_at >= _WARN_EVERY_S
+        if is_due:
+            self._warned_at = now
+        log.log(logging.WARNING if is_due else logging.DEBUG, text, *args)
+
+
+def _observe(observer: Callable[..., None], *args: object) -> None:
+    try:
+        observer(*args)
+    except Exception:
+        log.exception("an observer of a listener raised")

@@ -1,0 +1,5 @@
+"""What things are called: multiaddrs, peer ids, keys, signed records.
+
+Comes in: untrusted text and bytes. Goes out: immutable values that have passed every check.
+Never opens a socket, reads a clock or waits. Anybody above `_fast` may import it.
+"""

@@ -1,0 +1,38 @@
+"""How far a multiaddr reaches: this machine, a private network, or the internet.
+
+Comes in: multiaddrs. Goes out: a Scope. Never resolves a name, never touches a socket.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from p2pcore.values.multiaddr import Multiaddr
+
+LOCAL_TRANSPORTS = frozenset({"unix", "memory"})
+"""First components that never leave the machine."""
+
+
+class Scope(enum.IntEnum):
+    """Ordered by reach."""
+
+    LOOPBACK = 0
+    PRIVATE = 1
+    PUBLIC = 2
+
+
+def is_local(addr: Multiaddr) -> bool:
+    """True for addresses of transports that never leave the machine: names that mean nothing to a peer."""
+    first = next(iter(addr.protocols()), None)
+    return first is not None and first.name in LOCAL_TRANSPORTS
+
+
+def scope_of(addr: Multiaddr | None) -> Scope:
+    """How far `addr` reaches; None, a socket without a name, stays on the machine."""
+    if addr is None or addr.is_loopback:
+        return Scope.LOOPBACK
+    if addr.is_public:
+        return Scope.PUBLIC
+    return Scope.LOOPBACK if is_local(addr) else Scope.PRIVATE

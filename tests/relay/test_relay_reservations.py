@@ -1,0 +1,242 @@
+"""Reservations: what makes one, when it is renewed, and what happens when the relay goes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from harness import eventually, run
+from p2pcore import (
+    Host,
+    ListenError,
+    Multiaddr,
+    PeerId,
+    PrivateKey,
+    Stream,
+    limits,
+)
+from p2pcore.errors import IdentityError, RemoteProtocolError
+from p2pcore.relay.messages import (
+    STOP,
+    Hop,
+    HopType,
+    Reservation,
+    Status,
+    seal_voucher,
+)
+from relays import (
+    BARE,
+    behind,
+    cause_of,
+    fake_relay,
+    grant,
+    relay_host,
+)
+
+NOBODY = PrivateKey.from_seed(bytes([7]) * 32).peer_id()
+ECHO = {"echo": True}
+IDENTIFY = {"identify": True, "push_delay_s": 0.0}
+
+
+# -- reservations ------------------------------------------------------------------------------------
+
+
+def test_a_relay_without_vouchers_and_without_addresses_is_good_enough() -> None:
+    async def main() -> None:
+        async with fake_relay(grant) as (relay, _), Host(**BARE | {"listen": [behind(relay)]}) as one:
+            assert one.addrs == [behind(relay)]
+
+    run(main())
+
+
+def test_the_addresses_a_relay_tells_are_ours_too_where_they_are_its_own() -> None:
+    told: list[Multiaddr] = []
+
+    async def answer(stream: Stream, request: Hop) -> None:
+        reservation = Reservation(int(time.time()) + 3600, tuple(told))
+        await stream.write(Hop(HopType.STATUS, reservation=reservation, status=Status.OK).encode())
+
+    async def main() -> None:
+        async with fake_relay(answer) as (relay, _):
+            public = Multiaddr(f"/ip4/1.2.3.4/tcp/4001/p2p/{relay.peer_id}")
+            told[:] = [
+                public,
+                Multiaddr("/ip4/1.2.3.5/tcp/1"),
+                Multiaddr(f"/ip4/1.2.3.6/tcp/1/p2p/{NOBODY}"),
+                public.encapsulate("/p2p-circuit").with_p2p(relay.peer_id),
+            ]
+            async with Host(**BARE | {"listen": [behind(relay)]}) as one:
+                assert one.addrs == [behind(relay), public.encapsulate("/p2p-circuit")]
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda relay, us, now: Reservation(now + 3600, (), b"no envelope"),
+        lambda relay, us, now: Reservation(now + 3600, (), b""),
+        lambda relay, us, now: Reservation(now + 3600, (), seal_voucher(PrivateKey.generate(), us, now + 9)),
+        lambda relay, us, now: Reservation(now + 3600, (), seal_voucher(relay, NOBODY, now + 3600)),
+        lambda relay, us, now: Reservation(now + 3600, (), seal_voucher(relay, us, now - 1)),
+        lambda relay, us, now: Reservation(now - 1, (), seal_voucher(relay, us, now + 3600)),
+        lambda relay, us, now: Reservation(0),
+        lambda relay, us, now: None,
+    ],
+    ids=["garbage", "empty", "another signer", "another peer", "expired", "past", "no expiry", "none"],
+)
+def test_a_reservation_with_a_bad_voucher_or_in_the_past_is_none(spoil: Any) -> None:
+    key = PrivateKey.generate()
+
+    async def answer(stream: Stream, request: Hop) -> None:
+        reservation = spoil(key, one.peer_id, int(time.time()))
+        await stream.write(Hop(HopType.STATUS, reservation=reservation, status=Status.OK).encode())
+
+    async def main() -> None:
+        nonlocal one
+        async with fake_relay(answer, private_key=key) as (relay, _), Host(listen=[], **BARE) as one:
+            with pytest.raises(ListenError) as caught:
+                await one.swarm.listen(behind(relay))
+            assert isinstance(cause_of(caught.value), IdentityError | RemoteProtocolError)
+            assert one.addrs == []
+            assert not one.relay.reservations
+            assert STOP not in one.protocols
+
+    one: Any = None
+    run(main())
+
+
+class Clock:
+    """Unix time that a test moves."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
+def test_a_reservation_is_renewed_two_minutes_before_it_expires_and_not_sooner() -> None:
+    async def main() -> None:
+        clock = Clock()
+        async with fake_relay(grant) as (relay, asked), Host(listen=[], **BARE) as one:
+            one.relay._now = clock
+            await one.swarm.listen(behind(relay))
+            keeper = one.relay.reservations[0]
+            clock.ahead = 3600 - limits.RELAY_REFRESH_S - 10
+            keeper.look()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert len(asked) == 1
+            clock.ahead += 11
+            keeper.look()
+            await eventually(lambda: len(asked) == 2)
+            assert keeper.is_held
+            assert one.addrs == [behind(relay)]
+
+    run(main())
+
+
+def test_a_short_reservation_is_renewed_at_three_quarters_of_its_life() -> None:
+    async def answer(stream: Stream, request: Hop) -> None:
+        reservation = Reservation(int(time.time()) + 100)
+        await stream.write(Hop(HopType.STATUS, reservation=reservation, status=Status.OK).encode())
+
+    async def main() -> None:
+        clock = Clock()
+        async with fake_relay(answer) as (relay, asked), Host(listen=[], **BARE) as one:
+            one.relay._now = clock
+            await one.swarm.listen(behind(relay))
+            keeper = one.relay.reservations[0]
+            clock.ahead = 76
+            keeper.look()
+            await eventually(lambda: len(asked) == 2)
+
+    run(main())
+
+
+def test_a_relay_whose_clock_is_far_off_is_asked_once_a_day() -> None:
+    async def answer(stream: Stream, request: Hop) -> None:
+        await stream.write(Hop(HopType.STATUS, reservation=Reservation(2**64 - 1), status=Status.OK).encode())
+
+    async def main() -> None:
+        clock = Clock()
+        async with fake_relay(answer) as (relay, asked), Host(listen=[], **BARE) as one:
+            one.relay._now = clock
+            await one.swarm.listen(behind(relay))
+            clock.ahead = limits.MAX_RESERVATION_S
+            one.relay.reservations[0].look()
+            await eventually(lambda: len(asked) == 2)
+
+    run(main())
+
+
+def test_a_refused_renewal_is_tried_again_and_the_address_is_told_until_it_expires(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "RELAY_RETRY_MIN_S", 0.01)
+    monkeypatch.setattr(limits, "RELAY_RETRY_MAX_S", 0.02)
+    refuse = False
+
+    async def answer(stream: Stream, request: Hop) -> None:
+        if refuse:
+            await stream.write(Hop(HopType.STATUS, status=Status.RESERVATION_REFUSED).encode())
+        else:
+            await grant(stream, request)
+
+    async def main() -> None:
+        nonlocal refuse
+        clock = Clock()
+        async with fake_relay(answer) as (relay, asked), Host(listen=[], **BARE) as one:
+            one.relay._now = clock
+            await one.swarm.listen(behind(relay))
+            refuse, clock.ahead = True, 3590
+            one.relay.reservations[0].look()
+            await eventually(lambda: len(asked) > 3)
+            assert one.addrs == [behind(relay)]
+            clock.ahead = 3601
+            assert one.addrs == [], "what has expired leads nowhere"
+            refuse, clock.ahead = False, 0
+            await eventually(lambda: one.relay.reservations[0].is_held)
+            assert one.addrs == [behind(relay)]
+
+    run(main())
+
+
+def test_a_relay_that_dies_and_comes_back_is_used_again_and_peers_are_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "RELAY_RETRY_MIN_S", 0.01)
+    monkeypatch.setattr(limits, "RELAY_RETRY_MAX_S", 0.05)
+    key = PrivateKey.generate()
+
+    async def main() -> None:
+        async with Host(**BARE | IDENTIFY | ECHO) as peer:
+            async with relay_host(private_key=key) as relay:
+                addr = relay.addrs[0]
+                listen = [behind(relay), "/ip4/127.0.0.1/tcp/0"]
+                one = Host(**BARE | ECHO | IDENTIFY | {"listen": listen})
+                await one.start()
+                await one.connect(peer.addrs_with_peer[0])
+                told = await peer.identify(await conn_to(peer, one.peer_id))
+                assert told.listen_addrs == tuple(one.addrs) == (behind(relay), one.addrs[1])
+            await eventually(lambda: len(one.addrs) == 1)
+            await eventually(lambda: info(peer, one.peer_id).listen_addrs == tuple(one.addrs))
+            async with relay_host(private_key=key, listen=[addr]) as relay, Host(listen=[], **BARE) as dialer:
+                await eventually(lambda: len(one.addrs) == 2)
+                await eventually(lambda: info(peer, one.peer_id).listen_addrs == tuple(one.addrs))
+                assert await dialer.echo(one.addrs_with_peer[0], b"back") == b"back"
+                await one.close()
+
+    async def conn_to(host: Host, peer: PeerId) -> Any:
+        await eventually(lambda: host.swarm.best_conn(peer))
+        return host.swarm.best_conn(peer)
+
+    def info(host: Host, peer: PeerId) -> Any:
+        return host.swarm.conns_to_peer(peer)[0].info
+
+    run(main())

@@ -1,0 +1,227 @@
+"""Inbound streams: negotiated in bounded time, served in one task each, reset for a reason."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+from harness import eventually, run, seconds
+from hosts import pair
+from p2pcore import Direction, Stream, codes, limits
+from p2pcore.errors import (
+    LimitExceeded,
+    NegotiationError,
+    ProtocolNotSupported,
+    RemoteProtocolError,
+    StreamReset,
+)
+from p2pcore.upgrade.multistream import HEADER
+
+
+async def drain(stream: Stream) -> None:
+    while await stream.read():
+        pass
+
+
+async def reset_code_of(stream: Stream) -> int:
+    """The code the peer resets `stream` with."""
+    with pytest.raises(StreamReset) as caught:
+        await drain(stream)
+    assert caught.value.remote
+    return caught.value.code
+
+
+def test_a_handler_gets_the_stream_negotiated_and_knows_its_connection() -> None:
+    async def main() -> None:
+        seen: list[Any] = []
+
+        async def handler(stream: Stream) -> None:
+            seen.extend((stream.protocol, stream.direction, stream.conn, await stream.read()))
+            await stream.write(b"answer")
+
+        async with pair() as p:
+            p.server.set_stream_handler("/x", handler)
+            stream = await p.conn.new_stream("/x")
+            await stream.write(b"question")
+            assert await stream.read() == b"answer"
+            assert await stream.read() == b"", "the stream is closed when the handler returns"
+            assert seen == ["/x", Direction.INBOUND, p.server_conn, b"question"]
+            assert (stream.protocol, stream.conn) == ("/x", p.conn)
+
+    run(main())
+
+
+@pytest.mark.parametrize("proposed", [["/b"], ["/a", "/b"], ["/b", "/a"]])
+def test_the_first_protocol_the_peer_has_is_agreed(proposed: list[str]) -> None:
+    async def main() -> None:
+        async def handler(stream: Stream) -> None:
+            await stream.write((stream.protocol or "").encode())
+
+        async with pair() as p:
+            p.server.set_stream_handler("/b", handler)
+            stream = await p.conn.new_stream(proposed)
+            assert await stream.read() == b"/b"
+            assert stream.protocol == "/b"
+
+    run(main())
+
+
+def test_a_protocol_nobody_serves_is_not_supported() -> None:
+    async def main() -> None:
+        async with pair() as p:
+            with pytest.raises(ProtocolNotSupported):
+                await p.conn.new_stream(["/a", "/b"])
+            lazy = await p.conn.new_stream("/a")
+            with pytest.raises(ProtocolNotSupported):
+                await lazy.read()
+
+    run(main())
+
+
+def test_a_removed_handler_serves_no_more() -> None:
+    async def main() -> None:
+        async with pair({"echo": True}) as p:
+            assert await p.dialer.echo(p.conn, b"x") == b"x"
+            p.server.remove_stream_handler("/echo/1.0.0")
+            with pytest.raises(ProtocolNotSupported):
+                await p.dialer.echo(p.conn, b"x")
+
+    run(main())
+
+
+@pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n" * 9, HEADER + b"\x00", HEADER + b"\xff\xff\xff"])
+def test_bad_negotiation_is_reset_with_its_code(data: bytes) -> None:
+    async def main() -> None:
+        async with pair() as p:
+            stream = await p.conn.open_stream()
+            await stream.write(data)
+            assert await reset_code_of(stream) == codes.STREAM_PROTOCOL_NEGOTIATION_FAILED
+            await eventually(lambda: not p.server.swarm.num_handlers_running)
+
+    run(main())
+
+
+def test_negotiation_that_does_not_go_on_is_reset_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "STREAM_NEGOTIATION_TIMEOUT_S", 0.05)
+
+    async def main() -> None:
+        async with pair() as p:
+            stream = await p.conn.open_stream()
+            await stream.write(HEADER[:5])
+            assert await reset_code_of(stream) == codes.STREAM_PROTOCOL_NEGOTIATION_FAILED
+
+    run(main())
+
+
+def test_an_agreed_stream_has_no_deadline_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "STREAM_NEGOTIATION_TIMEOUT_S", seconds(0.3))
+
+    async def main() -> None:
+        async with pair({"echo": True}) as p:
+            stream = await p.conn.new_stream(["/x", "/echo/1.0.0"])
+            await asyncio.sleep(seconds(0.7))
+            await stream.write(b"still here")
+            assert await stream.read() == b"still here"
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (RuntimeError("a bug"), 0),
+        (RemoteProtocolError("nonsense"), codes.STREAM_PROTOCOL_VIOLATION),
+        (LimitExceeded("x", 2, 1), codes.STREAM_RESOURCE_LIMIT_EXCEEDED),
+        (NegotiationError("a request inside failed"), 0),
+    ],
+)
+def test_a_handler_that_raises_resets_its_stream_and_no_other(
+    error: Exception, code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async def handler(stream: Stream) -> None:
+            raise error
+
+        async with pair({"echo": True}) as p:
+            p.server.set_stream_handler("/x", handler)
+            other = await p.conn.new_stream("/echo/1.0.0")
+            stream = await p.conn.new_stream("/x")
+            with pytest.raises(StreamReset) as caught:
+                await stream.read()
+            assert caught.value.code == code
+            await other.write(b"fine")
+            assert await other.read() == b"fine"
+
+    with caplog.at_level(logging.DEBUG, "p2pcore.streams"):
+        run(main())
+    levels = [record.levelno for record in caplog.records if record.name == "p2pcore.streams"]
+    expected = logging.ERROR if isinstance(error, RuntimeError) else logging.DEBUG
+    assert levels[:1] == [expected]
+
+
+def test_closing_cancels_handlers_and_tells_their_peers() -> None:
+    async def main() -> None:
+        ended: list[str] = []
+
+        async def handler(stream: Stream) -> None:
+            try:
+                await stream.read()
+            finally:
+                ended.append("yes")
+
+        async with pair() as p:
+            p.server.set_stream_handler("/x", handler)
+            stream = await p.conn.new_stream("/x")
+            await eventually(lambda: p.server.swarm.num_handlers_running == 1)
+            await p.server.close()
+            assert ended == ["yes"]
+            assert p.server.swarm.num_handlers_running == 0
+            assert await reset_code_of(stream) == codes.STREAM_SHUTDOWN
+
+    run(main())
+
+
+def test_closing_does_not_wait_for_a_handler_that_ignores_its_cancellation(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(limits, "SWARM_CLOSE_TIMEOUT_S", 0.05)
+
+    async def main() -> None:
+        release = asyncio.Event()
+
+        async def handler(stream: Stream) -> None:
+            while not release.is_set():
+                try:
+                    await release.wait()
+                except asyncio.CancelledError:
+                    continue
+
+        async with pair() as p:
+            p.server.set_stream_handler("/x", handler)
+            await p.conn.new_stream("/x")
+            await eventually(lambda: p.server.swarm.num_handlers_running == 1)
+            await p.server.close()
+            release.set()
+            await eventually(lambda: not p.server.swarm.num_handlers_running)
+
+    run(main())
+    assert "ignore their cancellation" in caplog.text
+
+
+def test_a_handler_may_close_the_host_it_runs_on() -> None:
+    async def main() -> None:
+        async with pair() as p:
+
+            async def handler(stream: Stream) -> None:
+                await p.server.close()
+
+            p.server.set_stream_handler("/x", handler)
+            stream = await p.conn.new_stream("/x")
+            with pytest.raises(StreamReset):
+                await stream.read()
+            await eventually(lambda: p.server.swarm.is_closed and not p.server.swarm.num_conns)
+
+    run(main())

@@ -1,0 +1,423 @@
+"""Workers: real processes on one port, started, lost, replaced and drained."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import worker_hosts
+from harness import eventually, run, seconds
+from nodes import make_node
+from p2pcore import (
+    ConnectionClosed,
+    GoAway,
+    Host,
+    ListenError,
+    Multiaddr,
+    PrivateKey,
+    Supervisor,
+    SwarmConn,
+    WorkerEvent,
+    WorkerFailed,
+    codes,
+    limits,
+)
+from p2pcore.manet.conn import MaConn
+from worker_hosts import WHO
+
+BARE = {"ping": False, "identify": False, "listen": ()}
+LIMIT_S = 60.0
+
+
+class Node:
+    """A supervisor that serves, what it told, and a host to dial with."""
+
+    def __init__(self, supervisor: Supervisor, events: list[WorkerEvent], dialer: Host) -> None:
+        self.supervisor = supervisor
+        self.events = events
+        self.dialer = dialer
+
+    @property
+    def addr(self) -> Multiaddr:
+        return self.supervisor.addrs_with_peer[0]
+
+    async def connect(self) -> SwarmConn:
+        return await self.dialer.swarm.dial_addr(self.addr)
+
+    async def who(self, conn: SwarmConn) -> int:
+        stream = await conn.new_stream(WHO)
+        pid = int(await stream.read())
+        await stream.close()  # a stream left open would hold up a drain
+        return pid
+
+    def kinds(self, kind: str) -> list[WorkerEvent]:
+        return [event for event in self.events if event.kind == kind]
+
+
+@asynccontextmanager
+async def serving(workers: int = 2, factory: Any = worker_hosts.make, **options: Any) -> AsyncIterator[Node]:
+    events: list[WorkerEvent] = []
+    async with (
+        Supervisor(factory, workers=workers, on_event=events.append, **options) as supervisor,
+        Host(**BARE) as dialer,
+    ):
+        yield Node(supervisor, events, dialer)
+    for event in events:
+        assert not is_alive(event.pid)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def ended_by(conn: SwarmConn) -> BaseException | None:
+    end: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+    conn.add_close_callback(end.set_result)
+    return await end
+
+
+def test_workers_share_a_port_and_an_identity() -> None:
+    async def main() -> None:
+        key = PrivateKey.generate()
+        async with serving(private_key=key) as node:
+            assert node.supervisor.peer_id == key.peer_id() == node.addr.peer_id
+            assert len(node.supervisor.addrs_with_peer) == 1
+            pids = {await node.who(await node.connect()) for _ in range(40)}
+            assert pids == set(node.supervisor.pids)
+            assert len(pids) == 2
+            status = await node.supervisor.status()
+            assert sum(each.conns for each in status) == 40
+            assert [each.index for each in status] == [0, 1]
+            assert {each.pid for each in status} == pids
+            assert all(each.cpu_s > 0 and each.rss_bytes > 1_000_000 for each in status)
+
+    run(main(), LIMIT_S)
+
+
+def a_free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def test_workers_share_files_and_ports_for_several_kinds_of_connections(tmp_path: Path) -> None:
+    async def main() -> None:
+        tcp = f"/ip4/127.0.0.1/tcp/{a_free_port()}"
+        listen = [tcp, f"{tcp}/ws", f"/unix{tmp_path}/s"]
+        async with serving(listen=listen, unix_mode=0o600) as node:
+            addrs = node.supervisor.addrs_with_peer
+            assert [str(addr.without_p2p()) for addr in addrs] == listen
+            assert stat.S_IMODE((tmp_path / "s").lstat().st_mode) == 0o600
+            for addr, transport in zip(addrs, ("tcp", "websocket", "unix"), strict=True):
+                conns = [await node.dialer.swarm.dial_addr(addr) for _ in range(10)]
+                assert {conn.state.transport for conn in conns} == {transport}
+                assert {await node.who(conn) for conn in conns} <= set(node.supervisor.pids)
+                for conn in conns:
+                    await conn.close()
+            await node.supervisor.stop_worker(0)  # the other one serves everything that comes
+            assert (tmp_path / "s").exists()
+            for addr in addrs:
+                assert await node.who(await node.dialer.swarm.dial_addr(addr)) in node.supervisor.pids
+        assert os.listdir(tmp_path) == []
+
+    run(main(), LIMIT_S)
+
+
+def test_a_file_that_is_no_socket_is_a_failure_of_its_address(tmp_path: Path) -> None:
+    async def main() -> None:
+        (tmp_path / "s").write_text("precious")
+        with pytest.raises(ListenError) as caught:
+            await Supervisor(worker_hosts.make, workers=1, listen=[f"/unix{tmp_path}/s"]).start()
+        assert [type(error) for _, error in caught.value.causes] == [FileExistsError]
+        assert (tmp_path / "s").read_text() == "precious"
+
+    run(main(), LIMIT_S)
+
+
+def test_a_worker_that_died_is_replaced() -> None:
+    async def main() -> None:
+        async with serving() as node:
+            victim = node.supervisor.pids[0]
+            os.kill(victim, signal.SIGKILL)
+            await eventually(lambda: len(node.kinds("started")) == 3, LIMIT_S)
+            (died,) = node.kinds("exited")
+            assert (died.pid, died.status) == (victim, -signal.SIGKILL)
+            assert died.restart_s == limits.WORKER_BACKOFF_MIN_S
+            assert len(node.supervisor.pids) == 2
+            pids = {await node.who(await node.connect()) for _ in range(40)}
+            assert pids == set(node.supervisor.pids)
+
+    run(main(), LIMIT_S)
+
+
+def test_what_the_kernel_queued_for_a_dead_worker_is_served_by_its_successor() -> None:
+    async def main() -> None:
+        async with serving(workers=1) as node:
+            os.kill(node.supervisor.pids[0], signal.SIGKILL)
+            sock = socket.create_connection(("127.0.0.1", int(node.addr.get("tcp") or 0)))
+            sock.setblocking(False)
+            raw = MaConn(asyncio.get_running_loop(), sock, sock.getsockname(), sock.getpeername())
+            conn = await make_node(timeout=LIMIT_S).upgrader.upgrade_outbound(raw, node.supervisor.peer_id)
+            await conn.close()
+
+    run(main(), LIMIT_S)
+
+
+@pytest.mark.slow
+def test_pauses_double_up_to_their_bound_for_a_worker_that_keeps_dying(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(limits, "WORKER_BACKOFF_MIN_S", 0.01)
+    monkeypatch.setattr(limits, "WORKER_BACKOFF_MAX_S", 0.04)
+    monkeypatch.setattr(limits, "WORKER_HOLD_QUEUE_S", 0.02)
+
+    async def main() -> None:
+        async with serving(workers=1, factory=worker_hosts.short_lived, args=(3,)) as node:
+            await eventually(lambda: len(node.kinds("exited")) >= 4, LIMIT_S)
+            deaths = node.kinds("exited")[:4]
+            assert [event.restart_s for event in deaths] == [0.01, 0.02, 0.04, 0.04]
+            assert {event.status for event in deaths} == {3}
+            await eventually(lambda: len(node.kinds("started")) >= 5, LIMIT_S)  # its sockets were closed
+
+    run(main(), LIMIT_S)
+    assert "another starts in" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("factory", "text"),
+    [(worker_hosts.broken, "RuntimeError: this factory does not work"), (worker_hosts.silent, "status 7")],
+)
+def test_a_factory_that_fails_at_the_start_ends_everything(factory: Any, text: str) -> None:
+    async def main() -> None:
+        supervisor = Supervisor(factory, workers=2)
+        with pytest.raises(WorkerFailed, match=text):
+            await supervisor.start()
+        assert supervisor.pids == []
+        await supervisor.wait()
+
+    run(main(), LIMIT_S)
+
+
+def test_factories_may_wait_take_arguments_and_report() -> None:
+    async def main() -> None:
+        async with serving(factory=worker_hosts.make_later, args=("hello",)) as node:
+            await eventually(lambda: len(node.kinds("report")) == 2, LIMIT_S)
+            reports = sorted(node.kinds("report"), key=lambda event: event.index)
+            assert [event.fields for event in reports] == [
+                {"greeting": "hello", "index": 0},
+                {"greeting": "hello", "index": 1},
+            ]
+
+    run(main(), LIMIT_S)
+
+
+def test_sigterm_drains_one_worker_for_good() -> None:
+    async def main() -> None:
+        async with serving() as node:
+            conn = await node.connect()
+            told = await node.who(conn)
+            stream = await conn.new_stream("/echo/1.0.0")
+            await stream.write(b"before")
+            assert await stream.read_exactly(6) == b"before"
+            os.kill(told, signal.SIGTERM)
+            await eventually(lambda: node.kinds("draining"), LIMIT_S)
+            in_a_row = 0
+            while in_a_row < 20:  # it serves those who came before it had stopped
+                in_a_row = 0 if await node.who(await node.connect()) == told else in_a_row + 1
+            await stream.write(b"during")
+            assert await stream.read_exactly(6) == b"during"
+            await stream.close()
+            error = await ended_by(conn)
+            assert isinstance(error, GoAway)
+            assert error.code == 0
+            await eventually(lambda: node.kinds("exited"), LIMIT_S)
+            (ended,) = node.kinds("exited")
+            assert (ended.pid, ended.status, ended.restart_s) == (told, 0, None)
+
+    run(main(), LIMIT_S)
+
+
+def test_a_second_sigterm_ends_a_worker_at_once() -> None:
+    async def main() -> None:
+        async with serving(workers=1) as node:
+            stream = await (await node.connect()).new_stream("/echo/1.0.0")
+            await stream.write(b"x")
+            await stream.read_exactly(1)
+            (pid,) = node.supervisor.pids
+            os.kill(pid, signal.SIGTERM)
+            await eventually(lambda: node.kinds("draining"), LIMIT_S)
+            os.kill(pid, signal.SIGTERM)
+            await node.supervisor.wait()
+            assert [event.status for event in node.kinds("exited")] == [128 + signal.SIGTERM]
+
+    run(main(), LIMIT_S)
+
+
+@pytest.mark.slow
+def test_a_rolling_restart_refuses_nobody_and_cuts_nobody_off() -> None:
+    async def main() -> None:
+        async with serving() as node:
+            before = set(node.supervisor.pids)
+            conn = await node.connect()
+            served_by = await node.who(conn)
+            stream = await conn.new_stream("/echo/1.0.0")
+            restarting = asyncio.create_task(node.supervisor.restart())
+            dialled = 0
+            while not restarting.done():
+                fresh = await node.connect()  # raises where it is refused
+                with contextlib.suppress(ConnectionClosed):  # drained before it asked
+                    assert await node.who(fresh)
+                await fresh.close()
+                dialled += 1
+                if not stream.is_closed:
+                    await stream.write(b"x")
+                    assert await stream.read_exactly(1) == b"x"
+                if served_by in {event.pid for event in node.kinds("draining")}:
+                    await stream.close()  # which that worker waits for, and the restart for that worker
+            await restarting
+            assert dialled > 2
+            assert len(node.supervisor.pids) == 2
+            assert not before & set(node.supervisor.pids)
+            assert [event.status for event in node.kinds("exited")] == [0, 0]
+
+    run(main(), LIMIT_S)
+
+
+def test_a_drain_cuts_off_what_goes_on_after_the_deadline() -> None:
+    async def main() -> None:
+        async with serving(workers=1, drain_s=0.2) as node:
+            conn = await node.connect()
+            stream = await conn.new_stream("/echo/1.0.0")
+            await stream.write(b"x")
+            await stream.read_exactly(1)
+            ended = asyncio.create_task(ended_by(conn))
+            await node.supervisor.drain()
+            error = await ended
+            assert isinstance(error, GoAway)
+            assert error.code == codes.CONN_SHUTDOWN
+            assert [event.status for event in node.kinds("exited")] == [0]
+
+    run(main(), LIMIT_S)
+
+
+def test_one_worker_can_be_stopped() -> None:
+    async def main() -> None:
+        async with serving() as node:
+            await node.supervisor.stop_worker(1)
+            assert [each.index for each in await node.supervisor.status()] == [0]
+            pids = {await node.who(await node.connect()) for _ in range(10)}
+            assert pids == set(node.supervisor.pids)
+
+    run(main(), LIMIT_S)
+
+
+def test_a_port_in_use_is_not_shared_with_strangers() -> None:
+    async def main() -> None:
+        async with serving(workers=1) as node:
+            taken = node.addr.without_p2p()
+            with pytest.raises(ListenError) as caught:
+                await Supervisor(worker_hosts.make, workers=1, listen=[taken]).start()
+            assert [addr for addr, _ in caught.value.causes] == [taken]
+            both = [taken, "/ip4/127.0.0.1/tcp/0"]
+            async with Supervisor(worker_hosts.make, workers=1, listen=both) as second:
+                assert len(second.addrs_with_peer) == 1
+                assert [addr for addr, _ in second.listen_failures] == [taken]
+
+    run(main(), LIMIT_S)
+
+
+@pytest.mark.parametrize("workers", [0, -1, limits.MAX_WORKERS + 1])
+def test_the_number_of_workers_is_bounded(workers: int) -> None:
+    with pytest.raises(ValueError, match="workers"):
+        Supervisor(worker_hosts.make, workers=workers)
+
+
+def test_what_workers_could_not_import_is_refused() -> None:
+    with pytest.raises(ValueError, match="cannot import"):
+        Supervisor(lambda worker: worker.host(), workers=1)
+    with pytest.raises(ValueError, match="at least one"):
+        Supervisor(worker_hosts.make, workers=1, listen=())
+
+
+# -- whole programs ----------------------------------------------------------------------------
+
+PROGRAM = """
+from p2pcore.workers import serve
+
+def make(worker):
+    return worker.host(echo=True)
+
+def show(supervisor):
+    print(*supervisor.addrs_with_peer, *supervisor.pids, flush=True)
+
+if __name__ == "__main__":
+    serve(make, workers=2, on_start=show)
+"""
+
+
+def started(program: Path) -> tuple[subprocess.Popen[str], str, list[int]]:
+    process = subprocess.Popen(
+        [sys.executable, str(program)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    addr, *pids = process.stdout.readline().split()
+    return process, addr, list(map(int, pids))
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM)
+    return path
+
+
+def test_a_program_serves_until_a_signal(program: Path) -> None:
+    process, addr, pids = started(program)
+
+    async def main() -> None:
+        async with Host(**BARE) as dialer:
+            assert await dialer.echo(addr, b"hello") == b"hello"
+
+    try:
+        run(main(), LIMIT_S)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=seconds(LIMIT_S))
+    assert (process.returncode, out, err) == (0, "", "")
+    assert not any(map(is_alive, pids))
+
+
+def test_workers_end_with_their_supervisor(program: Path) -> None:
+    process, _, pids = started(program)
+    process.kill()
+    process.communicate(timeout=seconds(LIMIT_S))
+
+    async def main() -> None:
+        await eventually(lambda: not any(map(is_running, pids)), LIMIT_S)
+
+    run(main(), LIMIT_S)
+
+
+def is_running(pid: int) -> bool:
+    """Alive, and no zombie that nobody collects."""
+    try:
+        return re.search(r"^State:\s+[^Z]", Path(f"/proc/{pid}/status").read_text(), re.M) is not None
+    except (FileNotFoundError, ProcessLookupError):
+        return False
