@@ -6,12 +6,14 @@ Comes in: bytes, coroutines. Goes out: ways to cut bytes, results of coroutines.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
-from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import Any, ParamSpec, TypeVar
 
 import uvloop
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 TIME_SCALE = float(os.environ.get("P2PCORE_TEST_TIME_SCALE", "1"))
@@ -34,6 +36,25 @@ def run(main: Coroutine[Any, Any, T], timeout: float = 30.0) -> T:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(bounded())
+
+
+def looped(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
+    """Runs an `async` test on a fresh loop."""
+
+    @functools.wraps(test)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
+        async def main() -> None:
+            await test(*args, **kwargs)
+
+        run(main())
+
+    return wrapper
+
+
+async def settle(turns: int = 4) -> None:
+    """Lets everything that is ready run: deliveries, flushes, woken tasks."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
 
 
 async def eventually(condition: Callable[[], object], timeout: float = 5.0) -> None:

@@ -14,7 +14,7 @@ from typing import cast
 
 import pytest
 
-from harness import eventually, run
+from harness import eventually, looped
 from p2pcore import Host
 from p2pcore.upgrade.listener import UpgradedListener
 from p2pcore.values.multiaddr import Multiaddr
@@ -204,27 +204,25 @@ FAULTS: dict[str, tuple[str, ...]] = {
 """Number of the fault: tests, as paths below this folder."""
 
 
-def test_w5_two_hosts_of_a_process_have_accept_queues_of_their_own() -> None:
-    async def main() -> None:
-        async with Host(listen=()) as dialler:
-            for length in (1, 3):
-                host = Host(accept_queue_length=length)
-                transport = host.swarm.transport_for_listening(LOOPBACK)
-                assert transport is not None
-                listener = cast("UpgradedListener", await transport.listen(LOOPBACK))
-                for _ in range(length):
-                    await dialler.swarm.dial_addr(listener.multiaddr)
-                await eventually(lambda: listener.num_ready == length)  # noqa: B023
-                late = asyncio.ensure_future(dialler.swarm.dial_addr(listener.multiaddr))
-                await eventually(lambda: listener.num_accepted == length + 1)  # noqa: B023
-                assert listener.num_upgrading == 0
-                for _ in range(length + 1):
-                    await listener.accept()
-                await late
-                await listener.close()
-                await host.close()
-
-    run(main())
+@looped
+async def test_w5_two_hosts_of_a_process_have_accept_queues_of_their_own() -> None:
+    async with Host(listen=()) as dialler:
+        for length in (1, 3):
+            host = Host(accept_queue_length=length)
+            transport = host.swarm.transport_for_listening(LOOPBACK)
+            assert transport is not None
+            listener = cast("UpgradedListener", await transport.listen(LOOPBACK))
+            for _ in range(length):
+                await dialler.swarm.dial_addr(listener.multiaddr)
+            await eventually(lambda: listener.num_ready == length)  # noqa: B023
+            late = asyncio.ensure_future(dialler.swarm.dial_addr(listener.multiaddr))
+            await eventually(lambda: listener.num_accepted == length + 1)  # noqa: B023
+            assert listener.num_upgrading == 0
+            for _ in range(length + 1):
+                await listener.accept()
+            await late
+            await listener.close()
+            await host.close()
 
 
 @cache

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, run
+from harness import eventually, looped
 from hosts import pair
 from nodes import LOOPBACK, num_descriptors, open_socket, read_all
 from p2pcore import (
@@ -36,52 +36,46 @@ KEY, OTHER = PSK(bytes(range(32))), PSK(bytes(range(1, 33)))
 
 
 @pytest.mark.parametrize("muxer", ["yamux", "mplex"])
-def test_hosts_with_the_same_key_talk(muxer: str, tmp_path: Path) -> None:
-    async def main() -> None:
-        path = tmp_path / "swarm.key"
-        path.write_bytes(KEY.encode())
-        served = {"psk": path, "echo": True, "identify": True, "ping": True, "muxers": [muxer]}
-        async with pair(served, {"psk": KEY.key, "identify": True, "muxers": [muxer]}) as hosts:
-            data = bytes(range(256)) * 4000
-            assert await hosts.dialer.echo(hosts.conn, data) == data
-            assert len(await hosts.dialer.ping(hosts.conn, 3)) == 3
-            assert "/echo/1.0.0" in (await hosts.dialer.identify(hosts.conn)).protocols
-
-    run(main())
+@looped
+async def test_hosts_with_the_same_key_talk(muxer: str, tmp_path: Path) -> None:
+    path = tmp_path / "swarm.key"
+    path.write_bytes(KEY.encode())
+    served = {"psk": path, "echo": True, "identify": True, "ping": True, "muxers": [muxer]}
+    async with pair(served, {"psk": KEY.key, "identify": True, "muxers": [muxer]}) as hosts:
+        data = bytes(range(256)) * 4000
+        assert await hosts.dialer.echo(hosts.conn, data) == data
+        assert len(await hosts.dialer.ping(hosts.conn, 3)) == 3
+        assert "/echo/1.0.0" in (await hosts.dialer.identify(hosts.conn)).protocols
 
 
-def test_a_shared_port_takes_members_of_the_network_of_every_kind() -> None:
+@looped
+async def test_a_shared_port_takes_members_of_the_network_of_every_kind() -> None:
     """A connection to it begins with a random nonce, or with HTTP."""
 
-    async def main() -> None:
-        listen = ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/tcp/0/ws"]
-        served: dict[str, Any] = {"psk": KEY, "echo": True, "share_port": True, "listen": listen}
-        async with Host(**served) as server, Host(listen=(), psk=KEY) as dialer:
-            addrs = server.addrs_with_peer
-            assert len({addr["tcp"] for addr in addrs}) == 1
-            for addr in addrs:
-                assert await dialer.echo(await dialer.swarm.dial_addr(addr), b"x") == b"x"
-
-    run(main())
+    listen = ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/tcp/0/ws"]
+    served: dict[str, Any] = {"psk": KEY, "echo": True, "share_port": True, "listen": listen}
+    async with Host(**served) as server, Host(listen=(), psk=KEY) as dialer:
+        addrs = server.addrs_with_peer
+        assert len({addr["tcp"] for addr in addrs}) == 1
+        for addr in addrs:
+            assert await dialer.echo(await dialer.swarm.dial_addr(addr), b"x") == b"x"
 
 
 @pytest.mark.parametrize("muxer", ["yamux", "mplex"])
-def test_hosts_meet_through_a_relay_of_their_network(muxer: str) -> None:
+@looped
+async def test_hosts_meet_through_a_relay_of_their_network(muxer: str) -> None:
     """The circuit has nonces of its own inside the connections to the relay, as with go and js."""
 
-    async def main() -> None:
-        options: Any = {"psk": KEY, "muxers": [muxer], "identify": False}
-        async with (
-            Host(relay_service=UNLIMITED, **options) as relay,
-            Host(listen=[behind(relay)], echo=True, **options) as target,
-            Host(listen=(), **options) as dialer,
-        ):
-            conn = await dialer.connect(target.addrs_with_peer[0])
-            data = bytes(range(256)) * 400
-            assert await dialer.echo(conn, data) == data
-            assert conn.state.muxer.startswith(f"/{muxer}/")
-
-    run(main())
+    options: Any = {"psk": KEY, "muxers": [muxer], "identify": False}
+    async with (
+        Host(relay_service=UNLIMITED, **options) as relay,
+        Host(listen=[behind(relay)], echo=True, **options) as target,
+        Host(listen=(), **options) as dialer,
+    ):
+        conn = await dialer.connect(target.addrs_with_peer[0])
+        data = bytes(range(256)) * 400
+        assert await dialer.echo(conn, data) == data
+        assert conn.state.muxer.startswith(f"/{muxer}/")
 
 
 def cause(error: DialError) -> BaseException:
@@ -97,31 +91,27 @@ async def fails(server: dict[str, Any], dialer: dict[str, Any]) -> BaseException
     return cause(caught.value)
 
 
-def test_w47_another_key_is_named_as_the_reason() -> None:
+@looped
+async def test_w47_another_key_is_named_as_the_reason() -> None:
     """Go reports no more than a bad multistream header, or the end of the connection."""
 
-    async def main() -> None:
-        error = await fails({"psk": KEY}, {"psk": OTHER})
-        assert isinstance(error, WrongNetworkKey)
-        assert error.stage == "private network"
-        assert "wrong network key" in str(error)
-
-    run(main())
+    error = await fails({"psk": KEY}, {"psk": OTHER})
+    assert isinstance(error, WrongNetworkKey)
+    assert error.stage == "private network"
+    assert "wrong network key" in str(error)
 
 
-def test_w47_a_listener_counts_peers_with_another_key_by_that_reason() -> None:
-    async def main() -> None:
-        node = upgrader(KEY)
-        listener = node.upgrade_listener(MaListener.bind(LOOPBACK))
-        sock = await open_socket(listener.multiaddr)
-        await asyncio.get_running_loop().sock_sendall(sock, bytes(60))
-        await read_all(sock)
-        await eventually(lambda: listener.failures.total())
-        assert dict(listener.failures) == {"private network": 1}
-        sock.close()
-        await listener.close()
-
-    run(main())
+@looped
+async def test_w47_a_listener_counts_peers_with_another_key_by_that_reason() -> None:
+    node = upgrader(KEY)
+    listener = node.upgrade_listener(MaListener.bind(LOOPBACK))
+    sock = await open_socket(listener.multiaddr)
+    await asyncio.get_running_loop().sock_sendall(sock, bytes(60))
+    await read_all(sock)
+    await eventually(lambda: listener.failures.total())
+    assert dict(listener.failures) == {"private network": 1}
+    sock.close()
+    await listener.close()
 
 
 def upgrader(psk: PSK | None) -> StreamUpgrader:
@@ -130,23 +120,19 @@ def upgrader(psk: PSK | None) -> StreamUpgrader:
     return StreamUpgrader(key, [NoiseTransport(key)], [YamuxMultiplexer()], protector=protector)
 
 
-def test_a_plain_peer_is_refused_by_a_private_host_at_once() -> None:
-    async def main() -> None:
-        error = await fails({"psk": KEY}, {})
-        assert isinstance(error, NegotiationError)
-        assert not isinstance(error, UpgradeTimeout)
-        assert not isinstance(error, WrongNetworkKey)  # it knows nothing of keys
-
-    run(main())
+@looped
+async def test_a_plain_peer_is_refused_by_a_private_host_at_once() -> None:
+    error = await fails({"psk": KEY}, {})
+    assert isinstance(error, NegotiationError)
+    assert not isinstance(error, UpgradeTimeout)
+    assert not isinstance(error, WrongNetworkKey)  # it knows nothing of keys
 
 
-def test_a_private_host_is_refused_by_a_plain_one_at_once() -> None:
-    async def main() -> None:
-        error = await fails({}, {"psk": KEY})
-        assert isinstance(error, WrongNetworkKey)
-        assert error.stage == "private network"
-
-    run(main())
+@looped
+async def test_a_private_host_is_refused_by_a_plain_one_at_once() -> None:
+    error = await fails({}, {"psk": KEY})
+    assert isinstance(error, WrongNetworkKey)
+    assert error.stage == "private network"
 
 
 @pytest.mark.parametrize(
@@ -159,44 +145,38 @@ def test_a_private_host_is_refused_by_a_plain_one_at_once() -> None:
     ],
     ids=["multistream header alone", "HTTP", "TLS", "zeros"],
 )
-def test_a_stranger_hears_nothing_but_the_nonce_and_is_closed(first: bytes) -> None:
-    async def main() -> None:
-        async with Host(psk=KEY) as host:
+@looped
+async def test_a_stranger_hears_nothing_but_the_nonce_and_is_closed(first: bytes) -> None:
+    async with Host(psk=KEY) as host:
+        sock = await open_socket(host.addrs[0])
+        await asyncio.get_running_loop().sock_sendall(sock, first)
+        assert len(await read_all(sock)) in (0, 24)
+        sock.close()
+
+
+@looped
+async def test_an_end_inside_the_nonce_closes() -> None:
+    async with Host(psk=KEY) as host:
+        sock = await open_socket(host.addrs[0])
+        await asyncio.get_running_loop().sock_sendall(sock, bytes(23))
+        sock.shutdown(1)
+        assert len(await read_all(sock)) in (0, 24)
+        sock.close()
+        await eventually(lambda: not host.swarm.num_conns)
+
+
+@looped
+async def test_every_connection_has_a_nonce_of_its_own() -> None:
+    async with Host(psk=KEY) as host:
+        nonces = set()
+        for _ in range(4):
             sock = await open_socket(host.addrs[0])
-            await asyncio.get_running_loop().sock_sendall(sock, first)
-            assert len(await read_all(sock)) in (0, 24)
+            nonce = b""
+            while len(nonce) < 24:
+                nonce += await asyncio.get_running_loop().sock_recv(sock, 24 - len(nonce))
+            nonces.add(nonce)
             sock.close()
-
-    run(main())
-
-
-def test_an_end_inside_the_nonce_closes() -> None:
-    async def main() -> None:
-        async with Host(psk=KEY) as host:
-            sock = await open_socket(host.addrs[0])
-            await asyncio.get_running_loop().sock_sendall(sock, bytes(23))
-            sock.shutdown(1)
-            assert len(await read_all(sock)) in (0, 24)
-            sock.close()
-            await eventually(lambda: not host.swarm.num_conns)
-
-    run(main())
-
-
-def test_every_connection_has_a_nonce_of_its_own() -> None:
-    async def main() -> None:
-        async with Host(psk=KEY) as host:
-            nonces = set()
-            for _ in range(4):
-                sock = await open_socket(host.addrs[0])
-                nonce = b""
-                while len(nonce) < 24:
-                    nonce += await asyncio.get_running_loop().sock_recv(sock, 24 - len(nonce))
-                nonces.add(nonce)
-                sock.close()
-            assert len(nonces) == 4
-
-    run(main())
+        assert len(nonces) == 4
 
 
 # -- LIBP2P_FORCE_PNET ---------------------------------------------------------------------------------

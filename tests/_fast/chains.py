@@ -7,7 +7,6 @@ chain reports reaches the test.
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import socket
 import subprocess
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec
 
-from harness import eventually, run, seconds
+from harness import eventually, seconds, settle
 from p2pcore._fast.chain.layer import Mailbox
 from p2pcore._fast.chain.wire import Wire
 from p2pcore._fast.crypto.secure import NoiseChannel, PlainChannel
@@ -33,25 +32,6 @@ WINDOW = 262144
 HEADER_BYTES = 12
 KEY_A = bytes(range(32))
 KEY_B = bytes(range(32, 64))
-
-
-def looped(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
-    """Runs an `async` test on a fresh loop."""
-
-    @functools.wraps(test)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
-        async def main() -> None:
-            await test(*args, **kwargs)
-
-        run(main())
-
-    return wrapper
-
-
-async def settle(turns: int = 4) -> None:
-    """Lets everything that is ready run: deliveries, flushes, woken tasks."""
-    for _ in range(turns):
-        await asyncio.sleep(0)
 
 
 # -- frames --------------------------------------------------------------------------------------

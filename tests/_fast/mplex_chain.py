@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from _fast.chains import RawMuxer, settle
+from _fast.chains import RawMuxer
+from harness import settle
 from p2pcore import errors
 from p2pcore._fast.mux.mplex import MplexSession
 from p2pcore._fast.mux.stream import Stream

@@ -4,79 +4,69 @@ from __future__ import annotations
 
 import asyncio
 
-from harness import run, seconds
+from harness import looped, seconds
 from p2pcore.aio.slots import Slots
 
 
-def test_only_so_many_items_are_quick_at_once() -> None:
-    async def main() -> None:
-        slots: Slots[int] = Slots(2, 3600.0, 10, lambda item: None)
-        for item in (1, 2):
-            await slots.wait()
-            slots.enter(item)
-        waiting = asyncio.ensure_future(slots.wait())
-        for _ in range(5):
-            await asyncio.sleep(0)
+@looped
+async def test_only_so_many_items_are_quick_at_once() -> None:
+    slots: Slots[int] = Slots(2, 3600.0, 10, lambda item: None)
+    for item in (1, 2):
+        await slots.wait()
+        slots.enter(item)
+    waiting = asyncio.ensure_future(slots.wait())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    slots.leave(1)
+    slots.leave(1)
+    await waiting
+    assert len(slots) == 1
+
+
+@looped
+async def test_slow_items_go_on_and_keep_nobody_out() -> None:
+    ended: list[int] = []
+    slots: Slots[int] = Slots(1, seconds(0.001), 3, ended.append)
+    for item in range(4):
+        await slots.wait()
+        slots.enter(item)
+    assert len(slots) == 4
+    assert ended == []
+
+
+@looped
+async def test_of_too_many_slow_items_the_oldest_is_ended() -> None:
+    ended: list[int] = []
+    slots: Slots[int] = Slots(1, seconds(0.001), 2, ended.append)
+    for item in range(6):
+        await slots.wait()
+        slots.enter(item)
+    assert ended == [0, 1, 2]
+    assert len(slots) == 3
+
+
+@looped
+async def test_without_slow_items_nothing_is_put_aside() -> None:
+    slots: Slots[int] = Slots(1, 0.0, 0, lambda item: None)
+    slots.enter(1)
+    waiting = asyncio.ensure_future(slots.wait())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    slots.leave(1)
+    await waiting
+
+
+@looped
+async def test_wait_empty_returns_when_the_last_item_has_left() -> None:
+    slots: Slots[int] = Slots(5, 3600.0, 10, lambda item: None)
+    await slots.wait_empty()
+    for item in (1, 2):
+        slots.enter(item)
+    waiting = asyncio.ensure_future(slots.wait_empty())
+    for item in (1, 2):
+        await asyncio.sleep(0)
         assert not waiting.done()
-        slots.leave(1)
-        slots.leave(1)
-        await waiting
-        assert len(slots) == 1
-
-    run(main())
-
-
-def test_slow_items_go_on_and_keep_nobody_out() -> None:
-    async def main() -> None:
-        ended: list[int] = []
-        slots: Slots[int] = Slots(1, seconds(0.001), 3, ended.append)
-        for item in range(4):
-            await slots.wait()
-            slots.enter(item)
-        assert len(slots) == 4
-        assert ended == []
-
-    run(main())
-
-
-def test_of_too_many_slow_items_the_oldest_is_ended() -> None:
-    async def main() -> None:
-        ended: list[int] = []
-        slots: Slots[int] = Slots(1, seconds(0.001), 2, ended.append)
-        for item in range(6):
-            await slots.wait()
-            slots.enter(item)
-        assert ended == [0, 1, 2]
-        assert len(slots) == 3
-
-    run(main())
-
-
-def test_without_slow_items_nothing_is_put_aside() -> None:
-    async def main() -> None:
-        slots: Slots[int] = Slots(1, 0.0, 0, lambda item: None)
-        slots.enter(1)
-        waiting = asyncio.ensure_future(slots.wait())
-        for _ in range(5):
-            await asyncio.sleep(0)
-        assert not waiting.done()
-        slots.leave(1)
-        await waiting
-
-    run(main())
-
-
-def test_wait_empty_returns_when_the_last_item_has_left() -> None:
-    async def main() -> None:
-        slots: Slots[int] = Slots(5, 3600.0, 10, lambda item: None)
-        await slots.wait_empty()
-        for item in (1, 2):
-            slots.enter(item)
-        waiting = asyncio.ensure_future(slots.wait_empty())
-        for item in (1, 2):
-            await asyncio.sleep(0)
-            assert not waiting.done()
-            slots.leave(item)
-        await waiting
-
-    run(main())
+        slots.leave(item)
+    await waiting

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from OpenSSL import SSL
 
-from harness import cuts, run
+from harness import cuts, looped, run
 from p2pcore.aio.tls_stream import handshake, whole_records
 from p2pcore.errors import ConnectionClosed, HandshakeError
 from p2pcore.limits import MAX_TLS_HANDSHAKE_BYTES, MAX_TLS_RECORD_BYTES
@@ -86,23 +86,21 @@ def test_bytes_behind_the_handshake_are_not_lost_wherever_they_are_cut(is_server
     run(main(), timeout=60)
 
 
-def test_a_handshake_may_come_byte_by_byte() -> None:
-    async def main() -> None:
-        async with connected() as (mailbox, theirs):
-            peer = connection(context(), False)
-            ours = asyncio.create_task(handshake(mailbox, connection(context(is_server=True), True)))
-            while not (advanced(peer) and ours.done()):
-                for byte in output(peer):
-                    theirs.send(bytes((byte,)))
-                    await asyncio.sleep(0)
-                if not ours.done():
-                    try:
-                        peer.bio_write(theirs.recv(1 << 16))
-                    except BlockingIOError:
-                        await asyncio.sleep(0.001)
-            await ours
-
-    run(main())
+@looped
+async def test_a_handshake_may_come_byte_by_byte() -> None:
+    async with connected() as (mailbox, theirs):
+        peer = connection(context(), False)
+        ours = asyncio.create_task(handshake(mailbox, connection(context(is_server=True), True)))
+        while not (advanced(peer) and ours.done()):
+            for byte in output(peer):
+                theirs.send(bytes((byte,)))
+                await asyncio.sleep(0)
+            if not ours.done():
+                try:
+                    peer.bio_write(theirs.recv(1 << 16))
+                except BlockingIOError:
+                    await asyncio.sleep(0.001)
+        await ours
 
 
 # -- failures --------------------------------------------------------------------------------------
@@ -137,13 +135,11 @@ def client_hello() -> bytes:
     return output(client)
 
 
-def test_the_end_of_input_anywhere_fails_the_handshake() -> None:
-    async def main() -> None:
-        hello = client_hello()
-        for at in range(0, len(hello) + 1, 50):
-            assert "ended the connection" in str(await refused(hello[:at]))
-
-    run(main())
+@looped
+async def test_the_end_of_input_anywhere_fails_the_handshake() -> None:
+    hello = client_hello()
+    for at in range(0, len(hello) + 1, 50):
+        assert "ended the connection" in str(await refused(hello[:at]))
 
 
 def test_what_is_no_tls_fails_the_handshake() -> None:
@@ -164,33 +160,29 @@ def test_a_handshake_without_end_is_refused() -> None:
     assert str(MAX_TLS_HANDSHAKE_BYTES) in str(run(refused(data, ends=False)))
 
 
-def test_openssls_reason_is_told_to_us_and_an_alert_to_the_peer() -> None:
-    async def main() -> None:
-        async with connected() as (mailbox, theirs):
-            peer = Peer(theirs, context(SSL.TLS1_2_VERSION), False)
-            ours = connection(context(SSL.TLS1_3_VERSION, True), True)
-            results = await asyncio.gather(handshake(mailbox, ours), peer.shake(), return_exceptions=True)
-            assert isinstance(results[0], HandshakeError)
-            assert "unsupported protocol" in str(results[0])
-            assert isinstance(results[1], SSL.Error)
-            assert "protocol version" in str(results[1])
-
-    run(main())
+@looped
+async def test_openssls_reason_is_told_to_us_and_an_alert_to_the_peer() -> None:
+    async with connected() as (mailbox, theirs):
+        peer = Peer(theirs, context(SSL.TLS1_2_VERSION), False)
+        ours = connection(context(SSL.TLS1_3_VERSION, True), True)
+        results = await asyncio.gather(handshake(mailbox, ours), peer.shake(), return_exceptions=True)
+        assert isinstance(results[0], HandshakeError)
+        assert "unsupported protocol" in str(results[0])
+        assert isinstance(results[1], SSL.Error)
+        assert "protocol version" in str(results[1])
 
 
-def test_a_web_client_that_trusts_somebody_else_refuses() -> None:
-    async def main() -> None:
-        async with connected() as (mailbox, theirs):
-            made = context()
-            made.set_verify(SSL.VERIFY_PEER)
-            ours = connection(made, False)
-            peer = Peer(theirs, context(is_server=True), True)
-            results = await asyncio.gather(handshake(mailbox, ours), peer.shake(), return_exceptions=True)
-            assert isinstance(results[0], HandshakeError)
-            assert "certificate verify failed" in str(results[0])
-            assert isinstance(results[1], SSL.Error)
-
-    run(main())
+@looped
+async def test_a_web_client_that_trusts_somebody_else_refuses() -> None:
+    async with connected() as (mailbox, theirs):
+        made = context()
+        made.set_verify(SSL.VERIFY_PEER)
+        ours = connection(made, False)
+        peer = Peer(theirs, context(is_server=True), True)
+        results = await asyncio.gather(handshake(mailbox, ours), peer.shake(), return_exceptions=True)
+        assert isinstance(results[0], HandshakeError)
+        assert "certificate verify failed" in str(results[0])
+        assert isinstance(results[1], SSL.Error)
 
 
 def test_a_web_client_that_trusts_the_certificate_and_its_name_accepts() -> None:
@@ -215,63 +207,55 @@ def test_a_web_client_that_trusts_the_certificate_and_its_name_accepts() -> None
     run(main(b"localhost"))
 
 
-def test_what_a_callback_raises_comes_out_as_it_is() -> None:
+@looped
+async def test_what_a_callback_raises_comes_out_as_it_is() -> None:
     class Refusal(Exception):
         pass
 
     def verify(*_: Any) -> bool:
         raise Refusal("not you")
 
-    async def main() -> None:
-        async with connected() as (mailbox, theirs):
-            made = context()
-            made.set_verify(SSL.VERIFY_PEER, verify)
-            peer = Peer(theirs, context(is_server=True), True)
-            results = await asyncio.gather(
-                handshake(mailbox, connection(made, False)), peer.shake(), return_exceptions=True
-            )
-            assert isinstance(results[0], Refusal)
-            assert isinstance(results[1], SSL.Error)  # the alert
-
-    run(main())
+    async with connected() as (mailbox, theirs):
+        made = context()
+        made.set_verify(SSL.VERIFY_PEER, verify)
+        peer = Peer(theirs, context(is_server=True), True)
+        results = await asyncio.gather(
+            handshake(mailbox, connection(made, False)), peer.shake(), return_exceptions=True
+        )
+        assert isinstance(results[0], Refusal)
+        assert isinstance(results[1], SSL.Error)  # the alert
 
 
-def test_a_bad_record_right_behind_the_handshake_fails_it() -> None:
-    async def main() -> None:
-        async with connected() as (mailbox, theirs):
-            peer = Peer(theirs, context(), False)
-            ours = connection(context(is_server=True), True)
-            shaking = asyncio.create_task(handshake(mailbox, ours))
-            while not advanced(peer.tls):
-                theirs.send(output(peer.tls))
-                peer.tls.bio_write(await asyncio.get_running_loop().sock_recv(theirs, 1 << 16))
-            theirs.send(output(peer.tls) + b"\x17\x03\x03\x00\x20" + bytes(32))
-            with pytest.raises(HandshakeError):
-                await shaking
-
-    run(main())
+@looped
+async def test_a_bad_record_right_behind_the_handshake_fails_it() -> None:
+    async with connected() as (mailbox, theirs):
+        peer = Peer(theirs, context(), False)
+        ours = connection(context(is_server=True), True)
+        shaking = asyncio.create_task(handshake(mailbox, ours))
+        while not advanced(peer.tls):
+            theirs.send(output(peer.tls))
+            peer.tls.bio_write(await asyncio.get_running_loop().sock_recv(theirs, 1 << 16))
+        theirs.send(output(peer.tls) + b"\x17\x03\x03\x00\x20" + bytes(32))
+        with pytest.raises(HandshakeError):
+            await shaking
 
 
-def test_a_broken_connection_is_reported_as_such() -> None:
-    async def main() -> None:
-        async with connected() as (mailbox, _):
-            shaking = asyncio.create_task(handshake(mailbox, connection(context(), False)))
-            await asyncio.sleep(0)
-            mailbox.abort()
-            with pytest.raises(ConnectionClosed):
-                await shaking
-
-    run(main())
+@looped
+async def test_a_broken_connection_is_reported_as_such() -> None:
+    async with connected() as (mailbox, _):
+        shaking = asyncio.create_task(handshake(mailbox, connection(context(), False)))
+        await asyncio.sleep(0)
+        mailbox.abort()
+        with pytest.raises(ConnectionClosed):
+            await shaking
 
 
-def test_a_silent_peer_is_left_to_the_callers_deadline() -> None:
-    async def main() -> None:
-        async with connected() as (mailbox, _):
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0):
-                    await handshake(mailbox, connection(context(), False))
-
-    run(main())
+@looped
+async def test_a_silent_peer_is_left_to_the_callers_deadline() -> None:
+    async with connected() as (mailbox, _):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await handshake(mailbox, connection(context(), False))
 
 
 @given(

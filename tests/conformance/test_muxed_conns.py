@@ -12,9 +12,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from _fast.chains import looped, settle
 from conformance.muxed_pairs import KINDS, Kind, connected, give_back, opened, pattern, read_all
-from harness import eventually, seconds
+from harness import eventually, looped, seconds, settle
 from p2pcore import errors
 from p2pcore.interfaces import Direction, MuxedConn, Stream
 

@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 
-from _fast.chains import looped, settle
 from conformance.muxed_pairs import KINDS, Kind, connected, opened, pattern, read_all
-from harness import eventually
+from harness import eventually, looped, settle
 from p2pcore import errors
 from p2pcore.interfaces import Stream
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from _fast.chains import looped, settle
 from conformance.muxed_pairs import joined
 from conformance.secure_pairs import KINDS, MUXERS, SECURITY, BrokenCable, Ends, Kind, ends, pattern, secured
+from harness import looped, settle
 from p2pcore._fast.loop.loop_state import loop_state
 from p2pcore.errors import (
     ConnectionClosed,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness import run
+from harness import looped
 from p2pcore import Host, limits
 from p2pcore.dialing.backoff import pause
 from p2pcore.errors import (
@@ -466,21 +466,19 @@ def test_dials_are_counted() -> None:
     run_virtual(main())
 
 
-def test_over_real_sockets_the_address_that_answers_is_found_and_the_other_left_alone() -> None:
-    async def main() -> None:
-        mute = socket.socket()
-        mute.bind(("127.0.0.1", 0))  # and never listens
-        async with Host(identify=False) as server, Host(listen=(), identify=False) as dialer:
-            dead = f"/ip4/127.0.0.1/tcp/{mute.getsockname()[1]}/p2p/{server.peer_id}"
-            for options, kind in (
-                ({}, ConnectionRefusedError),
-                ({}, AddressInBackoff),
-                ({"ignore_backoff": True}, ConnectionRefusedError),
-            ):
-                failure = await fails(dialer.connect(dead, **options))
-                assert type(failure.causes[0][1]) is kind
-            conn = await dialer.connect(dead, server.addrs[0])
-            assert conn.remote_multiaddr == server.addrs[0]
-        mute.close()
-
-    run(main())
+@looped
+async def test_over_real_sockets_the_address_that_answers_is_found_and_the_other_left_alone() -> None:
+    mute = socket.socket()
+    mute.bind(("127.0.0.1", 0))  # and never listens
+    async with Host(identify=False) as server, Host(listen=(), identify=False) as dialer:
+        dead = f"/ip4/127.0.0.1/tcp/{mute.getsockname()[1]}/p2p/{server.peer_id}"
+        for options, kind in (
+            ({}, ConnectionRefusedError),
+            ({}, AddressInBackoff),
+            ({"ignore_backoff": True}, ConnectionRefusedError),
+        ):
+            failure = await fails(dialer.connect(dead, **options))
+            assert type(failure.causes[0][1]) is kind
+        conn = await dialer.connect(dead, server.addrs[0])
+        assert conn.remote_multiaddr == server.addrs[0]
+    mute.close()

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dns_server import dns_server
-from harness import run
+from harness import looped, run
 from p2pcore import Host, limits
 from p2pcore.dialing.dns import DnsResolver, SystemResolver, needs_resolving, resolve
 from p2pcore.errors import AddressError, ResolutionError
@@ -240,34 +240,30 @@ RECORDS = {
 }
 
 
-def test_a_dns_server_is_asked_over_the_network() -> None:
-    async def main() -> None:
-        async with dns_server(RECORDS) as port:
-            resolver = DnsResolver(["127.0.0.1"], port)
-            found = await resolve(Multiaddr("/dnsaddr/x.example"), resolver)
-            assert sorted(map(str, found)) == sorted(
-                [
-                    f"/ip4/1.2.3.4/tcp/1/p2p/{ONE}",
-                    f"/ip4/1.2.3.5/tcp/1/p2p/{ONE}",
-                    f"/ip6/2001:db8::1/tcp/1/p2p/{ONE}",
-                    f"/ip4/9.9.9.9/tcp/2/p2p/{TWO}",
-                ]
-            )
-            with pytest.raises(ResolutionError, match="does not exist"):
-                await resolve(Multiaddr("/dns4/nowhere.example/tcp/1"), resolver)
-
-    run(main())
+@looped
+async def test_a_dns_server_is_asked_over_the_network() -> None:
+    async with dns_server(RECORDS) as port:
+        resolver = DnsResolver(["127.0.0.1"], port)
+        found = await resolve(Multiaddr("/dnsaddr/x.example"), resolver)
+        assert sorted(map(str, found)) == sorted(
+            [
+                f"/ip4/1.2.3.4/tcp/1/p2p/{ONE}",
+                f"/ip4/1.2.3.5/tcp/1/p2p/{ONE}",
+                f"/ip6/2001:db8::1/tcp/1/p2p/{ONE}",
+                f"/ip4/9.9.9.9/tcp/2/p2p/{TWO}",
+            ]
+        )
+        with pytest.raises(ResolutionError, match="does not exist"):
+            await resolve(Multiaddr("/dns4/nowhere.example/tcp/1"), resolver)
 
 
-def test_a_dns_server_that_is_mute_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+@looped
+async def test_a_dns_server_that_is_mute_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "DNS_TIMEOUT_S", 0.05)
 
-    async def main() -> None:
-        async with dns_server({}, is_mute=True) as port:
-            with pytest.raises(ResolutionError):
-                await resolve(Multiaddr("/dns4/a.example/tcp/1"), DnsResolver(["127.0.0.1"], port))
-
-    run(main())
+    async with dns_server({}, is_mute=True) as port:
+        with pytest.raises(ResolutionError):
+            await resolve(Multiaddr("/dns4/a.example/tcp/1"), DnsResolver(["127.0.0.1"], port))
 
 
 def test_without_dnspython_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,32 +282,28 @@ def test_without_dnspython_the_error_names_the_extra(monkeypatch: pytest.MonkeyP
 # -- a host ------------------------------------------------------------------------------------
 
 
-def test_a_host_connects_to_names_and_to_whatever_a_dnsaddr_leads_to() -> None:
-    async def main() -> None:
-        async with Host(ping=False) as server:
-            port = server.addrs[0]["tcp"]
-            resolver = FakeResolver(
-                {("node.example", 4): ["127.0.0.1"]},
-                {"_dnsaddr.example": [f"dnsaddr=/dns4/node.example/tcp/{port}/p2p/{server.peer_id}"]},
-            )
-            for target in (
-                f"/dns4/node.example/tcp/{port}/p2p/{server.peer_id}",
-                f"/dns4/node.example/tcp/{port}",
-                f"/dnsaddr/example/p2p/{server.peer_id}",
-                "/dnsaddr/example",
-            ):
-                async with Host(listen=(), resolver=resolver) as dialer:
-                    conn = await dialer.connect(target)
-                    assert conn.remote_peer == server.peer_id
-                    assert str(conn.remote_multiaddr) == f"/ip4/127.0.0.1/tcp/{port}"
-
-    run(main())
+@looped
+async def test_a_host_connects_to_names_and_to_whatever_a_dnsaddr_leads_to() -> None:
+    async with Host(ping=False) as server:
+        port = server.addrs[0]["tcp"]
+        resolver = FakeResolver(
+            {("node.example", 4): ["127.0.0.1"]},
+            {"_dnsaddr.example": [f"dnsaddr=/dns4/node.example/tcp/{port}/p2p/{server.peer_id}"]},
+        )
+        for target in (
+            f"/dns4/node.example/tcp/{port}/p2p/{server.peer_id}",
+            f"/dns4/node.example/tcp/{port}",
+            f"/dnsaddr/example/p2p/{server.peer_id}",
+            "/dnsaddr/example",
+        ):
+            async with Host(listen=(), resolver=resolver) as dialer:
+                conn = await dialer.connect(target)
+                assert conn.remote_peer == server.peer_id
+                assert str(conn.remote_multiaddr) == f"/ip4/127.0.0.1/tcp/{port}"
 
 
-def test_listening_on_a_name_is_refused_clearly() -> None:
-    async def main() -> None:
-        async with Host(listen=()) as host:
-            with pytest.raises(AddressError, match="not a host name"):
-                await host.swarm.add_listen_addr("/dns4/localhost/tcp/0")
-
-    run(main())
+@looped
+async def test_listening_on_a_name_is_refused_clearly() -> None:
+    async with Host(listen=()) as host:
+        with pytest.raises(AddressError, match="not a host name"):
+            await host.swarm.add_listen_addr("/dns4/localhost/tcp/0")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import eventually, run
+from harness import eventually, looped
 from nodes import LOOPBACK, make_node, open_socket, port_of, read_all
 from p2pcore import limits
 from p2pcore.interfaces import CapableConn
@@ -47,37 +47,33 @@ async def slowly(sock: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("linger", [None, 0])
-def test_an_orderly_close_loses_nothing_without_linger_and_resets_with_zero(linger: int | None) -> None:
-    async def main() -> None:
-        conn, sock = await raw_pair(linger)
-        conn.mailbox.write(DATA)
-        conn._wire.close()  # what an orderly end of the layers above comes to
-        if linger is None:
-            assert await slowly(sock) == DATA
-            sock.close()
-            await conn._wire.wait_closed()
-        else:
-            sock.close()
-            await conn._wire.wait_closed()
-
-    run(main())
+@looped
+async def test_an_orderly_close_loses_nothing_without_linger_and_resets_with_zero(linger: int | None) -> None:
+    conn, sock = await raw_pair(linger)
+    conn.mailbox.write(DATA)
+    conn._wire.close()  # what an orderly end of the layers above comes to
+    if linger is None:
+        assert await slowly(sock) == DATA
+        sock.close()
+        await conn._wire.wait_closed()
+    else:
+        sock.close()
+        await conn._wire.wait_closed()
 
 
 @pytest.mark.parametrize("linger", [None, 0])
-def test_an_abort_with_bytes_unread_keeps_or_drops_them_as_linger_says(linger: int | None) -> None:
-    async def main() -> None:
-        conn, sock = await raw_pair(linger)
-        conn.mailbox.write(DATA)
-        conn.abort()
-        await conn._wire.wait_closed()
-        if linger is None:
-            assert await slowly(sock) == DATA
-        else:
-            with pytest.raises(ConnectionResetError):
-                await slowly(sock)
-        sock.close()
-
-    run(main())
+@looped
+async def test_an_abort_with_bytes_unread_keeps_or_drops_them_as_linger_says(linger: int | None) -> None:
+    conn, sock = await raw_pair(linger)
+    conn.mailbox.write(DATA)
+    conn.abort()
+    await conn._wire.wait_closed()
+    if linger is None:
+        assert await slowly(sock) == DATA
+    else:
+        with pytest.raises(ConnectionResetError):
+            await slowly(sock)
+    sock.close()
 
 
 def num_waiting(port: int) -> int:
@@ -88,19 +84,17 @@ def num_waiting(port: int) -> int:
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="only Linux tells of TIME_WAIT this way")
 @pytest.mark.parametrize("linger", [None, 0])
-def test_linger_zero_frees_the_five_tuple_at_once(linger: int | None) -> None:
-    async def main() -> None:
-        conn, sock = await raw_pair(linger)
-        port = port_of(conn.local_multiaddr)
-        conn.abort()  # we close first, so TIME_WAIT would be on our side
-        await conn._wire.wait_closed()
-        assert await read_all(sock) == b""
-        sock.close()
-        if linger is None:
-            await eventually(lambda: num_waiting(port) == 1)
-        assert num_waiting(port) == (linger is None)
-
-    run(main())
+@looped
+async def test_linger_zero_frees_the_five_tuple_at_once(linger: int | None) -> None:
+    conn, sock = await raw_pair(linger)
+    port = port_of(conn.local_multiaddr)
+    conn.abort()  # we close first, so TIME_WAIT would be on our side
+    await conn._wire.wait_closed()
+    assert await read_all(sock) == b""
+    sock.close()
+    if linger is None:
+        await eventually(lambda: num_waiting(port) == 1)
+    assert num_waiting(port) == (linger is None)
 
 
 async def ends(linger: int | None) -> tuple[CapableConn, CapableConn]:
@@ -113,50 +107,44 @@ async def ends(linger: int | None) -> tuple[CapableConn, CapableConn]:
     return outbound, inbound
 
 
-def test_a_slow_reader_gets_what_was_written_just_before_close() -> None:
+@looped
+async def test_a_slow_reader_gets_what_was_written_just_before_close() -> None:
     """W34: go closes with linger 0 and no go-away, and loses it."""
 
-    async def main() -> None:
-        outbound, inbound = await ends(None)
-        stream = await inbound.open_stream()
-        data = DATA + DATA[: limits.YAMUX_INITIAL_WINDOW_BYTES - len(DATA)]
-        await stream.write(data)
-        await stream.close_write()
-        received = await outbound.accept_stream()
-        closing = asyncio.ensure_future(inbound.close())
-        got = b""
-        while piece := await received.read(5000):
-            got += piece
-            await asyncio.sleep(0)
-        assert got == data
-        await closing
-        await eventually(lambda: outbound.is_closed)
-
-    run(main())
+    outbound, inbound = await ends(None)
+    stream = await inbound.open_stream()
+    data = DATA + DATA[: limits.YAMUX_INITIAL_WINDOW_BYTES - len(DATA)]
+    await stream.write(data)
+    await stream.close_write()
+    received = await outbound.accept_stream()
+    closing = asyncio.ensure_future(inbound.close())
+    got = b""
+    while piece := await received.read(5000):
+        got += piece
+        await asyncio.sleep(0)
+    assert got == data
+    await closing
+    await eventually(lambda: outbound.is_closed)
 
 
-def test_a_peer_that_never_ends_its_half_does_not_hold_up_a_close() -> None:
-    async def main() -> None:
-        conn, sock = await raw_pair(None)
-        conn.mailbox.write(b"bye")
-        conn._wire.close()
-        await conn._wire.wait_closed()  # after limits.CLOSE_DRAIN_TIMEOUT_S
-        assert await slowly(sock) == b"bye"
-        sock.close()
-
-    run(main())
+@looped
+async def test_a_peer_that_never_ends_its_half_does_not_hold_up_a_close() -> None:
+    conn, sock = await raw_pair(None)
+    conn.mailbox.write(b"bye")
+    conn._wire.close()
+    await conn._wire.wait_closed()  # after limits.CLOSE_DRAIN_TIMEOUT_S
+    assert await slowly(sock) == b"bye"
+    sock.close()
 
 
-def test_a_dialled_connection_lingers_as_asked_too() -> None:
-    async def main() -> None:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            transport = TcpTransport(make_node().upgrader, TcpOptions(linger=0))
-            conn = await transport.connect(parse_endpoint(to_multiaddr(server.getsockname())))
-            peer, _ = server.accept()
-            conn.abort()
-            with pytest.raises(OSError) as caught:
-                peer.recv(1)
-            assert caught.value.errno == errno.ECONNRESET
-            peer.close()
-
-    run(main())
+@looped
+async def test_a_dialled_connection_lingers_as_asked_too() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        transport = TcpTransport(make_node().upgrader, TcpOptions(linger=0))
+        conn = await transport.connect(parse_endpoint(to_multiaddr(server.getsockname())))
+        peer, _ = server.accept()
+        conn.abort()
+        with pytest.raises(OSError) as caught:
+            peer.recv(1)
+        assert caught.value.errno == errno.ECONNRESET
+        peer.close()

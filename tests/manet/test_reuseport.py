@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness import run
+from harness import looped
 from nodes import LOOPBACK, make_node, port_of
 from p2pcore import Host
 from p2pcore.manet.listener import MaListener, open_listening
@@ -87,101 +87,89 @@ def test_a_listener_that_shares_its_port_with_other_processes_goes_on_sharing() 
 
 
 @pytest.mark.parametrize("addr", ["/ip4/127.0.0.1/tcp/0", "/ip6/::1/tcp/0", "/ip4/0.0.0.0/tcp/0"])
-def test_peers_see_the_port_that_listens(addr: str) -> None:
-    async def main() -> None:
-        target = Multiaddr(addr.replace("0.0.0.0", "127.0.0.1"))
-        ours = TcpTransport(make_node().upgrader, TcpOptions(dial_from_listener=True))
-        listener = await ours.listen(Multiaddr(addr))
-        async with make_node().listening(target) as one, make_node().listening(target) as two:
-            for peer in (one, two):
-                outbound = await ours.dial(peer.multiaddr, None)
-                inbound = await peer.accept()
-                assert inbound.remote_multiaddr == outbound.local_multiaddr
-                assert port_of(outbound.local_multiaddr) == port_of(listener.multiaddr)
-                inbound.abort()
-                outbound.abort()
-        await listener.close()
-
-    run(main())
-
-
-def test_a_second_connection_to_the_same_place_leaves_from_another_port() -> None:
-    async def main() -> None:
-        ours = TcpTransport(make_node().upgrader, TcpOptions(dial_from_listener=True))
-        listener = await ours.listen(LOOPBACK)
-        async with make_node().listening() as peer:
-            conns = [await ours.dial(peer.multiaddr, None) for _ in range(3)]
-            ports = [port_of(conn.local_multiaddr) for conn in conns]
-            assert ports[0] == port_of(listener.multiaddr)
-            assert len(set(ports)) == 3
-            for conn in conns:
-                conn.abort()
-        await listener.close()
-
-    run(main())
-
-
-def test_the_port_stays_ours_alone_and_is_free_at_the_end() -> None:
-    async def main() -> None:
-        ours = TcpTransport(make_node().upgrader, TcpOptions(dial_from_listener=True))
-        listener = await ours.listen(LOOPBACK)
-        async with make_node().listening() as peer:
+@looped
+async def test_peers_see_the_port_that_listens(addr: str) -> None:
+    target = Multiaddr(addr.replace("0.0.0.0", "127.0.0.1"))
+    ours = TcpTransport(make_node().upgrader, TcpOptions(dial_from_listener=True))
+    listener = await ours.listen(Multiaddr(addr))
+    async with make_node().listening(target) as one, make_node().listening(target) as two:
+        for peer in (one, two):
             outbound = await ours.dial(peer.multiaddr, None)
-            for options in (TcpOptions(), TcpOptions(dial_from_listener=True)):
-                with pytest.raises(OSError) as caught:
-                    await TcpTransport(make_node().upgrader, options).listen(listener.multiaddr)
-                assert caught.value.errno == errno.EADDRINUSE
-            second = await make_node().dial(listener.multiaddr)  # and it goes on accepting
-            (await listener.accept()).abort()
-            second.abort()
-            await listener.close()
-            again = await ours.listen(listener.multiaddr)
-            await again.close()
+            inbound = await peer.accept()
+            assert inbound.remote_multiaddr == outbound.local_multiaddr
+            assert port_of(outbound.local_multiaddr) == port_of(listener.multiaddr)
+            inbound.abort()
             outbound.abort()
-
-    run(main())
-
-
-def test_without_a_listener_that_fits_the_kernel_chooses() -> None:
-    async def main() -> None:
-        ours = TcpTransport(make_node().upgrader, TcpOptions(dial_from_listener=True))
-        six = await ours.listen(Multiaddr("/ip6/::1/tcp/0"))
-        closed = await ours.listen(LOOPBACK)
-        await closed.close()
-        async with make_node().listening() as peer:
-            outbound = await ours.dial(peer.multiaddr, None)
-            assert port_of(outbound.local_multiaddr) not in (
-                port_of(six.multiaddr),
-                port_of(closed.multiaddr),
-            )
-            outbound.abort()
-        await six.close()
-
-    run(main())
+    await listener.close()
 
 
-def test_a_refused_dial_is_refused_and_not_tried_again_from_elsewhere() -> None:
-    async def main() -> None:
-        ours = TcpTransport(make_node().upgrader, TcpOptions(dial_from_listener=True))
-        listener = await ours.listen(LOOPBACK)
-        with socket.socket() as unused:
-            unused.bind(("127.0.0.1", 0))
-            with pytest.raises(ConnectionRefusedError):
-                await ours.dial(Multiaddr(f"/ip4/127.0.0.1/tcp/{unused.getsockname()[1]}"), None)
+@looped
+async def test_a_second_connection_to_the_same_place_leaves_from_another_port() -> None:
+    ours = TcpTransport(make_node().upgrader, TcpOptions(dial_from_listener=True))
+    listener = await ours.listen(LOOPBACK)
+    async with make_node().listening() as peer:
+        conns = [await ours.dial(peer.multiaddr, None) for _ in range(3)]
+        ports = [port_of(conn.local_multiaddr) for conn in conns]
+        assert ports[0] == port_of(listener.multiaddr)
+        assert len(set(ports)) == 3
+        for conn in conns:
+            conn.abort()
+    await listener.close()
+
+
+@looped
+async def test_the_port_stays_ours_alone_and_is_free_at_the_end() -> None:
+    ours = TcpTransport(make_node().upgrader, TcpOptions(dial_from_listener=True))
+    listener = await ours.listen(LOOPBACK)
+    async with make_node().listening() as peer:
+        outbound = await ours.dial(peer.multiaddr, None)
+        for options in (TcpOptions(), TcpOptions(dial_from_listener=True)):
+            with pytest.raises(OSError) as caught:
+                await TcpTransport(make_node().upgrader, options).listen(listener.multiaddr)
+            assert caught.value.errno == errno.EADDRINUSE
+        second = await make_node().dial(listener.multiaddr)  # and it goes on accepting
+        (await listener.accept()).abort()
+        second.abort()
         await listener.close()
+        again = await ours.listen(listener.multiaddr)
+        await again.close()
+        outbound.abort()
 
-    run(main())
+
+@looped
+async def test_without_a_listener_that_fits_the_kernel_chooses() -> None:
+    ours = TcpTransport(make_node().upgrader, TcpOptions(dial_from_listener=True))
+    six = await ours.listen(Multiaddr("/ip6/::1/tcp/0"))
+    closed = await ours.listen(LOOPBACK)
+    await closed.close()
+    async with make_node().listening() as peer:
+        outbound = await ours.dial(peer.multiaddr, None)
+        assert port_of(outbound.local_multiaddr) not in (
+            port_of(six.multiaddr),
+            port_of(closed.multiaddr),
+        )
+        outbound.abort()
+    await six.close()
+
+
+@looped
+async def test_a_refused_dial_is_refused_and_not_tried_again_from_elsewhere() -> None:
+    ours = TcpTransport(make_node().upgrader, TcpOptions(dial_from_listener=True))
+    listener = await ours.listen(LOOPBACK)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        with pytest.raises(ConnectionRefusedError):
+            await ours.dial(Multiaddr(f"/ip4/127.0.0.1/tcp/{unused.getsockname()[1]}"), None)
+    await listener.close()
 
 
 @pytest.mark.parametrize("is_on", [False, True])
-def test_a_host_does_so_when_asked(is_on: bool) -> None:
-    async def main() -> None:
-        options: Any = {"identify": False, "ping": False}
-        async with Host(**options) as peer, Host(dial_from_listener=is_on, **options) as host:
-            conn = await host.connect(peer.addrs_with_peer[0])
-            assert (conn.local_multiaddr in host.addrs) is is_on
-
-    run(main())
+@looped
+async def test_a_host_does_so_when_asked(is_on: bool) -> None:
+    options: Any = {"identify": False, "ping": False}
+    async with Host(**options) as peer, Host(dial_from_listener=is_on, **options) as host:
+        conn = await host.connect(peer.addrs_with_peer[0])
+        assert (conn.local_multiaddr in host.addrs) is is_on
 
 
 def test_it_excludes_an_address_to_dial_from() -> None:
@@ -191,14 +179,12 @@ def test_it_excludes_an_address_to_dial_from() -> None:
         TcpOptions(dial_from="localhost")
 
 
-def test_listening_sockets_of_others_are_not_used() -> None:
-    async def main() -> None:
-        other = MaListener.bind(LOOPBACK)
-        ours = TcpTransport(make_node().upgrader, TcpOptions(dial_from_listener=True))
-        async with make_node().listening() as peer:
-            conn = await ours.connect(parse_endpoint(peer.multiaddr))
-            assert conn.local_multiaddr != other.multiaddr
-            conn.abort()
-        await other.close()
-
-    run(main())
+@looped
+async def test_listening_sockets_of_others_are_not_used() -> None:
+    other = MaListener.bind(LOOPBACK)
+    ours = TcpTransport(make_node().upgrader, TcpOptions(dial_from_listener=True))
+    async with make_node().listening() as peer:
+        conn = await ours.connect(parse_endpoint(peer.multiaddr))
+        assert conn.local_multiaddr != other.multiaddr
+        conn.abort()
+    await other.close()

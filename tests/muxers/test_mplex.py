@@ -10,9 +10,9 @@ import dataclasses
 
 import pytest
 
-from _fast.chains import Cable, looped, settle
+from _fast.chains import Cable
 from _fast.mplex_chain import BUFFER, MSG_I, NEW, RESET_R, Message, messages, msg
-from harness import eventually, run
+from harness import eventually, looped, settle
 from hosts import pair
 from p2pcore import errors, interfaces, limits
 from p2pcore._fast.crypto.secure import PlainChannel
@@ -97,29 +97,25 @@ async def test_it_needs_a_record_layer_and_a_live_chain() -> None:
         (["yamux", "mplex"], ["yamux", "mplex"], "/yamux/1.0.0"),
     ],
 )
-def test_hosts_agree_on_what_both_have(server: list[str], dialer: list[str], agreed: str) -> None:
-    async def main() -> None:
-        options = {"echo": True, "identify": True, "ping": True}
-        async with pair({"muxers": server} | options, {"muxers": dialer} | options) as hosts:
-            assert hosts.conn.state.muxer == hosts.server_conn.state.muxer == agreed
-            for one, conn in ((hosts.dialer, hosts.conn), (hosts.server, hosts.server_conn)):
-                data = bytes(range(256)) * 800
-                assert await one.echo(conn, data) == data
-                assert len(await one.ping(conn)) == 1
-                assert "/echo/1.0.0" in (await one.identify(conn)).protocols
-
-    run(main())
+@looped
+async def test_hosts_agree_on_what_both_have(server: list[str], dialer: list[str], agreed: str) -> None:
+    options = {"echo": True, "identify": True, "ping": True}
+    async with pair({"muxers": server} | options, {"muxers": dialer} | options) as hosts:
+        assert hosts.conn.state.muxer == hosts.server_conn.state.muxer == agreed
+        for one, conn in ((hosts.dialer, hosts.conn), (hosts.server, hosts.server_conn)):
+            data = bytes(range(256)) * 800
+            assert await one.echo(conn, data) == data
+            assert len(await one.ping(conn)) == 1
+            assert "/echo/1.0.0" in (await one.identify(conn)).protocols
 
 
-def test_the_bound_on_streams_of_a_host_holds_for_mplex_too() -> None:
-    async def main() -> None:
-        only = {"muxers": ["mplex"], "max_inbound_streams": 1, "echo": True}
-        async with pair(only, {"muxers": ["mplex"]}) as hosts:
-            first = await hosts.conn.new_stream("/echo/1.0.0")
-            await first.write(b"x")
-            assert await first.read() == b"x"
-            second = await hosts.conn.new_stream("/echo/1.0.0")
-            with pytest.raises(errors.StreamReset):
-                await second.read()
-
-    run(main())
+@looped
+async def test_the_bound_on_streams_of_a_host_holds_for_mplex_too() -> None:
+    only = {"muxers": ["mplex"], "max_inbound_streams": 1, "echo": True}
+    async with pair(only, {"muxers": ["mplex"]}) as hosts:
+        first = await hosts.conn.new_stream("/echo/1.0.0")
+        await first.write(b"x")
+        assert await first.read() == b"x"
+        second = await hosts.conn.new_stream("/echo/1.0.0")
+        with pytest.raises(errors.StreamReset):
+            await second.read()

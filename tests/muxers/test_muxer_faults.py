@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from _fast import chain, mplex_chain
-from _fast.chains import KEY_A, KEY_B, Cable, RawYamux, looped, settle
+from _fast.chains import KEY_A, KEY_B, Cable, RawYamux
 from _fast.mplex_chain import NEW, RawMplex
+from harness import looped, settle
 from p2pcore import errors, limits
 from p2pcore._fast.crypto.secure import NoiseChannel
 from p2pcore.muxers.mplex import MplexMultiplexer, MplexOptions

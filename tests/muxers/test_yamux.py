@@ -10,8 +10,8 @@ import dataclasses
 
 import pytest
 
-from _fast.chains import RST, SYN, WINDOW, WU, Cable, Frame, frame, frames, looped, settle, split_frames
-from harness import eventually
+from _fast.chains import RST, SYN, WINDOW, WU, Cable, Frame, frame, frames, split_frames
+from harness import eventually, looped, settle
 from p2pcore import errors, interfaces, limits
 from p2pcore._fast.crypto.secure import PlainChannel
 from p2pcore._fast.mux.yamux import YamuxSession

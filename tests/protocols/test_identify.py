@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, run
+from harness import eventually, looped, run
 from hosts import Pair, pair
 from p2pcore import (
     DeadlineExceeded,
@@ -46,45 +46,39 @@ def info_of(conn: SwarmConn) -> IdentifyInfo:
     return conn.info
 
 
-def test_each_side_learns_everything_about_the_other_by_itself() -> None:
-    async def main() -> None:
-        async with pair(BOTH | {"agent_version": "server/1"}, BOTH | {"agent_version": "dialer/2"}) as p:
-            await eventually(lambda: p.conn.info and p.server_conn.info)
-            told = info_of(p.conn)
-            assert told.peer == p.server.peer_id
-            assert (told.agent_version, told.protocol_version) == ("server/1", "ipfs/0.1.0")
-            assert told.protocols == p.server.protocols
-            assert list(told.listen_addrs) == p.server.addrs
-            assert told.record_addrs == told.listen_addrs
-            assert told.signed_record
-            assert told.observed_addr is p.conn.local_multiaddr, "equal, and kept only once"
-            assert info_of(p.server_conn).agent_version == "dialer/2"
-            assert info_of(p.server_conn).observed_addr == p.conn.remote_multiaddr
-            assert info_of(p.server_conn).signed_record is None, (
-                "a node that does not listen certifies nothing"
-            )
-            assert await p.dialer.identify(p.conn) is told, "it is not asked twice"
-
-    run(main())
+@looped
+async def test_each_side_learns_everything_about_the_other_by_itself() -> None:
+    async with pair(BOTH | {"agent_version": "server/1"}, BOTH | {"agent_version": "dialer/2"}) as p:
+        await eventually(lambda: p.conn.info and p.server_conn.info)
+        told = info_of(p.conn)
+        assert told.peer == p.server.peer_id
+        assert (told.agent_version, told.protocol_version) == ("server/1", "ipfs/0.1.0")
+        assert told.protocols == p.server.protocols
+        assert list(told.listen_addrs) == p.server.addrs
+        assert told.record_addrs == told.listen_addrs
+        assert told.signed_record
+        assert told.observed_addr is p.conn.local_multiaddr, "equal, and kept only once"
+        assert info_of(p.server_conn).agent_version == "dialer/2"
+        assert info_of(p.server_conn).observed_addr == p.conn.remote_multiaddr
+        assert info_of(p.server_conn).signed_record is None, "a node that does not listen certifies nothing"
+        assert await p.dialer.identify(p.conn) is told, "it is not asked twice"
 
 
-def test_nothing_waits_for_it_and_no_task_stays() -> None:
-    async def main() -> None:
-        async def mute(stream: Stream) -> None:
-            await stream.read()
+@looped
+async def test_nothing_waits_for_it_and_no_task_stays() -> None:
+    async def mute(stream: Stream) -> None:
+        await stream.read()
 
-        async with pair({"echo": True}, BOTH) as p:
-            p.server.set_stream_handler(identify.PROTOCOL, mute)
-            conn = await p.dialer.swarm.dial_addr(p.server.addrs_with_peer[0])
-            assert await p.dialer.echo(conn, b"at once") == b"at once"
-            assert conn.info is None
-        async with pair(BOTH, BOTH) as p:
-            await eventually(lambda: p.conn.info and p.server_conn.info)
-            await eventually(lambda: not p.server.swarm.num_handlers_running)
-            names = {task.get_coro().__qualname__ for task in asyncio.all_tasks()}  # type: ignore[union-attr]
-            assert not [name for name in names if "identify" in name.lower() or "Stream" in name]
-
-    run(main())
+    async with pair({"echo": True}, BOTH) as p:
+        p.server.set_stream_handler(identify.PROTOCOL, mute)
+        conn = await p.dialer.swarm.dial_addr(p.server.addrs_with_peer[0])
+        assert await p.dialer.echo(conn, b"at once") == b"at once"
+        assert conn.info is None
+    async with pair(BOTH, BOTH) as p:
+        await eventually(lambda: p.conn.info and p.server_conn.info)
+        await eventually(lambda: not p.server.swarm.num_handlers_running)
+        names = {task.get_coro().__qualname__ for task in asyncio.all_tasks()}  # type: ignore[union-attr]
+        assert not [name for name in names if "identify" in name.lower() or "Stream" in name]
 
 
 def test_concurrent_callers_share_one_exchange() -> None:
@@ -105,16 +99,14 @@ def test_concurrent_callers_share_one_exchange() -> None:
     run(main())
 
 
-def test_a_host_without_identify_can_still_ask_and_is_not_asked() -> None:
-    async def main() -> None:
-        async with pair({"identify": True}) as p:
-            assert (await p.dialer.identify(p.conn)).protocols == p.server.protocols
-        async with pair() as p:
-            with pytest.raises(ProtocolNotSupported):
-                await p.dialer.identify(p.conn)
-            assert p.conn.info is None
-
-    run(main())
+@looped
+async def test_a_host_without_identify_can_still_ask_and_is_not_asked() -> None:
+    async with pair({"identify": True}) as p:
+        assert (await p.dialer.identify(p.conn)).protocols == p.server.protocols
+    async with pair() as p:
+        with pytest.raises(ProtocolNotSupported):
+            await p.dialer.identify(p.conn)
+        assert p.conn.info is None
 
 
 async def served_by(p: Pair, data: bytes, end: bool = True) -> IdentifyInfo:
@@ -141,46 +133,42 @@ async def served_by(p: Pair, data: bytes, end: bool = True) -> IdentifyInfo:
     ],
     ids=["long message", "many messages", "malformed", "cut", "empty", "another key"],
 )
-def test_a_bad_answer_leaves_the_peer_unidentified_and_connected(data: bytes, error: type[Exception]) -> None:
-    async def main() -> None:
-        async with pair({"echo": True}) as p:
-            with pytest.raises(error):
-                await served_by(p, data)
-            assert p.conn.info is None
-            assert await p.dialer.echo(p.conn, b"alive") == b"alive"
+@looped
+async def test_a_bad_answer_leaves_the_peer_unidentified_and_connected(
+    data: bytes, error: type[Exception]
+) -> None:
+    async with pair({"echo": True}) as p:
+        with pytest.raises(error):
+            await served_by(p, data)
+        assert p.conn.info is None
+        assert await p.dialer.echo(p.conn, b"alive") == b"alive"
 
-    run(main())
 
-
-def test_a_peer_that_never_ends_is_given_up_and_what_came_is_discarded(
+@looped
+async def test_a_peer_that_never_ends_is_given_up_and_what_came_is_discarded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(limits, "IDENTIFY_TIMEOUT_S", 0.05)
 
-    async def main() -> None:
-        async with pair() as p:
-            with pytest.raises(DeadlineExceeded):
-                await served_by(p, framed(PUSHED), end=False)
-            assert p.conn.info is None
-
-    run(main())
+    async with pair() as p:
+        with pytest.raises(DeadlineExceeded):
+            await served_by(p, framed(PUSHED), end=False)
+        assert p.conn.info is None
 
 
-def test_identify_is_answered_ten_times_a_minute() -> None:
-    async def main() -> None:
-        async with pair({"identify": True}) as p:
-            asked = limits.MAX_IDENTIFY_PER_MINUTE
-            for number in range(asked + 1):
-                stream = await p.conn.new_stream(identify.PROTOCOL)
-                if number < asked:
-                    while await stream.read():
-                        pass
-                else:
-                    with pytest.raises(StreamReset) as caught:
-                        await stream.read()
-            assert caught.value.code == codes.STREAM_RESOURCE_LIMIT_EXCEEDED
-
-    run(main())
+@looped
+async def test_identify_is_answered_ten_times_a_minute() -> None:
+    async with pair({"identify": True}) as p:
+        asked = limits.MAX_IDENTIFY_PER_MINUTE
+        for number in range(asked + 1):
+            stream = await p.conn.new_stream(identify.PROTOCOL)
+            if number < asked:
+                while await stream.read():
+                    pass
+            else:
+                with pytest.raises(StreamReset) as caught:
+                    await stream.read()
+        assert caught.value.code == codes.STREAM_RESOURCE_LIMIT_EXCEEDED
 
 
 def test_the_rate_limit_counts_each_connection_and_forgets_after_a_minute() -> None:
@@ -208,26 +196,24 @@ async def push(p: Pair, message: Identify) -> None:
     await stream.close()
 
 
-def test_a_push_changes_what_it_names_and_is_taken_without_an_identify() -> None:
-    async def main() -> None:
-        async with pair({"identify": True}) as p:
-            p.server.swarm.stop_notify(p.server._identify)
-            conn = await p.dialer.swarm.dial_addr(p.server.addrs[0])
-            await eventually(lambda: p.server.swarm.num_conns == 2)
-            server_conn = p.server.swarm.conns()[-1]
-            p = Pair(p.dialer, p.server, conn, server_conn)
-            server_conn.info = None
-            await push(p, PUSHED)
-            await eventually(lambda: server_conn.info)
-            await push(p, Identify(agentVersion=b"new"))
-            await eventually(lambda: info_of(server_conn).agent_version == "new")
-            assert info_of(server_conn).protocols == ("/pushed",)
-            await push(p, Identify(publicKey=b"\x08\x01", protocols=[b"/wrong"]))
-            await push(p, Identify(protocolVersion=b"last"))
-            await eventually(lambda: info_of(server_conn).protocol_version == "last")
-            assert info_of(server_conn).protocols == ("/pushed",)
-
-    run(main())
+@looped
+async def test_a_push_changes_what_it_names_and_is_taken_without_an_identify() -> None:
+    async with pair({"identify": True}) as p:
+        p.server.swarm.stop_notify(p.server._identify)
+        conn = await p.dialer.swarm.dial_addr(p.server.addrs[0])
+        await eventually(lambda: p.server.swarm.num_conns == 2)
+        server_conn = p.server.swarm.conns()[-1]
+        p = Pair(p.dialer, p.server, conn, server_conn)
+        server_conn.info = None
+        await push(p, PUSHED)
+        await eventually(lambda: server_conn.info)
+        await push(p, Identify(agentVersion=b"new"))
+        await eventually(lambda: info_of(server_conn).agent_version == "new")
+        assert info_of(server_conn).protocols == ("/pushed",)
+        await push(p, Identify(publicKey=b"\x08\x01", protocols=[b"/wrong"]))
+        await push(p, Identify(protocolVersion=b"last"))
+        await eventually(lambda: info_of(server_conn).protocol_version == "last")
+        assert info_of(server_conn).protocols == ("/pushed",)
 
 
 async def change(p: Pair, what: Callable[[], Any], known: Callable[[IdentifyInfo], bool]) -> None:
@@ -237,22 +223,20 @@ async def change(p: Pair, what: Callable[[], Any], known: Callable[[IdentifyInfo
     await eventually(lambda: known(info_of(p.conn)))
 
 
-def test_changes_are_pushed_to_peers() -> None:
+@looped
+async def test_changes_are_pushed_to_peers() -> None:
     async def handler(stream: Stream) -> None: ...
 
-    async def main() -> None:
-        async with pair(BOTH, BOTH) as p:
-            await eventually(lambda: p.conn.info and p.server_conn.info)
-            server = p.server
-            await change(p, lambda: server.set_stream_handler("/x", handler), lambda i: "/x" in i.protocols)
-            await change(p, lambda: server.remove_stream_handler("/x"), lambda i: "/x" not in i.protocols)
-            seq = info_of(p.conn).record_seq
-            await change(p, lambda: server.swarm.listen("/ip4/127.0.0.1/tcp/0"), lambda i: len(i.addrs) == 2)
-            assert info_of(p.conn).record_seq > seq
-            gone = server.addrs[0]
-            await change(p, lambda: server.swarm.listen_close(gone), lambda i: gone not in i.addrs)
-
-    run(main())
+    async with pair(BOTH, BOTH) as p:
+        await eventually(lambda: p.conn.info and p.server_conn.info)
+        server = p.server
+        await change(p, lambda: server.set_stream_handler("/x", handler), lambda i: "/x" in i.protocols)
+        await change(p, lambda: server.remove_stream_handler("/x"), lambda i: "/x" not in i.protocols)
+        seq = info_of(p.conn).record_seq
+        await change(p, lambda: server.swarm.listen("/ip4/127.0.0.1/tcp/0"), lambda i: len(i.addrs) == 2)
+        assert info_of(p.conn).record_seq > seq
+        gone = server.addrs[0]
+        await change(p, lambda: server.swarm.listen_close(gone), lambda i: gone not in i.addrs)
 
 
 def test_changes_are_gathered_into_one_push() -> None:
@@ -277,19 +261,17 @@ def test_changes_are_gathered_into_one_push() -> None:
     run(main())
 
 
-def test_peers_that_do_not_take_pushes_get_none() -> None:
+@looped
+async def test_peers_that_do_not_take_pushes_get_none() -> None:
     async def handler(stream: Stream) -> None: ...
 
-    async def main() -> None:
-        async with pair(BOTH) as p:
-            await p.dialer.identify(p.conn)
-            p.server.set_stream_handler("/x", handler)
-            for _ in range(5):
-                await asyncio.sleep(0)
-            assert "/x" not in info_of(p.conn).protocols
-            assert not p.conn.num_streams
-
-    run(main())
+    async with pair(BOTH) as p:
+        await p.dialer.identify(p.conn)
+        p.server.set_stream_handler("/x", handler)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert "/x" not in info_of(p.conn).protocols
+        assert not p.conn.num_streams
 
 
 @pytest.mark.parametrize(
@@ -322,61 +304,55 @@ def test_a_socket_without_a_name_is_local() -> None:
         ("9.9.9.9", "8.8.8.8"),
     ],
 )
-def test_a_peer_is_told_only_addresses_that_reach_it(remote: str, expected: str) -> None:
-    async def main() -> None:
-        from swarm_fakes import FakeConn, make_swarm, peer
+@looped
+async def test_a_peer_is_told_only_addresses_that_reach_it(remote: str, expected: str) -> None:
+    from swarm_fakes import FakeConn, make_swarm, peer
 
-        swarm, _ = make_swarm()
-        key = PrivateKey.from_seed(bytes(32))
-        service = identify.IdentifyService(swarm, key, "agent")
-        await swarm.listen(*(f"/ip4/{ip}/tcp/1" for ip in ("127.0.0.1", "192.168.0.7", "8.8.8.8")))
-        fake = FakeConn(peer(1))
-        fake.remote_multiaddr = Multiaddr(f"/ip4/{remote}/tcp/9")
-        reader = MessageReader()
-        reader.feed(service._message_for(swarm.add_conn(fake)))
-        told = update(IdentifyInfo(key.peer_id()), reader.finish())
-        assert told is not None
-        assert [str(addr) for addr in told.listen_addrs] == [f"/ip4/{ip}/tcp/1" for ip in expected.split()]
-        assert told.record_addrs == told.listen_addrs
-        assert told.observed_addr == fake.remote_multiaddr
-        await swarm.close()
-
-    run(main())
+    swarm, _ = make_swarm()
+    key = PrivateKey.from_seed(bytes(32))
+    service = identify.IdentifyService(swarm, key, "agent")
+    await swarm.listen(*(f"/ip4/{ip}/tcp/1" for ip in ("127.0.0.1", "192.168.0.7", "8.8.8.8")))
+    fake = FakeConn(peer(1))
+    fake.remote_multiaddr = Multiaddr(f"/ip4/{remote}/tcp/9")
+    reader = MessageReader()
+    reader.feed(service._message_for(swarm.add_conn(fake)))
+    told = update(IdentifyInfo(key.peer_id()), reader.finish())
+    assert told is not None
+    assert [str(addr) for addr in told.listen_addrs] == [f"/ip4/{ip}/tcp/1" for ip in expected.split()]
+    assert told.record_addrs == told.listen_addrs
+    assert told.observed_addr == fake.remote_multiaddr
+    await swarm.close()
 
 
 @pytest.mark.parametrize("remote", ["/unix/tmp/socket", "/memory/7"])
-def test_a_peer_on_this_machine_is_told_no_address_of_its_own(remote: str) -> None:
-    async def main() -> None:
-        from swarm_fakes import FakeConn, make_swarm, peer
+@looped
+async def test_a_peer_on_this_machine_is_told_no_address_of_its_own(remote: str) -> None:
+    from swarm_fakes import FakeConn, make_swarm, peer
 
-        swarm, _ = make_swarm()
-        service = identify.IdentifyService(swarm, PrivateKey.from_seed(bytes(32)), "agent")
-        fake = FakeConn(peer(1))
-        fake.remote_multiaddr = Multiaddr(remote)
-        reader = MessageReader()
-        reader.feed(service._message_for(swarm.add_conn(fake)))
-        assert not reader.finish().HasField("observedAddr")
-        await swarm.close()
-
-    run(main())
+    swarm, _ = make_swarm()
+    service = identify.IdentifyService(swarm, PrivateKey.from_seed(bytes(32)), "agent")
+    fake = FakeConn(peer(1))
+    fake.remote_multiaddr = Multiaddr(remote)
+    reader = MessageReader()
+    reader.feed(service._message_for(swarm.add_conn(fake)))
+    assert not reader.finish().HasField("observedAddr")
+    await swarm.close()
 
 
-def test_closing_ends_an_exchange_under_way() -> None:
-    async def main() -> None:
-        async def mute(stream: Stream) -> None:
-            await stream.read()
+@looped
+async def test_closing_ends_an_exchange_under_way() -> None:
+    async def mute(stream: Stream) -> None:
+        await stream.read()
 
-        async with Host(identify=False) as server, Host(listen=(), push_delay_s=100.0) as dialer:
-            server.set_stream_handler(identify.PROTOCOL, mute)
-            conn = await dialer.connect(server.addrs_with_peer[0])
-            asking = asyncio.create_task(dialer.identify(conn))
-            await eventually(lambda: server.swarm.num_handlers_running)
-            dialer.set_stream_handler("/x", mute)
-            await dialer.close()
-            with pytest.raises(asyncio.CancelledError):
-                await asking
-
-    run(main())
+    async with Host(identify=False) as server, Host(listen=(), push_delay_s=100.0) as dialer:
+        server.set_stream_handler(identify.PROTOCOL, mute)
+        conn = await dialer.connect(server.addrs_with_peer[0])
+        asking = asyncio.create_task(dialer.identify(conn))
+        await eventually(lambda: server.swarm.num_handlers_running)
+        dialer.set_stream_handler("/x", mute)
+        await dialer.close()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
 
 
 def test_a_caller_that_leaves_does_not_end_the_exchange_nor_leave_a_complaint(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, run
+from harness import eventually, looped, run
 from p2pcore import (
     AddressError,
     DialError,
@@ -57,36 +57,32 @@ ECHO = {"echo": True}
 # -- listeners -----------------------------------------------------------------------------------------
 
 
-def test_a_bare_circuit_listener_takes_what_comes_through_any_reservation() -> None:
-    async def main() -> None:
-        async with (
-            relay_host() as first,
-            relay_host() as second,
-            Host(**BARE | ECHO | {"listen": [CIRCUIT]}) as one,
-            Host(listen=[], **BARE) as dialer,
-        ):
-            assert one.addrs == [], "nobody can use it before there is a reservation"
-            for relay in (first, second):
-                await one.relay.reserve(behind(relay))
-            assert one.addrs == [behind(first), behind(second)]
-            for addr in one.addrs_with_peer:
-                conn = await dialer.swarm.dial_addr(addr)
-                assert await dialer.echo(conn, b"here") == b"here"
-
-    run(main())
+@looped
+async def test_a_bare_circuit_listener_takes_what_comes_through_any_reservation() -> None:
+    async with (
+        relay_host() as first,
+        relay_host() as second,
+        Host(**BARE | ECHO | {"listen": [CIRCUIT]}) as one,
+        Host(listen=[], **BARE) as dialer,
+    ):
+        assert one.addrs == [], "nobody can use it before there is a reservation"
+        for relay in (first, second):
+            await one.relay.reserve(behind(relay))
+        assert one.addrs == [behind(first), behind(second)]
+        for addr in one.addrs_with_peer:
+            conn = await dialer.swarm.dial_addr(addr)
+            assert await dialer.echo(conn, b"here") == b"here"
 
 
-def test_a_second_listener_or_reservation_at_one_relay_is_refused() -> None:
-    async def main() -> None:
-        async with relayed() as r:
-            with pytest.raises(ListenError, match="already"):
-                await r.target.swarm.listen(behind(r.relay))
-            with pytest.raises(OSError, match="already"):
-                await r.target.relay.reserve(behind(r.relay))
-            with pytest.raises(AddressError):
-                await r.target.relay.reserve(behind(r.relay).with_p2p(NOBODY))
-
-    run(main())
+@looped
+async def test_a_second_listener_or_reservation_at_one_relay_is_refused() -> None:
+    async with relayed() as r:
+        with pytest.raises(ListenError, match="already"):
+            await r.target.swarm.listen(behind(r.relay))
+        with pytest.raises(OSError, match="already"):
+            await r.target.relay.reserve(behind(r.relay))
+        with pytest.raises(AddressError):
+            await r.target.relay.reserve(behind(r.relay).with_p2p(NOBODY))
 
 
 def test_closing_a_listener_really_ends_it() -> None:
@@ -113,31 +109,27 @@ def test_closing_a_listener_really_ends_it() -> None:
     run(main())
 
 
-def test_draining_ends_relayed_and_direct_connections_and_leaves_no_task() -> None:
-    async def main() -> None:
-        async with tasks_unchanged(), relayed(UNLIMITED, ECHO) as r:
-            stream = await r.dialer.new_stream(r.addr, "/echo/1.0.0")
-            await stream.write(b"going on")
-            assert await stream.read_exactly(8) == b"going on"
-            draining = asyncio.ensure_future(r.target.drain(20))
-            await asyncio.sleep(0)
-            await stream.write(b"until it ends")
-            assert await stream.read_exactly(13) == b"until it ends"
-            await stream.close()
-            assert await draining == 0
-
-    run(main())
+@looped
+async def test_draining_ends_relayed_and_direct_connections_and_leaves_no_task() -> None:
+    async with tasks_unchanged(), relayed(UNLIMITED, ECHO) as r:
+        stream = await r.dialer.new_stream(r.addr, "/echo/1.0.0")
+        await stream.write(b"going on")
+        assert await stream.read_exactly(8) == b"going on"
+        draining = asyncio.ensure_future(r.target.drain(20))
+        await asyncio.sleep(0)
+        await stream.write(b"until it ends")
+        assert await stream.read_exactly(13) == b"until it ends"
+        await stream.close()
+        assert await draining == 0
 
 
-def test_a_node_that_closes_in_the_middle_of_everything_leaves_no_task() -> None:
-    async def main() -> None:
-        async with tasks_unchanged(), relayed(UNLIMITED, ECHO) as r:
-            dials = [asyncio.ensure_future(r.dialer.swarm.dial_addr(r.addr)) for _ in range(5)]
-            await asyncio.sleep(0)
-            await r.target.close()
-            await asyncio.gather(*dials, return_exceptions=True)
-
-    run(main())
+@looped
+async def test_a_node_that_closes_in_the_middle_of_everything_leaves_no_task() -> None:
+    async with tasks_unchanged(), relayed(UNLIMITED, ECHO) as r:
+        dials = [asyncio.ensure_future(r.dialer.swarm.dial_addr(r.addr)) for _ in range(5)]
+        await asyncio.sleep(0)
+        await r.target.close()
+        await asyncio.gather(*dials, return_exceptions=True)
 
 
 # -- stop streams: what goes wrong ------------------------------------------------------------------------
@@ -170,75 +162,65 @@ def test_a_node_that_closes_in_the_middle_of_everything_leaves_no_task() -> None
         "status",
     ],
 )
-def test_a_bad_stop_message_is_answered_with_its_status(data: bytes, status: Status) -> None:
-    async def main() -> None:
-        async with fake_relay(grant) as (relay, _), Host(**BARE | {"listen": [behind(relay)]}) as one:
-            assert (await ask_stop(relay, one.peer_id, data)).status is status
-            assert one.swarm.num_conns == 1
-
-    run(main())
+@looped
+async def test_a_bad_stop_message_is_answered_with_its_status(data: bytes, status: Status) -> None:
+    async with fake_relay(grant) as (relay, _), Host(**BARE | {"listen": [behind(relay)]}) as one:
+        assert (await ask_stop(relay, one.peer_id, data)).status is status
+        assert one.swarm.num_conns == 1
 
 
-def test_a_circuit_from_a_peer_that_is_no_relay_of_ours_is_refused() -> None:
-    async def main() -> None:
-        listen = ["/ip4/127.0.0.1/tcp/0"]
-        async with fake_relay(grant) as (relay, _), Host(**BARE | {"listen": listen}) as one:
-            await one.swarm.listen(behind(relay))
-            async with Host(listen=[], **BARE) as stranger:
-                direct = one.addrs_with_peer[0]
-                assert not direct.is_relayed
-                assert (await ask_stop(stranger, direct, CONNECT)).status is Status.PERMISSION_DENIED
-            one.relay._keepers[relay.peer_id]._now = lambda: 1e12
-            told = await ask_stop(relay, one.peer_id, CONNECT)
-            assert told.status is Status.PERMISSION_DENIED, "nor one whose reservation has expired"
-
-    run(main())
+@looped
+async def test_a_circuit_from_a_peer_that_is_no_relay_of_ours_is_refused() -> None:
+    listen = ["/ip4/127.0.0.1/tcp/0"]
+    async with fake_relay(grant) as (relay, _), Host(**BARE | {"listen": listen}) as one:
+        await one.swarm.listen(behind(relay))
+        async with Host(listen=[], **BARE) as stranger:
+            direct = one.addrs_with_peer[0]
+            assert not direct.is_relayed
+            assert (await ask_stop(stranger, direct, CONNECT)).status is Status.PERMISSION_DENIED
+        one.relay._keepers[relay.peer_id]._now = lambda: 1e12
+        told = await ask_stop(relay, one.peer_id, CONNECT)
+        assert told.status is Status.PERMISSION_DENIED, "nor one whose reservation has expired"
 
 
-def test_a_node_that_does_not_listen_behind_relays_does_not_speak_the_stop_protocol() -> None:
-    async def main() -> None:
-        async with Host(**BARE) as one:
-            assert STOP not in one.protocols
-
-    run(main())
+@looped
+async def test_a_node_that_does_not_listen_behind_relays_does_not_speak_the_stop_protocol() -> None:
+    async with Host(**BARE) as one:
+        assert STOP not in one.protocols
 
 
-def test_a_dialler_that_is_not_who_the_relay_says_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+@looped
+async def test_a_dialler_that_is_not_who_the_relay_says_is_refused(caplog: pytest.LogCaptureFixture) -> None:
 
-    async def main() -> None:
-        caplog.set_level(logging.DEBUG, "p2pcore.listener")
-        async with fake_relay(grant) as (relay, _), Host(**BARE | {"listen": [behind(relay)]}) as one:
+    caplog.set_level(logging.DEBUG, "p2pcore.listener")
+    async with fake_relay(grant) as (relay, _), Host(**BARE | {"listen": [behind(relay)]}) as one:
 
-            async def lie(stream: Stream) -> Stream:
-                await read_body(stream)
-                stop = await relay.new_stream(one.peer_id, STOP)
-                await stop.write(CONNECT.encode())
-                assert Stop.parse(await read_body(stop)) == OK
-                await stream.write(Hop(HopType.STATUS, status=Status.OK).encode())
-                Splice(stream, stop, -1, 0, lambda error: None).start()  # type: ignore[arg-type]
-                return stream
+        async def lie(stream: Stream) -> Stream:
+            await read_body(stream)
+            stop = await relay.new_stream(one.peer_id, STOP)
+            await stop.write(CONNECT.encode())
+            assert Stop.parse(await read_body(stop)) == OK
+            await stream.write(Hop(HopType.STATUS, status=Status.OK).encode())
+            Splice(stream, stop, -1, 0, lambda error: None).start()  # type: ignore[arg-type]
+            return stream
 
-            relay.set_stream_handler("/libp2p/circuit/relay/0.2.0/hop", lie)
-            async with Host(listen=[], **BARE) as dialer:
-                conn = await dialer.connect(behind(relay).with_p2p(one.peer_id))
-                await eventually(lambda: conn.is_closed)
-                assert not one.swarm.conns_to_peer(dialer.peer_id)
-        assert f"expected peer {NOBODY}" in caplog.text
-
-    run(main())
+        relay.set_stream_handler("/libp2p/circuit/relay/0.2.0/hop", lie)
+        async with Host(listen=[], **BARE) as dialer:
+            conn = await dialer.connect(behind(relay).with_p2p(one.peer_id))
+            await eventually(lambda: conn.is_closed)
+            assert not one.swarm.conns_to_peer(dialer.peer_id)
+    assert f"expected peer {NOBODY}" in caplog.text
 
 
-def test_nothing_is_upgraded_until_the_target_has_answered_and_limits_make_it_limited() -> None:
-    async def main() -> None:
-        async with fake_relay(grant) as (relay, _), Host(**BARE | {"listen": [behind(relay)]}) as one:
-            stream = await relay.new_stream(one.peer_id, STOP)
-            await stream.write(Stop(StopType.CONNECT, peer=NOBODY, limit=Limit()).encode())
-            assert await stream.read_exactly(5) == OK.encode()
-            await stream.write(b"not multistream at all" * 9)
-            with pytest.raises((StreamReset, AssertionError)):
-                assert await stream.read_exactly(20) == b""
-
-    run(main())
+@looped
+async def test_nothing_is_upgraded_until_the_target_has_answered_and_limits_make_it_limited() -> None:
+    async with fake_relay(grant) as (relay, _), Host(**BARE | {"listen": [behind(relay)]}) as one:
+        stream = await relay.new_stream(one.peer_id, STOP)
+        await stream.write(Stop(StopType.CONNECT, peer=NOBODY, limit=Limit()).encode())
+        assert await stream.read_exactly(5) == OK.encode()
+        await stream.write(b"not multistream at all" * 9)
+        with pytest.raises((StreamReset, AssertionError)):
+            assert await stream.read_exactly(20) == b""
 
 
 class Waiting:
@@ -252,71 +234,65 @@ def listener(closed: list[RelayListener]) -> RelayListener:
     return RelayListener(CIRCUIT, close)
 
 
-def test_a_circuit_that_nobody_accepts_is_refused_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+@looped
+async def test_a_circuit_that_nobody_accepts_is_refused_after_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(limits, "RELAY_ACCEPT_TIMEOUT_S", 0.02)
 
-    async def main() -> None:
-        one = listener([])
-        assert await one.offer(Waiting()) is False  # type: ignore[arg-type]
-        accepting = asyncio.ensure_future(one.accept())
-        offered: Any = Waiting()
-        assert await one.offer(offered) is True
-        assert await accepting is offered
-
-    run(main())
+    one = listener([])
+    assert await one.offer(Waiting()) is False  # type: ignore[arg-type]
+    accepting = asyncio.ensure_future(one.accept())
+    offered: Any = Waiting()
+    assert await one.offer(offered) is True
+    assert await accepting is offered
 
 
-def test_only_so_many_circuits_wait_to_be_accepted_and_they_are_taken_in_turn() -> None:
-    async def main() -> None:
-        one = listener([])
-        offers: list[Any] = [Waiting() for _ in range(limits.MAX_RELAY_WAITING)]
-        waiting = [asyncio.ensure_future(one.offer(each)) for each in offers]
-        await asyncio.sleep(0)
-        assert await one.offer(Waiting()) is False  # type: ignore[arg-type]
-        assert [await one.accept() for _ in offers] == offers
-        assert all(await asyncio.gather(*waiting))
-
-    run(main())
+@looped
+async def test_only_so_many_circuits_wait_to_be_accepted_and_they_are_taken_in_turn() -> None:
+    one = listener([])
+    offers: list[Any] = [Waiting() for _ in range(limits.MAX_RELAY_WAITING)]
+    waiting = [asyncio.ensure_future(one.offer(each)) for each in offers]
+    await asyncio.sleep(0)
+    assert await one.offer(Waiting()) is False  # type: ignore[arg-type]
+    assert [await one.accept() for _ in offers] == offers
+    assert all(await asyncio.gather(*waiting))
 
 
-def test_a_listener_that_finishes_gives_out_what_waits_and_one_that_closes_refuses_it() -> None:
-    async def main() -> None:
-        closed: list[RelayListener] = []
-        one = listener(closed)
-        offers: list[Any] = [Waiting(), Waiting()]
-        waiting = [asyncio.ensure_future(one.offer(each)) for each in offers]
-        await asyncio.sleep(0)
-        one.finish()
-        assert await one.offer(Waiting()) is False  # type: ignore[arg-type]
-        assert await one.accept() is offers[0]
-        await one.rebind()
-        await one.close()
-        await one.close()
-        assert closed == [one]
-        assert await asyncio.gather(*waiting) == [True, False]
-        for call in (one.accept, one.rebind):
-            with pytest.raises(ListenerClosed):
-                await call()
-
-    run(main())
-
-
-def test_an_accept_that_waits_is_ended_by_close_and_a_cancelled_one_takes_nothing() -> None:
-    async def main() -> None:
-        one = listener([])
-        accepting = asyncio.ensure_future(one.accept())
-        await asyncio.sleep(0)
-        accepting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await accepting
-        offered: Any = Waiting()
-        waiting = asyncio.ensure_future(one.offer(offered))
-        assert await one.accept() is offered
-        assert await waiting
-        accepting = asyncio.ensure_future(one.accept())
-        await asyncio.sleep(0)
-        await one.close()
+@looped
+async def test_a_listener_that_finishes_gives_out_what_waits_and_one_that_closes_refuses_it() -> None:
+    closed: list[RelayListener] = []
+    one = listener(closed)
+    offers: list[Any] = [Waiting(), Waiting()]
+    waiting = [asyncio.ensure_future(one.offer(each)) for each in offers]
+    await asyncio.sleep(0)
+    one.finish()
+    assert await one.offer(Waiting()) is False  # type: ignore[arg-type]
+    assert await one.accept() is offers[0]
+    await one.rebind()
+    await one.close()
+    await one.close()
+    assert closed == [one]
+    assert await asyncio.gather(*waiting) == [True, False]
+    for call in (one.accept, one.rebind):
         with pytest.raises(ListenerClosed):
-            await accepting
+            await call()
 
-    run(main())
+
+@looped
+async def test_an_accept_that_waits_is_ended_by_close_and_a_cancelled_one_takes_nothing() -> None:
+    one = listener([])
+    accepting = asyncio.ensure_future(one.accept())
+    await asyncio.sleep(0)
+    accepting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await accepting
+    offered: Any = Waiting()
+    waiting = asyncio.ensure_future(one.offer(offered))
+    assert await one.accept() is offered
+    assert await waiting
+    accepting = asyncio.ensure_future(one.accept())
+    await asyncio.sleep(0)
+    await one.close()
+    with pytest.raises(ListenerClosed):
+        await accepting

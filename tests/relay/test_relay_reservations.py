@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, run
+from harness import eventually, looped, run
 from p2pcore import (
     Host,
     ListenError,
@@ -44,34 +44,30 @@ IDENTIFY = {"identify": True, "push_delay_s": 0.0}
 # -- reservations ------------------------------------------------------------------------------------
 
 
-def test_a_relay_without_vouchers_and_without_addresses_is_good_enough() -> None:
-    async def main() -> None:
-        async with fake_relay(grant) as (relay, _), Host(**BARE | {"listen": [behind(relay)]}) as one:
-            assert one.addrs == [behind(relay)]
-
-    run(main())
+@looped
+async def test_a_relay_without_vouchers_and_without_addresses_is_good_enough() -> None:
+    async with fake_relay(grant) as (relay, _), Host(**BARE | {"listen": [behind(relay)]}) as one:
+        assert one.addrs == [behind(relay)]
 
 
-def test_the_addresses_a_relay_tells_are_ours_too_where_they_are_its_own() -> None:
+@looped
+async def test_the_addresses_a_relay_tells_are_ours_too_where_they_are_its_own() -> None:
     told: list[Multiaddr] = []
 
     async def answer(stream: Stream, request: Hop) -> None:
         reservation = Reservation(int(time.time()) + 3600, tuple(told))
         await stream.write(Hop(HopType.STATUS, reservation=reservation, status=Status.OK).encode())
 
-    async def main() -> None:
-        async with fake_relay(answer) as (relay, _):
-            public = Multiaddr(f"/ip4/1.2.3.4/tcp/4001/p2p/{relay.peer_id}")
-            told[:] = [
-                public,
-                Multiaddr("/ip4/1.2.3.5/tcp/1"),
-                Multiaddr(f"/ip4/1.2.3.6/tcp/1/p2p/{NOBODY}"),
-                public.encapsulate("/p2p-circuit").with_p2p(relay.peer_id),
-            ]
-            async with Host(**BARE | {"listen": [behind(relay)]}) as one:
-                assert one.addrs == [behind(relay), public.encapsulate("/p2p-circuit")]
-
-    run(main())
+    async with fake_relay(answer) as (relay, _):
+        public = Multiaddr(f"/ip4/1.2.3.4/tcp/4001/p2p/{relay.peer_id}")
+        told[:] = [
+            public,
+            Multiaddr("/ip4/1.2.3.5/tcp/1"),
+            Multiaddr(f"/ip4/1.2.3.6/tcp/1/p2p/{NOBODY}"),
+            public.encapsulate("/p2p-circuit").with_p2p(relay.peer_id),
+        ]
+        async with Host(**BARE | {"listen": [behind(relay)]}) as one:
+            assert one.addrs == [behind(relay), public.encapsulate("/p2p-circuit")]
 
 
 @pytest.mark.parametrize(
@@ -119,60 +115,54 @@ class Clock:
         return time.time() + self.ahead
 
 
-def test_a_reservation_is_renewed_two_minutes_before_it_expires_and_not_sooner() -> None:
-    async def main() -> None:
-        clock = Clock()
-        async with fake_relay(grant) as (relay, asked), Host(listen=[], **BARE) as one:
-            one.relay._now = clock
-            await one.swarm.listen(behind(relay))
-            keeper = one.relay.reservations[0]
-            clock.ahead = 3600 - limits.RELAY_REFRESH_S - 10
-            keeper.look()
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            assert len(asked) == 1
-            clock.ahead += 11
-            keeper.look()
-            await eventually(lambda: len(asked) == 2)
-            assert keeper.is_held
-            assert one.addrs == [behind(relay)]
-
-    run(main())
+@looped
+async def test_a_reservation_is_renewed_two_minutes_before_it_expires_and_not_sooner() -> None:
+    clock = Clock()
+    async with fake_relay(grant) as (relay, asked), Host(listen=[], **BARE) as one:
+        one.relay._now = clock
+        await one.swarm.listen(behind(relay))
+        keeper = one.relay.reservations[0]
+        clock.ahead = 3600 - limits.RELAY_REFRESH_S - 10
+        keeper.look()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert len(asked) == 1
+        clock.ahead += 11
+        keeper.look()
+        await eventually(lambda: len(asked) == 2)
+        assert keeper.is_held
+        assert one.addrs == [behind(relay)]
 
 
-def test_a_short_reservation_is_renewed_at_three_quarters_of_its_life() -> None:
+@looped
+async def test_a_short_reservation_is_renewed_at_three_quarters_of_its_life() -> None:
     async def answer(stream: Stream, request: Hop) -> None:
         reservation = Reservation(int(time.time()) + 100)
         await stream.write(Hop(HopType.STATUS, reservation=reservation, status=Status.OK).encode())
 
-    async def main() -> None:
-        clock = Clock()
-        async with fake_relay(answer) as (relay, asked), Host(listen=[], **BARE) as one:
-            one.relay._now = clock
-            await one.swarm.listen(behind(relay))
-            keeper = one.relay.reservations[0]
-            clock.ahead = 76
-            keeper.look()
-            await eventually(lambda: len(asked) == 2)
-
-    run(main())
+    clock = Clock()
+    async with fake_relay(answer) as (relay, asked), Host(listen=[], **BARE) as one:
+        one.relay._now = clock
+        await one.swarm.listen(behind(relay))
+        keeper = one.relay.reservations[0]
+        clock.ahead = 76
+        keeper.look()
+        await eventually(lambda: len(asked) == 2)
 
 
-def test_a_relay_whose_clock_is_far_off_is_asked_once_a_day() -> None:
+@looped
+async def test_a_relay_whose_clock_is_far_off_is_asked_once_a_day() -> None:
     async def answer(stream: Stream, request: Hop) -> None:
         await stream.write(Hop(HopType.STATUS, reservation=Reservation(2**64 - 1), status=Status.OK).encode())
 
-    async def main() -> None:
-        clock = Clock()
-        async with fake_relay(answer) as (relay, asked), Host(listen=[], **BARE) as one:
-            one.relay._now = clock
-            await one.swarm.listen(behind(relay))
-            clock.ahead = limits.MAX_RESERVATION_S
-            one.relay.reservations[0].look()
-            await eventually(lambda: len(asked) == 2)
-
-    run(main())
+    clock = Clock()
+    async with fake_relay(answer) as (relay, asked), Host(listen=[], **BARE) as one:
+        one.relay._now = clock
+        await one.swarm.listen(behind(relay))
+        clock.ahead = limits.MAX_RESERVATION_S
+        one.relay.reservations[0].look()
+        await eventually(lambda: len(asked) == 2)
 
 
 def test_a_refused_renewal_is_tried_again_and_the_address_is_told_until_it_expires(

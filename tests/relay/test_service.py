@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, run
+from harness import eventually, looped, run
 from p2pcore import (
     DialError,
     Host,
@@ -66,184 +66,158 @@ async def answers_ok(stream: Stream) -> Stream:
 # -- reservations --------------------------------------------------------------------------------
 
 
-def test_a_reservation_has_an_expiry_our_addresses_a_right_voucher_and_the_limits() -> None:
-    async def main() -> None:
-        async with relay_host(RelayOptions()) as relay, clients(relay, 1) as (one,):
-            answer = await ask_hop(one, relay.addrs_with_peer[0], RESERVE)
-            assert answer.status is Status.OK
-            assert answer.limit == Limit(120, 131072)
-            granted = answer.reservation
-            assert granted is not None
-            assert granted.addrs == tuple(relay.addrs_with_peer)
-            now = relay.relay_service._now()  # type: ignore[union-attr]
-            assert now + 3590 < granted.expire <= now + 3600
-            assert granted.voucher is not None
-            assert check_voucher(granted.voucher, relay.peer_id, one.peer_id, now) == granted.expire
-            assert relay.relay_service.num_reservations == 1  # type: ignore[union-attr]
-
-    run(main())
+@looped
+async def test_a_reservation_has_an_expiry_our_addresses_a_right_voucher_and_the_limits() -> None:
+    async with relay_host(RelayOptions()) as relay, clients(relay, 1) as (one,):
+        answer = await ask_hop(one, relay.addrs_with_peer[0], RESERVE)
+        assert answer.status is Status.OK
+        assert answer.limit == Limit(120, 131072)
+        granted = answer.reservation
+        assert granted is not None
+        assert granted.addrs == tuple(relay.addrs_with_peer)
+        now = relay.relay_service._now()  # type: ignore[union-attr]
+        assert now + 3590 < granted.expire <= now + 3600
+        assert granted.voucher is not None
+        assert check_voucher(granted.voucher, relay.peer_id, one.peer_id, now) == granted.expire
+        assert relay.relay_service.num_reservations == 1  # type: ignore[union-attr]
 
 
-def test_a_relay_without_limits_tells_none() -> None:
-    async def main() -> None:
-        async with relay_host() as relay, clients(relay, 1) as (one,):
-            assert (await ask_hop(one, relay.addrs_with_peer[0], RESERVE)).limit is None
-
-    run(main())
+@looped
+async def test_a_relay_without_limits_tells_none() -> None:
+    async with relay_host() as relay, clients(relay, 1) as (one,):
+        assert (await ask_hop(one, relay.addrs_with_peer[0], RESERVE)).limit is None
 
 
-def test_it_answers_a_client_that_does_not_end_its_half() -> None:
-    async def main() -> None:
-        async with relay_host() as relay, clients(relay, 1) as (one,):
-            answer = await ask_hop(one, relay.addrs_with_peer[0], RESERVE, end=False)
-            assert answer.status is Status.OK
-
-    run(main())
+@looped
+async def test_it_answers_a_client_that_does_not_end_its_half() -> None:
+    async with relay_host() as relay, clients(relay, 1) as (one,):
+        answer = await ask_hop(one, relay.addrs_with_peer[0], RESERVE, end=False)
+        assert answer.status is Status.OK
 
 
-def test_a_renewal_replaces_the_reservation_and_counts_once() -> None:
-    async def main() -> None:
-        options = replace(UNLIMITED, max_reservations=1, max_reservations_per_ip=1)
-        async with relay_host(options) as relay, clients(relay, 1) as (one,):
-            for _ in range(3):
-                assert (await ask_hop(one, relay.addrs_with_peer[0], RESERVE)).status is Status.OK
-            assert relay.relay_service.num_reservations == 1  # type: ignore[union-attr]
-
-    run(main())
+@looped
+async def test_a_renewal_replaces_the_reservation_and_counts_once() -> None:
+    options = replace(UNLIMITED, max_reservations=1, max_reservations_per_ip=1)
+    async with relay_host(options) as relay, clients(relay, 1) as (one,):
+        for _ in range(3):
+            assert (await ask_hop(one, relay.addrs_with_peer[0], RESERVE)).status is Status.OK
+        assert relay.relay_service.num_reservations == 1  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("cap", ["max_reservations", "max_reservations_per_ip"])
-def test_one_reservation_more_than_the_cap_is_refused_and_one_that_ends_makes_room(cap: str) -> None:
-    async def main() -> None:
-        options = RelayOptions(**{cap: 2})
-        async with relay_host(options) as relay, clients(relay, 3) as hosts:
-            service, addr = relay.relay_service, relay.addrs_with_peer[0]
-            assert service is not None
-            statuses = [(await ask_hop(host, addr, RESERVE)).status for host in hosts]
-            assert statuses == [Status.OK, Status.OK, Status.RESERVATION_REFUSED]
-            assert (await ask_hop(hosts[0], addr, RESERVE)).status is Status.OK, "a renewal still goes"
-            await hosts[0].swarm.close_peer(relay.peer_id)
-            await eventually(lambda: service.num_reservations == 1)
-            assert (await ask_hop(hosts[2], addr, RESERVE)).status is Status.OK
-            assert service.refused == {"RESERVATION_REFUSED": 1}
-
-    run(main())
+@looped
+async def test_one_reservation_more_than_the_cap_is_refused_and_one_that_ends_makes_room(cap: str) -> None:
+    options = RelayOptions(**{cap: 2})
+    async with relay_host(options) as relay, clients(relay, 3) as hosts:
+        service, addr = relay.relay_service, relay.addrs_with_peer[0]
+        assert service is not None
+        statuses = [(await ask_hop(host, addr, RESERVE)).status for host in hosts]
+        assert statuses == [Status.OK, Status.OK, Status.RESERVATION_REFUSED]
+        assert (await ask_hop(hosts[0], addr, RESERVE)).status is Status.OK, "a renewal still goes"
+        await hosts[0].swarm.close_peer(relay.peer_id)
+        await eventually(lambda: service.num_reservations == 1)
+        assert (await ask_hop(hosts[2], addr, RESERVE)).status is Status.OK
+        assert service.refused == {"RESERVATION_REFUSED": 1}
 
 
-def test_who_may_not_reserve_is_told_so() -> None:
+@looped
+async def test_who_may_not_reserve_is_told_so() -> None:
     seen: list[Any] = []
 
     def may_reserve(peer: PeerId, addr: Multiaddr | None) -> bool:
         seen.append((peer, addr))
         return False
 
-    async def main() -> None:
-        async with relay_host(RelayOptions(may_reserve=may_reserve)) as relay, clients(relay, 1) as (one,):
-            answer = await ask_hop(one, relay.addrs_with_peer[0], RESERVE)
-            assert answer.status is Status.PERMISSION_DENIED
-            assert seen == [(one.peer_id, one.swarm.conns()[0].local_multiaddr)]
-
-    run(main())
+    async with relay_host(RelayOptions(may_reserve=may_reserve)) as relay, clients(relay, 1) as (one,):
+        answer = await ask_hop(one, relay.addrs_with_peer[0], RESERVE)
+        assert answer.status is Status.PERMISSION_DENIED
+        assert seen == [(one.peer_id, one.swarm.conns()[0].local_multiaddr)]
 
 
-def test_nothing_is_asked_of_a_relay_through_a_relay() -> None:
-    async def main() -> None:
-        async with (
-            relay_host() as first,
-            relay_host(listen=[behind(first)]) as second,
-            clients(first, 1) as (one,),
-        ):
-            through = second.addrs_with_peer[0]
-            for request in (RESERVE, connect_to(NOBODY)):
-                assert (await ask_hop(one, through, request)).status is Status.PERMISSION_DENIED
-
-    run(main())
+@looped
+async def test_nothing_is_asked_of_a_relay_through_a_relay() -> None:
+    async with (
+        relay_host() as first,
+        relay_host(listen=[behind(first)]) as second,
+        clients(first, 1) as (one,),
+    ):
+        through = second.addrs_with_peer[0]
+        for request in (RESERVE, connect_to(NOBODY)):
+            assert (await ask_hop(one, through, request)).status is Status.PERMISSION_DENIED
 
 
-def test_a_reservation_ends_when_its_time_is_up_and_takes_its_circuits_with_it() -> None:
-    async def main() -> None:
-        async with relayed() as r:
-            later = 0.0
-            r.service._now = lambda: 1e9 + later
-            answer = await ask_hop(r.target, r.relay.peer_id, RESERVE)
-            assert answer.reservation is not None
-            assert answer.reservation.expire == int(1e9) + 3600
-            conn = await r.dialer.connect(r.addr)
-            assert r.service.num_circuits == 1
-            later = 3601.0
-            async with Host(listen=[], **BARE) as other:
-                status = (
-                    await ask_hop(other, r.relay.addrs_with_peer[0], connect_to(r.target.peer_id))
-                ).status
-            assert status is Status.NO_RESERVATION
-            await eventually(lambda: conn.is_closed)
-            assert r.service.num_reservations == r.service.num_circuits == 0
-
-    run(main())
+@looped
+async def test_a_reservation_ends_when_its_time_is_up_and_takes_its_circuits_with_it() -> None:
+    async with relayed() as r:
+        later = 0.0
+        r.service._now = lambda: 1e9 + later
+        answer = await ask_hop(r.target, r.relay.peer_id, RESERVE)
+        assert answer.reservation is not None
+        assert answer.reservation.expire == int(1e9) + 3600
+        conn = await r.dialer.connect(r.addr)
+        assert r.service.num_circuits == 1
+        later = 3601.0
+        async with Host(listen=[], **BARE) as other:
+            status = (await ask_hop(other, r.relay.addrs_with_peer[0], connect_to(r.target.peer_id))).status
+        assert status is Status.NO_RESERVATION
+        await eventually(lambda: conn.is_closed)
+        assert r.service.num_reservations == r.service.num_circuits == 0
 
 
-def test_the_coarse_timer_ends_what_has_expired_and_runs_only_while_there_is_something() -> None:
-    async def main() -> None:
-        async with relay_host() as relay, clients(relay, 1) as (one,):
-            service = relay.relay_service
-            assert service is not None
-            assert service._sweep is None
-            await ask_hop(one, relay.addrs_with_peer[0], RESERVE)
-            assert service._sweep is not None
-            service._sweep.cancel()
-            service._swept()
-            assert service._sweep is not None
-            service._now = lambda: 1e12
-            service._sweep.cancel()
-            service._swept()
-            assert service._sweep is None
-            assert service.num_reservations == 0
-
-    run(main())
+@looped
+async def test_the_coarse_timer_ends_what_has_expired_and_runs_only_while_there_is_something() -> None:
+    async with relay_host() as relay, clients(relay, 1) as (one,):
+        service = relay.relay_service
+        assert service is not None
+        assert service._sweep is None
+        await ask_hop(one, relay.addrs_with_peer[0], RESERVE)
+        assert service._sweep is not None
+        service._sweep.cancel()
+        service._swept()
+        assert service._sweep is not None
+        service._now = lambda: 1e12
+        service._sweep.cancel()
+        service._swept()
+        assert service._sweep is None
+        assert service.num_reservations == 0
 
 
 # -- circuits ------------------------------------------------------------------------------------
 
 
-def test_a_circuit_to_a_peer_without_a_reservation_is_refused() -> None:
-    async def main() -> None:
-        async with relay_host() as relay, clients(relay, 2) as (one, other):
-            await other.connect(relay.addrs_with_peer[0])
-            for target in (NOBODY, other.peer_id):
-                answer = await ask_hop(one, relay.addrs_with_peer[0], connect_to(target))
-                assert answer.status is Status.NO_RESERVATION
-
-    run(main())
+@looped
+async def test_a_circuit_to_a_peer_without_a_reservation_is_refused() -> None:
+    async with relay_host() as relay, clients(relay, 2) as (one, other):
+        await other.connect(relay.addrs_with_peer[0])
+        for target in (NOBODY, other.peer_id):
+            answer = await ask_hop(one, relay.addrs_with_peer[0], connect_to(target))
+            assert answer.status is Status.NO_RESERVATION
 
 
-def test_a_circuit_to_the_source_or_to_the_relay_itself_is_refused() -> None:
-    async def main() -> None:
-        async with relay_host() as relay, clients(relay, 1) as (one,):
-            await ask_hop(one, relay.addrs_with_peer[0], RESERVE)
-            for target in (one.peer_id, relay.peer_id):
-                answer = await ask_hop(one, relay.addrs_with_peer[0], connect_to(target))
-                assert answer.status is Status.PERMISSION_DENIED
-
-    run(main())
+@looped
+async def test_a_circuit_to_the_source_or_to_the_relay_itself_is_refused() -> None:
+    async with relay_host() as relay, clients(relay, 1) as (one,):
+        await ask_hop(one, relay.addrs_with_peer[0], RESERVE)
+        for target in (one.peer_id, relay.peer_id):
+            answer = await ask_hop(one, relay.addrs_with_peer[0], connect_to(target))
+            assert answer.status is Status.PERMISSION_DENIED
 
 
-def test_who_may_not_connect_is_told_so() -> None:
+@looped
+async def test_who_may_not_connect_is_told_so() -> None:
     seen: list[Any] = []
 
     def may_connect(source: PeerId, addr: Multiaddr | None, target: PeerId) -> bool:
         seen.append((source, target))
         return False
 
-    async def main() -> None:
-        async with relayed(replace(UNLIMITED, may_connect=may_connect)) as r:
-            with pytest.raises(DialError) as caught:
-                await r.dialer.connect(r.addr)
-            refused = caught.value.causes[0][1]
-            assert isinstance(refused, RelayRefused)
-            assert refused.status == Status.PERMISSION_DENIED
-            assert seen == [(r.dialer.peer_id, r.target.peer_id)]
-
-    run(main())
+    async with relayed(replace(UNLIMITED, may_connect=may_connect)) as r:
+        with pytest.raises(DialError) as caught:
+            await r.dialer.connect(r.addr)
+        refused = caught.value.causes[0][1]
+        assert isinstance(refused, RelayRefused)
+        assert refused.status == Status.PERMISSION_DENIED
+        assert seen == [(r.dialer.peer_id, r.target.peer_id)]
 
 
 def test_more_circuits_than_a_peer_or_an_ip_may_have_are_refused_and_ended_ones_make_room() -> None:
@@ -279,49 +253,44 @@ def test_more_circuits_than_a_peer_or_an_ip_may_have_are_refused_and_ended_ones_
     ],
     ids=["refused", "unused", "unknown", "no status", "connect", "garbage", "too long", "cut off", "nothing"],
 )
-def test_a_target_that_answers_anything_but_ok_is_a_failed_connection(answer: bytes) -> None:
+@looped
+async def test_a_target_that_answers_anything_but_ok_is_a_failed_connection(answer: bytes) -> None:
     async def serve(stream: Stream) -> None:
         await read_body(stream)
         await stream.write(answer)
 
-    async def main() -> None:
-        async with relay_host() as relay, clients(relay, 2) as (one, target):
-            target.set_stream_handler(STOP, serve)
-            await ask_hop(target, relay.addrs_with_peer[0], RESERVE)
-            told = await ask_hop(one, relay.addrs_with_peer[0], connect_to(target.peer_id))
-            assert told.status is Status.CONNECTION_FAILED
-            assert not relay.relay_service._ends  # type: ignore[union-attr]
-
-    run(main())
+    async with relay_host() as relay, clients(relay, 2) as (one, target):
+        target.set_stream_handler(STOP, serve)
+        await ask_hop(target, relay.addrs_with_peer[0], RESERVE)
+        told = await ask_hop(one, relay.addrs_with_peer[0], connect_to(target.peer_id))
+        assert told.status is Status.CONNECTION_FAILED
+        assert not relay.relay_service._ends  # type: ignore[union-attr]
 
 
-def test_a_target_that_does_not_speak_the_stop_protocol_is_a_failed_connection() -> None:
-    async def main() -> None:
-        async with relay_host() as relay, clients(relay, 2) as (one, target):
-            await ask_hop(target, relay.addrs_with_peer[0], RESERVE)
-            told = await ask_hop(one, relay.addrs_with_peer[0], connect_to(target.peer_id))
-            assert told.status is Status.CONNECTION_FAILED
-
-    run(main())
+@looped
+async def test_a_target_that_does_not_speak_the_stop_protocol_is_a_failed_connection() -> None:
+    async with relay_host() as relay, clients(relay, 2) as (one, target):
+        await ask_hop(target, relay.addrs_with_peer[0], RESERVE)
+        told = await ask_hop(one, relay.addrs_with_peer[0], connect_to(target.peer_id))
+        assert told.status is Status.CONNECTION_FAILED
 
 
-def test_a_target_that_does_not_answer_is_a_failed_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+@looped
+async def test_a_target_that_does_not_answer_is_a_failed_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "RELAY_STOP_HANDSHAKE_TIMEOUT_S", 0.05)
 
     async def mute(stream: Stream) -> None:
         await stream.read_exactly(4096)
 
-    async def main() -> None:
-        async with relay_host() as relay, clients(relay, 2) as (one, target):
-            target.set_stream_handler(STOP, mute)
-            await ask_hop(target, relay.addrs_with_peer[0], RESERVE)
-            told = await ask_hop(one, relay.addrs_with_peer[0], connect_to(target.peer_id))
-            assert told.status is Status.CONNECTION_FAILED
-
-    run(main())
+    async with relay_host() as relay, clients(relay, 2) as (one, target):
+        target.set_stream_handler(STOP, mute)
+        await ask_hop(target, relay.addrs_with_peer[0], RESERVE)
+        told = await ask_hop(one, relay.addrs_with_peer[0], connect_to(target.peer_id))
+        assert told.status is Status.CONNECTION_FAILED
 
 
-def test_the_target_is_told_who_comes_and_both_are_told_the_limits() -> None:
+@looped
+async def test_the_target_is_told_who_comes_and_both_are_told_the_limits() -> None:
     asked: list[Stop] = []
 
     async def serve(stream: Stream) -> Stream:
@@ -329,24 +298,22 @@ def test_the_target_is_told_who_comes_and_both_are_told_the_limits() -> None:
         await stream.write(Stop(StopType.STATUS, status=Status.OK).encode())
         return stream
 
-    async def main() -> None:
-        async with (
-            relay_host(RelayOptions(circuit_s=7, circuit_bytes=9)) as relay,
-            clients(relay, 2) as hosts,
-        ):
-            one, target = hosts
-            target.set_stream_handler(STOP, serve)
-            await ask_hop(target, relay.addrs_with_peer[0], RESERVE)
-            stream = await one.new_stream(relay.addrs_with_peer[0], HOP)
-            await stream.write(connect_to(target.peer_id).encode())
-            told = Hop.parse(await read_body(stream))
-            assert told == Hop(HopType.STATUS, limit=Limit(7, 9), status=Status.OK)
-            assert asked == [Stop(StopType.CONNECT, peer=one.peer_id, limit=Limit(7, 9))]
-
-    run(main())
+    async with (
+        relay_host(RelayOptions(circuit_s=7, circuit_bytes=9)) as relay,
+        clients(relay, 2) as hosts,
+    ):
+        one, target = hosts
+        target.set_stream_handler(STOP, serve)
+        await ask_hop(target, relay.addrs_with_peer[0], RESERVE)
+        stream = await one.new_stream(relay.addrs_with_peer[0], HOP)
+        await stream.write(connect_to(target.peer_id).encode())
+        told = Hop.parse(await read_body(stream))
+        assert told == Hop(HopType.STATUS, limit=Limit(7, 9), status=Status.OK)
+        assert asked == [Stop(StopType.CONNECT, peer=one.peer_id, limit=Limit(7, 9))]
 
 
-def test_what_follows_a_status_and_a_connect_at_once_is_the_circuits() -> None:
+@looped
+async def test_what_follows_a_status_and_a_connect_at_once_is_the_circuits() -> None:
     got: list[bytes] = []
 
     async def serve(stream: Stream) -> None:
@@ -354,107 +321,92 @@ def test_what_follows_a_status_and_a_connect_at_once_is_the_circuits() -> None:
         await stream.write(Stop(StopType.STATUS, status=Status.OK).encode() + b"hello")
         got.append(await stream.read_exactly(7))
 
-    async def main() -> None:
-        async with relay_host() as relay, clients(relay, 2) as (one, target):
-            target.set_stream_handler(STOP, serve)
-            await ask_hop(target, relay.addrs_with_peer[0], RESERVE)
-            stream = await one.new_stream(relay.addrs_with_peer[0], HOP)
-            await stream.write(connect_to(target.peer_id).encode() + b"at once")
-            assert Hop.parse(await read_body(stream)).status is Status.OK
-            assert await stream.read_exactly(5) == b"hello"
-            await eventually(lambda: got == [b"at once"])
-
-    run(main())
+    async with relay_host() as relay, clients(relay, 2) as (one, target):
+        target.set_stream_handler(STOP, serve)
+        await ask_hop(target, relay.addrs_with_peer[0], RESERVE)
+        stream = await one.new_stream(relay.addrs_with_peer[0], HOP)
+        await stream.write(connect_to(target.peer_id).encode() + b"at once")
+        assert Hop.parse(await read_body(stream)).status is Status.OK
+        assert await stream.read_exactly(5) == b"hello"
+        await eventually(lambda: got == [b"at once"])
 
 
-def test_the_bytes_of_a_circuit_are_cut_at_the_limit_each_way() -> None:
-    async def main() -> None:
-        async with relay_host(RelayOptions(circuit_bytes=1000)) as relay, clients(relay, 2) as (one, target):
-            target.set_stream_handler(STOP, answers_ok)
-            await ask_hop(target, relay.addrs_with_peer[0], RESERVE)
-            stream = await one.new_stream(relay.addrs_with_peer[0], HOP)
-            await stream.write(connect_to(target.peer_id).encode())
-            assert Hop.parse(await read_body(stream)).status is Status.OK
-            await stream.write(bytes(1000))
-            service = relay.relay_service
-            assert service is not None
-            await eventually(lambda: next(iter(service._circuits)).passed == (1000, 0))
-            await stream.write(b"x")
-            with pytest.raises(StreamReset):
-                await stream.read()
-            await eventually(lambda: service.num_circuits == 0)
-            assert service.num_bytes == 1000
-
-    run(main())
+@looped
+async def test_the_bytes_of_a_circuit_are_cut_at_the_limit_each_way() -> None:
+    async with relay_host(RelayOptions(circuit_bytes=1000)) as relay, clients(relay, 2) as (one, target):
+        target.set_stream_handler(STOP, answers_ok)
+        await ask_hop(target, relay.addrs_with_peer[0], RESERVE)
+        stream = await one.new_stream(relay.addrs_with_peer[0], HOP)
+        await stream.write(connect_to(target.peer_id).encode())
+        assert Hop.parse(await read_body(stream)).status is Status.OK
+        await stream.write(bytes(1000))
+        service = relay.relay_service
+        assert service is not None
+        await eventually(lambda: next(iter(service._circuits)).passed == (1000, 0))
+        await stream.write(b"x")
+        with pytest.raises(StreamReset):
+            await stream.read()
+        await eventually(lambda: service.num_circuits == 0)
+        assert service.num_bytes == 1000
 
 
-def test_the_time_of_a_circuit_is_cut() -> None:
-    async def main() -> None:
-        async with relayed(RelayOptions(circuit_s=1)) as r:
-            conn = await r.dialer.connect(r.addr)
-            await eventually(lambda: conn.is_closed)
-            await eventually(lambda: r.service.num_circuits == 0)
-
-    run(main())
+@looped
+async def test_the_time_of_a_circuit_is_cut() -> None:
+    async with relayed(RelayOptions(circuit_s=1)) as r:
+        conn = await r.dialer.connect(r.addr)
+        await eventually(lambda: conn.is_closed)
+        await eventually(lambda: r.service.num_circuits == 0)
 
 
-def test_a_target_that_goes_ends_its_circuits_and_its_reservation() -> None:
-    async def main() -> None:
-        async with relayed() as r:
-            conn = await r.dialer.connect(r.addr)
-            for each in r.relay.swarm.conns_to_peer(r.target.peer_id):
-                each.abort()
-            await eventually(lambda: conn.is_closed)
-            await eventually(lambda: r.service.num_circuits == 0)
-
-    run(main())
+@looped
+async def test_a_target_that_goes_ends_its_circuits_and_its_reservation() -> None:
+    async with relayed() as r:
+        conn = await r.dialer.connect(r.addr)
+        for each in r.relay.swarm.conns_to_peer(r.target.peer_id):
+            each.abort()
+        await eventually(lambda: conn.is_closed)
+        await eventually(lambda: r.service.num_circuits == 0)
 
 
-def test_a_source_that_goes_ends_its_circuits_and_leaves_the_reservation() -> None:
-    async def main() -> None:
-        async with relayed() as r:
-            await r.dialer.connect(r.addr)
-            await r.dialer.swarm.close_peer(r.relay.peer_id)
-            await eventually(lambda: r.service.num_circuits == 0)
-            assert r.service.num_reservations == 1
-            await eventually(lambda: not r.target.swarm.conns_to_peer(r.dialer.peer_id))
-
-    run(main())
+@looped
+async def test_a_source_that_goes_ends_its_circuits_and_leaves_the_reservation() -> None:
+    async with relayed() as r:
+        await r.dialer.connect(r.addr)
+        await r.dialer.swarm.close_peer(r.relay.peer_id)
+        await eventually(lambda: r.service.num_circuits == 0)
+        assert r.service.num_reservations == 1
+        await eventually(lambda: not r.target.swarm.conns_to_peer(r.dialer.peer_id))
 
 
-def test_a_second_connection_to_the_relay_keeps_the_reservation_when_the_first_ends() -> None:
-    async def main() -> None:
-        async with relay_host() as relay, clients(relay, 1) as (one,):
-            first = await one.swarm.dial_addr(relay.addrs_with_peer[0])
-            await one.swarm.dial_addr(relay.addrs_with_peer[0])
-            await ask_hop(one, first, RESERVE)
-            await first.close()
-            await eventually(lambda: relay.swarm.num_conns == 1)
-            service = relay.relay_service
-            assert service is not None
-            assert service.num_reservations == 1
-            await one.swarm.close_peer(relay.peer_id)
-            await eventually(lambda: service.num_reservations == 0)
-
-    run(main())
+@looped
+async def test_a_second_connection_to_the_relay_keeps_the_reservation_when_the_first_ends() -> None:
+    async with relay_host() as relay, clients(relay, 1) as (one,):
+        first = await one.swarm.dial_addr(relay.addrs_with_peer[0])
+        await one.swarm.dial_addr(relay.addrs_with_peer[0])
+        await ask_hop(one, first, RESERVE)
+        await first.close()
+        await eventually(lambda: relay.swarm.num_conns == 1)
+        service = relay.relay_service
+        assert service is not None
+        assert service.num_reservations == 1
+        await one.swarm.close_peer(relay.peer_id)
+        await eventually(lambda: service.num_reservations == 0)
 
 
-def test_closing_the_relay_ends_circuits_and_leaves_nothing() -> None:
-    async def main() -> None:
-        before = len(asyncio.all_tasks())
-        async with relayed() as r:
-            conn = await r.dialer.connect(r.addr)
-            service: RelayService = r.service
-            service.close()
-            service.close()
-            await eventually(lambda: conn.is_closed)
-            assert service.num_circuits == service.num_reservations == 0
-            assert HOP not in r.relay.protocols
-            assert service._sweep is None
-        gc.collect()
-        assert len(asyncio.all_tasks()) == before
-
-    run(main())
+@looped
+async def test_closing_the_relay_ends_circuits_and_leaves_nothing() -> None:
+    before = len(asyncio.all_tasks())
+    async with relayed() as r:
+        conn = await r.dialer.connect(r.addr)
+        service: RelayService = r.service
+        service.close()
+        service.close()
+        await eventually(lambda: conn.is_closed)
+        assert service.num_circuits == service.num_reservations == 0
+        assert HOP not in r.relay.protocols
+        assert service._sweep is None
+    gc.collect()
+    assert len(asyncio.all_tasks()) == before
 
 
 # -- bad input -----------------------------------------------------------------------------------
@@ -491,25 +443,21 @@ def test_closing_the_relay_ends_circuits_and_leaves_nothing() -> None:
         "bad peer",
     ],
 )
-def test_a_bad_request_is_answered_with_its_status(data: bytes, status: Status) -> None:
-    async def main() -> None:
-        async with relay_host() as relay, clients(relay, 1) as (one,):
-            assert (await ask_hop(one, relay.addrs_with_peer[0], data)).status is status
-            assert relay.relay_service.refused == {status.name: 1}  # type: ignore[union-attr]
-            assert (await ask_hop(one, relay.addrs_with_peer[0], RESERVE)).status is Status.OK
-
-    run(main())
+@looped
+async def test_a_bad_request_is_answered_with_its_status(data: bytes, status: Status) -> None:
+    async with relay_host() as relay, clients(relay, 1) as (one,):
+        assert (await ask_hop(one, relay.addrs_with_peer[0], data)).status is status
+        assert relay.relay_service.refused == {status.name: 1}  # type: ignore[union-attr]
+        assert (await ask_hop(one, relay.addrs_with_peer[0], RESERVE)).status is Status.OK
 
 
-def test_a_peer_that_asks_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+@looped
+async def test_a_peer_that_asks_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "RELAY_STREAM_TIMEOUT_S", 0.05)
 
-    async def main() -> None:
-        async with relay_host() as relay, clients(relay, 1) as (one,):
-            with pytest.raises(StreamReset):
-                await ask(one, relay.addrs_with_peer[0], HOP, b"\x02", end=False)
-
-    run(main())
+    async with relay_host() as relay, clients(relay, 1) as (one,):
+        with pytest.raises(StreamReset):
+            await ask(one, relay.addrs_with_peer[0], HOP, b"\x02", end=False)
 
 
 @pytest.mark.parametrize(
@@ -527,18 +475,16 @@ def test_an_address_counts_as_its_ipv4_address_or_its_ipv6_network(text: str, ke
     assert ip_of(None) == ""
 
 
-def test_as_many_addresses_are_told_as_the_message_has_room_for() -> None:
-    async def main() -> None:
-        async with relay_host() as relay, clients(relay, 1) as (one,):
-            relay.swarm.announce = lambda addrs: [
-                *addrs,
-                *(Multiaddr(f"/dns/{'x' * 60}.{'y' * 60}{n}/tcp/1") for n in range(99)),
-            ]
-            answer = await ask_hop(one, relay.addrs_with_peer[0], RESERVE)
-            assert answer.status is Status.OK
-            granted: Reservation | None = answer.reservation
-            assert granted is not None
-            assert 10 < len(granted.addrs) < 64
-            assert all(addr.peer_id == relay.peer_id for addr in granted.addrs)
-
-    run(main())
+@looped
+async def test_as_many_addresses_are_told_as_the_message_has_room_for() -> None:
+    async with relay_host() as relay, clients(relay, 1) as (one,):
+        relay.swarm.announce = lambda addrs: [
+            *addrs,
+            *(Multiaddr(f"/dns/{'x' * 60}.{'y' * 60}{n}/tcp/1") for n in range(99)),
+        ]
+        answer = await ask_hop(one, relay.addrs_with_peer[0], RESERVE)
+        assert answer.status is Status.OK
+        granted: Reservation | None = answer.reservation
+        assert granted is not None
+        assert 10 < len(granted.addrs) < 64
+        assert all(addr.peer_id == relay.peer_id for addr in granted.addrs)

@@ -52,7 +52,7 @@ from noise_vectors import (
     XXVector,
 )
 
-from harness import cuts, feeding, run
+from harness import cuts, feeding, looped, run
 from p2pcore._fast.chain.wire import Wire
 from p2pcore._fast.crypto.noise import Initiator, KeyPair, Responder, SymmetricState
 from p2pcore._fast.crypto.sodium import x25519
@@ -222,35 +222,31 @@ TRANSCRIPTS = pytest.mark.parametrize(
 
 
 @TRANSCRIPTS
-def test_initiator_transcript(
+@looped
+async def test_initiator_transcript(
     handshake: Handshake, muxers: Sequence[Sequence[str]], agreed: str | None
 ) -> None:
-    async def main() -> None:
-        async with connected() as (mailbox, theirs):
-            task = asyncio.create_task(transport_i().secure_outbound(mailbox, ID_R, muxers[0]))
-            assert (await received(theirs, 34)).hex() == FRAME1
-            theirs.send(bytes.fromhex(handshake.frame2))
-            assert (await received(theirs, len(handshake.frame3) // 2)).hex() == handshake.frame3
-            assert await task == Secured(ID_R, KEY_R.public_key, agreed)
-            await check_transport(mailbox, theirs, from_initiator=True)
-
-    run(main())
+    async with connected() as (mailbox, theirs):
+        task = asyncio.create_task(transport_i().secure_outbound(mailbox, ID_R, muxers[0]))
+        assert (await received(theirs, 34)).hex() == FRAME1
+        theirs.send(bytes.fromhex(handshake.frame2))
+        assert (await received(theirs, len(handshake.frame3) // 2)).hex() == handshake.frame3
+        assert await task == Secured(ID_R, KEY_R.public_key, agreed)
+        await check_transport(mailbox, theirs, from_initiator=True)
 
 
 @TRANSCRIPTS
-def test_responder_transcript(
+@looped
+async def test_responder_transcript(
     handshake: Handshake, muxers: Sequence[Sequence[str]], agreed: str | None
 ) -> None:
-    async def main() -> None:
-        async with connected() as (mailbox, theirs):
-            task = asyncio.create_task(transport_r().secure_inbound(mailbox, None, muxers[1]))
-            theirs.send(bytes.fromhex(FRAME1))
-            assert (await received(theirs, len(handshake.frame2) // 2)).hex() == handshake.frame2
-            theirs.send(bytes.fromhex(handshake.frame3))
-            assert await task == Secured(ID_I, KEY_I.public_key, agreed)
-            await check_transport(mailbox, theirs, from_initiator=False)
-
-    run(main())
+    async with connected() as (mailbox, theirs):
+        task = asyncio.create_task(transport_r().secure_inbound(mailbox, None, muxers[1]))
+        theirs.send(bytes.fromhex(FRAME1))
+        assert (await received(theirs, len(handshake.frame2) // 2)).hex() == handshake.frame2
+        theirs.send(bytes.fromhex(handshake.frame3))
+        assert await task == Secured(ID_I, KEY_I.public_key, agreed)
+        await check_transport(mailbox, theirs, from_initiator=False)
 
 
 async def check_transport(mailbox: Any, theirs: socket.socket, from_initiator: bool) -> None:
@@ -283,56 +279,50 @@ def test_transport_frames_by_the_cipher_alone(
     assert frame(key.encrypt(nonce(n), bytes.fromhex(plaintext), None)).hex() == data
 
 
-def test_largest_frame() -> None:
-    async def main() -> None:
-        async with connected() as (mailbox, theirs):
-            task = asyncio.create_task(transport_i().secure_outbound(mailbox, ID_R, ()))
-            theirs.send(bytes.fromhex(A.frame2))
-            await task
-            await received(theirs, 34 + len(A.frame3) // 2)
-            mailbox.write(bytes(65519))
-            data = await received(theirs, 65537)
-            assert data[:18].hex() == LARGEST_STARTS
-            assert data[-16:].hex() == LARGEST_ENDS
-            assert hashlib.sha256(data).hexdigest() == LARGEST_SHA256
-
-    run(main())
+@looped
+async def test_largest_frame() -> None:
+    async with connected() as (mailbox, theirs):
+        task = asyncio.create_task(transport_i().secure_outbound(mailbox, ID_R, ()))
+        theirs.send(bytes.fromhex(A.frame2))
+        await task
+        await received(theirs, 34 + len(A.frame3) // 2)
+        mailbox.write(bytes(65519))
+        data = await received(theirs, 65537)
+        assert data[:18].hex() == LARGEST_STARTS
+        assert data[-16:].hex() == LARGEST_ENDS
+        assert hashlib.sha256(data).hexdigest() == LARGEST_SHA256
 
 
-def test_responder_takes_its_input_in_any_cut_and_keeps_what_follows_frame_3() -> None:
+@looped
+async def test_responder_takes_its_input_in_any_cut_and_keeps_what_follows_frame_3() -> None:
     first = bytes.fromhex(TRANSPORT[0][3])
     plaintext = bytes.fromhex(TRANSPORT[0][2])
     second = ChaCha20Poly1305(bytes.fromhex(K1))
 
-    async def main() -> None:
-        for chunks, tail in feeding(bytes.fromhex(FRAME1 + A.frame3) + first):
-            sealed = frame(second.encrypt(nonce(1), tail, None)) if tail else b""
-            chunks[-1] = chunks[-1].removesuffix(tail) + sealed
-            async with connected() as (mailbox, theirs):
-                task = asyncio.create_task(transport_r().secure_inbound(mailbox, ID_I, ()))
-                for chunk in chunks:
-                    theirs.send(chunk)
-                    await asyncio.sleep(0)
-                assert (await task).remote_peer == ID_I
-                assert await mailbox.read_exactly(len(plaintext + tail)) == plaintext + tail
-
-    run(main())
+    for chunks, tail in feeding(bytes.fromhex(FRAME1 + A.frame3) + first):
+        sealed = frame(second.encrypt(nonce(1), tail, None)) if tail else b""
+        chunks[-1] = chunks[-1].removesuffix(tail) + sealed
+        async with connected() as (mailbox, theirs):
+            task = asyncio.create_task(transport_r().secure_inbound(mailbox, ID_I, ()))
+            for chunk in chunks:
+                theirs.send(chunk)
+                await asyncio.sleep(0)
+            assert (await task).remote_peer == ID_I
+            assert await mailbox.read_exactly(len(plaintext + tail)) == plaintext + tail
 
 
-def test_initiator_takes_its_input_in_any_cut() -> None:
+@looped
+async def test_initiator_takes_its_input_in_any_cut() -> None:
     first = bytes.fromhex(TRANSPORT[1][3])
 
-    async def main() -> None:
-        for chunks in cuts(bytes.fromhex(A.frame2) + first):
-            async with connected() as (mailbox, theirs):
-                task = asyncio.create_task(transport_i().secure_outbound(mailbox, ID_R, ()))
-                for chunk in chunks:
-                    theirs.send(chunk)
-                    await asyncio.sleep(0)
-                assert (await task).remote_peer == ID_R
-                assert (await mailbox.read_exactly(34)).hex() == TRANSPORT[1][2]
-
-    run(main())
+    for chunks in cuts(bytes.fromhex(A.frame2) + first):
+        async with connected() as (mailbox, theirs):
+            task = asyncio.create_task(transport_i().secure_outbound(mailbox, ID_R, ()))
+            for chunk in chunks:
+                theirs.send(chunk)
+                await asyncio.sleep(0)
+            assert (await task).remote_peer == ID_R
+            assert (await mailbox.read_exactly(34)).hex() == TRANSPORT[1][2]
 
 
 # -- two of ours -------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ from noise_vectors import (
     A,
 )
 
-from harness import run
+from harness import looped, run
 from key_vectors import INITIATOR
 from p2pcore.errors import ConnectionClosed, HandshakeError, PeerIdMismatch
 from p2pcore.interfaces import Secured
@@ -200,38 +200,32 @@ def test_frame_3_that_is_too_short_is_refused(size: int) -> None:
         run(inbound(bytes.fromhex(FRAME1) + frame(bytes(size))))
 
 
-def test_any_damage_to_frame_2_fails_the_handshake() -> None:
-    async def main() -> None:
-        for data in damaged(bytes.fromhex(A.frame2)):
-            with pytest.raises(HandshakeError):
-                await outbound(data)
-
-    run(main())
+@looped
+async def test_any_damage_to_frame_2_fails_the_handshake() -> None:
+    for data in damaged(bytes.fromhex(A.frame2)):
+        with pytest.raises(HandshakeError):
+            await outbound(data)
 
 
-def test_any_damage_to_frames_1_and_3_fails_the_handshake() -> None:
-    async def main() -> None:
-        for data in damaged(bytes.fromhex(A.frame3)):
-            with pytest.raises(HandshakeError):
-                await inbound(bytes.fromhex(FRAME1) + data)
-        for data in damaged(bytes.fromhex(FRAME1)):
-            with pytest.raises(HandshakeError):
-                await inbound(data + bytes.fromhex(A.frame3))
-
-    run(main())
+@looped
+async def test_any_damage_to_frames_1_and_3_fails_the_handshake() -> None:
+    for data in damaged(bytes.fromhex(A.frame3)):
+        with pytest.raises(HandshakeError):
+            await inbound(bytes.fromhex(FRAME1) + data)
+    for data in damaged(bytes.fromhex(FRAME1)):
+        with pytest.raises(HandshakeError):
+            await inbound(data + bytes.fromhex(A.frame3))
 
 
-def test_end_of_input_anywhere_fails_the_handshake() -> None:
-    async def main() -> None:
-        ours, theirs = bytes.fromhex(FRAME1 + A.frame3), bytes.fromhex(A.frame2)
-        for at in range(len(ours)):
-            with pytest.raises(HandshakeError):
-                await inbound(ours[:at], ends=True)
-        for at in range(len(theirs)):
-            with pytest.raises(HandshakeError):
-                await outbound(theirs[:at], ends=True)
-
-    run(main())
+@looped
+async def test_end_of_input_anywhere_fails_the_handshake() -> None:
+    ours, theirs = bytes.fromhex(FRAME1 + A.frame3), bytes.fromhex(A.frame2)
+    for at in range(len(ours)):
+        with pytest.raises(HandshakeError):
+            await inbound(ours[:at], ends=True)
+    for at in range(len(theirs)):
+        with pytest.raises(HandshakeError):
+            await outbound(theirs[:at], ends=True)
 
 
 def test_bad_record_right_behind_the_handshake_fails_it() -> None:
@@ -241,28 +235,24 @@ def test_bad_record_right_behind_the_handshake_fails_it() -> None:
             run(inbound(handshake + record))
 
 
-def test_broken_connection_is_reported_as_such() -> None:
-    async def main() -> None:
-        for step in (transport_r().secure_inbound, transport_i().secure_outbound):
-            async with connected() as (mailbox, _):
-                task = asyncio.create_task(step(mailbox, None, ()))
-                await asyncio.sleep(0)
-                mailbox.abort()
-                with pytest.raises(ConnectionClosed):
-                    await task
-
-    run(main())
+@looped
+async def test_broken_connection_is_reported_as_such() -> None:
+    for step in (transport_r().secure_inbound, transport_i().secure_outbound):
+        async with connected() as (mailbox, _):
+            task = asyncio.create_task(step(mailbox, None, ()))
+            await asyncio.sleep(0)
+            mailbox.abort()
+            with pytest.raises(ConnectionClosed):
+                await task
 
 
-def test_peer_that_stalls_is_left_to_the_callers_deadline() -> None:
-    async def main() -> None:
-        async with connected() as (mailbox, theirs):
-            theirs.send(bytes.fromhex(FRAME1)[:20])
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0):
-                    await transport_r().secure_inbound(mailbox, None, ())
-
-    run(main())
+@looped
+async def test_peer_that_stalls_is_left_to_the_callers_deadline() -> None:
+    async with connected() as (mailbox, theirs):
+        theirs.send(bytes.fromhex(FRAME1)[:20])
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await transport_r().secure_inbound(mailbox, None, ())
 
 
 @given(st.lists(st.binary(max_size=120), max_size=3), st.booleans())

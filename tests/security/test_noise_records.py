@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from harness import cuts, run
+from harness import cuts, looped
 from p2pcore._fast.chain.wire import Wire
 from p2pcore._fast.crypto.secure import NoiseChannel
 from p2pcore.errors import ConnectionClosed, IncompleteRead, LimitExceeded, RemoteProtocolError
@@ -76,132 +76,112 @@ async def secured() -> AsyncIterator[tuple[Any, Peer]]:
         theirs.close()
 
 
-def test_records_arrive_whole_for_any_cut() -> None:
+@looped
+async def test_records_arrive_whole_for_any_cut() -> None:
     sizes = (1, 0, 40)
 
-    async def main() -> None:
-        lengths = [size + 18 for size in sizes]
-        for chunks in cuts(bytes(sum(lengths))):
-            async with secured() as (mailbox, peer):
-                plaintexts = [bytes([size]) * size for size in sizes]
-                data = b"".join(map(peer.record, plaintexts))
-                for chunk in chunks:
-                    await peer.send(data[: len(chunk)])
-                    data = data[len(chunk) :]
-                    await asyncio.sleep(0)
-                assert await mailbox.read_exactly(sum(sizes)) == b"".join(plaintexts)
-
-    run(main())
-
-
-def test_largest_record_is_taken() -> None:
-    async def main() -> None:
+    lengths = [size + 18 for size in sizes]
+    for chunks in cuts(bytes(sum(lengths))):
         async with secured() as (mailbox, peer):
-            plaintext = bytes(range(256)) * 256
-            await peer.send(peer.record(plaintext[:MAX_NOISE_PLAINTEXT_BYTES]))
-            assert await mailbox.read_exactly(MAX_NOISE_PLAINTEXT_BYTES) == plaintext[:-17]
-
-    run(main())
-
-
-def test_writes_of_one_iteration_leave_as_one_record() -> None:
-    async def main() -> None:
-        async with secured() as (mailbox, peer):
-            for part in (b"one ", b"two ", b"three"):
-                mailbox.write(part)
-            assert await peer.opened() == b"one two three"
-            mailbox.write(b"four")
-            assert await peer.opened() == b"four"
-
-    run(main())
+            plaintexts = [bytes([size]) * size for size in sizes]
+            data = b"".join(map(peer.record, plaintexts))
+            for chunk in chunks:
+                await peer.send(data[: len(chunk)])
+                data = data[len(chunk) :]
+                await asyncio.sleep(0)
+            assert await mailbox.read_exactly(sum(sizes)) == b"".join(plaintexts)
 
 
-def test_long_writes_are_cut_at_full_records_in_order() -> None:
-    async def main() -> None:
-        async with secured() as (mailbox, peer):
-            data = bytes(i * 7 % 251 for i in range(150_000))
-            mailbox.write(data[:100_000])
-            mailbox.write(data[100_000:])
-            records = []
-            while sum(map(len, records)) < len(data):
-                records.append(await peer.opened())
-            assert b"".join(records) == data
-            assert [len(record) for record in records] == [65519, 65519, 150_000 - 2 * 65519]
-
-    run(main())
+@looped
+async def test_largest_record_is_taken() -> None:
+    async with secured() as (mailbox, peer):
+        plaintext = bytes(range(256)) * 256
+        await peer.send(peer.record(plaintext[:MAX_NOISE_PLAINTEXT_BYTES]))
+        assert await mailbox.read_exactly(MAX_NOISE_PLAINTEXT_BYTES) == plaintext[:-17]
 
 
-def test_empty_records_are_skipped_up_to_a_bound() -> None:
-    async def main() -> None:
-        async with secured() as (mailbox, peer):
-            for _ in range(2):  # a record with bytes starts the count anew
-                await peer.send(b"".join(peer.record(b"") for _ in range(MAX_EMPTY_RECORDS)))
-                await peer.send(peer.record(b"x"))
-                assert await mailbox.read_exactly(1) == b"x"
-            await peer.send(b"".join(peer.record(b"") for _ in range(MAX_EMPTY_RECORDS + 1)))
-            with pytest.raises(LimitExceeded):
-                await mailbox.read_exactly(1)
+@looped
+async def test_writes_of_one_iteration_leave_as_one_record() -> None:
+    async with secured() as (mailbox, peer):
+        for part in (b"one ", b"two ", b"three"):
+            mailbox.write(part)
+        assert await peer.opened() == b"one two three"
+        mailbox.write(b"four")
+        assert await peer.opened() == b"four"
 
-    run(main())
+
+@looped
+async def test_long_writes_are_cut_at_full_records_in_order() -> None:
+    async with secured() as (mailbox, peer):
+        data = bytes(i * 7 % 251 for i in range(150_000))
+        mailbox.write(data[:100_000])
+        mailbox.write(data[100_000:])
+        records = []
+        while sum(map(len, records)) < len(data):
+            records.append(await peer.opened())
+        assert b"".join(records) == data
+        assert [len(record) for record in records] == [65519, 65519, 150_000 - 2 * 65519]
+
+
+@looped
+async def test_empty_records_are_skipped_up_to_a_bound() -> None:
+    async with secured() as (mailbox, peer):
+        for _ in range(2):  # a record with bytes starts the count anew
+            await peer.send(b"".join(peer.record(b"") for _ in range(MAX_EMPTY_RECORDS)))
+            await peer.send(peer.record(b"x"))
+            assert await mailbox.read_exactly(1) == b"x"
+        await peer.send(b"".join(peer.record(b"") for _ in range(MAX_EMPTY_RECORDS + 1)))
+        with pytest.raises(LimitExceeded):
+            await mailbox.read_exactly(1)
 
 
 @pytest.mark.parametrize("size", range(16))
-def test_record_shorter_than_its_tag_closes_the_connection(size: int) -> None:
-    async def main() -> None:
+@looped
+async def test_record_shorter_than_its_tag_closes_the_connection(size: int) -> None:
+    async with secured() as (mailbox, peer):
+        await peer.send(size.to_bytes(2) + bytes(size))
+        with pytest.raises(RemoteProtocolError):
+            await mailbox.read_exactly(1)
+        with pytest.raises((RemoteProtocolError, ConnectionClosed)):
+            mailbox.write(b"x")
+
+
+@looped
+async def test_any_damage_closes_the_connection_and_delivers_nothing() -> None:
+    for at in range(2, 2 + 5 + 16):
         async with secured() as (mailbox, peer):
-            await peer.send(size.to_bytes(2) + bytes(size))
+            data = bytearray(peer.record(b"hello"))
+            data[at] ^= 1
+            await peer.send(bytes(data))
             with pytest.raises(RemoteProtocolError):
                 await mailbox.read_exactly(1)
-            with pytest.raises((RemoteProtocolError, ConnectionClosed)):
-                mailbox.write(b"x")
-
-    run(main())
 
 
-def test_any_damage_closes_the_connection_and_delivers_nothing() -> None:
-    async def main() -> None:
-        for at in range(2, 2 + 5 + 16):
-            async with secured() as (mailbox, peer):
-                data = bytearray(peer.record(b"hello"))
-                data[at] ^= 1
-                await peer.send(bytes(data))
-                with pytest.raises(RemoteProtocolError):
-                    await mailbox.read_exactly(1)
-
-    run(main())
-
-
-def test_repeated_lost_or_swapped_records_do_not_authenticate() -> None:
-    async def main() -> None:
-        for order in ((0, 0), (1,), (0, 2)):
-            async with secured() as (mailbox, peer):
-                records = [peer.record(bytes([i])) for i in range(3)]
-                await peer.send(b"".join(records[i] for i in order))
-                with pytest.raises(RemoteProtocolError):
-                    await mailbox.read_exactly(3)
-
-    run(main())
-
-
-def test_end_of_input_between_records_is_an_end() -> None:
-    async def main() -> None:
+@looped
+async def test_repeated_lost_or_swapped_records_do_not_authenticate() -> None:
+    for order in ((0, 0), (1,), (0, 2)):
         async with secured() as (mailbox, peer):
-            await peer.send(peer.record(b"last"))
+            records = [peer.record(bytes([i])) for i in range(3)]
+            await peer.send(b"".join(records[i] for i in order))
+            with pytest.raises(RemoteProtocolError):
+                await mailbox.read_exactly(3)
+
+
+@looped
+async def test_end_of_input_between_records_is_an_end() -> None:
+    async with secured() as (mailbox, peer):
+        await peer.send(peer.record(b"last"))
+        peer.sock.shutdown(socket.SHUT_WR)
+        with pytest.raises(IncompleteRead) as caught:
+            await mailbox.read_exactly(5)
+        assert caught.value.partial == b"last"
+
+
+@looped
+async def test_end_of_input_inside_a_record_is_an_error() -> None:
+    for length in (1, 2, 3, 21):
+        async with secured() as (mailbox, peer):
+            await peer.send(peer.record(b"last")[:length])
             peer.sock.shutdown(socket.SHUT_WR)
-            with pytest.raises(IncompleteRead) as caught:
-                await mailbox.read_exactly(5)
-            assert caught.value.partial == b"last"
-
-    run(main())
-
-
-def test_end_of_input_inside_a_record_is_an_error() -> None:
-    async def main() -> None:
-        for length in (1, 2, 3, 21):
-            async with secured() as (mailbox, peer):
-                await peer.send(peer.record(b"last")[:length])
-                peer.sock.shutdown(socket.SHUT_WR)
-                with pytest.raises(RemoteProtocolError):
-                    await mailbox.read_exactly(1)
-
-    run(main())
+            with pytest.raises(RemoteProtocolError):
+                await mailbox.read_exactly(1)

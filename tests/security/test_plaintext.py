@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import cuts, run
+from harness import cuts, looped, run
 from key_vectors import INITIATOR
 from p2pcore import Host
 from p2pcore._fast.codec import varint
@@ -51,24 +51,20 @@ async def met(*chunks: bytes, expected: PeerId | None = None, ends: bool = True)
         return await inbound
 
 
-def test_exchange_vector() -> None:
+@looped
+async def test_exchange_vector() -> None:
     assert exchange() == EXCHANGE_OF_I
 
-    async def main() -> None:
-        async with connected() as (mailbox, theirs):
-            theirs.send(exchange(US.peer_id(), US.public_key.to_protobuf()))
-            await PlaintextTransport(KEY_I).secure_outbound(mailbox, None, ())
-            assert await received(theirs, len(EXCHANGE_OF_I)) == EXCHANGE_OF_I
-
-    run(main())
+    async with connected() as (mailbox, theirs):
+        theirs.send(exchange(US.peer_id(), US.public_key.to_protobuf()))
+        await PlaintextTransport(KEY_I).secure_outbound(mailbox, None, ())
+        assert await received(theirs, len(EXCHANGE_OF_I)) == EXCHANGE_OF_I
 
 
-def test_the_exchange_may_be_cut_anywhere() -> None:
-    async def main() -> None:
-        for chunks in cuts(EXCHANGE_OF_I):
-            assert await met(*chunks) == Secured(ID_I, KEY_I.public_key, None)
-
-    run(main())
+@looped
+async def test_the_exchange_may_be_cut_anywhere() -> None:
+    for chunks in cuts(EXCHANGE_OF_I):
+        assert await met(*chunks) == Secured(ID_I, KEY_I.public_key, None)
 
 
 @pytest.mark.parametrize("kind", list(KeyType), ids=lambda kind: kind.name.lower())
@@ -122,13 +118,11 @@ def test_bad_exchanges_are_refused(data: bytes, words: str) -> None:
         run(met(data))
 
 
-def test_the_end_of_input_anywhere_fails_the_exchange() -> None:
-    async def main() -> None:
-        for at in range(len(EXCHANGE_OF_I)):
-            with pytest.raises(HandshakeError, match="ended the connection"):
-                await met(EXCHANGE_OF_I[:at])
-
-    run(main())
+@looped
+async def test_the_end_of_input_anywhere_fails_the_exchange() -> None:
+    for at in range(len(EXCHANGE_OF_I)):
+        with pytest.raises(HandshakeError, match="ended the connection"):
+            await met(EXCHANGE_OF_I[:at])
 
 
 def test_a_length_over_the_limit_is_not_waited_for() -> None:
@@ -136,7 +130,8 @@ def test_a_length_over_the_limit_is_not_waited_for() -> None:
         run(met(varint.encode(1 << 40), ends=False))
 
 
-def test_a_mute_peer_ends_by_the_deadline_and_does_not_hold_up_the_close() -> None:
+@looped
+async def test_a_mute_peer_ends_by_the_deadline_and_does_not_hold_up_the_close() -> None:
     """go's exchange ignores the deadline, and its listener's close waits for it (W9)."""
 
     async def mute(server: Host) -> asyncio.StreamReader:
@@ -146,14 +141,11 @@ def test_a_mute_peer_ends_by_the_deadline_and_does_not_hold_up_the_close() -> No
         assert await reader.readexactly(20 + 18) == b"\x13/multistream/1.0.0\n\x11/plaintext/2.0.0\n"
         return reader
 
-    async def main() -> None:
-        async with Host(security=["plaintext"], accept_timeout=0.1) as server:
-            reader = await mute(server)
-            await reader.read()  # our exchange, then the end
-        async with Host(security=["plaintext"], accept_timeout=1000) as server:
-            await mute(server)
-
-    run(main())
+    async with Host(security=["plaintext"], accept_timeout=0.1) as server:
+        reader = await mute(server)
+        await reader.read()  # our exchange, then the end
+    async with Host(security=["plaintext"], accept_timeout=1000) as server:
+        await mute(server)
 
 
 @given(st.binary(max_size=120))

@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nacl.bindings import crypto_secretbox
 
-from _fast.chains import Cable, looped, settle
-from harness import cuts, run
+from _fast.chains import Cable
+from harness import cuts, looped, run, settle
 from p2pcore import PSK, WrongNetworkKey, errors, limits
 from p2pcore._fast.chain.layer import Mailbox
 from p2pcore._fast.crypto.pnet import PnetLayer, salsa20

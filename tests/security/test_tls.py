@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from OpenSSL import SSL
 from tls_vectors import HELLO_ALPN
 
-from harness import run
+from harness import looped, run
 from p2pcore import Host
 from p2pcore.errors import HandshakeError, PeerIdMismatch
 from p2pcore.interfaces import Secured
@@ -117,16 +117,14 @@ def failure(results: Results) -> HandshakeError:
 
 
 @pytest.mark.parametrize(("muxers", "extension"), HELLO_ALPN)
-def test_alpn_of_our_hello(muxers: Sequence[str], extension: str) -> None:
-    async def main() -> None:
-        async with connected() as (mailbox, theirs):
-            dialling = asyncio.create_task(TlsTransport(HOST).secure_outbound(mailbox, None, muxers))
-            hello = await asyncio.get_running_loop().sock_recv(theirs, 1 << 16)
-            assert bytes.fromhex(extension) in hello
-            assert b"\x00\x00\x00" + b"localhost" not in hello
-            dialling.cancel()
-
-    run(main())
+@looped
+async def test_alpn_of_our_hello(muxers: Sequence[str], extension: str) -> None:
+    async with connected() as (mailbox, theirs):
+        dialling = asyncio.create_task(TlsTransport(HOST).secure_outbound(mailbox, None, muxers))
+        hello = await asyncio.get_running_loop().sock_recv(theirs, 1 << 16)
+        assert bytes.fromhex(extension) in hello
+        assert b"\x00\x00\x00" + b"localhost" not in hello
+        dialling.cancel()
 
 
 @pytest.mark.parametrize(
@@ -227,31 +225,29 @@ def test_a_certificate_without_the_extension_is_refused(is_server: bool) -> None
     assert "no libp2p extension" in str(failure(run(meet(peer_context([certificate()]), is_server))))
 
 
-def test_a_refused_client_learns_it_before_its_first_byte() -> None:
+@looped
+async def test_a_refused_client_learns_it_before_its_first_byte() -> None:
     """It was done before the server had looked at its certificate (sheet, section 5)."""
 
-    async def main() -> None:
-        client, server = TlsTransport(PEER), TlsTransport(HOST)
-        from _fast.chains import wire_pair
+    client, server = TlsTransport(PEER), TlsTransport(HOST)
+    from _fast.chains import wire_pair
 
-        a, b = await wire_pair()
-        box_a, box_b = a.mailbox, b.mailbox
-        assert box_a is not None
-        assert box_b is not None
-        results = await asyncio.gather(
-            client.secure_outbound(box_a, None, ()),
-            server.secure_inbound(box_b, HOST.peer_id(), ()),
-            return_exceptions=True,
-        )
-        box_b.abort()
-        assert isinstance(results[0], Secured)
-        assert isinstance(results[1], PeerIdMismatch)
-        with pytest.raises(HandshakeError, match="refused"):
-            await box_a.read_exactly(1)
-        await a.wait_closed()
-        await b.wait_closed()
-
-    run(main())
+    a, b = await wire_pair()
+    box_a, box_b = a.mailbox, b.mailbox
+    assert box_a is not None
+    assert box_b is not None
+    results = await asyncio.gather(
+        client.secure_outbound(box_a, None, ()),
+        server.secure_inbound(box_b, HOST.peer_id(), ()),
+        return_exceptions=True,
+    )
+    box_b.abort()
+    assert isinstance(results[0], Secured)
+    assert isinstance(results[1], PeerIdMismatch)
+    with pytest.raises(HandshakeError, match="refused"):
+        await box_a.read_exactly(1)
+    await a.wait_closed()
+    await b.wait_closed()
 
 
 # -- certificates verified before ------------------------------------------------------------------
@@ -316,29 +312,25 @@ async def dial(transport: TlsTransport, peer: SSL.Connection) -> None:
             pass
 
 
-def test_a_server_never_resumes_a_session() -> None:
+@looped
+async def test_a_server_never_resumes_a_session() -> None:
     """OpenSSL sends tickets nevertheless; presented, they are worth nothing."""
 
-    async def main() -> None:
-        transport, made = TlsTransport(HOST), peer_context()
-        first, second = connection(made, False), connection(made, False)
-        await dial(transport, first)
-        session = first.get_session()
-        assert session is not None
-        second.set_session(session)
-        await dial(transport, second)
-        assert SSL._lib.SSL_session_reused(first._ssl) == SSL._lib.SSL_session_reused(second._ssl) == 0
-
-    run(main())
+    transport, made = TlsTransport(HOST), peer_context()
+    first, second = connection(made, False), connection(made, False)
+    await dial(transport, first)
+    session = first.get_session()
+    assert session is not None
+    second.set_session(session)
+    await dial(transport, second)
+    assert SSL._lib.SSL_session_reused(first._ssl) == SSL._lib.SSL_session_reused(second._ssl) == 0
 
 
-def test_a_server_name_is_ignored() -> None:
-    async def main() -> None:
-        peer = connection(peer_context(), False)
-        peer.set_tlsext_host_name(b"example.com")
-        await dial(TlsTransport(HOST), peer)
-
-    run(main())
+@looped
+async def test_a_server_name_is_ignored() -> None:
+    peer = connection(peer_context(), False)
+    peer.set_tlsext_host_name(b"example.com")
+    await dial(TlsTransport(HOST), peer)
 
 
 # -- our own certificate ---------------------------------------------------------------------------
@@ -391,30 +383,26 @@ def test_contexts_are_made_once_and_anew_only_for_other_multiplexers() -> None:
         (("tls", "noise"), ("noise",), "/noise"),
     ],
 )
-def test_hosts_agree_on_the_diallers_first_choice(
+@looped
+async def test_hosts_agree_on_the_diallers_first_choice(
     dialer: Sequence[str], server: Sequence[str], agreed: str
 ) -> None:
-    async def main() -> None:
-        async with Host(security=server) as one, Host(listen=(), security=dialer) as two:
-            conn = await two.connect(one.addrs_with_peer[0])
-            assert conn.state.security == agreed
-            assert conn.remote_peer == one.peer_id
-            assert conn.state.early_muxer == (agreed != "/plaintext/2.0.0")
-            assert len(await two.ping(conn)) == 1
-
-    run(main())
+    async with Host(security=server) as one, Host(listen=(), security=dialer) as two:
+        conn = await two.connect(one.addrs_with_peer[0])
+        assert conn.state.security == agreed
+        assert conn.remote_peer == one.peer_id
+        assert conn.state.early_muxer == (agreed != "/plaintext/2.0.0")
+        assert len(await two.ping(conn)) == 1
 
 
-def test_hosts_with_nothing_in_common_say_so() -> None:
+@looped
+async def test_hosts_with_nothing_in_common_say_so() -> None:
     from p2pcore.errors import DialError, ProtocolNotSupported
 
-    async def main() -> None:
-        async with Host(security=["noise"]) as one, Host(listen=(), security=["tls", "plaintext"]) as two:
-            with pytest.raises(DialError, match=r"/tls/1\.0\.0, /plaintext/2\.0\.0") as caught:
-                await two.connect(one.addrs_with_peer[0])
-            assert isinstance(caught.value.causes[0][1], ProtocolNotSupported)
-
-    run(main())
+    async with Host(security=["noise"]) as one, Host(listen=(), security=["tls", "plaintext"]) as two:
+        with pytest.raises(DialError, match=r"/tls/1\.0\.0, /plaintext/2\.0\.0") as caught:
+            await two.connect(one.addrs_with_peer[0])
+        assert isinstance(caught.value.causes[0][1], ProtocolNotSupported)
 
 
 def test_an_unknown_security_protocol_names_those_there_are() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, run
+from harness import eventually, looped
 from p2pcore import DialError, Direction, GoAway, Host, LimitExceeded, Multiaddr, codes
 from p2pcore.swarm.admission import Admission, subnet_of
 from p2pcore.swarm.events import Refused
@@ -60,84 +60,74 @@ def test_ipv6_is_counted_by_the_network_of_a_subscriber() -> None:
 
 
 @pytest.mark.parametrize("cap", ["max_conns", "max_conns_per_peer", "max_conns_per_ip"])
-def test_a_cap_is_hard_named_when_hit_and_free_again_when_a_connection_ends(cap: str) -> None:
-    async def main() -> None:
-        swarm, _ = make_swarm(admission=Admission(**{cap: 2}))
-        conns = [FakeConn(THEM, at=PUBLIC.format(port)) for port in range(1, 6)]
-        held = [swarm.add_conn(conn) for conn in conns[:2]]
-        with pytest.raises(LimitExceeded) as caught:
-            swarm.add_conn(conns[2])
-        assert (caught.value.limit, caught.value.value, caught.value.maximum) == (cap, 3, 2)
-        assert conns[2].abort_code == codes.CONN_RESOURCE_LIMIT_EXCEEDED
-        assert swarm.num_conns == 2
-        await held[0].close()
-        held[0].abort()
-        swarm.add_conn(conns[3])
-        with pytest.raises(LimitExceeded):
-            swarm.add_conn(conns[4])
-        await swarm.close()
-
-    run(main())
+@looped
+async def test_a_cap_is_hard_named_when_hit_and_free_again_when_a_connection_ends(cap: str) -> None:
+    swarm, _ = make_swarm(admission=Admission(**{cap: 2}))
+    conns = [FakeConn(THEM, at=PUBLIC.format(port)) for port in range(1, 6)]
+    held = [swarm.add_conn(conn) for conn in conns[:2]]
+    with pytest.raises(LimitExceeded) as caught:
+        swarm.add_conn(conns[2])
+    assert (caught.value.limit, caught.value.value, caught.value.maximum) == (cap, 3, 2)
+    assert conns[2].abort_code == codes.CONN_RESOURCE_LIMIT_EXCEEDED
+    assert swarm.num_conns == 2
+    await held[0].close()
+    held[0].abort()
+    swarm.add_conn(conns[3])
+    with pytest.raises(LimitExceeded):
+        swarm.add_conn(conns[4])
+    await swarm.close()
 
 
-def test_the_caps_of_peers_and_addresses_are_apart() -> None:
-    async def main() -> None:
-        swarm, _ = make_swarm(admission=Admission(max_conns_per_peer=1, max_conns_per_ip=2))
+@looped
+async def test_the_caps_of_peers_and_addresses_are_apart() -> None:
+    swarm, _ = make_swarm(admission=Admission(max_conns_per_peer=1, max_conns_per_ip=2))
+    swarm.add_conn(FakeConn(peer(1), at=PUBLIC.format(1)))
+    swarm.add_conn(FakeConn(peer(2), at=PUBLIC.format(2)))
+    with pytest.raises(LimitExceeded, match="max_conns_per_ip"):
+        swarm.add_conn(FakeConn(peer(3), at=PUBLIC.format(3)))
+    with pytest.raises(LimitExceeded, match="max_conns_per_peer"):
+        swarm.add_conn(FakeConn(peer(1), at="/ip4/5.6.7.8/tcp/1"))
+    swarm.add_conn(FakeConn(peer(3), at="/ip4/5.6.7.8/tcp/1"))
+    await swarm.close()
+
+
+@looped
+async def test_outbound_and_private_connections_do_not_count_for_their_address() -> None:
+    swarm, _ = make_swarm(admission=Admission(max_conns_per_ip=1))
+    for number in range(1, 20):
+        swarm.add_conn(FakeConn(peer(number), Direction.OUTBOUND, at=PUBLIC.format(number)))
+        swarm.add_conn(FakeConn(peer(number), at=f"/ip4/10.0.0.1/tcp/{number}"))
+        swarm.add_conn(FakeConn(peer(number), at=f"/ip6/::1/tcp/{number}"))
+    swarm.add_conn(FakeConn(peer(1), at=PUBLIC.format(1)))
+    with pytest.raises(LimitExceeded):
         swarm.add_conn(FakeConn(peer(1), at=PUBLIC.format(1)))
-        swarm.add_conn(FakeConn(peer(2), at=PUBLIC.format(2)))
-        with pytest.raises(LimitExceeded, match="max_conns_per_ip"):
-            swarm.add_conn(FakeConn(peer(3), at=PUBLIC.format(3)))
-        with pytest.raises(LimitExceeded, match="max_conns_per_peer"):
-            swarm.add_conn(FakeConn(peer(1), at="/ip4/5.6.7.8/tcp/1"))
-        swarm.add_conn(FakeConn(peer(3), at="/ip4/5.6.7.8/tcp/1"))
-        await swarm.close()
-
-    run(main())
+    swarm.add_conn(FakeConn(peer(1), Direction.OUTBOUND, at=PUBLIC.format(1)))
+    await swarm.close()
 
 
-def test_outbound_and_private_connections_do_not_count_for_their_address() -> None:
-    async def main() -> None:
-        swarm, _ = make_swarm(admission=Admission(max_conns_per_ip=1))
-        for number in range(1, 20):
-            swarm.add_conn(FakeConn(peer(number), Direction.OUTBOUND, at=PUBLIC.format(number)))
-            swarm.add_conn(FakeConn(peer(number), at=f"/ip4/10.0.0.1/tcp/{number}"))
-            swarm.add_conn(FakeConn(peer(number), at=f"/ip6/::1/tcp/{number}"))
-        swarm.add_conn(FakeConn(peer(1), at=PUBLIC.format(1)))
-        with pytest.raises(LimitExceeded):
-            swarm.add_conn(FakeConn(peer(1), at=PUBLIC.format(1)))
-        swarm.add_conn(FakeConn(peer(1), Direction.OUTBOUND, at=PUBLIC.format(1)))
-        await swarm.close()
-
-    run(main())
-
-
-def test_full_caps_refuse_before_the_handshake() -> None:
-    async def main() -> None:
-        by_ip = Admission(max_conns_per_ip=1)
-        swarm, _ = make_swarm(admission=by_ip)
-        assert accepts(by_ip, PUBLIC.format(1))
-        conn = swarm.add_conn(FakeConn(THEM, at=PUBLIC.format(1)))
-        assert not accepts(by_ip, PUBLIC.format(2))
-        assert accepts(by_ip, "/ip4/1.2.3.5/tcp/1")
-        assert accepts(by_ip, "/ip4/127.0.0.1/tcp/1")
-        assert accepts(by_ip, None)
-        await conn.close()
-        assert accepts(by_ip, PUBLIC.format(2))
-        await swarm.close()
-
-    run(main())
+@looped
+async def test_full_caps_refuse_before_the_handshake() -> None:
+    by_ip = Admission(max_conns_per_ip=1)
+    swarm, _ = make_swarm(admission=by_ip)
+    assert accepts(by_ip, PUBLIC.format(1))
+    conn = swarm.add_conn(FakeConn(THEM, at=PUBLIC.format(1)))
+    assert not accepts(by_ip, PUBLIC.format(2))
+    assert accepts(by_ip, "/ip4/1.2.3.5/tcp/1")
+    assert accepts(by_ip, "/ip4/127.0.0.1/tcp/1")
+    assert accepts(by_ip, None)
+    await conn.close()
+    assert accepts(by_ip, PUBLIC.format(2))
+    await swarm.close()
 
 
-def test_nothing_is_kept_of_connections_that_have_ended() -> None:
-    async def main() -> None:
-        admission = Admission(max_conns=9, max_conns_per_peer=9, max_conns_per_ip=9)
-        swarm, _ = make_swarm(admission=admission)
-        for number in range(1, 6):
-            await swarm.add_conn(FakeConn(peer(number), at=PUBLIC.format(1))).close()
-        assert (admission._num_conns, admission._by_peer, admission._by_ip) == (0, {}, {})
-        await swarm.close()
-
-    run(main())
+@looped
+async def test_nothing_is_kept_of_connections_that_have_ended() -> None:
+    admission = Admission(max_conns=9, max_conns_per_peer=9, max_conns_per_ip=9)
+    swarm, _ = make_swarm(admission=admission)
+    for number in range(1, 6):
+        await swarm.add_conn(FakeConn(peer(number), at=PUBLIC.format(1))).close()
+    assert (admission._num_conns, admission._by_peer, admission._by_ip) == (0, {}, {})
+    await swarm.close()
 
 
 @pytest.mark.parametrize("cap", ["max_conns", "max_conns_per_peer", "max_conns_per_ip"])
@@ -146,50 +136,44 @@ def test_a_cap_of_nothing_is_a_mistake(cap: str) -> None:
         Admission(**{cap: 0})
 
 
-def test_a_full_host_refuses_at_accept_and_says_which_cap_it_was() -> None:
-    async def main() -> None:
-        async with Host(max_conns=1) as server, Host(listen=()) as one, Host(listen=()) as two:
-            with server.events(Refused) as events:
-                conn = await one.connect(server.addrs_with_peer[0])
-                await eventually(lambda: server.swarm.num_conns)
-                with pytest.raises(DialError):
-                    await two.connect(server.addrs_with_peer[0])
-                event: Any = await anext(events)
-                assert (event.error.limit, event.peer) == ("max_conns", None)
-                assert server.counters()[f"upgrades failed: {REFUSED}"] == 1
-                await conn.close()
-                await eventually(lambda: not server.swarm.num_conns)
-                await two.connect(server.addrs_with_peer[0], ignore_backoff=True)
-
-    run(main())
-
-
-def test_a_peer_over_its_cap_is_told_with_the_code() -> None:
-    async def main() -> None:
-        async with Host(max_conns_per_peer=1) as server, Host(listen=(), identify=False) as dialer:
-            await dialer.connect(server.addrs_with_peer[0])
+@looped
+async def test_a_full_host_refuses_at_accept_and_says_which_cap_it_was() -> None:
+    async with Host(max_conns=1) as server, Host(listen=()) as one, Host(listen=()) as two:
+        with server.events(Refused) as events:
+            conn = await one.connect(server.addrs_with_peer[0])
             await eventually(lambda: server.swarm.num_conns)
-            ended: list[Any] = []
-            (await dialer.swarm.dial_addr(server.addrs_with_peer[0])).add_close_callback(ended.append)
-            await eventually(lambda: ended)
-            assert isinstance(ended[0], GoAway)
-            assert ended[0].code == codes.CONN_RESOURCE_LIMIT_EXCEEDED
-            assert server.swarm.num_conns == 1
+            with pytest.raises(DialError):
+                await two.connect(server.addrs_with_peer[0])
+            event: Any = await anext(events)
+            assert (event.error.limit, event.peer) == ("max_conns", None)
+            assert server.counters()[f"upgrades failed: {REFUSED}"] == 1
+            await conn.close()
+            await eventually(lambda: not server.swarm.num_conns)
+            await two.connect(server.addrs_with_peer[0], ignore_backoff=True)
 
-    run(main())
+
+@looped
+async def test_a_peer_over_its_cap_is_told_with_the_code() -> None:
+    async with Host(max_conns_per_peer=1) as server, Host(listen=(), identify=False) as dialer:
+        await dialer.connect(server.addrs_with_peer[0])
+        await eventually(lambda: server.swarm.num_conns)
+        ended: list[Any] = []
+        (await dialer.swarm.dial_addr(server.addrs_with_peer[0])).add_close_callback(ended.append)
+        await eventually(lambda: ended)
+        assert isinstance(ended[0], GoAway)
+        assert ended[0].code == codes.CONN_RESOURCE_LIMIT_EXCEEDED
+        assert server.swarm.num_conns == 1
 
 
 @pytest.mark.parametrize("caps", [{"max_conns": 1}, {"max_conns_per_peer": 1}])
-def test_our_own_caps_are_looked_at_before_a_dial(caps: dict[str, int]) -> None:
-    async def main() -> None:
-        swarm, tcp = make_swarm(admission=Admission(**caps))
-        swarm.add_conn(FakeConn(THEM))
-        with pytest.raises(DialError) as caught:
-            await swarm.dial_addr(addr(1).with_p2p(THEM))
-        assert isinstance(caught.value.cause, LimitExceeded)
-        assert caught.value.cause.limit == next(iter(caps))
-        assert tcp.dialled == []
-        assert await swarm.dial_peer(THEM, [addr(1)]) is swarm.conns()[0]
-        await swarm.close()
-
-    run(main())
+@looped
+async def test_our_own_caps_are_looked_at_before_a_dial(caps: dict[str, int]) -> None:
+    swarm, tcp = make_swarm(admission=Admission(**caps))
+    swarm.add_conn(FakeConn(THEM))
+    with pytest.raises(DialError) as caught:
+        await swarm.dial_addr(addr(1).with_p2p(THEM))
+    assert isinstance(caught.value.cause, LimitExceeded)
+    assert caught.value.cause.limit == next(iter(caps))
+    assert tcp.dialled == []
+    assert await swarm.dial_peer(THEM, [addr(1)]) is swarm.conns()[0]
+    await swarm.close()

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from harness import eventually, run, seconds
+from harness import eventually, looped, seconds
 from hosts import pair
 from nodes import make_node, open_socket, port_of
 from p2pcore import GoAway, Host, Multiaddr, Stream, codes, limits
@@ -32,64 +32,56 @@ async def ended_by(conn: CapableConn) -> BaseException | None:
     return await end
 
 
-def test_connections_without_streams_get_an_orderly_go_away() -> None:
-    async def main() -> None:
-        async with pair() as p:
-            cut = await p.server.drain(seconds(20))
-            error = await ended_by(p.conn)
-            assert cut == 0
-            assert isinstance(error, GoAway)
-            assert (error.code, error.remote) == (0, True)
-
-    run(main())
+@looped
+async def test_connections_without_streams_get_an_orderly_go_away() -> None:
+    async with pair() as p:
+        cut = await p.server.drain(seconds(20))
+        error = await ended_by(p.conn)
+        assert cut == 0
+        assert isinstance(error, GoAway)
+        assert (error.code, error.remote) == (0, True)
 
 
-def test_a_stream_that_ends_in_time_is_served_to_its_end() -> None:
-    async def main() -> None:
-        async with pair(server={"echo": True}) as p:
-            stream = await p.conn.new_stream("/echo/1.0.0")
-            await stream.write(b"before")
-            assert await stream.read_exactly(6) == b"before"
-            drained = asyncio.create_task(p.server.drain(seconds(20)))
-            await eventually(lambda: not p.server.swarm.listen_addresses())
-            await stream.write(b"during")
-            assert await stream.read_exactly(6) == b"during"
-            assert not drained.done()
-            await stream.close()
-            assert await drained == 0
-            error = await ended_by(p.conn)
-            assert isinstance(error, GoAway)
-            assert error.code == 0
-
-    run(main())
+@looped
+async def test_a_stream_that_ends_in_time_is_served_to_its_end() -> None:
+    async with pair(server={"echo": True}) as p:
+        stream = await p.conn.new_stream("/echo/1.0.0")
+        await stream.write(b"before")
+        assert await stream.read_exactly(6) == b"before"
+        drained = asyncio.create_task(p.server.drain(seconds(20)))
+        await eventually(lambda: not p.server.swarm.listen_addresses())
+        await stream.write(b"during")
+        assert await stream.read_exactly(6) == b"during"
+        assert not drained.done()
+        await stream.close()
+        assert await drained == 0
+        error = await ended_by(p.conn)
+        assert isinstance(error, GoAway)
+        assert error.code == 0
 
 
-def test_a_stream_that_goes_on_is_cut_off_with_the_code_for_it() -> None:
-    async def main() -> None:
-        async with pair(server={"echo": True}) as p:
-            stream = await p.conn.new_stream("/echo/1.0.0")
-            await stream.write(b"x")
-            await stream.read_exactly(1)
-            assert await p.server.drain(0.05) == 1
-            error = await ended_by(p.conn)
-            assert isinstance(error, GoAway)
-            assert error.code == codes.CONN_SHUTDOWN
-
-    run(main())
+@looped
+async def test_a_stream_that_goes_on_is_cut_off_with_the_code_for_it() -> None:
+    async with pair(server={"echo": True}) as p:
+        stream = await p.conn.new_stream("/echo/1.0.0")
+        await stream.write(b"x")
+        await stream.read_exactly(1)
+        assert await p.server.drain(0.05) == 1
+        error = await ended_by(p.conn)
+        assert isinstance(error, GoAway)
+        assert error.code == codes.CONN_SHUTDOWN
 
 
-def test_a_new_connection_may_open_its_first_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+@looped
+async def test_a_new_connection_may_open_its_first_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "DRAIN_GRACE_S", seconds(20))
 
-    async def main() -> None:
-        async with pair(server={"echo": True}) as p:
-            drained = asyncio.create_task(p.server.drain(seconds(20)))
-            await eventually(lambda: not p.server.swarm.listen_addresses())
-            assert await p.dialer.echo(p.conn, b"first") == b"first"
-            monkeypatch.setattr(limits, "DRAIN_GRACE_S", 0.0)
-            assert await drained == 0
-
-    run(main())
+    async with pair(server={"echo": True}) as p:
+        drained = asyncio.create_task(p.server.drain(seconds(20)))
+        await eventually(lambda: not p.server.swarm.listen_addresses())
+        assert await p.dialer.echo(p.conn, b"first") == b"first"
+        monkeypatch.setattr(limits, "DRAIN_GRACE_S", 0.0)
+        assert await drained == 0
 
 
 def connected(addr: Multiaddr) -> socket.socket:
@@ -100,70 +92,60 @@ def connected(addr: Multiaddr) -> socket.socket:
     return sock
 
 
-def test_what_the_kernel_has_queued_is_served() -> None:
-    async def main() -> None:
-        dialer = make_node()
-        served: list[Stream] = []
+@looped
+async def test_what_the_kernel_has_queued_is_served() -> None:
+    dialer = make_node()
+    served: list[Stream] = []
 
-        async def serve(stream: Stream) -> None:
-            served.append(stream)
+    async def serve(stream: Stream) -> None:
+        served.append(stream)
 
-        async with Host(**BARE) as host:
-            host.set_stream_handler("/x", serve)
-            addr = host.addrs[0]
-            socks = [connected(addr) for _ in range(40)]
-            drained = asyncio.create_task(host.drain(seconds(20)))
-            loop = asyncio.get_running_loop()
-            raws = [MaConn(loop, sock, sock.getsockname(), sock.getpeername()) for sock in socks]
-            conns = await asyncio.gather(
-                *(dialer.upgrader.upgrade_outbound(raw, host.peer_id) for raw in raws)
-            )
-            errors = await asyncio.gather(*map(ended_by, conns))
-            assert await drained == 0
-            assert {type(error) for error in errors} == {GoAway}
-            with pytest.raises(ConnectionRefusedError):
-                await open_socket(addr)
-
-    run(main())
+    async with Host(**BARE) as host:
+        host.set_stream_handler("/x", serve)
+        addr = host.addrs[0]
+        socks = [connected(addr) for _ in range(40)]
+        drained = asyncio.create_task(host.drain(seconds(20)))
+        loop = asyncio.get_running_loop()
+        raws = [MaConn(loop, sock, sock.getsockname(), sock.getpeername()) for sock in socks]
+        conns = await asyncio.gather(*(dialer.upgrader.upgrade_outbound(raw, host.peer_id) for raw in raws))
+        errors = await asyncio.gather(*map(ended_by, conns))
+        assert await drained == 0
+        assert {type(error) for error in errors} == {GoAway}
+        with pytest.raises(ConnectionRefusedError):
+            await open_socket(addr)
 
 
-def test_a_silent_peer_does_not_hold_a_drain_up_for_longer_than_its_timeout() -> None:
-    async def main() -> None:
-        async with Host(**BARE) as host:
-            sock = connected(host.addrs[0])
-            assert await host.drain(0.2) == 0
-            assert not host.swarm.listen_addresses()
-            sock.close()
-
-    run(main())
+@looped
+async def test_a_silent_peer_does_not_hold_a_drain_up_for_longer_than_its_timeout() -> None:
+    async with Host(**BARE) as host:
+        sock = connected(host.addrs[0])
+        assert await host.drain(0.2) == 0
+        assert not host.swarm.listen_addresses()
+        sock.close()
 
 
-def test_a_socket_taken_over_leaves_its_queue_to_who_else_holds_it() -> None:
-    async def main() -> None:
-        sock = open_listening(parse_endpoint(Multiaddr(LOOPBACK)), True)
-        addr = to_multiaddr(sock.getsockname())
-        async with Host(listen=[addr], sockets=[sock.dup()], **BARE) as first:
-            assert first.addrs == [addr]
-            await first.drain(seconds(20), accept_queued=False)
-            queued = connected(addr)
-        async with Host(listen=[addr], sockets=[sock], **BARE) as second:
-            loop = asyncio.get_running_loop()
-            raw = MaConn(loop, queued, queued.getsockname(), queued.getpeername())
-            conn = await make_node().upgrader.upgrade_outbound(raw, second.peer_id)
-            await conn.close()
-
-    run(main())
+@looped
+async def test_a_socket_taken_over_leaves_its_queue_to_who_else_holds_it() -> None:
+    sock = open_listening(parse_endpoint(Multiaddr(LOOPBACK)), True)
+    addr = to_multiaddr(sock.getsockname())
+    async with Host(listen=[addr], sockets=[sock.dup()], **BARE) as first:
+        assert first.addrs == [addr]
+        await first.drain(seconds(20), accept_queued=False)
+        queued = connected(addr)
+    async with Host(listen=[addr], sockets=[sock], **BARE) as second:
+        loop = asyncio.get_running_loop()
+        raw = MaConn(loop, queued, queued.getsockname(), queued.getpeername())
+        conn = await make_node().upgrader.upgrade_outbound(raw, second.peer_id)
+        await conn.close()
 
 
-def test_dials_leave_from_the_address_asked_for() -> None:
-    async def main() -> None:
-        async with pair(dialer={"dial_from": "127.0.0.9"}) as p:
-            remote = p.server_conn.remote_multiaddr
-            assert remote is not None
-            assert str(remote).startswith("/ip4/127.0.0.9/tcp/")
-            assert port_of(remote)
-
-    run(main())
+@looped
+async def test_dials_leave_from_the_address_asked_for() -> None:
+    async with pair(dialer={"dial_from": "127.0.0.9"}) as p:
+        remote = p.server_conn.remote_multiaddr
+        assert remote is not None
+        assert str(remote).startswith("/ip4/127.0.0.9/tcp/")
+        assert port_of(remote)
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0", "", "::1%lo0/x"])

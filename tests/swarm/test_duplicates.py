@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from harness import eventually, run
+from harness import eventually, looped
 from p2pcore import Direction, Host, PrivateKey, codes, limits
 from p2pcore.swarm.events import ConnClosed
 from swarm_fakes import US, FakeConn, make_swarm, peer
@@ -110,22 +110,22 @@ def test_there_is_no_timer_without_duplicates() -> None:
     run_virtual(main())
 
 
-def test_two_hosts_that_dial_each_other_agree_on_one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+@looped
+async def test_two_hosts_that_dial_each_other_agree_on_one_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(limits, "DUPLICATE_LOOK_S", 0.02)
 
-    async def main() -> None:
-        keys = sorted((PrivateKey.from_seed(bytes([n]) * 32) for n in (1, 2)), key=PrivateKey.peer_id)
-        lower, higher = (Host(key, duplicates="dedup") for key in keys)
-        async with lower, higher:
-            events = higher.events(ConnClosed)
-            target, back = lower.addrs_with_peer[0], higher.addrs_with_peer[0]
-            await asyncio.gather(lower.swarm.dial_addr(back), higher.swarm.dial_addr(target))
-            event = await anext(events)
-            assert isinstance(event, ConnClosed)
-            assert (event.code, event.conn.direction) == (codes.CONN_SUPPLANTED, OUT)
-            await eventually(lambda: lower.swarm.num_conns == higher.swarm.num_conns == 1)
-            (left,) = lower.swarm.conns()
-            assert left.direction is OUT
-            assert len(await lower.ping(higher.peer_id)) == 1
-
-    run(main())
+    keys = sorted((PrivateKey.from_seed(bytes([n]) * 32) for n in (1, 2)), key=PrivateKey.peer_id)
+    lower, higher = (Host(key, duplicates="dedup") for key in keys)
+    async with lower, higher:
+        events = higher.events(ConnClosed)
+        target, back = lower.addrs_with_peer[0], higher.addrs_with_peer[0]
+        await asyncio.gather(lower.swarm.dial_addr(back), higher.swarm.dial_addr(target))
+        event = await anext(events)
+        assert isinstance(event, ConnClosed)
+        assert (event.code, event.conn.direction) == (codes.CONN_SUPPLANTED, OUT)
+        await eventually(lambda: lower.swarm.num_conns == higher.swarm.num_conns == 1)
+        (left,) = lower.swarm.conns()
+        assert left.direction is OUT
+        assert len(await lower.ping(higher.peer_id)) == 1

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, run
+from harness import eventually, looped, run
 from p2pcore import Connectedness, DialError, Direction, Host, LimitExceeded, codes, limits
 from p2pcore.errors import ConnectionClosed, GoAway, ListenerClosed
 from p2pcore.swarm.events import (
@@ -47,71 +47,61 @@ async def waiting(subscription: Subscription) -> list[Event]:
 # -- subscriptions -----------------------------------------------------------------------------
 
 
-def test_events_come_in_order_to_each_who_wants_them() -> None:
-    async def main() -> None:
-        events = Events()
-        everything, listeners = events.subscribe(), events.subscribe([ListenerOpened, ListenerEnded])
-        told = [opened(1), DialFailed(THEM, OSError()), ListenerEnded(addr(1), None)]
-        for event in told:
-            events.emit(event)
-        assert await waiting(everything) == told
-        assert await waiting(listeners) == [told[0], told[2]]
-
-    run(main())
+@looped
+async def test_events_come_in_order_to_each_who_wants_them() -> None:
+    events = Events()
+    everything, listeners = events.subscribe(), events.subscribe([ListenerOpened, ListenerEnded])
+    told = [opened(1), DialFailed(THEM, OSError()), ListenerEnded(addr(1), None)]
+    for event in told:
+        events.emit(event)
+    assert await waiting(everything) == told
+    assert await waiting(listeners) == [told[0], told[2]]
 
 
-def test_a_reader_is_woken_by_the_next_event() -> None:
-    async def main() -> None:
-        events = Events()
-        subscription = events.subscribe()
-        reader = asyncio.create_task(anext(subscription))
-        await asyncio.sleep(0)
-        events.emit(opened(1))
-        assert await reader == opened(1)
-
-    run(main())
+@looped
+async def test_a_reader_is_woken_by_the_next_event() -> None:
+    events = Events()
+    subscription = events.subscribe()
+    reader = asyncio.create_task(anext(subscription))
+    await asyncio.sleep(0)
+    events.emit(opened(1))
+    assert await reader == opened(1)
 
 
-def test_a_slow_reader_loses_the_oldest_events_and_is_told_how_many() -> None:
-    async def main() -> None:
-        events = Events()
-        slow, quick = events.subscribe(length=3), events.subscribe()
-        for port in range(1, 11):
-            events.emit(opened(port))
-        assert await anext(slow) == Missed(7)
-        assert await anext(slow) == opened(8)
-        events.emit(opened(11))
-        events.emit(opened(12))
-        assert await waiting(slow) == [Missed(1), opened(10), opened(11), opened(12)]
-        assert await waiting(quick) == [opened(port) for port in range(1, 13)]
-
-    run(main())
+@looped
+async def test_a_slow_reader_loses_the_oldest_events_and_is_told_how_many() -> None:
+    events = Events()
+    slow, quick = events.subscribe(length=3), events.subscribe()
+    for port in range(1, 11):
+        events.emit(opened(port))
+    assert await anext(slow) == Missed(7)
+    assert await anext(slow) == opened(8)
+    events.emit(opened(11))
+    events.emit(opened(12))
+    assert await waiting(slow) == [Missed(1), opened(10), opened(11), opened(12)]
+    assert await waiting(quick) == [opened(port) for port in range(1, 13)]
 
 
-def test_a_cancelled_reader_has_taken_nothing() -> None:
-    async def main() -> None:
-        events = Events()
-        subscription = events.subscribe()
-        reader = asyncio.create_task(anext(subscription))
-        await asyncio.sleep(0)
-        events.emit(opened(1))
-        reader.cancel()
-        await asyncio.wait([reader])
-        assert await anext(subscription) == opened(1)
-
-    run(main())
+@looped
+async def test_a_cancelled_reader_has_taken_nothing() -> None:
+    events = Events()
+    subscription = events.subscribe()
+    reader = asyncio.create_task(anext(subscription))
+    await asyncio.sleep(0)
+    events.emit(opened(1))
+    reader.cancel()
+    await asyncio.wait([reader])
+    assert await anext(subscription) == opened(1)
 
 
-def test_there_is_one_reader_at_a_time() -> None:
-    async def main() -> None:
-        subscription = Events().subscribe()
-        reader = asyncio.create_task(anext(subscription))
-        await asyncio.sleep(0)
-        with pytest.raises(RuntimeError, match="somebody else"):
-            await anext(subscription)
-        reader.cancel()
-
-    run(main())
+@looped
+async def test_there_is_one_reader_at_a_time() -> None:
+    subscription = Events().subscribe()
+    reader = asyncio.create_task(anext(subscription))
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="somebody else"):
+        await anext(subscription)
+    reader.cancel()
 
 
 def test_a_subscription_ends_when_it_is_closed_left_or_dropped() -> None:
@@ -140,21 +130,19 @@ def test_a_subscription_ends_when_it_is_closed_left_or_dropped() -> None:
     run(main())
 
 
-def test_a_waiting_reader_hears_the_end() -> None:
-    async def main() -> None:
-        events = Events()
-        subscription = events.subscribe()
+@looped
+async def test_a_waiting_reader_hears_the_end() -> None:
+    events = Events()
+    subscription = events.subscribe()
 
-        async def read() -> list[Event]:
-            return [event async for event in subscription]
+    async def read() -> list[Event]:
+        return [event async for event in subscription]
 
-        reader = asyncio.create_task(read())
-        await asyncio.sleep(0)
-        events.close()
-        assert await reader == []
-        assert await waiting(events.subscribe()) == [], "and so does who comes later"
-
-    run(main())
+    reader = asyncio.create_task(read())
+    await asyncio.sleep(0)
+    events.close()
+    assert await reader == []
+    assert await waiting(events.subscribe()) == [], "and so does who comes later"
 
 
 @pytest.mark.parametrize("length", [0, -1, limits.MAX_EVENT_QUEUE_LENGTH + 1])
@@ -181,98 +169,88 @@ def test_the_number_of_subscriptions_is_bounded() -> None:
 # -- what a swarm tells ------------------------------------------------------------------------
 
 
-def test_a_connection_is_told_opened_and_closed_with_its_code() -> None:
-    async def main() -> None:
-        swarm, _ = make_swarm()
-        subscription = swarm.events.subscribe([ConnOpened, ConnClosed])
-        conns = [swarm.add_conn(FakeConn(peer(number))) for number in range(1, 5)]
-        await conns[0].close(7)
-        conns[1].abort(8)
-        conns[2].inner.end(GoAway(9, True))  # type: ignore[attr-defined]
-        broken = ConnectionClosed("gone")
-        conns[3].inner.end(broken)  # type: ignore[attr-defined]
-        await eventually(lambda: not swarm.num_conns)
-        events = await waiting(subscription)
-        assert events[:4] == [ConnOpened(conn) for conn in conns]
-        closed = {event.conn: event for event in events[4:] if isinstance(event, ConnClosed)}
-        assert len(events) == 8
-        assert [(closed[conn].code, closed[conn].by_peer) for conn in conns] == [
-            (7, False),
-            (8, False),
-            (9, True),
-            (None, False),
-        ]
-        assert closed[conns[3]].error is broken
-        await swarm.close()
-
-    run(main())
+@looped
+async def test_a_connection_is_told_opened_and_closed_with_its_code() -> None:
+    swarm, _ = make_swarm()
+    subscription = swarm.events.subscribe([ConnOpened, ConnClosed])
+    conns = [swarm.add_conn(FakeConn(peer(number))) for number in range(1, 5)]
+    await conns[0].close(7)
+    conns[1].abort(8)
+    conns[2].inner.end(GoAway(9, True))  # type: ignore[attr-defined]
+    broken = ConnectionClosed("gone")
+    conns[3].inner.end(broken)  # type: ignore[attr-defined]
+    await eventually(lambda: not swarm.num_conns)
+    events = await waiting(subscription)
+    assert events[:4] == [ConnOpened(conn) for conn in conns]
+    closed = {event.conn: event for event in events[4:] if isinstance(event, ConnClosed)}
+    assert len(events) == 8
+    assert [(closed[conn].code, closed[conn].by_peer) for conn in conns] == [
+        (7, False),
+        (8, False),
+        (9, True),
+        (None, False),
+    ]
+    assert closed[conns[3]].error is broken
+    await swarm.close()
 
 
-def test_a_connection_that_ends_inside_connected_is_told_closed_once() -> None:
-    async def main() -> None:
-        swarm, _ = make_swarm()
-        subscription = swarm.events.subscribe([ConnOpened, ConnClosed])
-        recorder = Recorder([])
-        recorder.on["connected"] = lambda network, conn: conn.abort(5)
-        swarm.notify(recorder)
-        conn = swarm.add_conn(FakeConn(THEM))
-        await eventually(lambda: not swarm.num_conns)
-        await swarm.close()
-        first, second = await waiting(subscription)
-        assert first == ConnOpened(conn)
-        assert isinstance(second, ConnClosed)
-        assert (second.conn, second.code, second.by_peer) == (conn, 5, False)
-
-    run(main())
+@looped
+async def test_a_connection_that_ends_inside_connected_is_told_closed_once() -> None:
+    swarm, _ = make_swarm()
+    subscription = swarm.events.subscribe([ConnOpened, ConnClosed])
+    recorder = Recorder([])
+    recorder.on["connected"] = lambda network, conn: conn.abort(5)
+    swarm.notify(recorder)
+    conn = swarm.add_conn(FakeConn(THEM))
+    await eventually(lambda: not swarm.num_conns)
+    await swarm.close()
+    first, second = await waiting(subscription)
+    assert first == ConnOpened(conn)
+    assert isinstance(second, ConnClosed)
+    assert (second.conn, second.code, second.by_peer) == (conn, 5, False)
 
 
-def test_connectedness_is_told_only_when_it_changes() -> None:
-    async def main() -> None:
-        swarm, _ = make_swarm()
-        subscription = swarm.events.subscribe([ConnectednessChanged])
-        limited = swarm.add_conn(FakeConn(THEM, is_limited=True))
-        swarm.add_conn(FakeConn(THEM, is_limited=True))
-        direct, second = swarm.add_conn(FakeConn(THEM)), swarm.add_conn(FakeConn(THEM))
-        await second.close()
-        await direct.close()
-        await limited.close()
-        await swarm.close()
-        told = [
-            event.connectedness for event in await waiting(subscription) if hasattr(event, "connectedness")
-        ]
-        assert told == [
-            Connectedness.LIMITED,
-            Connectedness.CONNECTED,
-            Connectedness.LIMITED,
-            Connectedness.NOT_CONNECTED,
-        ]
-
-    run(main())
+@looped
+async def test_connectedness_is_told_only_when_it_changes() -> None:
+    swarm, _ = make_swarm()
+    subscription = swarm.events.subscribe([ConnectednessChanged])
+    limited = swarm.add_conn(FakeConn(THEM, is_limited=True))
+    swarm.add_conn(FakeConn(THEM, is_limited=True))
+    direct, second = swarm.add_conn(FakeConn(THEM)), swarm.add_conn(FakeConn(THEM))
+    await second.close()
+    await direct.close()
+    await limited.close()
+    await swarm.close()
+    told = [event.connectedness for event in await waiting(subscription) if hasattr(event, "connectedness")]
+    assert told == [
+        Connectedness.LIMITED,
+        Connectedness.CONNECTED,
+        Connectedness.LIMITED,
+        Connectedness.NOT_CONNECTED,
+    ]
 
 
-def test_listeners_and_addresses_are_told() -> None:
-    async def main() -> None:
-        swarm, tcp = make_swarm()
-        subscription = swarm.events.subscribe([ListenerOpened, ListenerEnded, AddrsChanged])
-        await swarm.listen(addr(1), addr(2))
-        tcp.listeners[0].queue.put_nowait(OSError("gone"))
-        await eventually(lambda: swarm.listen_addresses() == [addr(2)] and tcp.listeners[0].is_closed)
-        await swarm.close()
-        events = await waiting(subscription)
-        assert events[:4] == [
-            ListenerOpened(addr(1)),
-            AddrsChanged((addr(1),)),
-            ListenerOpened(addr(2)),
-            AddrsChanged((addr(1), addr(2))),
-        ]
-        died, changed, closed, none = events[4:]
-        assert isinstance(died, ListenerEnded)
-        assert (died.addr, type(died.error)) == (addr(1), OSError), "nobody closed it: it says why"
-        assert changed == AddrsChanged((addr(2),))
-        assert closed == ListenerEnded(addr(2), None)
-        assert none == AddrsChanged(())
-
-    run(main())
+@looped
+async def test_listeners_and_addresses_are_told() -> None:
+    swarm, tcp = make_swarm()
+    subscription = swarm.events.subscribe([ListenerOpened, ListenerEnded, AddrsChanged])
+    await swarm.listen(addr(1), addr(2))
+    tcp.listeners[0].queue.put_nowait(OSError("gone"))
+    await eventually(lambda: swarm.listen_addresses() == [addr(2)] and tcp.listeners[0].is_closed)
+    await swarm.close()
+    events = await waiting(subscription)
+    assert events[:4] == [
+        ListenerOpened(addr(1)),
+        AddrsChanged((addr(1),)),
+        ListenerOpened(addr(2)),
+        AddrsChanged((addr(1), addr(2))),
+    ]
+    died, changed, closed, none = events[4:]
+    assert isinstance(died, ListenerEnded)
+    assert (died.addr, type(died.error)) == (addr(1), OSError), "nobody closed it: it says why"
+    assert changed == AddrsChanged((addr(2),))
+    assert closed == ListenerEnded(addr(2), None)
+    assert none == AddrsChanged(())
 
 
 def test_addresses_that_change_under_a_wildcard_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,79 +270,71 @@ def test_addresses_that_change_under_a_wildcard_are_told(monkeypatch: pytest.Mon
     run_virtual(main())
 
 
-def test_a_listener_that_ends_without_a_reason_is_told_all_the_same() -> None:
-    async def main() -> None:
-        swarm, tcp = make_swarm()
-        subscription = swarm.events.subscribe([ListenerEnded])
-        await swarm.listen(addr(1))
-        await swarm.listen(addr(2))
-        tcp.listeners[0].queue.put_nowait(ListenerClosed("by itself"))
-        event = await anext(subscription)
-        assert isinstance(event, ListenerEnded)
-        assert isinstance(event.error, ListenerClosed)
-        closed = ListenerClosed("because of ...")
-        closed.__cause__ = ZeroDivisionError()
-        tcp.listeners[1].queue.put_nowait(closed)
-        event = await anext(subscription)
-        assert event == ListenerEnded(addr(2), closed.__cause__)
-        await swarm.close()
-
-    run(main())
+@looped
+async def test_a_listener_that_ends_without_a_reason_is_told_all_the_same() -> None:
+    swarm, tcp = make_swarm()
+    subscription = swarm.events.subscribe([ListenerEnded])
+    await swarm.listen(addr(1))
+    await swarm.listen(addr(2))
+    tcp.listeners[0].queue.put_nowait(ListenerClosed("by itself"))
+    event = await anext(subscription)
+    assert isinstance(event, ListenerEnded)
+    assert isinstance(event.error, ListenerClosed)
+    closed = ListenerClosed("because of ...")
+    closed.__cause__ = ZeroDivisionError()
+    tcp.listeners[1].queue.put_nowait(closed)
+    event = await anext(subscription)
+    assert event == ListenerEnded(addr(2), closed.__cause__)
+    await swarm.close()
 
 
-def test_a_listeners_troubles_are_told() -> None:
-    async def main() -> None:
-        events = Events()
-        events.listener_changed(ListenerState.RETRYING, OSError("unheard"), addr(1))
-        subscription = events.subscribe()
-        error = OSError(24, "too many open files")
-        events.listener_changed(ListenerState.RETRYING, error, addr(1))
-        events.listener_changed(ListenerState.LISTENING, None, addr(1))
-        events.listener_changed(ListenerState.CLOSED, None, addr(1))
-        assert await waiting(subscription) == [ListenerRetrying(addr(1), error), ListenerRecovered(addr(1))]
-
-    run(main())
+@looped
+async def test_a_listeners_troubles_are_told() -> None:
+    events = Events()
+    events.listener_changed(ListenerState.RETRYING, OSError("unheard"), addr(1))
+    subscription = events.subscribe()
+    error = OSError(24, "too many open files")
+    events.listener_changed(ListenerState.RETRYING, error, addr(1))
+    events.listener_changed(ListenerState.LISTENING, None, addr(1))
+    events.listener_changed(ListenerState.CLOSED, None, addr(1))
+    assert await waiting(subscription) == [ListenerRetrying(addr(1), error), ListenerRecovered(addr(1))]
 
 
-def test_a_failed_dial_is_told_once_however_many_wait_for_it() -> None:
-    async def main() -> None:
-        swarm, tcp = make_swarm()
-        subscription = swarm.events.subscribe([DialFailed])
-        tcp.errors[addr(1)] = OSError("refused")
-        tries = (swarm.dial_peer(THEM, [addr(1)]) for _ in range(3))
-        errors = await asyncio.gather(*tries, return_exceptions=True)
+@looped
+async def test_a_failed_dial_is_told_once_however_many_wait_for_it() -> None:
+    swarm, tcp = make_swarm()
+    subscription = swarm.events.subscribe([DialFailed])
+    tcp.errors[addr(1)] = OSError("refused")
+    tries = (swarm.dial_peer(THEM, [addr(1)]) for _ in range(3))
+    errors = await asyncio.gather(*tries, return_exceptions=True)
+    with pytest.raises(DialError):
+        await swarm.dial_addr(addr(1))
+    first, second = await waiting(subscription)
+    assert isinstance(first, DialFailed)
+    assert isinstance(second, DialFailed)
+    assert first.peer == THEM
+    assert any(first.error is error for error in errors)
+    assert second.peer is None
+    assert swarm.counters()["dials failed"] == 2
+    await swarm.close()
+
+
+@looped
+async def test_failed_upgrades_are_told_on_both_sides_with_stage_and_addresses() -> None:
+    async with Host() as server, Host(listen=()) as dialer:
+        inbound, outbound = server.events(UpgradeFailed), dialer.events(UpgradeFailed)
+        wrong = server.addrs[0].with_p2p(THEM)
         with pytest.raises(DialError):
-            await swarm.dial_addr(addr(1))
-        first, second = await waiting(subscription)
-        assert isinstance(first, DialFailed)
-        assert isinstance(second, DialFailed)
-        assert first.peer == THEM
-        assert any(first.error is error for error in errors)
-        assert second.peer is None
-        assert swarm.counters()["dials failed"] == 2
-        await swarm.close()
-
-    run(main())
-
-
-def test_failed_upgrades_are_told_on_both_sides_with_stage_and_addresses() -> None:
-    async def main() -> None:
-        async with Host() as server, Host(listen=()) as dialer:
-            inbound, outbound = server.events(UpgradeFailed), dialer.events(UpgradeFailed)
-            wrong = server.addrs[0].with_p2p(THEM)
-            with pytest.raises(DialError):
-                await dialer.connect(wrong)
-            theirs, ours = await anext(inbound), await anext(outbound)
-            assert isinstance(theirs, UpgradeFailed)
-            assert isinstance(ours, UpgradeFailed)
-            assert (theirs.direction, ours.direction) == (Direction.INBOUND, Direction.OUTBOUND)
-            assert theirs.stage == ours.stage == "security handshake"
-            assert theirs.local == ours.remote == server.addrs[0]
-            assert theirs.remote is not None
-            assert "expected peer" in str(ours.error)
-            assert server.counters()["upgrades failed: security handshake"] == 1
-
-    run(main())
+            await dialer.connect(wrong)
+        theirs, ours = await anext(inbound), await anext(outbound)
+        assert isinstance(theirs, UpgradeFailed)
+        assert isinstance(ours, UpgradeFailed)
+        assert (theirs.direction, ours.direction) == (Direction.INBOUND, Direction.OUTBOUND)
+        assert theirs.stage == ours.stage == "security handshake"
+        assert theirs.local == ours.remote == server.addrs[0]
+        assert theirs.remote is not None
+        assert "expected peer" in str(ours.error)
+        assert server.counters()["upgrades failed: security handshake"] == 1
 
 
 def test_a_host_tells_of_its_connections_and_ends_with_it() -> None:
@@ -388,30 +358,26 @@ def test_a_host_tells_of_its_connections_and_ends_with_it() -> None:
     assert (closed.code, closed.by_peer) == (codes.CONN_GARBAGE_COLLECTED, True)
 
 
-def test_each_host_counts_for_itself() -> None:
-    async def main() -> None:
-        async with Host(identify=False) as server, Host(listen=(), identify=False) as dialer:
-            for _ in range(3):
-                await (await dialer.connect(server.addrs_with_peer[0])).close()
-            await eventually(lambda: server.counters()["connections closed"] == 3)
-            assert (dialer.counters()["dials worked"], server.counters()["dials worked"]) == (3, 0)
-
-    run(main())
+@looped
+async def test_each_host_counts_for_itself() -> None:
+    async with Host(identify=False) as server, Host(listen=(), identify=False) as dialer:
+        for _ in range(3):
+            await (await dialer.connect(server.addrs_with_peer[0])).close()
+        await eventually(lambda: server.counters()["connections closed"] == 3)
+        assert (dialer.counters()["dials worked"], server.counters()["dials worked"]) == (3, 0)
 
 
-def test_a_subscriber_that_never_reads_holds_nobody_up() -> None:
-    async def main() -> None:
-        async with Host(identify=False) as server, Host(listen=(), identify=False) as dialer:
-            stuck = server.events(queue=2)
-            for _ in range(5):
-                conn = await dialer.connect(server.addrs_with_peer[0])
-                await conn.close()
-            await eventually(lambda: server.counters()["connections closed"] == 5)
-            first = await anext(stuck)
-            assert isinstance(first, Missed)
-            assert first.count >= 10
-
-    run(main())
+@looped
+async def test_a_subscriber_that_never_reads_holds_nobody_up() -> None:
+    async with Host(identify=False) as server, Host(listen=(), identify=False) as dialer:
+        stuck = server.events(queue=2)
+        for _ in range(5):
+            conn = await dialer.connect(server.addrs_with_peer[0])
+            await conn.close()
+        await eventually(lambda: server.counters()["connections closed"] == 5)
+        first = await anext(stuck)
+        assert isinstance(first, Missed)
+        assert first.count >= 10
 
 
 def test_without_subscribers_no_event_is_made(monkeypatch: pytest.MonkeyPatch) -> None:

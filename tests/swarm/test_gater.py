@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, run
+from harness import eventually, looped, run
 from hosts import pair
 from p2pcore import BasicGater, DialError, Direction, GaterRefused, GoAway, Host, Multiaddr, codes
 from p2pcore.errors import IdentityError, NegotiationError
@@ -104,52 +104,46 @@ class Choosy:
         return self._answer("upgraded")
 
 
-def test_the_gater_is_asked_at_five_points_in_order() -> None:
-    async def main() -> None:
-        server, dialer = Choosy(), Choosy()
-        async with pair({"gater": server}, {"gater": dialer}):
-            assert dialer.asked == ["peer dial", "addr dial", "secured", "upgraded"]
-            assert server.asked == ["accept", "secured", "upgraded"]
-
-    run(main())
+@looped
+async def test_the_gater_is_asked_at_five_points_in_order() -> None:
+    server, dialer = Choosy(), Choosy()
+    async with pair({"gater": server}, {"gater": dialer}):
+        assert dialer.asked == ["peer dial", "addr dial", "secured", "upgraded"]
+        assert server.asked == ["accept", "secured", "upgraded"]
 
 
 @pytest.mark.parametrize("raises", [False, True], ids=["says no", "raises"])
 @pytest.mark.parametrize("point", ["peer dial", "addr dial", "secured", "upgraded"])
-def test_a_dialler_that_refuses_gets_a_dial_error_with_the_reason(point: str, raises: bool) -> None:
-    async def main() -> None:
-        async with Host() as server, Host(listen=(), gater=Choosy(point, raises)) as dialer:
-            with dialer.events(Refused) as events:
-                with pytest.raises(DialError) as caught:
-                    await dialer.connect(server.addrs_with_peer[0])
-                failure = caught.value
-                why = failure.cause if point == "peer dial" else failure.causes[0][1]
-                assert isinstance(why, GaterRefused)
-                assert why.point == point
-                event = await anext(events)
-                assert isinstance(event, Refused)
-                assert event.error is why
-                assert event.peer == server.peer_id
-            assert dialer.swarm.num_conns == 0
-            assert dialer.counters()["connections refused"] == 1
-            await eventually(lambda: server.swarm.num_conns == 0)
-
-    run(main())
+@looped
+async def test_a_dialler_that_refuses_gets_a_dial_error_with_the_reason(point: str, raises: bool) -> None:
+    async with Host() as server, Host(listen=(), gater=Choosy(point, raises)) as dialer:
+        with dialer.events(Refused) as events:
+            with pytest.raises(DialError) as caught:
+                await dialer.connect(server.addrs_with_peer[0])
+            failure = caught.value
+            why = failure.cause if point == "peer dial" else failure.causes[0][1]
+            assert isinstance(why, GaterRefused)
+            assert why.point == point
+            event = await anext(events)
+            assert isinstance(event, Refused)
+            assert event.error is why
+            assert event.peer == server.peer_id
+        assert dialer.swarm.num_conns == 0
+        assert dialer.counters()["connections refused"] == 1
+        await eventually(lambda: server.swarm.num_conns == 0)
 
 
 @pytest.mark.parametrize("point", ["peer dial", "addr dial"])
-def test_what_is_refused_before_the_dial_is_not_dialled(point: str) -> None:
-    async def main() -> None:
-        gater = Choosy(point)
-        async with Host() as server, Host(listen=(), gater=gater) as dialer:
-            for target in (server.addrs_with_peer[0], server.addrs[0]):
-                if target.peer_id is None and point == "peer dial":
-                    continue  # there is no peer to ask about
-                with pytest.raises(DialError):
-                    await dialer.connect(target)
-            assert set(gater.asked) <= {"peer dial", "addr dial"}
-
-    run(main())
+@looped
+async def test_what_is_refused_before_the_dial_is_not_dialled(point: str) -> None:
+    gater = Choosy(point)
+    async with Host() as server, Host(listen=(), gater=gater) as dialer:
+        for target in (server.addrs_with_peer[0], server.addrs[0]):
+            if target.peer_id is None and point == "peer dial":
+                continue  # there is no peer to ask about
+            with pytest.raises(DialError):
+                await dialer.connect(target)
+        assert set(gater.asked) <= {"peer dial", "addr dial"}
 
 
 @pytest.mark.parametrize("point", ["accept", "secured", "upgraded"])
@@ -192,27 +186,23 @@ def test_a_listener_that_refuses_goes_on_listening(point: str) -> None:
     run(main())
 
 
-def test_accepting_is_refused_before_anything_is_read() -> None:
-    async def main() -> None:
-        gater = Choosy("accept")
-        async with Host(gater=gater) as server, Host(listen=()) as dialer:
-            with pytest.raises(DialError):
-                await dialer.connect(server.addrs_with_peer[0])
-            assert gater.asked == ["accept"]
-
-    run(main())
+@looped
+async def test_accepting_is_refused_before_anything_is_read() -> None:
+    gater = Choosy("accept")
+    async with Host(gater=gater) as server, Host(listen=()) as dialer:
+        with pytest.raises(DialError):
+            await dialer.connect(server.addrs_with_peer[0])
+        assert gater.asked == ["accept"]
 
 
-def test_a_gater_that_refuses_a_taken_over_connection_aborts_it_with_its_code() -> None:
-    async def main() -> None:
-        from p2pcore.swarm.admission import Admission
+@looped
+async def test_a_gater_that_refuses_a_taken_over_connection_aborts_it_with_its_code() -> None:
+    from p2pcore.swarm.admission import Admission
 
-        swarm, _ = make_swarm(admission=Admission(Choosy("upgraded")))
-        conn = FakeConn(THEM)
-        with pytest.raises(GaterRefused):
-            swarm.add_conn(conn)
-        assert conn.abort_code == codes.CONN_GATED
-        assert swarm.conns() == []
-        await swarm.close()
-
-    run(main())
+    swarm, _ = make_swarm(admission=Admission(Choosy("upgraded")))
+    conn = FakeConn(THEM)
+    with pytest.raises(GaterRefused):
+        swarm.add_conn(conn)
+    assert conn.abort_code == codes.CONN_GATED
+    assert swarm.conns() == []
+    await swarm.close()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, run
+from harness import eventually, looped, run
 from p2pcore import codes, limits
 from p2pcore.errors import ConnectionClosed, StreamReset, SwarmClosed
 from p2pcore.interfaces import CapableConn, Notifiee
@@ -21,94 +21,86 @@ THEM = peer(1)
 # -- notifications -----------------------------------------------------------------------------
 
 
-def test_each_notifiee_hears_connected_then_disconnected_once_in_order_of_registration() -> None:
-    async def main() -> None:
-        log: list[Any] = []
-        swarm, _ = make_swarm()
-        for name in "abc":
-            swarm.notify(Recorder(log, name))
-        fake = FakeConn(THEM)
-        conn = swarm.add_conn(fake)
-        assert log == [(name, "connected", conn) for name in "abc"]
-        log.clear()
-        fake.end()
-        await eventually(lambda: log)
-        fake.end()
-        await conn.close()
-        conn.abort()
-        assert log == [(name, "disconnected", conn) for name in "abc"]
-        await swarm.close()
-        assert len(log) == 3
-
-    run(main())
+@looped
+async def test_each_notifiee_hears_connected_then_disconnected_once_in_order_of_registration() -> None:
+    log: list[Any] = []
+    swarm, _ = make_swarm()
+    for name in "abc":
+        swarm.notify(Recorder(log, name))
+    fake = FakeConn(THEM)
+    conn = swarm.add_conn(fake)
+    assert log == [(name, "connected", conn) for name in "abc"]
+    log.clear()
+    fake.end()
+    await eventually(lambda: log)
+    fake.end()
+    await conn.close()
+    conn.abort()
+    assert log == [(name, "disconnected", conn) for name in "abc"]
+    await swarm.close()
+    assert len(log) == 3
 
 
 @pytest.mark.parametrize("how", ["close", "abort", "end"])
-def test_a_connection_that_ends_inside_connected_is_told_in_order(how: str) -> None:
-    async def main() -> None:
-        log: list[Any] = []
-        swarm, _ = make_swarm()
-        first, second = Recorder(log, "first"), Recorder(log, "second")
-        swarm.notify(first)
-        swarm.notify(second)
-        tasks = []
+@looped
+async def test_a_connection_that_ends_inside_connected_is_told_in_order(how: str) -> None:
+    log: list[Any] = []
+    swarm, _ = make_swarm()
+    first, second = Recorder(log, "first"), Recorder(log, "second")
+    swarm.notify(first)
+    swarm.notify(second)
+    tasks = []
 
-        def end(network: Any, conn: Any) -> None:
-            if how == "close":
-                tasks.append(asyncio.create_task(conn.close()))
-            else:
-                (conn.abort if how == "abort" else conn.inner.end)()
+    def end(network: Any, conn: Any) -> None:
+        if how == "close":
+            tasks.append(asyncio.create_task(conn.close()))
+        else:
+            (conn.abort if how == "abort" else conn.inner.end)()
 
-        first.on["connected"] = end
-        fake = FakeConn(THEM)
-        swarm.add_conn(fake)
-        await eventually(lambda: len(log) == 4)
-        told = [(name, event) for name, event, _ in log]
-        assert told == [
-            ("first", "connected"),
-            ("second", "connected"),
-            ("first", "disconnected"),
-            ("second", "disconnected"),
-        ]
-        assert swarm.num_conns == 0
-        assert how != "abort" or fake.handler is None, "a dead connection gets no handler"
-        await swarm.close()
-
-    run(main())
+    first.on["connected"] = end
+    fake = FakeConn(THEM)
+    swarm.add_conn(fake)
+    await eventually(lambda: len(log) == 4)
+    told = [(name, event) for name, event, _ in log]
+    assert told == [
+        ("first", "connected"),
+        ("second", "connected"),
+        ("first", "disconnected"),
+        ("second", "disconnected"),
+    ]
+    assert swarm.num_conns == 0
+    assert how != "abort" or fake.handler is None, "a dead connection gets no handler"
+    await swarm.close()
 
 
-def test_a_connection_is_registered_before_connected_and_gone_before_disconnected() -> None:
-    async def main() -> None:
-        swarm, _ = make_swarm()
-        seen: list[tuple[str, int]] = []
-        recorder = Recorder([])
-        for event in ("connected", "disconnected"):
-            recorder.on[event] = lambda network, conn, event=event: seen.append(
-                (event, len(network.conns_to_peer(THEM)))
-            )
-        swarm.notify(recorder)
-        conn = swarm.add_conn(FakeConn(THEM))
-        await conn.close()
-        assert seen == [("connected", 1), ("disconnected", 0)]
-        await swarm.close()
-
-    run(main())
+@looped
+async def test_a_connection_is_registered_before_connected_and_gone_before_disconnected() -> None:
+    swarm, _ = make_swarm()
+    seen: list[tuple[str, int]] = []
+    recorder = Recorder([])
+    for event in ("connected", "disconnected"):
+        recorder.on[event] = lambda network, conn, event=event: seen.append(
+            (event, len(network.conns_to_peer(THEM)))
+        )
+    swarm.notify(recorder)
+    conn = swarm.add_conn(FakeConn(THEM))
+    await conn.close()
+    assert seen == [("connected", 1), ("disconnected", 0)]
+    await swarm.close()
 
 
-def test_no_stream_is_let_in_before_every_connected_has_returned() -> None:
-    async def main() -> None:
-        swarm, _ = make_swarm()
-        recorder = Recorder([])
-        handlers: list[Any] = []
-        recorder.on["connected"] = lambda network, conn: handlers.append(conn.inner.handler)
-        swarm.notify(recorder)
-        fake = FakeConn(THEM)
-        swarm.add_conn(fake)
-        assert handlers == [None]
-        assert fake.handler is not None
-        await swarm.close()
-
-    run(main())
+@looped
+async def test_no_stream_is_let_in_before_every_connected_has_returned() -> None:
+    swarm, _ = make_swarm()
+    recorder = Recorder([])
+    handlers: list[Any] = []
+    recorder.on["connected"] = lambda network, conn: handlers.append(conn.inner.handler)
+    swarm.notify(recorder)
+    fake = FakeConn(THEM)
+    swarm.add_conn(fake)
+    assert handlers == [None]
+    assert fake.handler is not None
+    await swarm.close()
 
 
 def test_a_notifiee_that_raises_is_logged_and_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
@@ -131,118 +123,106 @@ def test_a_notifiee_that_raises_is_logged_and_stops_nobody(caplog: pytest.LogCap
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_notifiees_may_come_and_go_inside_a_callback() -> None:
-    async def main() -> None:
-        log: list[Any] = []
-        swarm, _ = make_swarm()
-        first, second, third = (Recorder(log, name) for name in ("first", "second", "third"))
+@looped
+async def test_notifiees_may_come_and_go_inside_a_callback() -> None:
+    log: list[Any] = []
+    swarm, _ = make_swarm()
+    first, second, third = (Recorder(log, name) for name in ("first", "second", "third"))
 
-        def change(network: Any, conn: Any) -> None:
-            network.stop_notify(first)
-            network.stop_notify(second)
-            network.notify(third)
+    def change(network: Any, conn: Any) -> None:
+        network.stop_notify(first)
+        network.stop_notify(second)
+        network.notify(third)
 
-        first.on["connected"] = change
-        swarm.notify(first)
-        swarm.notify(second)
-        swarm.notify(second)
-        swarm.add_conn(FakeConn(THEM))
-        assert [entry[:2] for entry in log] == [("first", "connected")]
-        swarm.add_conn(FakeConn(THEM))
-        assert [entry[:2] for entry in log][1:] == [("third", "connected")]
-        swarm.stop_notify(second)
-        await swarm.close()
-
-    run(main())
+    first.on["connected"] = change
+    swarm.notify(first)
+    swarm.notify(second)
+    swarm.notify(second)
+    swarm.add_conn(FakeConn(THEM))
+    assert [entry[:2] for entry in log] == [("first", "connected")]
+    swarm.add_conn(FakeConn(THEM))
+    assert [entry[:2] for entry in log][1:] == [("third", "connected")]
+    swarm.stop_notify(second)
+    await swarm.close()
 
 
-def test_a_recorder_and_a_swarm_connection_satisfy_their_interfaces() -> None:
+@looped
+async def test_a_recorder_and_a_swarm_connection_satisfy_their_interfaces() -> None:
     def takes(conn: CapableConn, notifiee: Notifiee) -> None: ...
 
-    async def main() -> None:
-        swarm, _ = make_swarm()
-        conn = swarm.add_conn(FakeConn(THEM))
-        takes(conn, Recorder([]))
-        for name in (*CapableConn.__annotations__, *vars(CapableConn)):
-            assert name.startswith("_") or hasattr(conn, name), name
-        await swarm.close()
-
-    run(main())
+    swarm, _ = make_swarm()
+    conn = swarm.add_conn(FakeConn(THEM))
+    takes(conn, Recorder([]))
+    for name in (*CapableConn.__annotations__, *vars(CapableConn)):
+        assert name.startswith("_") or hasattr(conn, name), name
+    await swarm.close()
 
 
 # -- which connections there are ---------------------------------------------------------------
 
 
-def test_connection_ids_end_like_the_peer_id_and_are_unique() -> None:
-    async def main() -> None:
-        swarm, _ = make_swarm()
-        first, second = swarm.add_conn(FakeConn(THEM)), swarm.add_conn(FakeConn(THEM))
-        assert first.id.rpartition("-")[0] == str(THEM)[-8:]
-        assert first.id != second.id
-        assert first.id in repr(first)
-        await swarm.close()
-
-    run(main())
+@looped
+async def test_connection_ids_end_like_the_peer_id_and_are_unique() -> None:
+    swarm, _ = make_swarm()
+    first, second = swarm.add_conn(FakeConn(THEM)), swarm.add_conn(FakeConn(THEM))
+    assert first.id.rpartition("-")[0] == str(THEM)[-8:]
+    assert first.id != second.id
+    assert first.id in repr(first)
+    await swarm.close()
 
 
-def test_the_best_connection_has_most_streams_and_of_equals_is_the_newest() -> None:
-    async def main() -> None:
-        swarm, _ = make_swarm()
-        assert swarm.best_conn(THEM) is None
-        assert swarm.connectedness(THEM) is Connectedness.NOT_CONNECTED
-        old, busy, new = (swarm.add_conn(FakeConn(THEM, streams=count)) for count in (1, 3, 1))
-        other = swarm.add_conn(FakeConn(peer(2)))
-        assert swarm.best_conn(THEM) is busy
-        assert swarm.connectedness(THEM) is Connectedness.CONNECTED
-        assert swarm.conns_to_peer(THEM) == [old, busy, new]
-        assert set(swarm.conns()) == {old, busy, new, other}
-        assert set(swarm.peers()) == {THEM, peer(2)}
-        await busy.close()
-        assert swarm.best_conn(THEM) is new
-        new.inner.is_closed = True
-        assert swarm.best_conn(THEM) is old
-        await old.close()
-        assert swarm.best_conn(THEM) is None, "one that has ended is not given out, even before its callback"
-        assert swarm.num_conns == 2
-        await swarm.close()
-        assert (swarm.num_conns, swarm.conns()) == (0, [])
-
-    run(main())
+@looped
+async def test_the_best_connection_has_most_streams_and_of_equals_is_the_newest() -> None:
+    swarm, _ = make_swarm()
+    assert swarm.best_conn(THEM) is None
+    assert swarm.connectedness(THEM) is Connectedness.NOT_CONNECTED
+    old, busy, new = (swarm.add_conn(FakeConn(THEM, streams=count)) for count in (1, 3, 1))
+    other = swarm.add_conn(FakeConn(peer(2)))
+    assert swarm.best_conn(THEM) is busy
+    assert swarm.connectedness(THEM) is Connectedness.CONNECTED
+    assert swarm.conns_to_peer(THEM) == [old, busy, new]
+    assert set(swarm.conns()) == {old, busy, new, other}
+    assert set(swarm.peers()) == {THEM, peer(2)}
+    await busy.close()
+    assert swarm.best_conn(THEM) is new
+    new.inner.is_closed = True
+    assert swarm.best_conn(THEM) is old
+    await old.close()
+    assert swarm.best_conn(THEM) is None, "one that has ended is not given out, even before its callback"
+    assert swarm.num_conns == 2
+    await swarm.close()
+    assert (swarm.num_conns, swarm.conns()) == (0, [])
 
 
-def test_close_peer_closes_only_that_peers_connections() -> None:
-    async def main() -> None:
-        swarm, _ = make_swarm()
-        fakes = [FakeConn(THEM), FakeConn(THEM), FakeConn(peer(2))]
-        for fake in fakes:
-            swarm.add_conn(fake)
-        await swarm.close_peer(THEM)
-        assert [fake.is_closed for fake in fakes] == [True, True, False]
-        assert swarm.conns_to_peer(THEM) == []
-        await swarm.close_peer(THEM)
-        await swarm.close()
-
-    run(main())
+@looped
+async def test_close_peer_closes_only_that_peers_connections() -> None:
+    swarm, _ = make_swarm()
+    fakes = [FakeConn(THEM), FakeConn(THEM), FakeConn(peer(2))]
+    for fake in fakes:
+        swarm.add_conn(fake)
+    await swarm.close_peer(THEM)
+    assert [fake.is_closed for fake in fakes] == [True, True, False]
+    assert swarm.conns_to_peer(THEM) == []
+    await swarm.close_peer(THEM)
+    await swarm.close()
 
 
-def test_a_connection_whose_close_is_cancelled_is_aborted_and_told() -> None:
-    async def main() -> None:
-        log: list[Any] = []
-        swarm, _ = make_swarm()
-        swarm.notify(Recorder(log))
-        fake = FakeConn(THEM)
-        fake.close_gate = asyncio.Event()
-        conn = swarm.add_conn(fake)
-        closing = asyncio.create_task(conn.close(7))
-        await eventually(lambda: fake.close_code == 7)
-        assert swarm.conns() == [], "it is given to nobody while it closes"
-        closing.cancel()
-        await asyncio.wait([closing])
-        assert fake.aborted
-        assert [event for event, _ in log] == ["connected", "disconnected"]
-        await swarm.close()
-
-    run(main())
+@looped
+async def test_a_connection_whose_close_is_cancelled_is_aborted_and_told() -> None:
+    log: list[Any] = []
+    swarm, _ = make_swarm()
+    swarm.notify(Recorder(log))
+    fake = FakeConn(THEM)
+    fake.close_gate = asyncio.Event()
+    conn = swarm.add_conn(fake)
+    closing = asyncio.create_task(conn.close(7))
+    await eventually(lambda: fake.close_code == 7)
+    assert swarm.conns() == [], "it is given to nobody while it closes"
+    closing.cancel()
+    await asyncio.wait([closing])
+    assert fake.aborted
+    assert [event for event, _ in log] == ["connected", "disconnected"]
+    await swarm.close()
 
 
 # -- opening streams ---------------------------------------------------------------------------
@@ -253,79 +233,69 @@ def test_a_connection_whose_close_is_cancelled_is_aborted_and_told() -> None:
     [ConnectionClosed("gone"), TimeoutError("slow"), StreamReset(5, True)],
     ids=lambda e: type(e).__name__,
 )
-def test_a_stream_is_opened_on_the_next_connection_when_one_fails(error: Exception) -> None:
-    async def main() -> None:
-        swarm, _ = make_swarm()
-        fakes = [FakeConn(THEM, streams=count) for count in (1, 2, 3)]
-        for fake in fakes:
-            swarm.add_conn(fake)
-        fakes[2].open_error = error
-        fakes[1].write_error = error
-        stream = await swarm.new_stream(THEM, "/x")
-        assert stream.conn is fakes[0]
-        assert fakes[1].opened[0].reset_code == codes.STREAM_PROTOCOL_NEGOTIATION_FAILED
-        fakes[0].open_error = error
-        with pytest.raises(type(error)):
-            await swarm.new_stream(THEM, "/x")
-        await swarm.close()
-
-    run(main())
+@looped
+async def test_a_stream_is_opened_on_the_next_connection_when_one_fails(error: Exception) -> None:
+    swarm, _ = make_swarm()
+    fakes = [FakeConn(THEM, streams=count) for count in (1, 2, 3)]
+    for fake in fakes:
+        swarm.add_conn(fake)
+    fakes[2].open_error = error
+    fakes[1].write_error = error
+    stream = await swarm.new_stream(THEM, "/x")
+    assert stream.conn is fakes[0]
+    assert fakes[1].opened[0].reset_code == codes.STREAM_PROTOCOL_NEGOTIATION_FAILED
+    fakes[0].open_error = error
+    with pytest.raises(type(error)):
+        await swarm.new_stream(THEM, "/x")
+    await swarm.close()
 
 
-def test_a_stream_to_nobody_is_an_error() -> None:
-    async def main() -> None:
-        swarm, _ = make_swarm()
-        with pytest.raises(ConnectionClosed, match="no open connection"):
-            await swarm.new_stream(THEM, "/x")
-        conn = swarm.add_conn(FakeConn(THEM))
-        with pytest.raises(ValueError, match="no protocol"):
-            await conn.new_stream([])
-        await swarm.close()
-
-    run(main())
+@looped
+async def test_a_stream_to_nobody_is_an_error() -> None:
+    swarm, _ = make_swarm()
+    with pytest.raises(ConnectionClosed, match="no open connection"):
+        await swarm.new_stream(THEM, "/x")
+    conn = swarm.add_conn(FakeConn(THEM))
+    with pytest.raises(ValueError, match="no protocol"):
+        await conn.new_stream([])
+    await swarm.close()
 
 
-def test_a_single_protocol_is_proposed_without_waiting() -> None:
-    async def main() -> None:
-        swarm, _ = make_swarm()
-        conn = swarm.add_conn(FakeConn(THEM))
-        stream = await conn.new_stream("/x")
-        proposal = b"\x13/multistream/1.0.0\n\x03/x\n"
-        assert (stream.written, stream.expected) == (proposal, (proposal, "/x"))
-        await swarm.close()
-
-    run(main())
+@looped
+async def test_a_single_protocol_is_proposed_without_waiting() -> None:
+    swarm, _ = make_swarm()
+    conn = swarm.add_conn(FakeConn(THEM))
+    stream = await conn.new_stream("/x")
+    proposal = b"\x13/multistream/1.0.0\n\x03/x\n"
+    assert (stream.written, stream.expected) == (proposal, (proposal, "/x"))
+    await swarm.close()
 
 
-def test_a_connection_that_opens_no_stream_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+@looped
+async def test_a_connection_that_opens_no_stream_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "NEW_STREAM_TIMEOUT_S", 0.01)
 
-    async def main() -> None:
-        swarm, _ = make_swarm()
-        fake = FakeConn(THEM)
-        fake.open_stream = asyncio.Event().wait  # type: ignore[method-assign, assignment]
-        conn = swarm.add_conn(fake)
-        with pytest.raises(TimeoutError):
-            await conn.new_stream("/x")
-        await swarm.close()
-
-    run(main())
+    swarm, _ = make_swarm()
+    fake = FakeConn(THEM)
+    fake.open_stream = asyncio.Event().wait  # type: ignore[method-assign, assignment]
+    conn = swarm.add_conn(fake)
+    with pytest.raises(TimeoutError):
+        await conn.new_stream("/x")
+    await swarm.close()
 
 
-def test_cancelling_a_negotiation_resets_the_stream() -> None:
-    async def main() -> None:
-        swarm, _ = make_swarm()
-        fake = FakeConn(THEM)
-        conn = swarm.add_conn(fake)
-        opening = asyncio.create_task(conn.new_stream(["/x", "/y"]))
-        await eventually(lambda: fake.opened and fake.opened[0].written)
-        opening.cancel()
-        await asyncio.wait([opening])
-        assert opening.cancelled()
-        assert fake.opened[0].reset_code == codes.STREAM_PROTOCOL_NEGOTIATION_FAILED
-        await swarm.close()
-
-    run(main())
+@looped
+async def test_cancelling_a_negotiation_resets_the_stream() -> None:
+    swarm, _ = make_swarm()
+    fake = FakeConn(THEM)
+    conn = swarm.add_conn(fake)
+    opening = asyncio.create_task(conn.new_stream(["/x", "/y"]))
+    await eventually(lambda: fake.opened and fake.opened[0].written)
+    opening.cancel()
+    await asyncio.wait([opening])
+    assert opening.cancelled()
+    assert fake.opened[0].reset_code == codes.STREAM_PROTOCOL_NEGOTIATION_FAILED
+    await swarm.close()
 
 
 @pytest.mark.parametrize("protocol", ["", "x", "/x\n", "/" + "x" * 255])
@@ -341,29 +311,27 @@ def test_a_bad_protocol_id_is_refused(protocol: str) -> None:
 # -- the end -----------------------------------------------------------------------------------
 
 
-def test_close_is_idempotent_and_ends_everything() -> None:
-    async def main() -> None:
-        log: list[Any] = []
-        swarm, tcp = make_swarm()
-        swarm.notify(Recorder(log))
-        await swarm.listen(addr(1), addr(2))
-        fakes = [FakeConn(peer(number)) for number in range(1, 4)]
-        for fake in fakes:
-            swarm.add_conn(fake)
-        await asyncio.gather(swarm.close(), swarm.close())
-        await swarm.close()
-        assert all(listener.is_closed for listener in tcp.listeners)
-        assert all(fake.close_code == codes.CONN_SHUTDOWN for fake in fakes)
-        events = [event for event, _ in log]
-        assert sorted(events[5:]) == ["disconnected"] * 3 + ["listen_close"] * 2
-        assert swarm.is_closed
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-        late = FakeConn(THEM)
-        with pytest.raises(SwarmClosed):
-            swarm.add_conn(late)
-        assert late.aborted
-
-    run(main())
+@looped
+async def test_close_is_idempotent_and_ends_everything() -> None:
+    log: list[Any] = []
+    swarm, tcp = make_swarm()
+    swarm.notify(Recorder(log))
+    await swarm.listen(addr(1), addr(2))
+    fakes = [FakeConn(peer(number)) for number in range(1, 4)]
+    for fake in fakes:
+        swarm.add_conn(fake)
+    await asyncio.gather(swarm.close(), swarm.close())
+    await swarm.close()
+    assert all(listener.is_closed for listener in tcp.listeners)
+    assert all(fake.close_code == codes.CONN_SHUTDOWN for fake in fakes)
+    events = [event for event, _ in log]
+    assert sorted(events[5:]) == ["disconnected"] * 3 + ["listen_close"] * 2
+    assert swarm.is_closed
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    late = FakeConn(THEM)
+    with pytest.raises(SwarmClosed):
+        swarm.add_conn(late)
+    assert late.aborted
 
 
 def test_close_is_bounded_where_a_connection_does_not_end(
@@ -387,19 +355,17 @@ def test_close_is_bounded_where_a_connection_does_not_end(
     assert "connections did not close" in caplog.text
 
 
-def test_a_cancelled_close_goes_on() -> None:
-    async def main() -> None:
-        swarm, _ = make_swarm()
-        fake = FakeConn(THEM)
-        fake.close_gate = asyncio.Event()
-        swarm.add_conn(fake)
-        closing = asyncio.create_task(swarm.close())
-        await eventually(lambda: fake.close_code is not None)
-        closing.cancel()
-        await asyncio.wait([closing])
-        fake.close_gate.set()
-        await swarm.close()
-        assert fake.is_closed
-        assert not fake.aborted or swarm.num_conns == 0
-
-    run(main())
+@looped
+async def test_a_cancelled_close_goes_on() -> None:
+    swarm, _ = make_swarm()
+    fake = FakeConn(THEM)
+    fake.close_gate = asyncio.Event()
+    swarm.add_conn(fake)
+    closing = asyncio.create_task(swarm.close())
+    await eventually(lambda: fake.close_code is not None)
+    closing.cancel()
+    await asyncio.wait([closing])
+    fake.close_gate.set()
+    await swarm.close()
+    assert fake.is_closed
+    assert not fake.aborted or swarm.num_conns == 0

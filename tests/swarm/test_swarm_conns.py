@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, run
+from harness import eventually, looped
 from hosts import pair
 from p2pcore import Connectedness, Direction, Host, codes, limits
 from p2pcore.errors import ConnectionClosed, LimitedConnection, StreamReset, SwarmClosed
@@ -20,98 +20,86 @@ THEM = peer(1)
 RELAYED = f"/ip4/5.6.7.8/tcp/1/p2p/{peer(3)}/p2p-circuit"
 
 
-def test_the_best_connection_is_not_limited_then_direct_then_busiest_then_newest() -> None:
-    async def main() -> None:
-        swarm, _ = make_swarm()
-        worst_first = [
-            FakeConn(THEM, streams=9, is_limited=True, at=RELAYED),
-            FakeConn(THEM, streams=8, is_limited=True),
-            FakeConn(THEM, streams=7, at=RELAYED),
-            FakeConn(THEM, streams=1),
-            FakeConn(THEM, streams=1),
-            FakeConn(THEM, streams=2),
-        ]
-        for best in worst_first:
-            swarm.add_conn(best)
-            assert swarm.best_conn(THEM).inner is best  # type: ignore[union-attr]
-        ranked = [conn.inner for conn in swarm._conns.ranked(THEM)]
-        assert ranked == worst_first[::-1]
-        await swarm.close()
-
-    run(main())
+@looped
+async def test_the_best_connection_is_not_limited_then_direct_then_busiest_then_newest() -> None:
+    swarm, _ = make_swarm()
+    worst_first = [
+        FakeConn(THEM, streams=9, is_limited=True, at=RELAYED),
+        FakeConn(THEM, streams=8, is_limited=True),
+        FakeConn(THEM, streams=7, at=RELAYED),
+        FakeConn(THEM, streams=1),
+        FakeConn(THEM, streams=1),
+        FakeConn(THEM, streams=2),
+    ]
+    for best in worst_first:
+        swarm.add_conn(best)
+        assert swarm.best_conn(THEM).inner is best  # type: ignore[union-attr]
+    ranked = [conn.inner for conn in swarm._conns.ranked(THEM)]
+    assert ranked == worst_first[::-1]
+    await swarm.close()
 
 
-def test_connectedness_tells_limited_connections() -> None:
-    async def main() -> None:
-        swarm, _ = make_swarm()
-        assert swarm.connectedness(THEM) is Connectedness.NOT_CONNECTED
-        swarm.add_conn(FakeConn(THEM, is_limited=True))
-        assert swarm.connectedness(THEM) is Connectedness.LIMITED
-        direct = swarm.add_conn(FakeConn(THEM))
-        assert swarm.connectedness(THEM) is Connectedness.CONNECTED
-        direct.inner.is_closed = True  # type: ignore[misc]
-        assert swarm.connectedness(THEM) is Connectedness.LIMITED
-        await swarm.close()
-
-    run(main())
+@looped
+async def test_connectedness_tells_limited_connections() -> None:
+    swarm, _ = make_swarm()
+    assert swarm.connectedness(THEM) is Connectedness.NOT_CONNECTED
+    swarm.add_conn(FakeConn(THEM, is_limited=True))
+    assert swarm.connectedness(THEM) is Connectedness.LIMITED
+    direct = swarm.add_conn(FakeConn(THEM))
+    assert swarm.connectedness(THEM) is Connectedness.CONNECTED
+    direct.inner.is_closed = True  # type: ignore[misc]
+    assert swarm.connectedness(THEM) is Connectedness.LIMITED
+    await swarm.close()
 
 
-def test_the_stat_of_a_connection_is_a_value() -> None:
-    async def main() -> None:
-        swarm, _ = make_swarm()
-        fake = FakeConn(THEM, Direction.OUTBOUND, streams=3)
-        conn = swarm.add_conn(fake)
-        stat = conn.stat
-        fake.num_streams = 9
-        assert (stat.direction, stat.is_limited, stat.num_streams) == (Direction.OUTBOUND, False, 3)
-        assert stat.opened_at == conn.opened_at
-        assert conn.stat.num_streams == 9
-        await swarm.close()
-
-    run(main())
+@looped
+async def test_the_stat_of_a_connection_is_a_value() -> None:
+    swarm, _ = make_swarm()
+    fake = FakeConn(THEM, Direction.OUTBOUND, streams=3)
+    conn = swarm.add_conn(fake)
+    stat = conn.stat
+    fake.num_streams = 9
+    assert (stat.direction, stat.is_limited, stat.num_streams) == (Direction.OUTBOUND, False, 3)
+    assert stat.opened_at == conn.opened_at
+    assert conn.stat.num_streams == 9
+    await swarm.close()
 
 
-def test_one_connection_is_closed_by_its_id_and_no_other() -> None:
-    async def main() -> None:
-        swarm, _ = make_swarm()
-        first, second, other = (swarm.add_conn(FakeConn(each)) for each in (THEM, THEM, peer(2)))
-        assert await swarm.close_conn(second.id, 7)
-        assert second.inner.close_code == 7  # type: ignore[attr-defined]
-        assert set(swarm.conns()) == {first, other}
-        assert not await swarm.close_conn(second.id)
-        assert not await swarm.close_conn("nonsense")
-        await swarm.close()
-
-    run(main())
+@looped
+async def test_one_connection_is_closed_by_its_id_and_no_other() -> None:
+    swarm, _ = make_swarm()
+    first, second, other = (swarm.add_conn(FakeConn(each)) for each in (THEM, THEM, peer(2)))
+    assert await swarm.close_conn(second.id, 7)
+    assert second.inner.close_code == 7  # type: ignore[attr-defined]
+    assert set(swarm.conns()) == {first, other}
+    assert not await swarm.close_conn(second.id)
+    assert not await swarm.close_conn("nonsense")
+    await swarm.close()
 
 
-def test_a_peer_is_told_the_code_its_connections_are_closed_with() -> None:
-    async def main() -> None:
-        async with pair() as p:
-            ended: list[Any] = []
-            p.conn.add_close_callback(ended.append)
-            await p.server.close_peer(p.dialer.peer_id, codes.CONN_GARBAGE_COLLECTED)
-            await eventually(lambda: ended)
-            assert (ended[0].code, ended[0].remote) == (codes.CONN_GARBAGE_COLLECTED, True)
-            assert p.server.connectedness(p.dialer.peer_id) is Connectedness.NOT_CONNECTED
-
-    run(main())
+@looped
+async def test_a_peer_is_told_the_code_its_connections_are_closed_with() -> None:
+    async with pair() as p:
+        ended: list[Any] = []
+        p.conn.add_close_callback(ended.append)
+        await p.server.close_peer(p.dialer.peer_id, codes.CONN_GARBAGE_COLLECTED)
+        await eventually(lambda: ended)
+        assert (ended[0].code, ended[0].remote) == (codes.CONN_GARBAGE_COLLECTED, True)
+        assert p.server.connectedness(p.dialer.peer_id) is Connectedness.NOT_CONNECTED
 
 
 # -- limited connections -----------------------------------------------------------------------
 
 
-def test_a_limited_connection_opens_streams_on_request_alone() -> None:
-    async def main() -> None:
-        swarm, _ = make_swarm()
-        conn = swarm.add_conn(FakeConn(THEM, is_limited=True))
-        with pytest.raises(LimitedConnection, match="allow_limited"):
-            await conn.new_stream("/x")
-        assert (await conn.new_stream("/x", allow_limited=True)).conn is conn.inner
-        assert (await swarm.new_stream(THEM, "/x", allow_limited=True)).conn is conn.inner
-        await swarm.close()
-
-    run(main())
+@looped
+async def test_a_limited_connection_opens_streams_on_request_alone() -> None:
+    swarm, _ = make_swarm()
+    conn = swarm.add_conn(FakeConn(THEM, is_limited=True))
+    with pytest.raises(LimitedConnection, match="allow_limited"):
+        await conn.new_stream("/x")
+    assert (await conn.new_stream("/x", allow_limited=True)).conn is conn.inner
+    assert (await swarm.new_stream(THEM, "/x", allow_limited=True)).conn is conn.inner
+    await swarm.close()
 
 
 def test_a_stream_waits_for_a_direct_connection() -> None:
@@ -177,16 +165,14 @@ def test_a_cancelled_wait_leaves_nothing_behind() -> None:
     run_virtual(main())
 
 
-def test_a_failing_direct_connection_is_not_replaced_by_a_limited_one() -> None:
-    async def main() -> None:
-        swarm, _ = make_swarm()
-        swarm.add_conn(FakeConn(THEM, is_limited=True))
-        swarm.add_conn(FakeConn(THEM)).inner.open_error = TimeoutError("slow")  # type: ignore[attr-defined]
-        with pytest.raises(TimeoutError, match="slow"):
-            await swarm.new_stream(THEM, "/x")
-        await swarm.close()
-
-    run(main())
+@looped
+async def test_a_failing_direct_connection_is_not_replaced_by_a_limited_one() -> None:
+    swarm, _ = make_swarm()
+    swarm.add_conn(FakeConn(THEM, is_limited=True))
+    swarm.add_conn(FakeConn(THEM)).inner.open_error = TimeoutError("slow")  # type: ignore[attr-defined]
+    with pytest.raises(TimeoutError, match="slow"):
+        await swarm.new_stream(THEM, "/x")
+    await swarm.close()
 
 
 # -- streams -----------------------------------------------------------------------------------
@@ -199,14 +185,40 @@ async def refused(stream: Stream) -> int:
 
 
 @pytest.mark.parametrize("which", ["of a connection", "of all"])
-def test_a_handler_that_hangs_counts_although_its_stream_is_gone(
+@looped
+async def test_a_handler_that_hangs_counts_although_its_stream_is_gone(
     which: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = {"max_inbound_streams": 2} if which == "of a connection" else {}
     if which == "of all":
         monkeypatch.setattr(limits, "MAX_HANDLERS", 4)
 
-    async def main() -> None:
+    release = asyncio.Event()
+    running: list[Stream] = []
+
+    async def hang(stream: Stream) -> None:
+        running.append(stream)
+        await release.wait()
+
+    async with pair({"echo": True} | limit) as p:
+        p.server.set_stream_handler("/hang", hang)
+        for number in range(1, 5):
+            stream = await p.conn.new_stream("/hang")
+            await eventually(lambda number=number: len(running) == number)
+            stream.reset()
+            await eventually(lambda: p.server_conn.num_streams == 0)
+        more = await p.conn.new_stream("/echo/1.0.0")
+        assert await refused(more) == codes.STREAM_RESOURCE_LIMIT_EXCEEDED
+        assert p.server.counters()["streams refused"] == 1
+        release.set()
+        await eventually(lambda: p.server_conn.num_handlers == 0)
+        assert await p.dialer.echo(p.conn, b"again") == b"again"
+
+
+@looped
+async def test_the_handlers_of_one_connection_do_not_count_for_another() -> None:
+    options = {"echo": True, "max_inbound_streams": 1}
+    async with pair(options) as p, Host(listen=(), identify=False) as other:
         release = asyncio.Event()
         running: list[Stream] = []
 
@@ -214,41 +226,11 @@ def test_a_handler_that_hangs_counts_although_its_stream_is_gone(
             running.append(stream)
             await release.wait()
 
-        async with pair({"echo": True} | limit) as p:
-            p.server.set_stream_handler("/hang", hang)
-            for number in range(1, 5):
-                stream = await p.conn.new_stream("/hang")
-                await eventually(lambda number=number: len(running) == number)
-                stream.reset()
-                await eventually(lambda: p.server_conn.num_streams == 0)
-            more = await p.conn.new_stream("/echo/1.0.0")
-            assert await refused(more) == codes.STREAM_RESOURCE_LIMIT_EXCEEDED
-            assert p.server.counters()["streams refused"] == 1
-            release.set()
-            await eventually(lambda: p.server_conn.num_handlers == 0)
-            assert await p.dialer.echo(p.conn, b"again") == b"again"
-
-    run(main())
-
-
-def test_the_handlers_of_one_connection_do_not_count_for_another() -> None:
-    async def main() -> None:
-        options = {"echo": True, "max_inbound_streams": 1}
-        async with pair(options) as p, Host(listen=(), identify=False) as other:
-            release = asyncio.Event()
-            running: list[Stream] = []
-
-            async def hang(stream: Stream) -> None:
-                running.append(stream)
-                await release.wait()
-
-            p.server.set_stream_handler("/hang", hang)
-            for number in (1, 2):
-                stream = await p.conn.new_stream("/hang")
-                await eventually(lambda number=number: len(running) == number)
-                stream.reset()
-                await eventually(lambda: p.server_conn.num_streams == 0)
-            assert await other.echo(p.server.addrs_with_peer[0], b"x") == b"x"
-            release.set()
-
-    run(main())
+        p.server.set_stream_handler("/hang", hang)
+        for number in (1, 2):
+            stream = await p.conn.new_stream("/hang")
+            await eventually(lambda number=number: len(running) == number)
+            stream.reset()
+            await eventually(lambda: p.server_conn.num_streams == 0)
+        assert await other.echo(p.server.addrs_with_peer[0], b"x") == b"x"
+        release.set()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, run, seconds
+from harness import eventually, looped, run, seconds
 from hosts import pair
 from p2pcore import Direction, Stream, codes, limits
 from p2pcore.errors import (
@@ -34,99 +34,85 @@ async def reset_code_of(stream: Stream) -> int:
     return caught.value.code
 
 
-def test_a_handler_gets_the_stream_negotiated_and_knows_its_connection() -> None:
-    async def main() -> None:
-        seen: list[Any] = []
+@looped
+async def test_a_handler_gets_the_stream_negotiated_and_knows_its_connection() -> None:
+    seen: list[Any] = []
 
-        async def handler(stream: Stream) -> None:
-            seen.extend((stream.protocol, stream.direction, stream.conn, await stream.read()))
-            await stream.write(b"answer")
+    async def handler(stream: Stream) -> None:
+        seen.extend((stream.protocol, stream.direction, stream.conn, await stream.read()))
+        await stream.write(b"answer")
 
-        async with pair() as p:
-            p.server.set_stream_handler("/x", handler)
-            stream = await p.conn.new_stream("/x")
-            await stream.write(b"question")
-            assert await stream.read() == b"answer"
-            assert await stream.read() == b"", "the stream is closed when the handler returns"
-            assert seen == ["/x", Direction.INBOUND, p.server_conn, b"question"]
-            assert (stream.protocol, stream.conn) == ("/x", p.conn)
-
-    run(main())
+    async with pair() as p:
+        p.server.set_stream_handler("/x", handler)
+        stream = await p.conn.new_stream("/x")
+        await stream.write(b"question")
+        assert await stream.read() == b"answer"
+        assert await stream.read() == b"", "the stream is closed when the handler returns"
+        assert seen == ["/x", Direction.INBOUND, p.server_conn, b"question"]
+        assert (stream.protocol, stream.conn) == ("/x", p.conn)
 
 
 @pytest.mark.parametrize("proposed", [["/b"], ["/a", "/b"], ["/b", "/a"]])
-def test_the_first_protocol_the_peer_has_is_agreed(proposed: list[str]) -> None:
-    async def main() -> None:
-        async def handler(stream: Stream) -> None:
-            await stream.write((stream.protocol or "").encode())
+@looped
+async def test_the_first_protocol_the_peer_has_is_agreed(proposed: list[str]) -> None:
+    async def handler(stream: Stream) -> None:
+        await stream.write((stream.protocol or "").encode())
 
-        async with pair() as p:
-            p.server.set_stream_handler("/b", handler)
-            stream = await p.conn.new_stream(proposed)
-            assert await stream.read() == b"/b"
-            assert stream.protocol == "/b"
-
-    run(main())
+    async with pair() as p:
+        p.server.set_stream_handler("/b", handler)
+        stream = await p.conn.new_stream(proposed)
+        assert await stream.read() == b"/b"
+        assert stream.protocol == "/b"
 
 
-def test_a_protocol_nobody_serves_is_not_supported() -> None:
-    async def main() -> None:
-        async with pair() as p:
-            with pytest.raises(ProtocolNotSupported):
-                await p.conn.new_stream(["/a", "/b"])
-            lazy = await p.conn.new_stream("/a")
-            with pytest.raises(ProtocolNotSupported):
-                await lazy.read()
-
-    run(main())
+@looped
+async def test_a_protocol_nobody_serves_is_not_supported() -> None:
+    async with pair() as p:
+        with pytest.raises(ProtocolNotSupported):
+            await p.conn.new_stream(["/a", "/b"])
+        lazy = await p.conn.new_stream("/a")
+        with pytest.raises(ProtocolNotSupported):
+            await lazy.read()
 
 
-def test_a_removed_handler_serves_no_more() -> None:
-    async def main() -> None:
-        async with pair({"echo": True}) as p:
-            assert await p.dialer.echo(p.conn, b"x") == b"x"
-            p.server.remove_stream_handler("/echo/1.0.0")
-            with pytest.raises(ProtocolNotSupported):
-                await p.dialer.echo(p.conn, b"x")
-
-    run(main())
+@looped
+async def test_a_removed_handler_serves_no_more() -> None:
+    async with pair({"echo": True}) as p:
+        assert await p.dialer.echo(p.conn, b"x") == b"x"
+        p.server.remove_stream_handler("/echo/1.0.0")
+        with pytest.raises(ProtocolNotSupported):
+            await p.dialer.echo(p.conn, b"x")
 
 
 @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n" * 9, HEADER + b"\x00", HEADER + b"\xff\xff\xff"])
-def test_bad_negotiation_is_reset_with_its_code(data: bytes) -> None:
-    async def main() -> None:
-        async with pair() as p:
-            stream = await p.conn.open_stream()
-            await stream.write(data)
-            assert await reset_code_of(stream) == codes.STREAM_PROTOCOL_NEGOTIATION_FAILED
-            await eventually(lambda: not p.server.swarm.num_handlers_running)
-
-    run(main())
+@looped
+async def test_bad_negotiation_is_reset_with_its_code(data: bytes) -> None:
+    async with pair() as p:
+        stream = await p.conn.open_stream()
+        await stream.write(data)
+        assert await reset_code_of(stream) == codes.STREAM_PROTOCOL_NEGOTIATION_FAILED
+        await eventually(lambda: not p.server.swarm.num_handlers_running)
 
 
-def test_negotiation_that_does_not_go_on_is_reset_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+@looped
+async def test_negotiation_that_does_not_go_on_is_reset_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "STREAM_NEGOTIATION_TIMEOUT_S", 0.05)
 
-    async def main() -> None:
-        async with pair() as p:
-            stream = await p.conn.open_stream()
-            await stream.write(HEADER[:5])
-            assert await reset_code_of(stream) == codes.STREAM_PROTOCOL_NEGOTIATION_FAILED
-
-    run(main())
+    async with pair() as p:
+        stream = await p.conn.open_stream()
+        await stream.write(HEADER[:5])
+        assert await reset_code_of(stream) == codes.STREAM_PROTOCOL_NEGOTIATION_FAILED
 
 
-def test_an_agreed_stream_has_no_deadline_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+@looped
+async def test_an_agreed_stream_has_no_deadline_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "STREAM_NEGOTIATION_TIMEOUT_S", seconds(0.3))
 
-    async def main() -> None:
-        async with pair({"echo": True}) as p:
-            stream = await p.conn.new_stream(["/x", "/echo/1.0.0"])
-            await asyncio.sleep(seconds(0.7))
-            await stream.write(b"still here")
-            assert await stream.read() == b"still here"
-
-    run(main())
+    async with pair({"echo": True}) as p:
+        stream = await p.conn.new_stream(["/x", "/echo/1.0.0"])
+        await asyncio.sleep(seconds(0.7))
+        await stream.write(b"still here")
+        assert await stream.read() == b"still here"
 
 
 @pytest.mark.parametrize(
@@ -162,26 +148,24 @@ def test_a_handler_that_raises_resets_its_stream_and_no_other(
     assert levels[:1] == [expected]
 
 
-def test_closing_cancels_handlers_and_tells_their_peers() -> None:
-    async def main() -> None:
-        ended: list[str] = []
+@looped
+async def test_closing_cancels_handlers_and_tells_their_peers() -> None:
+    ended: list[str] = []
 
-        async def handler(stream: Stream) -> None:
-            try:
-                await stream.read()
-            finally:
-                ended.append("yes")
+    async def handler(stream: Stream) -> None:
+        try:
+            await stream.read()
+        finally:
+            ended.append("yes")
 
-        async with pair() as p:
-            p.server.set_stream_handler("/x", handler)
-            stream = await p.conn.new_stream("/x")
-            await eventually(lambda: p.server.swarm.num_handlers_running == 1)
-            await p.server.close()
-            assert ended == ["yes"]
-            assert p.server.swarm.num_handlers_running == 0
-            assert await reset_code_of(stream) == codes.STREAM_SHUTDOWN
-
-    run(main())
+    async with pair() as p:
+        p.server.set_stream_handler("/x", handler)
+        stream = await p.conn.new_stream("/x")
+        await eventually(lambda: p.server.swarm.num_handlers_running == 1)
+        await p.server.close()
+        assert ended == ["yes"]
+        assert p.server.swarm.num_handlers_running == 0
+        assert await reset_code_of(stream) == codes.STREAM_SHUTDOWN
 
 
 def test_closing_does_not_wait_for_a_handler_that_ignores_its_cancellation(
@@ -211,17 +195,15 @@ def test_closing_does_not_wait_for_a_handler_that_ignores_its_cancellation(
     assert "ignore their cancellation" in caplog.text
 
 
-def test_a_handler_may_close_the_host_it_runs_on() -> None:
-    async def main() -> None:
-        async with pair() as p:
+@looped
+async def test_a_handler_may_close_the_host_it_runs_on() -> None:
+    async with pair() as p:
 
-            async def handler(stream: Stream) -> None:
-                await p.server.close()
+        async def handler(stream: Stream) -> None:
+            await p.server.close()
 
-            p.server.set_stream_handler("/x", handler)
-            stream = await p.conn.new_stream("/x")
-            with pytest.raises(StreamReset):
-                await stream.read()
-            await eventually(lambda: p.server.swarm.is_closed and not p.server.swarm.num_conns)
-
-    run(main())
+        p.server.set_stream_handler("/x", handler)
+        stream = await p.conn.new_stream("/x")
+        with pytest.raises(StreamReset):
+            await stream.read()
+        await eventually(lambda: p.server.swarm.is_closed and not p.server.swarm.num_conns)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, run, seconds
+from harness import eventually, looped, run, seconds
 from nodes import make_node, num_descriptors, settled_descriptors
 from p2pcore import Host
 from p2pcore.errors import AddressError, ListenerClosed, PeerIdMismatch
@@ -108,89 +108,77 @@ def test_it_dials_paths_that_fit_a_socket_address(text: str, can: bool) -> None:
     assert not transport.is_proxy
 
 
-def test_a_path_that_is_too_long_is_refused_by_name_and_length(tmp_path: Path) -> None:
-    async def main() -> None:
-        path = tmp_path / ("a" * MAX_UNIX_PATH_BYTES)
-        with pytest.raises(AddressError, match=f"{len(str(path))} bytes.*at most {MAX_UNIX_PATH_BYTES}"):
-            await UnixListener.listen(Multiaddr(f"/unix{path}"))
-        with pytest.raises(AddressError, match="without a peer id"):
-            await UnixListener.listen(Multiaddr(f"/unix{tmp_path}/a/p2p/{PEER}"))
-
-    run(main())
+@looped
+async def test_a_path_that_is_too_long_is_refused_by_name_and_length(tmp_path: Path) -> None:
+    path = tmp_path / ("a" * MAX_UNIX_PATH_BYTES)
+    with pytest.raises(AddressError, match=f"{len(str(path))} bytes.*at most {MAX_UNIX_PATH_BYTES}"):
+        await UnixListener.listen(Multiaddr(f"/unix{path}"))
+    with pytest.raises(AddressError, match="without a peer id"):
+        await UnixListener.listen(Multiaddr(f"/unix{tmp_path}/a/p2p/{PEER}"))
 
 
 # -- the file ------------------------------------------------------------------------------------
 
 
-def test_the_file_is_there_while_it_listens_and_gone_afterwards(tmp_path: Path) -> None:
-    async def main() -> None:
-        path = tmp_path / "s"
-        before = await settled_descriptors()
-        async with bound(path) as listener:
-            assert stat.S_ISSOCK(path.lstat().st_mode)
-            with connect(path):
-                conn = await listener.accept()
-                assert conn.remote_multiaddr is None
-                assert conn.local_multiaddr == listener.multiaddr == Multiaddr(f"/unix{path}")
-                conn.abort()
-        assert os.listdir(tmp_path) == []
-        await eventually(lambda: num_descriptors() <= before)
-
-    run(main())
+@looped
+async def test_the_file_is_there_while_it_listens_and_gone_afterwards(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    before = await settled_descriptors()
+    async with bound(path) as listener:
+        assert stat.S_ISSOCK(path.lstat().st_mode)
+        with connect(path):
+            conn = await listener.accept()
+            assert conn.remote_multiaddr is None
+            assert conn.local_multiaddr == listener.multiaddr == Multiaddr(f"/unix{path}")
+            conn.abort()
+    assert os.listdir(tmp_path) == []
+    await eventually(lambda: num_descriptors() <= before)
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o660, 0o777])
-def test_the_mode_is_as_asked_for_whatever_the_umask(tmp_path: Path, mode: int) -> None:
-    async def main() -> None:
-        umask = os.umask(0o022)
-        try:
-            async with bound(tmp_path / "s", mode=mode):
-                assert stat.S_IMODE((tmp_path / "s").lstat().st_mode) == mode
-            async with bound(tmp_path / "s"):
-                assert stat.S_IMODE((tmp_path / "s").lstat().st_mode) == 0o755
-        finally:
-            os.umask(umask)
-
-    run(main())
+@looped
+async def test_the_mode_is_as_asked_for_whatever_the_umask(tmp_path: Path, mode: int) -> None:
+    umask = os.umask(0o022)
+    try:
+        async with bound(tmp_path / "s", mode=mode):
+            assert stat.S_IMODE((tmp_path / "s").lstat().st_mode) == mode
+        async with bound(tmp_path / "s"):
+            assert stat.S_IMODE((tmp_path / "s").lstat().st_mode) == 0o755
+    finally:
+        os.umask(umask)
 
 
-def test_a_socket_nobody_listens_on_is_replaced(tmp_path: Path) -> None:
-    async def main() -> None:
-        path = tmp_path / "s"
-        leave_stale(path)
-        async with bound(path) as listener:
-            with connect(path):
-                (await listener.accept()).abort()
-
-    run(main())
+@looped
+async def test_a_socket_nobody_listens_on_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    leave_stale(path)
+    async with bound(path) as listener:
+        with connect(path):
+            (await listener.accept()).abort()
 
 
-def test_a_socket_that_is_in_use_is_taken_and_lives_on(tmp_path: Path) -> None:
-    async def main() -> None:
-        path = tmp_path / "s"
-        async with bound(path) as listener:
-            with pytest.raises(OSError) as caught:
-                await UnixListener.listen(listener.multiaddr)
-            assert caught.value.errno == errno.EADDRINUSE
-            (await listener.accept()).abort()  # the look whether somebody listens
-            with connect(path):
-                (await listener.accept()).abort()
-
-    run(main())
+@looped
+async def test_a_socket_that_is_in_use_is_taken_and_lives_on(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    async with bound(path) as listener:
+        with pytest.raises(OSError) as caught:
+            await UnixListener.listen(listener.multiaddr)
+        assert caught.value.errno == errno.EADDRINUSE
+        (await listener.accept()).abort()  # the look whether somebody listens
+        with connect(path):
+            (await listener.accept()).abort()
 
 
-def test_a_socket_whose_backlog_is_full_is_in_use(tmp_path: Path) -> None:
-    async def main() -> None:
-        path = tmp_path / "s"
-        with open_unix(str(path), backlog=0):
-            waiting = [connect(path)]
-            with pytest.raises(OSError) as caught:
-                await UnixListener.listen(Multiaddr(f"/unix{path}"))
-            assert caught.value.errno == errno.EADDRINUSE
-            for sock in waiting:
-                sock.close()
-
-    run(main())
+@looped
+async def test_a_socket_whose_backlog_is_full_is_in_use(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with open_unix(str(path), backlog=0):
+        waiting = [connect(path)]
+        with pytest.raises(OSError) as caught:
+            await UnixListener.listen(Multiaddr(f"/unix{path}"))
+        assert caught.value.errno == errno.EADDRINUSE
+        for sock in waiting:
+            sock.close()
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "link", "datagram"])
@@ -219,161 +207,145 @@ def test_what_is_no_stream_socket_of_nobody_is_left_alone(tmp_path: Path, kind: 
 
 
 @pytest.mark.parametrize("other", ["socket", "file", "nothing"])
-def test_close_removes_the_file_only_while_it_is_its_own(tmp_path: Path, other: str) -> None:
-    async def main() -> None:
-        path = tmp_path / "s"
-        async with bound(path):
-            path.unlink()
-            if other == "socket":
-                leave_stale(path)
-            elif other == "file":
-                path.write_text("somebody else's")
-            before = path.lstat() if other != "nothing" else None
-        assert path.exists() is (other != "nothing")
-        assert before is None or path.lstat() == before
-
-    run(main())
+@looped
+async def test_close_removes_the_file_only_while_it_is_its_own(tmp_path: Path, other: str) -> None:
+    path = tmp_path / "s"
+    async with bound(path):
+        path.unlink()
+        if other == "socket":
+            leave_stale(path)
+        elif other == "file":
+            path.write_text("somebody else's")
+        before = path.lstat() if other != "nothing" else None
+    assert path.exists() is (other != "nothing")
+    assert before is None or path.lstat() == before
 
 
-def test_one_who_binds_in_the_same_folder_is_waited_for(tmp_path: Path, monkeypatch: Any) -> None:
+@looped
+async def test_one_who_binds_in_the_same_folder_is_waited_for(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(unix_module, "UNIX_BIND_TIMEOUT_S", seconds(0.05))
 
-    async def main() -> None:
-        fd = os.open(tmp_path, os.O_RDONLY)
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        with pytest.raises(BlockingIOError):
-            await UnixListener.listen(Multiaddr(f"/unix{tmp_path}/s"))
-        monkeypatch.setattr(unix_module, "UNIX_BIND_TIMEOUT_S", seconds(30))
-        listening = asyncio.ensure_future(UnixListener.listen(Multiaddr(f"/unix{tmp_path}/s")))
-        await asyncio.sleep(0)
-        assert not listening.done()
-        os.close(fd)
-        await (await listening).close()
-        assert os.listdir(tmp_path) == []
-
-    run(main())
+    fd = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    with pytest.raises(BlockingIOError):
+        await UnixListener.listen(Multiaddr(f"/unix{tmp_path}/s"))
+    monkeypatch.setattr(unix_module, "UNIX_BIND_TIMEOUT_S", seconds(30))
+    listening = asyncio.ensure_future(UnixListener.listen(Multiaddr(f"/unix{tmp_path}/s")))
+    await asyncio.sleep(0)
+    assert not listening.done()
+    os.close(fd)
+    await (await listening).close()
+    assert os.listdir(tmp_path) == []
 
 
-def test_a_folder_there_is_not_is_an_error(tmp_path: Path) -> None:
-    async def main() -> None:
-        with pytest.raises(FileNotFoundError):
-            await UnixListener.listen(Multiaddr(f"/unix{tmp_path}/none/s"))
-
-    run(main())
+@looped
+async def test_a_folder_there_is_not_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        await UnixListener.listen(Multiaddr(f"/unix{tmp_path}/none/s"))
 
 
 # -- a socket that is lost -----------------------------------------------------------------------
 
 
-def test_a_descriptor_closed_under_it_leaves_a_stale_file_that_rebinding_replaces(tmp_path: Path) -> None:
-    async def main() -> None:
-        path = tmp_path / "s"
-        async with bound(path, mode=0o600) as listener:
-            assert listener.listening_socket is not None
-            os.close(listener.listening_socket.fileno())
-            with pytest.raises(OSError):
-                await listener.accept()
-            await listener.rebind()
-            assert stat.S_IMODE(path.lstat().st_mode) == 0o600
-            with connect(path):
-                (await listener.accept()).abort()
-        assert os.listdir(tmp_path) == []
+@looped
+async def test_a_descriptor_closed_under_it_leaves_a_stale_file_that_rebinding_replaces(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "s"
+    async with bound(path, mode=0o600) as listener:
+        assert listener.listening_socket is not None
+        os.close(listener.listening_socket.fileno())
+        with pytest.raises(OSError):
+            await listener.accept()
+        await listener.rebind()
+        assert stat.S_IMODE(path.lstat().st_mode) == 0o600
+        with connect(path):
+            (await listener.accept()).abort()
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(ListenerClosed):
+        await listener.rebind()
+
+
+@looped
+async def test_a_rebind_that_close_overtakes_leaves_no_file(tmp_path: Path) -> None:
+    fd = os.open(tmp_path, os.O_RDONLY)
+    async with bound(tmp_path / "s") as listener:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        rebinding = asyncio.ensure_future(listener.rebind())
+        await asyncio.sleep(0)
+        await listener.close()
+        os.close(fd)
         with pytest.raises(ListenerClosed):
-            await listener.rebind()
-
-    run(main())
-
-
-def test_a_rebind_that_close_overtakes_leaves_no_file(tmp_path: Path) -> None:
-    async def main() -> None:
-        fd = os.open(tmp_path, os.O_RDONLY)
-        async with bound(tmp_path / "s") as listener:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            rebinding = asyncio.ensure_future(listener.rebind())
-            await asyncio.sleep(0)
-            await listener.close()
-            os.close(fd)
-            with pytest.raises(ListenerClosed):
-                await rebinding
-        assert os.listdir(tmp_path) == []
-
-    run(main())
+            await rebinding
+    assert os.listdir(tmp_path) == []
 
 
 # -- dialling ------------------------------------------------------------------------------------
 
 
-def test_hosts_talk_over_a_path_that_names_the_peer(tmp_path: Path) -> None:
-    async def main() -> None:
-        options: Any = {"ping": True, "identify": False}
-        async with (
-            Host(listen=[f"/unix{tmp_path}/s"], unix_mode=0o600, **options) as host,
-            Host(listen=(), **options) as dialler,
-        ):
-            (addr,) = host.addrs_with_peer
-            assert str(addr) == f"/unix{tmp_path}/s/p2p/{host.peer_id}"
-            assert stat.S_IMODE((tmp_path / "s").lstat().st_mode) == 0o600
-            conn = await dialler.connect(str(addr))
-            assert conn.remote_peer == host.peer_id
-            assert await dialler.ping(conn)
-            assert conn.state.transport == "unix"
-            with pytest.raises(PeerIdMismatch):
-                await dialler.swarm.transport_for_dialing(addr).dial(  # type: ignore[union-attr]
-                    Multiaddr(f"/unix{tmp_path}/s/p2p/{PEER}"), None
-                )
-
-    run(main())
+@looped
+async def test_hosts_talk_over_a_path_that_names_the_peer(tmp_path: Path) -> None:
+    options: Any = {"ping": True, "identify": False}
+    async with (
+        Host(listen=[f"/unix{tmp_path}/s"], unix_mode=0o600, **options) as host,
+        Host(listen=(), **options) as dialler,
+    ):
+        (addr,) = host.addrs_with_peer
+        assert str(addr) == f"/unix{tmp_path}/s/p2p/{host.peer_id}"
+        assert stat.S_IMODE((tmp_path / "s").lstat().st_mode) == 0o600
+        conn = await dialler.connect(str(addr))
+        assert conn.remote_peer == host.peer_id
+        assert await dialler.ping(conn)
+        assert conn.state.transport == "unix"
+        with pytest.raises(PeerIdMismatch):
+            await dialler.swarm.transport_for_dialing(addr).dial(  # type: ignore[union-attr]
+                Multiaddr(f"/unix{tmp_path}/s/p2p/{PEER}"), None
+            )
 
 
-def test_a_dial_where_nobody_listens_is_an_os_error_and_leaves_nothing(tmp_path: Path) -> None:
-    async def main() -> None:
-        before = await settled_descriptors()
-        transport = UnixTransport(make_node().upgrader)
-        with pytest.raises(FileNotFoundError):
-            await transport.dial(Multiaddr(f"/unix{tmp_path}/none"), None)
-        leave_stale(tmp_path / "s")
-        with pytest.raises(ConnectionRefusedError):
-            await transport.dial(Multiaddr(f"/unix{tmp_path}/s"), None)
-        with pytest.raises(AddressError):
-            await transport.dial(Multiaddr(f"/unix{tmp_path}/s/p2p/{PEER}"), PrivateKey.generate().peer_id())
-        assert num_descriptors() <= before
-
-    run(main())
+@looped
+async def test_a_dial_where_nobody_listens_is_an_os_error_and_leaves_nothing(tmp_path: Path) -> None:
+    before = await settled_descriptors()
+    transport = UnixTransport(make_node().upgrader)
+    with pytest.raises(FileNotFoundError):
+        await transport.dial(Multiaddr(f"/unix{tmp_path}/none"), None)
+    leave_stale(tmp_path / "s")
+    with pytest.raises(ConnectionRefusedError):
+        await transport.dial(Multiaddr(f"/unix{tmp_path}/s"), None)
+    with pytest.raises(AddressError):
+        await transport.dial(Multiaddr(f"/unix{tmp_path}/s/p2p/{PEER}"), PrivateKey.generate().peer_id())
+    assert num_descriptors() <= before
 
 
-def test_a_full_backlog_is_waited_for_and_times_out(tmp_path: Path) -> None:
-    async def main() -> None:
-        path = tmp_path / "s"
-        addr = Multiaddr(f"/unix{path}")
-        before = await settled_descriptors()
-        with open_unix(str(path), backlog=0) as server:
-            first = connect(path)
-            hasty = UnixTransport(make_node().upgrader, UnixOptions(connect_timeout=seconds(0.05)))
-            with pytest.raises(TimeoutError, match="took no connection"):
-                await hasty.dial(addr, None)
-            patient = UnixTransport(make_node().upgrader)
-            dialling = asyncio.ensure_future(patient._connect(str(path)))
-            await asyncio.sleep(0)
-            assert not dialling.done()
-            server.accept()[0].close()
-            (await dialling).abort()
-            first.close()
-        await eventually(lambda: num_descriptors() <= before)
-
-    run(main())
+@looped
+async def test_a_full_backlog_is_waited_for_and_times_out(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    addr = Multiaddr(f"/unix{path}")
+    before = await settled_descriptors()
+    with open_unix(str(path), backlog=0) as server:
+        first = connect(path)
+        hasty = UnixTransport(make_node().upgrader, UnixOptions(connect_timeout=seconds(0.05)))
+        with pytest.raises(TimeoutError, match="took no connection"):
+            await hasty.dial(addr, None)
+        patient = UnixTransport(make_node().upgrader)
+        dialling = asyncio.ensure_future(patient._connect(str(path)))
+        await asyncio.sleep(0)
+        assert not dialling.done()
+        server.accept()[0].close()
+        (await dialling).abort()
+        first.close()
+    await eventually(lambda: num_descriptors() <= before)
 
 
-def test_a_socket_that_listens_already_is_taken_over_and_its_file_stays(tmp_path: Path) -> None:
-    async def main() -> None:
-        path = tmp_path / "s"
-        sock = open_unix(str(path))
-        transport = UnixTransport(make_node().upgrader, UnixOptions(sockets=(sock,)))
-        listener = await transport.listen(Multiaddr(f"/unix{path}"))
-        dialler = UnixTransport(make_node().upgrader)
-        outbound = await dialler.dial(listener.multiaddr, None)
-        (await listener.accept()).abort()
-        outbound.abort()
-        await listener.close()
-        assert path.exists()
-
-    run(main())
+@looped
+async def test_a_socket_that_listens_already_is_taken_over_and_its_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    sock = open_unix(str(path))
+    transport = UnixTransport(make_node().upgrader, UnixOptions(sockets=(sock,)))
+    listener = await transport.listen(Multiaddr(f"/unix{path}"))
+    dialler = UnixTransport(make_node().upgrader)
+    outbound = await dialler.dial(listener.multiaddr, None)
+    (await listener.accept()).abort()
+    outbound.abort()
+    await listener.close()
+    assert path.exists()

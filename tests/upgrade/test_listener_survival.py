@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, run
+from harness import eventually, looped, run
 from nodes import (
     LOOPBACK,
     make_node,
@@ -80,60 +80,52 @@ async def still_works(listener: UpgradedListener) -> None:
     outbound.abort()
 
 
-def test_temporary_errors_are_paused_over_and_counted() -> None:
-    async def main() -> None:
-        numbers = [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED, errno.EPROTO]
-        listener, states = await scripted(Scripted(*numbers))
-        await still_works(listener)
-        assert set(listener.accept_errors) == {errno.errorcode[number] for number in numbers}
-        assert listener.num_rebinds == 0
-        assert listener._backoff.next() == 0.001  # a success starts over
-        assert states == [ListenerState.RETRYING, ListenerState.LISTENING] * len(numbers)
-        await listener.close()
-        assert listener.state is ListenerState.CLOSED
-        assert states[-1] is ListenerState.CLOSED
-
-    run(main())
+@looped
+async def test_temporary_errors_are_paused_over_and_counted() -> None:
+    numbers = [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED, errno.EPROTO]
+    listener, states = await scripted(Scripted(*numbers))
+    await still_works(listener)
+    assert set(listener.accept_errors) == {errno.errorcode[number] for number in numbers}
+    assert listener.num_rebinds == 0
+    assert listener._backoff.next() == 0.001  # a success starts over
+    assert states == [ListenerState.RETRYING, ListenerState.LISTENING] * len(numbers)
+    await listener.close()
+    assert listener.state is ListenerState.CLOSED
+    assert states[-1] is ListenerState.CLOSED
 
 
-def test_a_lost_socket_is_bound_anew_however_often_that_fails() -> None:
-    async def main() -> None:
-        inner = Scripted(errno.EBADF)
-        inner.rebind_errors = [errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EMFILE]
-        listener, _ = await scripted(inner)
-        await eventually(lambda: listener.num_rebinds == 1)
-        await still_works(listener)
-        await listener.close()
-
-    run(main())
+@looped
+async def test_a_lost_socket_is_bound_anew_however_often_that_fails() -> None:
+    inner = Scripted(errno.EBADF)
+    inner.rebind_errors = [errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EMFILE]
+    listener, _ = await scripted(inner)
+    await eventually(lambda: listener.num_rebinds == 1)
+    await still_works(listener)
+    await listener.close()
 
 
-def test_a_socket_shut_down_under_the_listener_is_replaced() -> None:
-    async def main() -> None:
-        inner = MaListener.bind(LOOPBACK)
-        listener = make_node().upgrader.upgrade_listener(inner)
-        await still_works(listener)
-        assert inner._sock is not None
-        inner._sock.shutdown(socket.SHUT_RDWR)
-        await eventually(lambda: listener.num_rebinds == 1)
-        await still_works(listener)
-        await listener.close()
-
-    run(main())
+@looped
+async def test_a_socket_shut_down_under_the_listener_is_replaced() -> None:
+    inner = MaListener.bind(LOOPBACK)
+    listener = make_node().upgrader.upgrade_listener(inner)
+    await still_works(listener)
+    assert inner._sock is not None
+    inner._sock.shutdown(socket.SHUT_RDWR)
+    await eventually(lambda: listener.num_rebinds == 1)
+    await still_works(listener)
+    await listener.close()
 
 
-def test_close_ends_a_listener_that_is_pausing() -> None:
-    async def main() -> None:
-        inner = Scripted(errno.EBADF)
-        inner.rebind_errors = [errno.EADDRINUSE] * 10000
-        node = make_node(backoff_min=3600.0, backoff_max=3600.0)
-        listener = node.upgrader.upgrade_listener(inner)
-        await eventually(lambda: listener.state is ListenerState.RETRYING)
-        await listener.close()
-        with pytest.raises(ListenerClosed):
-            await listener.accept()
-
-    run(main())
+@looped
+async def test_close_ends_a_listener_that_is_pausing() -> None:
+    inner = Scripted(errno.EBADF)
+    inner.rebind_errors = [errno.EADDRINUSE] * 10000
+    node = make_node(backoff_min=3600.0, backoff_max=3600.0)
+    listener = node.upgrader.upgrade_listener(inner)
+    await eventually(lambda: listener.state is ListenerState.RETRYING)
+    await listener.close()
+    with pytest.raises(ListenerClosed):
+        await listener.accept()
 
 
 class Broken(Scripted):
@@ -141,23 +133,19 @@ class Broken(Scripted):
         raise ZeroDivisionError("a fault of ours")
 
 
-def test_a_listener_that_does_end_says_why() -> None:
-    async def main() -> None:
-        inner = Broken()
-        states: list[tuple[ListenerState, BaseException | None, Multiaddr]] = []
-        node = make_node(on_state_changed=lambda *args: states.append(args))
-        listener = node.upgrader.upgrade_listener(inner)
-        with pytest.raises(ListenerClosed) as caught:
-            await listener.accept()
-        assert isinstance(caught.value.__cause__, ZeroDivisionError)
-        assert [(state, type(error)) for state, error, _ in states] == [
-            (ListenerState.CLOSED, ZeroDivisionError)
-        ]
-        with pytest.raises(ListenerClosed):
-            await inner.inner.accept()
-        await listener.close()
-
-    run(main())
+@looped
+async def test_a_listener_that_does_end_says_why() -> None:
+    inner = Broken()
+    states: list[tuple[ListenerState, BaseException | None, Multiaddr]] = []
+    node = make_node(on_state_changed=lambda *args: states.append(args))
+    listener = node.upgrader.upgrade_listener(inner)
+    with pytest.raises(ListenerClosed) as caught:
+        await listener.accept()
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert [(state, type(error)) for state, error, _ in states] == [(ListenerState.CLOSED, ZeroDivisionError)]
+    with pytest.raises(ListenerClosed):
+        await inner.inner.accept()
+    await listener.close()
 
 
 class FaultyUpgrader:
@@ -278,16 +266,14 @@ class LateUpgrader(FaultyUpgrader):
         self.codes.append(code)
 
 
-def test_a_connection_finished_after_close_is_closed() -> None:
-    async def main() -> None:
-        upgrader = LateUpgrader()
-        listener = UpgradedListener(MaListener.bind(LOOPBACK), upgrader)
-        sock = await open_socket(listener.multiaddr)
-        await eventually(lambda: listener.num_upgrading)
-        await settle()
-        await listener.close()
-        assert upgrader.codes == [0x1002]
-        assert listener.num_ready == 0
-        sock.close()
-
-    run(main())
+@looped
+async def test_a_connection_finished_after_close_is_closed() -> None:
+    upgrader = LateUpgrader()
+    listener = UpgradedListener(MaListener.bind(LOOPBACK), upgrader)
+    sock = await open_socket(listener.multiaddr)
+    await eventually(lambda: listener.num_upgrading)
+    await settle()
+    await listener.close()
+    assert upgrader.codes == [0x1002]
+    assert listener.num_ready == 0
+    sock.close()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import TAIL, feeding, run
+from harness import TAIL, feeding, looped, run
 from p2pcore.errors import (
     ConnectionClosed,
     IncompleteRead,
@@ -151,30 +151,26 @@ def test_initiator_proposes_the_next_after_na() -> None:
     assert io.written == [HEADER + NOISE, TLS]
 
 
-def test_initiator_leaves_what_follows_the_echo_for_any_cut() -> None:
-    async def main() -> None:
-        for chunks, tail in feeding(HEADER + NOT_AVAILABLE + TLS):
-            async with connected() as (mailbox, theirs):
-                task = asyncio.create_task(select(mailbox, ["/noise", "/tls/1.0.0"]))
-                for chunk in chunks:
-                    theirs.send(chunk)
-                    await asyncio.sleep(0)
-                assert await task == "/tls/1.0.0"
-                assert await mailbox.read_exactly(len(tail)) == tail
-                assert await received(theirs, 40) == HEADER + NOISE + TLS
-
-    run(main())
-
-
-def test_initiator_proposes_before_it_has_the_peers_header() -> None:
-    async def main() -> None:
+@looped
+async def test_initiator_leaves_what_follows_the_echo_for_any_cut() -> None:
+    for chunks, tail in feeding(HEADER + NOT_AVAILABLE + TLS):
         async with connected() as (mailbox, theirs):
-            task = asyncio.create_task(select(mailbox, ["/noise"]))
-            assert await received(theirs, 28) == HEADER + NOISE
-            theirs.send(HEADER + NOISE)
-            assert await task == "/noise"
+            task = asyncio.create_task(select(mailbox, ["/noise", "/tls/1.0.0"]))
+            for chunk in chunks:
+                theirs.send(chunk)
+                await asyncio.sleep(0)
+            assert await task == "/tls/1.0.0"
+            assert await mailbox.read_exactly(len(tail)) == tail
+            assert await received(theirs, 40) == HEADER + NOISE + TLS
 
-    run(main())
+
+@looped
+async def test_initiator_proposes_before_it_has_the_peers_header() -> None:
+    async with connected() as (mailbox, theirs):
+        task = asyncio.create_task(select(mailbox, ["/noise"]))
+        assert await received(theirs, 28) == HEADER + NOISE
+        theirs.send(HEADER + NOISE)
+        assert await task == "/noise"
 
 
 def test_initiator_whose_proposals_are_all_refused_names_them() -> None:
@@ -228,35 +224,31 @@ def test_responder_answers_na_in_one_write_with_its_header_and_listens_on() -> N
     assert io.written == [bytes.fromhex("132f6d756c746973747265616d2f312e302e300a036e610a"), NOISE]
 
 
-def test_responder_sends_its_header_to_a_peer_that_waits_for_it() -> None:
-    async def main() -> None:
+@looped
+async def test_responder_sends_its_header_to_a_peer_that_waits_for_it() -> None:
+    async with connected() as (mailbox, theirs):
+        task = asyncio.create_task(handle(mailbox, SUPPORTED))
+        theirs.send(HEADER)
+        assert await received(theirs, 20) == HEADER
+        theirs.send(NOISE)
+        assert await task == "/noise"
+        mailbox.write(b"first message")
+        assert await received(theirs, 21) == NOISE + b"first message", "in one packet"
+
+
+@looped
+async def test_responder_keeps_what_a_lazy_peer_sends_behind_its_proposal_for_any_cut() -> None:
+    for chunks, tail in feeding(HEADER + TLS + NOISE):
         async with connected() as (mailbox, theirs):
             task = asyncio.create_task(handle(mailbox, SUPPORTED))
-            theirs.send(HEADER)
-            assert await received(theirs, 20) == HEADER
-            theirs.send(NOISE)
+            for chunk in chunks:
+                theirs.send(chunk)
+                await asyncio.sleep(0)
             assert await task == "/noise"
-            mailbox.write(b"first message")
-            assert await received(theirs, 21) == NOISE + b"first message", "in one packet"
-
-    run(main())
-
-
-def test_responder_keeps_what_a_lazy_peer_sends_behind_its_proposal_for_any_cut() -> None:
-    async def main() -> None:
-        for chunks, tail in feeding(HEADER + TLS + NOISE):
-            async with connected() as (mailbox, theirs):
-                task = asyncio.create_task(handle(mailbox, SUPPORTED))
-                for chunk in chunks:
-                    theirs.send(chunk)
-                    await asyncio.sleep(0)
-                assert await task == "/noise"
-                assert await mailbox.read_exactly(len(tail)) == tail
-                reading = asyncio.create_task(mailbox.read_exactly(1))
-                assert await received(theirs, 32) == HEADER + NOT_AVAILABLE + NOISE
-                reading.cancel()
-
-    run(main())
+            assert await mailbox.read_exactly(len(tail)) == tail
+            reading = asyncio.create_task(mailbox.read_exactly(1))
+            assert await received(theirs, 32) == HEADER + NOT_AVAILABLE + NOISE
+            reading.cancel()
 
 
 @pytest.mark.parametrize("is_stream", [False, True], ids=["mailbox", "stream"])
@@ -300,19 +292,17 @@ def test_responder_ends_endless_proposals() -> None:
     assert b"".join(io.written) == HEADER + NOT_AVAILABLE * 64
 
 
-def test_responder_leaves_no_reader_behind_when_it_is_cancelled() -> None:
-    async def main() -> None:
-        async with connected() as (mailbox, theirs):
-            task = asyncio.create_task(handle(mailbox, SUPPORTED))
-            theirs.send(HEADER)
-            assert await received(theirs, 20) == HEADER
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            theirs.send(b"rest")
-            assert await mailbox.read_exactly(4) == b"rest"
-
-    run(main())
+@looped
+async def test_responder_leaves_no_reader_behind_when_it_is_cancelled() -> None:
+    async with connected() as (mailbox, theirs):
+        task = asyncio.create_task(handle(mailbox, SUPPORTED))
+        theirs.send(HEADER)
+        assert await received(theirs, 20) == HEADER
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        theirs.send(b"rest")
+        assert await mailbox.read_exactly(4) == b"rest"
 
 
 # -- bad input ---------------------------------------------------------------------------------
@@ -370,16 +360,14 @@ def test_end_of_input_is_a_failure_and_not_a_refusal(role: Role, end: int) -> No
 
 
 @ROLES
-def test_broken_connection_is_reported_as_such(role: Role) -> None:
-    async def main() -> None:
-        async with connected() as (mailbox, _):
-            task = asyncio.ensure_future(role(mailbox))
-            await asyncio.sleep(0)
-            mailbox.abort()
-            with pytest.raises(ConnectionClosed):
-                await task
-
-    run(main())
+@looped
+async def test_broken_connection_is_reported_as_such(role: Role) -> None:
+    async with connected() as (mailbox, _):
+        task = asyncio.ensure_future(role(mailbox))
+        await asyncio.sleep(0)
+        mailbox.abort()
+        with pytest.raises(ConnectionClosed):
+            await task
 
 
 @pytest.mark.parametrize(
@@ -393,17 +381,15 @@ def test_initiator_refuses_an_answer_that_is_neither_echo_nor_na(answer: bytes) 
     assert type(caught.value) is NegotiationError
 
 
-def test_peer_that_trickles_is_left_to_the_callers_deadline() -> None:
-    async def main() -> None:
-        async with connected() as (mailbox, theirs):
-            theirs.send(HEADER[:7])
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0):
-                    await handle(mailbox, SUPPORTED)
-            theirs.send(HEADER[7:] + NOISE)
-            assert await handle(mailbox, SUPPORTED) == "/noise"
-
-    run(main())
+@looped
+async def test_peer_that_trickles_is_left_to_the_callers_deadline() -> None:
+    async with connected() as (mailbox, theirs):
+        theirs.send(HEADER[:7])
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await handle(mailbox, SUPPORTED)
+        theirs.send(HEADER[7:] + NOISE)
+        assert await handle(mailbox, SUPPORTED) == "/noise"
 
 
 PIECES = st.sampled_from([HEADER, NOISE, TLS, NOT_AVAILABLE, b"\0", b"\x80", b"\x08", b"/", b"\n", b"\xff"])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, run, seconds
+from harness import eventually, looped, run, seconds
 from nodes import (
     LOOPBACK,
     Node,
@@ -95,177 +95,153 @@ async def dial_fails(dialler: Node, target: Node, peer: Any = None) -> tuple[P2P
         return caught.value, dict(listener.failures)
 
 
-def test_an_upgraded_connection_knows_both_ends() -> None:
-    async def main() -> None:
-        one, two = make_node(), make_node()
-        outbound, inbound = await connect(one, two)
-        assert (outbound.local_peer, outbound.remote_peer) == (one.peer, two.peer)
-        assert (inbound.local_peer, inbound.remote_peer) == (two.peer, one.peer)
-        assert outbound.remote_public_key == two.key.public_key
-        assert inbound.remote_public_key == one.key.public_key
-        assert (outbound.direction, inbound.direction) == (Direction.OUTBOUND, Direction.INBOUND)
-        assert outbound.state == inbound.state == ConnState("/noise", "/yamux/1.0.0", "tcp", True)
-        assert outbound.local_multiaddr == inbound.remote_multiaddr
-        assert outbound.remote_multiaddr == inbound.local_multiaddr
-        assert str(one.peer) in repr(inbound)
-        await outbound.close()
-        await eventually(lambda: inbound.is_closed)
-
-    run(main())
+@looped
+async def test_an_upgraded_connection_knows_both_ends() -> None:
+    one, two = make_node(), make_node()
+    outbound, inbound = await connect(one, two)
+    assert (outbound.local_peer, outbound.remote_peer) == (one.peer, two.peer)
+    assert (inbound.local_peer, inbound.remote_peer) == (two.peer, one.peer)
+    assert outbound.remote_public_key == two.key.public_key
+    assert inbound.remote_public_key == one.key.public_key
+    assert (outbound.direction, inbound.direction) == (Direction.OUTBOUND, Direction.INBOUND)
+    assert outbound.state == inbound.state == ConnState("/noise", "/yamux/1.0.0", "tcp", True)
+    assert outbound.local_multiaddr == inbound.remote_multiaddr
+    assert outbound.remote_multiaddr == inbound.local_multiaddr
+    assert str(one.peer) in repr(inbound)
+    await outbound.close()
+    await eventually(lambda: inbound.is_closed)
 
 
-def test_connections_of_one_kind_share_their_state() -> None:
-    async def main() -> None:
-        one, two = make_node(), make_node()
-        first, second = await connect(one, two), await connect(one, two)
-        for mine, other in zip(first, second, strict=True):
-            assert mine.state is other.state
-        for conn in (*first, *second):
-            conn.abort()
-
-    run(main())
+@looped
+async def test_connections_of_one_kind_share_their_state() -> None:
+    one, two = make_node(), make_node()
+    first, second = await connect(one, two), await connect(one, two)
+    for mine, other in zip(first, second, strict=True):
+        assert mine.state is other.state
+    for conn in (*first, *second):
+        conn.abort()
 
 
-def test_streams_pass_through_the_connection() -> None:
-    async def main() -> None:
-        outbound, inbound = await connect(make_node(), make_node())
-        stream = await outbound.open_stream()
-        await stream.write(b"ping")
-        answer = await inbound.accept_stream()
-        assert await answer.read() == b"ping"
-        assert outbound.num_streams == inbound.num_streams == 1
-        outbound.owner = outbound
-        assert stream.conn is outbound
-        closed: list[BaseException | None] = []
-        inbound.add_close_callback(closed.append)
-        outbound.abort()
-        await eventually(lambda: closed)
-
-    run(main())
+@looped
+async def test_streams_pass_through_the_connection() -> None:
+    outbound, inbound = await connect(make_node(), make_node())
+    stream = await outbound.open_stream()
+    await stream.write(b"ping")
+    answer = await inbound.accept_stream()
+    assert await answer.read() == b"ping"
+    assert outbound.num_streams == inbound.num_streams == 1
+    outbound.owner = outbound
+    assert stream.conn is outbound
+    closed: list[BaseException | None] = []
+    inbound.add_close_callback(closed.append)
+    outbound.abort()
+    await eventually(lambda: closed)
 
 
-def test_without_early_negotiation_the_muxer_is_agreed_by_multistream() -> None:
-    async def main() -> None:
-        keys = [PrivateKey.generate() for _ in range(2)]
-        one, two = (node_with(Renamed(key), key=key) for key in keys)
-        outbound, inbound = await connect(one, two)
-        assert outbound.state == inbound.state == ConnState("/noise", "/yamux/1.0.0", "tcp", False)
-        outbound.abort()
-        inbound.abort()
-
-    run(main())
+@looped
+async def test_without_early_negotiation_the_muxer_is_agreed_by_multistream() -> None:
+    keys = [PrivateKey.generate() for _ in range(2)]
+    one, two = (node_with(Renamed(key), key=key) for key in keys)
+    outbound, inbound = await connect(one, two)
+    assert outbound.state == inbound.state == ConnState("/noise", "/yamux/1.0.0", "tcp", False)
+    outbound.abort()
+    inbound.abort()
 
 
-def test_the_dialler_goes_down_its_list_until_the_peer_agrees() -> None:
-    async def main() -> None:
-        keys = [PrivateKey.generate() for _ in range(2)]
-        one = make_node(
-            keys[0], [Renamed(keys[0], "/other"), Renamed(keys[0])], [RenamedYamux("/b"), RenamedYamux("/a")]
-        )
-        two = make_node(keys[1], [Renamed(keys[1])], [RenamedYamux("/a")])
-        outbound, inbound = await connect(one, two)
-        assert outbound.state == inbound.state == ConnState("/noise", "/a", "tcp", False)
-        outbound.abort()
-        inbound.abort()
-
-    run(main())
+@looped
+async def test_the_dialler_goes_down_its_list_until_the_peer_agrees() -> None:
+    keys = [PrivateKey.generate() for _ in range(2)]
+    one = make_node(
+        keys[0], [Renamed(keys[0], "/other"), Renamed(keys[0])], [RenamedYamux("/b"), RenamedYamux("/a")]
+    )
+    two = make_node(keys[1], [Renamed(keys[1])], [RenamedYamux("/a")])
+    outbound, inbound = await connect(one, two)
+    assert outbound.state == inbound.state == ConnState("/noise", "/a", "tcp", False)
+    outbound.abort()
+    inbound.abort()
 
 
 @pytest.mark.parametrize("proposals", [["/other"], ["/other", "/another"]])
-def test_no_common_security_is_an_error_of_that_step(proposals: list[str]) -> None:
-    async def main() -> None:
-        key = PrivateKey.generate()
-        one = make_node(key, [Renamed(key, name) for name in proposals])
-        error, failures = await dial_fails(one, make_node())
-        assert isinstance(error, NegotiationError)
-        if len(proposals) > 1:
-            assert isinstance(error, ProtocolNotSupported)
-            assert error.protocols == tuple(proposals)
-        assert error.stage == Stage.SECURITY
-        assert failures == {Stage.SECURITY: 1}
-
-    run(main())
-
-
-def test_no_common_muxer_is_an_error_of_that_step() -> None:
-    async def main() -> None:
-        keys = [PrivateKey.generate() for _ in range(2)]
-        one = make_node(keys[0], [Renamed(keys[0])], [RenamedYamux("/b")])
-        error, failures = await dial_fails(one, node_with(Renamed(keys[1]), key=keys[1]))
+@looped
+async def test_no_common_security_is_an_error_of_that_step(proposals: list[str]) -> None:
+    key = PrivateKey.generate()
+    one = make_node(key, [Renamed(key, name) for name in proposals])
+    error, failures = await dial_fails(one, make_node())
+    assert isinstance(error, NegotiationError)
+    if len(proposals) > 1:
         assert isinstance(error, ProtocolNotSupported)
-        assert (error.stage, error.protocols) == (Stage.MUXER, ("/b",))
-        assert failures == {Stage.MUXER: 1}
-
-    run(main())
-
-
-def test_an_early_muxer_that_was_not_offered_is_refused() -> None:
-    async def main() -> None:
-        keys = [PrivateKey.generate() for _ in range(2)]
-        one, two = (node_with(Renamed(key, muxer="/bogus"), key=key) for key in keys)
-        error, failures = await dial_fails(one, two)
-        assert isinstance(error, NegotiationError)
-        assert error.stage == Stage.MUXER
-        assert "/bogus" in str(error)
-        assert failures == {Stage.MUXER: 1}
-
-    run(main())
+        assert error.protocols == tuple(proposals)
+    assert error.stage == Stage.SECURITY
+    assert failures == {Stage.SECURITY: 1}
 
 
-def test_another_peer_than_expected_is_a_mismatch() -> None:
-    async def main() -> None:
-        two, stranger = make_node(), make_node()
-        error, failures = await dial_fails(make_node(), two, stranger.peer)
-        assert isinstance(error, PeerIdMismatch)
-        assert (error.expected, error.actual) == (stranger.peer, two.peer)
-        assert error.stage == Stage.HANDSHAKE
-        assert failures == {Stage.HANDSHAKE: 1}
-
-    run(main())
+@looped
+async def test_no_common_muxer_is_an_error_of_that_step() -> None:
+    keys = [PrivateKey.generate() for _ in range(2)]
+    one = make_node(keys[0], [Renamed(keys[0])], [RenamedYamux("/b")])
+    error, failures = await dial_fails(one, node_with(Renamed(keys[1]), key=keys[1]))
+    assert isinstance(error, ProtocolNotSupported)
+    assert (error.stage, error.protocols) == (Stage.MUXER, ("/b",))
+    assert failures == {Stage.MUXER: 1}
 
 
-def test_dialling_oneself_is_refused_on_both_sides() -> None:
-    async def main() -> None:
-        one = make_node()
-        error, failures = await dial_fails(one, make_node(one.key))
-        assert isinstance(error, HandshakeError)
-        assert error.stage == Stage.HANDSHAKE
-        assert failures == {Stage.HANDSHAKE: 1}
-
-    run(main())
-
-
-def test_a_security_protocol_that_proves_our_own_id_is_not_believed() -> None:
-    async def main() -> None:
-        key = PrivateKey.generate()
-        one = node_with(Renamed(key, claims=key.peer_id()), key=key)
-        other = PrivateKey.generate()
-        error, _ = await dial_fails(one, node_with(Renamed(other), key=other))
-        assert isinstance(error, HandshakeError)
-        assert error.stage == Stage.HANDSHAKE
-
-    run(main())
+@looped
+async def test_an_early_muxer_that_was_not_offered_is_refused() -> None:
+    keys = [PrivateKey.generate() for _ in range(2)]
+    one, two = (node_with(Renamed(key, muxer="/bogus"), key=key) for key in keys)
+    error, failures = await dial_fails(one, two)
+    assert isinstance(error, NegotiationError)
+    assert error.stage == Stage.MUXER
+    assert "/bogus" in str(error)
+    assert failures == {Stage.MUXER: 1}
 
 
-def test_the_only_security_protocol_travels_with_its_first_message() -> None:
-    async def main() -> None:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            server.setblocking(False)
-            addr = Multiaddr(f"/ip4/127.0.0.1/tcp/{server.getsockname()[1]}")
-            dialling = asyncio.ensure_future(make_node().dial(addr))
-            loop = asyncio.get_running_loop()
-            sock, _ = await loop.sock_accept(server)
-            first = b""
-            while len(first) < len(OPENING) + 34:  # nothing is answered meanwhile
-                first += await loop.sock_recv(sock, 65536)
-            assert first[: len(OPENING)] == OPENING
-            assert first[len(OPENING) : len(OPENING) + 2] == b"\x00\x20"
-            sock.close()
-            with pytest.raises(P2PError) as caught:
-                await dialling
-            assert caught.value.stage == Stage.SECURITY
+@looped
+async def test_another_peer_than_expected_is_a_mismatch() -> None:
+    two, stranger = make_node(), make_node()
+    error, failures = await dial_fails(make_node(), two, stranger.peer)
+    assert isinstance(error, PeerIdMismatch)
+    assert (error.expected, error.actual) == (stranger.peer, two.peer)
+    assert error.stage == Stage.HANDSHAKE
+    assert failures == {Stage.HANDSHAKE: 1}
 
-    run(main())
+
+@looped
+async def test_dialling_oneself_is_refused_on_both_sides() -> None:
+    one = make_node()
+    error, failures = await dial_fails(one, make_node(one.key))
+    assert isinstance(error, HandshakeError)
+    assert error.stage == Stage.HANDSHAKE
+    assert failures == {Stage.HANDSHAKE: 1}
+
+
+@looped
+async def test_a_security_protocol_that_proves_our_own_id_is_not_believed() -> None:
+    key = PrivateKey.generate()
+    one = node_with(Renamed(key, claims=key.peer_id()), key=key)
+    other = PrivateKey.generate()
+    error, _ = await dial_fails(one, node_with(Renamed(other), key=other))
+    assert isinstance(error, HandshakeError)
+    assert error.stage == Stage.HANDSHAKE
+
+
+@looped
+async def test_the_only_security_protocol_travels_with_its_first_message() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        addr = Multiaddr(f"/ip4/127.0.0.1/tcp/{server.getsockname()[1]}")
+        dialling = asyncio.ensure_future(make_node().dial(addr))
+        loop = asyncio.get_running_loop()
+        sock, _ = await loop.sock_accept(server)
+        first = b""
+        while len(first) < len(OPENING) + 34:  # nothing is answered meanwhile
+            first += await loop.sock_recv(sock, 65536)
+        assert first[: len(OPENING)] == OPENING
+        assert first[len(OPENING) : len(OPENING) + 2] == b"\x00\x20"
+        sock.close()
+        with pytest.raises(P2PError) as caught:
+            await dialling
+        assert caught.value.stage == Stage.SECURITY
 
 
 @pytest.mark.parametrize(
@@ -284,26 +260,24 @@ def test_the_only_security_protocol_travels_with_its_first_message() -> None:
     ],
     ids=["http", "tls", "ssh", "zeros", "ones", "version", "length", "empty", "proposals", "nothing"],
 )
-def test_a_stranger_on_the_port_is_closed(sent: bytes) -> None:
-    async def main() -> None:
-        before = await settled_descriptors()
-        failures: list[tuple[str, object, BaseException, object]] = []
-        node = make_node(on_upgrade_failed=lambda *args: failures.append(args))
-        async with node.listening() as listener:
-            sock = await open_socket(listener.multiaddr)
-            local = f"/ip4/127.0.0.1/tcp/{sock.getsockname()[1]}"
-            await asyncio.get_running_loop().sock_sendall(sock, sent)
-            sock.shutdown(socket.SHUT_WR)
-            await read_all(sock)
-            sock.close()
-            await eventually(lambda: failures)
-            (reason, remote, error, _), *rest = failures
-            assert not rest
-            assert (reason, str(remote)) == (Stage.SECURITY, local)
-            assert isinstance(error, NegotiationError)
-        await eventually(lambda: num_descriptors() <= before)
-
-    run(main())
+@looped
+async def test_a_stranger_on_the_port_is_closed(sent: bytes) -> None:
+    before = await settled_descriptors()
+    failures: list[tuple[str, object, BaseException, object]] = []
+    node = make_node(on_upgrade_failed=lambda *args: failures.append(args))
+    async with node.listening() as listener:
+        sock = await open_socket(listener.multiaddr)
+        local = f"/ip4/127.0.0.1/tcp/{sock.getsockname()[1]}"
+        await asyncio.get_running_loop().sock_sendall(sock, sent)
+        sock.shutdown(socket.SHUT_WR)
+        await read_all(sock)
+        sock.close()
+        await eventually(lambda: failures)
+        (reason, remote, error, _), *rest = failures
+        assert not rest
+        assert (reason, str(remote)) == (Stage.SECURITY, local)
+        assert isinstance(error, NegotiationError)
+    await eventually(lambda: num_descriptors() <= before)
 
 
 @pytest.mark.parametrize(
@@ -317,18 +291,16 @@ def test_a_stranger_on_the_port_is_closed(sent: bytes) -> None:
     ],
     ids=["empty", "short", "low order", "long", "cut"],
 )
-def test_rubbish_in_the_handshake_is_an_error_of_that_step(message: bytes) -> None:
-    async def main() -> None:
-        async with make_node().listening() as listener:
-            sock = await open_socket(listener.multiaddr)
-            await asyncio.get_running_loop().sock_sendall(sock, OPENING + message)
-            sock.shutdown(socket.SHUT_WR)
-            await read_all(sock)
-            sock.close()
-            await eventually(lambda: listener.failures.total())
-            assert dict(listener.failures) == {Stage.HANDSHAKE: 1}
-
-    run(main())
+@looped
+async def test_rubbish_in_the_handshake_is_an_error_of_that_step(message: bytes) -> None:
+    async with make_node().listening() as listener:
+        sock = await open_socket(listener.multiaddr)
+        await asyncio.get_running_loop().sock_sendall(sock, OPENING + message)
+        sock.shutdown(socket.SHUT_WR)
+        await read_all(sock)
+        sock.close()
+        await eventually(lambda: listener.failures.total())
+        assert dict(listener.failures) == {Stage.HANDSHAKE: 1}
 
 
 class Recorder:
@@ -427,70 +399,62 @@ async def replay_to(node: Node, server: socket.socket, addr: Multiaddr, answer: 
     sock.close()
 
 
-def test_a_silent_peer_fails_the_dial_at_its_deadline() -> None:
-    async def main() -> None:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            addr = Multiaddr(f"/ip4/127.0.0.1/tcp/{server.getsockname()[1]}")
-            with pytest.raises(UpgradeTimeout) as caught:
-                await make_node(timeout=seconds(0.02)).dial(addr)
-            assert caught.value.stage == Stage.SECURITY
-            assert str(addr) in str(caught.value)
-            sock, _ = server.accept()
-            sock.setblocking(False)
-            assert (await read_all(sock)).startswith(OPENING)  # our proposal, then the end
-            sock.close()
-
-    run(main())
-
-
-def test_a_deadline_in_the_past_still_closes_the_connection() -> None:
-    async def main() -> None:
-        inner = MaListener.bind(LOOPBACK)
-        raw = await open_raw(inner.multiaddr)
-        conn = await inner.accept()
-        with pytest.raises(UpgradeTimeout):
-            await make_node().upgrader.upgrade_inbound(conn, asyncio.get_running_loop().time() - 1)
-        with pytest.raises(NegotiationError):
-            await make_node().upgrader.upgrade_outbound(raw, None)
-        await inner.close()
-
-    run(main())
-
-
-def test_a_cancelled_upgrade_closes_the_connection() -> None:
-    async def main() -> None:
-        before = await settled_descriptors()
-        inner = MaListener.bind(LOOPBACK)
-        for ticks in range(1, 12):  # at 0 the upgrade has not begun, and the connection is still ours
-            sock = await open_socket(inner.multiaddr)
-            upgrading = asyncio.ensure_future(make_node().upgrader.upgrade_inbound(await inner.accept()))
-            for _ in range(ticks):
-                await asyncio.sleep(0)
-            upgrading.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await upgrading
-            assert await read_all(sock) == b""
-            sock.close()
-        await inner.close()
-        await eventually(lambda: num_descriptors() <= before)
-
-    run(main())
-
-
-def test_an_aborted_connection_cannot_be_upgraded() -> None:
-    async def main() -> None:
-        inner = MaListener.bind(LOOPBACK)
-        sock = await open_socket(inner.multiaddr)
-        conn = await inner.accept()
-        conn.abort()
-        conn.abort()
-        with pytest.raises(NegotiationError) as caught:
-            await make_node().upgrader.upgrade_inbound(conn)
-        assert caught.value.stage == Stage.TRANSPORT
+@looped
+async def test_a_silent_peer_fails_the_dial_at_its_deadline() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        addr = Multiaddr(f"/ip4/127.0.0.1/tcp/{server.getsockname()[1]}")
+        with pytest.raises(UpgradeTimeout) as caught:
+            await make_node(timeout=seconds(0.02)).dial(addr)
+        assert caught.value.stage == Stage.SECURITY
+        assert str(addr) in str(caught.value)
+        sock, _ = server.accept()
+        sock.setblocking(False)
+        assert (await read_all(sock)).startswith(OPENING)  # our proposal, then the end
         sock.close()
-        await inner.close()
 
-    run(main())
+
+@looped
+async def test_a_deadline_in_the_past_still_closes_the_connection() -> None:
+    inner = MaListener.bind(LOOPBACK)
+    raw = await open_raw(inner.multiaddr)
+    conn = await inner.accept()
+    with pytest.raises(UpgradeTimeout):
+        await make_node().upgrader.upgrade_inbound(conn, asyncio.get_running_loop().time() - 1)
+    with pytest.raises(NegotiationError):
+        await make_node().upgrader.upgrade_outbound(raw, None)
+    await inner.close()
+
+
+@looped
+async def test_a_cancelled_upgrade_closes_the_connection() -> None:
+    before = await settled_descriptors()
+    inner = MaListener.bind(LOOPBACK)
+    for ticks in range(1, 12):  # at 0 the upgrade has not begun, and the connection is still ours
+        sock = await open_socket(inner.multiaddr)
+        upgrading = asyncio.ensure_future(make_node().upgrader.upgrade_inbound(await inner.accept()))
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        upgrading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await upgrading
+        assert await read_all(sock) == b""
+        sock.close()
+    await inner.close()
+    await eventually(lambda: num_descriptors() <= before)
+
+
+@looped
+async def test_an_aborted_connection_cannot_be_upgraded() -> None:
+    inner = MaListener.bind(LOOPBACK)
+    sock = await open_socket(inner.multiaddr)
+    conn = await inner.accept()
+    conn.abort()
+    conn.abort()
+    with pytest.raises(NegotiationError) as caught:
+        await make_node().upgrader.upgrade_inbound(conn)
+    assert caught.value.stage == Stage.TRANSPORT
+    sock.close()
+    await inner.close()
 
 
 @pytest.mark.parametrize(

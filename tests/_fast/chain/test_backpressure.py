@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 
-from harness import eventually, run
+from harness import eventually, looped
 from p2pcore import limits
 from p2pcore._fast.chain.wire import Wire
 from p2pcore._fast.crypto.secure import NoiseChannel
@@ -34,22 +34,20 @@ async def sessions(buffer_bytes: int) -> tuple[YamuxSession, YamuxSession]:
     return muxer.start(boxes[0], True), muxer.start(boxes[1], False)
 
 
-def test_a_write_that_a_window_update_lets_go_on_into_a_full_socket_is_finished_later() -> None:
+@looped
+async def test_a_write_that_a_window_update_lets_go_on_into_a_full_socket_is_finished_later() -> None:
     data = os.urandom(4 * 1024 * 1024)
 
-    async def main() -> None:
-        client, server = await sessions(8192)
-        stream = await client.open_stream()
-        writing = asyncio.create_task(stream.write(data))
-        inbound = await server.accept_stream()
-        # Only the window stops the writer now: all it was allowed has arrived, and nothing is in the socket.
-        await eventually(lambda: inbound.num_buffered == limits.YAMUX_INITIAL_WINDOW_BYTES)
-        received = bytearray()
-        while len(received) < len(data):
-            received += await inbound.read()
-        await writing
-        assert received == data
-        client.abort()
-        server.abort()
-
-    run(main())
+    client, server = await sessions(8192)
+    stream = await client.open_stream()
+    writing = asyncio.create_task(stream.write(data))
+    inbound = await server.accept_stream()
+    # Only the window stops the writer now: all it was allowed has arrived, and nothing is in the socket.
+    await eventually(lambda: inbound.num_buffered == limits.YAMUX_INITIAL_WINDOW_BYTES)
+    received = bytearray()
+    while len(received) < len(data):
+        received += await inbound.read()
+    await writing
+    assert received == data
+    client.abort()
+    server.abort()

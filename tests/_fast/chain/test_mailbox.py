@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
-from _fast.chains import KEY_A, KEY_B, SYN, WU, Cable, data, frame, looped, settle
-from harness import cuts
+from _fast.chains import KEY_A, KEY_B, SYN, WU, Cable, data, frame
+from harness import cuts, looped, settle
 from p2pcore import errors, limits
 from p2pcore._fast.chain.layer import Layer, Mailbox
 from p2pcore._fast.chain.wire import Wire

@@ -8,8 +8,8 @@ import os
 
 import pytest
 
-from _fast.chains import looped, secured, settle, with_limits
-from harness import eventually
+from _fast.chains import secured, with_limits
+from harness import eventually, looped, settle
 from p2pcore import limits
 from p2pcore._fast.chain.layer import Mailbox
 from p2pcore._fast.chain.memory import MemoryWire, memory_pair

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from _fast.chains import KEY_A, KEY_B, Cable, looped, settle, with_limits
+from _fast.chains import KEY_A, KEY_B, Cable, with_limits
 from _fast.websocket_frames import (
     BINARY,
     CLOSE,
@@ -24,7 +24,7 @@ from _fast.websocket_frames import (
     frame,
     frames,
 )
-from harness import cuts, feeding, run
+from harness import cuts, feeding, looped, run, settle
 from p2pcore import errors, limits
 from p2pcore._fast.chain.layer import Mailbox
 from p2pcore._fast.chain.websocket import WebsocketLayer
@@ -61,17 +61,15 @@ def peers(is_client: bool, payload: bytes = b"", opcode: int = BINARY, **options
     ],
     ids=["masked frame of a client", "frame of a server", "two fragments of a server"],
 )
-def test_received_vectors(is_client: bool, raw: str) -> None:
-    async def main() -> None:
-        for chunks, tail in feeding(bytes.fromhex(raw)):
-            cable, box = socket(is_client)
-            if tail:
-                chunks[-1] = chunks[-1][: -len(tail)] + peers(is_client, tail)
-            cable.deliver(*chunks)
-            assert await box.read_exactly(len(HELLO) + len(tail)) == HELLO + tail
-            assert box.num_held == 0
-
-    run(main())
+@looped
+async def test_received_vectors(is_client: bool, raw: str) -> None:
+    for chunks, tail in feeding(bytes.fromhex(raw)):
+        cable, box = socket(is_client)
+        if tail:
+            chunks[-1] = chunks[-1][: -len(tail)] + peers(is_client, tail)
+        cable.deliver(*chunks)
+        assert await box.read_exactly(len(HELLO) + len(tail)) == HELLO + tail
+        assert box.num_held == 0
 
 
 @looped

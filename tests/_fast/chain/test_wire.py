@@ -25,15 +25,14 @@ from _fast.chains import (
     data,
     frame,
     frames,
-    looped,
     session_pair,
-    settle,
     socket_pair,
     stream_pair,
     wire_on,
     wire_pair,
     with_limits,
 )
+from harness import looped, settle
 from p2pcore import errors, limits
 from p2pcore._fast.chain.wire import Wire
 from p2pcore._fast.crypto.secure import PlainChannel

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from _fast.chains import KEY_A, KEY_B, Cable, looped, secured, settle
-from harness import cuts, run
+from _fast.chains import KEY_A, KEY_B, Cable, secured
+from harness import cuts, looped, run, settle
 from p2pcore import errors, limits
 from p2pcore._fast.chain.layer import Mailbox
 from p2pcore._fast.crypto.secure import NoiseChannel, PlainChannel

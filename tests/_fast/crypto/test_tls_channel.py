@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from OpenSSL import SSL
 
-from _fast.chains import KEY_A, KEY_B, Cable, looped, settle
-from harness import cuts, run
+from _fast.chains import KEY_A, KEY_B, Cable
+from harness import cuts, looped, run, settle
 from p2pcore._fast.crypto.secure import NoiseChannel, PlainChannel
 from p2pcore._fast.crypto.tls import TlsChannel, take_input
 from p2pcore._fast.loop.loop_state import loop_state
@@ -166,21 +166,19 @@ async def test_an_idle_channel_holds_no_buffer() -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS.keys())
-def test_received_bytes_may_be_cut_anywhere(version: int) -> None:
-    async def main() -> None:
-        pieces = [b"one", b"two and a half", bytes(400), b"the end"]
-        client, _ = shaken(version)
-        for chunks in cuts(bytes(len(sealed(client, pieces)))):
-            cable, box, peer = seated(version=version)
-            data = sealed(peer, pieces)
-            for chunk in chunks:
-                cable.deliver(data[: len(chunk)])
-                data = data[len(chunk) :]
-            assert await box.read_exactly(box.num_held) == b"".join(pieces)
-            cable.deliver_eof()
-            assert await box.read_some(1) == b""
-
-    run(main())
+@looped
+async def test_received_bytes_may_be_cut_anywhere(version: int) -> None:
+    pieces = [b"one", b"two and a half", bytes(400), b"the end"]
+    client, _ = shaken(version)
+    for chunks in cuts(bytes(len(sealed(client, pieces)))):
+        cable, box, peer = seated(version=version)
+        data = sealed(peer, pieces)
+        for chunk in chunks:
+            cable.deliver(data[: len(chunk)])
+            data = data[len(chunk) :]
+        assert await box.read_exactly(box.num_held) == b"".join(pieces)
+        cable.deliver_eof()
+        assert await box.read_some(1) == b""
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -9,8 +9,7 @@ import asyncio
 
 import pytest
 
-from _fast.chains import looped, settle
-from harness import seconds
+from harness import looped, seconds, settle
 from p2pcore._fast.loop.deadline import Deadline
 from p2pcore._fast.loop.loop_state import loop_state
 

@@ -11,7 +11,8 @@ import weakref
 
 import uvloop
 
-from _fast.chains import PING, SYN, Frame, RawYamux, frame, looped, session_pair, settle, with_limits
+from _fast.chains import PING, SYN, Frame, RawYamux, frame, session_pair, with_limits
+from harness import looped, settle
 from p2pcore import limits
 from p2pcore._fast.loop.buffer import Block, BlockPool
 from p2pcore._fast.loop.loop_state import LoopState, loop_state

@@ -12,7 +12,8 @@ from collections.abc import Coroutine
 
 import pytest
 
-from _fast.chains import Cable, RawYamux, looped, settle
+from _fast.chains import Cable, RawYamux
+from harness import looped, settle
 from p2pcore import errors
 from p2pcore._fast.loop.waiting import Op
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from _fast.chains import looped, settle
 from _fast.mplex_chain import (
     BUFFER,
     CLOSE_I,
@@ -25,7 +24,7 @@ from _fast.mplex_chain import (
     messages,
     msg,
 )
-from harness import eventually
+from harness import eventually, looped, settle
 from p2pcore import errors, limits
 
 # -- back-pressure ---------------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from _fast.chains import looped, settle
 from _fast.mplex_chain import (
     CLOSE_I,
     CLOSE_R,
@@ -29,7 +28,7 @@ from _fast.mplex_chain import (
     refused,
     uvarint,
 )
-from harness import feeding, run
+from harness import feeding, looped, run, settle
 from p2pcore import errors, limits
 from p2pcore._fast.mux.mplex import MplexStream
 

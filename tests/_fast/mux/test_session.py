@@ -33,12 +33,11 @@ from _fast.chains import (
     closed,
     data,
     frame,
-    looped,
     session_pair,
-    settle,
     stream_pair,
 )
 from _fast.mplex_chain import RawMplex
+from harness import looped, settle
 from p2pcore import errors, limits
 from p2pcore._fast.crypto.secure import NoiseChannel, PlainChannel
 from p2pcore._fast.mux.stream import Stream

@@ -17,13 +17,11 @@ from _fast.chains import (
     RawYamux,
     data,
     frame,
-    looped,
     session_pair,
-    settle,
     stream_pair,
     with_limits,
 )
-from harness import cuts, eventually, run
+from harness import cuts, eventually, looped, settle
 from p2pcore import codes
 from p2pcore._fast.loop.loop_state import loop_state
 from p2pcore._fast.mux.splice import Splice
@@ -60,18 +58,16 @@ def flags(frames: list[Frame]) -> int:
     return found
 
 
-def test_what_comes_on_one_stream_leaves_on_the_other_however_it_is_cut() -> None:
-    async def main() -> None:
-        for chunks in cuts(WORDS[:600]):
-            circuit = Circuit()
-            splice = await circuit.start()
-            circuit.near.deliver(*(data(1, chunk) for chunk in chunks))
-            circuit.far.deliver(data(1, b"back"))
-            assert bodies(await circuit.far.answers()) == WORDS[:600]
-            assert bodies(await circuit.near.answers()) == b"back"
-            assert splice.passed == (600, 4)
-
-    run(main())
+@looped
+async def test_what_comes_on_one_stream_leaves_on_the_other_however_it_is_cut() -> None:
+    for chunks in cuts(WORDS[:600]):
+        circuit = Circuit()
+        splice = await circuit.start()
+        circuit.near.deliver(*(data(1, chunk) for chunk in chunks))
+        circuit.far.deliver(data(1, b"back"))
+        assert bodies(await circuit.far.answers()) == WORDS[:600]
+        assert bodies(await circuit.near.answers()) == b"back"
+        assert splice.passed == (600, 4)
 
 
 @looped

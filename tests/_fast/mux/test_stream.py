@@ -22,12 +22,11 @@ from _fast.chains import (
     RawYamux,
     data,
     frame,
-    looped,
     opened,
     sent_bodies,
-    settle,
     started,
 )
+from harness import looped, settle
 from p2pcore import errors
 from p2pcore._fast.mux.stream import Stream
 

@@ -22,15 +22,13 @@ from _fast.chains import (
     closed,
     data,
     frame,
-    looped,
     opened,
     sent_bodies,
     session_pair,
-    settle,
     started,
     stream_pair,
 )
-from harness import cuts, seconds
+from harness import cuts, looped, seconds, settle
 from p2pcore import errors
 from p2pcore._fast.mux.stream import Stream
 from p2pcore._fast.mux.yamux_sender import YamuxStream

@@ -18,13 +18,11 @@ from _fast.chains import (
     data,
     ended,
     frame,
-    looped,
     session_pair,
-    settle,
     stream_pair,
     with_limits,
 )
-from harness import cuts, eventually, run
+from harness import cuts, eventually, looped, settle
 from p2pcore import limits
 from p2pcore._fast.chain.layer import Mailbox
 from p2pcore._fast.crypto.secure import PlainChannel
@@ -54,15 +52,13 @@ def bodies(frames: list[Frame], id: int = 1) -> bytes:
     return b"".join(each.body for each in frames if each.type == DATA and each.id == id)
 
 
-def test_what_the_stream_receives_goes_up_however_it_is_cut() -> None:
-    async def main() -> None:
-        for chunks in cuts(WORDS[:600]):
-            outer = RawYamux()
-            _, box = await wire_of(outer)
-            outer.deliver(*(data(1, chunk) for chunk in chunks))
-            assert await box.read_exactly(600) == WORDS[:600]
-
-    run(main())
+@looped
+async def test_what_the_stream_receives_goes_up_however_it_is_cut() -> None:
+    for chunks in cuts(WORDS[:600]):
+        outer = RawYamux()
+        _, box = await wire_of(outer)
+        outer.deliver(*(data(1, chunk) for chunk in chunks))
+        assert await box.read_exactly(600) == WORDS[:600]
 
 
 @looped

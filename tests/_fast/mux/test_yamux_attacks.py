@@ -30,11 +30,9 @@ from _fast.chains import (
     data,
     frame,
     frames,
-    looped,
-    settle,
     with_limits,
 )
-from harness import run
+from harness import looped, run, settle
 from p2pcore import errors, limits
 from p2pcore._fast.mux.stream import Stream
 

@@ -26,12 +26,10 @@ from _fast.chains import (
     ended,
     frame,
     frames,
-    looped,
     session_pair,
-    settle,
     stream_pair,
 )
-from harness import eventually
+from harness import eventually, looped, settle
 from p2pcore import errors
 from p2pcore._fast.mux.yamux import YamuxSession
 from p2pcore._fast.mux.yamux_sender import YamuxStream

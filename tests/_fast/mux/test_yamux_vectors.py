@@ -25,10 +25,8 @@ from _fast.chains import (
     data,
     frame,
     frames,
-    looped,
-    settle,
 )
-from harness import cuts
+from harness import cuts, looped, settle
 from p2pcore import errors
 from p2pcore._fast.mux.yamux_sender import YamuxStream
 

@@ -26,13 +26,11 @@ from _fast.chains import (
     data,
     frame,
     frames,
-    looped,
     session_pair,
-    settle,
     split_frames,
     stream_pair,
 )
-from harness import eventually, seconds
+from harness import eventually, looped, seconds, settle
 from p2pcore import errors, limits
 from p2pcore._fast.crypto.secure import NoiseChannel
 from p2pcore._fast.mux.stream import Stream

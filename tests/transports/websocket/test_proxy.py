@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from _fast.chains import Cable, looped, settle
-from harness import run
+from _fast.chains import Cable
+from harness import looped, settle
 from nodes import make_node
 from p2pcore import Host, Multiaddr
 from p2pcore.errors import (
@@ -187,59 +187,57 @@ async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None
 
 
 @pytest.mark.parametrize("form", ["/ws", "/tls/ws", "/tls/sni/localhost/ws"])
-def test_a_websocket_through_a_proxy(form: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@looped
+async def test_a_websocket_through_a_proxy(
+    form: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     ca = tmp_path / "ca.pem"
     ca.write_bytes(CERTIFICATE.pem)
 
-    async def main() -> None:
-        proxy = ConnectProxy("Proxy-Authorization: Basic " + base64.b64encode(b"me:word").decode())
-        served = WebsocketOptions(certificate=CERTIFICATE)
-        async with (
-            proxy.running() as port,
-            Host(listen=[f"/ip4/127.0.0.1/tcp/0{form}"], echo=True, websocket=served) as server,
-            Host(listen=(), websocket=WebsocketOptions(ca_file=ca)) as dialer,
-        ):
-            monkeypatch.setenv(
-                "HTTPS_PROXY" if "tls" in form else "HTTP_PROXY", f"http://me:word@127.0.0.1:{port}"
-            )
-            conn = await dialer.connect(server.addrs_with_peer[0])
-            data = bytes(range(256)) * 1000
-            assert await dialer.echo(conn, data) == data
-            assert conn.remote_multiaddr == server.addrs[0]
-            host = "localhost" if "sni" in form else "127.0.0.1"
-            assert proxy.seen == [f"CONNECT {host}:{server.addrs[0]['tcp']} HTTP/1.1"]
-            monkeypatch.setenv("HTTPS_PROXY" if "tls" in form else "HTTP_PROXY", f"http://127.0.0.1:{port}")
-            with pytest.raises(DialError, match="answered HTTP 407"):
-                await dialer.swarm.dial_addr(server.addrs[0])
-            assert len(proxy.seen) == 2
-            monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    proxy = ConnectProxy("Proxy-Authorization: Basic " + base64.b64encode(b"me:word").decode())
+    served = WebsocketOptions(certificate=CERTIFICATE)
+    async with (
+        proxy.running() as port,
+        Host(listen=[f"/ip4/127.0.0.1/tcp/0{form}"], echo=True, websocket=served) as server,
+        Host(listen=(), websocket=WebsocketOptions(ca_file=ca)) as dialer,
+    ):
+        monkeypatch.setenv(
+            "HTTPS_PROXY" if "tls" in form else "HTTP_PROXY", f"http://me:word@127.0.0.1:{port}"
+        )
+        conn = await dialer.connect(server.addrs_with_peer[0])
+        data = bytes(range(256)) * 1000
+        assert await dialer.echo(conn, data) == data
+        assert conn.remote_multiaddr == server.addrs[0]
+        host = "localhost" if "sni" in form else "127.0.0.1"
+        assert proxy.seen == [f"CONNECT {host}:{server.addrs[0]['tcp']} HTTP/1.1"]
+        monkeypatch.setenv("HTTPS_PROXY" if "tls" in form else "HTTP_PROXY", f"http://127.0.0.1:{port}")
+        with pytest.raises(DialError, match="answered HTTP 407"):
             await dialer.swarm.dial_addr(server.addrs[0])
-            assert len(proxy.seen) == 2
-            await dialer.close()
+        assert len(proxy.seen) == 2
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+        await dialer.swarm.dial_addr(server.addrs[0])
+        assert len(proxy.seen) == 2
+        await dialer.close()
 
-    run(main())
 
-
-def test_proxies_can_be_switched_off_and_one_that_is_not_there_is_an_os_error(
+@looped
+async def test_proxies_can_be_switched_off_and_one_that_is_not_there_is_an_os_error(
     monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{unused_tcp_port}")
 
-    async def main() -> None:
-        async with Host(listen=["/ip4/127.0.0.1/tcp/0/ws"]) as server:
-            node = make_node()
-            with pytest.raises(ConnectionRefusedError):
-                await WebsocketTransport(node.upgrader, node.transport).dial(server.addrs[0], None)
-            options = WebsocketOptions(use_proxies=False)
-            dialer = WebsocketTransport(node.upgrader, node.transport, options)
-            (await dialer.dial(server.addrs[0], None)).abort()
-            monkeypatch.setenv("HTTP_PROXY", "socks5://127.0.0.1:1")
-            with pytest.raises(AddressError, match="socks5"):
-                await WebsocketTransport(node.upgrader, node.transport).dial(
-                    Multiaddr("/ip4/127.0.0.1/tcp/1/ws"), None
-                )
-
-    run(main())
+    async with Host(listen=["/ip4/127.0.0.1/tcp/0/ws"]) as server:
+        node = make_node()
+        with pytest.raises(ConnectionRefusedError):
+            await WebsocketTransport(node.upgrader, node.transport).dial(server.addrs[0], None)
+        options = WebsocketOptions(use_proxies=False)
+        dialer = WebsocketTransport(node.upgrader, node.transport, options)
+        (await dialer.dial(server.addrs[0], None)).abort()
+        monkeypatch.setenv("HTTP_PROXY", "socks5://127.0.0.1:1")
+        with pytest.raises(AddressError, match="socks5"):
+            await WebsocketTransport(node.upgrader, node.transport).dial(
+                Multiaddr("/ip4/127.0.0.1/tcp/1/ws"), None
+            )
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from _fast.chains import Cable, looped, settle
+from _fast.chains import Cable
 from _fast.websocket_frames import MASK, frame, frames
-from harness import cuts, run
+from harness import cuts, looped, run, settle
 from p2pcore import limits
 from p2pcore.errors import ConnectionClosed, LimitExceeded, NegotiationError, P2PError, RemoteProtocolError
 from p2pcore.transports.websocket.upgrade import (
@@ -156,37 +156,33 @@ async def test_browsers_and_proxies_are_welcome_and_get_no_extension(
         (request(**{f"X{i}": "1" for i in range(limits.MAX_HTTP_HEADERS)}), 431),
     ],
 )
-def test_bad_upgrades_are_answered_and_closed(raw: bytes, status: int) -> None:
-    async def main() -> None:
-        answer, error = await answered(raw)
-        got, headers, body = taken_apart(answer)
-        assert (got, body) == (status, b"")
-        assert (headers["content-length"], headers["connection"].lower()) == ("0", "close")
-        assert isinstance(error, RemoteProtocolError)
-        assert ("sec-websocket-version" in headers) is (status == 426)
-        if status == 426:
-            assert headers["sec-websocket-version"] == "13"
-
-    run(main())
+@looped
+async def test_bad_upgrades_are_answered_and_closed(raw: bytes, status: int) -> None:
+    answer, error = await answered(raw)
+    got, headers, body = taken_apart(answer)
+    assert (got, body) == (status, b"")
+    assert (headers["content-length"], headers["connection"].lower()) == ("0", "close")
+    assert isinstance(error, RemoteProtocolError)
+    assert ("sec-websocket-version" in headers) is (status == 426)
+    if status == 426:
+        assert headers["sec-websocket-version"] == "13"
 
 
-def test_an_http_head_has_a_bound_however_slowly_it_comes() -> None:
-    async def main() -> None:
-        cable = Cable()
-        serving = asyncio.ensure_future(accept_upgrade(cable.mailbox))
-        cable.deliver(b"GET / HTTP/1.1\r\n")
-        fed = 0
-        while not serving.done() and not cable.eof_written:
-            cable.deliver(b"X: " + bytes([97]) * 60 + b"\r\n")
-            fed += 65
-            assert fed < 2 * limits.MAX_HTTP_HEAD_BYTES
-            await settle(2)
-        assert taken_apart(cable.sent())[0] == 431
-        cable.deliver_eof()
-        with pytest.raises(RemoteProtocolError):
-            await serving
-
-    run(main())
+@looped
+async def test_an_http_head_has_a_bound_however_slowly_it_comes() -> None:
+    cable = Cable()
+    serving = asyncio.ensure_future(accept_upgrade(cable.mailbox))
+    cable.deliver(b"GET / HTTP/1.1\r\n")
+    fed = 0
+    while not serving.done() and not cable.eof_written:
+        cable.deliver(b"X: " + bytes([97]) * 60 + b"\r\n")
+        fed += 65
+        assert fed < 2 * limits.MAX_HTTP_HEAD_BYTES
+        await settle(2)
+    assert taken_apart(cable.sent())[0] == 431
+    cable.deliver_eof()
+    with pytest.raises(RemoteProtocolError):
+        await serving
 
 
 @looped
@@ -215,39 +211,35 @@ PLAIN = [
 
 
 @pytest.mark.parametrize("raw", PLAIN, ids=lambda raw: raw[:12].decode())
-def test_plain_http_is_answered_404_without_a_body(raw: bytes) -> None:
-    async def main() -> None:
-        answer, error = await answered(raw)
-        status, headers, body = taken_apart(answer)
-        assert (status, headers, body) == (404, {"connection": "close", "content-length": "0"}, b"")
-        assert isinstance(error, NegotiationError)
-        assert raw.split()[0].decode() in str(error)
-
-    run(main())
+@looped
+async def test_plain_http_is_answered_404_without_a_body(raw: bytes) -> None:
+    answer, error = await answered(raw)
+    status, headers, body = taken_apart(answer)
+    assert (status, headers, body) == (404, {"connection": "close", "content-length": "0"}, b"")
+    assert isinstance(error, NegotiationError)
+    assert raw.split()[0].decode() in str(error)
 
 
 @pytest.mark.parametrize("raw", PLAIN, ids=lambda raw: raw[:12].decode())
-def test_plain_http_goes_to_the_handler(raw: bytes) -> None:
-    async def main() -> None:
-        seen: list[tuple[str, str, Sequence[tuple[str, str]]]] = []
+@looped
+async def test_plain_http_goes_to_the_handler(raw: bytes) -> None:
+    seen: list[tuple[str, str, Sequence[tuple[str, str]]]] = []
 
-        async def handler(method: str, target: str, headers: Sequence[tuple[str, str]]) -> HttpAnswer:
-            seen.append((method, target, headers))
-            return HttpAnswer(200, [("Content-Type", "text/plain"), ("Content-Length", "7")], b"all well")
+    async def handler(method: str, target: str, headers: Sequence[tuple[str, str]]) -> HttpAnswer:
+        seen.append((method, target, headers))
+        return HttpAnswer(200, [("Content-Type", "text/plain"), ("Content-Length", "7")], b"all well")
 
-        answer, error = await answered(raw, handler)
-        assert isinstance(error, NegotiationError)
-        status, headers, body = taken_apart(answer)
-        if raw.startswith(b"CONNECT"):  # nobody tunnels here
-            assert (status, seen) == (404, [])
-            return
-        assert (status, headers["content-type"], headers["content-length"]) == (200, "text/plain", "8")
-        assert body == (b"" if raw.startswith(b"HEAD") else b"all well")
-        [(method, target, got)] = seen
-        assert f"{method} {target}".encode() == b" ".join(raw.split(b" ")[:2])
-        assert ("host", "x") in got or b"1.0" in raw
-
-    run(main())
+    answer, error = await answered(raw, handler)
+    assert isinstance(error, NegotiationError)
+    status, headers, body = taken_apart(answer)
+    if raw.startswith(b"CONNECT"):  # nobody tunnels here
+        assert (status, seen) == (404, [])
+        return
+    assert (status, headers["content-type"], headers["content-length"]) == (200, "text/plain", "8")
+    assert body == (b"" if raw.startswith(b"HEAD") else b"all well")
+    [(method, target, got)] = seen
+    assert f"{method} {target}".encode() == b" ".join(raw.split(b" ")[:2])
+    assert ("host", "x") in got or b"1.0" in raw
 
 
 @pytest.mark.parametrize(
@@ -262,55 +254,49 @@ def test_plain_http_goes_to_the_handler(raw: bytes) -> None:
     ],
     ids=["too long", "no status", "bad header", "header injection", "wrong type", "raises"],
 )
-def test_a_failing_handler_is_a_500_and_says_nothing_to_the_peer(
+@looped
+async def test_a_failing_handler_is_a_500_and_says_nothing_to_the_peer(
     answer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def main() -> None:
-        async def handler(*_: Any) -> HttpAnswer:
-            if isinstance(answer, Exception):
-                raise answer
-            return answer  # type: ignore[no-any-return]
+    async def handler(*_: Any) -> HttpAnswer:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer  # type: ignore[no-any-return]
 
-        raw, error = await answered(PLAIN[0], handler)
-        status, headers, body = taken_apart(raw)
-        assert (status, headers, body) == (500, {"connection": "close", "content-length": "0"}, b"")
-        assert isinstance(error, NegotiationError)
-        assert len(caplog.records) == 1
-        assert caplog.records[0].levelname == "ERROR"
-
-    run(main())
+    raw, error = await answered(PLAIN[0], handler)
+    status, headers, body = taken_apart(raw)
+    assert (status, headers, body) == (500, {"connection": "close", "content-length": "0"}, b"")
+    assert isinstance(error, NegotiationError)
+    assert len(caplog.records) == 1
+    assert caplog.records[0].levelname == "ERROR"
 
 
 @pytest.mark.parametrize("status", [204, 304])
-def test_an_answer_that_has_no_body_gets_none(status: int) -> None:
-    async def main() -> None:
-        async def handler(*_: Any) -> HttpAnswer:
-            return HttpAnswer(status, body=b"ignored")
+@looped
+async def test_an_answer_that_has_no_body_gets_none(status: int) -> None:
+    async def handler(*_: Any) -> HttpAnswer:
+        return HttpAnswer(status, body=b"ignored")
 
-        raw, _ = await answered(PLAIN[0], handler)
-        assert taken_apart(raw) == (status, {"connection": "close"}, b"")
-
-    run(main())
+    raw, _ = await answered(PLAIN[0], handler)
+    assert taken_apart(raw) == (status, {"connection": "close"}, b"")
 
 
-def test_the_longest_answer_arrives_whole_although_the_peer_has_ended_its_half() -> None:
-    async def main() -> None:
-        body = bytes(range(256)) * (limits.MAX_HTTP_ANSWER_BYTES // 256)
+@looped
+async def test_the_longest_answer_arrives_whole_although_the_peer_has_ended_its_half() -> None:
+    body = bytes(range(256)) * (limits.MAX_HTTP_ANSWER_BYTES // 256)
 
-        async def handler(*_: Any) -> HttpAnswer:
-            return HttpAnswer(body=body)
+    async def handler(*_: Any) -> HttpAnswer:
+        return HttpAnswer(body=body)
 
-        async with connected() as (box, peer):
-            await asyncio.get_running_loop().sock_sendall(peer, PLAIN[0])
-            peer.shutdown(socket.SHUT_WR)
-            serving = asyncio.ensure_future(accept_upgrade(box, handler))
-            await settle(20)  # all of it is queued before any is read
-            assert not serving.done()
-            assert taken_apart(await everything(peer))[2] == body
-            with pytest.raises(NegotiationError):
-                await serving
-
-    run(main())
+    async with connected() as (box, peer):
+        await asyncio.get_running_loop().sock_sendall(peer, PLAIN[0])
+        peer.shutdown(socket.SHUT_WR)
+        serving = asyncio.ensure_future(accept_upgrade(box, handler))
+        await settle(20)  # all of it is queued before any is read
+        assert not serving.done()
+        assert taken_apart(await everything(peer))[2] == body
+        with pytest.raises(NegotiationError):
+            await serving
 
 
 # -- the client's side -------------------------------------------------------------------------------
