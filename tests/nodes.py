@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from p2pcore.interfaces import Multiplexer, SecureTransport
+from p2pcore.interfaces import CapableConn, Direction, ListenerState, Multiplexer, SecureTransport
 from p2pcore.manet.conn import MaConn
 from p2pcore.manet.listener import MaListener
 from p2pcore.manet.sockaddr import parse_endpoint
@@ -22,7 +22,7 @@ from p2pcore.muxers.yamux import YamuxMultiplexer
 from p2pcore.security.noise import NoiseTransport
 from p2pcore.transports.tcp.transport import TcpTransport
 from p2pcore.upgrade.listener import ListenerOptions, UpgradedListener
-from p2pcore.upgrade.upgrader import StreamUpgrader, TransportConn, UpgraderOptions
+from p2pcore.upgrade.upgrader import StreamUpgrader, UpgraderOptions
 from p2pcore.values.keys import PrivateKey
 from p2pcore.values.multiaddr import Multiaddr
 from p2pcore.values.peer_id import PeerId
@@ -51,10 +51,8 @@ class Node:
         finally:
             await listener.close()
 
-    async def dial(self, addr: Multiaddr, peer: PeerId | None = None) -> TransportConn:
-        conn = await self.transport.dial(addr, peer)
-        assert isinstance(conn, TransportConn)
-        return conn
+    async def dial(self, addr: Multiaddr, peer: PeerId | None = None) -> CapableConn:
+        return await self.transport.dial(addr, peer)
 
 
 def make_node(

@@ -22,7 +22,7 @@ from p2pcore import (
     RemoteProtocolError,
     Stream,
     StreamReset,
-    SwarmConn,
+    Conn,
     codes,
     limits,
 )
@@ -41,7 +41,7 @@ def framed(message: Identify) -> bytes:
     return varint.encode(len(data)) + data
 
 
-def info_of(conn: SwarmConn) -> IdentifyInfo:
+def info_of(conn: Conn) -> IdentifyInfo:
     assert isinstance(conn.info, IdentifyInfo)
     return conn.info
 

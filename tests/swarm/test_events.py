@@ -176,9 +176,9 @@ async def test_a_connection_is_told_opened_and_closed_with_its_code() -> None:
     conns = [swarm.add_conn(FakeConn(peer(number))) for number in range(1, 5)]
     await conns[0].close(7)
     conns[1].abort(8)
-    conns[2].inner.end(GoAway(9, True))  # type: ignore[attr-defined]
+    conns[2].session.end(GoAway(9, True))  # type: ignore[attr-defined]
     broken = ConnectionClosed("gone")
-    conns[3].inner.end(broken)  # type: ignore[attr-defined]
+    conns[3].session.end(broken)  # type: ignore[attr-defined]
     await eventually(lambda: not swarm.num_conns)
     events = await waiting(subscription)
     assert events[:4] == [ConnOpened(conn) for conn in conns]

@@ -55,7 +55,7 @@ async def test_a_connection_that_ends_inside_connected_is_told_in_order(how: str
         if how == "close":
             tasks.append(asyncio.create_task(conn.close()))
         else:
-            (conn.abort if how == "abort" else conn.inner.end)()
+            (conn.abort if how == "abort" else conn.session.end)()
 
     first.on["connected"] = end
     fake = FakeConn(THEM)
@@ -94,7 +94,7 @@ async def test_no_stream_is_let_in_before_every_connected_has_returned() -> None
     swarm, _ = make_swarm()
     recorder = Recorder([])
     handlers: list[Any] = []
-    recorder.on["connected"] = lambda network, conn: handlers.append(conn.inner.handler)
+    recorder.on["connected"] = lambda network, conn: handlers.append(conn.session.handler)
     swarm.notify(recorder)
     fake = FakeConn(THEM)
     swarm.add_conn(fake)
@@ -185,7 +185,7 @@ async def test_the_best_connection_has_most_streams_and_of_equals_is_the_newest(
     assert set(swarm.peers()) == {THEM, peer(2)}
     await busy.close()
     assert swarm.best_conn(THEM) is new
-    new.inner.is_closed = True
+    new.session.is_closed = True
     assert swarm.best_conn(THEM) is old
     await old.close()
     assert swarm.best_conn(THEM) is None, "one that has ended is not given out, even before its callback"
