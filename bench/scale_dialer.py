@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 
-from p2pcore import Host, Multiaddr, P2PError, Conn, limits, run
+from p2pcore import Conn, Host, Multiaddr, P2PError, limits, run
 
 ECHO = "/echo/1.0.0"
 PATIENCE_S = 60.0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness import eventually
-from p2pcore import Host, Conn
+from p2pcore import Conn, Host
 
 
 @dataclass

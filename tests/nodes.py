@@ -9,7 +9,7 @@ import asyncio
 import gc
 import os
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +28,36 @@ from p2pcore.values.multiaddr import Multiaddr
 from p2pcore.values.peer_id import PeerId
 
 LOOPBACK = Multiaddr("/ip4/127.0.0.1/tcp/0")
+
+
+class Reports:
+    """Satisfies interfaces.ListenerNews: hands what it is told to callbacks, the listener's address last."""
+
+    def __init__(
+        self,
+        failed: Callable[..., object] = lambda *_: None,
+        changed: Callable[..., object] = lambda *_: None,
+    ) -> None:
+        self._failed = failed
+        self._changed = changed
+
+    def upgrade_failed(
+        self,
+        direction: Direction,
+        stage: str,
+        error: BaseException,
+        local: Multiaddr | None,
+        remote: Multiaddr | None,
+    ) -> None:
+        assert direction is Direction.INBOUND
+        self._failed(stage, remote, error, local)
+
+    def accept_refused(self, addr: Multiaddr) -> None: ...
+
+    def accept_failed(self, addr: Multiaddr, error: OSError) -> None: ...
+
+    def listener_changed(self, addr: Multiaddr, state: ListenerState, error: BaseException | None) -> None:
+        self._changed(state, error, addr)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pytest
 import p2pcore
 from harness import eventually, looped, run
 from hosts import pair
-from p2pcore import Host, Multiaddr, PeerId, PrivateKey, Conn
+from p2pcore import Conn, Host, Multiaddr, PeerId, PrivateKey
 from p2pcore.errors import AddressError, DialError, IdentityError, ListenError, SwarmClosed
 
 

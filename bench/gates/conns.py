@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Self
 
-from p2pcore import Host, Conn
+from p2pcore import Conn, Host
 
 ECHO = "/echo/1.0.0"
 

@@ -34,7 +34,7 @@ from common import (
     write_pattern,
 )
 from node import make_host, parse
-from p2pcore import Host, Multiaddr, P2PError, PerfRun, Stream, StreamReset, Conn, run
+from p2pcore import Conn, Host, Multiaddr, P2PError, PerfRun, Stream, StreamReset, run
 from serve import Lines, Server, listen, obey
 
 T = TypeVar("T")

@@ -555,6 +555,9 @@ class ListenerNews(Protocol):
             error: why. local, remote: our end (the listener's address for inbound ones), and the peer's.
         """
 
+    def accept_refused(self, addr: Multiaddr) -> None:
+        """The listener of `addr` closed a connection unread; whoever refused it reports why."""
+
     def accept_failed(self, addr: Multiaddr, error: OSError) -> None:
         """accept(2) failed on the listener of `addr`."""
 

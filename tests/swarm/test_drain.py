@@ -11,7 +11,7 @@ from harness import eventually, looped, seconds
 from hosts import pair
 from nodes import make_node, open_socket, port_of
 from p2pcore import GoAway, Host, Multiaddr, Stream, codes, limits
-from p2pcore.interfaces import CapableConn
+from p2pcore.interfaces import MuxedConn
 from p2pcore.manet.conn import MaConn
 from p2pcore.manet.listener import open_listening
 from p2pcore.manet.sockaddr import parse_endpoint, to_multiaddr
@@ -25,7 +25,7 @@ def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "DRAIN_GRACE_S", 0.0)
 
 
-async def ended_by(conn: CapableConn) -> BaseException | None:
+async def ended_by(conn: MuxedConn) -> BaseException | None:
     """Why `conn` ended."""
     end: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
     conn.add_close_callback(end.set_result)
@@ -108,7 +108,7 @@ async def test_what_the_kernel_has_queued_is_served() -> None:
         loop = asyncio.get_running_loop()
         raws = [MaConn(loop, sock, sock.getsockname(), sock.getpeername()) for sock in socks]
         conns = await asyncio.gather(*(dialer.upgrader.upgrade_outbound(raw, host.peer_id) for raw in raws))
-        errors = await asyncio.gather(*map(ended_by, conns))
+        errors = await asyncio.gather(*(ended_by(conn.session) for conn in conns))
         assert await drained == 0
         assert {type(error) for error in errors} == {GoAway}
         with pytest.raises(ConnectionRefusedError):
@@ -136,7 +136,7 @@ async def test_a_socket_taken_over_leaves_its_queue_to_who_else_holds_it() -> No
         loop = asyncio.get_running_loop()
         raw = MaConn(loop, queued, queued.getsockname(), queued.getpeername())
         conn = await make_node().upgrader.upgrade_outbound(raw, second.peer_id)
-        await conn.close()
+        await conn.session.close()
 
 
 @looped

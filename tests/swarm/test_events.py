@@ -27,6 +27,7 @@ from p2pcore.swarm.events import (
     Subscription,
     UpgradeFailed,
 )
+from p2pcore.swarm.news import News
 from p2pcore.upgrade.listener import ListenerState
 from swarm_fakes import FakeConn, Recorder, addr, make_swarm, peer
 from virtual_time import run_virtual
@@ -290,13 +291,13 @@ async def test_a_listener_that_ends_without_a_reason_is_told_all_the_same() -> N
 
 @looped
 async def test_a_listeners_troubles_are_told() -> None:
-    events = Events()
-    events.listener_changed(ListenerState.RETRYING, OSError("unheard"), addr(1))
-    subscription = events.subscribe()
+    news = News()
+    news.listener_changed(addr(1), ListenerState.RETRYING, OSError("unheard"))
+    subscription = news.events.subscribe()
     error = OSError(24, "too many open files")
-    events.listener_changed(ListenerState.RETRYING, error, addr(1))
-    events.listener_changed(ListenerState.LISTENING, None, addr(1))
-    events.listener_changed(ListenerState.CLOSED, None, addr(1))
+    news.listener_changed(addr(1), ListenerState.RETRYING, error)
+    news.listener_changed(addr(1), ListenerState.LISTENING, None)
+    news.listener_changed(addr(1), ListenerState.CLOSED, None)
     assert await waiting(subscription) == [ListenerRetrying(addr(1), error), ListenerRecovered(addr(1))]
 
 
@@ -385,7 +386,7 @@ def test_without_subscribers_no_event_is_made(monkeypatch: pytest.MonkeyPatch) -
         raise AssertionError("an event was made for nobody")
 
     for kind in (ConnOpened, ConnClosed, ConnectednessChanged):
-        monkeypatch.setattr(f"p2pcore.swarm.swarm.{kind.__name__}", refuse)
+        monkeypatch.setattr(f"p2pcore.swarm.news.{kind.__name__}", refuse)
 
     async def main() -> None:
         async with Host(identify=False) as server, Host(listen=(), identify=False) as dialer:

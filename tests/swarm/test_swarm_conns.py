@@ -211,7 +211,7 @@ async def test_a_handler_that_hangs_counts_although_its_stream_is_gone(
         assert await refused(more) == codes.STREAM_RESOURCE_LIMIT_EXCEEDED
         assert p.server.counters()["streams refused"] == 1
         release.set()
-        await eventually(lambda: p.server_conn.num_handlers == 0)
+        await eventually(lambda: p.server.swarm.num_handlers_running == 0)
         assert await p.dialer.echo(p.conn, b"again") == b"again"
 
 

@@ -10,6 +10,7 @@ import pytest
 from harness import eventually, looped, seconds
 from nodes import (
     LOOPBACK,
+    Reports,
     make_node,
     num_descriptors,
     open_raw,
@@ -26,7 +27,7 @@ from p2pcore.upgrade.listener import (
     TIMEOUT,
     TOO_MANY_SLOW,
 )
-from p2pcore.upgrade.upgrader import TransportConn
+from p2pcore.upgrade.upgrader import Upgraded
 
 pytestmark = pytest.mark.filterwarnings("error::ResourceWarning")  # a socket left to the collector
 
@@ -167,7 +168,7 @@ async def test_handshakes_that_end_in_a_burst_leave_the_next_peer_in_the_backlog
 @looped
 async def test_silent_peers_are_gone_after_the_accept_deadline() -> None:
     failed: list[tuple[str, object, BaseException, object]] = []
-    node = make_node(accept_timeout=seconds(0.05), on_upgrade_failed=lambda *args: failed.append(args))
+    node = make_node(accept_timeout=seconds(0.05), news=Reports(failed=lambda *args: failed.append(args)))
     async with node.listening() as listener:
         silent = [await open_socket(listener.multiaddr) for _ in range(20)]
         assert await asyncio.gather(*map(read_all, silent)) == [b""] * 20
@@ -203,7 +204,7 @@ async def test_a_peer_that_drips_bytes_gets_no_more_time() -> None:
 async def test_a_finished_connection_not_accepted_in_time_is_closed() -> None:
     failed: list[tuple[Any, ...]] = []
     dialler = make_node()
-    node = make_node(accept_timeout=seconds(0.2), on_upgrade_failed=lambda *args: failed.append(args))
+    node = make_node(accept_timeout=seconds(0.2), news=Reports(failed=lambda *args: failed.append(args)))
     async with node.listening() as listener:
         outbound = await dialler.dial(listener.multiaddr)
         reasons: list[BaseException | None] = []
@@ -310,7 +311,7 @@ async def test_close_at_any_moment_of_a_burst_leaves_nothing() -> None:
             await asyncio.sleep(0)
         await listener.close()
         for result in await asyncio.gather(*dialling, return_exceptions=True):
-            if isinstance(result, TransportConn):
+            if isinstance(result, Upgraded):
                 await eventually(lambda: result.is_closed)  # noqa: B023
             else:
                 assert isinstance(result, (OSError, ConnectionClosed)) or getattr(result, "stage", None)

@@ -13,6 +13,7 @@ from harness import eventually, looped, run, seconds
 from nodes import (
     LOOPBACK,
     Node,
+    Reports,
     make_node,
     num_descriptors,
     open_raw,
@@ -35,7 +36,7 @@ from p2pcore.manet.listener import MaListener
 from p2pcore.muxers.yamux import YamuxMultiplexer
 from p2pcore.security.noise import NoiseTransport
 from p2pcore.upgrade import multistream
-from p2pcore.upgrade.upgrader import Stage, StreamUpgrader, TransportConn
+from p2pcore.upgrade.upgrader import Stage, StreamUpgrader, Upgraded
 from p2pcore.values.keys import PrivateKey
 from p2pcore.values.multiaddr import Multiaddr
 
@@ -79,10 +80,10 @@ def node_with(*security: Renamed, key: PrivateKey, **options: Any) -> Node:
     return make_node(key, list(security), **options)
 
 
-async def connect(dialler: Node, target: Node) -> tuple[TransportConn, TransportConn]:
+async def connect(dialler: Node, target: Node) -> tuple[Upgraded, Upgraded]:
     async with target.listening() as listener:
         outbound, inbound = await asyncio.gather(dialler.dial(listener.multiaddr), listener.accept())
-    assert isinstance(inbound, TransportConn)
+    assert isinstance(inbound, Upgraded)
     return outbound, inbound
 
 
@@ -264,7 +265,7 @@ async def test_the_only_security_protocol_travels_with_its_first_message() -> No
 async def test_a_stranger_on_the_port_is_closed(sent: bytes) -> None:
     before = await settled_descriptors()
     failures: list[tuple[str, object, BaseException, object]] = []
-    node = make_node(on_upgrade_failed=lambda *args: failures.append(args))
+    node = make_node(news=Reports(failed=lambda *args: failures.append(args)))
     async with node.listening() as listener:
         sock = await open_socket(listener.multiaddr)
         local = f"/ip4/127.0.0.1/tcp/{sock.getsockname()[1]}"
@@ -352,7 +353,7 @@ def test_a_dialler_that_goes_away_at_any_byte_leaves_nothing_behind() -> None:
         upgrade, _ = await record(one, two)
         before = await settled_descriptors()
         failed: list[BaseException] = []
-        observed = make_node(two.key, on_upgrade_failed=lambda reason, remote, error, _: failed.append(error))
+        observed = make_node(two.key, news=Reports(lambda reason, remote, error, _: failed.append(error)))
         async with observed.listening() as listener:
             for length in range(len(upgrade)):
                 sock = await open_socket(listener.multiaddr)

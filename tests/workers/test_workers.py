@@ -22,6 +22,7 @@ import worker_hosts
 from harness import eventually, run, seconds
 from nodes import make_node
 from p2pcore import (
+    Conn,
     ConnectionClosed,
     GoAway,
     Host,
@@ -29,7 +30,6 @@ from p2pcore import (
     Multiaddr,
     PrivateKey,
     Supervisor,
-    Conn,
     WorkerEvent,
     WorkerFailed,
     codes,

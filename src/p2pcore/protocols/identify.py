@@ -49,16 +49,11 @@ class RateLimit:
         self._at_once = at_once
         self._now = now
         self._began = now()
-        self._active: dict[Conn, int] = {}
-        self._counts: dict[Conn, int] = {}
+        self._active: dict[object, int] = {}
+        self._counts: dict[object, int] = {}
 
-    def enter(self, key: Conn) -> None:
-        """Admits one more of `key`, until `leave`.
-
-        Raises: LimitExceeded; ConnectionClosed: `key` has ended, and would not be forgotten any more.
-        """
-        if key.is_closed:
-            raise ConnectionClosed("the connection has ended")
+    def enter(self, key: object) -> None:
+        """Admits one more of `key`, until `leave`. Raises LimitExceeded."""
         if self._now() - self._began >= RATE_WINDOW_S:
             self._began = self._now()
             self._counts.clear()
@@ -71,13 +66,13 @@ class RateLimit:
         self._counts[key] = count
         self._active[key] = active
 
-    def forget(self, key: Conn) -> None:
+    def forget(self, key: object) -> None:
         """`key` has ended: nothing of it may stay."""
         self._counts.pop(key, None)
         if not self._counts:
             self._counts.clear()  # an empty table stays as large as it was
 
-    def leave(self, key: Conn) -> None:
+    def leave(self, key: object) -> None:
         """The one that was admitted has ended."""
         self._active[key] -= 1
         if not self._active[key]:
@@ -180,7 +175,7 @@ class IdentifyService:
 
         Raises: LimitExceeded: this connection asks too often.
         """
-        conn = stream.conn
+        conn = _living(stream)
         self._asked.enter(conn)
         try:
             stream.set_deadline(limits.IDENTIFY_TIMEOUT_S)
@@ -190,7 +185,7 @@ class IdentifyService:
 
     async def serve_push(self, stream: Stream) -> None:
         """The stream handler of identify push: takes what has changed. Raises as `identify`."""
-        conn = stream.conn
+        conn = _living(stream)
         self._pushed.enter(conn)
         try:
             self._learn(conn, await _read_message(stream))
@@ -291,6 +286,13 @@ async def _read_message(stream: Stream) -> Identify:
     except BaseException:
         stream.reset()
         raise
+
+
+def _living(stream: Stream) -> Conn:
+    """The connection of `stream`. Raises ConnectionClosed: it has ended, and nothing of it may be counted."""
+    if stream.conn.is_closed:
+        raise ConnectionClosed("the connection has ended")
+    return stream.conn
 
 
 def info_of(conn: Conn) -> IdentifyInfo | None:

@@ -138,7 +138,7 @@ class Admission:
         if self._max_per_peer is not None:
             _add(self._by_peer, conn.remote_peer, by)
         if self._max_per_ip is not None and conn.direction is Direction.INBOUND:
-            subnet = _counted_under(conn.remote_multiaddr)
+            subnet = counted_under(conn.remote_multiaddr)
             if subnet is not None:
                 _add(self._by_ip, subnet, by)
 
@@ -149,7 +149,7 @@ class Admission:
         self._check("max_conns_per_peer", self._by_peer.get(peer, 0), self._max_per_peer, peer, remote)
 
     def _check_ip(self, peer: PeerId | None, remote: Multiaddr | None) -> None:
-        if self._max_per_ip is not None and (subnet := _counted_under(remote)) is not None:
+        if self._max_per_ip is not None and (subnet := counted_under(remote)) is not None:
             self._check("max_conns_per_ip", self._by_ip.get(subnet, 0), self._max_per_ip, peer, remote)
 
     def _check(
@@ -182,7 +182,7 @@ class Admission:
         raise error
 
 
-def _counted_under(addr: Multiaddr | None) -> str | None:
+def counted_under(addr: Multiaddr | None) -> str | None:
     """What connections from `addr` are counted under: see subnet_of; None: they are not."""
     if addr is None or addr.is_relayed or scope_of(addr) is not Scope.PUBLIC:
         return None

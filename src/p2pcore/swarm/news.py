@@ -28,7 +28,7 @@ from p2pcore.swarm.events import (
     UpgradeFailed,
 )
 from p2pcore.swarm.notify import Notifiees
-from p2pcore.upgrade.listener import errno_name
+from p2pcore.upgrade.listener import REFUSED, errno_name
 
 if TYPE_CHECKING:
     from p2pcore.errors import P2PError
@@ -132,6 +132,10 @@ class News:
         if self.events.is_wanted:
             self.events.emit(ListenerOpened(addr))
         self.notifiees.listen(addr)
+
+    def accept_refused(self, addr: Multiaddr) -> None:
+        """See interfaces.ListenerNews; `refused` tells of it."""
+        self._counts[f"upgrades failed: {REFUSED}"] += 1
 
     def accept_failed(self, addr: Multiaddr, error: OSError) -> None:
         """See interfaces.ListenerNews."""

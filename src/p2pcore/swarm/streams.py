@@ -145,10 +145,6 @@ class StreamServer:
             if stuck:
                 logger.warning("%d stream handlers ignore their cancellation", len(stuck))
 
-    def num_handlers(self, conn: Conn) -> int:
-        """Handlers of `conn` that run now, those still negotiating included."""
-        return self._running.get(conn, 0)
-
     def conn_ended(self, conn: Conn) -> None:
         """`conn` has ended: its streams give it as `conn` only until the last handler of them returns."""
         if conn in self._running:

@@ -156,6 +156,7 @@ class UpgradedListener:
                 self.num_accepted += 1
                 if self._options.admits is not None and not self._options.admits(conn):
                     self.failures[REFUSED] += 1
+                    self._report(lambda news: news.accept_refused(self.multiaddr))
                     conn.abort()
                     continue
                 if self._threshold.is_full:
