@@ -208,7 +208,7 @@ async def test_a_finished_connection_not_accepted_in_time_is_closed() -> None:
     async with node.listening() as listener:
         outbound = await dialler.dial(listener.multiaddr)
         reasons: list[BaseException | None] = []
-        outbound.add_close_callback(reasons.append)
+        outbound.session.add_close_callback(reasons.append)
         await eventually(lambda: reasons)
         assert getattr(reasons[0], "code", None) == 0x1002
         assert listener.num_ready == 0
@@ -334,7 +334,7 @@ async def test_a_connection_in_the_queue_at_close_is_told() -> None:
     listener = make_node().upgrader.upgrade_listener(MaListener.bind(LOOPBACK))
     outbound = await make_node().dial(listener.multiaddr)
     reasons: list[BaseException | None] = []
-    outbound.add_close_callback(reasons.append)
+    outbound.session.add_close_callback(reasons.append)
     await eventually(lambda: listener.num_ready == 1)
     await listener.close()
     await eventually(lambda: reasons)
@@ -347,9 +347,9 @@ async def test_accepted_connections_outlive_their_listener() -> None:
     outbound = await make_node().dial(listener.multiaddr)
     inbound = await listener.accept()
     await listener.close()
-    stream = await outbound.open_stream()
+    stream = await outbound.session.open_stream()
     await stream.write(b"still here")
-    assert await (await inbound.accept_stream()).read() == b"still here"
+    assert await (await inbound.session.accept_stream()).read() == b"still here"
     outbound.abort()
     inbound.abort()
 

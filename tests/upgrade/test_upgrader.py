@@ -100,16 +100,16 @@ async def dial_fails(dialler: Node, target: Node, peer: Any = None) -> tuple[P2P
 async def test_an_upgraded_connection_knows_both_ends() -> None:
     one, two = make_node(), make_node()
     outbound, inbound = await connect(one, two)
-    assert (outbound.local_peer, outbound.remote_peer) == (one.peer, two.peer)
-    assert (inbound.local_peer, inbound.remote_peer) == (two.peer, one.peer)
+    assert (outbound.kind.local_peer, outbound.remote_peer) == (one.peer, two.peer)
+    assert (inbound.kind.local_peer, inbound.remote_peer) == (two.peer, one.peer)
     assert outbound.remote_public_key == two.key.public_key
     assert inbound.remote_public_key == one.key.public_key
-    assert (outbound.direction, inbound.direction) == (Direction.OUTBOUND, Direction.INBOUND)
-    assert outbound.state == inbound.state == ConnState("/noise", "/yamux/1.0.0", "tcp", True)
+    assert (outbound.kind.direction, inbound.kind.direction) == (Direction.OUTBOUND, Direction.INBOUND)
+    assert outbound.kind.state == inbound.kind.state == ConnState("/noise", "/yamux/1.0.0", "tcp", True)
     assert outbound.local_multiaddr == inbound.remote_multiaddr
     assert outbound.remote_multiaddr == inbound.local_multiaddr
     assert str(one.peer) in repr(inbound)
-    await outbound.close()
+    await outbound.session.close()
     await eventually(lambda: inbound.is_closed)
 
 
@@ -118,7 +118,7 @@ async def test_connections_of_one_kind_share_their_state() -> None:
     one, two = make_node(), make_node()
     first, second = await connect(one, two), await connect(one, two)
     for mine, other in zip(first, second, strict=True):
-        assert mine.state is other.state
+        assert mine.kind.state is other.kind.state
     for conn in (*first, *second):
         conn.abort()
 
@@ -126,15 +126,15 @@ async def test_connections_of_one_kind_share_their_state() -> None:
 @looped
 async def test_streams_pass_through_the_connection() -> None:
     outbound, inbound = await connect(make_node(), make_node())
-    stream = await outbound.open_stream()
+    stream = await outbound.session.open_stream()
     await stream.write(b"ping")
-    answer = await inbound.accept_stream()
+    answer = await inbound.session.accept_stream()
     assert await answer.read() == b"ping"
-    assert outbound.num_streams == inbound.num_streams == 1
+    assert outbound.session.num_streams == inbound.session.num_streams == 1
     outbound.owner = outbound
     assert stream.conn is outbound
     closed: list[BaseException | None] = []
-    inbound.add_close_callback(closed.append)
+    inbound.session.add_close_callback(closed.append)
     outbound.abort()
     await eventually(lambda: closed)
 
@@ -144,7 +144,7 @@ async def test_without_early_negotiation_the_muxer_is_agreed_by_multistream() ->
     keys = [PrivateKey.generate() for _ in range(2)]
     one, two = (node_with(Renamed(key), key=key) for key in keys)
     outbound, inbound = await connect(one, two)
-    assert outbound.state == inbound.state == ConnState("/noise", "/yamux/1.0.0", "tcp", False)
+    assert outbound.kind.state == inbound.kind.state == ConnState("/noise", "/yamux/1.0.0", "tcp", False)
     outbound.abort()
     inbound.abort()
 
@@ -157,7 +157,7 @@ async def test_the_dialler_goes_down_its_list_until_the_peer_agrees() -> None:
     )
     two = make_node(keys[1], [Renamed(keys[1])], [RenamedYamux("/a")])
     outbound, inbound = await connect(one, two)
-    assert outbound.state == inbound.state == ConnState("/noise", "/a", "tcp", False)
+    assert outbound.kind.state == inbound.kind.state == ConnState("/noise", "/a", "tcp", False)
     outbound.abort()
     inbound.abort()
 
