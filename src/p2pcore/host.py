@@ -16,7 +16,7 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from p2pcore import __version__, compose, limits
+from p2pcore import compose, limits
 from p2pcore._fast.loop.loop_state import loop_state
 from p2pcore.errors import AddressError
 from p2pcore.interfaces import Conn
@@ -32,6 +32,7 @@ from p2pcore.upgrade.upgrader import StreamUpgrader, UpgraderOptions
 from p2pcore.values.keys import PrivateKey
 from p2pcore.values.multiaddr import Multiaddr
 from p2pcore.values.peer_id import PeerId
+from p2pcore.version import __version__
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import (

@@ -15,6 +15,8 @@ from p2pcore.interfaces import MuxedConn
 from p2pcore.manet.conn import MaConn
 from p2pcore.manet.listener import open_listening
 from p2pcore.manet.sockaddr import parse_endpoint, to_multiaddr
+from swarm_fakes import FakeConn, make_swarm, peer
+from virtual_time import now, run_virtual
 
 BARE = {"ping": False, "identify": False}
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
@@ -82,6 +84,20 @@ async def test_a_new_connection_may_open_its_first_stream(monkeypatch: pytest.Mo
         assert await p.dialer.echo(p.conn, b"first") == b"first"
         monkeypatch.setattr(limits, "DRAIN_GRACE_S", 0.0)
         assert await drained == 0
+
+
+def test_the_grace_of_a_new_connection_is_time_of_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "DRAIN_GRACE_S", 1.0)
+
+    async def main() -> None:
+        swarm, _ = make_swarm()
+        swarm.add_conn(FakeConn(peer(1)))
+        await asyncio.sleep(limits.DRAIN_GRACE_S + 1)  # meanwhile the clock on the wall stands still
+        began = now()
+        assert await swarm.drain(60) == 0
+        assert now() - began < 1
+
+    run_virtual(main())
 
 
 def connected(addr: Multiaddr) -> socket.socket:

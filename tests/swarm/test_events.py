@@ -369,6 +369,23 @@ async def test_each_host_counts_for_itself() -> None:
 
 
 @looped
+async def test_counters_do_not_fall_when_a_listener_closes() -> None:
+    async with Host(identify=False) as server, Host(listen=(), identify=False) as dialer:
+        with pytest.raises(DialError):
+            await dialer.connect(server.addrs[0].with_p2p(THEM))
+        await eventually(lambda: "upgrades failed: security handshake" in server.counters())
+        before = server.counters()
+        await server.swarm.listen_close(*server.swarm.listen_addresses())
+        assert server.counters() == before
+
+
+def test_errors_of_accept_are_counted_by_name() -> None:
+    news = News()
+    news.accept_failed(addr(1), OSError(24, "too many open files"))
+    assert news.counters()["accept errors: EMFILE"] == 1
+
+
+@looped
 async def test_a_subscriber_that_never_reads_holds_nobody_up() -> None:
     async with Host(identify=False) as server, Host(listen=(), identify=False) as dialer:
         stuck = server.events(queue=2)

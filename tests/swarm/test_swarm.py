@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from typing import Any
 
 import pytest
 
 from harness import eventually, looped, run
+from hosts import pair
 from p2pcore import codes, limits
 from p2pcore.errors import ConnectionClosed, StreamReset, SwarmClosed
 from p2pcore.interfaces import Conn, Network, Notifiee
 from p2pcore.swarm.conns import Connectedness
+from p2pcore.upgrade.upgrader import Upgraded
 from swarm_fakes import FakeConn, Recorder, addr, make_swarm, peer
 
 THEM = peer(1)
@@ -156,6 +159,22 @@ async def test_a_recorder_and_a_swarm_connection_satisfy_their_interfaces() -> N
     for name in vars(Network):
         assert name.startswith("_") or hasattr(swarm, name), name
     await swarm.close()
+
+
+@looped
+async def test_a_connection_shows_what_its_interface_has_and_no_more() -> None:
+    swarm, _ = make_swarm()
+    conn = swarm.add_conn(FakeConn(THEM))
+    shown = {name for name in dir(conn) if not name.startswith("_")}
+    assert shown == {name for name in vars(Conn) if not name.startswith("_")}
+    await swarm.close()
+
+
+@looped
+async def test_a_swarm_keeps_nothing_of_the_record_it_made_a_connection_of() -> None:
+    async with pair() as p:
+        for conn in (p.conn, p.server_conn):
+            assert not [each for each in gc.get_referrers(conn.session) if isinstance(each, Upgraded)]
 
 
 # -- which connections there are ---------------------------------------------------------------

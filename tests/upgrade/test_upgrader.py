@@ -131,7 +131,7 @@ async def test_streams_pass_through_the_connection() -> None:
     answer = await inbound.session.accept_stream()
     assert await answer.read() == b"ping"
     assert outbound.session.num_streams == inbound.session.num_streams == 1
-    outbound.owner = outbound
+    outbound.session.owner = outbound  # type: ignore[assignment]
     assert stream.conn is outbound
     closed: list[BaseException | None] = []
     inbound.session.add_close_callback(closed.append)

@@ -7,6 +7,7 @@ listeners that opened or ended. One task runs for each listener. A refused conne
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -122,13 +123,9 @@ class Listeners:
         error: BaseException | None = None
         try:
             while True:
-                conn = await listener.accept()
-                try:
-                    self._add_conn(conn)
-                except SwarmClosed:
-                    return
-                except (GaterRefused, LimitExceeded):
-                    continue  # the admission has counted and told it
+                await self._accept_one(listener)
+        except SwarmClosed:
+            pass
         except ListenerClosed as closed:
             error = closed.__cause__
         except Exception as failure:
@@ -136,6 +133,12 @@ class Listeners:
             logger.exception("listener of %s failed", bound)
         finally:
             await self._ended(listener, bound, error)
+
+    async def _accept_one(self, listener: Listener) -> None:
+        """Its own function: a loop would hold the last connection until the next one comes."""
+        made = await listener.accept()
+        with contextlib.suppress(GaterRefused, LimitExceeded):  # the admission has told it
+            self._add_conn(made)
 
     async def _ended(self, listener: Listener, bound: Multiaddr, error: BaseException | None) -> None:
         """The end of every accept loop; a listener still registered was closed by nobody here."""

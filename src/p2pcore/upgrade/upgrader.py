@@ -78,7 +78,7 @@ class UpgraderOptions:
     check_secured: Callable[[Direction, PeerId, Multiaddr, Multiaddr | None], None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Upgraded:
     """What an upgrade has made; satisfies interfaces.CapableConn. A swarm copies it and lets go of it."""
 

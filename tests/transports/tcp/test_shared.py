@@ -246,6 +246,23 @@ async def test_what_no_listener_takes_in_time_is_dropped(monkeypatch: pytest.Mon
 
 
 @looped
+async def test_a_connection_whose_time_is_up_as_accept_comes_ends_no_listener() -> None:
+    async with shared(Kind.PLAIN) as (port, _, listener):
+        late = await said(port.multiaddr, PLAIN)
+        await eventually(lambda: listener._ready)
+        next(iter(listener._ready.values())).cancel()  # what its timeout does, a turn before `give` leaves
+        accepting = asyncio.ensure_future(listener.accept())
+        await settle()
+        assert not accepting.done()
+        good = await said(port.multiaddr, PLAIN)
+        conn = await accepting
+        assert await conn.mailbox.read_exactly(len(PLAIN)) == PLAIN
+        conn.abort()
+        late.close()
+        good.close()
+
+
+@looped
 async def test_an_accept_that_is_cancelled_takes_nothing() -> None:
     async with shared(Kind.PLAIN) as (port, _, listener):
         accepting = [asyncio.ensure_future(listener.accept()) for _ in range(2)]
