@@ -248,18 +248,15 @@ async def test_what_no_listener_takes_in_time_is_dropped(monkeypatch: pytest.Mon
 @looped
 async def test_a_connection_whose_time_is_up_as_accept_comes_ends_no_listener() -> None:
     async with shared(Kind.PLAIN) as (port, _, listener):
-        late = await said(port.multiaddr, PLAIN)
-        await eventually(lambda: listener._ready)
-        next(iter(listener._ready.values())).cancel()  # what its timeout does, a turn before `give` leaves
-        accepting = asyncio.ensure_future(listener.accept())
-        await settle()
-        assert not accepting.done()
-        good = await said(port.multiaddr, PLAIN)
-        conn = await accepting
-        assert await conn.mailbox.read_exactly(len(PLAIN)) == PLAIN
+        socks = [await said(port.multiaddr, PLAIN + bytes([n])) for n in range(2)]
+        await eventually(lambda: len(listener._ready) == 2)
+        late, taken = next(iter(listener._ready.items()))
+        taken.cancel()  # what its timeout does, a turn before `give` leaves
+        conn = await listener.accept()
+        assert conn is not late
         conn.abort()
-        late.close()
-        good.close()
+        for sock in socks:
+            sock.close()
 
 
 @looped
