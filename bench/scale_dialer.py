@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 
-from p2pcore import Host, Multiaddr, P2PError, SwarmConn, limits, run
+from p2pcore import Conn, Host, Multiaddr, P2PError, limits, run
 
 ECHO = "/echo/1.0.0"
 PATIENCE_S = 60.0
@@ -30,7 +30,7 @@ class Dialer:
     def __init__(self, addr: str, hosts: list[Host]) -> None:
         self.addr = Multiaddr(addr)
         self.hosts = hosts
-        self.held: list[SwarmConn] = []
+        self.held: list[Conn] = []
         self.streams: list[object] = []
         self.silent: list[socket.socket] = []
 
@@ -55,7 +55,7 @@ class Dialer:
         await asyncio.gather(*map(work, self.hosts))
         return {"dialled": len(self.held) - before, "failed": failed}
 
-    async def _open(self, conn: SwarmConn) -> None:
+    async def _open(self, conn: Conn) -> None:
         stream = await conn.new_stream(ECHO)
         await stream.write(b"x")
         await stream.read_exactly(1)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness import eventually
-from p2pcore import Host, SwarmConn
+from p2pcore import Conn, Host
 
 
 @dataclass
@@ -20,8 +20,8 @@ class Pair:
 
     dialer: Host
     server: Host
-    conn: SwarmConn
-    server_conn: SwarmConn
+    conn: Conn
+    server_conn: Conn
 
 
 @asynccontextmanager

@@ -68,7 +68,9 @@ async def connect(server: Host, dialer: Host, count: int) -> None:
 
 async def identified(*hosts: Host) -> None:
     """Waits until no connection is being identified any more."""
-    await eventually(lambda: all(conn.info for host in hosts for conn in host.swarm.conns()), timeout=60)
+    await eventually(
+        lambda: all(host.info_of(conn) for host in hosts for conn in host.swarm.conns()), timeout=60
+    )
     await eventually(lambda: not any(host.swarm.num_handlers_running for host in hosts))
 
 

@@ -9,12 +9,12 @@ import asyncio
 import gc
 import os
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from p2pcore.interfaces import Multiplexer, SecureTransport
+from p2pcore.interfaces import CapableConn, Direction, ListenerState, Multiplexer, SecureTransport
 from p2pcore.manet.conn import MaConn
 from p2pcore.manet.listener import MaListener
 from p2pcore.manet.sockaddr import parse_endpoint
@@ -22,12 +22,42 @@ from p2pcore.muxers.yamux import YamuxMultiplexer
 from p2pcore.security.noise import NoiseTransport
 from p2pcore.transports.tcp.transport import TcpTransport
 from p2pcore.upgrade.listener import ListenerOptions, UpgradedListener
-from p2pcore.upgrade.upgrader import StreamUpgrader, TransportConn, UpgraderOptions
+from p2pcore.upgrade.upgrader import StreamUpgrader, UpgraderOptions
 from p2pcore.values.keys import PrivateKey
 from p2pcore.values.multiaddr import Multiaddr
 from p2pcore.values.peer_id import PeerId
 
 LOOPBACK = Multiaddr("/ip4/127.0.0.1/tcp/0")
+
+
+class Reports:
+    """Satisfies interfaces.ListenerNews: hands what it is told to callbacks, the listener's address last."""
+
+    def __init__(
+        self,
+        failed: Callable[..., object] = lambda *_: None,
+        changed: Callable[..., object] = lambda *_: None,
+    ) -> None:
+        self._failed = failed
+        self._changed = changed
+
+    def upgrade_failed(
+        self,
+        direction: Direction,
+        stage: str,
+        error: BaseException,
+        local: Multiaddr | None,
+        remote: Multiaddr | None,
+    ) -> None:
+        assert direction is Direction.INBOUND
+        self._failed(stage, remote, error, local)
+
+    def accept_refused(self, addr: Multiaddr) -> None: ...
+
+    def accept_failed(self, addr: Multiaddr, error: OSError) -> None: ...
+
+    def listener_changed(self, addr: Multiaddr, state: ListenerState, error: BaseException | None) -> None:
+        self._changed(state, error, addr)
 
 
 @dataclass(frozen=True)
@@ -51,10 +81,8 @@ class Node:
         finally:
             await listener.close()
 
-    async def dial(self, addr: Multiaddr, peer: PeerId | None = None) -> TransportConn:
-        conn = await self.transport.dial(addr, peer)
-        assert isinstance(conn, TransportConn)
-        return conn
+    async def dial(self, addr: Multiaddr, peer: PeerId | None = None) -> CapableConn:
+        return await self.transport.dial(addr, peer)
 
 
 def make_node(

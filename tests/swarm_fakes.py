@@ -9,8 +9,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from p2pcore.errors import ConnectionClosed, ListenerClosed
-from p2pcore.interfaces import ConnState, Direction
+from p2pcore.errors import ConnectionClosed, GoAway, ListenerClosed
+from p2pcore.interfaces import ConnKind, ConnState, Direction
 from p2pcore.swarm.swarm import Swarm
 from p2pcore.values.keys import PrivateKey
 from p2pcore.values.multiaddr import Multiaddr
@@ -63,7 +63,7 @@ class FakeStream:
 
 
 class FakeConn:
-    """A connection whose end, streams and slowness a test decides."""
+    """What an upgrade has made, and its session, in one; a test decides its end, streams and slowness."""
 
     def __init__(
         self,
@@ -74,14 +74,12 @@ class FakeConn:
         is_limited: bool = False,
         at: Multiaddr | str | None = None,
     ) -> None:
-        self.is_limited = is_limited
-        self.local_peer = US
+        self.session = self
+        self.kind = ConnKind(US, direction, STATE, is_limited)
         self.remote_peer = remote
         self.remote_public_key: Any = None
         self.local_multiaddr = addr(1)
         self.remote_multiaddr = addr(2) if at is None else Multiaddr(at)
-        self.direction = direction
-        self.state = STATE
         self.owner: Any = None
         self.is_closed = False
         self.num_streams = streams
@@ -120,14 +118,15 @@ class FakeConn:
 
     async def close(self, code: int = 0) -> None:
         self.close_code = code
+        self.end(GoAway(code, False))
         if self.close_gate is not None:
             await self.close_gate.wait()
-        self.end()
+        await asyncio.sleep(0)
 
     def abort(self, code: int = 0) -> None:
         self.aborted = True
         self.abort_code = code
-        self.end()
+        self.end(GoAway(code, False))
 
 
 class FakeListener:

@@ -12,7 +12,7 @@ import pytest
 import p2pcore
 from harness import eventually, looped, run
 from hosts import pair
-from p2pcore import Host, Multiaddr, PeerId, PrivateKey, SwarmConn
+from p2pcore import Conn, Host, Multiaddr, PeerId, PrivateKey
 from p2pcore.errors import AddressError, DialError, IdentityError, ListenError, SwarmClosed
 
 
@@ -141,7 +141,7 @@ async def test_notifiees_of_a_host_hear_of_connections() -> None:
         await eventually(lambda: len(log) == 2)
         server.stop_notify(recorder)
     assert [event for event, _ in log] == ["connected", "disconnected"]
-    assert isinstance(log[0][1], SwarmConn)
+    assert isinstance(log[0][1], Conn)
 
 
 @looped

@@ -6,6 +6,7 @@ Comes in: the source tree. Goes out: a failure that names the import. Never impo
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "p2pcore"
 
 LEVELS = {
-    0: {"errors", "limits", "codes"},
+    0: {"errors", "limits", "codes", "version"},
     1: {"_fast"},
     2: {"interfaces", "values", "aio", "manet", "pb"},
     3: {"transports", "relay", "security", "muxers"},
@@ -34,8 +35,19 @@ _CIMPORT = re.compile(
 
 
 def modules() -> list[Path]:
-    files = [*SOURCE.rglob("*.py"), *SOURCE.rglob("*.pyx"), *SOURCE.rglob("*.pxd")]
-    return sorted(path for path in files if not path.name.endswith("_pb2.py"))
+    files = (path for suffix in ("py", "pyi", "pyx", "pxd") for path in SOURCE.rglob(f"*.{suffix}"))
+    return sorted(path for path in files if "_pb2.py" not in path.name)
+
+
+def dotted(path: Path) -> str:
+    """The module a file is of: all of its .py, .pyx, .pxd and .pyi are one."""
+    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES_OF: dict[str, list[Path]] = {}
+for _path in modules():
+    FILES_OF.setdefault(dotted(_path), []).append(_path)
 
 
 def top(dotted: str) -> str:
@@ -50,43 +62,31 @@ def own_name(path: Path) -> str:
 
 
 def python_imports(text: str) -> Iterator[str]:
-    """Dotted names imported at run time; what only type checkers see does not count."""
-    for node in ast.walk(_without_type_checking(ast.parse(text))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("p2pcore"):
+    """Dotted names imported, by type checkers alone too; of `p2pcore` itself its modules, not its names."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "p2pcore":
             for alias in node.names:
-                is_module = node.module == "p2pcore" and alias.name in LEVEL_OF
-                yield f"p2pcore.{alias.name}" if is_module else node.module  # a public name is __init__'s
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in FILES_OF else node.module  # else it is a name, there
         elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.startswith("p2pcore"))
-
-
-def _without_type_checking(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        for field in ("body", "orelse"):
-            block = getattr(node, field, None)
-            if isinstance(block, list):
-                block[:] = [n for n in block if not _is_type_checking(n)]
-    return tree
-
-
-def _is_type_checking(node: ast.stmt) -> bool:
-    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "p2pcore")
 
 
 def cython_imports(text: str) -> Iterator[str]:
     for source, names, plain in _CIMPORT.findall(text):
-        if source == "p2pcore":
-            yield from (f"p2pcore.{name.strip()}" for name in names.split(",") if name.strip())
-        else:
-            yield source or plain
+        inner = [f"{source}.{name.split()[0]}" for name in names.split(",") if name.strip()]
+        yield from ([name for name in inner if name in FILES_OF] or [source]) if source else [plain]
+
+
+def imports_of(path: Path) -> set[str]:
+    text = path.read_text()
+    return set(python_imports(text) if path.suffix in (".py", ".pyi") else cython_imports(text))
 
 
 def forbidden(path: Path) -> Iterator[str]:
     """Imports of `path` that go up or across, as readable lines."""
     me = own_name(path)
-    text = path.read_text()
-    found = python_imports(text) if path.suffix == ".py" else cython_imports(text)
-    for dotted in found:
+    for dotted in sorted(imports_of(path)):
         other = top(dotted)
         if other == me:
             continue
@@ -113,28 +113,38 @@ def test_every_import_goes_down(path: Path) -> None:
     assert list(forbidden(path)) == []
 
 
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The circles found on a walk through `graph`, each from the module that closes it back to itself."""
+    found: list[list[str]] = []
+    done: set[str] = set()
+
+    def visit(name: str, above: list[str]) -> None:
+        if name in above:
+            found.append([*above[above.index(name) :], name])
+        elif name not in done:
+            for other in sorted(graph.get(name, ())):
+                visit(other, [*above, name])
+            done.add(name)
+
+    for name in sorted(graph):
+        visit(name, [])
+    return found
+
+
+def test_the_walk_finds_circles() -> None:
+    assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [["b", "c", "b"]]
+    assert circles({"a": {"a"}}) == [["a", "a"]]
+
+
 @pytest.mark.source
-def test_fast_modules_form_no_cycle() -> None:
+def test_no_file_imports_itself_by_way_of_others_not_even_for_types() -> None:
     graph = {
-        path.stem: {top2 for name in cython_imports(path.read_text()) if (top2 := _fast_name(name))}
-        for path in (SOURCE / "_fast").glob("*/*.pyx")
+        name: {other for path in paths for other in imports_of(path) if other in FILES_OF} - {name}
+        for name, paths in FILES_OF.items()
     }
-    seen: set[str] = set()
-
-    def visit(name: str, above: tuple[str, ...]) -> None:
-        assert name not in above, f"cycle: {' -> '.join([*above, name])}"
-        if name not in seen:
-            for other in graph.get(name, set()) - {name}:
-                visit(other, (*above, name))
-            seen.add(name)
-
-    for module in graph:
-        visit(module, ())
-
-
-def _fast_name(dotted: str) -> str | None:
-    parts = dotted.split(".")
-    return parts[3] if parts[:2] == ["p2pcore", "_fast"] and len(parts) > 3 else None
+    assert sum(map(len, graph.values())) > 300, "the imports are not read any more"
+    assert [" -> ".join(each) for each in circles(graph)] == []
 
 
 @pytest.mark.source
@@ -155,3 +165,15 @@ def test_importing_p2pcore_loads_nothing_heavy() -> None:
     code = f"import p2pcore, sys; print([m for m in {heavy!r} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def public_modules() -> list[str]:
+    return [name for name, paths in FILES_OF.items() if any("__all__ = [" in p.read_text() for p in paths)]
+
+
+@pytest.mark.source
+@pytest.mark.parametrize("name", public_modules())
+def test_every_name_that_a_module_says_it_has_is_there(name: str) -> None:
+    module = importlib.import_module(name)
+    assert [each for each in module.__all__ if not hasattr(module, each)] == []
+    exec(f"from {name} import *", {})

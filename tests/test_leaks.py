@@ -43,7 +43,7 @@ def grown(result: Any) -> dict[str, int]:
 def test_an_idle_connection_has_no_task_no_timer_and_no_buffer(loop: str) -> None:
     result = count(loop, "idle", IDLE_CONNS)
     more = grown(result)
-    assert more["p2pcore.swarm.conn.SwarmConn"] == 2 * IDLE_CONNS
+    assert more["p2pcore.swarm.conn.Conn"] == 2 * IDLE_CONNS
     assert "tasks" not in more
     assert "timers" not in more
     handles = {kind: number for kind, number in more.items() if "Handle" in kind and "Timer" in kind}

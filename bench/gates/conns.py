@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Self
 
-from p2pcore import Host, SwarmConn
+from p2pcore import Conn, Host
 
 ECHO = "/echo/1.0.0"
 
@@ -68,7 +68,7 @@ class Hosts:
         await self.dialer.start()
         self._target = self.server.addrs_with_peer[0]
 
-    async def dial(self) -> SwarmConn:
+    async def dial(self) -> Conn:
         """A new connection, seen by both sides."""
         conn = await self.dialer.swarm.dial_addr(self._target)
         await self.watch.until(1)

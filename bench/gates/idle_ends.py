@@ -40,7 +40,7 @@ async def at_rest(host: Host, count: int) -> None:
             await asyncio.sleep(POLL_S)
             swarm = host.swarm
             is_idle = swarm.num_conns == count and not swarm.num_handlers_running
-            is_idle = is_idle and all(conn.info and not conn.num_streams for conn in swarm.conns())
+            is_idle = is_idle and all(host.info_of(conn) and not conn.num_streams for conn in swarm.conns())
             rest = rest + 1 if is_idle else 0
 
 

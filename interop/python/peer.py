@@ -34,7 +34,7 @@ from common import (
     write_pattern,
 )
 from node import make_host, parse
-from p2pcore import Host, Multiaddr, P2PError, PerfRun, Stream, StreamReset, SwarmConn, run
+from p2pcore import Conn, Host, Multiaddr, P2PError, PerfRun, Stream, StreamReset, run
 from serve import Lines, Server, listen, obey
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ class Client:
         self.target = Multiaddr(options.to)
         self.size: int = options.size or 32
         self.workers: int = options.c or 1
-        self.conn: SwarmConn
+        self.conn: Conn
 
     async def run(self) -> None:
         """The operations that were asked for, one after another on one connection."""
@@ -253,7 +253,7 @@ class Client:
 
     async def idle(self) -> None:
         left = iter(range(self.options.n))
-        held: list[SwarmConn] = []
+        held: list[Conn] = []
 
         async def dial() -> None:
             for _ in left:

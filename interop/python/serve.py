@@ -25,7 +25,7 @@ from common import (
     rss,
     write_pattern,
 )
-from p2pcore import Host, IdentifyInfo, P2PError, Stream, StreamReset, SwarmConn
+from p2pcore import Host, P2PError, Stream, StreamReset
 
 
 @dataclass(slots=True)
@@ -81,8 +81,8 @@ class Server:
     async def serve_stat(self, stream: Stream) -> None:
         conn = stream.conn
         told = None
-        if isinstance(conn, SwarmConn) and isinstance(conn.info, IdentifyInfo):
-            told = identified(conn.info, conn.remote_public_key)
+        if (info := self.host.info_of(conn)) is not None:
+            told = identified(info, conn.remote_public_key)
         await stream.write(json.dumps(self.stat() | {"peer": told}).encode() + b"\n")
 
 

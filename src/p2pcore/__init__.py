@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from p2pcore.version import __version__
 
 if TYPE_CHECKING:
     from p2pcore.errors import (
@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     )
     from p2pcore.host import Host, run
     from p2pcore.interfaces import (
-        CapableConn,
+        Conn,
+        ConnStat,
         ConnState,
         Direction,
         Gater,
@@ -59,7 +60,6 @@ if TYPE_CHECKING:
     from p2pcore.protocols.perf import PerfRun
     from p2pcore.relay.service import RelayOptions
     from p2pcore.security.pnet import PSK
-    from p2pcore.swarm.conn import ConnStat, SwarmConn
     from p2pcore.swarm.conns import Connectedness
     from p2pcore.swarm.gater import BasicGater
     from p2pcore.swarm.listeners import ListenResult
@@ -82,7 +82,7 @@ _MODULES = {
     ),
     "swarm.gater": "BasicGater",
     "host": "Host run",
-    "interfaces": "CapableConn ConnState Direction Gater Network Notifiee Resolver Stream",
+    "interfaces": "Conn ConnStat ConnState Direction Gater Network Notifiee Resolver Stream",
     "values.keys": "KeyType PrivateKey PublicKey",
     "values.multiaddr": "Multiaddr",
     "values.peer_id": "PeerId",
@@ -91,7 +91,6 @@ _MODULES = {
     "security.pnet": "PSK",
     "relay.service": "RelayOptions",
     "swarm.swarm": "Swarm",
-    "swarm.conn": "ConnStat SwarmConn",
     "swarm.conns": "Connectedness",
     "swarm.listeners": "ListenResult",
     "transports.websocket.tls": "WebCertificate",
@@ -107,7 +106,7 @@ __all__ = [
     "AddressInBackoff",
     "BasicGater",
     "BlackHoleSuspected",
-    "CapableConn",
+    "Conn",
     "ConnStat",
     "ConnState",
     "Connectedness",
@@ -156,7 +155,6 @@ __all__ = [
     "Supervisor",
     "Swarm",
     "SwarmClosed",
-    "SwarmConn",
     "WebCertificate",
     "WebsocketOptions",
     "Worker",

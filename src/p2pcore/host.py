@@ -16,31 +16,40 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from p2pcore import __version__, compose, limits
+from p2pcore import compose, limits
 from p2pcore._fast.loop.loop_state import loop_state
 from p2pcore.errors import AddressError
+from p2pcore.interfaces import Conn
 from p2pcore.muxers.yamux import YamuxOptions
 from p2pcore.protocols import echo, identify, perf, ping
 from p2pcore.relay.transport import RelayTransport
 from p2pcore.swarm.admission import Admission
-from p2pcore.swarm.conn import SwarmConn
-from p2pcore.swarm.events import Event, Events, Subscription
+from p2pcore.swarm.events import Event, Subscription
+from p2pcore.swarm.news import News
 from p2pcore.swarm.swarm import Swarm
 from p2pcore.upgrade.listener import ListenerOptions
 from p2pcore.upgrade.upgrader import StreamUpgrader, UpgraderOptions
 from p2pcore.values.keys import PrivateKey
 from p2pcore.values.multiaddr import Multiaddr
 from p2pcore.values.peer_id import PeerId
+from p2pcore.version import __version__
 
 if TYPE_CHECKING:
-    from p2pcore.interfaces import Gater, Multiplexer, Notifiee, Resolver, SecureTransport, Stream
+    from p2pcore.interfaces import (
+        Gater,
+        Multiplexer,
+        Notifiee,
+        ProtocolHandler,
+        Resolver,
+        SecureTransport,
+        Stream,
+    )
     from p2pcore.protocols.identify_message import IdentifyInfo
     from p2pcore.protocols.perf import PerfRun
     from p2pcore.relay.service import RelayOptions, RelayService
     from p2pcore.security.pnet import PSK
     from p2pcore.swarm.conns import Connectedness
     from p2pcore.swarm.listeners import ListenResult
-    from p2pcore.swarm.streams import ProtocolHandler
     from p2pcore.transports.websocket.transport import WebsocketOptions
 
 logger = logging.getLogger("p2pcore.host")
@@ -49,7 +58,7 @@ T = TypeVar("T")
 
 Address = Multiaddr | str
 """A multiaddr, or its text; with /p2p/ID at its end where the peer is known."""
-Target = SwarmConn | PeerId | Multiaddr | str
+Target = Conn | PeerId | Multiaddr | str
 """Whom to talk to: an open connection, a connected peer's id, or an address; the latter two also as text."""
 
 
@@ -154,14 +163,13 @@ class Host:
             keepalive_s=keepalive_s,
         )
         admission = Admission(gater, max_conns, max_conns_per_peer, max_conns_per_ip)
-        events = Events()
+        news = News()
         accept = ListenerOptions(
             accept_timeout=accept_timeout,
             queue_length=accept_queue_length,
             max_upgrading=max_upgrading,
             admits=None if admission.is_trivial else admission.admits,
-            on_upgrade_failed=events.upgrade_failed,
-            on_state_changed=events.listener_changed,
+            news=news,
         )
         upgrader = StreamUpgrader(
             self.private_key,
@@ -192,7 +200,7 @@ class Host:
             self.private_key.peer_id(),
             transports,
             admission=admission,
-            events=events,
+            news=news,
             resolver=resolver,
             duplicates=duplicates,
             max_dials=max_dials,
@@ -284,7 +292,7 @@ class Host:
 
     # -- connections and streams ---------------------------------------------------------------
 
-    async def connect(self, target: Target, *more: Address, ignore_backoff: bool = False) -> SwarmConn:
+    async def connect(self, target: Target, *more: Address, ignore_backoff: bool = False) -> Conn:
         """A connection to `target`: the one there is, or a new one.
 
         Args:
@@ -294,7 +302,7 @@ class Host:
 
         Raises: DialError, SwarmClosed; AddressError, IdentityError: `target` is malformed.
         """
-        if isinstance(target, SwarmConn):
+        if not isinstance(target, (PeerId, Multiaddr, str)):
             return target
         if isinstance(target, PeerId) or (isinstance(target, str) and not target.startswith("/")):
             return await self.swarm.dial_peer(PeerId(target), more, ignore_backoff=ignore_backoff)
@@ -327,7 +335,7 @@ class Host:
         await self.swarm.close_peer(PeerId(peer), code)
 
     async def close_conn(self, conn_id: str, code: int = 0) -> bool:
-        """Closes one connection, by its `SwarmConn.id`. Returns: whether there was one."""
+        """Closes one connection, by its `Conn.id`. Returns: whether there was one."""
         return await self.swarm.close_conn(conn_id, code)
 
     def connectedness(self, peer: PeerId | str) -> Connectedness:
@@ -348,8 +356,8 @@ class Host:
     def counters(self) -> dict[str, int]:
         """How often things have happened since the start, by name, for logs and metrics.
 
-        Connections opened, closed and refused, addresses dialled, streams refused; of the listeners that are
-        open, upgrades failed by reason, and errors of accept(2).
+        Connections opened, closed and refused, addresses dialled, streams refused; upgrades of inbound
+        connections failed by reason, and errors of accept(2).
         """
         return self.swarm.counters()
 
@@ -399,6 +407,10 @@ class Host:
     async def identify(self, target: Target) -> IdentifyInfo:
         """What the peer says of itself: what is known, or asked now. Raises as protocols.identify."""
         return await self._identify.identify(await self.connect(target))
+
+    def info_of(self, conn: Conn) -> IdentifyInfo | None:
+        """What the peer of `conn` has said of itself so far; None: nothing yet. Asks nobody."""
+        return identify.info_of(conn)
 
     async def echo(self, target: Target, data: bytes, allow_limited: bool = False) -> bytes:
         """Sends `data` to the peer's echo, and returns what came back. Raises as protocols.echo.echo."""

@@ -9,14 +9,15 @@ hands bytes over is not.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import enum
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from p2pcore.codes import Direction
 
 if TYPE_CHECKING:
-    from p2pcore._fast.chain.layer import Layer, Mailbox
+    from p2pcore._fast.chain.layer import Mailbox
     from p2pcore.values.keys import PublicKey
     from p2pcore.values.multiaddr import Multiaddr
     from p2pcore.values.peer_id import PeerId
@@ -51,6 +52,8 @@ class RawConn(Protocol):
 
     async def start(self) -> None:
         """Begins to read the socket; nothing is read before. Called once, by the upgrader.
+
+        A connection that reads already, because a shared port has looked at its first bytes, just goes on.
 
         Raises:
             OSError: the socket is of no use any more; it has been closed.
@@ -165,8 +168,11 @@ class Stream(Protocol):
     @property
     def direction(self) -> Direction: ...
     @property
-    def conn(self) -> CapableConn | None:
-        """The connection it belongs to, as the swarm gives it out (its session's `owner`), or None."""
+    def conn(self) -> Conn:
+        """The connection it belongs to, the session's `owner`. A handler has it until it returns.
+
+        Where no swarm holds the session, or the connection has ended and no handler runs, there is none.
+        """
 
     @property
     def is_closed(self) -> bool:
@@ -223,6 +229,9 @@ class Stream(Protocol):
 StreamHandler = Callable[[Stream], None]
 """Called from the event loop, outside the data path, with each stream the peer opens."""
 
+ProtocolHandler = Callable[[Stream], Awaitable[Stream | None]]
+"""Serves one inbound stream of a protocol; `stream.conn` is its connection. See Swarm.set_stream_handler."""
+
 
 @runtime_checkable
 class MuxedConn(Protocol):
@@ -232,7 +241,7 @@ class MuxedConn(Protocol):
         owner: what its streams give as `conn`; set by the swarm that holds it, cleared when it has ended.
     """
 
-    owner: CapableConn | None
+    owner: Conn | None
 
     def open_stream(self) -> Awaitable[Stream]:
         """A new outbound stream; waits while too many are unacknowledged.
@@ -281,26 +290,148 @@ class ConnState:
     early_muxer: bool
 
 
-class CapableConn(MuxedConn, Protocol):
-    """A connection that is secured, multiplexed, and knows both its ends."""
+@dataclass(frozen=True, slots=True)
+class ConnKind:
+    """What all connections upgraded in the same way have in common: one object for all of them.
+
+    Attributes:
+        local_peer: our id. direction: who dialled. state: how they were upgraded.
+        is_limited: a relay bounds their bytes or their time.
+    """
+
+    local_peer: PeerId
+    direction: Direction
+    state: ConnState
+    is_limited: bool
+
+
+class CapableConn(Protocol):
+    """What an upgrade has made, until a swarm takes it over: the session, who was proved, and how."""
 
     @property
-    def local_peer(self) -> PeerId: ...
+    def session(self) -> MuxedConn:
+        """The multiplexer's session."""
+
     @property
-    def remote_peer(self) -> PeerId: ...
+    def kind(self) -> ConnKind: ...
     @property
-    def remote_public_key(self) -> PublicKey: ...
+    def remote_peer(self) -> PeerId:
+        """The id the peer proved."""
+
+    @property
+    def remote_public_key(self) -> PublicKey:
+        """The key the peer proved it with."""
+
     @property
     def local_multiaddr(self) -> Multiaddr: ...
     @property
     def remote_multiaddr(self) -> Multiaddr | None: ...
     @property
-    def direction(self) -> Direction: ...
+    def is_closed(self) -> bool:
+        """True once its session has ended."""
+
+    def abort(self, code: int = 0) -> None:
+        """Ends its session at once, with a go-away if that needs no waiting. Idempotent."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnStat:
+    """What a connection is at one moment.
+
+    Attributes:
+        direction: who dialled. opened_at: `time.time()` of when the swarm took it over.
+        is_limited: a relay bounds it. num_streams: open ones, both ways.
+    """
+
+    direction: Direction
+    opened_at: float
+    is_limited: bool
+    num_streams: int
+
+
+@runtime_checkable
+class Conn(Protocol):
+    """A connection of a swarm: the one that users, notifiees, gaters, events and handlers see."""
+
+    _info: object | None
+    """Identify's alone (ask Host.info_of): a slot here costs a tenth of an entry in a table."""
+
     @property
-    def state(self) -> ConnState: ...
+    def id(self) -> str:
+        """A name for logs, unique in this process."""
+
+    @property
+    def opened_at(self) -> float:
+        """`time.time()` of when the swarm took it over."""
+
+    @property
+    def local_peer(self) -> PeerId: ...
+    @property
+    def remote_peer(self) -> PeerId:
+        """The id the peer proved."""
+
+    @property
+    def remote_public_key(self) -> PublicKey:
+        """The key the peer proved it with."""
+
+    @property
+    def local_multiaddr(self) -> Multiaddr: ...
+    @property
+    def remote_multiaddr(self) -> Multiaddr | None:
+        """The peer's end; None where the transport has no such address."""
+
+    @property
+    def direction(self) -> Direction:
+        """Who dialled."""
+
+    @property
+    def state(self) -> ConnState:
+        """How it was secured and multiplexed."""
+
     @property
     def is_limited(self) -> bool:
         """True where a relay bounds its bytes or its time; streams on it are opened on request only."""
+
+    @property
+    def is_direct(self) -> bool:
+        """False where a relay carries it."""
+
+    @property
+    def is_closed(self) -> bool:
+        """True once nothing can be opened on it any more."""
+
+    @property
+    def num_streams(self) -> int:
+        """Streams open now, both ways."""
+
+    @property
+    def stat(self) -> ConnStat:
+        """Direction, age, streams: a value that does not change any more."""
+
+    @property
+    def session(self) -> MuxedConn:
+        """The multiplexer's session, for what only that multiplexer offers."""
+
+    async def new_stream(self, protocols: str | Sequence[str], allow_limited: bool = False) -> Stream:
+        """A stream that speaks the first of `protocols` the peer has; one protocol is negotiated lazily.
+
+        Raises:
+            LimitedConnection: a relay bounds the connection, and `allow_limited` is not set.
+            ConnectionClosed: no stream can be opened; ProtocolNotSupported, NegotiationError: no agreement.
+            TimeoutError: see limits.NEW_STREAM_TIMEOUT_S; ValueError: `protocols` is empty.
+        """
+
+    def open_stream(self) -> Awaitable[Stream]:
+        """A stream on which nothing is negotiated yet. Raises ConnectionClosed."""
+
+    def add_close_callback(self, callback: Callable[[BaseException | None], None]) -> None:
+        """`callback(error)` runs once, from the event loop, when the connection has ended."""
+
+    async def close(self, code: int = 0) -> None:
+        """Closes in good order: go-away, what is queued, FIN. Cancelled, it closes at once. Idempotent."""
+
+    def abort(self, code: int = 0) -> None:
+        """Closes at once. Idempotent."""
 
 
 class Gater(Protocol):
@@ -320,7 +451,7 @@ class Gater(Protocol):
     ) -> bool:
         """The peer has proved its id; nothing is multiplexed yet."""
 
-    def intercept_upgraded(self, conn: CapableConn) -> bool:
+    def intercept_upgraded(self, conn: Conn) -> bool:
         """A whole connection, before anybody is told of it."""
 
 
@@ -398,11 +529,93 @@ class Upgrader(Protocol):
     def upgrade_listener(self, inner: RawListener) -> Listener: ...
 
 
+class ListenerState(enum.Enum):
+    """LISTENING takes connections, RETRYING pauses after an error of accept(2), CLOSED has ended."""
+
+    LISTENING = "listening"
+    RETRYING = "retrying"
+    CLOSED = "closed"
+
+
+class ListenerNews(Protocol):
+    """Whom listeners report to. Quick; what it raises is logged, and ends nothing."""
+
+    def upgrade_failed(
+        self,
+        direction: Direction,
+        stage: str,
+        error: BaseException,
+        local: Multiaddr | None,
+        remote: Multiaddr | None,
+    ) -> None:
+        """A connection was made, and then not secured or multiplexed.
+
+        Args:
+            direction: who dialled. stage: the step that failed, or what else ended it ("timeout").
+            error: why. local, remote: our end (the listener's address for inbound ones), and the peer's.
+        """
+
+    def accept_refused(self, addr: Multiaddr) -> None:
+        """The listener of `addr` closed a connection unread; whoever refused it reports why."""
+
+    def accept_failed(self, addr: Multiaddr, error: OSError) -> None:
+        """accept(2) failed on the listener of `addr`."""
+
+    def listener_changed(self, addr: Multiaddr, state: ListenerState, error: BaseException | None) -> None:
+        """The listener of `addr` is in `state` now, because of `error` where there was one."""
+
+
 class Network(Protocol):
-    """What a notifiee is told about: the swarm, seen from below."""
+    """The swarm, seen from below: what notifiees, relays and protocols need of it."""
 
     @property
     def local_peer(self) -> PeerId: ...
+    @property
+    def is_closed(self) -> bool: ...
+    @property
+    def num_conns(self) -> int: ...
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """What inbound streams may speak."""
+
+    async def dial_peer(
+        self,
+        peer: PeerId,
+        addrs: Iterable[Multiaddr | str] = (),
+        *,
+        force_direct: bool = False,
+        ignore_backoff: bool = False,
+    ) -> Conn:
+        """The best connection to `peer`, dialled where there is none; no relayed one if `force_direct`."""
+
+    async def new_stream(
+        self, peer: PeerId, protocols: str | Sequence[str], allow_limited: bool = False
+    ) -> Stream:
+        """A stream to `peer` on its best connection."""
+
+    def peers(self) -> Collection[PeerId]:
+        """The peers there is a connection to."""
+
+    def best_conn(self, peer: PeerId) -> Conn | None:
+        """The best open connection to `peer`, or None."""
+
+    def conns_to_peer(self, peer: PeerId) -> Sequence[Conn]:
+        """The connections to `peer`, oldest first."""
+
+    def interface_listen_addresses(self) -> list[Multiaddr]:
+        """Where we listen, wildcards replaced by the addresses of the interfaces."""
+
+    def set_stream_handler(self, protocol: str, handler: ProtocolHandler) -> None:
+        """Serves inbound streams of `protocol`."""
+
+    def remove_stream_handler(self, protocol: str) -> None:
+        """Serves `protocol` no more."""
+
+    def notify(self, notifiee: Notifiee) -> None:
+        """Tells `notifiee` of listeners and connections from now on."""
+
+    def stop_notify(self, notifiee: Notifiee) -> None:
+        """Tells `notifiee` nothing more."""
 
 
 class Notifiee(Protocol):
@@ -410,23 +623,28 @@ class Notifiee(Protocol):
 
     def listen(self, network: Network, addr: Multiaddr) -> None: ...
     def listen_close(self, network: Network, addr: Multiaddr) -> None: ...
-    def connected(self, network: Network, conn: CapableConn) -> None: ...
-    def disconnected(self, network: Network, conn: CapableConn) -> None: ...
+    def connected(self, network: Network, conn: Conn) -> None: ...
+    def disconnected(self, network: Network, conn: Conn) -> None: ...
 
 
 __all__ = [
     "CapableConn",
+    "Conn",
+    "ConnKind",
+    "ConnStat",
     "ConnState",
     "Direction",
     "Gater",
-    "Layer",
     "Listener",
+    "ListenerNews",
+    "ListenerState",
     "Multiplexer",
     "MuxedConn",
     "Network",
     "Notifiee",
     "Protection",
     "Protector",
+    "ProtocolHandler",
     "RawConn",
     "RawListener",
     "Resolver",

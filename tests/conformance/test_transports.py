@@ -89,9 +89,9 @@ async def send_on(stream: Stream) -> None:
 
 async def streams(outbound: CapableConn, inbound: CapableConn) -> tuple[Stream, Stream]:
     """A stream the dialler opened, and its other end."""
-    ours = await outbound.open_stream()
+    ours = await outbound.session.open_stream()
     await ours.write(b"!")
-    theirs = await inbound.accept_stream()
+    theirs = await inbound.session.accept_stream()
     assert await theirs.read_exactly(1) == b"!"
     return ours, theirs
 
@@ -104,14 +104,14 @@ async def test_both_ends_know_their_addresses_ids_and_protocols(ends: Ends) -> N
     assert outbound.remote_multiaddr == inbound.local_multiaddr == listener.multiaddr
     assert inbound.remote_multiaddr in (outbound.local_multiaddr, None)
     assert (inbound.remote_multiaddr is None) is (ends.transport == "unix")
-    assert (outbound.direction, inbound.direction) == (Direction.OUTBOUND, Direction.INBOUND)
-    assert outbound.remote_peer == inbound.local_peer == ends.server
-    assert inbound.remote_peer == outbound.local_peer != ends.server
+    assert (outbound.kind.direction, inbound.kind.direction) == (Direction.OUTBOUND, Direction.INBOUND)
+    assert outbound.remote_peer == inbound.kind.local_peer == ends.server
+    assert inbound.remote_peer == outbound.kind.local_peer != ends.server
     assert outbound.remote_public_key.peer_id() == ends.server
     for conn in (outbound, inbound):
-        assert conn.state.transport == ends.transport
-        assert ends.cell.security in conn.state.security
-        assert ends.cell.muxer in conn.state.muxer
+        assert conn.kind.state.transport == ends.transport
+        assert ends.cell.security in conn.kind.state.security
+        assert ends.cell.muxer in conn.kind.state.muxer
         assert not conn.is_closed
 
 
@@ -141,10 +141,10 @@ async def test_many_streams_at_once_keep_apart_and_may_be_opened_by_either_end(e
     async def serve(conn: CapableConn) -> None:
         async with asyncio.TaskGroup() as group:
             for _ in range(50):
-                group.create_task(echo(await conn.accept_stream()))
+                group.create_task(echo(await conn.session.accept_stream()))
 
     async def ask(conn: CapableConn, i: int) -> None:
-        stream = await conn.open_stream()
+        stream = await conn.session.open_stream()
         data = pattern(1000 + i)[i:]
         got, _ = await asyncio.gather(read_to_end(stream), send(stream, data))
         assert got == data
@@ -165,7 +165,7 @@ async def test_a_stream_half_closed_still_carries_the_answer(ends: Ends) -> None
     assert await read_to_end(ours) == b"answer"
     await ours.close()
     await theirs.close()
-    await eventually(lambda: outbound.num_streams == inbound.num_streams == 0)
+    await eventually(lambda: outbound.session.num_streams == inbound.session.num_streams == 0)
 
 
 @in_cell
@@ -187,7 +187,7 @@ async def test_what_was_written_just_before_close_arrives(ends: Ends) -> None:
     ours, theirs = await streams(outbound, inbound)
     data = pattern(200_000)  # within one window, and more than one record or socket buffer takes at once
     await send(ours, data)
-    closing = asyncio.ensure_future(outbound.close())
+    closing = asyncio.ensure_future(outbound.session.close())
     assert await read_to_end(theirs) == data
     await closing
     await eventually(lambda: inbound.is_closed)
@@ -198,10 +198,11 @@ async def test_a_close_while_data_flows_ends_every_wait(ends: Ends) -> None:
     outbound, inbound = await ends.connect(await ends.listen())
     ours, theirs = await streams(outbound, inbound)
     waiting: list[asyncio.Future[Any]] = [
-        asyncio.ensure_future(each) for each in (send_on(ours), read_to_end(ours), outbound.accept_stream())
+        asyncio.ensure_future(each)
+        for each in (send_on(ours), read_to_end(ours), outbound.session.accept_stream())
     ]
     await theirs.read()
-    await inbound.close()
+    await inbound.session.close()
     for result in await asyncio.gather(*waiting, return_exceptions=True):
         assert isinstance(result, (ConnectionClosed, StreamReset)) or result == b"", repr(result)
     await eventually(lambda: outbound.is_closed)
@@ -211,12 +212,12 @@ async def test_a_close_while_data_flows_ends_every_wait(ends: Ends) -> None:
 async def test_an_abort_is_noticed_at_the_other_end(ends: Ends) -> None:
     outbound, inbound = await ends.connect(await ends.listen())
     ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
-    outbound.add_close_callback(ended.set_result)
+    outbound.session.add_close_callback(ended.set_result)
     inbound.abort()
     inbound.abort()
     assert isinstance(await ended, ConnectionClosed)
     with pytest.raises(ConnectionClosed):
-        await outbound.open_stream()
+        await outbound.session.open_stream()
 
 
 @in_cell

@@ -99,7 +99,7 @@ def test_a_relay_is_given_less_haste_than_a_direct_address_and_not_dialled_once_
         relay = FakeTransport("p2p-circuit", is_proxy=True)
         swarm.add_transport(relay)
         relayed = Multiaddr(f"/ip4/5.6.7.8/tcp/1/p2p/{peer(3)}/p2p-circuit")
-        assert (await swarm.dial_peer(THEM, [relayed, V4])).inner.remote_peer == THEM
+        assert (await swarm.dial_peer(THEM, [relayed, V4])).remote_peer == THEM
         assert (now(), relay.dialled) == (0.4, [])
         await swarm.close()
 
@@ -302,7 +302,7 @@ def test_ipv6_that_never_works_is_left_out_until_it_does() -> None:
         why = failure.causes[0][1]
         assert isinstance(why, BlackHoleSuspected)
         assert why.kind == "IPv6"
-        assert (await swarm.dial_peer(THEM, [V6, V4])).inner.remote_peer == THEM
+        assert (await swarm.dial_peer(THEM, [V6, V4])).remote_peer == THEM
         tcp.good = (V4, V6)
         await swarm.dial_addr(V6)
         assert not swarm._dialer.black_holes.is_blocked("IPv6")

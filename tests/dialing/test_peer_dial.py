@@ -73,7 +73,7 @@ async def test_the_first_success_wins_and_the_others_are_cancelled() -> None:
     tcp.gate(addr(1))
     tcp.errors[addr(2)] = OSError("refused")
     conn = await swarm.dial_peer(THEM, [addr(1), addr(2), addr(3)])
-    assert conn.inner is tcp.conns[0]
+    assert conn.session is tcp.conns[0]
     await eventually(lambda: tcp.cancelled == [addr(1)])
     assert swarm.num_conns == 1
     await swarm.close()

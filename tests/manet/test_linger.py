@@ -112,12 +112,12 @@ async def test_a_slow_reader_gets_what_was_written_just_before_close() -> None:
     """W34: go closes with linger 0 and no go-away, and loses it."""
 
     outbound, inbound = await ends(None)
-    stream = await inbound.open_stream()
+    stream = await inbound.session.open_stream()
     data = DATA + DATA[: limits.YAMUX_INITIAL_WINDOW_BYTES - len(DATA)]
     await stream.write(data)
     await stream.close_write()
-    received = await outbound.accept_stream()
-    closing = asyncio.ensure_future(inbound.close())
+    received = await outbound.session.accept_stream()
+    closing = asyncio.ensure_future(inbound.session.close())
     got = b""
     while piece := await received.read(5000):
         got += piece

@@ -12,6 +12,7 @@ import pytest
 from harness import eventually, looped, run
 from hosts import Pair, pair
 from p2pcore import (
+    Conn,
     DeadlineExceeded,
     Host,
     IdentifyInfo,
@@ -22,7 +23,6 @@ from p2pcore import (
     RemoteProtocolError,
     Stream,
     StreamReset,
-    SwarmConn,
     codes,
     limits,
 )
@@ -41,15 +41,16 @@ def framed(message: Identify) -> bytes:
     return varint.encode(len(data)) + data
 
 
-def info_of(conn: SwarmConn) -> IdentifyInfo:
-    assert isinstance(conn.info, IdentifyInfo)
-    return conn.info
+def info_of(conn: Conn) -> IdentifyInfo:
+    info = identify.info_of(conn)
+    assert info is not None
+    return info
 
 
 @looped
 async def test_each_side_learns_everything_about_the_other_by_itself() -> None:
     async with pair(BOTH | {"agent_version": "server/1"}, BOTH | {"agent_version": "dialer/2"}) as p:
-        await eventually(lambda: p.conn.info and p.server_conn.info)
+        await eventually(lambda: identify.info_of(p.conn) and identify.info_of(p.server_conn))
         told = info_of(p.conn)
         assert told.peer == p.server.peer_id
         assert (told.agent_version, told.protocol_version) == ("server/1", "ipfs/0.1.0")
@@ -73,9 +74,9 @@ async def test_nothing_waits_for_it_and_no_task_stays() -> None:
         p.server.set_stream_handler(identify.PROTOCOL, mute)
         conn = await p.dialer.swarm.dial_addr(p.server.addrs_with_peer[0])
         assert await p.dialer.echo(conn, b"at once") == b"at once"
-        assert conn.info is None
+        assert identify.info_of(conn) is None
     async with pair(BOTH, BOTH) as p:
-        await eventually(lambda: p.conn.info and p.server_conn.info)
+        await eventually(lambda: identify.info_of(p.conn) and identify.info_of(p.server_conn))
         await eventually(lambda: not p.server.swarm.num_handlers_running)
         names = {task.get_coro().__qualname__ for task in asyncio.all_tasks()}  # type: ignore[union-attr]
         assert not [name for name in names if "identify" in name.lower() or "Stream" in name]
@@ -106,7 +107,7 @@ async def test_a_host_without_identify_can_still_ask_and_is_not_asked() -> None:
     async with pair() as p:
         with pytest.raises(ProtocolNotSupported):
             await p.dialer.identify(p.conn)
-        assert p.conn.info is None
+        assert identify.info_of(p.conn) is None
 
 
 async def served_by(p: Pair, data: bytes, end: bool = True) -> IdentifyInfo:
@@ -140,7 +141,7 @@ async def test_a_bad_answer_leaves_the_peer_unidentified_and_connected(
     async with pair({"echo": True}) as p:
         with pytest.raises(error):
             await served_by(p, data)
-        assert p.conn.info is None
+        assert identify.info_of(p.conn) is None
         assert await p.dialer.echo(p.conn, b"alive") == b"alive"
 
 
@@ -153,7 +154,7 @@ async def test_a_peer_that_never_ends_is_given_up_and_what_came_is_discarded(
     async with pair() as p:
         with pytest.raises(DeadlineExceeded):
             await served_by(p, framed(PUSHED), end=False)
-        assert p.conn.info is None
+        assert identify.info_of(p.conn) is None
 
 
 @looped
@@ -204,9 +205,9 @@ async def test_a_push_changes_what_it_names_and_is_taken_without_an_identify() -
         await eventually(lambda: p.server.swarm.num_conns == 2)
         server_conn = p.server.swarm.conns()[-1]
         p = Pair(p.dialer, p.server, conn, server_conn)
-        server_conn.info = None
+        server_conn._info = None
         await push(p, PUSHED)
-        await eventually(lambda: server_conn.info)
+        await eventually(lambda: identify.info_of(server_conn))
         await push(p, Identify(agentVersion=b"new"))
         await eventually(lambda: info_of(server_conn).agent_version == "new")
         assert info_of(server_conn).protocols == ("/pushed",)
@@ -228,7 +229,7 @@ async def test_changes_are_pushed_to_peers() -> None:
     async def handler(stream: Stream) -> None: ...
 
     async with pair(BOTH, BOTH) as p:
-        await eventually(lambda: p.conn.info and p.server_conn.info)
+        await eventually(lambda: identify.info_of(p.conn) and identify.info_of(p.server_conn))
         server = p.server
         await change(p, lambda: server.set_stream_handler("/x", handler), lambda i: "/x" in i.protocols)
         await change(p, lambda: server.remove_stream_handler("/x"), lambda i: "/x" not in i.protocols)
@@ -245,7 +246,7 @@ def test_changes_are_gathered_into_one_push() -> None:
     async def main() -> None:
         pushes = 0
         async with pair(BOTH | {"push_delay_s": 0.05}, BOTH) as p:
-            await eventually(lambda: p.conn.info and p.server_conn.info)
+            await eventually(lambda: identify.info_of(p.conn) and identify.info_of(p.server_conn))
 
             async def counted(stream: Stream) -> None:
                 nonlocal pushes

@@ -80,7 +80,7 @@ async def test_the_server_sends_nothing_before_the_client_has_ended() -> None:
         await stream.write((100_000).to_bytes(8, "big") + bytes(100))
         reading = asyncio.create_task(stream.read())
         for _ in range(3):
-            await p.dialer.swarm.conns()[0].inner.session.ping()  # type: ignore[attr-defined]
+            await p.dialer.swarm.conns()[0].session.ping()  # type: ignore[attr-defined]
         assert not reading.done()
         await stream.close_write()
         first = len(await reading)

@@ -227,6 +227,6 @@ def test_a_relay_that_dies_and_comes_back_is_used_again_and_peers_are_told(
         return host.swarm.best_conn(peer)
 
     def info(host: Host, peer: PeerId) -> Any:
-        return host.swarm.conns_to_peer(peer)[0].info
+        return host.info_of(host.swarm.conns_to_peer(peer)[0])
 
     run(main())

@@ -38,7 +38,7 @@ from p2pcore.relay.messages import (
     check_voucher,
     read_body,
 )
-from p2pcore.relay.service import RelayService, ip_of
+from p2pcore.relay.service import RelayService
 from relays import BARE, UNLIMITED, ask, ask_hop, behind, relay_host, relayed
 
 NOBODY = PrivateKey.from_seed(bytes([7]) * 32).peer_id()
@@ -458,21 +458,6 @@ async def test_a_peer_that_asks_nothing_is_not_waited_for(monkeypatch: pytest.Mo
     async with relay_host() as relay, clients(relay, 1) as (one,):
         with pytest.raises(StreamReset):
             await ask(one, relay.addrs_with_peer[0], HOP, b"\x02", end=False)
-
-
-@pytest.mark.parametrize(
-    ("text", "key"),
-    [
-        ("/ip4/192.0.2.1/tcp/1", "192.0.2.1"),
-        ("/ip6/2001:db8:1:2ff::1/tcp/1", "2001:db8:1:200::/56"),
-        ("/ip6/2001:db8:1:2aa::9/tcp/1", "2001:db8:1:200::/56"),
-        ("/ip6/::ffff:192.0.2.1/tcp/1", "192.0.2.1"),
-        ("/unix/tmp%2Fx", ""),
-    ],
-)
-def test_an_address_counts_as_its_ipv4_address_or_its_ipv6_network(text: str, key: str) -> None:
-    assert ip_of(Multiaddr(text)) == key
-    assert ip_of(None) == ""
 
 
 @looped

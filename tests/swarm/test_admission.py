@@ -9,7 +9,7 @@ import pytest
 
 from harness import eventually, looped
 from p2pcore import DialError, Direction, GoAway, Host, LimitExceeded, Multiaddr, codes
-from p2pcore.swarm.admission import Admission, subnet_of
+from p2pcore.swarm.admission import Admission, counted_under
 from p2pcore.swarm.events import Refused
 from p2pcore.upgrade.listener import REFUSED
 from swarm_fakes import FakeConn, addr, make_swarm, peer
@@ -47,13 +47,13 @@ def accepts(admission: Admission, remote: str | None) -> bool:
     ],
 )
 def test_public_addresses_alone_are_counted(text: str, subnet: str | None) -> None:
-    assert subnet_of(Multiaddr(text)) == subnet
-    assert subnet_of(None) is None
+    assert counted_under(Multiaddr(text)) == subnet
+    assert counted_under(None) is None
 
 
 def test_ipv6_is_counted_by_the_network_of_a_subscriber() -> None:
     one, same, other = (
-        subnet_of(Multiaddr(f"/ip6/{ip}/tcp/1"))
+        counted_under(Multiaddr(f"/ip6/{ip}/tcp/1"))
         for ip in ("2a00:1:2:3401::1", "2a00:1:2:34ff::2", "2a00:1:2:3501::1")
     )
     assert one == same != other

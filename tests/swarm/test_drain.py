@@ -11,10 +11,12 @@ from harness import eventually, looped, seconds
 from hosts import pair
 from nodes import make_node, open_socket, port_of
 from p2pcore import GoAway, Host, Multiaddr, Stream, codes, limits
-from p2pcore.interfaces import CapableConn
+from p2pcore.interfaces import MuxedConn
 from p2pcore.manet.conn import MaConn
 from p2pcore.manet.listener import open_listening
 from p2pcore.manet.sockaddr import parse_endpoint, to_multiaddr
+from swarm_fakes import FakeConn, make_swarm, peer
+from virtual_time import now, run_virtual
 
 BARE = {"ping": False, "identify": False}
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
@@ -25,7 +27,7 @@ def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "DRAIN_GRACE_S", 0.0)
 
 
-async def ended_by(conn: CapableConn) -> BaseException | None:
+async def ended_by(conn: MuxedConn) -> BaseException | None:
     """Why `conn` ended."""
     end: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
     conn.add_close_callback(end.set_result)
@@ -84,6 +86,20 @@ async def test_a_new_connection_may_open_its_first_stream(monkeypatch: pytest.Mo
         assert await drained == 0
 
 
+def test_the_grace_of_a_new_connection_is_time_of_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "DRAIN_GRACE_S", 1.0)
+
+    async def main() -> None:
+        swarm, _ = make_swarm()
+        swarm.add_conn(FakeConn(peer(1)))
+        await asyncio.sleep(limits.DRAIN_GRACE_S + 1)  # meanwhile the clock on the wall stands still
+        began = now()
+        assert await swarm.drain(60) == 0
+        assert now() - began < 1
+
+    run_virtual(main())
+
+
 def connected(addr: Multiaddr) -> socket.socket:
     """A socket the kernel has connected while the event loop stood still."""
     endpoint = parse_endpoint(addr)
@@ -108,7 +124,7 @@ async def test_what_the_kernel_has_queued_is_served() -> None:
         loop = asyncio.get_running_loop()
         raws = [MaConn(loop, sock, sock.getsockname(), sock.getpeername()) for sock in socks]
         conns = await asyncio.gather(*(dialer.upgrader.upgrade_outbound(raw, host.peer_id) for raw in raws))
-        errors = await asyncio.gather(*map(ended_by, conns))
+        errors = await asyncio.gather(*(ended_by(conn.session) for conn in conns))
         assert await drained == 0
         assert {type(error) for error in errors} == {GoAway}
         with pytest.raises(ConnectionRefusedError):
@@ -136,7 +152,7 @@ async def test_a_socket_taken_over_leaves_its_queue_to_who_else_holds_it() -> No
         loop = asyncio.get_running_loop()
         raw = MaConn(loop, queued, queued.getsockname(), queued.getpeername())
         conn = await make_node().upgrader.upgrade_outbound(raw, second.peer_id)
-        await conn.close()
+        await conn.session.close()
 
 
 @looped

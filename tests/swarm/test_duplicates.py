@@ -60,7 +60,7 @@ def test_a_connection_with_streams_is_given_out_no_more_and_closed_after_its_las
         kept, busy = FakeConn(HIGHER, OUT), FakeConn(HIGHER, IN, streams=3)
         swarm.add_conn(kept)
         swarm.add_conn(busy)
-        assert swarm.best_conn(HIGHER).inner is kept  # type: ignore[union-attr]
+        assert swarm.best_conn(HIGHER).session is kept  # type: ignore[union-attr]
         await asyncio.sleep(100)
         assert not busy.is_closed
         busy.num_streams = 0

@@ -27,6 +27,7 @@ from p2pcore.swarm.events import (
     Subscription,
     UpgradeFailed,
 )
+from p2pcore.swarm.news import News
 from p2pcore.upgrade.listener import ListenerState
 from swarm_fakes import FakeConn, Recorder, addr, make_swarm, peer
 from virtual_time import run_virtual
@@ -176,9 +177,9 @@ async def test_a_connection_is_told_opened_and_closed_with_its_code() -> None:
     conns = [swarm.add_conn(FakeConn(peer(number))) for number in range(1, 5)]
     await conns[0].close(7)
     conns[1].abort(8)
-    conns[2].inner.end(GoAway(9, True))  # type: ignore[attr-defined]
+    conns[2].session.end(GoAway(9, True))  # type: ignore[attr-defined]
     broken = ConnectionClosed("gone")
-    conns[3].inner.end(broken)  # type: ignore[attr-defined]
+    conns[3].session.end(broken)  # type: ignore[attr-defined]
     await eventually(lambda: not swarm.num_conns)
     events = await waiting(subscription)
     assert events[:4] == [ConnOpened(conn) for conn in conns]
@@ -290,13 +291,13 @@ async def test_a_listener_that_ends_without_a_reason_is_told_all_the_same() -> N
 
 @looped
 async def test_a_listeners_troubles_are_told() -> None:
-    events = Events()
-    events.listener_changed(ListenerState.RETRYING, OSError("unheard"), addr(1))
-    subscription = events.subscribe()
+    news = News()
+    news.listener_changed(addr(1), ListenerState.RETRYING, OSError("unheard"))
+    subscription = news.events.subscribe()
     error = OSError(24, "too many open files")
-    events.listener_changed(ListenerState.RETRYING, error, addr(1))
-    events.listener_changed(ListenerState.LISTENING, None, addr(1))
-    events.listener_changed(ListenerState.CLOSED, None, addr(1))
+    news.listener_changed(addr(1), ListenerState.RETRYING, error)
+    news.listener_changed(addr(1), ListenerState.LISTENING, None)
+    news.listener_changed(addr(1), ListenerState.CLOSED, None)
     assert await waiting(subscription) == [ListenerRetrying(addr(1), error), ListenerRecovered(addr(1))]
 
 
@@ -368,6 +369,23 @@ async def test_each_host_counts_for_itself() -> None:
 
 
 @looped
+async def test_counters_do_not_fall_when_a_listener_closes() -> None:
+    async with Host(identify=False) as server, Host(listen=(), identify=False) as dialer:
+        with pytest.raises(DialError):
+            await dialer.connect(server.addrs[0].with_p2p(THEM))
+        await eventually(lambda: "upgrades failed: security handshake" in server.counters())
+        before = server.counters()
+        await server.swarm.listen_close(*server.swarm.listen_addresses())
+        assert server.counters() == before
+
+
+def test_errors_of_accept_are_counted_by_name() -> None:
+    news = News()
+    news.accept_failed(addr(1), OSError(24, "too many open files"))
+    assert news.counters()["accept errors: EMFILE"] == 1
+
+
+@looped
 async def test_a_subscriber_that_never_reads_holds_nobody_up() -> None:
     async with Host(identify=False) as server, Host(listen=(), identify=False) as dialer:
         stuck = server.events(queue=2)
@@ -385,7 +403,7 @@ def test_without_subscribers_no_event_is_made(monkeypatch: pytest.MonkeyPatch) -
         raise AssertionError("an event was made for nobody")
 
     for kind in (ConnOpened, ConnClosed, ConnectednessChanged):
-        monkeypatch.setattr(f"p2pcore.swarm.swarm.{kind.__name__}", refuse)
+        monkeypatch.setattr(f"p2pcore.swarm.news.{kind.__name__}", refuse)
 
     async def main() -> None:
         async with Host(identify=False) as server, Host(listen=(), identify=False) as dialer:

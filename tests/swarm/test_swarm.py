@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from typing import Any
 
 import pytest
 
 from harness import eventually, looped, run
+from hosts import pair
 from p2pcore import codes, limits
 from p2pcore.errors import ConnectionClosed, StreamReset, SwarmClosed
-from p2pcore.interfaces import CapableConn, Notifiee
+from p2pcore.interfaces import Conn, Network, Notifiee
 from p2pcore.swarm.conns import Connectedness
+from p2pcore.upgrade.upgrader import Upgraded
 from swarm_fakes import FakeConn, Recorder, addr, make_swarm, peer
 
 THEM = peer(1)
@@ -55,7 +58,7 @@ async def test_a_connection_that_ends_inside_connected_is_told_in_order(how: str
         if how == "close":
             tasks.append(asyncio.create_task(conn.close()))
         else:
-            (conn.abort if how == "abort" else conn.inner.end)()
+            (conn.abort if how == "abort" else conn.session.end)()
 
     first.on["connected"] = end
     fake = FakeConn(THEM)
@@ -69,7 +72,6 @@ async def test_a_connection_that_ends_inside_connected_is_told_in_order(how: str
         ("second", "disconnected"),
     ]
     assert swarm.num_conns == 0
-    assert how != "abort" or fake.handler is None, "a dead connection gets no handler"
     await swarm.close()
 
 
@@ -94,7 +96,7 @@ async def test_no_stream_is_let_in_before_every_connected_has_returned() -> None
     swarm, _ = make_swarm()
     recorder = Recorder([])
     handlers: list[Any] = []
-    recorder.on["connected"] = lambda network, conn: handlers.append(conn.inner.handler)
+    recorder.on["connected"] = lambda network, conn: handlers.append(conn.session.handler)
     swarm.notify(recorder)
     fake = FakeConn(THEM)
     swarm.add_conn(fake)
@@ -148,14 +150,31 @@ async def test_notifiees_may_come_and_go_inside_a_callback() -> None:
 
 @looped
 async def test_a_recorder_and_a_swarm_connection_satisfy_their_interfaces() -> None:
-    def takes(conn: CapableConn, notifiee: Notifiee) -> None: ...
+    def takes(network: Network, conn: Conn, notifiee: Notifiee) -> None: ...
 
     swarm, _ = make_swarm()
     conn = swarm.add_conn(FakeConn(THEM))
-    takes(conn, Recorder([]))
-    for name in (*CapableConn.__annotations__, *vars(CapableConn)):
-        assert name.startswith("_") or hasattr(conn, name), name
+    takes(swarm, conn, Recorder([]))
+    assert isinstance(conn, Conn)
+    for name in vars(Network):
+        assert name.startswith("_") or hasattr(swarm, name), name
     await swarm.close()
+
+
+@looped
+async def test_a_connection_shows_what_its_interface_has_and_no_more() -> None:
+    swarm, _ = make_swarm()
+    conn = swarm.add_conn(FakeConn(THEM))
+    shown = {name for name in dir(conn) if not name.startswith("_")}
+    assert shown == {name for name in vars(Conn) if not name.startswith("_")}
+    await swarm.close()
+
+
+@looped
+async def test_a_swarm_keeps_nothing_of_the_record_it_made_a_connection_of() -> None:
+    async with pair() as p:
+        for conn in (p.conn, p.server_conn):
+            assert not [each for each in gc.get_referrers(conn.session) if isinstance(each, Upgraded)]
 
 
 # -- which connections there are ---------------------------------------------------------------
@@ -185,7 +204,7 @@ async def test_the_best_connection_has_most_streams_and_of_equals_is_the_newest(
     assert set(swarm.peers()) == {THEM, peer(2)}
     await busy.close()
     assert swarm.best_conn(THEM) is new
-    new.inner.is_closed = True
+    new.session.is_closed = True
     assert swarm.best_conn(THEM) is old
     await old.close()
     assert swarm.best_conn(THEM) is None, "one that has ended is not given out, even before its callback"

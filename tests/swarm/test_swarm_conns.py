@@ -33,8 +33,8 @@ async def test_the_best_connection_is_not_limited_then_direct_then_busiest_then_
     ]
     for best in worst_first:
         swarm.add_conn(best)
-        assert swarm.best_conn(THEM).inner is best  # type: ignore[union-attr]
-    ranked = [conn.inner for conn in swarm._conns.ranked(THEM)]
+        assert swarm.best_conn(THEM).session is best  # type: ignore[union-attr]
+    ranked = [conn.session for conn in swarm._conns.ranked(THEM)]
     assert ranked == worst_first[::-1]
     await swarm.close()
 
@@ -47,7 +47,7 @@ async def test_connectedness_tells_limited_connections() -> None:
     assert swarm.connectedness(THEM) is Connectedness.LIMITED
     direct = swarm.add_conn(FakeConn(THEM))
     assert swarm.connectedness(THEM) is Connectedness.CONNECTED
-    direct.inner.is_closed = True  # type: ignore[misc]
+    direct.session.is_closed = True  # type: ignore[misc]
     assert swarm.connectedness(THEM) is Connectedness.LIMITED
     await swarm.close()
 
@@ -70,7 +70,7 @@ async def test_one_connection_is_closed_by_its_id_and_no_other() -> None:
     swarm, _ = make_swarm()
     first, second, other = (swarm.add_conn(FakeConn(each)) for each in (THEM, THEM, peer(2)))
     assert await swarm.close_conn(second.id, 7)
-    assert second.inner.close_code == 7  # type: ignore[attr-defined]
+    assert second.session.close_code == 7  # type: ignore[attr-defined]
     assert set(swarm.conns()) == {first, other}
     assert not await swarm.close_conn(second.id)
     assert not await swarm.close_conn("nonsense")
@@ -97,8 +97,8 @@ async def test_a_limited_connection_opens_streams_on_request_alone() -> None:
     conn = swarm.add_conn(FakeConn(THEM, is_limited=True))
     with pytest.raises(LimitedConnection, match="allow_limited"):
         await conn.new_stream("/x")
-    assert (await conn.new_stream("/x", allow_limited=True)).conn is conn.inner
-    assert (await swarm.new_stream(THEM, "/x", allow_limited=True)).conn is conn.inner
+    assert (await conn.new_stream("/x", allow_limited=True)).conn is conn.session
+    assert (await swarm.new_stream(THEM, "/x", allow_limited=True)).conn is conn.session
     await swarm.close()
 
 
@@ -114,7 +114,7 @@ def test_a_stream_waits_for_a_direct_connection() -> None:
         assert not any(task.done() for task in opening)
         direct = swarm.add_conn(FakeConn(THEM))
         streams = await asyncio.gather(*opening)
-        assert [stream.conn for stream in streams] == [direct.inner] * 2
+        assert [stream.conn for stream in streams] == [direct.session] * 2
         assert now() == 40
         assert swarm._conns._waiting == {}
         await swarm.close()
@@ -169,7 +169,7 @@ def test_a_cancelled_wait_leaves_nothing_behind() -> None:
 async def test_a_failing_direct_connection_is_not_replaced_by_a_limited_one() -> None:
     swarm, _ = make_swarm()
     swarm.add_conn(FakeConn(THEM, is_limited=True))
-    swarm.add_conn(FakeConn(THEM)).inner.open_error = TimeoutError("slow")  # type: ignore[attr-defined]
+    swarm.add_conn(FakeConn(THEM)).session.open_error = TimeoutError("slow")  # type: ignore[attr-defined]
     with pytest.raises(TimeoutError, match="slow"):
         await swarm.new_stream(THEM, "/x")
     await swarm.close()
@@ -211,7 +211,7 @@ async def test_a_handler_that_hangs_counts_although_its_stream_is_gone(
         assert await refused(more) == codes.STREAM_RESOURCE_LIMIT_EXCEEDED
         assert p.server.counters()["streams refused"] == 1
         release.set()
-        await eventually(lambda: p.server_conn.num_handlers == 0)
+        await eventually(lambda: p.server.swarm.num_handlers_running == 0)
         assert await p.dialer.echo(p.conn, b"again") == b"again"
 
 

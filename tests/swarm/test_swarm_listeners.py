@@ -126,7 +126,7 @@ async def test_an_accepted_connection_is_registered_at_once() -> None:
     tcp.listeners[0].queue.put_nowait(conn)
     await eventually(lambda: swarm.num_conns)
     (held,) = swarm.conns()
-    assert (held.inner, held.direction, conn.owner) == (conn, Direction.INBOUND, held)
+    assert (held.session, held.direction, conn.owner) == (conn, Direction.INBOUND, held)
     assert swarm.conns_to_peer(peer(1)) == [held]
     await swarm.close()
 

@@ -207,3 +207,27 @@ async def test_a_handler_may_close_the_host_it_runs_on() -> None:
         with pytest.raises(StreamReset):
             await stream.read()
         await eventually(lambda: p.server.swarm.is_closed and not p.server.swarm.num_conns)
+
+
+@looped
+async def test_a_handler_has_its_connection_until_it_returns_even_where_that_has_ended() -> None:
+    release, seen = asyncio.Event(), []
+
+    async with pair() as p:
+
+        async def handler(stream: Stream) -> None:
+            seen.append(stream.conn)
+            await release.wait()
+            seen.append(stream.conn)
+
+        p.server.set_stream_handler("/x", handler)
+        for _ in range(2):
+            await p.conn.new_stream("/x")
+        await eventually(lambda: len(seen) == 2)
+        await p.conn.close()
+        await eventually(lambda: not p.server.swarm.num_conns)
+        release.set()
+        await eventually(lambda: len(seen) == 4)
+        assert seen == [p.server_conn] * 4
+        await eventually(lambda: not p.server.swarm.num_handlers_running)
+        assert p.server_conn.session.owner is None, "session and connection are freed without the collector"

@@ -10,6 +10,7 @@ import pytest
 from harness import eventually, looped, seconds
 from nodes import (
     LOOPBACK,
+    Reports,
     make_node,
     num_descriptors,
     open_raw,
@@ -26,7 +27,7 @@ from p2pcore.upgrade.listener import (
     TIMEOUT,
     TOO_MANY_SLOW,
 )
-from p2pcore.upgrade.upgrader import TransportConn
+from p2pcore.upgrade.upgrader import Upgraded
 
 pytestmark = pytest.mark.filterwarnings("error::ResourceWarning")  # a socket left to the collector
 
@@ -167,7 +168,7 @@ async def test_handshakes_that_end_in_a_burst_leave_the_next_peer_in_the_backlog
 @looped
 async def test_silent_peers_are_gone_after_the_accept_deadline() -> None:
     failed: list[tuple[str, object, BaseException, object]] = []
-    node = make_node(accept_timeout=seconds(0.05), on_upgrade_failed=lambda *args: failed.append(args))
+    node = make_node(accept_timeout=seconds(0.05), news=Reports(failed=lambda *args: failed.append(args)))
     async with node.listening() as listener:
         silent = [await open_socket(listener.multiaddr) for _ in range(20)]
         assert await asyncio.gather(*map(read_all, silent)) == [b""] * 20
@@ -203,11 +204,11 @@ async def test_a_peer_that_drips_bytes_gets_no_more_time() -> None:
 async def test_a_finished_connection_not_accepted_in_time_is_closed() -> None:
     failed: list[tuple[Any, ...]] = []
     dialler = make_node()
-    node = make_node(accept_timeout=seconds(0.2), on_upgrade_failed=lambda *args: failed.append(args))
+    node = make_node(accept_timeout=seconds(0.2), news=Reports(failed=lambda *args: failed.append(args)))
     async with node.listening() as listener:
         outbound = await dialler.dial(listener.multiaddr)
         reasons: list[BaseException | None] = []
-        outbound.add_close_callback(reasons.append)
+        outbound.session.add_close_callback(reasons.append)
         await eventually(lambda: reasons)
         assert getattr(reasons[0], "code", None) == 0x1002
         assert listener.num_ready == 0
@@ -310,7 +311,7 @@ async def test_close_at_any_moment_of_a_burst_leaves_nothing() -> None:
             await asyncio.sleep(0)
         await listener.close()
         for result in await asyncio.gather(*dialling, return_exceptions=True):
-            if isinstance(result, TransportConn):
+            if isinstance(result, Upgraded):
                 await eventually(lambda: result.is_closed)  # noqa: B023
             else:
                 assert isinstance(result, (OSError, ConnectionClosed)) or getattr(result, "stage", None)
@@ -333,7 +334,7 @@ async def test_a_connection_in_the_queue_at_close_is_told() -> None:
     listener = make_node().upgrader.upgrade_listener(MaListener.bind(LOOPBACK))
     outbound = await make_node().dial(listener.multiaddr)
     reasons: list[BaseException | None] = []
-    outbound.add_close_callback(reasons.append)
+    outbound.session.add_close_callback(reasons.append)
     await eventually(lambda: listener.num_ready == 1)
     await listener.close()
     await eventually(lambda: reasons)
@@ -346,9 +347,9 @@ async def test_accepted_connections_outlive_their_listener() -> None:
     outbound = await make_node().dial(listener.multiaddr)
     inbound = await listener.accept()
     await listener.close()
-    stream = await outbound.open_stream()
+    stream = await outbound.session.open_stream()
     await stream.write(b"still here")
-    assert await (await inbound.accept_stream()).read() == b"still here"
+    assert await (await inbound.session.accept_stream()).read() == b"still here"
     outbound.abort()
     inbound.abort()
 

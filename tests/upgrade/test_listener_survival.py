@@ -15,6 +15,7 @@ import pytest
 from harness import eventually, looped, run
 from nodes import (
     LOOPBACK,
+    Reports,
     make_node,
     open_socket,
     read_all,
@@ -68,7 +69,7 @@ async def scripted(inner: Scripted, **options: Any) -> tuple[UpgradedListener, l
     node = make_node(
         backoff_min=0.001,
         backoff_max=0.002,
-        on_state_changed=lambda state, *_: states.append(state),
+        news=Reports(changed=lambda state, *_: states.append(state)),
         **options,
     )
     return node.upgrader.upgrade_listener(inner), states
@@ -137,7 +138,7 @@ class Broken(Scripted):
 async def test_a_listener_that_does_end_says_why() -> None:
     inner = Broken()
     states: list[tuple[ListenerState, BaseException | None, Multiaddr]] = []
-    node = make_node(on_state_changed=lambda *args: states.append(args))
+    node = make_node(news=Reports(changed=lambda *args: states.append(args)))
     listener = node.upgrader.upgrade_listener(inner)
     with pytest.raises(ListenerClosed) as caught:
         await listener.accept()
@@ -166,7 +167,7 @@ def test_a_fault_in_one_upgrade_or_in_an_observer_ends_nothing(caplog: pytest.Lo
         def faulty_observer(*args: object) -> None:
             raise KeyError("observer")
 
-        options = listener_module.ListenerOptions(on_upgrade_failed=faulty_observer)
+        options = listener_module.ListenerOptions(news=Reports(failed=faulty_observer))
         listener = UpgradedListener(MaListener.bind(LOOPBACK), FaultyUpgrader(), options)
         for count in (1, 2):
             sock = await open_socket(listener.multiaddr)

@@ -13,6 +13,7 @@ from harness import eventually, looped, run, seconds
 from nodes import (
     LOOPBACK,
     Node,
+    Reports,
     make_node,
     num_descriptors,
     open_raw,
@@ -35,7 +36,7 @@ from p2pcore.manet.listener import MaListener
 from p2pcore.muxers.yamux import YamuxMultiplexer
 from p2pcore.security.noise import NoiseTransport
 from p2pcore.upgrade import multistream
-from p2pcore.upgrade.upgrader import Stage, StreamUpgrader, TransportConn
+from p2pcore.upgrade.upgrader import Stage, StreamUpgrader, Upgraded
 from p2pcore.values.keys import PrivateKey
 from p2pcore.values.multiaddr import Multiaddr
 
@@ -79,10 +80,10 @@ def node_with(*security: Renamed, key: PrivateKey, **options: Any) -> Node:
     return make_node(key, list(security), **options)
 
 
-async def connect(dialler: Node, target: Node) -> tuple[TransportConn, TransportConn]:
+async def connect(dialler: Node, target: Node) -> tuple[Upgraded, Upgraded]:
     async with target.listening() as listener:
         outbound, inbound = await asyncio.gather(dialler.dial(listener.multiaddr), listener.accept())
-    assert isinstance(inbound, TransportConn)
+    assert isinstance(inbound, Upgraded)
     return outbound, inbound
 
 
@@ -99,16 +100,16 @@ async def dial_fails(dialler: Node, target: Node, peer: Any = None) -> tuple[P2P
 async def test_an_upgraded_connection_knows_both_ends() -> None:
     one, two = make_node(), make_node()
     outbound, inbound = await connect(one, two)
-    assert (outbound.local_peer, outbound.remote_peer) == (one.peer, two.peer)
-    assert (inbound.local_peer, inbound.remote_peer) == (two.peer, one.peer)
+    assert (outbound.kind.local_peer, outbound.remote_peer) == (one.peer, two.peer)
+    assert (inbound.kind.local_peer, inbound.remote_peer) == (two.peer, one.peer)
     assert outbound.remote_public_key == two.key.public_key
     assert inbound.remote_public_key == one.key.public_key
-    assert (outbound.direction, inbound.direction) == (Direction.OUTBOUND, Direction.INBOUND)
-    assert outbound.state == inbound.state == ConnState("/noise", "/yamux/1.0.0", "tcp", True)
+    assert (outbound.kind.direction, inbound.kind.direction) == (Direction.OUTBOUND, Direction.INBOUND)
+    assert outbound.kind.state == inbound.kind.state == ConnState("/noise", "/yamux/1.0.0", "tcp", True)
     assert outbound.local_multiaddr == inbound.remote_multiaddr
     assert outbound.remote_multiaddr == inbound.local_multiaddr
     assert str(one.peer) in repr(inbound)
-    await outbound.close()
+    await outbound.session.close()
     await eventually(lambda: inbound.is_closed)
 
 
@@ -117,7 +118,7 @@ async def test_connections_of_one_kind_share_their_state() -> None:
     one, two = make_node(), make_node()
     first, second = await connect(one, two), await connect(one, two)
     for mine, other in zip(first, second, strict=True):
-        assert mine.state is other.state
+        assert mine.kind.state is other.kind.state
     for conn in (*first, *second):
         conn.abort()
 
@@ -125,15 +126,15 @@ async def test_connections_of_one_kind_share_their_state() -> None:
 @looped
 async def test_streams_pass_through_the_connection() -> None:
     outbound, inbound = await connect(make_node(), make_node())
-    stream = await outbound.open_stream()
+    stream = await outbound.session.open_stream()
     await stream.write(b"ping")
-    answer = await inbound.accept_stream()
+    answer = await inbound.session.accept_stream()
     assert await answer.read() == b"ping"
-    assert outbound.num_streams == inbound.num_streams == 1
-    outbound.owner = outbound
+    assert outbound.session.num_streams == inbound.session.num_streams == 1
+    outbound.session.owner = outbound  # type: ignore[assignment]
     assert stream.conn is outbound
     closed: list[BaseException | None] = []
-    inbound.add_close_callback(closed.append)
+    inbound.session.add_close_callback(closed.append)
     outbound.abort()
     await eventually(lambda: closed)
 
@@ -143,7 +144,7 @@ async def test_without_early_negotiation_the_muxer_is_agreed_by_multistream() ->
     keys = [PrivateKey.generate() for _ in range(2)]
     one, two = (node_with(Renamed(key), key=key) for key in keys)
     outbound, inbound = await connect(one, two)
-    assert outbound.state == inbound.state == ConnState("/noise", "/yamux/1.0.0", "tcp", False)
+    assert outbound.kind.state == inbound.kind.state == ConnState("/noise", "/yamux/1.0.0", "tcp", False)
     outbound.abort()
     inbound.abort()
 
@@ -156,7 +157,7 @@ async def test_the_dialler_goes_down_its_list_until_the_peer_agrees() -> None:
     )
     two = make_node(keys[1], [Renamed(keys[1])], [RenamedYamux("/a")])
     outbound, inbound = await connect(one, two)
-    assert outbound.state == inbound.state == ConnState("/noise", "/a", "tcp", False)
+    assert outbound.kind.state == inbound.kind.state == ConnState("/noise", "/a", "tcp", False)
     outbound.abort()
     inbound.abort()
 
@@ -264,7 +265,7 @@ async def test_the_only_security_protocol_travels_with_its_first_message() -> No
 async def test_a_stranger_on_the_port_is_closed(sent: bytes) -> None:
     before = await settled_descriptors()
     failures: list[tuple[str, object, BaseException, object]] = []
-    node = make_node(on_upgrade_failed=lambda *args: failures.append(args))
+    node = make_node(news=Reports(failed=lambda *args: failures.append(args)))
     async with node.listening() as listener:
         sock = await open_socket(listener.multiaddr)
         local = f"/ip4/127.0.0.1/tcp/{sock.getsockname()[1]}"
@@ -352,7 +353,7 @@ def test_a_dialler_that_goes_away_at_any_byte_leaves_nothing_behind() -> None:
         upgrade, _ = await record(one, two)
         before = await settled_descriptors()
         failed: list[BaseException] = []
-        observed = make_node(two.key, on_upgrade_failed=lambda reason, remote, error, _: failed.append(error))
+        observed = make_node(two.key, news=Reports(lambda reason, remote, error, _: failed.append(error)))
         async with observed.listening() as listener:
             for length in range(len(upgrade)):
                 sock = await open_socket(listener.multiaddr)

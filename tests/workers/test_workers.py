@@ -22,6 +22,7 @@ import worker_hosts
 from harness import eventually, run, seconds
 from nodes import make_node
 from p2pcore import (
+    Conn,
     ConnectionClosed,
     GoAway,
     Host,
@@ -29,7 +30,6 @@ from p2pcore import (
     Multiaddr,
     PrivateKey,
     Supervisor,
-    SwarmConn,
     WorkerEvent,
     WorkerFailed,
     codes,
@@ -54,10 +54,10 @@ class Node:
     def addr(self) -> Multiaddr:
         return self.supervisor.addrs_with_peer[0]
 
-    async def connect(self) -> SwarmConn:
+    async def connect(self) -> Conn:
         return await self.dialer.swarm.dial_addr(self.addr)
 
-    async def who(self, conn: SwarmConn) -> int:
+    async def who(self, conn: Conn) -> int:
         stream = await conn.new_stream(WHO)
         pid = int(await stream.read())
         await stream.close()  # a stream left open would hold up a drain
@@ -87,7 +87,7 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-async def ended_by(conn: SwarmConn) -> BaseException | None:
+async def ended_by(conn: Conn) -> BaseException | None:
     end: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
     conn.add_close_callback(end.set_result)
     return await end

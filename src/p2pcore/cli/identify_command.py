@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from p2pcore import IdentifyInfo, Multiaddr, SwarmConn
+from p2pcore import Conn, IdentifyInfo, Multiaddr
 from p2pcore.cli.node import dialled, run
 from p2pcore.cli.node_options import NodeOptions
 from p2pcore.cli.output import Output, columns
@@ -30,7 +30,7 @@ async def _identify(target: Multiaddr, any_peer: bool, node: NodeOptions, output
         output.show(_lines(fields), **fields)
 
 
-def describe(conn: SwarmConn, info: IdentifyInfo) -> dict[str, Any]:
+def describe(conn: Conn, info: IdentifyInfo) -> dict[str, Any]:
     """Everything that is known, as JSON has it."""
     state = conn.state
     return {

@@ -6,18 +6,18 @@ Comes in: addresses, a key. Goes out: the multiaddrs to dial, and with -v each c
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import click
 
-from p2pcore import CapableConn, Host, Multiaddr, Network
+from p2pcore import Host, Multiaddr
 from p2pcore.cli.node import run
 from p2pcore.cli.node_options import NodeOptions, node_options
 from p2pcore.cli.output import Output, OutputFailed, log_level
 from p2pcore.cli.params import AddressType, SecondsType, WorkersType, json_option
 from p2pcore.cli.serving_options import ServingOptions, serving_options
+from p2pcore.cli.shown import Shown, show_addrs
 
 DEFAULT = "/ip4/127.0.0.1/tcp/0"
 
@@ -85,12 +85,6 @@ async def _serve(host: Host, output: Output, with_conns: bool) -> None:
         await failed
 
 
-def show_addrs(addrs: Sequence[Multiaddr], output: Output) -> None:
-    """One line for each."""
-    for addr in addrs:
-        output.show(str(addr), event="listening", addr=str(addr))
-
-
 def _or_fail(output: Output, failed: asyncio.Future[None]) -> Callable[..., None]:
     """`output.show`, for a notifiee, which must not raise: failure is handed over."""
 
@@ -102,45 +96,3 @@ def _or_fail(output: Output, failed: asyncio.Future[None]) -> Callable[..., None
                 failed.set_exception(error)
 
     return show
-
-
-class Shown:
-    """Shows connections as they come and go, with `show(line, **fields)`."""
-
-    def __init__(self, show: Callable[..., object]) -> None:
-        self._show = show
-        self._since: dict[CapableConn, float] = {}
-
-    def listen(self, network: Network, addr: Multiaddr) -> None:
-        """Shown by `show_addrs`, with the interface addresses."""
-
-    def listen_close(self, network: Network, addr: Multiaddr) -> None:
-        """Said by the log."""
-
-    def connected(self, network: Network, conn: CapableConn) -> None:
-        self._since[conn] = time.monotonic()
-        state = conn.state
-        self._show(
-            f"+ {conn.remote_peer} {conn.remote_multiaddr or '-'} {state.security} {state.muxer}",
-            event="connected",
-            peer=str(conn.remote_peer),
-            addr=_text(conn.remote_multiaddr),
-            direction=conn.direction.value,
-            security=state.security,
-            muxer=state.muxer,
-        )
-
-    def disconnected(self, network: Network, conn: CapableConn) -> None:
-        seconds = time.monotonic() - self._since.pop(conn, time.monotonic())
-        self._show(
-            f"- {conn.remote_peer} {conn.remote_multiaddr or '-'} after {seconds:.1f} s",
-            event="disconnected",
-            peer=str(conn.remote_peer),
-            addr=_text(conn.remote_multiaddr),
-            seconds=round(seconds, 3),
-        )
-
-
-def _text(addr: Multiaddr | None) -> str | None:
-    """None where the peer has no address: on a UNIX socket."""
-    return None if addr is None else str(addr)

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import p2pcore
-from p2pcore import Host, Multiaddr, SwarmConn
+from p2pcore import Conn, Host, Multiaddr
 from p2pcore.cli.node_options import NodeOptions
 from p2pcore.cli.params import check_target
 
@@ -77,9 +77,7 @@ def run(main: Coroutine[Any, Any, None], interrupted: int | None = None) -> None
 
 
 @asynccontextmanager
-async def dialled(
-    target: Multiaddr, any_peer: bool, node: NodeOptions
-) -> AsyncIterator[tuple[Host, SwarmConn]]:
+async def dialled(target: Multiaddr, any_peer: bool, node: NodeOptions) -> AsyncIterator[tuple[Host, Conn]]:
     """A host that does not listen, and its connection to `target`."""
     check_target(target, any_peer)
     async with node.host(listen=[]) as host:

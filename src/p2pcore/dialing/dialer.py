@@ -28,16 +28,15 @@ from p2pcore.errors import (
     ResolutionError,
     SwarmClosed,
 )
-from p2pcore.swarm.events import DialFailed, UpgradeFailed
 from p2pcore.values.multiaddr import Multiaddr
 from p2pcore.values.scope import Scope, scope_of
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import CapableConn, Resolver, Transport
     from p2pcore.swarm.admission import Admission
-    from p2pcore.swarm.conn import SwarmConn
+    from p2pcore.swarm.conn import Conn
     from p2pcore.swarm.conns import ConnTable
-    from p2pcore.swarm.events import Events
+    from p2pcore.swarm.news import News
     from p2pcore.values.peer_id import PeerId
 
 _NOT_ITS_FAULT = (SwarmClosed, GaterRefused, LimitExceeded, DialError)
@@ -50,23 +49,22 @@ class Dialer:
     Args:
         local_peer: our id. conns: where finished connections are. add_conn: takes over a new one.
         transport_for, own_addrs: see DialFilter.
-        admission: asked before each dial. events: told of failures.
+        admission: asked before each dial. news: told how dials end.
         resolver: looks names up; None: as the machine does. max_dials: addresses dialled at once.
 
     Attributes:
         backoff, black_holes: what was learnt from earlier dials.
-        num_worked, num_failed: addresses dialled so far; those given up are not counted.
     """
 
     def __init__(
         self,
         local_peer: PeerId,
         conns: ConnTable,
-        add_conn: Callable[[CapableConn], SwarmConn],
+        add_conn: Callable[[CapableConn], Conn],
         transport_for: Callable[[Multiaddr], Transport | None],
         own_addrs: Callable[[], Collection[Multiaddr]],
         admission: Admission,
-        events: Events,
+        news: News,
         resolver: Resolver | None = None,
         max_dials: int = limits.MAX_DIALS,
     ) -> None:
@@ -75,7 +73,7 @@ class Dialer:
         self._add_conn = add_conn
         self._filter = DialFilter(transport_for, own_addrs)
         self._admission = admission
-        self._events = events
+        self._news = news
         self._resolver = resolver or SystemResolver()
         # First come, first served; who is cancelled is passed over.
         self._slots = asyncio.Semaphore(max_dials)
@@ -84,14 +82,12 @@ class Dialer:
         self._is_closed = False
         self.backoff = DialBackoff()
         self.black_holes = BlackHoleDetector()
-        self.num_worked = 0
-        self.num_failed = 0
 
     # -- a peer --------------------------------------------------------------------------------
 
     async def dial_peer(
         self, peer: PeerId, addrs: Iterable[Multiaddr | str], force_direct: bool, ignore_backoff: bool
-    ) -> SwarmConn:
+    ) -> Conn:
         """See Swarm.dial_peer."""
         self._check_dial(peer)
         if (conn := self._existing(peer, force_direct)) is not None:
@@ -117,13 +113,13 @@ class Dialer:
         joinable = dial is not None and not dial.is_over
         if not good and not joinable:
             reason = "no usable address" if causes else "no addresses"
-            raise self._failed(DialError(peer, tuple(causes.items()), reason, num_skipped))
+            raise self._failed(peer, DialError(peer, tuple(causes.items()), reason, num_skipped))
         if dial is None or not joinable:
             dial = self._dials[peer, force_direct] = PeerDial(peer, self._dial_one)
         dial.add(good, causes, num_skipped)
         return dial
 
-    async def _wait_for(self, peer: PeerId, force_direct: bool, dial: PeerDial) -> SwarmConn:
+    async def _wait_for(self, peer: PeerId, force_direct: bool, dial: PeerDial) -> Conn:
         try:
             return await dial.wait()
         except DialError as error:
@@ -131,13 +127,13 @@ class Dialer:
                 return conn
             if not dial.is_reported:
                 dial.is_reported = True
-                self._failed(error)
+                self._failed(peer, error)
             raise
         finally:
             if dial.is_over and self._dials.get((peer, force_direct)) is dial:
                 del self._dials[peer, force_direct]
 
-    def _existing(self, peer: PeerId, force_direct: bool) -> SwarmConn | None:
+    def _existing(self, peer: PeerId, force_direct: bool) -> Conn | None:
         conn = self._conns.best(peer)
         if conn is not None and force_direct and (conn.is_limited or not conn.is_direct):
             return None
@@ -176,7 +172,7 @@ class Dialer:
 
     # -- an address ----------------------------------------------------------------------------
 
-    async def dial_addr(self, addr: Multiaddr) -> SwarmConn:
+    async def dial_addr(self, addr: Multiaddr) -> Conn:
         """See Swarm.dial_addr."""
         peer = addr.peer_id
         self._check_dial(peer)
@@ -190,27 +186,27 @@ class Dialer:
         except SwarmClosed:
             raise
         except Exception as error:
-            raise self._failed(DialError(peer, [(target, error)])) from error
+            raise self._failed(peer, DialError(peer, [(target, error)])) from error
 
-    async def _dial_name(self, addr: Multiaddr, peer: PeerId | None) -> SwarmConn:
+    async def _dial_name(self, addr: Multiaddr, peer: PeerId | None) -> Conn:
         """Dials all that a name leads to; without a peer, whatever ids the answers name must be proved."""
         numeric, causes = await self._resolved([addr])
         self._check_open()
         chosen, refused = self._filter.choose(peer, numeric)
         good = list(self._admitted(peer, chosen, refused))
         if not good:
-            raise self._failed(DialError(peer, tuple((causes | refused).items()), "no usable address"))
+            raise self._failed(peer, DialError(peer, tuple((causes | refused).items()), "no usable address"))
         dial = PeerDial(peer, self._dial_one)
         self._unshared.add(dial)
         dial.add(good, causes | refused)
         try:
             return await dial.wait()
         except DialError as error:
-            raise self._failed(error) from None
+            raise self._failed(peer, error) from None
         finally:
             self._unshared.discard(dial)
 
-    async def _dial_one(self, addr: Multiaddr, peer: PeerId | None) -> SwarmConn:
+    async def _dial_one(self, addr: Multiaddr, peer: PeerId | None) -> Conn:
         """Connects to one numeric address, with what that teaches."""
         if peer is None:
             peer, addr = addr.peer_id, addr.without_p2p()
@@ -228,7 +224,7 @@ class Dialer:
         except Exception as error:
             self._learn(addr, peer, scope, error)
             raise
-        self.num_worked += 1
+        self._news.addr_dialled(True)
         self.backoff.worked(conn.remote_peer, addr)
         if scope is Scope.PUBLIC:
             self.black_holes.record(addr, True)
@@ -248,14 +244,14 @@ class Dialer:
 
     def _learn(self, addr: Multiaddr, peer: PeerId | None, scope: Scope, error: Exception) -> None:
         """A dial of `addr` failed; one that was given up does not come here."""
-        self.num_failed += 1
+        self._news.addr_dialled(False)
         stage = getattr(error, "stage", None)
         if scope is Scope.PUBLIC:  # whoever answered badly was reached all the same
             self.black_holes.record(addr, stage is not None)
         if peer is not None and not isinstance(error, _NOT_ITS_FAULT):
             self.backoff.failed(peer, addr, asyncio.get_running_loop().time())
-        if stage is not None and self._events.is_wanted:
-            self._events.emit(UpgradeFailed(Direction.OUTBOUND, str(stage), error, None, addr))
+        if stage is not None:
+            self._news.upgrade_failed(Direction.OUTBOUND, str(stage), error, None, addr)
 
     # -- shared --------------------------------------------------------------------------------
 
@@ -291,17 +287,15 @@ class Dialer:
         try:
             self._admission.check_peer_dial(peer)
         except (GaterRefused, LimitExceeded) as error:
-            raise self._failed(DialError(peer, (), cause=error)) from error
+            raise self._failed(peer, DialError(peer, (), cause=error)) from error
 
     def _check_open(self) -> None:
         if self._is_closed:
             raise SwarmClosed("the swarm was closed")
 
-    def _failed(self, error: DialError) -> DialError:
+    def _failed(self, peer: PeerId | None, error: DialError) -> DialError:
         """`error`, which subscribers have been told of."""
-        if self._events.is_wanted:
-            peer: PeerId | None = error.peer  # type: ignore[assignment]
-            self._events.emit(DialFailed(peer, error))
+        self._news.dial_failed(peer, error)
         return error
 
     def close(self) -> None:

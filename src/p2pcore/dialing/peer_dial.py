@@ -18,11 +18,11 @@ from p2pcore.dialing.ranker import rank
 from p2pcore.errors import DialError, SwarmClosed
 
 if TYPE_CHECKING:
-    from p2pcore.swarm.conn import SwarmConn
+    from p2pcore.swarm.conn import Conn
     from p2pcore.values.multiaddr import Multiaddr
     from p2pcore.values.peer_id import PeerId
 
-DialOne = Callable[["Multiaddr", "PeerId | None"], Awaitable["SwarmConn"]]
+DialOne = Callable[["Multiaddr", "PeerId | None"], Awaitable["Conn"]]
 
 
 class PeerDial:
@@ -58,7 +58,7 @@ class PeerDial:
         self._skipped = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._result: asyncio.Future[SwarmConn | None] = self._loop.create_future()
+        self._result: asyncio.Future[Conn | None] = self._loop.create_future()
         self._stopped = False
         self._waiters = 0
         self.is_reported = False
@@ -108,7 +108,7 @@ class PeerDial:
         if self._queue and len(self._tasks) < limits.MAX_DIALS_PER_PEER:
             self._timer = self._loop.call_at(self._queue[0][0], self._start_due)
 
-    async def wait(self) -> SwarmConn:
+    async def wait(self) -> Conn:
         """The first connection made. The dial is given up when the last waiter leaves.
 
         Raises: DialError with each address and its cause; SwarmClosed after `stop`.
@@ -144,7 +144,7 @@ class PeerDial:
         if not self._tasks:
             self._settle(None)
 
-    def _settle(self, conn: SwarmConn | None) -> None:
+    def _settle(self, conn: Conn | None) -> None:
         if not self._result.done():
             self._result.set_result(conn)
         self._cancel()

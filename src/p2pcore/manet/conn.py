@@ -77,7 +77,7 @@ class MaConn:
             socket's other end has no address.
     """
 
-    __slots__ = ("_local", "_loop", "_remote", "_sock", "_wire")
+    __slots__ = ("_is_started", "_local", "_loop", "_remote", "_sock", "_wire")
 
     transport = "tcp"
     is_limited = False
@@ -95,6 +95,7 @@ class MaConn:
         self._local = local
         self._remote = remote
         self._wire = Wire(loop, sock.fileno())
+        self._is_started = False
 
     @property
     def mailbox(self) -> Mailbox:
@@ -126,11 +127,13 @@ class MaConn:
                 set_linger(self._sock, seconds)
 
     async def start(self) -> None:
-        """Begins to read the socket.
+        """Begins to read the socket; does nothing where it reads already.
 
         Raises:
             OSError: the socket is of no use, or `abort` came first; it is closed.
         """
+        if self._is_started:
+            return
         sock, self._sock = self._sock, None
         if sock is None:
             raise ConnectionAbortedError("the connection was closed before it was started")
@@ -139,6 +142,7 @@ class MaConn:
         except BaseException:
             sock.close()  # does nothing where the event loop had taken the descriptor over
             raise
+        self._is_started = True
 
     def _protocol(self) -> Any:
         """The wire itself on uvloop, which looks for methods; asyncio looks for the class as well."""

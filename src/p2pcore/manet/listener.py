@@ -18,7 +18,7 @@ from p2pcore.errors import AddressError, ListenerClosed
 from p2pcore.limits import LISTEN_BACKLOG, SOCKET_PROBE_S
 from p2pcore.manet.conn import OPTIONS_ARE_INHERITED, MaConn, accept, tune
 from p2pcore.manet.sockaddr import Endpoint, parse_endpoint, to_multiaddr
-from p2pcore.values.multiaddr import Multiaddr
+from p2pcore.values.multiaddr import Multiaddr, check_local
 
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _MAX_LOCAL_ADDRS = 64  # distinct local addresses of a wildcard listener kept as one object each
@@ -83,8 +83,7 @@ class MaListener:
             OSError: it cannot be bound.
         """
         endpoint = parse_endpoint(addr)
-        if endpoint.peer is not None:
-            raise AddressError(f"{addr}: one listens without a peer id")
+        check_local(addr)
         sock = open_listening(endpoint, reuse_port, backlog)
         return cls._of(sock, _bound_multiaddr(sock, endpoint), reuse_port, backlog)
 

@@ -17,7 +17,7 @@ from typing import Any
 from p2pcore.errors import AddressError, ConnectionClosed
 from p2pcore.limits import MAX_DATAGRAM_BYTES, MAX_DATAGRAMS_A_TURN, MAX_QUEUED_DATAGRAMS
 from p2pcore.manet.sockaddr import parse_endpoint, to_multiaddr
-from p2pcore.values.multiaddr import Multiaddr
+from p2pcore.values.multiaddr import Multiaddr, check_local
 
 
 class MaPacketConn:
@@ -70,8 +70,7 @@ class MaPacketConn:
             OSError: it cannot be bound. ValueError: `max_queued` is not positive.
         """
         endpoint = parse_endpoint(addr, "udp")
-        if endpoint.peer is not None:
-            raise AddressError(f"{addr}: one binds without a peer id")
+        check_local(addr)
         if max_queued < 1:
             raise ValueError(f"max_queued must be at least 1, not {max_queued}")
         sock = socket.socket(endpoint.family, socket.SOCK_DGRAM)

@@ -1,7 +1,7 @@
 """identify and identify push: tells each peer what we are, and learns the same of it.
 
-Comes in: connections (as a notifiee of the swarm), streams of both protocols. Goes out: `conn.info`, an
-IdentifyInfo for as long as the connection lives. One task runs for each exchange, at most 5 seconds; none,
+Comes in: connections (as a notifiee of the swarm), streams of both protocols. Goes out: an IdentifyInfo for
+each connection, for as long as it lives. One task runs for each exchange, at most 5 seconds; none,
 and no timer, for a connection that has been identified. Nothing waits for it. One timer gathers changes
 before they are pushed. Source: libp2p/specs identify.
 """
@@ -16,16 +16,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from p2pcore import limits
-from p2pcore.errors import IncompleteRead, LimitExceeded, P2PError, RemoteProtocolError
+from p2pcore.errors import ConnectionClosed, LimitExceeded, P2PError, RemoteProtocolError
 from p2pcore.protocols.identify_message import IdentifyInfo, MessageReader, build, encode, update
 from p2pcore.values.record import PeerRecord
 from p2pcore.values.scope import Scope, is_local, scope_of
 
 if TYPE_CHECKING:
-    from p2pcore.interfaces import CapableConn, Network, Stream
+    from p2pcore.interfaces import Conn, Network, Stream
     from p2pcore.pb.identify_pb2 import Identify
-    from p2pcore.swarm.conn import SwarmConn
-    from p2pcore.swarm.swarm import Swarm
     from p2pcore.values.keys import PrivateKey
     from p2pcore.values.multiaddr import Multiaddr
 
@@ -51,10 +49,10 @@ class RateLimit:
         self._at_once = at_once
         self._now = now
         self._began = now()
-        self._active: dict[int, int] = {}
-        self._counts: dict[int, int] = {}
+        self._active: dict[object, int] = {}
+        self._counts: dict[object, int] = {}
 
-    def enter(self, key: int) -> None:
+    def enter(self, key: object) -> None:
         """Admits one more of `key`, until `leave`. Raises LimitExceeded."""
         if self._now() - self._began >= RATE_WINDOW_S:
             self._began = self._now()
@@ -68,13 +66,13 @@ class RateLimit:
         self._counts[key] = count
         self._active[key] = active
 
-    def forget(self, key: int) -> None:
-        """`key` has ended. One number left of each connection would keep all memory they had in use."""
+    def forget(self, key: object) -> None:
+        """`key` has ended: nothing of it may stay."""
         self._counts.pop(key, None)
         if not self._counts:
             self._counts.clear()  # an empty table stays as large as it was
 
-    def leave(self, key: int) -> None:
+    def leave(self, key: object) -> None:
         """The one that was admitted has ended."""
         self._active[key] -= 1
         if not self._active[key]:
@@ -85,7 +83,7 @@ class IdentifyService:
     """Both roles of identify and push for one swarm; a notifiee of it.
 
     Args:
-        swarm: whose connections are identified.
+        network: the swarm whose connections are identified.
         key: signs our peer record, and is told to peers.
         agent_version, protocol_version: free text for peers.
         push_delay_s: changes within this many seconds make one push.
@@ -93,19 +91,19 @@ class IdentifyService:
 
     def __init__(
         self,
-        swarm: Swarm,
+        network: Network,
         key: PrivateKey,
         agent_version: str,
         protocol_version: str = "ipfs/0.1.0",
         push_delay_s: float = limits.IDENTIFY_PUSH_DELAY_S,
     ) -> None:
-        self._swarm = swarm
+        self._network = network
         self._key = key
         self._versions = (agent_version, protocol_version)
         self._push_delay_s = push_delay_s
         self._push_timer: asyncio.TimerHandle | None = None
         self._push_round: asyncio.Task[None] | None = None
-        self._running: dict[int, asyncio.Task[IdentifyInfo]] = {}
+        self._running: dict[Conn, asyncio.Task[IdentifyInfo]] = {}
         self._asked = RateLimit(1)
         self._pushed = RateLimit(MAX_PUSHES_AT_ONCE)
         self._told: tuple[list[Multiaddr], tuple[str, ...]] = ([], ())
@@ -114,13 +112,13 @@ class IdentifyService:
 
     def start(self) -> None:
         """Serves both protocols and identifies every connection from now on."""
-        self._swarm.set_stream_handler(PROTOCOL, self.serve)
-        self._swarm.set_stream_handler(PUSH_PROTOCOL, self.serve_push)
-        self._swarm.notify(self)
+        self._network.set_stream_handler(PROTOCOL, self.serve)
+        self._network.set_stream_handler(PUSH_PROTOCOL, self.serve_push)
+        self._network.notify(self)
 
     async def close(self) -> None:
         """Stops; waits for every exchange under way to be cancelled."""
-        self._swarm.stop_notify(self)
+        self._network.stop_notify(self)
         if self._push_timer is not None:
             self._push_timer.cancel()
             self._push_timer = None
@@ -133,42 +131,41 @@ class IdentifyService:
 
     # -- learning of others --------------------------------------------------------------------
 
-    async def identify(self, conn: SwarmConn) -> IdentifyInfo:
+    async def identify(self, conn: Conn) -> IdentifyInfo:
         """What is known of the peer of `conn`, or what it answers now.
 
         Raises: ProtocolNotSupported, RemoteProtocolError, LimitExceeded, DeadlineExceeded, StreamReset,
             ConnectionClosed: there was no good answer.
         """
-        if isinstance(conn.info, IdentifyInfo):
-            return conn.info
+        if (known := info_of(conn)) is not None:
+            return known
         return await asyncio.shield(self._exchange(conn))
 
-    def _exchange(self, conn: SwarmConn) -> asyncio.Task[IdentifyInfo]:
+    def _exchange(self, conn: Conn) -> asyncio.Task[IdentifyInfo]:
         """The exchange under way on `conn`, begun now if there is none."""
-        task = self._running.get(conn.ordinal)
+        task = self._running.get(conn)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._ask(conn))
-            self._running[conn.ordinal] = task
+            self._running[conn] = task
             task.add_done_callback(_log_failure)
         return task
 
-    async def _ask(self, conn: SwarmConn) -> IdentifyInfo:
+    async def _ask(self, conn: Conn) -> IdentifyInfo:
         try:
             stream = await conn.new_stream(PROTOCOL, allow_limited=True)
             message = await _read_message(stream)
             await stream.close()
             return self._learn(conn, message)
         finally:
-            del self._running[conn.ordinal]
+            del self._running[conn]
 
-    def _learn(self, conn: SwarmConn, message: Identify) -> IdentifyInfo:
-        before = conn.info if isinstance(conn.info, IdentifyInfo) else IdentifyInfo(conn.remote_peer)
-        info = update(before, message)
+    def _learn(self, conn: Conn, message: Identify) -> IdentifyInfo:
+        info = update(info_of(conn) or IdentifyInfo(conn.remote_peer), message)
         if info is None:
             raise RemoteProtocolError("identify names another peer's key")
         if info.observed_addr == conn.local_multiaddr:
             info = replace(info, observed_addr=conn.local_multiaddr)  # without NAT: one address, kept once
-        conn.info = info
+        conn._info = info
         return info
 
     # -- telling others ------------------------------------------------------------------------
@@ -178,25 +175,25 @@ class IdentifyService:
 
         Raises: LimitExceeded: this connection asks too often.
         """
-        conn = _conn_of(stream)
-        self._asked.enter(conn.ordinal)
+        conn = _living(stream)
+        self._asked.enter(conn)
         try:
             stream.set_deadline(limits.IDENTIFY_TIMEOUT_S)
             await stream.write(self._message_for(conn))
         finally:
-            self._asked.leave(conn.ordinal)
+            self._asked.leave(conn)
 
     async def serve_push(self, stream: Stream) -> None:
         """The stream handler of identify push: takes what has changed. Raises as `identify`."""
-        conn = _conn_of(stream)
-        self._pushed.enter(conn.ordinal)
+        conn = _living(stream)
+        self._pushed.enter(conn)
         try:
             self._learn(conn, await _read_message(stream))
         finally:
-            self._pushed.leave(conn.ordinal)
+            self._pushed.leave(conn)
 
-    def _message_for(self, conn: SwarmConn) -> bytes:
-        told = (self._swarm.interface_listen_addresses(), self._swarm.protocols)
+    def _message_for(self, conn: Conn) -> bytes:
+        told = (self._network.interface_listen_addresses(), self._network.protocols)
         if told != self._told:
             self._told = told
             self._messages.clear()
@@ -213,7 +210,7 @@ class IdentifyService:
         addrs = [addr for addr in self._told[0] if scope_of(addr) >= scope]
         envelope = None
         if addrs:
-            record = PeerRecord.make(self._swarm.local_peer, addrs, self._record_seq, time.time_ns())
+            record = PeerRecord.make(self._network.local_peer, addrs, self._record_seq, time.time_ns())
             self._record_seq = record.seq
             envelope = record.seal(self._key).raw
         return build(self._key, self._told[1], addrs, *self._versions, envelope)
@@ -222,7 +219,7 @@ class IdentifyService:
 
     def changed(self) -> None:
         """Protocols or addresses have changed: connected peers that take pushes are told, a little later."""
-        if self._push_timer is None and self._swarm.num_conns:
+        if self._push_timer is None and self._network.num_conns:
             loop = asyncio.get_running_loop()
             self._push_timer = loop.call_later(self._push_delay_s, self._begin_push)
 
@@ -230,23 +227,25 @@ class IdentifyService:
         self._push_timer = None
         if self._push_round is not None:
             self.changed()
-        elif not self._swarm.is_closed:
+        elif not self._network.is_closed:
             self._push_round = asyncio.get_running_loop().create_task(self._push_all())
 
     async def _push_all(self) -> None:
-        conns = iter([conn for conn in map(self._swarm.best_conn, self._swarm.peers()) if _takes_push(conn)])
+        conns = iter(
+            [conn for conn in map(self._network.best_conn, self._network.peers()) if _takes_push(conn)]
+        )
         try:
             await asyncio.gather(*(self._push_each(conns) for _ in range(limits.MAX_IDENTIFY_PUSHES)))
         finally:
             self._push_round = None
 
-    async def _push_each(self, conns: Iterator[SwarmConn | None]) -> None:
+    async def _push_each(self, conns: Iterator[Conn | None]) -> None:
         for conn in conns:
             if conn is not None:
                 await _quietly(conn, self.push(conn))
 
-    async def push(self, conn: SwarmConn) -> None:
-        """Tells the peer of `conn` what we are now. Raises as SwarmConn.new_stream and Stream.write."""
+    async def push(self, conn: Conn) -> None:
+        """Tells the peer of `conn` what we are now. Raises as Conn.new_stream and Stream.write."""
         stream = await conn.new_stream(PUSH_PROTOCOL, allow_limited=True)
         try:
             stream.set_deadline(limits.IDENTIFY_TIMEOUT_S)
@@ -258,16 +257,14 @@ class IdentifyService:
 
     # -- notifiee ------------------------------------------------------------------------------
 
-    def connected(self, network: Network, conn: CapableConn) -> None:
+    def connected(self, network: Network, conn: Conn) -> None:
         """Identifies `conn`, in a task that ends within IDENTIFY_TIMEOUT_S."""
-        swarm_conn: SwarmConn = conn  # type: ignore[assignment]
-        self._exchange(swarm_conn)
+        self._exchange(conn)
 
-    def disconnected(self, network: Network, conn: CapableConn) -> None:
+    def disconnected(self, network: Network, conn: Conn) -> None:
         """Forgets what it asked for; an exchange under way fails by itself, what was learned went with it."""
-        swarm_conn: SwarmConn = conn  # type: ignore[assignment]
-        self._asked.forget(swarm_conn.ordinal)
-        self._pushed.forget(swarm_conn.ordinal)
+        self._asked.forget(conn)
+        self._pushed.forget(conn)
 
     def listen(self, network: Network, addr: Multiaddr) -> None:
         """Our addresses have changed."""
@@ -291,18 +288,24 @@ async def _read_message(stream: Stream) -> Identify:
         raise
 
 
-def _conn_of(stream: Stream) -> SwarmConn:
-    if stream.conn is None:
-        raise IncompleteRead(b"", 1)
-    conn: SwarmConn = stream.conn  # type: ignore[assignment]
-    return conn
+def _living(stream: Stream) -> Conn:
+    """The connection of `stream`. Raises ConnectionClosed: it has ended, and nothing of it may be counted."""
+    if stream.conn.is_closed:
+        raise ConnectionClosed("the connection has ended")
+    return stream.conn
 
 
-def _takes_push(conn: SwarmConn | None) -> bool:
-    return conn is not None and isinstance(conn.info, IdentifyInfo) and PUSH_PROTOCOL in conn.info.protocols
+def info_of(conn: Conn) -> IdentifyInfo | None:
+    """What the peer of `conn` has said of itself so far; None: nothing yet."""
+    return conn._info if isinstance(conn._info, IdentifyInfo) else None
 
 
-async def _quietly(conn: SwarmConn, work: Coroutine[Any, Any, None]) -> None:
+def _takes_push(conn: Conn | None) -> bool:
+    info = None if conn is None else info_of(conn)
+    return info is not None and PUSH_PROTOCOL in info.protocols
+
+
+async def _quietly(conn: Conn, work: Coroutine[Any, Any, None]) -> None:
     try:
         await work
     except (P2PError, OSError) as error:

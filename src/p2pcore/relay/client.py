@@ -11,12 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from p2pcore import limits
 from p2pcore.errors import P2PError, RelayRefused, RemoteProtocolError
-from p2pcore.interfaces import CapableConn
 from p2pcore.relay.messages import (
     CIRCUIT,
     HOP,
@@ -31,50 +30,21 @@ from p2pcore.relay.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
-    from p2pcore.interfaces import Stream
+    from p2pcore.interfaces import Conn, Network, Stream
     from p2pcore.values.multiaddr import Multiaddr
     from p2pcore.values.peer_id import PeerId
 
 logger = logging.getLogger("p2pcore.relay")
 
 
-class RelayPeer(CapableConn, Protocol):
-    """A connection on which streams are opened negotiated; the swarm's are."""
-
-    async def new_stream(self, protocols: str) -> Stream: ...
-
-
-class Network(Protocol):
-    """What relaying needs of the node it is a part of; the swarm satisfies it."""
-
-    @property
-    def local_peer(self) -> PeerId: ...
-    async def dial_peer(
-        self,
-        peer: PeerId,
-        addrs: Iterable[Multiaddr],
-        *,
-        ignore_backoff: bool = False,
-        force_direct: bool = False,
-    ) -> RelayPeer:
-        """The best connection to `peer`, dialled where there is none; no relayed one if `force_direct`."""
-
-    def set_stream_handler(
-        self, protocol: str, handler: Callable[[Stream], Awaitable[Stream | None]]
-    ) -> None: ...
-    def remove_stream_handler(self, protocol: str) -> None: ...
-
-
-async def reach(network: Network, route: Route, ignore_backoff: bool = False) -> RelayPeer:
+async def reach(network: Network, route: Route, ignore_backoff: bool = False) -> Conn:
     """A connection to the relay of `route`; `ignore_backoff` for who spaces its attempts itself.
 
     Raises: DialError, SwarmClosed; TimeoutError: see limits.RELAY_CONNECT_TIMEOUT_S.
     """
     try:
         async with asyncio.timeout(limits.RELAY_CONNECT_TIMEOUT_S):
-            # Nothing is to be had of a relay through another one.
+            # A relay cannot be reached through another relay.
             return await network.dial_peer(
                 route.relay, route.addrs, ignore_backoff=ignore_backoff, force_direct=True
             )
@@ -83,7 +53,7 @@ async def reach(network: Network, route: Route, ignore_backoff: bool = False) ->
         raise TimeoutError(f"the relay {route.relay} was not reached in {after:g} s") from error
 
 
-async def ask(relay: RelayPeer, request: Hop, what: str, timeout_s: float) -> tuple[Stream, Hop]:
+async def ask(relay: Conn, request: Hop, what: str, timeout_s: float) -> tuple[Stream, Hop]:
     """Sends `request`; the stream and the relay's answer, which is OK. What comes behind it is not read.
 
     Raises: RelayRefused: any other status; RemoteProtocolError, LimitExceeded: no answer at all;
@@ -106,13 +76,13 @@ async def ask(relay: RelayPeer, request: Hop, what: str, timeout_s: float) -> tu
         raise
 
 
-async def connect(relay: RelayPeer, target: PeerId) -> tuple[Stream, Hop]:
+async def connect(relay: Conn, target: PeerId) -> tuple[Stream, Hop]:
     """A circuit to `target` through `relay`: the stream that is it, and what limits it. Raises as `ask`."""
     request = Hop(HopType.CONNECT, peer=target)
     return await ask(relay, request, f"a connection to {target}", limits.RELAY_DIAL_TIMEOUT_S)
 
 
-async def reserve(relay: RelayPeer, us: PeerId, now: float) -> Reservation:
+async def reserve(relay: Conn, us: PeerId, now: float) -> Reservation:
     """A reservation for `us` at `relay`.
 
     Raises: as `ask`; RemoteProtocolError: none is in the answer, or it has expired at `now` (unix seconds);
@@ -148,7 +118,7 @@ class ReservationKeeper:
         self._network = network
         self._now = now
         self._changed = changed
-        self._conn: RelayPeer | None = None
+        self._conn: Conn | None = None
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._due = 0.0
@@ -212,7 +182,7 @@ class ReservationKeeper:
         self._due = self._now() + max(left - early, limits.RELAY_RETRY_MIN_S)
         self._tell()
 
-    def _lost(self, conn: RelayPeer) -> None:
+    def _lost(self, conn: Conn) -> None:
         if conn is self._conn:
             self._conn = None
             self._due = 0.0

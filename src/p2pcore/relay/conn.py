@@ -14,7 +14,7 @@ from p2pcore.relay.messages import through
 
 if TYPE_CHECKING:
     from p2pcore._fast.chain.layer import Mailbox
-    from p2pcore.interfaces import CapableConn, Stream
+    from p2pcore.interfaces import Conn, Stream
     from p2pcore.values.multiaddr import Multiaddr
     from p2pcore.values.peer_id import PeerId
 
@@ -45,7 +45,7 @@ class RelayedConn:
     def __init__(
         self,
         stream: Stream,
-        relay: CapableConn,
+        relay: Conn,
         is_limited: bool,
         expected_peer: PeerId | None = None,
         answer: bytes = b"",

@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
@@ -41,11 +40,10 @@ from p2pcore.relay.messages import (
     read_body,
     seal_voucher,
 )
-from p2pcore.values.scope import Scope, scope_of
+from p2pcore.values.scope import Scope, scope_of, subnet_of
 
 if TYPE_CHECKING:
-    from p2pcore.interfaces import CapableConn, Network, Stream
-    from p2pcore.swarm.swarm import Swarm
+    from p2pcore.interfaces import Conn, Network, Stream
     from p2pcore.values.keys import PrivateKey
     from p2pcore.values.multiaddr import Multiaddr
     from p2pcore.values.peer_id import PeerId
@@ -61,8 +59,6 @@ _MESSAGE_BYTES = 64
 """Of a hop message with a reservation: all but its voucher and its addresses."""
 _ADDR_BYTES = 3
 """Of each address there: its field and its length."""
-_IPV6_PREFIX = 56
-"""Bits of an IPv6 address that one customer of a provider usually has in common."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +110,7 @@ class RelayService:
     """The relay of one swarm; a notifiee of it. One per swarm.
 
     Args:
-        swarm: whose peers are served.
+        network: the swarm whose peers are served.
         key: signs the vouchers.
         options: see RelayOptions.
         now: unix seconds.
@@ -125,12 +121,12 @@ class RelayService:
 
     def __init__(
         self,
-        swarm: Swarm,
+        network: Network,
         key: PrivateKey,
         options: RelayOptions,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._swarm = swarm
+        self._network = network
         self._key = key
         self._options = options
         self._now = now
@@ -155,13 +151,13 @@ class RelayService:
 
     def start(self) -> None:
         """Serves hop streams from now on."""
-        self._swarm.set_stream_handler(HOP, self.serve)
-        self._swarm.notify(self)
+        self._network.set_stream_handler(HOP, self.serve)
+        self._network.notify(self)
 
     def close(self) -> None:
         """Serves no more, and ends reservations and circuits. Idempotent."""
-        self._swarm.remove_stream_handler(HOP)
-        self._swarm.stop_notify(self)
+        self._network.remove_stream_handler(HOP)
+        self._network.stop_notify(self)
         for peer in list(self._reserved):
             self._end(peer, "the relay closes")
         for circuit in list(self._circuits):
@@ -175,8 +171,6 @@ class RelayService:
     async def serve(self, stream: Stream) -> Stream | None:
         """The stream handler of the hop protocol. Returns: `stream` where it has become a circuit."""
         conn = stream.conn
-        if conn is None:
-            raise IncompleteRead(b"", 1)
         stream.set_deadline(limits.RELAY_STREAM_TIMEOUT_S)
         try:
             request = await _read_request(stream)
@@ -192,14 +186,14 @@ class RelayService:
 
     # -- reservations --------------------------------------------------------------------------
 
-    def _reserve(self, conn: CapableConn) -> Hop:
+    def _reserve(self, conn: Conn) -> Hop:
         peer, addr, options = conn.remote_peer, conn.remote_multiaddr, self._options
         if _came_relayed(conn):
             raise _Refused(Status.PERMISSION_DENIED, "a reservation over a relayed connection")
         if options.may_reserve is not None and not options.may_reserve(peer, addr):
             raise _Refused(Status.PERMISSION_DENIED, "not allowed to reserve")
         self._drop_expired()
-        slot = _Slot(self._now() + options.reservation_ttl_s, ip_of(addr))
+        slot = _Slot(self._now() + options.reservation_ttl_s, subnet_of(addr) or "")
         self._take_slot(peer, slot)
         expire = int(slot.expire)
         voucher = seal_voucher(self._key, peer, expire)
@@ -225,11 +219,11 @@ class RelayService:
 
     def _told_addrs(self, scope: Scope, room: int) -> Iterator[Multiaddr]:
         """Our addresses that reach at least as far as `scope`, with our id, as far as there is room."""
-        direct = (addr for addr in self._swarm.interface_listen_addresses() if not addr.is_relayed)
+        direct = (addr for addr in self._network.interface_listen_addresses() if not addr.is_relayed)
         for addr in islice(
             (addr for addr in direct if scope_of(addr) >= scope), limits.MAX_RESERVATION_ADDRS
         ):
-            with_id = addr.with_p2p(self._swarm.local_peer)
+            with_id = addr.with_p2p(self._network.local_peer)
             room -= len(with_id.to_bytes()) + _ADDR_BYTES
             if room >= 0:
                 yield with_id
@@ -261,9 +255,9 @@ class RelayService:
 
     # -- circuits ------------------------------------------------------------------------------
 
-    async def _connect(self, stream: Stream, conn: CapableConn, request: Hop) -> Stream:
+    async def _connect(self, stream: Stream, conn: Conn, request: Hop) -> Stream:
         source, target = conn.remote_peer, self._admitted(conn, request)
-        counted = self._counted(source, ip_of(conn.remote_multiaddr), target)
+        counted = self._counted(source, subnet_of(conn.remote_multiaddr) or "", target)
         with counted as release:
             stop = await self._open_stop(source, target)
             try:
@@ -277,14 +271,14 @@ class RelayService:
                 raise
         return stream
 
-    def _admitted(self, conn: CapableConn, request: Hop) -> PeerId:
+    def _admitted(self, conn: Conn, request: Hop) -> PeerId:
         """The target, where `conn` may have a circuit to it. The order of the checks is go-libp2p's."""
         source, target = conn.remote_peer, request.peer
         if _came_relayed(conn):
             raise _Refused(Status.PERMISSION_DENIED, "a circuit over a relayed connection")
         if target is None:
             raise _Refused(Status.MALFORMED_MESSAGE, "CONNECT without a peer")
-        if target in (source, self._swarm.local_peer):
+        if target in (source, self._network.local_peer):
             raise _Refused(Status.PERMISSION_DENIED, "a circuit to the source or to the relay")
         may_connect = self._options.may_connect
         if may_connect is not None and not may_connect(source, conn.remote_multiaddr, target):
@@ -322,7 +316,7 @@ class RelayService:
         """A stream to `target` on which it has agreed to the circuit."""
         try:
             async with asyncio.timeout(limits.RELAY_STOP_CONNECT_TIMEOUT_S):
-                stop = await self._swarm.new_stream(target, STOP)
+                stop = await self._network.new_stream(target, STOP)
         except (P2PError, OSError) as error:
             raise _Refused(Status.CONNECTION_FAILED, error) from error
         try:
@@ -355,12 +349,12 @@ class RelayService:
 
     # -- notifiee ------------------------------------------------------------------------------
 
-    def connected(self, network: Network, conn: CapableConn) -> None: ...
+    def connected(self, network: Network, conn: Conn) -> None: ...
 
-    def disconnected(self, network: Network, conn: CapableConn) -> None:
+    def disconnected(self, network: Network, conn: Conn) -> None:
         """A reservation ends with the last direct connection of its peer."""
         peer = conn.remote_peer
-        if peer in self._reserved and all(map(_came_relayed, self._swarm.conns_to_peer(peer))):
+        if peer in self._reserved and all(map(_came_relayed, self._network.conns_to_peer(peer))):
             self._end(peer, "the peer has gone")
 
     def listen(self, network: Network, addr: Multiaddr) -> None: ...
@@ -377,19 +371,6 @@ async def _read_request(stream: Stream) -> Hop:
     return request
 
 
-def _came_relayed(conn: CapableConn) -> bool:
+def _came_relayed(conn: Conn) -> bool:
     addr = conn.remote_multiaddr
     return conn.is_limited or (addr is not None and addr.is_relayed)
-
-
-def ip_of(addr: Multiaddr | None) -> str:
-    """What `addr` counts as: its IPv4 address, its IPv6 /56, or "" where it has none."""
-    for name in ("ip4", "ip6"):
-        text = None if addr is None else addr.get(name)
-        if text is not None:
-            address = ip_address(text)
-            mapped = getattr(address, "ipv4_mapped", None)
-            if mapped is not None or address.version == 4:
-                return str(mapped or address)
-            return str(ip_network((address, _IPV6_PREFIX), strict=False))
-    return ""

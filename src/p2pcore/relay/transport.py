@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 from p2pcore import limits
 from p2pcore.errors import AddressError, IncompleteRead, LimitExceeded, RemoteProtocolError
-from p2pcore.relay.client import Network, ReservationKeeper, connect, reach
+from p2pcore.relay.client import ReservationKeeper, connect, reach
 from p2pcore.relay.conn import RelayedConn
 from p2pcore.relay.listener import RelayListener
 from p2pcore.relay.messages import CIRCUIT, STOP, Status, Stop, StopType, read_body, route_of
 
 if TYPE_CHECKING:
-    from p2pcore.interfaces import CapableConn, Listener, Stream, Upgrader
+    from p2pcore.interfaces import CapableConn, Conn, Listener, Network, Stream, Upgrader
     from p2pcore.values.multiaddr import Multiaddr
     from p2pcore.values.peer_id import PeerId
 
@@ -178,7 +178,7 @@ class RelayTransport:
         await stream.write(Stop(StopType.STATUS, status=status).encode())
         return None
 
-    async def _offer(self, stream: Stream, relay: CapableConn, request: Stop) -> Status:
+    async def _offer(self, stream: Stream, relay: Conn, request: Stop) -> Status:
         """Offers the circuit to whoever listens there; OK: it has been taken, and will be answered."""
         listener = self._listener_behind(relay.remote_peer)
         if listener is None:

@@ -12,27 +12,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, TypeVar
 
 from p2pcore.codes import Direction
 from p2pcore.errors import GaterRefused, LimitExceeded, P2PError
-from p2pcore.values.scope import Scope, scope_of
+from p2pcore.values.scope import Scope, scope_of, subnet_of
 
 if TYPE_CHECKING:
-    from p2pcore.interfaces import CapableConn, Gater, RawConn
+    from p2pcore.interfaces import Conn, Gater, RawConn
+    from p2pcore.swarm.news import News
     from p2pcore.values.multiaddr import Multiaddr
     from p2pcore.values.peer_id import PeerId
 
 logger = logging.getLogger("p2pcore.admission")
 
 K = TypeVar("K")
-
-IP6_SUBNET_BITS = 56
-"""What one subscriber has (RFC 6177); its addresses count as one."""
-
-Refused = Callable[["PeerId | None", "Multiaddr | None", P2PError], None]
-"""Called with the peer and the address, as far as they are known, and with GaterRefused or LimitExceeded."""
 
 
 class Admission:
@@ -47,8 +41,7 @@ class Admission:
         ValueError: a cap is less than 1.
 
     Attributes:
-        on_refused: told of each refusal; quick, and not to raise.
-        num_refused: refusals so far.
+        news: told of each refusal; set by the swarm it belongs to.
     """
 
     __slots__ = (
@@ -60,8 +53,7 @@ class Admission:
         "_max_per_peer",
         "_num_conns",
         "is_trivial",
-        "num_refused",
-        "on_refused",
+        "news",
     )
 
     def __init__(
@@ -82,8 +74,7 @@ class Admission:
         self._by_peer: dict[PeerId, int] = {}
         self._by_ip: dict[str, int] = {}
         self.is_trivial = gater is None and max_conns is max_conns_per_peer is max_conns_per_ip is None
-        self.num_refused = 0
-        self.on_refused: Refused | None = None
+        self.news: News | None = None
 
     # -- the five points -----------------------------------------------------------------------
 
@@ -122,7 +113,7 @@ class Admission:
             hook = self._gater.intercept_secured
             self._ask("secured", peer, remote, hook, direction, peer, local, remote)
 
-    def check_upgraded(self, conn: CapableConn) -> None:
+    def check_upgraded(self, conn: Conn) -> None:
         """Before `conn` is taken over. Raises GaterRefused, LimitExceeded."""
         peer, remote = conn.remote_peer, conn.remote_multiaddr
         if self._gater is not None:
@@ -134,20 +125,20 @@ class Admission:
 
     # -- counting ------------------------------------------------------------------------------
 
-    def joined(self, conn: CapableConn) -> None:
+    def joined(self, conn: Conn) -> None:
         """`conn` has been taken over."""
         self._count(conn, 1)
 
-    def left(self, conn: CapableConn) -> None:
+    def left(self, conn: Conn) -> None:
         """`conn` has ended. Called once for each that has joined."""
         self._count(conn, -1)
 
-    def _count(self, conn: CapableConn, by: int) -> None:
+    def _count(self, conn: Conn, by: int) -> None:
         self._num_conns += by
         if self._max_per_peer is not None:
             _add(self._by_peer, conn.remote_peer, by)
         if self._max_per_ip is not None and conn.direction is Direction.INBOUND:
-            subnet = subnet_of(conn.remote_multiaddr)
+            subnet = counted_under(conn.remote_multiaddr)
             if subnet is not None:
                 _add(self._by_ip, subnet, by)
 
@@ -158,7 +149,7 @@ class Admission:
         self._check("max_conns_per_peer", self._by_peer.get(peer, 0), self._max_per_peer, peer, remote)
 
     def _check_ip(self, peer: PeerId | None, remote: Multiaddr | None) -> None:
-        if self._max_per_ip is not None and (subnet := subnet_of(remote)) is not None:
+        if self._max_per_ip is not None and (subnet := counted_under(remote)) is not None:
             self._check("max_conns_per_ip", self._by_ip.get(subnet, 0), self._max_per_ip, peer, remote)
 
     def _check(
@@ -185,22 +176,17 @@ class Admission:
         self._refuse(peer, addr, GaterRefused(point, addr or peer or "a connection"))
 
     def _refuse(self, peer: PeerId | None, addr: Multiaddr | None, error: P2PError) -> None:
-        self.num_refused += 1
         logger.debug("refused %s at %s: %s", peer, addr, error)
-        if self.on_refused is not None:
-            self.on_refused(peer, addr, error)
+        if self.news is not None:
+            self.news.refused(peer, addr, error)
         raise error
 
 
-def subnet_of(addr: Multiaddr | None) -> str | None:
-    """What connections from `addr` are counted under: its IPv4 address or IPv6 /56; None: they are not."""
+def counted_under(addr: Multiaddr | None) -> str | None:
+    """What connections from `addr` are counted under: see subnet_of; None: they are not."""
     if addr is None or addr.is_relayed or scope_of(addr) is not Scope.PUBLIC:
         return None
-    text = addr.get("ip4") or addr.get("ip6")
-    if text is None:
-        return None
-    ip = ip_address(text)
-    return text if ip.version == 4 else str(int(ip) >> (128 - IP6_SUBNET_BITS))
+    return subnet_of(addr)
 
 
 def _add(counts: dict[K, int], key: K, by: int) -> None:

@@ -1,25 +1,23 @@
-"""A connection as its swarm gives it out: the upgraded one, with an id, a date and its own streams.
+"""A connection as its swarm gives it out: the session an upgrade made, who was proved, and its own streams.
 
-Comes in: a CapableConn the swarm has taken over. Goes out: a CapableConn that opens negotiated streams.
-Never owns a task, a timer or a buffer: a connection that is idle costs its slots.
+Comes in: what an upgrade has made. Goes out: interfaces.Conn. Closing goes down to the session, and the end
+comes up from it, once. Never owns a task, a timer or a buffer: a connection that is idle costs its slots.
 """
 
 from __future__ import annotations
 
-import enum
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from p2pcore.errors import GoAway, LimitedConnection
+from p2pcore.errors import LimitedConnection
+from p2pcore.interfaces import ConnStat
 from p2pcore.swarm.streams import open_negotiated
+from p2pcore.values.keys import PublicKey
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from p2pcore.interfaces import CapableConn, ConnState, Direction, Stream, StreamHandler
-    from p2pcore.swarm.swarm import Swarm
-    from p2pcore.values.keys import PublicKey
+    from p2pcore.interfaces import CapableConn, ConnState, Direction, MuxedConn, Stream
     from p2pcore.values.multiaddr import Multiaddr
     from p2pcore.values.peer_id import PeerId
 
@@ -27,149 +25,111 @@ ID_SUFFIX_CHARS = 8
 """Of the peer id in a connection id: its end, since all Ed25519 ids begin alike (W31)."""
 
 
-class Phase(enum.Enum):
-    """How far the notifications of one connection have come."""
+class Conn:
+    """One connection of a swarm; satisfies interfaces.Conn.
 
-    NOTIFYING = enum.auto()
-    OPEN = enum.auto()
-    ENDED_EARLY = enum.auto()
-    ENDED = enum.auto()
-
-
-@dataclass(frozen=True, slots=True)
-class ConnStat:
-    """What a connection is at one moment.
+    Args:
+        made: by the upgrader; not kept.
+        ordinal: unique in this swarm.
+        since: event loop time of now.
+        ended: called once with this connection and the error, from the event loop, when it has ended.
 
     Attributes:
-        direction: who dialled. opened_at: `time.time()` of when the swarm took it over.
-        is_limited: a relay bounds it. num_streams: open ones, both ways.
-    """
-
-    direction: Direction
-    opened_at: float
-    is_limited: bool
-    num_streams: int
-
-
-class SwarmConn:
-    """One connection of a swarm; satisfies CapableConn.
-
-    Attributes:
+        session: the multiplexer's session, for what only that multiplexer offers.
+        remote_peer: the id the peer proved.
+        local_multiaddr, remote_multiaddr: both ends; the peer's is None where it has no such address.
         opened_at: `time.time()` of when the swarm took it over.
-        info: what identify found out about the peer, or None; owned by the identify service.
-        ordinal: unique in this swarm; phase: how far its notifications have come; num_handlers: inbound
-            streams being served. All are the swarm's.
     """
 
-    __slots__ = ("_conn", "_swarm", "info", "num_handlers", "opened_at", "ordinal", "phase")
+    # _ordinal and _since are for the modules of swarm/ alone, _info for identify.
+    __slots__ = (
+        "_ended",
+        "_info",
+        "_key",
+        "_kind",
+        "_ordinal",
+        "_since",
+        "local_multiaddr",
+        "opened_at",
+        "remote_multiaddr",
+        "remote_peer",
+        "session",
+    )
 
-    def __init__(self, swarm: Swarm, conn: CapableConn, ordinal: int) -> None:
-        self._swarm = swarm
-        self._conn = conn
-        self.ordinal = ordinal
-        self.phase = Phase.NOTIFYING
+    def __init__(
+        self,
+        made: CapableConn,
+        ordinal: int,
+        since: float,
+        ended: Callable[[Conn, BaseException | None], None],
+    ) -> None:
+        self.session: MuxedConn = made.session
+        self.remote_peer: PeerId = made.remote_peer
+        self.local_multiaddr: Multiaddr = made.local_multiaddr
+        self.remote_multiaddr: Multiaddr | None = made.remote_multiaddr
         self.opened_at = time.time()
-        self.info: object | None = None
-        self.num_handlers = 0
+        self._kind = made.kind
+        # An id that contains the key makes it anew when asked: 110 bytes less for each idle connection.
+        self._key = made.remote_public_key if made.remote_peer.public_key_bytes() is None else None
+        self._ordinal = ordinal
+        self._since = since
+        self._ended = ended
+        self._info: object | None = None
 
     def __repr__(self) -> str:
-        return f"<SwarmConn {self.id} {self.direction.value} {self.remote_multiaddr}>"
+        return f"<Conn {self.id} {self.direction.value} {self.remote_multiaddr}>"
 
     @property
     def id(self) -> str:
-        """A name for logs, unique in this process: the end of the peer's id, and an ordinal."""
-        return f"{str(self.remote_peer)[-ID_SUFFIX_CHARS:]}-{self.ordinal}"
-
-    @property
-    def inner(self) -> CapableConn:
-        """The upgraded connection underneath."""
-        return self._conn
+        """A name for logs, unique in this process: the end of the peer's id, and a number."""
+        return f"{str(self.remote_peer)[-ID_SUFFIX_CHARS:]}-{self._ordinal}"
 
     @property
     def local_peer(self) -> PeerId:
         """Our id on this connection."""
-        return self._conn.local_peer
-
-    @property
-    def remote_peer(self) -> PeerId:
-        """The id the peer proved."""
-        return self._conn.remote_peer
+        return self._kind.local_peer
 
     @property
     def remote_public_key(self) -> PublicKey:
         """The key the peer proved its id with."""
-        return self._conn.remote_public_key
-
-    @property
-    def local_multiaddr(self) -> Multiaddr:
-        """Our end."""
-        return self._conn.local_multiaddr
-
-    @property
-    def remote_multiaddr(self) -> Multiaddr | None:
-        """The peer's end; None where the transport has no such address."""
-        return self._conn.remote_multiaddr
+        if self._key is not None:
+            return self._key
+        return PublicKey.from_protobuf(self.remote_peer.public_key_bytes() or b"")
 
     @property
     def direction(self) -> Direction:
         """Who dialled."""
-        return self._conn.direction
+        return self._kind.direction
 
     @property
     def state(self) -> ConnState:
         """How it was secured and multiplexed."""
-        return self._conn.state
+        return self._kind.state
 
     @property
     def is_limited(self) -> bool:
         """True where a relay bounds its bytes or its time."""
-        return self._conn.is_limited
+        return self._kind.is_limited
 
     @property
     def is_direct(self) -> bool:
         """False where a relay carries it."""
-        remote = self._conn.remote_multiaddr
-        return remote is None or not remote.is_relayed
+        return self.remote_multiaddr is None or not self.remote_multiaddr.is_relayed
+
+    @property
+    def is_closed(self) -> bool:
+        """True once nothing can be opened on it any more."""
+        return self.session.is_closed
+
+    @property
+    def num_streams(self) -> int:
+        """Streams open now, both ways."""
+        return self.session.num_streams
 
     @property
     def stat(self) -> ConnStat:
         """Direction, age, streams: a value that does not change any more."""
         return ConnStat(self.direction, self.opened_at, self.is_limited, self.num_streams)
-
-    @property
-    def owner(self) -> CapableConn | None:
-        """What its streams give as `conn`."""
-        return self._conn.owner
-
-    @owner.setter
-    def owner(self, owner: CapableConn | None) -> None:
-        self._conn.owner = owner
-
-    @property
-    def is_closed(self) -> bool:
-        """True once nothing can be opened on it any more."""
-        return self._conn.is_closed
-
-    @property
-    def num_streams(self) -> int:
-        """Streams open now, both ways."""
-        return self._conn.num_streams
-
-    def open_stream(self) -> Awaitable[Stream]:
-        """A stream on which nothing is negotiated yet; see `new_stream`."""
-        return self._conn.open_stream()
-
-    def accept_stream(self) -> Awaitable[Stream]:
-        """Waits for ever while the swarm serves this connection's streams."""
-        return self._conn.accept_stream()
-
-    def set_stream_handler(self, handler: StreamHandler | None) -> None:
-        """Takes inbound streams, not negotiated, away from the swarm."""
-        self._conn.set_stream_handler(handler)
-
-    def add_close_callback(self, callback: Callable[[BaseException | None], None]) -> None:
-        """`callback(error)` runs once, from the event loop, when the connection has ended."""
-        self._conn.add_close_callback(callback)
 
     async def new_stream(self, protocols: str | Sequence[str], allow_limited: bool = False) -> Stream:
         """A stream on this connection that speaks the first of `protocols` the peer has.
@@ -185,28 +145,36 @@ class SwarmConn:
             ConnectionClosed: no stream can be opened; ProtocolNotSupported, NegotiationError: no agreement.
             TimeoutError: see limits.NEW_STREAM_TIMEOUT_S; ValueError: `protocols` is empty.
         """
-        if self._conn.is_limited and not allow_limited:
+        if self._kind.is_limited and not allow_limited:
             raise LimitedConnection(
                 f"{self.id} is a relayed connection with limits; a stream on it needs allow_limited"
             )
-        return await open_negotiated(self._conn, protocols)
+        return await open_negotiated(self.session, protocols)
+
+    def open_stream(self) -> Awaitable[Stream]:
+        """A stream on which nothing is negotiated yet; see `new_stream`. Raises ConnectionClosed."""
+        return self.session.open_stream()
+
+    def add_close_callback(self, callback: Callable[[BaseException | None], None]) -> None:
+        """`callback(error)` runs once, from the event loop, when the connection has ended."""
+        self.session.add_close_callback(callback)
 
     async def close(self, code: int = 0) -> None:
-        """Leaves the swarm, then closes in good order: go-away, what is queued, FIN. Idempotent."""
-        self._swarm.detach(self)
+        """Closes in good order: go-away, what is queued, FIN. Cancelled, it closes at once. Idempotent.
+
+        From the moment this begins no new stream is opened on it; the swarm's lists are without it from the
+        event loop's next turn on.
+        """
         try:
-            await self._conn.close(code)
+            await self.session.close(code)
         except BaseException:
-            self._conn.abort(code)
+            self.session.abort(code)
             raise
-        finally:
-            self._swarm.conn_ended(self, GoAway(code, False))
 
     def abort(self, code: int = 0) -> None:
         """Closes at once. Idempotent."""
-        self._conn.abort(code)
-        self._swarm.conn_ended(self, GoAway(code, False))
+        self.session.abort(code)
 
     def __call__(self, error: BaseException | None) -> None:
-        """It is its own close callback, which spares a bound method for each connection."""
-        self._swarm.conn_ended(self, error)
+        """It is its session's close callback itself: a bound method for each connection would cost memory."""
+        self._ended(self, error)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from p2pcore.errors import ConnectionClosed, P2PError
 
 if TYPE_CHECKING:
-    from p2pcore.swarm.conn import SwarmConn
+    from p2pcore.swarm.conn import Conn
     from p2pcore.values.peer_id import PeerId
 
 
@@ -38,13 +38,13 @@ class ConnTable:
 
     __slots__ = ("_by_peer", "_superfluous", "_waiting", "num_conns")
 
-    def __init__(self, superfluous: Container[SwarmConn] = ()) -> None:
-        self._by_peer: dict[PeerId, SwarmConn | dict[SwarmConn, None]] = {}
+    def __init__(self, superfluous: Container[Conn] = ()) -> None:
+        self._by_peer: dict[PeerId, Conn | dict[Conn, None]] = {}
         self._superfluous = superfluous
         self._waiting: dict[PeerId, set[asyncio.Future[None]]] = {}
         self.num_conns = 0
 
-    def attach(self, peer: PeerId, conn: SwarmConn) -> None:
+    def attach(self, peer: PeerId, conn: Conn) -> None:
         """Puts `conn` behind the others of `peer`; one connection, as most peers have, needs no dict."""
         others = self._by_peer.get(peer)
         if others is None:
@@ -57,7 +57,7 @@ class ConnTable:
         if self._waiting and not conn.is_limited:
             self._wake(peer, None)
 
-    def detach(self, conn: SwarmConn) -> bool:
+    def detach(self, conn: Conn) -> bool:
         """Takes `conn` out. Returns: whether it was there."""
         peer = conn.remote_peer
         mine = self._by_peer.get(peer)
@@ -76,7 +76,7 @@ class ConnTable:
             self._by_peer.clear()
         return True
 
-    def all(self) -> list[SwarmConn]:
+    def all(self) -> list[Conn]:
         """Every connection."""
         return [conn for peer in self._by_peer for conn in self.of(peer)]
 
@@ -84,16 +84,16 @@ class ConnTable:
         """The peers there is a connection to."""
         return list(self._by_peer)
 
-    def of(self, peer: PeerId) -> list[SwarmConn]:
+    def of(self, peer: PeerId) -> list[Conn]:
         """The connections to `peer`, oldest first."""
         mine = self._by_peer.get(peer, ())
         return list(mine) if isinstance(mine, (dict, tuple)) else [mine]
 
-    def with_id(self, conn_id: str) -> SwarmConn | None:
-        """The connection of that `SwarmConn.id`; looks at each."""
+    def with_id(self, conn_id: str) -> Conn | None:
+        """The connection of that `Conn.id`; looks at each."""
         return next((conn for conn in self.all() if conn.id == conn_id), None)
 
-    def ranked(self, peer: PeerId) -> list[SwarmConn]:
+    def ranked(self, peer: PeerId) -> list[Conn]:
         """The open connections to `peer`, best first.
 
         Not limited before limited, direct before relayed, most streams first, of equals the newest; those
@@ -104,11 +104,11 @@ class ConnTable:
             alive.sort(key=self._merit, reverse=True)
         return alive
 
-    def _merit(self, conn: SwarmConn) -> tuple[bool, bool, bool, int, int]:
+    def _merit(self, conn: Conn) -> tuple[bool, bool, bool, int, int]:
         kept = conn not in self._superfluous
-        return kept, not conn.is_limited, conn.is_direct, conn.num_streams, conn.ordinal
+        return kept, not conn.is_limited, conn.is_direct, conn.num_streams, conn._ordinal
 
-    def best(self, peer: PeerId) -> SwarmConn | None:
+    def best(self, peer: PeerId) -> Conn | None:
         """The first of `ranked`, or None."""
         ranked = self.ranked(peer)
         return ranked[0] if ranked else None
@@ -150,7 +150,7 @@ class ConnTable:
                 waiter.set_exception(error)
 
 
-def connectedness_of(conns: list[SwarmConn]) -> Connectedness:
+def connectedness_of(conns: list[Conn]) -> Connectedness:
     """What `conns`, all of one peer, make of it."""
     if not conns:
         return Connectedness.NOT_CONNECTED

@@ -16,7 +16,7 @@ from p2pcore import codes, limits
 from p2pcore.codes import Direction
 
 if TYPE_CHECKING:
-    from p2pcore.swarm.conn import SwarmConn
+    from p2pcore.swarm.conn import Conn
 
 POLICIES = ("keep", "dedup")
 
@@ -26,17 +26,17 @@ class Duplicates:
 
     __slots__ = ("_closing", "_conns_to", "_superfluous", "_timer")
 
-    def __init__(self, conns_to: Callable[[SwarmConn], list[SwarmConn]]) -> None:
+    def __init__(self, conns_to: Callable[[Conn], list[Conn]]) -> None:
         """`conns_to` gives the connections to the peer of one, oldest first."""
         self._conns_to = conns_to
-        self._superfluous: dict[SwarmConn, None] = {}
+        self._superfluous: dict[Conn, None] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     def __contains__(self, conn: object) -> bool:
         return conn in self._superfluous
 
-    def joined(self, conn: SwarmConn) -> None:
+    def joined(self, conn: Conn) -> None:
         """Marks what `conn`, just taken over, makes superfluous: others, or itself."""
         rivals = [each for each in self._conns_to(conn) if not each.is_limited and not each.is_closed]
         if conn.is_limited or len(rivals) < 2:
@@ -76,11 +76,11 @@ class Duplicates:
             await asyncio.wait(self._closing)
 
 
-def _is_ours(conn: SwarmConn) -> bool:
+def _is_ours(conn: Conn) -> bool:
     return conn.direction is Direction.OUTBOUND
 
 
-def _claim(conn: SwarmConn) -> tuple[bool, int]:
+def _claim(conn: Conn) -> tuple[bool, int]:
     """The smallest stays: dialled by the lower id first, then the oldest."""
     we_are_lower = conn.local_peer < conn.remote_peer
-    return _is_ours(conn) is not we_are_lower, conn.ordinal
+    return _is_ours(conn) is not we_are_lower, conn._ordinal

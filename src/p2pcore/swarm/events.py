@@ -17,12 +17,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from p2pcore import limits
-from p2pcore.codes import Direction
 from p2pcore.errors import LimitExceeded, P2PError
-from p2pcore.upgrade.listener import ListenerState
 
 if TYPE_CHECKING:
-    from p2pcore.interfaces import CapableConn
+    from p2pcore.codes import Direction
+    from p2pcore.interfaces import Conn
     from p2pcore.swarm.conns import Connectedness
     from p2pcore.values.multiaddr import Multiaddr
     from p2pcore.values.peer_id import PeerId
@@ -67,7 +66,7 @@ class ListenerEnded(Event):
 class ConnOpened(Event):
     """The swarm has taken `conn` over."""
 
-    conn: CapableConn
+    conn: Conn
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,7 @@ class ConnClosed(Event):
         by_peer: True if the go-away was the peer's.
     """
 
-    conn: CapableConn
+    conn: Conn
     error: BaseException | None
     code: int | None
     by_peer: bool
@@ -270,31 +269,6 @@ class Events:
         self._is_closed = True
         for subscription in self._living():
             subscription.close()
-
-    # -- observers that others call ------------------------------------------------------------
-
-    def refused(self, peer: PeerId | None, addr: Multiaddr | None, error: P2PError) -> None:
-        """For Admission.on_refused."""
-        if self.is_wanted:
-            self.emit(Refused(peer, addr, error))
-
-    def upgrade_failed(
-        self, reason: str, remote: Multiaddr | None, error: BaseException, listener: Multiaddr
-    ) -> None:
-        """For ListenerOptions.on_upgrade_failed."""
-        if self.is_wanted:
-            self.emit(UpgradeFailed(Direction.INBOUND, str(reason), error, listener, remote))
-
-    def listener_changed(
-        self, state: ListenerState, error: BaseException | None, listener: Multiaddr
-    ) -> None:
-        """For ListenerOptions.on_state_changed; the end of a listener is told by its swarm."""
-        if not self.is_wanted:
-            return
-        if state is ListenerState.RETRYING and error is not None:
-            self.emit(ListenerRetrying(listener, error))
-        elif state is ListenerState.LISTENING:
-            self.emit(ListenerRecovered(listener))
 
     def _living(self) -> list[Subscription]:
         return [found for ref in self._subscriptions if (found := ref()) is not None]

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING
 
-from p2pcore.interfaces import CapableConn, Direction
+from p2pcore.interfaces import Conn, Direction
 from p2pcore.values.multiaddr import Multiaddr
 from p2pcore.values.peer_id import PeerId
 
@@ -87,6 +87,6 @@ class BasicGater:
         """See interfaces.Gater."""
         return peer not in self._peers
 
-    def intercept_upgraded(self, conn: CapableConn) -> bool:
+    def intercept_upgraded(self, conn: Conn) -> bool:
         """See interfaces.Gater."""
         return True

@@ -1,14 +1,14 @@
 """The listeners of a swarm: one accept loop each, results for each address, and what they are bound to.
 
-Comes in: addresses to listen on. Goes out: connections, handed to the swarm as they are accepted; the news
-that a listener opened or ended. One task runs for each listener. A refused connection ends no loop.
+Comes in: addresses to listen on. Goes out: connections, handed to the swarm as they are accepted; reports of
+listeners that opened or ended. One task runs for each listener. A refused connection ends no loop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,13 +25,11 @@ from p2pcore.errors import (
     SwarmClosed,
 )
 from p2pcore.manet.netif import expand_wildcards
-from p2pcore.swarm.events import AddrsChanged, ListenerEnded, ListenerOpened
 from p2pcore.values.multiaddr import Multiaddr
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import CapableConn, Listener, Transport
-    from p2pcore.swarm.events import Events
-    from p2pcore.swarm.notify import Notifiees
+    from p2pcore.swarm.news import News
 
 logger = logging.getLogger("p2pcore.swarm")
 
@@ -59,7 +57,7 @@ class Listeners:
     Args:
         transport_for: what listens on an address, or None.
         add_conn: takes over an accepted connection.
-        notifiees, events: told of listeners.
+        news: told of listeners and addresses.
 
     Attributes:
         announce: see Swarm.announce.
@@ -69,13 +67,11 @@ class Listeners:
         self,
         transport_for: Callable[[Multiaddr], Transport | None],
         add_conn: Callable[[CapableConn], object],
-        notifiees: Notifiees,
-        events: Events,
+        news: News,
     ) -> None:
         self._transport_for = transport_for
         self._add_conn = add_conn
-        self._notifiees = notifiees
-        self._events = events
+        self._news = news
         self._tasks: dict[Listener, asyncio.Task[None]] = {}
         self.announce: Announce = list
         self._expanded: tuple[float, tuple[Multiaddr, ...]] | None = None
@@ -116,10 +112,9 @@ class Listeners:
         bound = listener.multiaddr
         task = asyncio.get_running_loop().create_task(self._accept_loop(listener, bound))
         self._tasks[listener] = task
-        if self._events.is_wanted:
-            self._events.emit(ListenerOpened(bound))
-        self._changed()
-        self._notifiees.listen(bound)
+        self._expanded = None  # what is known of the addresses is old
+        self._news.listener_opened(bound)
+        self.tell_addrs()
         return bound
 
     # -- accepting -----------------------------------------------------------------------------
@@ -128,13 +123,9 @@ class Listeners:
         error: BaseException | None = None
         try:
             while True:
-                conn = await listener.accept()
-                try:
-                    self._add_conn(conn)
-                except SwarmClosed:
-                    return
-                except (GaterRefused, LimitExceeded):
-                    continue  # the admission has counted and told it
+                await self._accept_one(listener)
+        except SwarmClosed:
+            pass
         except ListenerClosed as closed:
             error = closed.__cause__
         except Exception as failure:
@@ -143,6 +134,12 @@ class Listeners:
         finally:
             await self._ended(listener, bound, error)
 
+    async def _accept_one(self, listener: Listener) -> None:
+        """Its own function: a loop would hold the last connection until the next one comes."""
+        made = await listener.accept()
+        with contextlib.suppress(GaterRefused, LimitExceeded):  # the admission has told it
+            self._add_conn(made)
+
     async def _ended(self, listener: Listener, bound: Multiaddr, error: BaseException | None) -> None:
         """The end of every accept loop; a listener still registered was closed by nobody here."""
         if self._tasks.pop(listener, None) is not None:
@@ -150,10 +147,9 @@ class Listeners:
             error = error or ListenerClosed(f"the listener of {bound} ended by itself")
         else:
             error = None
-        if self._events.is_wanted:
-            self._events.emit(ListenerEnded(bound, error))
-        self._changed()
-        self._notifiees.listen_close(bound)
+        self._expanded = None
+        self._news.listener_ended(bound, error)
+        self.tell_addrs()
         await listener.close()
 
     # -- addresses -----------------------------------------------------------------------------
@@ -179,32 +175,17 @@ class Listeners:
         """Where dialling would reach ourselves."""
         return self.interface_addrs() if self._tasks else ()
 
-    def _changed(self) -> None:
-        """A listener more, or less: what is known of the addresses is old."""
-        self._expanded = None
-        self.tell_addrs()
-
     def tell_addrs(self) -> None:
         """Tells of the addresses as they are now."""
-        if self._events.wants(AddrsChanged):
+        if self._news.wants_addrs:
             try:
                 self._tell(self.interface_addrs())
             except OSError as error:  # no listener is the worse for it
                 logger.warning("cannot read the addresses of the interfaces: %s", error)
 
     def _tell(self, addrs: Iterable[Multiaddr]) -> None:
-        if self._events.wants(AddrsChanged):
-            self._events.emit(AddrsChanged(tuple(self.announce(list(addrs)))))
-
-    def counters(self) -> dict[str, int]:
-        """What the listeners there are now have counted, summed up by name."""
-        counts: Counter[str] = Counter()
-        for listener in self._tasks:
-            for reason, count in getattr(listener, "failures", {}).items():
-                counts[f"upgrades failed: {reason}"] += count
-            for name, count in getattr(listener, "accept_errors", {}).items():
-                counts[f"accept errors: {name}"] += count
-        return dict(counts)
+        if self._news.wants_addrs:
+            self._news.addrs_changed(tuple(self.announce(list(addrs))))
 
     # -- closing -------------------------------------------------------------------------------
 

@@ -15,19 +15,24 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from p2pcore.interfaces import CapableConn, Network, Notifiee
+    from p2pcore.interfaces import Conn, Network, Notifiee
     from p2pcore.values.multiaddr import Multiaddr
 
 logger = logging.getLogger("p2pcore.notify")
 
 
 class Notifiees:
-    """An ordered set of notifiees, and the four things they are told."""
+    """An ordered set of notifiees, and the four things they are told.
 
-    __slots__ = ("_items", "_network")
+    Attributes:
+        network: what they are told about; set by the swarm before anything happens.
+    """
 
-    def __init__(self, network: Network) -> None:
-        self._network = network
+    __slots__ = ("_items", "network")
+
+    network: Network
+
+    def __init__(self) -> None:
         self._items: tuple[Notifiee, ...] = ()
 
     def add(self, notifiee: Notifiee) -> None:
@@ -43,7 +48,7 @@ class Notifiees:
         """A listener is bound to `addr`."""
         for item in self._each():
             try:
-                item.listen(self._network, addr)
+                item.listen(self.network, addr)
             except Exception:
                 self._raised(item, "listen")
 
@@ -51,23 +56,23 @@ class Notifiees:
         """The listener of `addr` has ended."""
         for item in self._each():
             try:
-                item.listen_close(self._network, addr)
+                item.listen_close(self.network, addr)
             except Exception:
                 self._raised(item, "listen_close")
 
-    def connected(self, conn: CapableConn) -> None:
+    def connected(self, conn: Conn) -> None:
         """`conn` is open and registered."""
         for item in self._each():
             try:
-                item.connected(self._network, conn)
+                item.connected(self.network, conn)
             except Exception:
                 self._raised(item, "connected")
 
-    def disconnected(self, conn: CapableConn) -> None:
+    def disconnected(self, conn: Conn) -> None:
         """`conn` has ended and is no longer registered."""
         for item in self._each():
             try:
-                item.disconnected(self._network, conn)
+                item.disconnected(self.network, conn)
             except Exception:
                 self._raised(item, "disconnected")
 

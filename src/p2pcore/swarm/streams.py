@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from p2pcore import codes, limits
 from p2pcore.aio.eager import Begun
@@ -24,19 +24,15 @@ from p2pcore.errors import (
 from p2pcore.upgrade.multistream import handle, lazy_open, select
 
 if TYPE_CHECKING:
-    from p2pcore.interfaces import MuxedConn, Stream
-    from p2pcore.swarm.conn import SwarmConn
+    from p2pcore.interfaces import Conn, MuxedConn, ProtocolHandler, Stream
 
 logger = logging.getLogger("p2pcore.streams")
-
-ProtocolHandler = Callable[["Stream"], Awaitable["Stream | None"]]
-"""Serves one inbound stream; `stream.conn` is its connection. See Swarm.set_stream_handler."""
 
 
 async def open_negotiated(conn: MuxedConn, protocols: str | Sequence[str]) -> Stream:
     """A new stream of `conn` that speaks one of `protocols`; a single one is proposed lazily.
 
-    Cancelled or failed: the stream is reset. Raises as SwarmConn.new_stream does.
+    Cancelled or failed: the stream is reset. Raises as Conn.new_stream does.
     """
     if not protocols:
         raise ValueError("no protocol to propose")
@@ -71,19 +67,23 @@ class StreamServer:
 
     Args:
         max_per_conn: streams of one connection served at once.
-
-    Attributes:
-        num_refused: streams reset because too many are being served.
+        refused: called when a stream is reset because too many are being served.
     """
 
-    __slots__ = ("_handlers", "_is_closed", "_max_per_conn", "_tasks", "num_refused")
+    __slots__ = ("_ended", "_handlers", "_is_closed", "_max_per_conn", "_refused", "_running", "_tasks")
 
-    def __init__(self, max_per_conn: int = limits.MAX_HANDLERS_PER_CONN) -> None:
+    def __init__(
+        self,
+        max_per_conn: int = limits.MAX_HANDLERS_PER_CONN,
+        refused: Callable[[], None] = lambda: None,
+    ) -> None:
         self._max_per_conn = max_per_conn
+        self._refused = refused
         self._handlers: dict[str, ProtocolHandler] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._running: dict[Conn, int] = {}  # handlers of each connection that has any
+        self._ended: set[Conn] = set()  # of those connections, the ones that have ended
         self._is_closed = False
-        self.num_refused = 0
 
     @property
     def protocols(self) -> tuple[str, ...]:
@@ -117,13 +117,13 @@ class StreamServer:
         if self._is_closed:
             stream.reset(codes.STREAM_SHUTDOWN)
             return
-        conn = cast("SwarmConn | None", stream.conn)
-        if conn is not None:
-            if conn.num_handlers >= self._max_per_conn or len(self._tasks) >= limits.MAX_HANDLERS:
-                self.num_refused += 1
-                stream.reset(codes.STREAM_RESOURCE_LIMIT_EXCEEDED)
-                return
-            conn.num_handlers += 1
+        conn = stream.conn
+        count = self._running.get(conn, 0)
+        if count >= self._max_per_conn or len(self._tasks) >= limits.MAX_HANDLERS:
+            self._refused()
+            stream.reset(codes.STREAM_RESOURCE_LIMIT_EXCEEDED)
+            return
+        self._running[conn] = count + 1
         task = asyncio.get_running_loop().create_task(self._run(stream, conn))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -132,6 +132,7 @@ class StreamServer:
         """Gives back the memory of a time with many streams, if there are none now."""
         if not self._tasks:
             self._tasks.clear()
+            self._running.clear()
 
     async def close(self) -> None:
         """Takes no more streams and cancels every handler; each resets its stream. Bounded in time."""
@@ -144,7 +145,23 @@ class StreamServer:
             if stuck:
                 logger.warning("%d stream handlers ignore their cancellation", len(stuck))
 
-    async def _run(self, stream: Stream, conn: SwarmConn | None) -> None:
+    def conn_ended(self, conn: Conn) -> None:
+        """`conn` has ended: its streams give it as `conn` only until the last handler of them returns."""
+        if conn in self._running:
+            self._ended.add(conn)
+        else:
+            conn.session.owner = None  # session and connection name each other no more: both are freed
+
+    def _left(self, conn: Conn) -> None:
+        """A handler of `conn` has returned."""
+        count = self._running.pop(conn) - 1
+        if count:
+            self._running[conn] = count
+        elif conn in self._ended:
+            self._ended.discard(conn)
+            conn.session.owner = None
+
+    async def _run(self, stream: Stream, conn: Conn) -> None:
         try:
             handler = await self._negotiate(stream)
             if await handler(stream) is None:
@@ -155,8 +172,7 @@ class StreamServer:
         except Exception as error:
             _fail(stream, error)
         finally:
-            if conn is not None:
-                conn.num_handlers -= 1
+            self._left(conn)
 
     async def _negotiate(self, stream: Stream) -> ProtocolHandler:
         stream.set_deadline(limits.STREAM_NEGOTIATION_TIMEOUT_S)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,25 +19,31 @@ from p2pcore.dialing.dialer import Dialer
 from p2pcore.errors import (
     ConnectionClosed,
     GaterRefused,
-    GoAway,
     LimitedConnection,
     LimitExceeded,
     StreamReset,
     SwarmClosed,
 )
 from p2pcore.swarm.admission import Admission
-from p2pcore.swarm.conn import Phase, SwarmConn
+from p2pcore.swarm.conn import Conn
 from p2pcore.swarm.conns import Connectedness, ConnTable, connectedness_of
 from p2pcore.swarm.duplicates import POLICIES, Duplicates
-from p2pcore.swarm.events import ConnClosed, ConnectednessChanged, ConnOpened, Events
 from p2pcore.swarm.listeners import Announce, Listeners, ListenResult
-from p2pcore.swarm.notify import Notifiees
-from p2pcore.swarm.streams import ProtocolHandler, StreamServer
+from p2pcore.swarm.news import News
+from p2pcore.swarm.streams import StreamServer
 from p2pcore.swarm.transports import Transports
 from p2pcore.values.multiaddr import Multiaddr
 
 if TYPE_CHECKING:
-    from p2pcore.interfaces import CapableConn, Notifiee, Resolver, Stream, Transport
+    from p2pcore.interfaces import (
+        CapableConn,
+        Notifiee,
+        ProtocolHandler,
+        Resolver,
+        Stream,
+        Transport,
+    )
+    from p2pcore.swarm.events import Events
     from p2pcore.values.peer_id import PeerId
 
 logger = logging.getLogger("p2pcore.swarm")
@@ -54,7 +59,7 @@ class Swarm:
         local_peer: our id.
         transports: in order of preference for dialling.
         admission: the gater and the caps; everybody is admitted by default.
-        events: who wants to know what happens.
+        news: where what happens is reported; given where listeners or others report to it as well.
         resolver: looks host names up; None: as the machine does.
         duplicates: "keep" several connections to one peer, or "dedup": close what is superfluous, see
             p2pcore.swarm.duplicates.
@@ -72,7 +77,7 @@ class Swarm:
         transports: Iterable[Transport] = (),
         *,
         admission: Admission | None = None,
-        events: Events | None = None,
+        news: News | None = None,
         resolver: Resolver | None = None,
         duplicates: str = "keep",
         max_dials: int = limits.MAX_DIALS,
@@ -82,18 +87,17 @@ class Swarm:
             raise ValueError(f"duplicates: one of {', '.join(POLICIES)} expected, not {duplicates!r}")
         self._local_peer = local_peer
         self._admission = admission or Admission()
-        self._events = events or Events()
+        self._news = news or News()
+        self._news.notifiees.network = self
         self._transports = Transports()
         self._duplicates = Duplicates(lambda conn: self._conns.of(conn.remote_peer))
         self._dedups = duplicates == "dedup"
         self._conns = ConnTable(self._duplicates)
-        self._num_added = 0
-        self._streams = StreamServer(max_handlers_per_conn)
-        self._serve = self._streams.serve
-        self._notifiees = Notifiees(self)
-        self._listeners = Listeners(
-            self._transports.for_listening, self.add_conn, self._notifiees, self._events
-        )
+        self._num_made = 0
+        self._streams = StreamServer(max_handlers_per_conn, self._news.stream_refused)
+        self._serve = self._streams.serve  # one bound method for all connections, as the next one
+        self._ended = self._conn_ended
+        self._listeners = Listeners(self._transports.for_listening, self.add_conn, self._news)
         self._dialer = Dialer(
             local_peer,
             self._conns,
@@ -101,11 +105,11 @@ class Swarm:
             self._transports.for_dialing,
             self._listeners.own_addrs,
             self._admission,
-            self._events,
+            self._news,
             resolver,
             max_dials,
         )
-        self._admission.on_refused = self._events.refused
+        self._admission.news = self._news
         self._closing: asyncio.Task[None] | None = None
         self._unused: set[asyncio.Task[None]] = set()
         for transport in transports:
@@ -124,18 +128,11 @@ class Swarm:
     @property
     def events(self) -> Events:
         """Who wants to know what happens; see p2pcore.swarm.events."""
-        return self._events
+        return self._news.events
 
     def counters(self) -> dict[str, int]:
         """How often things have happened, by name; see `Host.counters`."""
-        return {
-            "connections opened": self._num_added,
-            "connections closed": self._num_added - self._conns.num_conns,
-            "connections refused": self._admission.num_refused,
-            "dials worked": self._dialer.num_worked,
-            "dials failed": self._dialer.num_failed,
-            "streams refused": self._streams.num_refused,
-        } | self._listeners.counters()
+        return self._news.counters()
 
     # -- transports ----------------------------------------------------------------------------
 
@@ -212,7 +209,7 @@ class Swarm:
         *,
         force_direct: bool = False,
         ignore_backoff: bool = False,
-    ) -> SwarmConn:
+    ) -> Conn:
         """The best connection to `peer`; dialled at `addrs`, and by all callers together, if there is none.
 
         Cancelling one caller leaves the dial to the others; the last one ends it.
@@ -231,7 +228,7 @@ class Swarm:
         self._check_open()
         return await self._dialer.dial_peer(peer, addrs, force_direct, ignore_backoff)
 
-    async def dial_addr(self, addr: Multiaddr | str) -> SwarmConn:
+    async def dial_addr(self, addr: Multiaddr | str) -> Conn:
         """A new connection to `addr`, whatever others there are; its /p2p/ID, if any, must be proved.
 
         It is dialled even if it failed a short while ago. A host name is resolved, and all it leads to tried.
@@ -243,32 +240,30 @@ class Swarm:
 
     # -- connections ---------------------------------------------------------------------------
 
-    def add_conn(self, conn: CapableConn) -> SwarmConn:
-        """Takes over an upgraded connection: registers it, tells the notifiees, then lets its streams in.
+    def add_conn(self, made: CapableConn) -> Conn:
+        """Takes over what an upgrade has made: registers it, announces it, then lets its streams in.
 
         Raises:
-            SwarmClosed, GaterRefused, LimitExceeded: `conn` has been aborted, with the code that says why.
+            SwarmClosed, GaterRefused, LimitExceeded: `made` has been aborted, with the code that says why.
         """
+        loop = asyncio.get_running_loop()
+        self._num_made += 1
+        conn = Conn(made, self._num_made, loop.time(), self._ended)
         self._admit(conn)
-        self._num_added += 1
-        wrapped = SwarmConn(self, conn, self._num_added)
-        peer = conn.remote_peer
-        before = self._conns.state(peer) if self._events.is_wanted else None
-        self._conns.attach(peer, wrapped)
-        conn.owner = wrapped
-        conn.add_close_callback(wrapped)
+        before = self._state(conn)
+        self._conns.attach(conn.remote_peer, conn)
+        session = conn.session
+        session.owner = conn
+        session.add_close_callback(conn)
         if not self._admission.is_trivial:
-            self._admission.joined(wrapped)
+            self._admission.joined(conn)
         if self._dedups:
-            self._duplicates.joined(wrapped)
-        if before is not None:
-            self._events.emit(ConnOpened(wrapped))
-            self._tell_connectedness(peer, before)
-        self._notifiees.connected(wrapped)
-        self._open(wrapped, conn)
-        return wrapped
+            self._duplicates.joined(conn)
+        self._news.conn_opened(conn, self._change(conn, before))
+        session.set_stream_handler(self._serve)
+        return conn
 
-    def _admit(self, conn: CapableConn) -> None:
+    def _admit(self, conn: Conn) -> None:
         if self.is_closed:
             conn.abort(codes.CONN_SHUTDOWN)
             raise SwarmClosed("the swarm was closed")
@@ -283,55 +278,32 @@ class Swarm:
             conn.abort(codes.CONN_RESOURCE_LIMIT_EXCEEDED)
             raise
 
-    def _open(self, wrapped: SwarmConn, conn: CapableConn) -> None:
-        """The end of `add_conn`: streams may come, or the end that came meanwhile is told."""
-        if wrapped.phase is Phase.ENDED_EARLY:
-            self._disconnected(wrapped)
-        else:
-            wrapped.phase = Phase.OPEN
-            conn.set_stream_handler(self._serve)
-
-    def detach(self, conn: SwarmConn) -> None:
-        """Takes `conn` out of the lists: it is not given out any more. For SwarmConn."""
-        peer = conn.remote_peer
-        before = self._conns.state(peer) if self._events.is_wanted else None
-        if not self._conns.detach(conn):
-            return
+    def _conn_ended(self, conn: Conn, error: BaseException | None) -> None:
+        """The end of every connection, from its session: by the event loop, so never inside `add_conn`."""
+        before = self._state(conn)
+        self._conns.detach(conn)
         if not self._admission.is_trivial:
             self._admission.left(conn)
-        if before is not None:
-            self._tell_connectedness(peer, before)
         if not self._conns.num_conns:
             self._streams.shrink()
+        self._news.conn_closed(conn, error, self._change(conn, before))
+        self._streams.conn_ended(conn)
 
-    def conn_ended(self, conn: SwarmConn, error: BaseException | None) -> None:
-        """Takes `conn` out and tells the notifiees, once, and after they heard it connect. For SwarmConn."""
-        self.detach(conn)
-        if conn.phase is not Phase.NOTIFYING and conn.phase is not Phase.OPEN:
-            return
-        if self._events.is_wanted:
-            self._events.emit(_closed(conn, error))
-        if conn.phase is Phase.NOTIFYING:
-            conn.phase = Phase.ENDED_EARLY
-        else:
-            self._disconnected(conn)
+    def _state(self, conn: Conn) -> Connectedness | None:
+        """Whether there is a connection to the peer of `conn`; None where nobody wants to know."""
+        return self._conns.state(conn.remote_peer) if self._news.events.is_wanted else None
 
-    def _disconnected(self, conn: SwarmConn) -> None:
-        conn.phase = Phase.ENDED
-        self._notifiees.disconnected(conn)
-        conn.owner = None
-
-    def _tell_connectedness(self, peer: PeerId, before: Connectedness) -> None:
-        now = self._conns.state(peer)
-        if now is not before:
-            self._events.emit(ConnectednessChanged(peer, now))
+    def _change(self, conn: Conn, before: Connectedness | None) -> Connectedness | None:
+        """What has become of `before`; None where it is the same, or was not looked at."""
+        now = before and self._conns.state(conn.remote_peer)
+        return None if now is before else now
 
     @property
     def num_conns(self) -> int:
         """Connections open now."""
         return self._conns.num_conns
 
-    def conns(self) -> list[SwarmConn]:
+    def conns(self) -> list[Conn]:
         """All connections."""
         return self._conns.all()
 
@@ -339,11 +311,11 @@ class Swarm:
         """The peers there is a connection to."""
         return self._conns.peers()
 
-    def conns_to_peer(self, peer: PeerId) -> list[SwarmConn]:
+    def conns_to_peer(self, peer: PeerId) -> list[Conn]:
         """The connections to `peer`, oldest first."""
         return self._conns.of(peer)
 
-    def best_conn(self, peer: PeerId) -> SwarmConn | None:
+    def best_conn(self, peer: PeerId) -> Conn | None:
         """The best open connection to `peer`, or None.
 
         One that is not limited before one that is, a direct before a relayed one, then the one with most
@@ -379,7 +351,7 @@ class Swarm:
 
         Raises:
             ConnectionClosed: no connection is left; LimitedConnection: no direct one came.
-            Otherwise as SwarmConn.new_stream.
+            Otherwise as Conn.new_stream.
         """
         ranked = self._conns.ranked(peer)
         if not allow_limited and ranked and ranked[0].is_limited:
@@ -436,11 +408,11 @@ class Swarm:
         Calls are synchronous, in order of registration. For each connection `connected` has returned from all
         notifiees before the first `disconnected`, there is one of each, and no stream of it is served before.
         """
-        self._notifiees.add(notifiee)
+        self._news.notifiees.add(notifiee)
 
     def stop_notify(self, notifiee: Notifiee) -> None:
         """Tells `notifiee` nothing more."""
-        self._notifiees.remove(notifiee)
+        self._news.notifiees.remove(notifiee)
 
     async def drain(self, timeout_s: float = limits.DRAIN_TIMEOUT_S, accept_queued: bool = True) -> int:
         """Ends in good order: listens no more, closes each connection once it has no stream, then `close`.
@@ -474,9 +446,9 @@ class Swarm:
 
     def _close_unused(self) -> None:
         """Closes connections without streams, but for new ones whose first stream may be under way."""
-        newest = time.time() - limits.DRAIN_GRACE_S
+        newest = asyncio.get_running_loop().time() - limits.DRAIN_GRACE_S
         for conn in self.conns():
-            if conn.num_streams == 0 and conn.opened_at < newest:
+            if conn.num_streams == 0 and conn._since < newest:
                 task = asyncio.get_running_loop().create_task(conn.close())
                 self._unused.add(task)
                 task.add_done_callback(self._unused.discard)
@@ -507,16 +479,11 @@ class Swarm:
             conn.abort(codes.CONN_SHUTDOWN)
         if self._unused:
             await _bounded("unused connections", _wait(asyncio.gather(*self._unused, return_exceptions=True)))
-        self._events.close()
+        self._news.events.close()
 
     def _check_open(self) -> None:
         if self.is_closed:
             raise SwarmClosed("the swarm was closed")
-
-
-def _closed(conn: SwarmConn, error: BaseException | None) -> ConnClosed:
-    code = error.code if isinstance(error, GoAway) else None
-    return ConnClosed(conn, error, code, isinstance(error, GoAway) and error.remote)
 
 
 async def _wait(future: asyncio.Future[Any]) -> None:

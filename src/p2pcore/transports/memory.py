@@ -18,7 +18,7 @@ from p2pcore.errors import AddressError, ListenerClosed
 from p2pcore.interfaces import CapableConn, Listener, Upgrader
 from p2pcore.limits import MEMORY_BACKLOG
 from p2pcore.transports.tcp.transport import expected_peer
-from p2pcore.values.multiaddr import Multiaddr
+from p2pcore.values.multiaddr import Multiaddr, check_local
 from p2pcore.values.peer_id import PeerId
 
 _listeners: dict[int, MemoryListener] = {}
@@ -84,8 +84,7 @@ class MemoryListener:
             OSError: EADDRINUSE: the number is taken.
         """
         number = memory_number(addr)
-        if addr.peer_id is not None:
-            raise AddressError(f"{addr}: one listens without a peer id")
+        check_local(addr)
         if number == 0:
             number = next(each for each in _numbers if each not in _listeners)
         elif number in _listeners and not _listeners[number].is_over:

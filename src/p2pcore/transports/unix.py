@@ -30,7 +30,7 @@ from p2pcore.limits import (
 from p2pcore.manet.conn import MaConn
 from p2pcore.manet.listener import MaListener
 from p2pcore.transports.tcp.transport import expected_peer
-from p2pcore.values.multiaddr import Multiaddr
+from p2pcore.values.multiaddr import Multiaddr, check_local
 from p2pcore.values.peer_id import PeerId
 
 
@@ -86,8 +86,7 @@ class UnixListener(MaListener):
             OSError: it cannot be bound: EADDRINUSE: somebody listens there; EEXIST: the file is no socket.
         """
         path = unix_path(addr)
-        if addr.peer_id is not None:
-            raise AddressError(f"{addr}: one listens without a peer id")
+        check_local(addr)
         self = cls._of(await _opened(path, mode, backlog), addr, False, backlog)
         self._mode = mode
         self._file = file_of(path)

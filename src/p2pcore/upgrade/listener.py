@@ -1,7 +1,7 @@
 """Accepts raw connections, upgrades each in its own task, gives out the finished ones.
 
-Comes in: a RawListener and an Upgrader. Goes out: CapableConns through `accept`, failed upgrades through a
-callback and counters, its condition through `state`. It survives every error of accept(2), binds anew when
+Comes in: a RawListener and an Upgrader. Goes out: CapableConns through `accept`, failed upgrades to its news
+and its counters, its condition through `state`. It survives every error of accept(2), binds anew when
 its socket is lost, never upgrades without a bound or a deadline, and ends only by `close`.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import enum
 import errno
 import logging
 from collections.abc import Callable
@@ -20,7 +19,15 @@ from p2pcore.aio.slots import Slots
 from p2pcore.aio.threshold import Threshold
 from p2pcore.codes import CONN_RATE_LIMITED
 from p2pcore.errors import ListenerClosed, UpgradeTimeout
-from p2pcore.interfaces import CapableConn, RawConn, RawListener, Upgrader
+from p2pcore.interfaces import (
+    CapableConn,
+    Direction,
+    ListenerNews,
+    ListenerState,
+    RawConn,
+    RawListener,
+    Upgrader,
+)
 from p2pcore.limits import (
     ACCEPT_BACKOFF_MAX_S,
     ACCEPT_BACKOFF_MIN_S,
@@ -35,7 +42,7 @@ from p2pcore.manet.accept_errors import Backoff, is_temporary
 if TYPE_CHECKING:
     from p2pcore.values.multiaddr import Multiaddr
 
-log = logging.getLogger("p2pcore.listener")
+logger = logging.getLogger("p2pcore.listener")
 
 NOT_ACCEPTED = "not accepted"
 TIMEOUT = "timeout"
@@ -44,22 +51,6 @@ INTERNAL_ERROR = "internal error"
 REFUSED = "refused"
 
 _WARN_EVERY_S = 1.0  # of a storm, one line a second is enough
-
-
-class ListenerState(enum.Enum):
-    """LISTENING takes connections, RETRYING pauses after an error of accept(2), CLOSED has ended."""
-
-    LISTENING = "listening"
-    RETRYING = "retrying"
-    CLOSED = "closed"
-
-
-UpgradeFailed = Callable[[str, "Multiaddr | None", BaseException, "Multiaddr"], None]
-"""Called with the reason (a step of the upgrade, or one of the constants above), the peer, the error, and the
-listener's address."""
-
-StateChanged = Callable[[ListenerState, BaseException | None, "Multiaddr"], None]
-"""Called with the new state, the error that led to it, and the listener's address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +67,7 @@ class ListenerOptions:
         backoff_min, backoff_max: seconds to pause after an error of accept(2).
         admits: says whether an accepted connection may be read from; None: all may. What it refuses costs
             no handshake, and is counted as REFUSED.
-        on_upgrade_failed, on_state_changed: observers; quick, and not to raise.
+        news: whom failed upgrades, errors of accept(2) and changes of its state are reported to, if anybody.
     """
 
     accept_timeout: float = ACCEPT_TIMEOUT_S
@@ -87,8 +78,7 @@ class ListenerOptions:
     backoff_min: float = ACCEPT_BACKOFF_MIN_S
     backoff_max: float = ACCEPT_BACKOFF_MAX_S
     admits: Callable[[RawConn], bool] | None = None
-    on_upgrade_failed: UpgradeFailed | None = None
-    on_state_changed: StateChanged | None = None
+    news: ListenerNews | None = None
 
 
 class UpgradedListener:
@@ -131,7 +121,7 @@ class UpgradedListener:
         self.num_accepted = 0
         self.num_rebinds = 0
         self._incoming = self._loop.create_task(self._handle_incoming())
-        log.info("listening on %s", inner.multiaddr)
+        logger.info("listening on %s", inner.multiaddr)
 
     @property
     def multiaddr(self) -> Multiaddr:
@@ -166,6 +156,7 @@ class UpgradedListener:
                 self.num_accepted += 1
                 if self._options.admits is not None and not self._options.admits(conn):
                     self.failures[REFUSED] += 1
+                    self._report(lambda news: news.accept_refused(self.multiaddr))
                     conn.abort()
                     continue
                 if self._threshold.is_full:
@@ -179,7 +170,7 @@ class UpgradedListener:
             else:
                 await self._settle()
         except Exception as error:
-            log.exception("the listener on %s ended", self.multiaddr)
+            logger.exception("the listener on %s ended", self.multiaddr)
             self._end(error)
             await self._inner.close()
         finally:
@@ -211,7 +202,8 @@ class UpgradedListener:
 
     async def _recover(self, error: OSError) -> None:
         """Pauses after an error of accept(2), and binds anew until it works where the socket is lost."""
-        self.accept_errors[errno.errorcode.get(error.errno or 0, type(error).__name__)] += 1
+        self.accept_errors[errno_name(error)] += 1
+        self._report(lambda news: news.accept_failed(self.multiaddr, error))
         self._change_state(ListenerState.RETRYING, error)
         await asyncio.sleep(self._backoff.next())
         while not is_temporary(error):
@@ -258,14 +250,15 @@ class UpgradedListener:
         reason = getattr(error, "stage", None)
         if reason is None:
             conn.abort()
-            log.error("upgrading a connection failed", exc_info=error)
+            logger.error("upgrading a connection failed", exc_info=error)
         self._failed(reason or INTERNAL_ERROR, conn.remote_multiaddr, error)
 
     def _failed(self, reason: str, remote: Multiaddr | None, error: BaseException) -> None:
         self.failures[reason] += 1
-        log.debug("inbound connection from %s: %s: %s", remote, reason, error)
-        if self._options.on_upgrade_failed is not None:
-            _observe(self._options.on_upgrade_failed, reason, remote, error, self.multiaddr)
+        logger.debug("inbound connection from %s: %s: %s", remote, reason, error)
+        self._report(
+            lambda news: news.upgrade_failed(Direction.INBOUND, reason, error, self.multiaddr, remote)
+        )
 
     # -- finished connections ------------------------------------------------------------------
 
@@ -371,7 +364,7 @@ class UpgradedListener:
         await self._inner.close()
         self._incoming.cancel()
         await asyncio.wait(tasks)
-        log.info("no longer listening on %s", self.multiaddr)
+        logger.info("no longer listening on %s", self.multiaddr)
 
     def _end(self, error: BaseException | None) -> None:
         """Lets go of every connection it holds; all that does not need waiting."""
@@ -398,8 +391,16 @@ class UpgradedListener:
         self._state = state
         if error is not None:
             self._warn("the listener on %s is %s: %s", self.multiaddr, state.value, error)
-        if self._options.on_state_changed is not None:
-            _observe(self._options.on_state_changed, state, error, self.multiaddr)
+        self._report(lambda news: news.listener_changed(self.multiaddr, state, error))
+
+    def _report(self, tell: Callable[[ListenerNews], None]) -> None:
+        """Has `tell` tell the news, if anybody wants to know. What it raises ends no listener."""
+        if self._options.news is None:
+            return
+        try:
+            tell(self._options.news)
+        except Exception:
+            logger.exception("whoever is told of the listener on %s raised", self.multiaddr)
 
     def _warn(self, text: str, *args: object) -> None:
         """Warns, at most once a second; what comes sooner is for debugging."""
@@ -407,11 +408,9 @@ class UpgradedListener:
         is_due = now - self._warned_at >= _WARN_EVERY_S
         if is_due:
             self._warned_at = now
-        log.log(logging.WARNING if is_due else logging.DEBUG, text, *args)
+        logger.log(logging.WARNING if is_due else logging.DEBUG, text, *args)
 
 
-def _observe(observer: Callable[..., None], *args: object) -> None:
-    try:
-        observer(*args)
-    except Exception:
-        log.exception("an observer of a listener raised")
+def errno_name(error: OSError) -> str:
+    """What errors of accept(2) are counted as: "EMFILE", or the name of the class where there is no errno."""
+    return errno.errorcode.get(error.errno or 0, type(error).__name__)

@@ -1,7 +1,7 @@
 """Raw connection to CapableConn: private network, security, handshake, muxer negotiation, multiplexer.
 
-Comes in: a RawConn that nobody has started, a role, perhaps the id the peer must prove. Goes out: a
-TransportConn, or a typed error with the failed step in `.stage`; the raw connection is closed then. One
+Comes in: a RawConn that nobody has started, a role, perhaps the id the peer must prove. Goes out: what the
+upgrade made, or a typed error with the failed step in `.stage`; the raw connection is closed then. One
 deadline covers all steps. Never trusts what multistream-select says: only the handshake proves anything.
 Specification: libp2p connections, "Upgrading connections".
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
@@ -28,7 +28,7 @@ from p2pcore.errors import (
     WrongNetworkKey,
 )
 from p2pcore.interfaces import (
-    CapableConn,
+    ConnKind,
     ConnState,
     Direction,
     Multiplexer,
@@ -39,8 +39,6 @@ from p2pcore.interfaces import (
     RawListener,
     Secured,
     SecureTransport,
-    Stream,
-    StreamHandler,
 )
 from p2pcore.limits import ACCEPT_TIMEOUT_S
 from p2pcore.upgrade import multistream
@@ -80,107 +78,25 @@ class UpgraderOptions:
     check_secured: Callable[[Direction, PeerId, Multiaddr, Multiaddr | None], None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """What all connections upgraded in the same way share: one object for all of them."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Upgraded:
+    """What an upgrade has made; satisfies interfaces.CapableConn. A swarm copies it and lets go of it."""
 
-    local_peer: PeerId
-    direction: Direction
-    state: ConnState
-    is_limited: bool
-
-
-class TransportConn:
-    """A secured, multiplexed connection: satisfies interfaces.CapableConn. Made by the upgrader."""
-
-    __slots__ = ("_key", "_kind", "_session", "local_multiaddr", "remote_multiaddr", "remote_peer")
-
-    def __init__(self, raw: RawConn, session: MuxedConn, secured: Secured, kind: _Kind) -> None:
-        self.local_multiaddr: Multiaddr = raw.local_multiaddr
-        self.remote_multiaddr: Multiaddr | None = raw.remote_multiaddr
-        self._session = session
-        self._kind = kind
-        self.remote_peer = secured.remote_peer
-        # An id that contains the key makes it anew when asked: 110 bytes less for each idle connection.
-        self._key = secured.remote_key if secured.remote_peer.public_key_bytes() is None else None
-
-    @property
-    def local_peer(self) -> PeerId:
-        """Our own id."""
-        return self._kind.local_peer
-
-    @property
-    def remote_public_key(self) -> PublicKey:
-        """The key the peer proved to have."""
-        if self._key is not None:
-            return self._key
-        return PublicKey.from_protobuf(self.remote_peer.public_key_bytes() or b"")
-
-    @property
-    def direction(self) -> Direction:
-        """Who dialled."""
-        return self._kind.direction
-
-    @property
-    def state(self) -> ConnState:
-        """How it was upgraded."""
-        return self._kind.state
-
-    @property
-    def is_limited(self) -> bool:
-        """True where a relay bounds its bytes or its time."""
-        return self._kind.is_limited
-
-    @property
-    def session(self) -> MuxedConn:
-        """The multiplexer's session, for what only that multiplexer offers."""
-        return self._session
-
-    @property
-    def owner(self) -> CapableConn | None:
-        """What its streams give as `conn`; set by the swarm that holds it."""
-        return self._session.owner
-
-    @owner.setter
-    def owner(self, value: CapableConn | None) -> None:
-        self._session.owner = value
+    session: MuxedConn
+    kind: ConnKind
+    remote_peer: PeerId
+    remote_public_key: PublicKey
+    local_multiaddr: Multiaddr
+    remote_multiaddr: Multiaddr | None
 
     @property
     def is_closed(self) -> bool:
-        """True once no stream can be used any more."""
-        return self._session.is_closed
-
-    @property
-    def num_streams(self) -> int:
-        """Streams open now, both directions."""
-        return self._session.num_streams
-
-    def open_stream(self) -> Awaitable[Stream]:
-        """A new outbound stream. Raises ConnectionClosed (GoAway) when no more can be opened."""
-        return self._session.open_stream()
-
-    def accept_stream(self) -> Awaitable[Stream]:
-        """The next stream the peer opens, where no handler is set. Raises ConnectionClosed."""
-        return self._session.accept_stream()
-
-    def set_stream_handler(self, handler: StreamHandler | None) -> None:
-        """Inbound streams go to `handler`, those already waiting first."""
-        self._session.set_stream_handler(handler)
-
-    async def close(self, code: int = 0) -> None:
-        """Orderly end; streams fail. Idempotent."""
-        await self._session.close(code)
+        """True once its session has ended."""
+        return self.session.is_closed
 
     def abort(self, code: int = 0) -> None:
-        """Ends at once, with a go-away if that needs no waiting. Idempotent."""
-        self._session.abort(code)
-
-    def add_close_callback(self, callback: Callable[[BaseException | None], None]) -> None:
-        """`callback(error)` runs once, from the event loop, when the connection has ended."""
-        self._session.add_close_callback(callback)
-
-    def __repr__(self) -> str:
-        return f"<TransportConn {self.direction.value} {self.remote_peer} {self.remote_multiaddr}>"
+        """Ends its session at once. Idempotent."""
+        self.session.abort(code)
 
 
 class StreamUpgrader:
@@ -215,7 +131,7 @@ class StreamUpgrader:
         self._security_names = _distinct("security protocols", [each.protocol for each in security])
         self._muxer_names = _distinct("multiplexers", [each.protocol for each in muxers])
         self._options = options or UpgraderOptions()
-        self._kinds: dict[tuple[Direction, str, bool, str, str, bool], _Kind] = {}
+        self._kinds: dict[tuple[Direction, str, bool, str, str, bool], ConnKind] = {}
 
     @property
     def local_peer(self) -> PeerId:
@@ -226,19 +142,19 @@ class StreamUpgrader:
         """Starts to accept and upgrade what `inner`, which it owns from now on, gives out."""
         return UpgradedListener(inner, self, self._options.listener)
 
-    async def upgrade_inbound(self, conn: RawConn, deadline: float | None = None) -> TransportConn:
+    async def upgrade_inbound(self, conn: RawConn, deadline: float | None = None) -> Upgraded:
         """See interfaces.Upgrader."""
         return await self._upgrade(conn, conn.expected_peer, Direction.INBOUND, deadline)
 
     async def upgrade_outbound(
         self, conn: RawConn, peer: PeerId | None, deadline: float | None = None
-    ) -> TransportConn:
+    ) -> Upgraded:
         """See interfaces.Upgrader."""
         return await self._upgrade(conn, peer, Direction.OUTBOUND, deadline)
 
     async def _upgrade(
         self, conn: RawConn, expected: PeerId | None, direction: Direction, deadline: float | None
-    ) -> TransportConn:
+    ) -> Upgraded:
         loop = asyncio.get_running_loop()
         if deadline is None:
             deadline = loop.time() + self._options.timeout
@@ -253,12 +169,14 @@ class StreamUpgrader:
                 raise
             raise failure from error
 
-    def _kind(self, direction: Direction, conn: RawConn, security: str, muxer: str, is_early: bool) -> _Kind:
+    def _kind(
+        self, direction: Direction, conn: RawConn, security: str, muxer: str, is_early: bool
+    ) -> ConnKind:
         key = (direction, conn.transport, conn.is_limited, security, muxer, is_early)
         kind = self._kinds.get(key)
         if kind is None:
             state = ConnState(security, muxer, conn.transport, is_early)
-            kind = self._kinds[key] = _Kind(self._local_peer, direction, state, conn.is_limited)
+            kind = self._kinds[key] = ConnKind(self._local_peer, direction, state, conn.is_limited)
         return kind
 
 
@@ -277,7 +195,7 @@ class _Upgrade:
         self._protection: Protection | None = None
         self.stage = Stage.TRANSPORT
 
-    async def run(self) -> TransportConn:
+    async def run(self) -> Upgraded:
         conn, upgrader = self._conn, self._upgrader
         await conn.start()
         self.stage = Stage.SECURITY
@@ -299,7 +217,14 @@ class _Upgrade:
         session = self._start_muxer(muxer, mailbox)
         is_early = secured.muxer is not None
         kind = upgrader._kind(self._direction, conn, security, muxer, is_early)
-        return TransportConn(conn, session, secured, kind)
+        return Upgraded(
+            session,
+            kind,
+            secured.remote_peer,
+            secured.remote_key,
+            conn.local_multiaddr,
+            conn.remote_multiaddr,
+        )
 
     def explained(self, error: BaseException) -> BaseException:
         """`error`, or what it means where the peer has not shown that it has our network's key."""

@@ -439,3 +439,9 @@ __all__ = [
     "protocol_with_code",
     "protocol_with_name",
 ]
+
+
+def check_local(addr: Multiaddr) -> None:
+    """For whoever binds to `addr`: our own id is no part of it. Raises AddressError: it names a peer."""
+    if addr.peer_id is not None:
+        raise AddressError(f"{addr}: one listens without a peer id")

@@ -1,15 +1,19 @@
-"""How far a multiaddr reaches: this machine, a private network, or the internet.
+"""How far a multiaddr reaches: this machine, a private network, or the internet; and whose it is.
 
-Comes in: multiaddrs. Goes out: a Scope. Never resolves a name, never touches a socket.
+Comes in: multiaddrs. Goes out: a Scope, an IP address, a subnet. Never resolves a name or touches a socket.
 """
 
 from __future__ import annotations
 
 import enum
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from p2pcore.values.multiaddr import Multiaddr
+
+IP6_SUBNET_BITS = 56
+"""What one subscriber of a provider has (RFC 6177); its addresses count as one."""
 
 LOCAL_TRANSPORTS = frozenset({"unix", "memory"})
 """First components that never leave the machine."""
@@ -36,3 +40,20 @@ def scope_of(addr: Multiaddr | None) -> Scope:
     if addr.is_public:
         return Scope.PUBLIC
     return Scope.LOOPBACK if is_local(addr) else Scope.PRIVATE
+
+
+def ip_of(addr: Multiaddr | None) -> IPv4Address | IPv6Address | None:
+    """The IP address of `addr`; an IPv4 address mapped into IPv6 is what it maps. None: it has none."""
+    text = None if addr is None else addr.get("ip4") or addr.get("ip6")
+    if text is None:
+        return None
+    ip = ip_address(text)
+    return getattr(ip, "ipv4_mapped", None) or ip
+
+
+def subnet_of(addr: Multiaddr | None) -> str | None:
+    """What `addr` is counted under: its IPv4 address, or its IPv6 /56; None: it has no IP address."""
+    ip = ip_of(addr)
+    if ip is None or ip.version == 4:
+        return None if ip is None else str(ip)
+    return str(ip_network((ip, IP6_SUBNET_BITS), strict=False))

@@ -15,7 +15,7 @@ from p2pcore.errors import AddressError, ListenError, NoTransport
 from p2pcore.manet.listener import open_bound, open_listening
 from p2pcore.manet.sockaddr import parse_endpoint, split_tcp, to_multiaddr
 from p2pcore.transports.unix import file_of, open_unix, remove_unix, unix_path
-from p2pcore.values.multiaddr import Multiaddr
+from p2pcore.values.multiaddr import Multiaddr, check_local
 
 _OVER_TCP = frozenset(("", "/ws", "/wss", "/tls/ws"))
 _SNI = "/tls/sni/"
@@ -61,8 +61,7 @@ class _FileClaim:
     """A UNIX socket, which all workers share: the kernel has no SO_REUSEPORT for them."""
 
     def __init__(self, addr: Multiaddr, mode: int | None, backlog: int) -> None:
-        if addr.peer_id is not None:
-            raise AddressError(f"{addr}: one listens without a peer id")
+        check_local(addr)
         self._path = unix_path(addr)
         self._sock = open_unix(self._path, mode, backlog)
         self._file = file_of(self._path)
@@ -144,8 +143,7 @@ class Ports:
             base, rest = split_tcp(addr)
         except AddressError as error:
             raise NoTransport(f"no transport for {addr}") from error
-        if addr.peer_id is not None:
-            raise AddressError(f"{addr}: one listens without a peer id")
+        check_local(addr)
         if rest not in _OVER_TCP and not (rest.startswith(_SNI) and rest.endswith("/ws")):
             raise NoTransport(f"no transport for {addr}")
         if base not in self._claims:

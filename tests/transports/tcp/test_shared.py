@@ -16,6 +16,7 @@ from shared_ports import FIRST, HTTP, PLAIN, TLS, Counting, is_refused, said, sh
 from harness import eventually, looped, run, seconds
 from nodes import (
     LOOPBACK,
+    Reports,
     make_node,
     num_descriptors,
     open_socket,
@@ -24,10 +25,11 @@ from nodes import (
     settled_descriptors,
 )
 from p2pcore.errors import ListenerClosed
+from p2pcore.manet.conn import MaConn
 from p2pcore.manet.listener import MaListener
 from p2pcore.transports.tcp import shared as tcpreuse
 from p2pcore.transports.tcp.ports import TcpPorts
-from p2pcore.transports.tcp.shared import Kind, PeekedConn, Refusal, SharedPort, kind_of
+from p2pcore.transports.tcp.shared import Kind, Refusal, SharedPort, kind_of
 from p2pcore.transports.tcp.transport import TcpOptions
 from p2pcore.upgrade.listener import ListenerState
 from p2pcore.values.multiaddr import Multiaddr
@@ -77,7 +79,7 @@ async def test_each_listener_gets_its_kind_and_every_byte_of_it(kind: Kind, piec
             await asyncio.sleep(0)
         listener = next(each for each in listeners if each.kind is kind)
         conn = await listener.accept()
-        assert isinstance(conn, PeekedConn)
+        assert isinstance(conn, MaConn)
         await conn.start()
         assert await conn.mailbox.read_exactly(len(data)) == data
         assert str(conn.remote_multiaddr) == f"/ip4/127.0.0.1/tcp/{sock.getsockname()[1]}"
@@ -244,6 +246,20 @@ async def test_what_no_listener_takes_in_time_is_dropped(monkeypatch: pytest.Mon
 
 
 @looped
+async def test_a_connection_whose_time_is_up_as_accept_comes_ends_no_listener() -> None:
+    async with shared(Kind.PLAIN) as (port, _, listener):
+        socks = [await said(port.multiaddr, PLAIN + bytes([n])) for n in range(2)]
+        await eventually(lambda: len(listener._ready) == 2)
+        late, taken = next(iter(listener._ready.items()))
+        taken.cancel()  # what its timeout does, a turn before `give` leaves
+        conn = await listener.accept()
+        assert conn is not late
+        conn.abort()
+        for sock in socks:
+            sock.close()
+
+
+@looped
 async def test_an_accept_that_is_cancelled_takes_nothing() -> None:
     async with shared(Kind.PLAIN) as (port, _, listener):
         accepting = [asyncio.ensure_future(listener.accept()) for _ in range(2)]
@@ -266,7 +282,9 @@ async def test_a_temporary_error_is_paused_over_by_every_listener_and_ends_none(
     counting.errors = [errno.EMFILE, errno.ECONNABORTED, errno.ENOBUFS]
     port = SharedPort(counting)
     states: list[ListenerState] = []
-    node = make_node(backoff_min=0.001, backoff_max=0.002, on_state_changed=lambda s, _: states.append(s))
+    node = make_node(
+        backoff_min=0.001, backoff_max=0.002, news=Reports(changed=lambda s, *_: states.append(s))
+    )
     listeners = [node.upgrader.upgrade_listener(port.listen(kind)) for kind in Kind]
     await eventually(lambda: all(each.accept_errors.total() == 3 for each in listeners))
     for each in listeners:
@@ -370,7 +388,7 @@ async def test_listeners_that_all_finish_serve_what_the_kernel_has_queued() -> N
                 await listener.accept()
         assert is_refused(port.multiaddr)
         for each in (*conns, *socks):
-            each.abort() if isinstance(each, PeekedConn) else each.close()
+            each.abort() if isinstance(each, MaConn) else each.close()
 
 
 @looped

@@ -54,8 +54,8 @@ async def test_dial_and_listen(host: str) -> None:
     inbound = await listener.accept()
     assert outbound.remote_multiaddr == listener.multiaddr == inbound.local_multiaddr
     assert outbound.local_multiaddr == inbound.remote_multiaddr
-    await outbound.close()
-    await inbound.close()
+    await outbound.session.close()
+    await inbound.session.close()
     await listener.close()
 
 
@@ -166,12 +166,12 @@ async def test_bytes_written_just_before_close_arrive() -> None:
     async with node.listening() as listener:
         outbound = await dialler.dial(listener.multiaddr)
         inbound = await listener.accept()
-        stream = await outbound.open_stream()
+        stream = await outbound.session.open_stream()
         await stream.write(data[:1])
-        received = await inbound.accept_stream()
+        received = await inbound.session.accept_stream()
         await stream.write(data[1:])
         await stream.close_write()
-        await outbound.close()
+        await outbound.session.close()
         assert outbound.is_closed
         got = b""
         while chunk := await received.read():

@@ -161,12 +161,12 @@ async def test_bytes_written_just_before_close_arrive(ca: Path) -> None:
         async with listening(addr) as listener:
             outbound = await websocket(make_node(), ca_file=ca).dial(listener.multiaddr, None)
             inbound = await listener.accept()
-            stream = await outbound.open_stream()
+            stream = await outbound.session.open_stream()
             await stream.write(data[:1])
-            received = await inbound.accept_stream()
+            received = await inbound.session.accept_stream()
             await stream.write(data[1:])
             await stream.close_write()
-            await outbound.close()
+            await outbound.session.close()
             assert outbound.is_closed
             got = b""
             while chunk := await received.read():

@@ -15,7 +15,6 @@ import errno
 import logging
 from collections.abc import Callable
 
-from p2pcore._fast.chain.layer import Mailbox
 from p2pcore.aio.slots import Slots
 from p2pcore.aio.threshold import Threshold
 from p2pcore.errors import ListenerClosed, P2PError
@@ -29,9 +28,8 @@ from p2pcore.limits import (
     UPGRADE_SLOW_S,
 )
 from p2pcore.values.multiaddr import Multiaddr
-from p2pcore.values.peer_id import PeerId
 
-log = logging.getLogger("p2pcore.tcpreuse")
+logger = logging.getLogger("p2pcore.tcpreuse")
 
 PEEK_BYTES = 3
 _MULTISTREAM = b"\x13/m"
@@ -73,52 +71,6 @@ def kind_of(first: bytes, is_psk: bool = False) -> Kind | None:
     return Kind.PLAIN if first == _MULTISTREAM or (is_psk and len(first) == PEEK_BYTES) else None
 
 
-class PeekedConn:
-    """A connection that reads already; what was peeked at is still in its mailbox. Satisfies RawConn."""
-
-    __slots__ = ("_conn",)
-
-    def __init__(self, conn: RawConn) -> None:
-        self._conn = conn
-
-    @property
-    def mailbox(self) -> Mailbox:
-        """The top of the chain."""
-        return self._conn.mailbox
-
-    @property
-    def local_multiaddr(self) -> Multiaddr:
-        """The socket's own address."""
-        return self._conn.local_multiaddr
-
-    @property
-    def remote_multiaddr(self) -> Multiaddr | None:
-        """The peer's address."""
-        return self._conn.remote_multiaddr
-
-    @property
-    def transport(self) -> str:
-        """As of the connection beneath."""
-        return self._conn.transport
-
-    @property
-    def is_limited(self) -> bool:
-        """As of the connection beneath."""
-        return self._conn.is_limited
-
-    @property
-    def expected_peer(self) -> PeerId | None:
-        """As of the connection beneath."""
-        return self._conn.expected_peer
-
-    async def start(self) -> None:
-        """It has been started."""
-
-    def abort(self) -> None:
-        """Closes at once. Idempotent."""
-        self._conn.abort()
-
-
 class TcpReuseListener:
     """The connections of one kind of a shared port: satisfies RawListener. Made by SharedPort.listen."""
 
@@ -138,8 +90,8 @@ class TcpReuseListener:
         """That of the port, with its number: no protocol above TCP."""
         return self._port.multiaddr
 
-    async def accept(self) -> PeekedConn:
-        """The next connection of this kind. Cancelled, it has taken none.
+    async def accept(self) -> RawConn:
+        """The next connection of this kind, which reads already. Cancelled, it has taken none.
 
         Raises:
             ListenerClosed: the listener was closed.
@@ -149,10 +101,12 @@ class TcpReuseListener:
             if self._error is not None:
                 error, self._error = self._error, None
                 raise error
-            if self._ready:
+            while self._ready:
                 conn = next(iter(self._ready))
-                self._ready.pop(conn).set_result(None)
-                return PeekedConn(conn)
+                taken = self._ready.pop(conn)
+                if not taken.done():  # else its time is up, and `give` is about to say so
+                    taken.set_result(None)
+                    return conn
             if self.is_closed or (self.is_finishing and not self._port.is_settling):
                 raise ListenerClosed(f"the listener on {self.multiaddr} is closed")
             self._port.go_on()
@@ -279,7 +233,7 @@ class SharedPort:
                 self._peeks[conn] = asyncio.get_running_loop().create_task(self._sort(conn))
             await self._slots.wait_empty()
         except Exception:
-            log.exception("the shared port %s ended", self.multiaddr)
+            logger.exception("the shared port %s ended", self.multiaddr)
             await self._inner.close()
         finally:
             self._is_drained = True
@@ -347,7 +301,7 @@ class SharedPort:
     def _refuse(self, conn: RawConn, why: Refusal) -> None:
         conn.abort()
         self.refused[why] += 1
-        log.debug("inbound connection from %s to %s: %s", conn.remote_multiaddr, self.multiaddr, why)
+        logger.debug("inbound connection from %s to %s: %s", conn.remote_multiaddr, self.multiaddr, why)
 
     def _too_slow(self, conn: RawConn) -> None:
         self._refuse(conn, Refusal.TOO_MANY_SLOW)

@@ -27,7 +27,7 @@ from p2pcore.transports.websocket.addr import PROTOCOLS, WebsocketEndpoint, pars
 from p2pcore.transports.websocket.proxy import Proxy, open_tunnel, proxy_for
 from p2pcore.transports.websocket.tls import WebCertificate
 from p2pcore.transports.websocket.upgrade import HttpHandler, accept_upgrade, request_upgrade
-from p2pcore.values.multiaddr import Multiaddr
+from p2pcore.values.multiaddr import Multiaddr, check_local
 from p2pcore.values.peer_id import PeerId
 
 if TYPE_CHECKING:
@@ -303,8 +303,7 @@ class WebsocketTransport:
             OSError: it cannot be bound. ValueError: the key is not the certificate's.
         """
         endpoint = parse_websocket(addr)
-        if endpoint.peer is not None:
-            raise AddressError(f"{addr}: one listens without a peer id")
+        check_local(addr)
         accept = self.acceptor(endpoint.suffix)
         inner = self._tcp.bind(endpoint.tcp_addr, Kind.TLS if endpoint.scheme == "https" else Kind.HTTP)
         return self._upgrader.upgrade_listener(WebsocketListener(inner, accept))

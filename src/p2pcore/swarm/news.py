@@ -1,0 +1,166 @@
+"""What happens to a node: the one place its parts report to, and where all who want to know hear it.
+
+Comes in: reports of the swarm, its listeners, dials, admission and streams, from the event loop. Goes out:
+calls of notifiees, events for subscriptions, counts. What nobody subscribes to costs its count alone. Never
+raises and never waits. Subscriptions hear first, then notifiees.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from p2pcore.codes import Direction
+from p2pcore.errors import GoAway
+from p2pcore.interfaces import ListenerState
+from p2pcore.swarm.events import (
+    AddrsChanged,
+    ConnClosed,
+    ConnectednessChanged,
+    ConnOpened,
+    DialFailed,
+    Events,
+    ListenerEnded,
+    ListenerOpened,
+    ListenerRecovered,
+    ListenerRetrying,
+    Refused,
+    UpgradeFailed,
+)
+from p2pcore.swarm.notify import Notifiees
+from p2pcore.upgrade.listener import REFUSED, errno_name
+
+if TYPE_CHECKING:
+    from p2pcore.errors import P2PError
+    from p2pcore.interfaces import Conn
+    from p2pcore.swarm.conns import Connectedness
+    from p2pcore.values.multiaddr import Multiaddr
+    from p2pcore.values.peer_id import PeerId
+
+COUNTERS = (
+    "connections opened",
+    "connections closed",
+    "connections refused",
+    "dials worked",
+    "dials failed",
+    "streams refused",
+)
+"""What is counted from the start; the reasons of failed upgrades and of accept(2) join as they occur."""
+
+
+class News:
+    """The reports of one node. Satisfies interfaces.ListenerNews.
+
+    Attributes:
+        events: the subscriptions. notifiees: who is called. Both may come and go at any time.
+    """
+
+    __slots__ = ("_counts", "events", "notifiees")
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
+        self.events = Events()
+        self.notifiees = Notifiees()
+
+    def counters(self) -> dict[str, int]:
+        """How often things have happened since the start, by name. No number ever falls."""
+        return dict(self._counts)
+
+    # -- connections ---------------------------------------------------------------------------
+
+    def conn_opened(self, conn: Conn, change: Connectedness | None) -> None:
+        """`conn` is registered; `change`: what that has made of the connectedness of its peer, or None."""
+        self._counts["connections opened"] += 1
+        if self.events.is_wanted:
+            self.events.emit(ConnOpened(conn))
+            self._connectedness(conn, change)
+        self.notifiees.connected(conn)
+
+    def conn_closed(self, conn: Conn, error: BaseException | None, change: Connectedness | None) -> None:
+        """`conn` has ended with `error`, and is registered no more."""
+        self._counts["connections closed"] += 1
+        if self.events.is_wanted:
+            self._connectedness(conn, change)
+            away = error if isinstance(error, GoAway) else None
+            code, by_peer = (None, False) if away is None else (away.code, away.remote)
+            self.events.emit(ConnClosed(conn, error, code, by_peer))
+        self.notifiees.disconnected(conn)
+
+    def _connectedness(self, conn: Conn, change: Connectedness | None) -> None:
+        if change is not None:
+            self.events.emit(ConnectednessChanged(conn.remote_peer, change))
+
+    def refused(self, peer: PeerId | None, addr: Multiaddr | None, error: P2PError) -> None:
+        """The gater or a cap kept a connection from being made."""
+        self._counts["connections refused"] += 1
+        if self.events.is_wanted:
+            self.events.emit(Refused(peer, addr, error))
+
+    def stream_refused(self) -> None:
+        """A stream was reset because too many are being served."""
+        self._counts["streams refused"] += 1
+
+    # -- dials ---------------------------------------------------------------------------------
+
+    def addr_dialled(self, has_worked: bool) -> None:
+        """One address was dialled to an end; those given up are not reported."""
+        self._counts["dials worked" if has_worked else "dials failed"] += 1
+
+    def dial_failed(self, peer: PeerId | None, error: BaseException) -> None:
+        """No address of `peer` could be reached."""
+        if self.events.is_wanted:
+            self.events.emit(DialFailed(peer, error))
+
+    def upgrade_failed(
+        self,
+        direction: Direction,
+        stage: str,
+        error: BaseException,
+        local: Multiaddr | None,
+        remote: Multiaddr | None,
+    ) -> None:
+        """See interfaces.ListenerNews. A dial that fails so is counted as a failed dial alone."""
+        if direction is Direction.INBOUND:
+            self._counts[f"upgrades failed: {stage}"] += 1
+        if self.events.is_wanted:
+            self.events.emit(UpgradeFailed(direction, str(stage), error, local, remote))
+
+    # -- listeners -----------------------------------------------------------------------------
+
+    def listener_opened(self, addr: Multiaddr) -> None:
+        """Something listens on `addr`."""
+        if self.events.is_wanted:
+            self.events.emit(ListenerOpened(addr))
+        self.notifiees.listen(addr)
+
+    def accept_refused(self, addr: Multiaddr) -> None:
+        """See interfaces.ListenerNews; `refused` tells of it."""
+        self._counts[f"upgrades failed: {REFUSED}"] += 1
+
+    def accept_failed(self, addr: Multiaddr, error: OSError) -> None:
+        """See interfaces.ListenerNews."""
+        self._counts[f"accept errors: {errno_name(error)}"] += 1
+
+    def listener_changed(self, addr: Multiaddr, state: ListenerState, error: BaseException | None) -> None:
+        """See interfaces.ListenerNews; the end of a listener is reported by its swarm."""
+        if not self.events.is_wanted:
+            return
+        if state is ListenerState.RETRYING and error is not None:
+            self.events.emit(ListenerRetrying(addr, error))
+        elif state is ListenerState.LISTENING:
+            self.events.emit(ListenerRecovered(addr))
+
+    def listener_ended(self, addr: Multiaddr, error: BaseException | None) -> None:
+        """Nothing listens on `addr` any more; `error`: why, where nobody asked for it."""
+        if self.events.is_wanted:
+            self.events.emit(ListenerEnded(addr, error))
+        self.notifiees.listen_close(addr)
+
+    def addrs_changed(self, addrs: tuple[Multiaddr, ...]) -> None:
+        """Where we listen now. Working that out costs something: see `wants_addrs` first."""
+        self.events.emit(AddrsChanged(addrs))
+
+    @property
+    def wants_addrs(self) -> bool:
+        """Whether anybody wants to hear of `addrs_changed`."""
+        return self.events.wants(AddrsChanged)
