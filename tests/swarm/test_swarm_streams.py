@@ -14,6 +14,7 @@ from p2pcore import Direction, Stream, codes, limits
 from p2pcore.errors import (
     LimitExceeded,
     NegotiationError,
+    NegotiationTimeout,
     ProtocolNotSupported,
     RemoteProtocolError,
     StreamReset,
@@ -102,6 +103,69 @@ async def test_negotiation_that_does_not_go_on_is_reset_in_time(monkeypatch: pyt
         stream = await p.conn.open_stream()
         await stream.write(HEADER[:5])
         assert await reset_code_of(stream) == codes.STREAM_PROTOCOL_NEGOTIATION_FAILED
+
+
+@pytest.mark.parametrize("proposed", ["/x", ["/x", "/y"]])
+@looped
+async def test_a_peer_that_never_answers_a_proposal_is_given_up_in_time(
+    proposed: str | list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "STREAM_NEGOTIATION_TIMEOUT_S", 0.05)
+
+    async with pair() as p:
+        kept: list[Stream] = []
+        p.server_conn.set_stream_handler(kept.append)
+        with pytest.raises(NegotiationTimeout) as caught:
+            stream = await p.conn.new_stream(proposed)
+            await stream.write(b"request")
+            await stream.read()
+        assert caught.value.stage == "stream protocol"
+        assert "/x" in str(caught.value)
+        assert await reset_code_of(kept[0]) == codes.STREAM_PROTOCOL_NEGOTIATION_FAILED
+        assert p.conn.num_streams == 0
+
+
+@looped
+async def test_streams_closed_before_a_mute_peer_answers_do_not_pile_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "STREAM_NEGOTIATION_TIMEOUT_S", 0.05)
+
+    async with pair() as p:
+        kept: list[Stream] = []
+        p.server_conn.set_stream_handler(kept.append)
+        for _ in range(500):
+            stream = await p.conn.new_stream("/x")
+            await stream.write(b"note")
+            await stream.close()
+        await eventually(lambda: len(kept) == 500 and p.conn.num_streams == 0)
+        codes_seen = {await reset_code_of(each) for each in kept}
+        assert codes_seen == {codes.STREAM_PROTOCOL_NEGOTIATION_FAILED}
+
+
+@looped
+async def test_a_busy_client_of_a_slow_and_honest_peer_loses_nothing() -> None:
+    """3,000 notes, each stream closed at once; the peer comes to negotiate a while later, and one by one."""
+    notes: list[bytes] = []
+
+    async def keep(stream: Stream) -> None:
+        notes.append(await stream.read())
+        assert await stream.read() == b""
+
+    async with pair() as p:
+        p.server.set_stream_handler("/note", keep)
+        loop = asyncio.get_running_loop()
+        serve: Any = p.server.swarm._streams.serve
+        p.server_conn.set_stream_handler(lambda stream: loop.call_later(seconds(0.7), serve, stream) and None)
+        for number in range(3000):
+            stream = await p.conn.new_stream("/note")
+            await stream.write(b"%d" % number)
+            await stream.close()
+            if number % 50 == 0:
+                await asyncio.sleep(0)
+        await eventually(lambda: len(notes) == 3000, timeout=60)
+        assert sorted(map(int, notes)) == list(range(3000))
+        await eventually(lambda: p.conn.num_streams == 0)
 
 
 @looped

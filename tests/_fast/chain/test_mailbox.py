@@ -37,13 +37,13 @@ async def test_read_exactly_gives_the_bytes_however_they_are_cut() -> None:
 async def test_read_some_gives_what_is_there_and_nothing_at_the_end() -> None:
     cable = Cable()
     box = cable.mailbox
-    read = asyncio.ensure_future(box.read_some(3))
+    read = asyncio.ensure_future(box.read(3))
     await settle()
     cable.deliver(b"12345")
     assert await read == b"123"
-    assert await box.read_some(9) == b"45"
+    assert await box.read(9) == b"45"
     cable.deliver_eof()
-    assert await box.read_some(9) == b""
+    assert await box.read(9) == b""
 
 
 @looped
@@ -64,7 +64,7 @@ async def test_peek_gives_fewer_at_the_end_and_fails_on_a_broken_connection() ->
     cable.deliver(b"GE")
     cable.deliver_eof()
     assert await cable.mailbox.peek(3) == b"GE"
-    assert await cable.mailbox.read_some(3) == b"GE"
+    assert await cable.mailbox.read(3) == b"GE"
     broken = Cable()
     box = broken.mailbox
     broken.deliver(b"GE")
@@ -72,7 +72,7 @@ async def test_peek_gives_fewer_at_the_end_and_fails_on_a_broken_connection() ->
     await settle()
     with pytest.raises(errors.ConnectionClosed):
         await box.peek(3)
-    assert await box.read_some(3) == b"GE"
+    assert await box.read(3) == b"GE"
 
 
 @looped
@@ -84,7 +84,7 @@ async def test_unread_bytes_come_first() -> None:
     box.unread(b"second|")
     cable.deliver(b"end")
     assert await box.read_exactly(5010) == b"second|" + bytes(5000) + b"end"
-    read = asyncio.ensure_future(box.read_some(1))
+    read = asyncio.ensure_future(box.read(1))
     await settle()
     with pytest.raises(errors.LocalProtocolError):
         box.unread(b"x")
@@ -135,7 +135,7 @@ async def test_nothing_is_written_later_on_a_broken_connection() -> None:
 async def test_reads_of_a_mailbox_are_bounded() -> None:
     for n in (0, -1, limits.MAILBOX_BYTES + 1):
         with pytest.raises(errors.LimitExceeded):
-            await Cable().mailbox.read_some(n)
+            await Cable().mailbox.read(n)
         with pytest.raises(errors.LimitExceeded):
             await Cable().mailbox.peek(n)
 
