@@ -78,8 +78,9 @@ _MODULES = {
     "errors": (
         "AddressError AddressInBackoff BlackHoleSuspected ConnectionClosed DeadlineExceeded DialError "
         "GaterRefused GoAway HandshakeError IdentityError IncompleteRead LimitExceeded LimitedConnection "
-        "ListenError ListenerClosed LocalProtocolError NegotiationError NegotiationTimeout NoTransport P2PError "
-        "PeerIdMismatch PeerIsSelf ProtocolError ProtocolNotSupported RelayRefused RemoteProtocolError ResolutionError StreamClosed "
+        "ListenError ListenerClosed LocalProtocolError NegotiationError NegotiationTimeout NoTransport "
+        "P2PError PeerIdMismatch PeerIsSelf ProtocolError ProtocolNotSupported RelayRefused "
+        "RemoteProtocolError ResolutionError StreamClosed "
         "StreamError StreamReset SwarmClosed WorkerFailed WrongNetworkKey"
     ),
     "swarm.gater": "BasicGater",

@@ -51,8 +51,8 @@ class P2PError(Exception):
     """Root of everything p2pcore raises on purpose.
 
     Attributes:
-        stage: the step of a connection's upgrade that failed ("security handshake"), or "stream protocol" where
-            the negotiation of a stream did; None elsewhere.
+        stage: the step of a connection's upgrade that failed ("security handshake"), or "stream protocol"
+            where the negotiation of a stream did; None elsewhere.
     """
 
     stage: str | None = None
@@ -90,10 +90,18 @@ class ProtocolNotSupported(NegotiationError):
     """
 
     def __init__(
-        self, protocols: Sequence[str], stage: str = "stream protocol", by_peer: bool = False, detail: str = ""
+        self,
+        protocols: Sequence[str],
+        stage: str = "stream protocol",
+        by_peer: bool = False,
+        detail: str = "",
     ) -> None:
         names = ", ".join(protocols)
-        what = f"the peer proposed {names}, which we do not support" if by_peer else f"the peer supports none of {names}"
+        what = (
+            f"the peer proposed {names}, which we do not support"
+            if by_peer
+            else f"the peer supports none of {names}"
+        )
         super().__init__(f"{stage}: {what}{detail}")
         self.protocols = tuple(protocols)
         self.stage = stage

@@ -170,7 +170,7 @@ class Channel(Protocol):
         """Hands `data` on; a Mailbox does so at once, a Stream is awaited."""
 
     def write_later(self, data: bytes, /) -> None:
-        """Hands `data` on ahead of what is written next, without a wait; at the latest when a read has to wait."""
+        """Hands `data` on without a wait, ahead of what is written next; at the latest when a read waits."""
 
     def expect(self, reply: bytes, protocol: str, step: str, /) -> None:
         """Lazy negotiation: the peer's next bytes must be `reply`, which no read sees.
@@ -233,7 +233,8 @@ class Stream(Channel, Protocol):
     async def close_write(self) -> None:
         """End of our data; reading goes on. Idempotent.
 
-        On a stream whose one protocol was proposed a moment ago it leaves with the answer, or half a second later.
+        On a stream whose one protocol was proposed a moment ago it waits for the answer, but not for longer
+        than half a second.
         """
 
     async def close_read(self) -> None:

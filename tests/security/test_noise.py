@@ -56,7 +56,7 @@ from harness import cuts, feeding, looped, run
 from p2pcore._fast.chain.wire import Wire
 from p2pcore._fast.crypto.noise import Initiator, KeyPair, Responder, SymmetricState
 from p2pcore._fast.crypto.sodium import x25519
-from p2pcore.errors import ConnectionClosed, HandshakeError, PeerIdMismatch, PeerIsSelf, ProtocolNotSupported
+from p2pcore.errors import HandshakeError, PeerIdMismatch, PeerIsSelf, ProtocolNotSupported
 from p2pcore.interfaces import Secured
 from p2pcore.limits import MAX_NOISE_PROOF_BYTES
 from p2pcore.security import noise

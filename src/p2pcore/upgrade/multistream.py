@@ -1,10 +1,10 @@
 """multistream-select 1.0: both roles, and the lazy form.
 
-Comes in: a Channel (a Mailbox or a Stream) and protocol ids. Goes out: the agreed id; the next byte of the channel
-is the protocol's first. Never reads past the message it needs, never waits for the peer's header before it proposes,
-never waits for a byte once one has come that is wrong, never answers without a bound. The caller sets the deadline
-and, on any error, closes the connection or resets the stream. What touches the data path is
-_fast/chain/multistream.pyx. Specification: libp2p connections, multiformats/multistream-select.
+Comes in: a Channel (a Mailbox or a Stream) and protocol ids. Goes out: the agreed id; the next byte of the
+channel is the protocol's first. Never reads past the message it needs, never waits for the peer's header
+before it proposes, never waits for a byte once one has come that is wrong, never answers without a bound. The
+caller sets the deadline and, on any error, closes the connection or resets the stream. What touches the data
+path is in _fast/chain/multistream.pyx. Specification: libp2p connections, multiformats/multistream-select.
 """
 
 from __future__ import annotations
@@ -184,8 +184,8 @@ async def _propose(io: Channel, proposals: Sequence[bytes]) -> int | None:
 def propose(io: Channel, protocol: str, step: str = STREAM_STEP) -> None:
     """The lazy form, for one candidate: the proposal leaves with what is written next, and nobody waits.
 
-    The answer is checked as it comes, before anything that a read gives (Channel.expect). Only where a request that
-    the peer throws away is no loss: it may refuse after we have sent.
+    The answer is checked as it comes, before anything that a read gives (Channel.expect). Only where a request
+    that the peer throws away is no loss: it may refuse after we have sent.
 
     Raises:
         LimitExceeded, LocalProtocolError: `protocol` cannot be proposed.
@@ -276,7 +276,7 @@ def _failed(step: str, why: str) -> NegotiationError:
 
 
 def _refused(step: str, refused: Sequence[bytes], error: Exception) -> ProtocolNotSupported:
-    """The peer has not gone on negotiating: it had nothing else to propose, or did not wait for our answer."""
+    """The peer has not gone on negotiating: it had no more to propose, or did not wait for our answer."""
     names = [text_of(message) or repr(message) for message in refused[:_SHOWN]]
     detail = f"; then {error}" if isinstance(error, NegotiationError) else ""
     return ProtocolNotSupported(names, step, True, detail)

@@ -321,7 +321,7 @@ async def test_a_reply_and_then_the_end_is_an_empty_stream() -> None:
 async def test_a_wrong_answer_is_found_at_its_first_wrong_byte(answer: int) -> None:
     peer, stream = await lazy()
     peer.deliver(data(1, REPLY[:answer] + b"?"))
-    with pytest.raises(errors.NegotiationError, match="stream protocol.*/echo"):
+    with pytest.raises(errors.NegotiationError, match=r"stream protocol.*/echo"):
         await stream.read()
 
 
