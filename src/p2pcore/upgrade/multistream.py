@@ -184,8 +184,8 @@ async def _propose(io: Channel, proposals: Sequence[bytes]) -> int | None:
 def propose(io: Channel, protocol: str, step: str = STREAM_STEP) -> None:
     """The lazy form, for one candidate: the proposal leaves with what is written next, and nobody waits.
 
-    The answer is checked as it comes, before anything that a read gives (Channel.expect). Only where a request
-    that the peer throws away is no loss: it may refuse after we have sent.
+    The answer is checked as it comes, before anything that a read gives (Channel.expect). Only where a
+    request that the peer throws away is no loss: it may refuse after we have sent.
 
     Raises:
         LimitExceeded, LocalProtocolError: `protocol` cannot be proposed.
