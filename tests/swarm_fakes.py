@@ -41,14 +41,23 @@ class FakeStream:
         self.reset_code: int | None = None
         self.expected: tuple[bytes, str] | None = None
 
-    def expect(self, reply: bytes, protocol: str) -> None:
+    def expect(self, reply: bytes, protocol: str, step: str) -> None:
         self.expected = (reply, protocol)
         self.protocol = protocol
 
+    def take_opening(self) -> bytes | None:
+        return None
+
     async def write(self, data: bytes) -> None:
+        self.write_later(data)
+
+    def write_later(self, data: bytes) -> None:
         if self.conn.write_error is not None:
             raise self.conn.write_error
         self.written += data
+
+    async def read(self, max_bytes: int = 65536) -> bytes:
+        return await self.read_exactly(max_bytes)
 
     async def read_exactly(self, n: int) -> bytes:
         await asyncio.Event().wait()

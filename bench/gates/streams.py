@@ -10,6 +10,7 @@ from typing import Any
 
 from p2pcore import KeyType, PrivateKey
 from p2pcore._fast.chain.layer import Mailbox
+from p2pcore._fast.chain.multistream import HEADER
 from p2pcore._fast.chain.wire import Wire
 from p2pcore._fast.crypto.pnet import PnetLayer
 from p2pcore._fast.crypto.secure import NoiseChannel
@@ -23,7 +24,6 @@ from p2pcore.security.tls import TlsTransport
 KEY_A, KEY_B = bytes(range(32)), bytes(range(32, 64))
 NONCE_A, NONCE_B = bytes(range(24)), bytes(range(24, 48))
 MUXERS = ("/yamux/1.0.0",)
-HEADER = b"\x13/multistream/1.0.0\n"
 
 
 class Pair:

@@ -29,9 +29,11 @@ if TYPE_CHECKING:
         ListenError,
         LocalProtocolError,
         NegotiationError,
+        NegotiationTimeout,
         NoTransport,
         P2PError,
         PeerIdMismatch,
+        PeerIsSelf,
         ProtocolError,
         ProtocolNotSupported,
         RelayRefused,
@@ -76,8 +78,9 @@ _MODULES = {
     "errors": (
         "AddressError AddressInBackoff BlackHoleSuspected ConnectionClosed DeadlineExceeded DialError "
         "GaterRefused GoAway HandshakeError IdentityError IncompleteRead LimitExceeded LimitedConnection "
-        "ListenError ListenerClosed LocalProtocolError NegotiationError NoTransport P2PError PeerIdMismatch "
-        "ProtocolError ProtocolNotSupported RelayRefused RemoteProtocolError ResolutionError StreamClosed "
+        "ListenError ListenerClosed LocalProtocolError NegotiationError NegotiationTimeout NoTransport "
+        "P2PError PeerIdMismatch PeerIsSelf ProtocolError ProtocolNotSupported RelayRefused "
+        "RemoteProtocolError ResolutionError StreamClosed "
         "StreamError StreamReset SwarmClosed WorkerFailed WrongNetworkKey"
     ),
     "swarm.gater": "BasicGater",
@@ -132,12 +135,14 @@ __all__ = [
     "LocalProtocolError",
     "Multiaddr",
     "NegotiationError",
+    "NegotiationTimeout",
     "Network",
     "NoTransport",
     "Notifiee",
     "P2PError",
     "PeerId",
     "PeerIdMismatch",
+    "PeerIsSelf",
     "PerfRun",
     "PrivateKey",
     "ProtocolError",

@@ -5,10 +5,12 @@
     │   └── ProtocolLookupError (KeyError)              ... it lacks the protocol asked for
     ├── IdentityError           (ValueError)            a key, id, envelope or record is malformed or forged
     ├── NegotiationError                                multistream-select failed
-    │   ├── ProtocolNotSupported                        the peer answered, and has none of what we asked for
+    │   ├── NegotiationTimeout  (TimeoutError)          the peer did not answer a proposal in time
+    │   ├── ProtocolNotSupported                        one side has none of what the other proposed
     │   └── WrongNetworkKey                             the peer is not in our private network
     ├── HandshakeError          (ConnectionError)       a security handshake failed
-    │   └── PeerIdMismatch                              ... because the peer proved another id
+    │   ├── PeerIdMismatch                              ... because the peer proved another id
+    │   └── PeerIsSelf                                  ... because the peer proved our own id
     ├── UpgradeTimeout          (TimeoutError)          a connection was not secured and multiplexed in time
     ├── ProtocolError                                   somebody broke a wire protocol
     │   ├── LocalProtocolError                          ... this program did
@@ -49,7 +51,8 @@ class P2PError(Exception):
     """Root of everything p2pcore raises on purpose.
 
     Attributes:
-        stage: the step of a connection's upgrade that failed ("security handshake"); None elsewhere.
+        stage: the step of a connection's upgrade that failed ("security handshake"), or "stream protocol"
+            where the negotiation of a stream did; None elsewhere.
     """
 
     stage: str | None = None
@@ -73,16 +76,36 @@ class NegotiationError(P2PError):
     """multistream-select ended without agreement: bad message, end of input, or too many proposals."""
 
 
+class NegotiationTimeout(NegotiationError, TimeoutError):
+    """The protocol of a stream was not agreed before STREAM_NEGOTIATION_TIMEOUT_S had passed."""
+
+
 class ProtocolNotSupported(NegotiationError):
-    """The peer supports none of the protocols proposed.
+    """One side supports none of the protocols that the other proposed.
 
     Attributes:
         protocols: what was proposed, in order.
+        stage: what for: "security negotiation", "muxer negotiation" or "stream protocol".
+        by_peer: the peer proposed, and we support none of them.
     """
 
-    def __init__(self, protocols: Sequence[str]) -> None:
-        super().__init__(f"the peer supports none of {', '.join(protocols)}")
+    def __init__(
+        self,
+        protocols: Sequence[str],
+        stage: str = "stream protocol",
+        by_peer: bool = False,
+        detail: str = "",
+    ) -> None:
+        names = ", ".join(protocols)
+        what = (
+            f"the peer proposed {names}, which we do not support"
+            if by_peer
+            else f"the peer supports none of {names}"
+        )
+        super().__init__(f"{stage}: {what}{detail}")
         self.protocols = tuple(protocols)
+        self.stage = stage
+        self.by_peer = by_peer
 
 
 class WrongNetworkKey(NegotiationError):
@@ -113,6 +136,18 @@ class PeerIdMismatch(HandshakeError):
         super().__init__(f"expected peer {expected}, but it proved to be {actual}")
         self.expected = expected
         self.actual = actual
+
+
+class PeerIsSelf(HandshakeError):
+    """The peer proved our own identity: this host has dialled itself.
+
+    Attributes:
+        peer: our id, with a base58 `str()`.
+    """
+
+    def __init__(self, peer: object) -> None:
+        super().__init__(f"the peer is this host itself, {peer}")
+        self.peer = peer
 
 
 class UpgradeTimeout(P2PError, TimeoutError):

@@ -154,7 +154,40 @@ class SecureTransport(Protocol):
         """The initiator's side of `secure_inbound`."""
 
 
-class Stream(Protocol):
+class Channel(Protocol):
+    """What multistream-select talks through: a Mailbox, or a Stream."""
+
+    def read(self, max_bytes: int, /) -> Awaitable[bytes]:
+        """Up to `max_bytes`, at least one; b"" at the end."""
+
+    def read_exactly(self, n: int, /) -> Awaitable[bytes]:
+        """Exactly n bytes. Raises IncompleteRead at the end."""
+
+    def take_opening(self) -> bytes | None:
+        """The message behind multistream-select's header, where both are here whole by now.
+
+        None: nothing has been taken; they may come yet.
+        """
+
+    def write(self, data: bytes, /) -> Awaitable[None] | None:
+        """Hands `data` on; a Mailbox does so at once, a Stream is awaited."""
+
+    def write_later(self, data: bytes, /) -> None:
+        """Hands `data` on without a wait, ahead of what is written next; at the latest when a read waits."""
+
+    def expect(self, reply: bytes, protocol: str, step: str, /) -> None:
+        """Lazy negotiation: the peer's next bytes must be `reply`, which no read sees.
+
+        Reads get ProtocolNotSupported for a refusal of `protocol`, NegotiationError for anything else.
+
+        Args:
+            reply: the header and the echo of the proposal.
+            protocol: what is proposed.
+            step: what the negotiation is for, as errors name it.
+        """
+
+
+class Stream(Channel, Protocol):
     """One bidirectional stream of bytes. All waits may be cancelled; nothing is half read then."""
 
     @property
@@ -183,6 +216,8 @@ class Stream(Protocol):
 
         Raises:
             StreamReset: it was reset; StreamClosed: the read half was closed here.
+            ProtocolNotSupported: the peer does not speak the one protocol that was proposed.
+            NegotiationTimeout, NegotiationError: it did not say so within 10 s, or said something else.
             DeadlineExceeded: see set_read_deadline; ConnectionClosed: the connection is gone.
         """
 
@@ -202,19 +237,17 @@ class Stream(Protocol):
         """Ends both halves: end of data to the peer, and what still comes is dropped. Idempotent."""
 
     async def close_write(self) -> None:
-        """End of our data; reading goes on. Idempotent."""
+        """End of our data; reading goes on. Idempotent.
+
+        On a stream whose one protocol was proposed a moment ago it waits for the answer, but not for longer
+        than half a second.
+        """
 
     async def close_read(self) -> None:
         """What still comes is dropped; writing goes on. Idempotent."""
 
     def reset(self, code: int = 0) -> None:
         """Aborts both halves at once, with a 32-bit code for the peer. Idempotent."""
-
-    def expect(self, reply: bytes, protocol: str) -> None:
-        """Lazy negotiation: the peer's first bytes must be `reply`, which no read sees.
-
-        Readers and writers get ProtocolNotSupported for a refusal, NegotiationError for anything else.
-        """
 
     def set_deadline(self, seconds: float | None) -> None:
         """Both of the following."""
@@ -632,6 +665,7 @@ __all__ = [
     "Conn",
     "ConnKind",
     "ConnStat",
+    "Channel",
     "ConnState",
     "Direction",
     "Gater",

@@ -49,6 +49,9 @@ MAX_PROTOCOL_ID_BYTES: Final = 255
 """A protocol id we send or register."""
 STREAM_NEGOTIATION_TIMEOUT_S: Final = 10.0
 """multistream-select on one stream (go, rust, js)."""
+LAZY_END_WAIT_S: Final = 0.5
+"""How long the end of our data waits for the answer to a lazy proposal. js loses a stream that has ended
+before it has read the proposal; it needs one turn of its event loop for that (docs/decisions/0014)."""
 
 # -- upgrade -----------------------------------------------------------------------------------
 ACCEPT_TIMEOUT_S: Final = 15.0

@@ -8,7 +8,7 @@ import pytest
 
 from harness import eventually, looped
 from p2pcore import limits
-from p2pcore.errors import AddressError, DialError, NoTransport, SwarmClosed
+from p2pcore.errors import AddressError, DialError, NoTransport, PeerIsSelf, SwarmClosed
 from swarm_fakes import US, FakeConn, addr, make_swarm, peer
 
 THEM = peer(1)
@@ -114,8 +114,9 @@ async def test_dialling_oneself_is_refused() -> None:
     swarm, tcp = make_swarm()
     await swarm.listen(addr(5))
     for attempt in (swarm.dial_peer(US, [addr(1)]), swarm.dial_addr(addr(1).with_p2p(US))):
-        with pytest.raises(DialError, match="this node itself"):
+        with pytest.raises(DialError, match="this host itself") as caught:
             await attempt
+        assert isinstance(caught.value.cause, PeerIsSelf)
     with pytest.raises(DialError, match="itself listens"):
         await swarm.dial_peer(THEM, [addr(5)])
     with pytest.raises(DialError, match="itself listens"):

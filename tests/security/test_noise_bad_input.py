@@ -36,7 +36,7 @@ from noise_vectors import (
 
 from harness import looped, run
 from key_vectors import INITIATOR
-from p2pcore.errors import ConnectionClosed, HandshakeError, PeerIdMismatch
+from p2pcore.errors import ConnectionClosed, HandshakeError, PeerIdMismatch, ProtocolNotSupported
 from p2pcore.interfaces import Secured
 from p2pcore.pb.noise_pb2 import NoiseExtensions
 from p2pcore.security import noise
@@ -75,7 +75,6 @@ BAD_PAYLOADS: dict[str, Payload] = {
         KEY_I, static, identity_sig=PrivateKey.generate().sign(noise.SIGNATURE_PREFIX + static)
     ),
     "length in front": lambda static: frame(signed(KEY_I, static)),
-    "no muxer in common": lambda static: signed(KEY_I, static, MPLEX),
 }
 
 
@@ -83,6 +82,13 @@ BAD_PAYLOADS: dict[str, Payload] = {
 @pytest.mark.parametrize("payload", BAD_PAYLOADS.values(), ids=BAD_PAYLOADS.keys())
 def test_bad_payload_fails_the_handshake(meet: Meet, payload: Payload) -> None:
     assert type(failure(meet, payload)) is HandshakeError
+
+
+@ROLES
+def test_no_muxer_in_common_is_a_failed_negotiation_and_no_bad_payload(meet: Meet) -> None:
+    with pytest.raises(ProtocolNotSupported) as caught:
+        run(meet(lambda static: signed(KEY_I, static, MPLEX), None, (MUXER,)))
+    assert caught.value.stage == "muxer negotiation"
 
 
 @ROLES

@@ -89,7 +89,7 @@ def test_another_peer_than_expected_is_named() -> None:
         (exchange(key=KEY_I.public_key.to_protobuf() + b"\0"), "not acceptable"),
         (exchange(key=b"\x08\x07\x12\x01\x01"), "not acceptable"),
         (b"\x04\x0a\x02\x12\x20", "lacks"),
-        (exchange(US.peer_id(), US.public_key.to_protobuf()), "ourselves"),
+        (exchange(US.peer_id(), US.public_key.to_protobuf()), "this host itself"),
         (b"\x02\xff\xff", "not a protobuf"),
         (b"\x00", "lacks"),
         (varint.encode(MAX_PLAINTEXT_EXCHANGE_BYTES + 1), str(MAX_PLAINTEXT_EXCHANGE_BYTES)),

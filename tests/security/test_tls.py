@@ -18,7 +18,7 @@ from tls_vectors import HELLO_ALPN
 
 from harness import looped, run
 from p2pcore import Host
-from p2pcore.errors import HandshakeError, PeerIdMismatch
+from p2pcore.errors import HandshakeError, PeerIdMismatch, PeerIsSelf, ProtocolNotSupported
 from p2pcore.interfaces import Secured
 from p2pcore.limits import TLS_CERTIFICATE_DAYS, TLS_RENEW_DAYS
 from p2pcore.security.tls import TlsTransport
@@ -150,7 +150,8 @@ def test_a_server_takes_the_first_of_the_clients_protocols_it_has(
 
 def test_no_protocol_in_common_is_refused_with_the_alert_for_it() -> None:
     results = run(meet(peer_context(alpn=(b"h2",)), True))
-    failure(results)
+    assert isinstance(results[0], ProtocolNotSupported)
+    assert (results[0].stage, results[0].protocols) == ("muxer negotiation", ("h2",))
     assert "no application protocol" in str(results[1])
 
 
@@ -180,7 +181,7 @@ def test_another_peer_than_expected_is_named_and_told_by_an_alert(is_server: boo
 
 @both_sides
 def test_ourselves_are_refused(is_server: bool) -> None:
-    assert "ourselves" in str(failure(run(meet(peer_context([make_certificate(HOST, NOW)]), is_server))))
+    assert isinstance(run(meet(peer_context([make_certificate(HOST, NOW)]), is_server))[0], PeerIsSelf)
 
 
 @both_sides

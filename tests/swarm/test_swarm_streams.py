@@ -10,10 +10,11 @@ import pytest
 
 from harness import eventually, looped, run, seconds
 from hosts import pair
-from p2pcore import Direction, Stream, codes, limits
+from p2pcore import Direction, Stream, SwarmConn, codes, limits
 from p2pcore.errors import (
     LimitExceeded,
     NegotiationError,
+    NegotiationTimeout,
     ProtocolNotSupported,
     RemoteProtocolError,
     StreamReset,
@@ -24,6 +25,12 @@ from p2pcore.upgrade.multistream import HEADER
 async def drain(stream: Stream) -> None:
     while await stream.read():
         pass
+
+
+async def request(conn: SwarmConn, protocols: str | list[str]) -> bytes:
+    stream = await conn.new_stream(protocols)
+    await stream.write(b"request")
+    return await stream.read()
 
 
 async def reset_code_of(stream: Stream) -> int:
@@ -102,6 +109,66 @@ async def test_negotiation_that_does_not_go_on_is_reset_in_time(monkeypatch: pyt
         stream = await p.conn.open_stream()
         await stream.write(HEADER[:5])
         assert await reset_code_of(stream) == codes.STREAM_PROTOCOL_NEGOTIATION_FAILED
+
+
+@pytest.mark.parametrize("proposed", ["/x", ["/x", "/y"]])
+@looped
+async def test_a_peer_that_never_answers_a_proposal_is_given_up_in_time(
+    proposed: str | list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "STREAM_NEGOTIATION_TIMEOUT_S", 0.05)
+
+    async with pair() as p:
+        kept: list[Stream] = []
+        p.server_conn.set_stream_handler(kept.append)
+        with pytest.raises(NegotiationTimeout) as caught:
+            await request(p.conn, proposed)
+        assert caught.value.stage == "stream protocol"
+        assert "/x" in str(caught.value)
+        assert await reset_code_of(kept[0]) == codes.STREAM_PROTOCOL_NEGOTIATION_FAILED
+        assert p.conn.num_streams == 0
+
+
+@looped
+async def test_streams_closed_before_a_mute_peer_answers_do_not_pile_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "STREAM_NEGOTIATION_TIMEOUT_S", 0.05)
+
+    async with pair() as p:
+        kept: list[Stream] = []
+        p.server_conn.set_stream_handler(kept.append)
+        for _ in range(200):
+            stream = await p.conn.new_stream("/x")
+            await stream.write(b"note")
+            await stream.close()
+        await eventually(lambda: len(kept) == 200 and p.conn.num_streams == 0)
+        await eventually(lambda: all(each.is_closed for each in kept))
+
+
+@looped
+async def test_a_busy_client_of_a_slow_and_honest_peer_loses_nothing() -> None:
+    """3,000 notes, each stream closed at once, 500 under way; the peer negotiates each a while later."""
+    notes: list[bytes] = []
+
+    async def keep(stream: Stream) -> None:
+        notes.append(await stream.read())
+        assert await stream.read() == b""
+
+    async with pair() as p:
+        p.server.set_stream_handler("/note", keep)
+        loop = asyncio.get_running_loop()
+        serve: Any = p.server.swarm._streams.serve
+        p.server_conn.set_stream_handler(lambda stream: loop.call_later(seconds(0.7), serve, stream) and None)
+        for number in range(3000):
+            stream = await p.conn.new_stream("/note")
+            await stream.write(b"%d" % number)
+            await stream.close()
+            if p.conn.num_streams >= 500:
+                await eventually(lambda: p.conn.num_streams < 500)
+        await eventually(lambda: len(notes) == 3000, timeout=60)
+        assert sorted(map(int, notes)) == list(range(3000))
+        await eventually(lambda: p.conn.num_streams == 0)
 
 
 @looped

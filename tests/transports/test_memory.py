@@ -85,7 +85,7 @@ async def test_a_full_backlog_refuses_and_close_ends_who_waits() -> None:
         await conn.start()
     await listener.close()
     for conn in waiting[1:]:
-        assert await conn.mailbox.read_some(1) == b""
+        assert await conn.mailbox.read(1) == b""
     with pytest.raises(ConnectionRefusedError):
         listener.connect()
     for call in (listener.accept, listener.rebind):

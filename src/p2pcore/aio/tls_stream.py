@@ -30,7 +30,7 @@ _READ_BYTES: Final = 32 * 1024
 class Chain(Protocol):
     """What a handshake needs of a Mailbox."""
 
-    def read_some(self, most: int, /) -> Awaitable[bytes]: ...
+    def read(self, most: int, /) -> Awaitable[bytes]: ...
     def unread(self, data: bytes, /) -> None: ...
     def write(self, data: bytes, /) -> None: ...
     def insert(self, layer: Layer, /) -> None: ...
@@ -93,7 +93,7 @@ async def _shake(
     while not _advance(mailbox, connection, step, can_wait):
         whole = 0
         while not whole:
-            piece = await mailbox.read_some(_READ_BYTES)
+            piece = await mailbox.read(_READ_BYTES)
             if not piece:
                 raise HandshakeError("the peer ended the connection during the TLS handshake")
             received += len(piece)

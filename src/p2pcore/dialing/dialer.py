@@ -25,6 +25,7 @@ from p2pcore.errors import (
     DialError,
     GaterRefused,
     LimitExceeded,
+    PeerIsSelf,
     ResolutionError,
     SwarmClosed,
 )
@@ -279,7 +280,7 @@ class Dialer:
     def _check_dial(self, peer: PeerId | None) -> None:
         self._check_open()
         if peer is not None and peer == self._local_peer:
-            raise DialError(peer, (), "it is this node itself")
+            raise DialError(peer, (), cause=PeerIsSelf(peer))
 
     def _check_admission(self, peer: PeerId | None) -> None:
         if self._admission.is_trivial:

@@ -24,6 +24,8 @@ from p2pcore.errors import (
     IncompleteRead,
     LimitExceeded,
     PeerIdMismatch,
+    PeerIsSelf,
+    ProtocolNotSupported,
     RemoteProtocolError,
 )
 from p2pcore.interfaces import Secured
@@ -37,6 +39,7 @@ SIGNATURE_PREFIX: Final = b"noise-libp2p-static-key:"
 """Before the static key in what a host signs (spec noise)."""
 
 _KEY_BYTES: Final = 32
+_SHOWN: Final = 8  # of a peer's multiplexers in an error
 
 
 class _Offer(NamedTuple):
@@ -116,7 +119,7 @@ class NoiseTransport:
         mailbox.write(_frame(noise.write_2(offer.payload)))
         payload = noise.read_3(await mailbox.read_frame())
         proof = self._check(payload, noise.remote_static, expected)
-        muxer = _agree(proof.muxers, offer.names)
+        muxer = _agree(proof.muxers, offer.names, True)
         mailbox.insert(NoiseChannel(*noise.split()))
         return Secured(proof.peer, proof.key, muxer)
 
@@ -126,8 +129,8 @@ class NoiseTransport:
         payload = noise.read_2(await mailbox.read_frame())
         proof = self._check(payload, noise.remote_static, expected)
         offer = self._offer_of(muxers)
-        muxer = _agree(offer.names, proof.muxers)
         mailbox.write(_frame(noise.write_3(offer.payload)))
+        muxer = _agree(offer.names, proof.muxers, False)  # after our list: the responder can tell why, too
         mailbox.insert(NoiseChannel(*noise.split()))
         return Secured(proof.peer, proof.key, muxer)
 
@@ -164,7 +167,7 @@ class NoiseTransport:
         if expected is not None and peer != expected:
             raise PeerIdMismatch(expected, peer)
         if peer == self._peer_id:
-            raise HandshakeError(f"the peer is ourselves, {peer}")
+            raise PeerIsSelf(peer)
 
     def _prove(self, payload: bytes, static: bytes, expected: PeerId | None) -> _Proof:
         """Who the peer is. The order is go's: another id is reported as that, whatever the signature."""
@@ -192,14 +195,15 @@ def _usable(muxers: Sequence[bytes]) -> Sequence[bytes]:
     return tuple(muxers)
 
 
-def _agree(initiator: Sequence[bytes], responder: Sequence[bytes]) -> str | None:
+def _agree(initiator: Sequence[bytes], responder: Sequence[bytes], is_responder: bool) -> str | None:
     """The first of the initiator's multiplexers that the responder has too; None if either listed none."""
     if not initiator or not responder:
         return None
     for name in initiator:
         if name in responder:
             return name.decode()
-    raise HandshakeError("no multiplexer in common")
+    names = [name.decode(errors="backslashreplace") for name in initiator[:_SHOWN]]
+    raise ProtocolNotSupported(names, "muxer negotiation", is_responder)
 
 
 def _frame(message: bytes) -> bytes:

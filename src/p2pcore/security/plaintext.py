@@ -20,6 +20,7 @@ from p2pcore.errors import (
     IncompleteRead,
     LimitExceeded,
     PeerIdMismatch,
+    PeerIsSelf,
     RemoteProtocolError,
 )
 from p2pcore.interfaces import Secured
@@ -92,7 +93,7 @@ class PlaintextTransport:
         if expected is not None and claimed != expected:
             raise PeerIdMismatch(expected, claimed)
         if claimed == self._peer_id:
-            raise HandshakeError(f"the peer is ourselves, {claimed}")
+            raise PeerIsSelf(claimed)
         return claimed, key
 
 

@@ -19,7 +19,7 @@ from OpenSSL import SSL
 from p2pcore._fast.crypto.openssl import set_groups, set_signatures
 from p2pcore._fast.crypto.tls_handshake import advance, chain_len, chosen_protocol, decide_by_peer
 from p2pcore.aio.tls_stream import handshake, prepare
-from p2pcore.errors import HandshakeError, PeerIdMismatch
+from p2pcore.errors import HandshakeError, PeerIdMismatch, PeerIsSelf, ProtocolNotSupported
 from p2pcore.interfaces import Secured
 from p2pcore.limits import TLS_RENEW_DAYS
 from p2pcore.security.tls_cert import Identity, make_certificate, read_certificate
@@ -82,18 +82,19 @@ class _Peer:
         if self._expected is not None and identity.peer != self._expected:
             raise PeerIdMismatch(self._expected, identity.peer)
         if identity.peer == self._ours:
-            raise HandshakeError(f"the peer is ourselves, {identity.peer}")
+            raise PeerIsSelf(identity.peer)
         self.identity = identity
 
     def choose(self, offered: Sequence[bytes]) -> int:
         """A server's answer to a list of protocols: the place of the first we speak (spec tls).
 
-        Raises HandshakeError if there is none: OpenSSL then sends the alert no_application_protocol.
+        Raises ProtocolNotSupported if there is none: OpenSSL then sends the alert no_application_protocol.
         """
         for place, name in enumerate(offered):
             if name in self._names:
                 return place
-        raise HandshakeError(f"the peer offers none of our protocols in ALPN, but {offered[:_SHOWN]}")
+        names = [name.decode(errors="backslashreplace") for name in offered[:_SHOWN]]
+        raise ProtocolNotSupported(names, "muxer negotiation", True, " (TLS ALPN)")
 
 
 class TlsTransport:

@@ -134,8 +134,9 @@ class Conn:
     async def new_stream(self, protocols: str | Sequence[str], allow_limited: bool = False) -> Stream:
         """A stream on this connection that speaks the first of `protocols` the peer has.
 
-        One protocol is negotiated lazily: nothing is waited for, and a peer that lacks it shows as
-        ProtocolNotSupported at the first read.
+        One protocol is negotiated lazily: nothing is waited for. A peer that lacks it shows as
+        ProtocolNotSupported at the first read, one that does not answer within
+        limits.STREAM_NEGOTIATION_TIMEOUT_S as NegotiationTimeout; the stream is reset then.
 
         Args:
             allow_limited: also where a relay bounds the bytes or the time of the connection.
@@ -143,6 +144,7 @@ class Conn:
         Raises:
             LimitedConnection: it does, and `allow_limited` is not set.
             ConnectionClosed: no stream can be opened; ProtocolNotSupported, NegotiationError: no agreement.
+            NegotiationTimeout: no answer to several protocols.
             TimeoutError: see limits.NEW_STREAM_TIMEOUT_S; ValueError: `protocols` is empty.
         """
         if self._kind.is_limited and not allow_limited:

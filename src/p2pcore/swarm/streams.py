@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING
 from p2pcore import codes, limits
 from p2pcore.aio.eager import Begun
 from p2pcore.errors import (
+    DeadlineExceeded,
     LimitExceeded,
     LocalProtocolError,
     NegotiationError,
+    NegotiationTimeout,
     P2PError,
     RemoteProtocolError,
 )
-from p2pcore.upgrade.multistream import handle, lazy_open, select
+from p2pcore.upgrade.multistream import STREAM_STEP, handle, propose, select
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import Conn, MuxedConn, ProtocolHandler, Stream
@@ -53,12 +55,15 @@ async def open_negotiated(conn: MuxedConn, protocols: str | Sequence[str]) -> St
 async def _propose(stream: Stream, protocols: str | Sequence[str]) -> None:
     if isinstance(protocols, str) or len(protocols) == 1:
         only = protocols if isinstance(protocols, str) else protocols[0]
-        proposal, reply = lazy_open(only)
-        stream.expect(reply, only)
-        await stream.write(proposal)
+        propose(stream, only)
         return
     stream.set_deadline(limits.STREAM_NEGOTIATION_TIMEOUT_S)
-    stream.protocol = await select(stream, protocols)
+    try:
+        stream.protocol = await select(stream, protocols)
+    except DeadlineExceeded as error:
+        late = NegotiationTimeout(f"{STREAM_STEP}: no answer to {', '.join(protocols)} in time")
+        late.stage = STREAM_STEP
+        raise late from error
     stream.set_deadline(None)
 
 

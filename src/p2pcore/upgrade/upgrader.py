@@ -13,7 +13,7 @@ import enum
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from p2pcore._fast.loop.deadline import Deadline
 from p2pcore.errors import (
@@ -24,6 +24,7 @@ from p2pcore.errors import (
     LocalProtocolError,
     NegotiationError,
     P2PError,
+    PeerIsSelf,
     UpgradeTimeout,
     WrongNetworkKey,
 )
@@ -46,7 +47,7 @@ from p2pcore.upgrade.listener import ListenerOptions, UpgradedListener
 from p2pcore.values.keys import PrivateKey, PublicKey
 
 if TYPE_CHECKING:
-    from p2pcore._fast.chain.layer import Layer, Mailbox
+    from p2pcore._fast.chain.layer import Mailbox
     from p2pcore.values.multiaddr import Multiaddr
     from p2pcore.values.peer_id import PeerId
 
@@ -207,7 +208,7 @@ class _Upgrade:
         else:
             security, secured = await self._secure_outbound(mailbox)
         if secured.remote_peer == upgrader._local_peer:
-            raise HandshakeError("the peer proved to be this host itself")
+            raise PeerIsSelf(secured.remote_peer)
         check = upgrader._options.check_secured
         if check is not None:
             self.stage = Stage.GATER
@@ -243,7 +244,7 @@ class _Upgrade:
     async def _secure_inbound(self, mailbox: Mailbox) -> tuple[str, Secured]:
         upgrader = self._upgrader
         await mailbox.peek(1)  # so that the negotiation finds a proposal that is whole
-        name = await multistream.handle(mailbox, upgrader._security)
+        name = await multistream.handle(mailbox, upgrader._security, Stage.SECURITY)
         self.stage = Stage.HANDSHAKE
         transport = upgrader._security[name]
         return name, await transport.secure_inbound(mailbox, self._expected, upgrader._muxer_names)
@@ -253,95 +254,26 @@ class _Upgrade:
         names = upgrader._security_names
         if len(names) == 1:
             name = names[0]
-            mailbox = cast("Mailbox", _Optimistic(self, mailbox, name))
+            multistream.propose(mailbox, name, Stage.SECURITY)  # a round trip less
         else:
-            name = await multistream.select(mailbox, names)
-            self.stage = Stage.HANDSHAKE
+            name = await multistream.select(mailbox, names, Stage.SECURITY)
         transport = upgrader._security[name]
-        return name, await transport.secure_outbound(mailbox, self._expected, upgrader._muxer_names)
+        try:
+            return name, await transport.secure_outbound(mailbox, self._expected, upgrader._muxer_names)
+        finally:
+            if not mailbox.is_expecting:
+                self.stage = Stage.HANDSHAKE
 
     async def _negotiate_muxer(self, mailbox: Mailbox) -> str:
         if self._direction is Direction.INBOUND:
-            return await multistream.handle(mailbox, self._upgrader._muxers)
-        return await multistream.select(mailbox, self._upgrader._muxer_names)
+            return await multistream.handle(mailbox, self._upgrader._muxers, Stage.MUXER)
+        return await multistream.select(mailbox, self._upgrader._muxer_names, Stage.MUXER)
 
     def _start_muxer(self, name: str, mailbox: Mailbox) -> MuxedConn:
         muxer = self._upgrader._muxers.get(name)
         if muxer is None:
             raise NegotiationError(f"the handshake agreed on {name}, which was not offered")
         return muxer.start(mailbox, self._direction is Direction.OUTBOUND)
-
-
-class _Optimistic:
-    """A mailbox that proposes the only security protocol together with its first message.
-
-    Saves a round trip: the peer's answer is read, and checked, ahead of the handshake's first read.
-    """
-
-    __slots__ = ("_is_answered", "_mailbox", "_name", "_opening", "_upgrade")
-
-    def __init__(self, upgrade: _Upgrade, mailbox: Mailbox, name: str) -> None:
-        self._upgrade = upgrade
-        self._mailbox = mailbox
-        self._name = name
-        self._opening = multistream.lazy_open(name)[0]
-        self._is_answered = False
-
-    def write(self, data: bytes) -> None:
-        """Writes the proposal in front of the first `data`."""
-        opening, self._opening = self._opening, b""
-        self._mailbox.write(opening + data)
-
-    async def read_exactly(self, n: int) -> bytes:
-        """As Mailbox.read_exactly, behind the peer's answer."""
-        if not self._is_answered:
-            await self._read_answer()
-        return await self._mailbox.read_exactly(n)
-
-    async def read_some(self, most: int) -> bytes:
-        """As Mailbox.read_some, behind the peer's answer."""
-        if not self._is_answered:
-            await self._read_answer()
-        return await self._mailbox.read_some(most)
-
-    async def read_frame(self) -> bytes:
-        """As Mailbox.read_frame, behind the peer's answer."""
-        if not self._is_answered:
-            await self._read_answer()
-        return await self._mailbox.read_frame()
-
-    async def _read_answer(self) -> None:
-        if self._opening:
-            self.write(b"")
-        await self._mailbox.peek(1)
-        await multistream.select(_Answers(self._mailbox), (self._name,))
-        self._is_answered = True
-        self._upgrade.stage = Stage.HANDSHAKE
-
-    def unread(self, data: bytes) -> None:
-        """As Mailbox.unread."""
-        self._mailbox.unread(data)
-
-    def insert(self, layer: Layer) -> None:
-        """As Mailbox.insert."""
-        self._mailbox.insert(layer)
-
-    def abort(self) -> None:
-        """As Mailbox.abort."""
-        self._mailbox.abort()
-
-
-class _Answers:
-    """The reading half of a mailbox, for a negotiation whose only proposal has been sent already."""
-
-    __slots__ = ("read_exactly", "take_opening")
-
-    def __init__(self, mailbox: Mailbox) -> None:
-        self.read_exactly = mailbox.read_exactly
-        self.take_opening = mailbox.take_opening
-
-    def write(self, data: bytes) -> None:
-        """It left with the first message of the handshake."""
 
 
 def _distinct(what: str, names: list[str]) -> tuple[str, ...]:
@@ -363,6 +295,8 @@ _TELLING: dict[Stage, tuple[type[P2PError], ...]] = {
 
 def _failure(error: BaseException, stage: Stage, conn: RawConn) -> BaseException:
     """The error to raise for `error` in `stage`: itself where its type says enough, else one that does."""
+    if isinstance(error, NegotiationError) and error.stage in (Stage.SECURITY, Stage.MUXER):
+        stage = Stage(error.stage)  # Noise and ALPN agree on a multiplexer within the handshake
     if isinstance(error, _TELLING[stage]):
         failure: P2PError = error
         failure.add_note(f"in the {stage} with {conn.remote_multiaddr}")

@@ -6,7 +6,7 @@ Comes in: bytes cut anywhere, ends, calls of a negotiation. Goes out: exactly th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -34,16 +34,16 @@ async def test_read_exactly_gives_the_bytes_however_they_are_cut() -> None:
 
 
 @looped
-async def test_read_some_gives_what_is_there_and_nothing_at_the_end() -> None:
+async def test_read_gives_what_is_there_and_nothing_at_the_end() -> None:
     cable = Cable()
     box = cable.mailbox
-    read = asyncio.ensure_future(box.read_some(3))
+    read = asyncio.ensure_future(box.read(3))
     await settle()
     cable.deliver(b"12345")
     assert await read == b"123"
-    assert await box.read_some(9) == b"45"
+    assert await box.read(9) == b"45"
     cable.deliver_eof()
-    assert await box.read_some(9) == b""
+    assert await box.read(9) == b""
 
 
 @looped
@@ -64,7 +64,7 @@ async def test_peek_gives_fewer_at_the_end_and_fails_on_a_broken_connection() ->
     cable.deliver(b"GE")
     cable.deliver_eof()
     assert await cable.mailbox.peek(3) == b"GE"
-    assert await cable.mailbox.read_some(3) == b"GE"
+    assert await cable.mailbox.read(3) == b"GE"
     broken = Cable()
     box = broken.mailbox
     broken.deliver(b"GE")
@@ -72,7 +72,7 @@ async def test_peek_gives_fewer_at_the_end_and_fails_on_a_broken_connection() ->
     await settle()
     with pytest.raises(errors.ConnectionClosed):
         await box.peek(3)
-    assert await box.read_some(3) == b"GE"
+    assert await box.read(3) == b"GE"
 
 
 @looped
@@ -84,7 +84,7 @@ async def test_unread_bytes_come_first() -> None:
     box.unread(b"second|")
     cable.deliver(b"end")
     assert await box.read_exactly(5010) == b"second|" + bytes(5000) + b"end"
-    read = asyncio.ensure_future(box.read_some(1))
+    read = asyncio.ensure_future(box.read(1))
     await settle()
     with pytest.raises(errors.LocalProtocolError):
         box.unread(b"x")
@@ -135,7 +135,7 @@ async def test_nothing_is_written_later_on_a_broken_connection() -> None:
 async def test_reads_of_a_mailbox_are_bounded() -> None:
     for n in (0, -1, limits.MAILBOX_BYTES + 1):
         with pytest.raises(errors.LimitExceeded):
-            await Cable().mailbox.read_some(n)
+            await Cable().mailbox.read(n)
         with pytest.raises(errors.LimitExceeded):
             await Cable().mailbox.peek(n)
 
@@ -388,3 +388,82 @@ def test_whatever_is_no_opening_stays_in_the_mailbox(data: bytes) -> None:
         assert await cable.mailbox.read_exactly(len(data)) == data
 
     main()
+
+
+# -- lazy proposals --------------------------------------------------------------------------------
+
+REPLY = OPENING + b"\x07/noise\n"
+MAILBOX_READS: dict[str, Callable[[Mailbox], Awaitable[bytes]]] = {
+    "read": lambda box: box.read(4),
+    "read_exactly": lambda box: box.read_exactly(4),
+    "read_frame": lambda box: box.read_frame(),
+}
+reads = pytest.mark.parametrize("read", MAILBOX_READS.values(), ids=MAILBOX_READS)
+
+
+@looped
+async def test_an_expected_answer_is_seen_by_no_read_however_it_is_cut() -> None:
+    for reply in (REPLY, OPENING + REPLY):
+        for chunks in cuts(reply + b"tail"):
+            cable = Cable()
+            cable.mailbox.expect(REPLY, "/noise", "a step")
+            cable.mailbox.write_later(b"proposal")
+            assert cable.mailbox.is_expecting
+            cable.mailbox.write(b", data")
+            cable.deliver(*chunks)
+            assert await cable.mailbox.read_exactly(4) == b"tail"
+            assert not cable.mailbox.is_expecting
+            assert await cable.all_sent() == b"proposal, data"
+
+
+@looped
+async def test_an_answer_that_came_before_it_was_expected_counts() -> None:
+    for at in range(len(REPLY) + 1):
+        cable = Cable()
+        cable.deliver(REPLY[:at])
+        cable.mailbox.expect(REPLY, "/noise", "a step")
+        cable.deliver(REPLY[at:] + b"tail")
+        assert await cable.mailbox.read_exactly(4) == b"tail"
+
+
+@reads
+@pytest.mark.parametrize("early", [False, True])
+@looped
+async def test_an_answer_that_is_none_fails_reads_at_once(
+    read: Callable[[Mailbox], Awaitable[bytes]], early: bool
+) -> None:
+    for answer, kind in (
+        (OPENING + b"\x03na\n", errors.ProtocolNotSupported),
+        (b"\x13/multistream/2", errors.NegotiationError),
+        (OPENING + b"\x07/nox", errors.NegotiationError),
+        (OPENING * 3, errors.NegotiationError),
+    ):
+        cable = Cable()
+        if early:
+            cable.deliver(answer)
+        cable.mailbox.expect(REPLY, "/noise", "a step")
+        reading = asyncio.ensure_future(read(cable.mailbox))
+        await settle()
+        cable.deliver(b"more" if early else answer + b"more")
+        with pytest.raises(kind, match=r"a step.*/noise") as caught:
+            await reading
+        assert caught.value.stage == "a step"
+        with pytest.raises(kind):
+            cable.mailbox.write(b"x")
+        assert cable.mailbox.is_expecting
+
+
+@reads
+@looped
+async def test_an_end_before_the_expected_answer_is_no_orderly_end(
+    read: Callable[[Mailbox], Awaitable[bytes]],
+) -> None:
+    for at in range(len(REPLY)):
+        cable = Cable()
+        cable.mailbox.expect(REPLY, "/noise", "a step")
+        cable.deliver(REPLY[:at])
+        cable.deliver_eof()
+        with pytest.raises(errors.NegotiationError) as caught:
+            await read(cable.mailbox)
+        assert isinstance(caught.value.__cause__, errors.IncompleteRead)
+        assert caught.value.__cause__.partial == REPLY[:at]

@@ -78,7 +78,7 @@ async def test_a_mailbox_that_is_full_holds_no_more() -> None:
     assert box(two).num_held <= limits.RECEIVE_BUFFER_BYTES
     got = b""
     while len(got) < PIPE:
-        got += await box(two).read_some(65536)
+        got += await box(two).read(65536)
     assert got == data[:PIPE]
     one.abort()
     two.abort()

@@ -128,7 +128,7 @@ async def test_every_form_of_length_is_sent_and_received(is_client: bool, size: 
     cable.deliver(peers(is_client, payload))
     got = b""
     while len(got) < size:
-        got += await box.read_some(limits.MAILBOX_BYTES)
+        got += await box.read(limits.MAILBOX_BYTES)
     assert got == payload
 
 
@@ -507,7 +507,7 @@ async def test_a_noise_record_leaves_as_one_frame_and_is_not_copied(is_client: b
     reader.deliver(raw)
     got = b""
     while len(got) < size:
-        got += await box.read_some(limits.MAILBOX_BYTES)
+        got += await box.read(limits.MAILBOX_BYTES)
     assert got == plain
 
 

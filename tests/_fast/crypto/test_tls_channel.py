@@ -178,7 +178,7 @@ async def test_received_bytes_may_be_cut_anywhere(version: int) -> None:
             data = data[len(chunk) :]
         assert await box.read_exactly(box.num_held) == b"".join(pieces)
         cable.deliver_eof()
-        assert await box.read_some(1) == b""
+        assert await box.read(1) == b""
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -189,7 +189,7 @@ async def test_what_openssl_writes_is_what_is_read(size: int) -> None:
     cable.deliver(sealed(peer, [data]))
     read = b""
     while len(read) < size:
-        read += await box.read_some(1 << 17)
+        read += await box.read(1 << 17)
     assert read == data
 
 
@@ -263,7 +263,7 @@ async def test_close_notify_is_the_end_of_input_and_nothing_counts_behind_it() -
     cable.deliver(data + output(peer) + b"\x17\x03\x03 garbage")
     cable.deliver(b"more garbage")
     assert await box.read_exactly(3) == b"bye"
-    assert await box.read_some(1) == b""
+    assert await box.read(1) == b""
     cable.deliver_eof()
     box.write(b"we may still write")
     assert opened(peer, await cable.all_sent()) == b"we may still write"
@@ -275,7 +275,7 @@ async def test_the_end_of_input_without_close_notify_is_an_end_as_well() -> None
     cable.deliver(sealed(peer, [b"all"]))
     cable.deliver_eof()
     assert await box.read_exactly(3) == b"all"
-    assert await box.read_some(1) == b""
+    assert await box.read(1) == b""
 
 
 @pytest.mark.parametrize("missing", [1, 10, 20, 24])
@@ -364,7 +364,7 @@ async def test_warnings_that_mean_nothing_are_bounded(is_client: bool) -> None:
 async def test_close_notify_by_hand_ends_the_input() -> None:
     cable, box, theirs, _ = by_hand(is_client=False)
     cable.deliver(theirs.seal(bytes((1, CLOSE_NOTIFY)), ALERT))
-    assert await box.read_some(1) == b""
+    assert await box.read(1) == b""
 
 
 # -- post-handshake messages -----------------------------------------------------------------------

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -27,15 +29,18 @@ from _fast.chains import (
     session_pair,
     started,
     stream_pair,
+    with_limits,
 )
-from harness import cuts, looped, seconds, settle
-from p2pcore import errors
+from harness import cuts, eventually, looped, seconds, settle
+from p2pcore import errors, limits
+from p2pcore._fast.loop.loop_state import loop_state
 from p2pcore._fast.mux.stream import Stream
 from p2pcore._fast.mux.yamux_sender import YamuxStream
 
 HEADER = b"\x13/multistream/1.0.0\n"
 REPLY = HEADER + b"\x06/echo\n"
 REFUSAL = HEADER + b"\x03na\n"
+NEGOTIATION_FAILED = 0x1001
 
 
 # -- deadlines ---------------------------------------------------------------------------------------
@@ -190,6 +195,11 @@ async def test_streams_are_made_by_sessions_only() -> None:
 # -- lazy negotiation ------------------------------------------------------------------------------------
 
 
+async def closed_for_writing_and_read(stream: Stream) -> None:
+    await stream.close_write()
+    await stream.read()
+
+
 async def lazy() -> tuple[RawYamux, Stream]:
     peer = RawYamux(is_client=True)
     stream = await peer.session.open_stream()
@@ -201,7 +211,7 @@ async def lazy() -> tuple[RawYamux, Stream]:
 
 @looped
 async def test_the_expected_reply_is_stripped_however_it_is_cut() -> None:
-    for chunks in cuts(REPLY + b"payload"):
+    for chunks in [*cuts(REPLY + b"payload"), *cuts(HEADER + REPLY + b"payload")]:  # js may repeat its header
         peer, stream = await lazy()
         assert stream.protocol == "/echo"
         for chunk in chunks:
@@ -239,7 +249,7 @@ async def test_an_early_header_belongs_to_the_reply() -> None:
 
 @looped
 async def test_a_refusal_is_told_to_readers_and_writers_and_resets_the_stream() -> None:
-    for chunks in cuts(REFUSAL):
+    for chunks in [*cuts(REFUSAL), *cuts(HEADER + REFUSAL)]:
         peer, stream = await lazy()
         reading = started(stream.read())
         await settle()
@@ -249,9 +259,10 @@ async def test_a_refusal_is_told_to_readers_and_writers_and_resets_the_stream() 
         with pytest.raises(errors.ProtocolNotSupported) as caught:
             await reading
         assert caught.value.protocols == ("/echo",)
+        assert caught.value.stage == "stream protocol"
         with pytest.raises(errors.ProtocolNotSupported):
             await stream.write(b"x")
-        assert await peer.answers() == [Frame(WU, RST, 1, 0)]
+        assert await peer.answers() == [Frame(WU, RST, 1, NEGOTIATION_FAILED)]
         assert peer.session.num_streams == 0
 
 
@@ -263,9 +274,10 @@ async def test_a_refusal_is_told_to_readers_and_writers_and_resets_the_stream() 
         b"\x13/multistream/2.0.0\n",
         HEADER + b"\x03no\n",
         HEADER + bytes(200),
+        HEADER * 3,
         bytes(WINDOW),
     ],
-    ids=["nonsense", "another protocol", "another version", "almost na", "zeros", "a window"],
+    ids=["nonsense", "another protocol", "another version", "almost na", "zeros", "headers", "a window"],
 )
 @looped
 async def test_any_other_answer_is_a_negotiation_error(answer: bytes) -> None:
@@ -277,7 +289,7 @@ async def test_any_other_answer_is_a_negotiation_error(answer: bytes) -> None:
             await stream.read()
         assert not isinstance(caught.value, errors.ProtocolNotSupported)
         assert len(str(caught.value)) < 500
-        assert Frame(WU, RST, 1, 0) in await peer.answers()
+        assert Frame(WU, RST, 1, NEGOTIATION_FAILED) in await peer.answers()
         assert not peer.session.is_closed
 
 
@@ -288,7 +300,7 @@ async def test_an_end_before_the_answer_is_a_negotiation_error() -> None:
         peer.deliver(data(1, REPLY[:at], FIN))
         with pytest.raises(errors.NegotiationError):
             await stream.read()
-        assert await peer.answers() == [Frame(WU, RST, 1, 0)]
+        assert await peer.answers() == [Frame(WU, RST, 1, NEGOTIATION_FAILED)]
     peer = RawYamux(is_client=True)
     stream = await peer.session.open_stream()
     peer.deliver(data(1, HEADER, FIN))  # ... also if it came before the reply was expected
@@ -304,20 +316,102 @@ async def test_a_reply_and_then_the_end_is_an_empty_stream() -> None:
     assert await stream.read() == b""
 
 
+@pytest.mark.parametrize("answer", range(1, len(REPLY)))
 @looped
-async def test_our_fin_waits_for_the_answer() -> None:
-    for answer in ([data(1, REPLY)], [data(1, REPLY[:5]), data(1, REPLY[5:])]):
-        peer, stream = await lazy()
-        await stream.close_write()
-        assert await peer.answers() == []
-        peer.deliver(*answer)
-        assert await peer.answers() == [Frame(WU, FIN, 1, 0)]
+async def test_a_wrong_answer_is_found_at_its_first_wrong_byte(answer: int) -> None:
+    peer, stream = await lazy()
+    peer.deliver(data(1, REPLY[:answer] + b"?"))
+    with pytest.raises(errors.NegotiationError, match=r"stream protocol.*/echo"):
+        await stream.read()
+
+
+def test_our_fin_waits_a_while_for_the_answer() -> None:
+    """js-libp2p loses a stream that has ended before it came to read the proposal (docs/decisions/0014)."""
+    said = with_limits(
+        """
+        header = bytes([19]) + b"/multistream/1.0.0" + bytes([10])
+        reply = header + bytes([6]) + b"/echo" + bytes([10])
+        for answer in ([data(1, reply)], [data(1, reply[:5]), data(1, reply[5:])]):
+            peer = RawYamux(is_client=True)
+            stream = await peer.session.open_stream()
+            stream.expect(reply, "/echo")
+            await stream.write(b"proposal and data")
+            await stream.close_write()
+            assert not any(each.flags & FIN for each in await peer.answers())
+            peer.deliver(*answer)
+            assert await peer.answers() == [Frame(WU, FIN, 1, 0)]
+        print("waited")
+        """,
+        LAZY_END_WAIT_S=1000,
+    )
+    assert said == "waited\n"
+
+
+@looped
+async def test_our_fin_does_not_wait_for_a_peer_that_answers_only_behind_it() -> None:
+    peer, stream = await lazy()
+    await stream.close_write()
+    sent: list[Frame] = []
+    while not sent:
+        await settle()
+        sent = await peer.answers()
+    assert sent == [Frame(WU, FIN, 1, 0)]
+    peer.deliver(data(1, REPLY + b"answer", FIN))
+    assert await stream.read() == b"answer"
+    assert await stream.read() == b""
+    assert peer.session.num_streams == 0
+
+
+@looped
+async def test_our_fin_goes_out_when_the_session_closes() -> None:
     peer, stream = await lazy()
     await stream.close_write()
     closing = peer.session.close()
     assert Frame(WU, FIN, 1, 0) in await peer.answers()
     peer.deliver_eof()
     await closing
+
+
+ENDS: dict[str, Callable[[Stream], Awaitable[Any]]] = {
+    "read": lambda s: s.read(),
+    "close_write and read": closed_for_writing_and_read,
+    "close": lambda s: s.close(),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+@looped
+async def test_a_lazy_proposal_that_is_never_answered_is_reset_in_time(
+    end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "STREAM_NEGOTIATION_TIMEOUT_S", limits.LAZY_END_WAIT_S + 0.01)
+    peer, stream = await lazy()
+    peer.deliver(data(1, REPLY[:-1]))
+    ending = started(ENDS[end](stream))
+    await eventually(lambda: stream.is_closed)
+    assert (await peer.answers())[-1] == Frame(WU, RST, 1, NEGOTIATION_FAILED)
+    assert peer.session.num_streams == 0
+    if end != "close":
+        with pytest.raises(errors.NegotiationTimeout) as caught:
+            await ending
+        assert caught.value.stage == "stream protocol"
+        assert "/echo" in str(caught.value)
+    with pytest.raises(errors.NegotiationError):
+        await stream.write(b"x")
+
+
+@looped
+async def test_streams_answered_reset_or_lost_leave_no_deadline_behind() -> None:
+    watched = loop_state(asyncio.get_running_loop())
+    all_of_them = [await lazy() for _ in range(4)]
+    assert watched.num_watched == 4
+    (answered, _), (_, reset), (lost, _), (_, closed) = all_of_them
+    answered.deliver(data(1, REPLY))
+    reset.reset()
+    lost.session.abort()
+    await closed.close()
+    await settle()
+    assert watched.num_watched == 1, "of the one that was closed: the peer may still answer"
 
 
 @looped

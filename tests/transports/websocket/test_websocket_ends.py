@@ -116,7 +116,7 @@ async def test_a_close_of_the_peer_is_answered_and_the_connection_ended(code: in
     conn, peer = await raw_pair()
     await asyncio.get_running_loop().sock_sendall(peer, frame(b"end", mask=MASK) + close(code, mask=MASK))
     assert await conn.mailbox.read_exactly(3) == b"end"
-    assert await conn.mailbox.read_some(9) == b""
+    assert await conn.mailbox.read(9) == b""
     assert await read_all(peer) == close(code)
     peer.close()
     conn.abort()

@@ -7,6 +7,7 @@
 from libc.stdint cimport uint8_t
 
 from p2pcore._fast.loop.buffer cimport ByteQueue
+from p2pcore._fast.chain.multistream cimport Answer
 from p2pcore._fast.loop.loop_state cimport Flushable, LoopState
 from p2pcore._fast.loop.waiting cimport Op
 
@@ -39,7 +40,8 @@ cdef class Mailbox(Layer):
     cdef bint ended             # the peer sends no more
     cdef bint closing           # close() was called: nothing is taken any more
     cdef bint throttled         # reading from the socket is paused: too much is held
-    cdef object error           # why the chain was lost; None while it lives
+    cdef object error           # why the chain was lost, or is of no use; None while it lives
+    cdef Answer answer          # to a lazy proposal, comes before anything that is held; None when agreed
 
     cdef object _some(self, Py_ssize_t least, Py_ssize_t most, bint keeps)
     cdef int _send_put_off(self) except -1
@@ -47,4 +49,5 @@ cdef class Mailbox(Layer):
     cdef int _give(self, Layer layer) except -1
     cdef int _give_from(self, ByteQueue held, Layer layer) except -1
     cdef bytes _taken(self, Py_ssize_t n)
+    cdef Py_ssize_t _answered(self, const uint8_t* data, Py_ssize_t n) except -1
     cdef int _wake(self) except -1

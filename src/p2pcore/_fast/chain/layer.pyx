@@ -11,6 +11,7 @@ from libc.stdint cimport uint8_t
 from p2pcore import errors, limits
 
 from p2pcore._fast.loop.buffer cimport ByteQueue
+from p2pcore._fast.chain.multistream cimport Answer, take_opening
 from p2pcore._fast.loop.waiting cimport PENDING, Op, again
 
 cdef Py_ssize_t MAILBOX_BYTES = limits.MAILBOX_BYTES
@@ -149,7 +150,7 @@ cdef class _ReadFrame(_MailboxRead):
 
 @cython.final
 cdef class _ReadSome(_MailboxRead):
-    """await of Mailbox.read_some and Mailbox.peek."""
+    """await of Mailbox.read and Mailbox.peek."""
 
     cdef Py_ssize_t least       # bytes it waits for, unless the input ends before
     cdef Py_ssize_t most
@@ -209,7 +210,7 @@ cdef class Mailbox(Layer):
         op.n = -1
         return op
 
-    def read_some(self, Py_ssize_t most):
+    def read(self, Py_ssize_t most):
         """What is there, 1 to `most` bytes (most: 1..MAILBOX_BYTES); b"" at the end of input.
 
         Returns: an awaitable of bytes, as read_exactly's. Raises: ConnectionClosed; LimitExceeded.
@@ -225,7 +226,27 @@ cdef class Mailbox(Layer):
 
     def take_opening(self):
         """The message behind multistream's header, where both are here by now; None: nothing has been taken."""
-        return None if self.reader is not None else self.held.take_opening()
+        return None if self.reader is not None else take_opening(self.held)
+
+    def expect(self, bytes reply not None, protocol not None, step not None):
+        """Lazy negotiation: the peer's next bytes must be `reply`, which no read will see.
+
+        Reads get ProtocolNotSupported for a refusal, and NegotiationError for anything else.
+        """
+        cdef ByteQueue early = self.held
+        self.answer = Answer.__new__(Answer)
+        self.answer.begin(reply, protocol, step)
+        if early.size:
+            self.held = ByteQueue.__new__(ByteQueue)
+            data = bytearray(early.take_exactly(early.size))
+            self.feed(<uint8_t*> <char*> data, len(data))
+        if self.ended:
+            self.feed_eof()
+
+    @property
+    def is_expecting(self):
+        """Whether the answer to a lazy proposal has not come, or was none."""
+        return self.answer is not None
 
     def unread(self, bytes data not None):
         """Puts `data`, which was read last, back in front of what is held. Not while a read waits."""
@@ -366,8 +387,13 @@ cdef class Mailbox(Layer):
         return out
 
     cdef int feed(self, uint8_t* data, Py_ssize_t n) except -1:
+        cdef Py_ssize_t k
         if self.closing:
             return 0
+        if self.answer is not None:
+            k = self._answered(data, n)
+            data += k
+            n -= k
         self.held.push(data, n)
         if self.held.size >= MAILBOX_BYTES and not self.throttled:
             self.throttled = True
@@ -376,10 +402,28 @@ cdef class Mailbox(Layer):
 
     cdef int feed_eof(self) except -1:
         self.ended = not self.closing
+        if self.answer is not None and self.ended and self.error is None:
+            self.answer.ended()
+            self.error = self.answer.error
+            self.ended = False  # reads raise, and do not find an orderly end
         return self._wake()
 
+    cdef Py_ssize_t _answered(self, const uint8_t* data, Py_ssize_t n) except -1:
+        """Takes what belongs to the answer to a lazy proposal; returns how many bytes that was."""
+        cdef Py_ssize_t k
+        if self.error is not None:
+            return n  # it was none: what follows is of no use
+        k = self.answer.take(data, n)
+        if self.answer.error is not None:
+            self.error = self.answer.error
+            return n
+        if self.answer.is_settled:
+            self.answer = None
+        return k
+
     cdef int lost(self, object error) except -1:
-        self.error = error
+        if self.error is None:
+            self.error = error
         self.above = self.below = None
         return self._wake()
 

@@ -16,9 +16,11 @@ from libc.string cimport memcmp, memcpy
 from nacl import _sodium
 
 from p2pcore import errors
+from p2pcore._fast.chain.multistream import spoken
 
 from p2pcore._fast.loop.buffer cimport Block
 from p2pcore._fast.chain.layer cimport Layer
+from p2pcore._fast.chain.multistream cimport MSS_HEADER
 
 ctypedef int (*Xor)(
     uint8_t* out, const uint8_t* data, unsigned long long n, const uint8_t* nonce, uint64_t block,
@@ -47,16 +49,7 @@ cdef enum:
     SALSA_NONCE_BYTES = 8
     BLOCK_BYTES = 64            # of the keystream
 
-cdef bytes HEADER = b"\x13/multistream/1.0.0\n"
-cdef int HEADER_BYTES = 20
-
-# What strangers begin with that do not know of private networks.
-cdef tuple STRANGERS = (
-    (HEADER, "libp2p without a network key"),
-    (b"\x16\x03", "TLS"),
-    (b"SSH-", "SSH"),
-    ((b"GET ", b"HEAD ", b"POST ", b"PUT ", b"OPTIONS ", b"CONNECT ", b"DELETE ", b"PATCH ", b"HTTP/", b"PRI * "), "HTTP"),
-)
+cdef int HEADER_BYTES = <int> PyBytes_GET_SIZE(MSS_HEADER)
 
 
 @cython.final
@@ -145,14 +138,14 @@ cdef class PnetLayer(Layer):
         cdef int k = <int> min(n, NONCE_BYTES - self.num_nonce)
         memcpy(self.incoming.nonce + self.num_nonce, data, k)
         self.num_nonce += k
-        if self.num_nonce >= HEADER_BYTES and memcmp(self.incoming.nonce, PyBytes_AS_STRING(HEADER), HEADER_BYTES) == 0:
+        if self.num_nonce >= HEADER_BYTES and memcmp(self.incoming.nonce, PyBytes_AS_STRING(MSS_HEADER), HEADER_BYTES) == 0:
             raise _stranger((<char*> self.incoming.nonce)[:self.num_nonce])
         return k
 
     cdef int _check(self, const uint8_t* data, Py_ssize_t n) except -1:
         """Whatever the role, the first thing a peer says is the multistream header."""
         cdef int k = <int> min(n, HEADER_BYTES - self.num_agreed)
-        if memcmp(data, PyBytes_AS_STRING(HEADER) + self.num_agreed, k) != 0:
+        if memcmp(data, PyBytes_AS_STRING(MSS_HEADER) + self.num_agreed, k) != 0:
             raise _stranger((<char*> self.incoming.nonce)[:NONCE_BYTES])
         self.num_agreed += k
         return 0
@@ -178,9 +171,9 @@ cdef class PnetLayer(Layer):
 
 cdef object _stranger(bytes first):
     """The error for a peer whose first bytes, the nonce had it one, were `first`."""
-    for beginning, name in STRANGERS:
-        if first.startswith(beginning):
-            return errors.WrongNetworkKey(f"the peer is not in our private network: it speaks {name}", name)
+    cdef object name = "libp2p without a network key" if first.startswith(MSS_HEADER) else spoken(first)
+    if name is not None:
+        return errors.WrongNetworkKey(f"the peer is not in our private network: it speaks {name}", name)
     if all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in first):
         return errors.WrongNetworkKey("the peer is not in our private network: it speaks some text protocol", "text")
     return errors.WrongNetworkKey("wrong network key: the peer is in another private network, or speaks no libp2p")

@@ -11,10 +11,8 @@ from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcmp, memcpy, memmove
+from libc.string cimport memcpy, memmove
 
-cdef bytes HEADER = b"\x13/multistream/1.0.0\n"
-cdef uint8_t NEWLINE = 0x0A
 # A piece this long becomes a bytes object of its own, so that reading it copies nothing more.
 cdef Py_ssize_t OWN_CHUNK_BYTES = 4096
 # Smaller pieces are gathered up to here: one object for many tiny frames, however small a peer makes them.
@@ -115,29 +113,14 @@ cdef class ByteQueue:
         self.take_into(<uint8_t*> PyBytes_AS_STRING(out), n)
         return out
 
-    cdef bytes take_opening(self):
-        """Multistream's header and the message behind it, if both are here in one piece; None: nothing is taken.
-
-        Returns: the message, its length of one byte before it; nothing but its newline at the end is checked.
-        """
-        cdef const uint8_t* at
-        cdef Py_ssize_t n
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(HEADER)
-        cdef uint8_t length
+    cdef const uint8_t* front(self, Py_ssize_t* n) except? NULL:
+        """The oldest piece, `n` bytes that stay in the queue; valid until anything else is done with it."""
         self._next_head()
         if self.head is not None:
-            at = <const uint8_t*> PyBytes_AS_STRING(self.head) + self.head_at
-            n = PyBytes_GET_SIZE(self.head) - self.head_at
-        else:
-            at = self.tail + self.tail_at
-            n = self.tail_len - self.tail_at
-        if n < size + 2 or memcmp(at, PyBytes_AS_STRING(HEADER), size) != 0:
-            return None
-        length = at[size]
-        if length == 0 or length >= 0x80 or n - size - 1 < length or at[size + length] != NEWLINE:
-            return None
-        self.take_exactly(size)
-        return self.take_exactly(1 + <Py_ssize_t> length)
+            n[0] = PyBytes_GET_SIZE(self.head) - self.head_at
+            return <const uint8_t*> PyBytes_AS_STRING(self.head) + self.head_at
+        n[0] = self.tail_len - self.tail_at
+        return self.tail + self.tail_at if n[0] else NULL
 
     cdef Py_ssize_t take_into(self, uint8_t* out, Py_ssize_t n) except -1:
         """Copies up to `n` of the oldest bytes to `out`; returns how many."""

@@ -23,7 +23,7 @@ cdef int attach(Stream stream, Layer sink) except -1:
     """
     if stream.error is not None:
         raise again(stream.error)
-    if stream.sink is not None or stream.reader is not None or stream.writers or stream.expected is not None:
+    if stream.sink is not None or stream.reader is not None or stream.writers or stream.answer is not None:
         raise errors.LocalProtocolError("this stream is in use otherwise")
     stream.sink = sink
     return 0

@@ -7,11 +7,20 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from p2pcore._fast.loop.buffer cimport ByteQueue
 from p2pcore._fast.chain.layer cimport Layer
+from p2pcore._fast.chain.multistream cimport Answer
 from p2pcore._fast.loop.loop_state cimport LoopState
 from p2pcore._fast.loop.waiting cimport Op
 
 
 cdef class Stream
+
+
+cdef class _LazyAnswer(Answer):
+    cdef Stream stream              # None when settled
+    cdef bint is_late               # it has not come soon: the end of our data waits for it no longer
+
+    cdef int start(self) except -1
+    cdef int stop(self) except -1
 
 
 cdef class StreamRead(Op):
@@ -37,9 +46,7 @@ cdef class Stream:
     cdef object error               # why reads and writes fail; None while they do not
     cdef double read_deadline       # monotonic second, 0 for none
     cdef double write_deadline
-    cdef bytes expected             # the negotiation reply hoped for; None when settled
-    cdef Py_ssize_t expected_at     # bytes of it that have come
-    cdef bytearray reply            # what came instead; None while it is as hoped
+    cdef _LazyAnswer answer         # to a lazy proposal, comes before anything else; None when settled
     cdef Layer sink                 # takes what comes as it comes, in place of reads; None: reads do
     cdef bint holding               # the sink wants nothing for now: what comes waits in the queue
     cdef bint eof_told              # the sink has heard of the peer's end
@@ -72,8 +79,8 @@ cdef class Stream:
     cdef int _check_read(self) except -1
     cdef int _store(self, uint8_t* data, Py_ssize_t n) except -1
     cdef int _put_back(self, const uint8_t* data, Py_ssize_t n) except -1
-    cdef Py_ssize_t _check_reply(self, uint8_t* data, Py_ssize_t n) except -1
-    cdef int _judge_reply(self, bytes data) except -1
+    cdef Py_ssize_t _answered(self, const uint8_t* data, Py_ssize_t n) except -1
+    cdef int _settle(self) except -1
     cdef int _give_up(self, object error) except -1
     cdef int _wake_reader(self) except -1
     cdef int _maybe_send_fin(self) except -1

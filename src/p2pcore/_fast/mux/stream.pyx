@@ -9,22 +9,21 @@ cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcpy
 
-from p2pcore import errors, limits
+from p2pcore import codes, errors, limits
 from p2pcore.codes import Direction
 
 from p2pcore._fast.loop.buffer cimport ByteQueue
 from p2pcore._fast.chain.layer cimport Layer
+from p2pcore._fast.chain.multistream cimport MSS_HEADER, Answer, take_opening
 from p2pcore._fast.loop.loop_state cimport monotonic
 from p2pcore._fast.loop.waiting cimport PENDING, Op, again, done
 
 cdef Py_ssize_t MAX_READ_EXACTLY = limits.YAMUX_INITIAL_WINDOW_BYTES
-
-# Multistream-select's header and refusal: the one other answer to a lazy negotiation that has a meaning.
-cdef bytes REFUSED = b"\x13/multistream/1.0.0\n\x03na\n"
-cdef Py_ssize_t HEADER_BYTES = 20
-cdef Py_ssize_t MAX_REPLY_KEPT = 64
+cdef uint32_t NEGOTIATION_FAILED = codes.STREAM_PROTOCOL_NEGOTIATION_FAILED
+cdef double END_WAIT_S = limits.LAZY_END_WAIT_S
+cdef str STREAM_STEP = "stream protocol"
 
 
 cdef class Stream:
@@ -80,9 +79,9 @@ cdef class Stream:
         cdef bytes message
         if self.reader is not None or self.read_closed or self.queue is None or self.queue.size == 0:
             return None
-        message = self.queue.take_opening()
+        message = take_opening(self.queue)
         if message is not None:
-            self.credit(HEADER_BYTES + PyBytes_GET_SIZE(message))
+            self.credit(PyBytes_GET_SIZE(MSS_HEADER) + PyBytes_GET_SIZE(message))
         return message
 
     def readinto(self, buffer):
@@ -119,15 +118,24 @@ cdef class Stream:
         op.at = at
         return done if op.begin() else op
 
+    def write_later(self, bytes data not None):
+        """Hands `data` on, ahead of all that is written after it, without a wait: the last word of a negotiation.
+
+        Raises: StreamReset, StreamClosed, ConnectionClosed.
+        """
+        self.write(data)
+
     def close(self):
         """Ends both halves: end of data to the peer, and what still comes is dropped. Idempotent."""
         self.close_read()
         return self.close_write()
 
     def close_write(self):
-        """End of data to the peer, after the writes that wait and a lazy negotiation's answer. Idempotent."""
-        # js-libp2p resets a stream whose end it has received before it came to read the proposal, because
-        # it cannot give back the data behind the proposal then (@libp2p/utils 7.4.1, unshift).
+        """End of data to the peer, after the writes that wait. Idempotent.
+
+        Where the protocol was proposed less than LAZY_END_WAIT_S ago the end waits until then, or for the answer if
+        that comes before (docs/decisions/0014).
+        """
         if self.error is None and not self.fin_sent:
             self.fin_due = True
             self._maybe_send_fin()
@@ -169,24 +177,28 @@ cdef class Stream:
             for op in self.writers:
                 (<WriteOp> op).rearm()
 
-    def expect(self, bytes reply not None, protocol):
+    def expect(self, bytes reply not None, protocol not None, step not None=STREAM_STEP):
         """Lazy negotiation: the peer's first bytes must be `reply`, which no read will see.
 
         Args:
-            reply: multistream header and the echo of the proposal.
+            reply: multistream header and the echo of the proposal, which is to be sent at once.
             protocol: what was proposed; becomes `self.protocol`.
-        Readers and writers get ProtocolNotSupported for a refusal and NegotiationError for anything
-        else, and the stream is reset.
+            step: what is negotiated, as errors name it.
+        Readers and writers get ProtocolNotSupported for a refusal, NegotiationTimeout where no answer comes within
+        STREAM_NEGOTIATION_TIMEOUT_S, and NegotiationError for anything else; the stream is reset.
         """
         cdef bytes early
         self.protocol = protocol
-        self.expected = reply
+        self.answer = _LazyAnswer.__new__(_LazyAnswer)
+        self.answer.stream = self
+        self.answer.begin(reply, protocol, step)
+        self.answer.start()
         if self.queue is not None and self.queue.size:
             # A peer may send its header before it has seen our proposal.
             early = self.queue.take_exactly(self.queue.size)
             buffer = bytearray(early)
             self.receive(<uint8_t*> <char*> buffer, len(early))
-        if self.expected is not None and self.fin_received:
+        if self.answer is not None and self.fin_received:
             self.finish()
 
     # -- for the session -----------------------------------------------------------------------
@@ -194,8 +206,8 @@ cdef class Stream:
     cdef int receive(self, uint8_t* data, Py_ssize_t n) except -1:
         """Bytes of the peer, within the window the session has checked."""
         cdef Py_ssize_t k
-        if self.expected is not None:
-            k = self._check_reply(data, n)
+        if self.answer is not None:
+            k = self._answered(data, n)
             if k:
                 self.credit(k)
             data += k
@@ -209,8 +221,9 @@ cdef class Stream:
     cdef int finish(self) except -1:
         """The peer sends no more."""
         self.fin_received = True
-        if self.expected is not None:
-            self._give_up(errors.NegotiationError("the stream ended before the negotiation's answer"))
+        if self.answer is not None:
+            self.answer.ended()
+            self._give_up(self.answer.error)
         self.maybe_tell_eof()
         return self._wake_reader()
 
@@ -218,7 +231,7 @@ cdef class Stream:
         """Reads and writes fail from now on; what was received can be read first unless `discard`."""
         if self.error is None:
             self.error = error
-        self.expected = None
+        self._settle()
         if discard and self.queue is not None:
             self.queue.clear()
         if self.writers:
@@ -252,7 +265,7 @@ cdef class Stream:
 
     cdef int last_chance(self) except -1:
         """The session closes: the end of our data goes out even if the negotiation is not answered yet."""
-        self.expected = None
+        self._settle()
         return self._maybe_send_fin()
 
     cdef bint has_ended(self) noexcept:
@@ -367,32 +380,28 @@ cdef class Stream:
             self.queue.append(newer)
         return 0
 
-    cdef Py_ssize_t _check_reply(self, uint8_t* data, Py_ssize_t n) except -1:
-        """Takes what belongs to the negotiation's reply; returns how many bytes that was."""
-        cdef Py_ssize_t left = PyBytes_GET_SIZE(self.expected) - self.expected_at
-        cdef Py_ssize_t k = min(n, left)
-        if self.reply is None and memcmp(data, PyBytes_AS_STRING(self.expected) + self.expected_at, k) == 0:
-            self.expected_at += k
-            if k == left:
-                self.expected = None
-                self._maybe_send_fin()
-            return k
-        self._judge_reply((<char*> data)[:min(n, MAX_REPLY_KEPT)])
-        return n
+    cdef Py_ssize_t _answered(self, const uint8_t* data, Py_ssize_t n) except -1:
+        """Takes what belongs to the answer to a lazy proposal; returns how many bytes that was."""
+        cdef _LazyAnswer answer = self.answer
+        cdef Py_ssize_t k = answer.take(data, n)
+        if answer.error is not None:
+            self._give_up(answer.error)
+            return n
+        if answer.is_settled:
+            self._settle()
+            self._maybe_send_fin()
+        return k
 
-    cdef int _judge_reply(self, bytes data) except -1:
-        """The reply is not the one hoped for: a refusal, the beginning of one, or nonsense."""
-        if self.reply is None:
-            self.reply = bytearray(self.expected[: self.expected_at])
-        self.reply += data
-        if self.reply.startswith(REFUSED):
-            self._give_up(errors.ProtocolNotSupported([self.protocol]))
-        elif not REFUSED.startswith(self.reply):
-            self._give_up(errors.NegotiationError(f"unexpected answer to {self.protocol}: {bytes(self.reply[:64])!r}"))
+    cdef int _settle(self) except -1:
+        """No answer is waited for any more."""
+        if self.answer is not None:
+            self.answer.stop()
+            self.answer = None
         return 0
 
     cdef int _give_up(self, object error) except -1:
-        self.send_reset(0)
+        """The negotiation has failed."""
+        self.send_reset(NEGOTIATION_FAILED)
         return self.fail(error, True)
 
     cdef int _wake_reader(self) except -1:
@@ -401,11 +410,38 @@ cdef class Stream:
         return 0
 
     cdef int _maybe_send_fin(self) except -1:
-        if self.fin_due and not self.writers and self.expected is None and self.error is None:
+        if self.fin_due and not self.writers and self.error is None and (self.answer is None or self.answer.is_late):
             self.fin_due = False
             self.fin_sent = True
             self.send_fin()
         return 0
+
+
+@cython.final
+cdef class _LazyAnswer(Answer):
+    """The answer to a stream's lazy proposal, with a deadline."""
+
+    cdef int start(self) except -1:
+        """The proposal leaves now."""
+        return self.stream.state.watch(self, END_WAIT_S)
+
+    cdef int stop(self) except -1:
+        """Nobody waits for it any more."""
+        if self.stream is not None:
+            self.stream.state.unwatch(self)
+            self.stream = None
+        return 0
+
+    cdef int overdue(self) except -1:
+        """It has not come soon, and then not at all."""
+        cdef Stream stream = self.stream
+        cdef double timeout = limits.STREAM_NEGOTIATION_TIMEOUT_S
+        if self.is_late:
+            self.fail(errors.NegotiationTimeout(f"{self.step}: no answer to {self.protocol} within {timeout:g} s"))
+            return stream._give_up(self.error)
+        self.is_late = True
+        stream.state.watch(self, timeout - END_WAIT_S)
+        return stream._maybe_send_fin()
 
 
 cdef double _at(seconds) except -1:

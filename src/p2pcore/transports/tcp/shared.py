@@ -15,6 +15,7 @@ import errno
 import logging
 from collections.abc import Callable
 
+from p2pcore._fast.chain.multistream import HEADER
 from p2pcore.aio.slots import Slots
 from p2pcore.aio.threshold import Threshold
 from p2pcore.errors import ListenerClosed, P2PError
@@ -32,7 +33,7 @@ from p2pcore.values.multiaddr import Multiaddr
 logger = logging.getLogger("p2pcore.tcpreuse")
 
 PEEK_BYTES = 3
-_MULTISTREAM = b"\x13/m"
+_MULTISTREAM = HEADER[:PEEK_BYTES]
 _METHODS = ("GET", "HEA", "POS", "PUT", "DEL", "CON", "OPT", "TRA", "PAT", "PRI")
 _HTTP = frozenset(method.encode() for method in _METHODS)
 _TLS = frozenset(bytes((0x16, 3, minor)) for minor in (1, 2, 3))

@@ -156,7 +156,7 @@ class HttpEnd:
             raise HttpRefused(
                 f"an HTTP head over {MAX_HTTP_HEAD_BYTES} bytes", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             )
-        data = await self._mailbox.read_some(self._room)
+        data = await self._mailbox.read(self._room)
         if not data:
             raise ConnectionClosed("the peer ended the connection before an HTTP head was whole")
         self._room -= len(data)
