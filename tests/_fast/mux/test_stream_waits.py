@@ -31,7 +31,7 @@ from _fast.chains import (
 from harness import cuts, looped, seconds, settle
 from p2pcore import errors
 from p2pcore._fast.mux.stream import Stream
-from p2pcore._fast.mux.yamux_sender import YamuxStream
+from p2pcore._fast.mux.yamux import YamuxStream
 
 HEADER = b"\x13/multistream/1.0.0\n"
 REPLY = HEADER + b"\x06/echo\n"

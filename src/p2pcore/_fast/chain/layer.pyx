@@ -1,7 +1,7 @@
-"""The chain every connection is, and its top while steps are negotiated.
+"""The chain of layers that every connection is, and the top of it during negotiation.
 
-Comes in: received bytes from below (feed), bytes to send from above (send). Goes out: the same,
-changed by each layer. Never runs application code, never feeds from within a write.
+Comes in: received bytes from below (feed), bytes to send from above (send). Goes out: the same, changed by each
+layer. Never runs application code, never feeds while it sends. Class Layer has the table of how things end.
 """
 
 cimport cython
@@ -17,12 +17,50 @@ cdef Py_ssize_t MAILBOX_BYTES = limits.MAILBOX_BYTES
 
 
 cdef class Layer(Flushable):
-    """One layer of a connection; by itself it hands everything on unchanged."""
+    """One layer of a connection; by itself it hands everything on unchanged.
+
+    feed() goes up to the application, send() down to the socket. A pointer given to feed() is valid until feed()
+    returns, and the callee may overwrite the bytes. What send() is given is copied or sent before send() returns,
+    and stays as it is. What send_in_place() is given may be overwritten, and `headroom` bytes in front of it too.
+    A layer may send while it is fed. It never feeds while it sends. No application code runs inside either.
+
+    How things end, from the loop to the API. One verb has one meaning, in every compiled module:
+
+    ==================  ======================  =============================================================
+    verb                of                      meaning
+    ==================  ======================  =============================================================
+    close()             wire, mailbox, session, In order, by us: what was written leaves first, then the peer
+                        stream (API)            is told. close_write() and close_read() are one half of it.
+    shut()              layer                   close() inside the chain. A cdef class cannot have one name
+                                                for Python and for C, so close() has two, as write() has send().
+    abort()             wire, mailbox, session, At once, by us: what was not sent is dropped.
+                        splice (API)
+    drop(error)         layer, splice           abort() inside the chain, with the reason. lost() follows.
+    reset(code)         stream (API)            abort() of one stream: the peer is told, the connection stays.
+    send_X()            session, stream, layer  Writes the frame X that tells the peer of an end, and does
+                                                nothing else: send_fin, send_reset, send_go_away,
+                                                send_close_notify.
+    feed_eof()          layer                   The peer has ended its half: nothing more will be fed.
+    receive_fin()       stream                  The same for one stream.
+    fail(error)         session, stream         From now on all calls raise `error`, and waiting ones wake.
+                                                Says nothing to the peer.
+    lost(error)         layer, sink             The bottom is gone. The last call a layer gets.
+    violated(error)     session                 The peer broke the protocol: tell it, fail(), shut().
+    drain               session, wire           A time in which what is there goes on and nothing new begins.
+    refuse              session                 The peer opened one stream too many: reset it, keep the rest.
+    remove, forget      session                 Takes a stream that has ended out of the tables.
+    cancelled()         Op                      The task that waited waits no longer.
+    overdue()           Flushable               The time given to Timers.watch() is over.
+    ==================  ======================  =============================================================
+
+    States are told the same way. `fin_sent`: our half has ended. `fin_received`, `input_ended`: the peer's half has.
+    `ending`: an end was asked for. `is_closed`: the end has been decided and nothing works. `is_lost`: lost() came.
+    """
 
     # -- towards the application ---------------------------------------------------------------
 
-    cdef int feed(self, uint8_t* data, Py_ssize_t n) except -1:
-        """Received bytes. Raises RemoteProtocolError or LimitExceeded: the connection is then dropped."""
+    cdef int feed(self, uint8_t *data, Py_ssize_t n) except -1:
+        """Received bytes. If it raises RemoteProtocolError or LimitExceeded, the connection is dropped."""
         return self.above.feed(data, n)
 
     cdef int feed_eof(self) except -1:
@@ -30,7 +68,7 @@ cdef class Layer(Flushable):
         return self.above.feed_eof()
 
     cdef int lost(self, object error) except -1:
-        """The socket is gone, with the reason. The last call; breaks the links."""
+        """The bottom is gone, with the reason. The last call; it breaks the links."""
         cdef Layer above = self.above
         self.above = self.below = None
         if above is not None:
@@ -38,7 +76,7 @@ cdef class Layer(Flushable):
         return 0
 
     cdef int pause(self) except -1:
-        """The socket takes no more for now: stop writing what can wait."""
+        """The socket takes no more for now: send only what cannot wait."""
         return self.above.pause()
 
     cdef int resume(self) except -1:
@@ -47,30 +85,30 @@ cdef class Layer(Flushable):
 
     # -- towards the socket --------------------------------------------------------------------
 
-    cdef int send(self, const uint8_t* data, Py_ssize_t n) except -1:
-        """Sends bytes. Raises ConnectionClosed once the chain is lost; between its end and lost() they go nowhere."""
+    cdef int send(self, const uint8_t *data, Py_ssize_t n) except -1:
+        """Sends bytes. Raises ConnectionClosed after lost(). Between an end and lost() the bytes are dropped."""
         if self.below is None:
             raise errors.ConnectionClosed("the connection is closed")
         return self.below.send(data, n)
 
-    cdef int send_in_place(self, uint8_t* data, Py_ssize_t n) except -1:
-        """As send(), of memory that may be overwritten, and so may the `headroom` bytes in front of it."""
+    cdef int send_in_place(self, uint8_t *data, Py_ssize_t n) except -1:
+        """As send(). The callee may overwrite `data`, and the `headroom` bytes in front of it."""
         return self.send(data, n)
 
     cdef int throttle(self, bint on) except -1:
-        """Stops or goes on reading from the socket."""
+        """Stops reading from the socket, or goes on."""
         if self.below is not None:
             self.below.throttle(on)
         return 0
 
     cdef int shut(self) except -1:
-        """Orderly end: what was written leaves, then FIN, a short drain, and lost()."""
+        """Ends in order: what was sent leaves, then FIN, a short drain, and lost()."""
         if self.below is not None:
             self.below.shut()
         return 0
 
     cdef int drop(self, object error) except -1:
-        """End at once: lost(error) follows from the event loop."""
+        """Ends at once: lost(error) follows from the event loop."""
         if self.below is not None:
             self.below.drop(error)
         return 0
@@ -85,8 +123,8 @@ cdef class Layer(Flushable):
         below.above = self
         return 0
 
-    cdef bint is_an_end(self) noexcept:
-        """Whether it can be the top of a chain, with nothing above it."""
+    cdef bint is_top(self) noexcept:
+        """Whether it is the top of a chain: nothing can be above it."""
         return False
 
 
@@ -101,7 +139,7 @@ cdef class _MailboxRead(Op):
         self.mailbox.reader = self
         return self.mailbox._send_put_off()
 
-    cdef int abandoned(self) except -1:
+    cdef int cancelled(self) except -1:
         if self.mailbox.reader is self:
             self.mailbox.reader = None
         return 0
@@ -119,7 +157,7 @@ cdef class _ReadExactly(_MailboxRead):
             return box._taken(self.n)
         if box.error is not None:
             raise again(box.error)
-        if box.ended:
+        if box.input_ended:
             raise errors.IncompleteRead(box._taken(box.held.size), self.n)
         return PENDING
 
@@ -133,7 +171,7 @@ cdef class _ReadFrame(_MailboxRead):
     cdef object attempt(self):
         cdef Mailbox box = self.mailbox
         cdef bytes prefix
-        cdef const uint8_t* at
+        cdef const uint8_t *at
         if self.n < 0 and box.held.size >= 2:
             prefix = box._taken(2)
             at = <const uint8_t*> <const char*> prefix
@@ -142,7 +180,7 @@ cdef class _ReadFrame(_MailboxRead):
             return box._taken(self.n)
         if box.error is not None:
             raise again(box.error)
-        if box.ended:
+        if box.input_ended:
             raise errors.IncompleteRead(box._taken(box.held.size), max(self.n, 2))
         return PENDING
 
@@ -157,7 +195,7 @@ cdef class _ReadSome(_MailboxRead):
 
     cdef object attempt(self):
         cdef Mailbox box = self.mailbox
-        if box.held.size < self.least and not box.ended:
+        if box.held.size < self.least and not box.input_ended:
             if box.error is not None:
                 raise again(box.error)
             return PENDING
@@ -293,7 +331,7 @@ cdef class Mailbox(Layer):
         """
         cdef Layer below = self._linked_for(layer)
         cdef ByteQueue held = self.held
-        if layer.is_an_end():
+        if layer.is_top():
             raise errors.LocalProtocolError("nothing can be above this layer")
         self.held = ByteQueue.__new__(ByteQueue)
         layer.seat(below)
@@ -306,7 +344,7 @@ cdef class Mailbox(Layer):
         Raises: as insert. The mailbox is empty and unlinked afterwards.
         """
         cdef Layer below = self._linked_for(layer)
-        if not layer.is_an_end():
+        if not layer.is_top():
             raise errors.LocalProtocolError("something must be above this layer")
         layer.seat(below)
         self.below = None
@@ -323,11 +361,11 @@ cdef class Mailbox(Layer):
         """
         self._send_put_off()
         self.closing = True
-        self.ended = False
+        self.input_ended = False
         self.held.clear()
         self.shut()
 
-    cdef bint is_an_end(self) noexcept:
+    cdef bint is_top(self) noexcept:
         return True
 
     cdef Layer _linked_for(self, Layer layer):
@@ -346,15 +384,15 @@ cdef class Mailbox(Layer):
 
     cdef int _give_from(self, ByteQueue held, Layer layer) except -1:
         cdef bytearray data
-        cdef bint ended = self.ended
+        cdef bint input_ended = self.input_ended
         if self.throttled:
             self.throttled = False
             layer.throttle(False)
         if held.size:
             data = bytearray(held.take_exactly(held.size))
             layer.feed(<uint8_t*> <char*> data, len(data))
-        if ended:
-            self.ended = False
+        if input_ended:
+            self.input_ended = False
             layer.feed_eof()
         return 0
 
@@ -365,7 +403,7 @@ cdef class Mailbox(Layer):
             self.throttle(False)
         return out
 
-    cdef int feed(self, uint8_t* data, Py_ssize_t n) except -1:
+    cdef int feed(self, uint8_t *data, Py_ssize_t n) except -1:
         if self.closing:
             return 0
         self.held.push(data, n)
@@ -375,7 +413,7 @@ cdef class Mailbox(Layer):
         return self._wake()
 
     cdef int feed_eof(self) except -1:
-        self.ended = not self.closing
+        self.input_ended = not self.closing
         return self._wake()
 
     cdef int lost(self, object error) except -1:

@@ -57,9 +57,9 @@ cdef class WebsocketLayer(Layer):
 
     # -- receiving -----------------------------------------------------------------------------
 
-    cdef int feed(self, uint8_t* data, Py_ssize_t n) except -1:
+    cdef int feed(self, uint8_t *data, Py_ssize_t n) except -1:
         cdef Py_ssize_t k
-        while n > 0 and not self.ended and self.above is not None:
+        while n > 0 and not self.input_ended and self.above is not None:
             if self.left == 0:
                 k = self._take_head(data, n)
             elif self.control is not None:
@@ -75,7 +75,7 @@ cdef class WebsocketLayer(Layer):
             n -= k
         return 0
 
-    cdef int _take_head(self, uint8_t* data, Py_ssize_t n) except -1:
+    cdef int _take_head(self, uint8_t *data, Py_ssize_t n) except -1:
         """Goes on with a header; returns the bytes used."""
         cdef int used = 0
         while used < n:
@@ -137,11 +137,11 @@ cdef class WebsocketLayer(Layer):
         self.in_message = not self.head[0] & FIN
         self.empty_run = 0 if size else self.empty_run + 1
         if self.empty_run > MAX_EMPTY_FRAMES:
-            self._end_with(_code(POLICY))
+            self._send_last(_code(POLICY))
             raise errors.LimitExceeded("empty WebSocket frames in a row", self.empty_run, MAX_EMPTY_FRAMES)
         return 0
 
-    cdef int _take_control(self, uint8_t* data, Py_ssize_t n) except -1:
+    cdef int _take_control(self, uint8_t *data, Py_ssize_t n) except -1:
         """Goes on with the payload of a control frame; returns the bytes used."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(self.control)
         cdef Py_ssize_t left = <Py_ssize_t> self.left
@@ -160,7 +160,7 @@ cdef class WebsocketLayer(Layer):
         self.control = None
         if opcode == PING:
             self.pong = payload
-            self.state.flush_soon(self)
+            self.state.flusher.flush_soon(self)
         elif opcode == CLOSE:
             self._closed_by_peer(payload)
         return 0
@@ -176,37 +176,37 @@ cdef class WebsocketLayer(Layer):
         reason = _text(payload[2:])
         if reason is None:
             self._violated("the reason of a close frame is not UTF-8")
-        self.ended = True
-        self.farewell = payload[:2]
+        self.input_ended = True
+        self.close_answer = payload[:2]
         if code in (NORMAL, GOING_AWAY, NO_CODE):
             self.above.feed_eof()
             # What the layers above write at once, a go-away for instance, may still leave in front of it.
-            return self.state.flush_soon(self)
-        self._end_with(self.farewell)
+            return self.state.flusher.flush_soon(self)
+        self._send_last(self.close_answer)
         return Layer.drop(
             self, errors.ConnectionClosed(f"the peer closed the WebSocket with code {code}, {reason!r}"))
 
     cdef int feed_eof(self) except -1:
-        if self.ended:
+        if self.input_ended:
             return 0
         if self.left or self.have:
             raise errors.RemoteProtocolError("the connection ended inside a WebSocket frame", PROTOCOL_ERROR)
         return self.above.feed_eof()
 
-    cdef int _end_with(self, bytes payload) except -1:
+    cdef int _send_last(self, bytes payload) except -1:
         """A close frame as the last that is sent, as far as it can leave at once; nothing more is taken."""
-        self.ended = True
+        self.input_ended = True
         self._send_close(payload)
         return self.below.flush() if self.below is not None else 0
 
     cdef int _violated(self, str what) except -1:
         """Tells the peer, and ends the connection. Always raises."""
-        self._end_with(_code(PROTOCOL_ERROR))
+        self._send_last(_code(PROTOCOL_ERROR))
         raise errors.RemoteProtocolError(f"WebSocket: {what}", PROTOCOL_ERROR)
 
     # -- sending -------------------------------------------------------------------------------
 
-    cdef int send(self, const uint8_t* data, Py_ssize_t n) except -1:
+    cdef int send(self, const uint8_t *data, Py_ssize_t n) except -1:
         """Frames of up to MAX_SEND bytes, copied behind their headers."""
         cdef Py_ssize_t k
         cdef Block block
@@ -224,15 +224,15 @@ cdef class WebsocketLayer(Layer):
             self.state.records.give(block)
         return 0
 
-    cdef int send_in_place(self, uint8_t* data, Py_ssize_t n) except -1:
+    cdef int send_in_place(self, uint8_t *data, Py_ssize_t n) except -1:
         if self.below is None:
             raise errors.ConnectionClosed("the connection is closed")
         return self._emit(BINARY, data, n) if n else 0
 
-    cdef int _emit(self, uint8_t opcode, uint8_t* payload, Py_ssize_t n) except -1:
+    cdef int _emit(self, uint8_t opcode, uint8_t *payload, Py_ssize_t n) except -1:
         """Sends one frame: its header goes in front of `payload`, which is masked where it is."""
         cdef Py_ssize_t head = 2 + (0 if n <= MAX_CONTROL else 2 if n <= 0xFFFF else 8) + (4 if self.is_client else 0)
-        cdef uint8_t* at = payload - head
+        cdef uint8_t *at = payload - head
         if self.close_sent:
             return 0  # nothing may follow a close
         at[0] = FIN | opcode
@@ -269,15 +269,15 @@ cdef class WebsocketLayer(Layer):
         if self.pong is not None and not self.below.is_paused():
             self._send_control(PONG, self.pong)
             self.pong = None
-        if self.farewell is not None:
-            self._send_close(self.farewell)
-            self.farewell = None
+        if self.close_answer is not None:
+            self._send_close(self.close_answer)
+            self.close_answer = None
             Layer.shut(self)
         return 0
 
     cdef int resume(self) except -1:
         if self.pong is not None:
-            self.state.flush_soon(self)
+            self.state.flusher.flush_soon(self)
         return Layer.resume(self)
 
     cdef int shut(self) except -1:
@@ -286,7 +286,7 @@ cdef class WebsocketLayer(Layer):
         return Layer.shut(self)
 
     cdef int lost(self, object error) except -1:
-        self.control = self.pong = self.farewell = None
+        self.control = self.pong = self.close_answer = None
         return Layer.lost(self, error)
 
 
@@ -309,7 +309,7 @@ cdef object _text(bytes raw):
 
 # -- masks -----------------------------------------------------------------------------------------
 
-cdef void apply_mask(uint8_t* data, Py_ssize_t n, const uint8_t* mask, int phase) noexcept nogil:
+cdef void apply_mask(uint8_t *data, Py_ssize_t n, const uint8_t *mask, int phase) noexcept nogil:
     """XORs `data` with the mask repeated, from its byte `phase` on. The loop over words is vectorised."""
     cdef uint8_t turned[8]
     cdef uint64_t eight, word
@@ -330,7 +330,7 @@ cdef uint8_t[MASK_POOL] _pool
 cdef Py_ssize_t _pooled = 0
 
 
-cdef int _next_mask(uint8_t* out) except -1:
+cdef int _next_mask(uint8_t *out) except -1:
     global _pooled
     if _pooled < 4:
         fresh = os.urandom(MASK_POOL)

@@ -29,11 +29,11 @@ cdef Py_ssize_t TAG = 16
 cdef Py_ssize_t SEALED_KEY = 48
 
 
-cdef inline uint8_t* _at(bytes data) noexcept:
+cdef inline uint8_t *_at(bytes data) noexcept:
     return <uint8_t*> PyBytes_AS_STRING(data)
 
 
-cdef inline bytes _bytes(const uint8_t* at, Py_ssize_t n):
+cdef inline bytes _bytes(const uint8_t *at, Py_ssize_t n):
     return PyBytes_FromStringAndSize(<const char*> at, n)
 
 

@@ -28,7 +28,7 @@ i2d_x509_bio = <int (*)(void*, void*) noexcept nogil> <uintptr_t> _address("i2d_
 store_ctx_get_current_cert = <void* (*)(void*) noexcept nogil> <uintptr_t> _address("X509_STORE_CTX_get_current_cert")
 store_ctx_get_error_depth = <int (*)(void*) noexcept nogil> <uintptr_t> _address("X509_STORE_CTX_get_error_depth")
 store_ctx_set_error = <void (*)(void*, int) noexcept nogil> <uintptr_t> _address("X509_STORE_CTX_set_error")
-cdef void* (*_store_ctx_get_ex_data)(void* store, int index) noexcept nogil
+cdef void* (*_store_ctx_get_ex_data)(void *store, int index) noexcept nogil
 _store_ctx_get_ex_data = <void* (*)(void*, int) noexcept nogil> <uintptr_t> _address("X509_STORE_CTX_get_ex_data")
 cdef int _ssl_index = _openssl.lib.SSL_get_ex_data_X509_STORE_CTX_idx()
 ssl_clear_mode = <long (*)(void*, long) noexcept nogil> <uintptr_t> _address("SSL_clear_mode")
@@ -51,29 +51,29 @@ _reason_string = <const char* (*)(unsigned long) noexcept nogil> <uintptr_t> _ad
 _reason = <int (*)(unsigned long) noexcept nogil> <uintptr_t> _address("ERR_GET_REASON")
 
 
-cdef void* ssl_of_store(void* store) noexcept:
+cdef void *ssl_of_store(void *store) noexcept:
     """The SSL whose peer's certificates a X509_STORE_CTX is about."""
     return _store_ctx_get_ex_data(store, _ssl_index)
 
 
-cdef void* context_of(object context) except NULL:
+cdef void *context_of(object context) except NULL:
     """The pointer in an OpenSSL.SSL.Context."""
     return <void*> <uintptr_t> int(_openssl.ffi.cast("uintptr_t", context._context))
 
 
-cdef void* ssl_of(object ssl) except NULL:
+cdef void *ssl_of(object ssl) except NULL:
     """The pointer in a cffi object of type SSL *."""
     return <void*> <uintptr_t> int(_openssl.ffi.cast("uintptr_t", ssl))
 
 
-cdef void* bio_of(object bio) except NULL:
+cdef void *bio_of(object bio) except NULL:
     """The pointer in a cffi object of type BIO *."""
     return <void*> <uintptr_t> int(_openssl.ffi.cast("uintptr_t", bio))
 
 
-cdef void* new_memory_bio() except NULL:
+cdef void *new_memory_bio() except NULL:
     """An empty memory BIO, to be given to an SSL."""
-    cdef void* bio = bio_new(bio_s_mem())
+    cdef void *bio = bio_new(bio_s_mem())
     if bio == NULL:
         raise MemoryError("no memory for a BIO")
     return bio
@@ -99,7 +99,7 @@ cdef str all_errors():
 
 
 cdef str _words_of(unsigned long error):
-    cdef const char* words = _reason_string(error) if error else NULL
+    cdef const char *words = _reason_string(error) if error else NULL
     return words.decode("ascii", "replace") if words != NULL else "no reason given"
 
 

@@ -20,7 +20,7 @@ cdef class PnetLayer(Layer):
     cdef int num_nonce          # bytes of the peer's nonce that have come
     cdef int num_agreed         # bytes of the multistream header that have come, and were right
 
-    cdef int _begin(self, const uint8_t* data, Py_ssize_t n) except -1
-    cdef int _nonce_of_peer(self, const uint8_t* data, Py_ssize_t n) except -1
-    cdef int _check(self, const uint8_t* data, Py_ssize_t n) except -1
-    cdef int _xor(self, Keystream* stream, uint8_t* out, const uint8_t* data, Py_ssize_t n) noexcept
+    cdef int _begin(self, const uint8_t *data, Py_ssize_t n) except -1
+    cdef int _nonce_of_peer(self, const uint8_t *data, Py_ssize_t n) except -1
+    cdef int _check(self, const uint8_t *data, Py_ssize_t n) except -1
+    cdef int _xor(self, Keystream *stream, uint8_t *out, const uint8_t *data, Py_ssize_t n) noexcept

@@ -21,9 +21,9 @@ from p2pcore._fast.loop.buffer cimport Block
 from p2pcore._fast.chain.layer cimport Layer
 
 ctypedef int (*Xor)(
-    uint8_t* out, const uint8_t* data, unsigned long long n, const uint8_t* nonce, uint64_t block,
-    const uint8_t* key) noexcept nogil
-ctypedef int (*Stream)(uint8_t* out, unsigned long long n, const uint8_t* nonce, const uint8_t* key) noexcept nogil
+    uint8_t *out, const uint8_t *data, unsigned long long n, const uint8_t *nonce, uint64_t block,
+    const uint8_t *key) noexcept nogil
+ctypedef int (*Stream)(uint8_t *out, unsigned long long n, const uint8_t *nonce, const uint8_t *key) noexcept nogil
 
 
 def _address(name):
@@ -86,14 +86,14 @@ cdef class PnetLayer(Layer):
     cdef int seat(self, Layer below) except -1:
         Layer.seat(self, below)
         # js waits for it before it says anything. With what is written in this iteration, if anything is.
-        return self.state.flush_soon(self)
+        return self.state.flusher.flush_soon(self)
 
     cdef int flush(self) except -1:
         if not self.is_begun and self.below is not None:
             self._begin(NULL, 0)
         return 0
 
-    cdef int send(self, const uint8_t* data, Py_ssize_t n) except -1:
+    cdef int send(self, const uint8_t *data, Py_ssize_t n) except -1:
         cdef Block block
         cdef Py_ssize_t k
         if not self.is_begun:
@@ -113,7 +113,7 @@ cdef class PnetLayer(Layer):
             n -= k
         return 0
 
-    cdef int feed(self, uint8_t* data, Py_ssize_t n) except -1:
+    cdef int feed(self, uint8_t *data, Py_ssize_t n) except -1:
         cdef int k
         if self.num_nonce < NONCE_BYTES:
             k = self._nonce_of_peer(data, n)
@@ -128,7 +128,7 @@ cdef class PnetLayer(Layer):
 
     # -- inside --------------------------------------------------------------------------------
 
-    cdef int _begin(self, const uint8_t* data, Py_ssize_t n) except -1:
+    cdef int _begin(self, const uint8_t *data, Py_ssize_t n) except -1:
         """The nonce, and the first `n` bytes behind it."""
         cdef Block block = self.state.records.take()
         self.is_begun = True
@@ -140,7 +140,7 @@ cdef class PnetLayer(Layer):
             self.state.records.give(block)
         return 0
 
-    cdef int _nonce_of_peer(self, const uint8_t* data, Py_ssize_t n) except -1:
+    cdef int _nonce_of_peer(self, const uint8_t *data, Py_ssize_t n) except -1:
         """Takes what belongs to the peer's nonce; returns how many bytes that was."""
         cdef int k = <int> min(n, NONCE_BYTES - self.num_nonce)
         memcpy(self.incoming.nonce + self.num_nonce, data, k)
@@ -149,7 +149,7 @@ cdef class PnetLayer(Layer):
             raise _stranger((<char*> self.incoming.nonce)[:self.num_nonce])
         return k
 
-    cdef int _check(self, const uint8_t* data, Py_ssize_t n) except -1:
+    cdef int _check(self, const uint8_t *data, Py_ssize_t n) except -1:
         """Whatever the role, the first thing a peer says is the multistream header."""
         cdef int k = <int> min(n, HEADER_BYTES - self.num_agreed)
         if memcmp(data, PyBytes_AS_STRING(HEADER) + self.num_agreed, k) != 0:
@@ -157,7 +157,7 @@ cdef class PnetLayer(Layer):
         self.num_agreed += k
         return 0
 
-    cdef int _xor(self, Keystream* stream, uint8_t* out, const uint8_t* data, Py_ssize_t n) noexcept:
+    cdef int _xor(self, Keystream *stream, uint8_t *out, const uint8_t *data, Py_ssize_t n) noexcept:
         """`n` bytes of `data` under the next of the keystream; `out` may be `data`."""
         cdef uint8_t part[BLOCK_BYTES]
         cdef int begun = <int> (stream.at % BLOCK_BYTES)

@@ -18,9 +18,9 @@ cdef class Cork(Layer):
     cdef bint shut_due          # shut() once the last record has left
 
     cdef Py_ssize_t space(self) except -1
-    cdef uint8_t* room(self, Py_ssize_t n) except NULL
+    cdef uint8_t *room(self, Py_ssize_t n) except NULL
     cdef int seal(self) except -1
-    cdef int farewell(self) except -1
+    cdef int send_close_notify(self) except -1
     cdef int _give_back(self) except -1
 
 
@@ -42,7 +42,7 @@ cdef class NoiseChannel(Cork):
     cdef Py_ssize_t empty_run   # empty records in a row
 
     cdef int _enlist(self) except -1
-    cdef int _encrypt_long(self, uint8_t* data, Py_ssize_t n) except -1
-    cdef bint _decrypt_long(self, uint8_t* record, Py_ssize_t n) except -1
-    cdef int _open(self, uint8_t* record, Py_ssize_t n) except -1
-    cdef Py_ssize_t _fill_spill(self, uint8_t* data, Py_ssize_t n) except -1
+    cdef int _encrypt_long(self, uint8_t *data, Py_ssize_t n) except -1
+    cdef bint _decrypt_long(self, uint8_t *record, Py_ssize_t n) except -1
+    cdef int _open(self, uint8_t *record, Py_ssize_t n) except -1
+    cdef Py_ssize_t _fill_spill(self, uint8_t *data, Py_ssize_t n) except -1

@@ -44,9 +44,9 @@ cdef class Cork(Layer):
         """Bytes that still fit the record being gathered."""
         return self.most - self.used
 
-    cdef uint8_t* room(self, Py_ssize_t n) except NULL:
+    cdef uint8_t *room(self, Py_ssize_t n) except NULL:
         """`n` bytes (at most `most`) at the end of what is gathered, for the caller to fill at once."""
-        cdef uint8_t* at
+        cdef uint8_t *at
         if self.below is None:
             raise errors.ConnectionClosed("the connection is closed")
         if n > self.most - self.used:
@@ -56,10 +56,10 @@ cdef class Cork(Layer):
         at = self.gathered.data + self.front + self.used
         self.used += n
         if not self.flush_due and not self.paused:
-            self.state.flush_soon(self)
+            self.state.flusher.flush_soon(self)
         return at
 
-    cdef int send(self, const uint8_t* data, Py_ssize_t n) except -1:
+    cdef int send(self, const uint8_t *data, Py_ssize_t n) except -1:
         cdef Py_ssize_t k
         while n > 0:
             if self.used == self.most:
@@ -74,8 +74,8 @@ cdef class Cork(Layer):
         """Makes a record of what is gathered and sends it; `used` is 0 afterwards."""
         raise NotImplementedError
 
-    cdef int farewell(self) except -1:
-        """Tells the peer that nothing follows, where the records have a way to."""
+    cdef int send_close_notify(self) except -1:
+        """Tells the peer that nothing follows, if the records have a way to say so."""
         return 0
 
     cdef int flush(self) except -1:
@@ -91,7 +91,7 @@ cdef class Cork(Layer):
         if self.shut_due and self.used == 0:
             self.shut_due = False
             if self.below is not None:
-                self.farewell()
+                self.send_close_notify()
             Layer.shut(self)
         return 0
 
@@ -102,7 +102,7 @@ cdef class Cork(Layer):
     cdef int resume(self) except -1:
         self.paused = False
         if self.gathered is not None:
-            self.state.flush_soon(self)
+            self.state.flusher.flush_soon(self)
         return self.above.resume()
 
     cdef bint is_paused(self) except -1:
@@ -168,7 +168,7 @@ cdef class NoiseChannel(Cork):
 
     cdef int seal(self) except -1:
         cdef Py_ssize_t n = self.used
-        cdef uint8_t* data = self.gathered.data + self.front - 2
+        cdef uint8_t *data = self.gathered.data + self.front - 2
         if self.send_nonce == LAST_NONCE:
             raise errors.LocalProtocolError("all nonces of this noise connection have been used")
         data[0] = <uint8_t> ((n + TAG) >> 8)
@@ -182,7 +182,7 @@ cdef class NoiseChannel(Cork):
         self.used = 0
         return self.below.send_in_place(data, n + TAG + 2)
 
-    cdef int _encrypt_long(self, uint8_t* data, Py_ssize_t n) except -1:
+    cdef int _encrypt_long(self, uint8_t *data, Py_ssize_t n) except -1:
         self.is_recent = True
         if self.encrypt is None:
             self.encrypt = _cipher(self.send_key).encrypt_into
@@ -195,7 +195,7 @@ cdef class NoiseChannel(Cork):
         )
         return 0
 
-    cdef bint _decrypt_long(self, uint8_t* record, Py_ssize_t n) except -1:
+    cdef bint _decrypt_long(self, uint8_t *record, Py_ssize_t n) except -1:
         """Whether the record's tag is its own."""
         self.is_recent = True
         if self.decrypt is None:
@@ -212,7 +212,7 @@ cdef class NoiseChannel(Cork):
             return False
         return True
 
-    cdef int feed(self, uint8_t* data, Py_ssize_t n) except -1:
+    cdef int feed(self, uint8_t *data, Py_ssize_t n) except -1:
         cdef Py_ssize_t size, done
         if self.spill is not None:
             done = self._fill_spill(data, n)
@@ -231,7 +231,7 @@ cdef class NoiseChannel(Cork):
             self.spilled = n
         return 0
 
-    cdef Py_ssize_t _fill_spill(self, uint8_t* data, Py_ssize_t n) except -1:
+    cdef Py_ssize_t _fill_spill(self, uint8_t *data, Py_ssize_t n) except -1:
         """Completes the record begun earlier, if `data` has its rest; returns the bytes used."""
         cdef Block spill = self.spill
         cdef Py_ssize_t size, k, used = 0
@@ -253,7 +253,7 @@ cdef class NoiseChannel(Cork):
                 self.state.records.give(spill)
         return used + k
 
-    cdef int _open(self, uint8_t* record, Py_ssize_t n) except -1:
+    cdef int _open(self, uint8_t *record, Py_ssize_t n) except -1:
         """Decrypts one record in place and feeds it up."""
         cdef Py_ssize_t size = n - TAG
         cdef bint opened
@@ -314,7 +314,7 @@ cdef class NoiseChannel(Cork):
         return 0
 
 
-cdef object _cipher(const uint8_t* key):
+cdef object _cipher(const uint8_t *key):
     return ChaCha20Poly1305(PyBytes_FromStringAndSize(<const char*> key, KEY_BYTES))
 
 

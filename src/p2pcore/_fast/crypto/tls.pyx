@@ -13,7 +13,6 @@ from libc.stdint cimport uint8_t
 from p2pcore import errors, limits
 
 from p2pcore._fast.loop.buffer cimport Block
-from p2pcore._fast.loop.loop_state cimport monotonic
 from p2pcore._fast.crypto.openssl cimport (
     SSL_AD_REASON_OFFSET,
     SSL_ERROR_WANT_READ,
@@ -35,7 +34,7 @@ from p2pcore._fast.crypto.openssl cimport (
     ssl_shutdown,
     ssl_write,
 )
-from p2pcore._fast.loop.rate cimport allows
+from p2pcore._fast.loop.rate cimport spend
 from p2pcore._fast.crypto.secure cimport Cork
 
 cdef Py_ssize_t RECORD_BYTES = limits.MAX_TLS_PLAINTEXT_BYTES
@@ -61,7 +60,7 @@ cdef class TlsChannel(Cork):
     """
 
     def __cinit__(self, connection not None):
-        cdef char* pending
+        cdef char *pending
         self.front = FRONT_BYTES
         self.most = BLOCK_BYTES - FRONT_BYTES
         self.owner = connection._ssl
@@ -81,7 +80,7 @@ cdef class TlsChannel(Cork):
     # -- towards the socket --------------------------------------------------------------------
 
     cdef int seal(self) except -1:
-        cdef uint8_t* data = self.gathered.data
+        cdef uint8_t *data = self.gathered.data
         cdef Py_ssize_t at = self.front
         cdef Py_ssize_t end = at + self.used
         cdef Py_ssize_t have = 0
@@ -96,16 +95,16 @@ cdef class TlsChannel(Cork):
             if n > LARGE_OUTPUT_BYTES:
                 self.is_output_large = True
             if at == end and self.shut_due:
-                self._close()  # close_notify leaves with the last record
+                self._put_close_notify()  # close_notify leaves with the last record
             have = self._collect(data, have, at)
         return self.below.send(data, have)
 
-    cdef Py_ssize_t _collect(self, uint8_t* data, Py_ssize_t have, Py_ssize_t room) except -1:
+    cdef Py_ssize_t _collect(self, uint8_t *data, Py_ssize_t have, Py_ssize_t room) except -1:
         """Moves what OpenSSL has put out behind the `have` bytes at `data`; returns how many there are then.
 
         What would be over `room` leaves at once.
         """
-        cdef char* pending
+        cdef char *pending
         cdef Py_ssize_t n = bio_get_mem_data(self.output, &pending)
         if have + n > room:
             self.below.send(data, have)
@@ -119,42 +118,42 @@ cdef class TlsChannel(Cork):
 
     cdef int _send_output(self) except -1:
         """Sends what OpenSSL has put out by itself: alerts."""
-        cdef char* pending
+        cdef char *pending
         cdef long n = bio_get_mem_data(self.output, &pending)
         if n > 0 and self.below is not None:
             self.below.send(<const uint8_t*> pending, n)
             self._renew_output()
         return 0
 
-    cdef int farewell(self) except -1:
-        self._close()
+    cdef int send_close_notify(self) except -1:
+        self._put_close_notify()
         return self._send_output()
 
-    cdef int _close(self) except -1:
+    cdef int _put_close_notify(self) except -1:
         """Puts out the close_notify, once: a second SSL_shutdown would read."""
-        if not self.is_closed:
-            self.is_closed = True
+        if not self.close_notify_put:
+            self.close_notify_put = True
             err_clear_error()
             ssl_shutdown(self.ssl)
             err_clear_error()
         return 0
 
     cdef int _give_back(self) except -1:
-        cdef char* pending
+        cdef char *pending
         if self.is_output_large and bio_get_mem_data(self.output, &pending) == 0:
             self._renew_output()
         return Cork._give_back(self)
 
     # -- towards the application ---------------------------------------------------------------
 
-    cdef int feed(self, uint8_t* data, Py_ssize_t n) except -1:
-        if self.has_ended:
+    cdef int feed(self, uint8_t *data, Py_ssize_t n) except -1:
+        if self.input_ended:
             return 0
         self._follow(data, n)
         self._supply(data, n)
         return self._read_all()
 
-    cdef int _follow(self, const uint8_t* data, Py_ssize_t n) except -1:
+    cdef int _follow(self, const uint8_t *data, Py_ssize_t n) except -1:
         """Goes along the records' headers, to know at the end of input whether one is cut off."""
         cdef Py_ssize_t k
         while n > 0:
@@ -173,7 +172,7 @@ cdef class TlsChannel(Cork):
             n -= k
         return 0
 
-    cdef int _supply(self, const uint8_t* data, Py_ssize_t n) except -1:
+    cdef int _supply(self, const uint8_t *data, Py_ssize_t n) except -1:
         """Lets OpenSSL read `data` where it is: it takes all of it before `feed` returns, or nothing any more."""
         self.input = bio_new_mem_buf(data, <int> n)
         if self.input == NULL:
@@ -214,17 +213,16 @@ cdef class TlsChannel(Cork):
 
     cdef bint _has_more(self) except -1:
         """Whether OpenSSL stopped at a record without data: a ticket, a key update."""
-        cdef char* rest
+        cdef char *rest
         if bio_get_mem_data(self.input, &rest) <= 0:
             return False
-        if not allows(&self.control, CONTROL_PER_S, CONTROL_PER_S, monotonic()):
-            raise errors.LimitExceeded("MAX_TLS_CONTROL_RECORDS_PER_S", <int> CONTROL_PER_S + 1, <int> CONTROL_PER_S)
+        spend(&self.control, CONTROL_PER_S, CONTROL_PER_S, "MAX_TLS_CONTROL_RECORDS_PER_S")
         return True
 
     cdef int _stop_reading(self, int status) except -1:
         """The peer's close_notify, or the end of the connection by an alert, ours or the peer's."""
         if status == SSL_ERROR_ZERO_RETURN:
-            self.has_ended = True
+            self.input_ended = True
             if self.above is not None:
                 self.above.feed_eof()
             return 0
@@ -236,12 +234,12 @@ cdef class TlsChannel(Cork):
         raise errors.RemoteProtocolError(f"TLS: {words}")
 
     cdef int feed_eof(self) except -1:
-        if self.has_ended:
+        if self.input_ended:
             return 0
         if self.header_len:
             raise errors.RemoteProtocolError("the connection ended inside a TLS record")
         # Without a close_notify, as go and rust have it too: all that runs on TLS here has ends of its own.
-        self.has_ended = True
+        self.input_ended = True
         return self.above.feed_eof()
 
     cdef int lost(self, object error) except -1:
@@ -269,8 +267,8 @@ def take_output(connection not None):
     return _emptied(bio_of(connection._from_ssl))
 
 
-cdef bytes _emptied(void* bio):
-    cdef char* data
+cdef bytes _emptied(void *bio):
+    cdef char *data
     cdef Py_ssize_t n = bio_get_mem_data(bio, &data)
     cdef bytes out
     if n <= 0:

@@ -47,7 +47,7 @@ cdef dict _deciding = {}
 
 def decide_by_peer(context not None):
     """Has the peer's certificate demanded, and it and ALPN decided by what `advance` is given."""
-    cdef void* pointer = context_of(context)
+    cdef void *pointer = context_of(context)
     ssl_ctx_set_verify(pointer, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, _verify)
     ssl_ctx_set_alpn_select_cb(pointer, _select, NULL)
 
@@ -66,7 +66,7 @@ def advance(connection not None, peer not None):
         HandshakeError: it failed, with OpenSSL's reasons; the alert is in the output. What `peer` raised comes
             out as it is.
     """
-    cdef void* ssl = ssl_of(connection._ssl)
+    cdef void *ssl = ssl_of(connection._ssl)
     cdef object key = <uintptr_t> ssl
     cdef int n
     err_clear_error()
@@ -86,7 +86,7 @@ def advance(connection not None, peer not None):
     raise errors.HandshakeError(f"the TLS handshake failed: {all_errors()}")
 
 
-cdef int _verify(int is_ok, void* store) noexcept with gil:
+cdef int _verify(int is_ok, void *store) noexcept with gil:
     """OpenSSL's callback, for each fault it finds in the peer's certificates and for each it finds none in."""
     peer = _deciding.get(<uintptr_t> ssl_of_store(store))
     if peer is None:
@@ -102,11 +102,11 @@ cdef int _verify(int is_ok, void* store) noexcept with gil:
     return 1
 
 
-cdef int _select(void* ssl, const uint8_t** chosen, uint8_t* chosen_size, const uint8_t* offered,
-                 unsigned int offered_size, void* argument) noexcept with gil:
+cdef int _select(void *ssl, const uint8_t **chosen, uint8_t *chosen_size, const uint8_t *offered,
+                 unsigned int offered_size, void *argument) noexcept with gil:
     """OpenSSL's callback of a server, for the client's list of protocols, whose form it has checked."""
-    cdef const uint8_t* at = offered
-    cdef const uint8_t* end = offered + offered_size
+    cdef const uint8_t *at = offered
+    cdef const uint8_t *end = offered + offered_size
     peer = _deciding.get(<uintptr_t> ssl)
     if peer is None:
         return SSL_TLSEXT_ERR_ALERT_FATAL
@@ -126,11 +126,11 @@ cdef int _select(void* ssl, const uint8_t** chosen, uint8_t* chosen_size, const 
     return SSL_TLSEXT_ERR_OK
 
 
-cdef bytes _der_of(void* certificate):
+cdef bytes _der_of(void *certificate):
     """A certificate as it came."""
-    cdef char* data
+    cdef char *data
     cdef Py_ssize_t n
-    cdef void* bio = new_memory_bio()
+    cdef void *bio = new_memory_bio()
     try:
         if i2d_x509_bio(bio, certificate) != 1:
             raise MemoryError("no memory for a certificate")
@@ -149,13 +149,13 @@ def give_input(connection not None, bytes data not None):
 
 def chain_len(connection not None):
     """Certificates of the peer; a server's count leaves out the peer's own."""
-    cdef void* chain = ssl_get_peer_cert_chain(ssl_of(connection._ssl))
+    cdef void *chain = ssl_get_peer_cert_chain(ssl_of(connection._ssl))
     return sk_x509_num(chain) if chain != NULL else 0
 
 
 def chosen_protocol(connection not None):
     """What was agreed by ALPN; b"" if nothing."""
-    cdef const uint8_t* name = NULL
+    cdef const uint8_t *name = NULL
     cdef unsigned int n = 0
     ssl_get0_alpn_selected(ssl_of(connection._ssl), &name, &n)
     return PyBytes_FromStringAndSize(<const char*> name, n) if n else b""

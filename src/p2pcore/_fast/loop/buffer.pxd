@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t
 
 
 cdef class Block:
-    cdef uint8_t* data          # `size` bytes from malloc
+    cdef uint8_t *data          # `size` bytes from malloc
     cdef readonly Py_ssize_t size
 
 
@@ -23,14 +23,14 @@ cdef class ByteQueue:
     cdef object chunks              # deque of bytes, oldest first; None until one is needed
     cdef bytes head                 # the oldest chunk, partly taken
     cdef Py_ssize_t head_at         # bytes of head already taken
-    cdef uint8_t* tail              # small pieces gathered, newest bytes of all
+    cdef uint8_t *tail              # small pieces gathered, newest bytes of all
     cdef Py_ssize_t tail_at         # bytes of tail already taken
     cdef Py_ssize_t tail_len        # bytes in tail, taken ones included
     cdef Py_ssize_t tail_cap
 
-    cdef int push(self, const uint8_t* data, Py_ssize_t n) except -1
+    cdef int push(self, const uint8_t *data, Py_ssize_t n) except -1
     cdef bytes take(self, Py_ssize_t most)
-    cdef Py_ssize_t take_into(self, uint8_t* out, Py_ssize_t n) except -1
+    cdef Py_ssize_t take_into(self, uint8_t *out, Py_ssize_t n) except -1
     cdef bytes take_exactly(self, Py_ssize_t n)
     cdef bytes take_opening(self)
     cdef int append(self, ByteQueue newer) except -1

@@ -36,7 +36,7 @@ cdef class Block:
     def __dealloc__(self):
         free(self.data)
 
-    def __getbuffer__(self, Py_buffer* view, int flags):
+    def __getbuffer__(self, Py_buffer *view, int flags):
         PyBuffer_FillInfo(view, self, self.data, self.size, 0, flags)
 
 
@@ -78,7 +78,7 @@ cdef class ByteQueue:
     def __len__(self):
         return self.size
 
-    cdef int push(self, const uint8_t* data, Py_ssize_t n) except -1:
+    cdef int push(self, const uint8_t *data, Py_ssize_t n) except -1:
         """Copies `n` bytes in: the one copy of the receive path."""
         if n >= OWN_CHUNK_BYTES:
             self._seal_tail()
@@ -139,7 +139,7 @@ cdef class ByteQueue:
         self.take_exactly(size)
         return self.take_exactly(1 + <Py_ssize_t> length)
 
-    cdef Py_ssize_t take_into(self, uint8_t* out, Py_ssize_t n) except -1:
+    cdef Py_ssize_t take_into(self, uint8_t *out, Py_ssize_t n) except -1:
         """Copies up to `n` of the oldest bytes to `out`; returns how many."""
         cdef Py_ssize_t done = 0
         cdef Py_ssize_t k
@@ -195,7 +195,7 @@ cdef class ByteQueue:
         """Makes room for `n` more small bytes: moves, grows, or seals and begins anew."""
         cdef Py_ssize_t left = self.tail_len - self.tail_at
         cdef Py_ssize_t cap = self.tail_cap
-        cdef uint8_t* grown
+        cdef uint8_t *grown
         if left + n > TAIL_BYTES:
             self._seal_tail()
             left = 0

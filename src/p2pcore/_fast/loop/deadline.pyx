@@ -7,7 +7,9 @@ one coarse timer finds it. As asyncio.timeout_at otherwise: a cancellation from 
 from asyncio import CancelledError, current_task
 
 cimport cython
-from p2pcore._fast.loop.loop_state cimport Flushable, loop_state, monotonic
+from p2pcore._fast.loop.clock cimport monotonic
+from p2pcore._fast.loop.flush cimport Flushable
+from p2pcore._fast.loop.loop_state cimport loop_state
 
 
 @cython.final
@@ -26,12 +28,12 @@ cdef class Deadline(Flushable):
         if self.task is None:
             raise RuntimeError("a deadline is for a task")
         self.cancelling = self.task.cancelling()
-        self.state.watch(self, self.at - monotonic())
+        self.state.timers.watch(self, self.at - monotonic())
         return self
 
     def __exit__(self, kind, error, traceback):
         task, self.task = self.task, None
-        self.state.unwatch(self)
+        self.state.timers.unwatch(self)
         if self.expired and task.uncancel() <= self.cancelling and isinstance(error, CancelledError):
             raise TimeoutError from error
 

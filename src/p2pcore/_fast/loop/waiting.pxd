@@ -14,7 +14,7 @@ cdef class Op:
 
     cdef object attempt(self)
     cdef int suspended(self) except -1
-    cdef int abandoned(self) except -1
+    cdef int cancelled(self) except -1
     cdef double deadline(self) except -2
     cdef int wake(self) except -1
     cdef int rearm(self) except -1

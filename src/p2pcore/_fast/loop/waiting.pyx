@@ -9,7 +9,7 @@ from asyncio import Future
 from p2pcore import limits
 
 cimport cython
-from p2pcore._fast.loop.loop_state cimport LoopState, monotonic
+from p2pcore._fast.loop.clock cimport monotonic
 
 PENDING = object()
 cdef Py_ssize_t FLUSH_AFTER = limits.FLUSH_AFTER_TASKS
@@ -44,12 +44,12 @@ cdef class Op:
 
     def close(self):
         self._resumed()
-        self.abandoned()
+        self.cancelled()
 
     def __dealloc__(self):
         # The garbage collector may have cleared `state` already.
         if self.is_woken and self.state is not None:
-            self.state.num_woken -= 1
+            self.state.flusher.num_woken -= 1
 
     cdef object attempt(self):
         """The result, or PENDING. Raises what the awaiting task shall see."""
@@ -59,7 +59,7 @@ cdef class Op:
         """The task now waits: enlist with whoever calls wake()."""
         return 0
 
-    cdef int abandoned(self) except -1:
+    cdef int cancelled(self) except -1:
         """The task no longer waits: leave again. Also called when never suspended."""
         return 0
 
@@ -83,9 +83,9 @@ cdef class Op:
         # The last of the tasks that were woken now waits: what they wrote leaves at once. Tasks that nobody woke
         # (new ones, for streams that arrived together) wait for the end of the iteration, and share a record.
         # Of many, a part leaves before: the peer works on it while the others run.
-        resumed = self.state.num_resumed
-        if self.state.due and resumed and (self.state.num_woken == 0 or resumed >= FLUSH_AFTER):
-            self.state.flush_now()
+        resumed = self.state.flusher.num_resumed
+        if self.state.flusher.due and resumed and (self.state.flusher.num_woken == 0 or resumed >= FLUSH_AFTER):
+            self.state.flusher.flush_now()
         return future
 
     cdef int wake(self) except -1:
@@ -93,7 +93,7 @@ cdef class Op:
         if self.future is not None and not self.future.done():
             self.future.set_result(None)
             self.is_woken = True
-            self.state.num_woken += 1
+            self.state.flusher.num_woken += 1
         return 0
 
     cdef int _resumed(self) except -1:
@@ -101,8 +101,8 @@ cdef class Op:
         self.future = None
         if self.is_woken:
             self.is_woken = False
-            self.state.num_woken -= 1
-            self.state.num_resumed += 1
+            self.state.flusher.num_woken -= 1
+            self.state.flusher.num_resumed += 1
         return self._disarm()
 
     cdef int rearm(self) except -1:

@@ -4,7 +4,8 @@
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from p2pcore._fast.chain.layer cimport Layer
-from p2pcore._fast.loop.loop_state cimport Flushable, LoopState
+from p2pcore._fast.loop.flush cimport Flushable
+from p2pcore._fast.loop.loop_state cimport LoopState
 from p2pcore._fast.mux.stream cimport Stream
 
 
@@ -27,5 +28,5 @@ cdef class Splice(Flushable):
     cdef object ended           # called once with the reason, from the event loop; None afterwards
     cdef readonly bint is_closed
 
-    cdef int stop(self, object error) except -1
-    cdef int maybe_stop(self) except -1
+    cdef int drop(self, object error) except -1
+    cdef int drop_if_ended(self) except -1

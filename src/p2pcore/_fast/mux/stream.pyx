@@ -1,22 +1,22 @@
 """One stream of bytes as the application sees it: what has come and was not read, and writes that wait.
 
-Comes in: received bytes and ends from a session (receive, finish, fail), calls of the application.
+Comes in: received bytes and ends from a session (receive, receive_fin, fail), calls of the application.
 Goes out: data, half closes, resets and credit by the methods a muxer's stream overrides. Never
 takes a byte out for a task that was cancelled; never holds more than its receive window.
 """
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from p2pcore import errors, limits
 from p2pcore.codes import Direction
 
-from p2pcore._fast.loop.buffer cimport ByteQueue
+from p2pcore._fast.loop.buffer cimport Block, ByteQueue
 from p2pcore._fast.chain.layer cimport Layer
-from p2pcore._fast.loop.loop_state cimport monotonic
+from p2pcore._fast.loop.clock cimport monotonic
 from p2pcore._fast.loop.waiting cimport PENDING, Op, again, done
 
 cdef Py_ssize_t MAX_READ_EXACTLY = limits.YAMUX_INITIAL_WINDOW_BYTES
@@ -105,7 +105,7 @@ cdef class Stream:
         """
         cdef WriteOp op
         cdef Py_ssize_t n, at = 0
-        self.check_write()
+        self._check_write()
         if type(data) is bytes and not self.writers:
             n = PyBytes_GET_SIZE(data)
             at = self.push(<const uint8_t*> PyBytes_AS_STRING(data), n)
@@ -187,11 +187,11 @@ cdef class Stream:
             buffer = bytearray(early)
             self.receive(<uint8_t*> <char*> buffer, len(early))
         if self.expected is not None and self.fin_received:
-            self.finish()
+            self.receive_fin()
 
     # -- for the session -----------------------------------------------------------------------
 
-    cdef int receive(self, uint8_t* data, Py_ssize_t n) except -1:
+    cdef int receive(self, uint8_t *data, Py_ssize_t n) except -1:
         """Bytes of the peer, within the window the session has checked."""
         cdef Py_ssize_t k
         if self.expected is not None:
@@ -206,12 +206,12 @@ cdef class Stream:
             return self._store(data, n)
         return 0
 
-    cdef int finish(self) except -1:
+    cdef int receive_fin(self) except -1:
         """The peer sends no more."""
         self.fin_received = True
         if self.expected is not None:
             self._give_up(errors.NegotiationError("the stream ended before the negotiation's answer"))
-        self.maybe_tell_eof()
+        self._maybe_feed_eof()
         return self._wake_reader()
 
     cdef int fail(self, object error, bint discard) except -1:
@@ -224,7 +224,7 @@ cdef class Stream:
         if self.writers:
             writers, self.writers = self.writers, None
             for op in writers:
-                (<WriteOp> op).leave()
+                (<WriteOp> op).release()
         sink, self.sink = self.sink, None
         if sink is not None:
             (<Layer> sink).lost(error)
@@ -244,7 +244,7 @@ cdef class Stream:
                 # The socket may have become full just now: whoever called pump() must not be the last to do so.
                 return self.write_waits()
             del self.writers[0]
-            op.leave()
+            op.release()
         self._maybe_send_fin()
         if self.sink is not None and not self.writers:
             self.sink.resume()
@@ -258,9 +258,70 @@ cdef class Stream:
     cdef bint has_ended(self) noexcept:
         return self.error is not None or (self.fin_sent and self.fin_received)
 
+    # -- for a sink: the Layer that takes what comes as it comes, in place of reads (decision 0007) ----
+
+    cdef int attach(self, Layer sink) except -1:
+        """What comes goes to `sink` from now on: feed, feed_eof, lost. What has come already follows with pour().
+
+        A sink's feed raises nothing: what a stream brings must not harm the connection.
+        Raises: LocalProtocolError: it has a sink, or somebody reads or writes; what the stream failed with.
+        """
+        if self.error is not None:
+            raise again(self.error)
+        if self.sink is not None or self.reader is not None or self.writers or self.expected is not None:
+            raise errors.LocalProtocolError("this stream is in use otherwise")
+        self.sink = sink
+        return 0
+
+    cdef int detach(self) except -1:
+        """The sink hears nothing more. Idempotent."""
+        self.sink = None
+        return 0
+
+    cdef int hold(self, bint on) except -1:
+        """Whether what comes waits in the queue; after hold(False) the sink calls pour() to get it."""
+        self.holding = on
+        return 0
+
+    cdef int pour(self) except -1:
+        """Feeds the sink what has waited in the queue, until it holds. Never called from its feed()."""
+        cdef Block block
+        cdef Py_ssize_t n
+        if self.sink is not None and self.queue is not None and self.queue.size and not self.holding:
+            block = self.state.records.take()
+            try:
+                while self.sink is not None and self.queue.size and not self.holding:
+                    n = self.queue.take_into(block.data, block.size)
+                    self.sink.feed(block.data, n)
+                    self.credit(n)
+            finally:
+                self.state.records.give(block)
+        return self._maybe_feed_eof()
+
+    cdef bint put(self, const uint8_t *data, Py_ssize_t n) except -1:
+        """Sends `data` for the sink, and keeps a copy of what cannot go now.
+
+        Returns: True if something waits. The sink gets resume() when all of it has been sent, and sends only what
+            it must until then. Raises: as write().
+        """
+        cdef Py_ssize_t k = 0
+        self._check_write()
+        if not self.writers:
+            k = self.push(data, n)
+        if k < n:
+            self.write(PyBytes_FromStringAndSize(<const char*> data + k, n - k))
+        return bool(self.writers)
+
+    cdef Py_ssize_t num_waiting(self) except -1:
+        """Bytes that were written and could not be sent yet."""
+        cdef Py_ssize_t n = 0
+        for op in self.writers or ():
+            n += (<WriteOp> op).size - (<WriteOp> op).at
+        return n
+
     # -- for the muxer's own stream to override ------------------------------------------------
 
-    cdef Py_ssize_t push(self, const uint8_t* data, Py_ssize_t n) except -1:
+    cdef Py_ssize_t push(self, const uint8_t *data, Py_ssize_t n) except -1:
         """Sends as much of `data` as window and socket allow; returns how much."""
         raise NotImplementedError
 
@@ -309,7 +370,7 @@ cdef class Stream:
         if other is not None and other is not op:
             if not other.future.done():
                 raise errors.LocalProtocolError("another read of this stream is waiting")
-            other.abandoned()
+            other.cancelled()
         self.reader = None
         return 0
 
@@ -325,7 +386,7 @@ cdef class Stream:
             raise errors.StreamClosed("the stream's read half was closed here")
         return 0
 
-    cdef int check_write(self) except -1:
+    cdef int _check_write(self) except -1:
         if self.error is not None:
             raise again(self.error)
         if self.fin_sent or self.fin_due:
@@ -334,7 +395,7 @@ cdef class Stream:
             raise errors.DeadlineExceeded("the stream's write deadline has passed")
         return 0
 
-    cdef int _store(self, uint8_t* data, Py_ssize_t n) except -1:
+    cdef int _store(self, uint8_t *data, Py_ssize_t n) except -1:
         cdef Py_ssize_t k
         if self.sink is not None and not self.holding and (self.queue is None or self.queue.size == 0):
             self.sink.feed(data, n)
@@ -349,14 +410,14 @@ cdef class Stream:
             self.queue.push(data, n)
         return self._wake_reader()
 
-    cdef int maybe_tell_eof(self) except -1:
-        if self.sink is not None and self.fin_received and not self.eof_told and not self.holding:
+    cdef int _maybe_feed_eof(self) except -1:
+        if self.sink is not None and self.fin_received and not self.eof_fed and not self.holding:
             if self.queue is None or self.queue.size == 0:
-                self.eof_told = True
+                self.eof_fed = True
                 self.sink.feed_eof()
         return 0
 
-    cdef int _put_back(self, const uint8_t* data, Py_ssize_t n) except -1:
+    cdef int _put_back(self, const uint8_t *data, Py_ssize_t n) except -1:
         """Bytes a cancelled read had been given are the oldest again."""
         cdef ByteQueue newer = self.queue
         if self.read_closed:
@@ -416,7 +477,7 @@ cdef double _at(seconds) except -1:
 cdef class StreamRead(Op):
     """What all reads share: one at a time, and the stream's read deadline."""
 
-    cdef Py_ssize_t deliver(self, const uint8_t* data, Py_ssize_t n) except -1:
+    cdef Py_ssize_t deliver(self, const uint8_t *data, Py_ssize_t n) except -1:
         """Takes received bytes while it waits; returns how many. Only readinto has somewhere to put them."""
         return 0
 
@@ -424,7 +485,7 @@ cdef class StreamRead(Op):
         self.stream.reader = self
         return 0
 
-    cdef int abandoned(self) except -1:
+    cdef int cancelled(self) except -1:
         if self.stream.reader is self:
             self.stream.reader = None
         return 0
@@ -479,7 +540,7 @@ cdef class _ReadInto(StreamRead):
         if self.holds_view:
             PyBuffer_Release(&self.view)
 
-    cdef Py_ssize_t deliver(self, const uint8_t* data, Py_ssize_t n) except -1:
+    cdef Py_ssize_t deliver(self, const uint8_t *data, Py_ssize_t n) except -1:
         n = min(n, self.view.len - self.filled)
         memcpy(<uint8_t*> self.view.buf + self.filled, data, n)
         self.filled += n
@@ -504,10 +565,10 @@ cdef class _ReadInto(StreamRead):
         PyBuffer_Release(&self.view)
         return n
 
-    cdef int abandoned(self) except -1:
+    cdef int cancelled(self) except -1:
         """A cancelled read puts back what was delivered to it."""
         cdef Py_ssize_t n = self.filled
-        StreamRead.abandoned(self)
+        StreamRead.cancelled(self)
         if n:
             self.filled = 0
             self.stream._put_back(<uint8_t*> self.view.buf, n)
@@ -537,7 +598,7 @@ cdef class WriteOp(Op):
         stream.write_waits()
         return False
 
-    cdef int leave(self) except -1:
+    cdef int release(self) except -1:
         """It has been sent, or never will be: lets go of the caller's data."""
         self.enlisted = False
         self.holds_view = False
@@ -557,16 +618,16 @@ cdef class WriteOp(Op):
     cdef int _check_deadline(self) except -1:
         cdef double at = self.stream.write_deadline
         if at and monotonic() >= at:
-            self.abandoned()
+            self.cancelled()
             raise errors.DeadlineExceeded(f"the stream's write deadline has passed after {self.at} bytes")
         return 0
 
-    cdef int abandoned(self) except -1:
+    cdef int cancelled(self) except -1:
         """Leaves the queue; what was not sent of it will not be."""
         cdef Stream stream = self.stream
         if self.enlisted:
             stream.writers.remove(self)
-            self.leave()
+            self.release()
             stream._maybe_send_fin()
         return 0
 
