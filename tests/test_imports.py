@@ -132,6 +132,21 @@ def test_fast_modules_form_no_cycle() -> None:
         visit(module, ())
 
 
+FAST_ORDER = ["codec", "loop", "chain", "crypto", "mux"]
+
+
+@pytest.mark.source
+def test_fast_folders_import_only_earlier_ones() -> None:
+    up = [
+        f"{path.relative_to(SOURCE)} imports {dotted}"
+        for path in (SOURCE / "_fast").glob("*/*.p[yx][xd]")
+        for dotted in cython_imports(path.read_text())
+        if dotted.startswith("p2pcore._fast.")
+        and FAST_ORDER.index(dotted.split(".")[2]) > FAST_ORDER.index(path.parent.name)
+    ]
+    assert up == []
+
+
 def _fast_name(dotted: str) -> str | None:
     parts = dotted.split(".")
     return parts[3] if parts[:2] == ["p2pcore", "_fast"] and len(parts) > 3 else None

@@ -129,7 +129,7 @@ cdef class Layer(Flushable):
 
 
 cdef class _MailboxRead(Op):
-    """An await on a mailbox; one at a time."""
+    """One call that waits for bytes of a mailbox. Only one may wait at a time."""
 
     cdef Mailbox mailbox
 
@@ -166,7 +166,7 @@ cdef class _ReadExactly(_MailboxRead):
 cdef class _ReadFrame(_MailboxRead):
     """await of Mailbox.read_frame."""
 
-    cdef Py_ssize_t n           # of the body; -1 before its length has been read
+    cdef Py_ssize_t n           # length of the body; -1 until it has been read
 
     cdef object attempt(self):
         cdef Mailbox box = self.mailbox
@@ -174,7 +174,7 @@ cdef class _ReadFrame(_MailboxRead):
         cdef const uint8_t *at
         if self.n < 0 and box.held.size >= 2:
             prefix = box._taken(2)
-            at = <const uint8_t*> <const char*> prefix
+            at = <const uint8_t *> <const char *> prefix
             self.n = (at[0] << 8) | at[1]
         if self.n >= 0 and box.held.size >= self.n:
             return box._taken(self.n)
@@ -189,7 +189,7 @@ cdef class _ReadFrame(_MailboxRead):
 cdef class _ReadSome(_MailboxRead):
     """await of Mailbox.read_some and Mailbox.peek."""
 
-    cdef Py_ssize_t least       # bytes it waits for, unless the input ends before
+    cdef Py_ssize_t least       # bytes it waits for; the end of input is enough too
     cdef Py_ssize_t most
     cdef bint keeps             # they stay in the mailbox
 
@@ -209,8 +209,8 @@ cdef class _ReadSome(_MailboxRead):
 cdef class Mailbox(Layer):
     """The top of a chain during negotiation: holds bytes until somebody asks for them.
 
-    When the step it serves is done, `insert` puts a layer below it or `replace` gives its place
-    away; what it still holds goes to the new layer first, so nothing a fast peer sent is lost.
+    When a step of the negotiation is done, `insert` puts a layer below the mailbox, or `replace` puts one in its
+    place. The new layer first gets the bytes that the mailbox still holds, so nothing a fast peer sent is lost.
     """
 
     def __cinit__(self):
@@ -234,9 +234,9 @@ cdef class Mailbox(Layer):
         return op
 
     def read_frame(self):
-        """What is behind a big-endian length of 2 bytes, as Noise has them; 0..65535 bytes.
+        """One message with a big-endian length of 2 bytes in front, as Noise has them: 0..65535 bytes.
 
-        Returns: an awaitable of bytes. Cancelled, it may have taken the length.
+        Returns: an awaitable of bytes, without the length. If it is cancelled, the length may be gone.
         Raises: IncompleteRead at the end of input; ConnectionClosed, as read_exactly.
         """
         if self.state is None:
@@ -248,7 +248,7 @@ cdef class Mailbox(Layer):
         return op
 
     def read_some(self, Py_ssize_t most):
-        """What is there, 1 to `most` bytes (most: 1..MAILBOX_BYTES); b"" at the end of input.
+        """The bytes that are there: 1 to `most` (1..MAILBOX_BYTES); b"" at the end of input.
 
         Returns: an awaitable of bytes, as read_exactly's. Raises: ConnectionClosed; LimitExceeded.
         """
@@ -266,11 +266,11 @@ cdef class Mailbox(Layer):
         return None if self.reader is not None else self.held.take_opening()
 
     def unread(self, bytes data not None):
-        """Puts `data`, which was read last, back in front of what is held. Not while a read waits."""
+        """Puts `data` back in front of the bytes held. Only for what was read last, and not while a read waits."""
         cdef ByteQueue queue = ByteQueue.__new__(ByteQueue)
         if self.reader is not None:
             raise errors.LocalProtocolError("a read of this mailbox is waiting")
-        queue.push(<const uint8_t*> <const char*> data, len(data))
+        queue.push(<const uint8_t *> <const char *> data, len(data))
         queue.append(self.held)
         self.held = queue
 
@@ -288,7 +288,7 @@ cdef class Mailbox(Layer):
         return op
 
     def write(self, bytes data not None):
-        """Hands `data` down at once; what should leave in one packet comes in one call.
+        """Hands `data` down at once. Give in one call what should leave in one packet.
 
         Raises: ConnectionClosed if the connection is gone.
         """
@@ -297,10 +297,10 @@ cdef class Mailbox(Layer):
         if self.put_off is not None:
             data = self.put_off + data
             self.put_off = None
-        self.send(<const uint8_t*> <const char*> data, len(data))
+        self.send(<const uint8_t *> <const char *> data, len(data))
 
     def write_later(self, bytes data not None):
-        """Hands `data` down with the next write; at the latest when a read has to wait, or another layer comes.
+        """Keeps `data` for the next write. It leaves before a read waits and before another layer is seated.
 
         Raises: as write.
         """
@@ -312,7 +312,7 @@ cdef class Mailbox(Layer):
         cdef bytes data = self.put_off
         if data is not None:
             self.put_off = None
-            self.send(<const uint8_t*> <const char*> data, len(data))
+            self.send(<const uint8_t *> <const char *> data, len(data))
         return 0
 
     @property
@@ -325,7 +325,7 @@ cdef class Mailbox(Layer):
         return self.error is not None or self.below is None
 
     def insert(self, Layer layer not None):
-        """Seats `layer` directly below; held bytes go through it first.
+        """Seats `layer` directly below. The bytes held go through it first.
 
         Raises: ConnectionClosed if the chain is lost; what the layer raises for those bytes.
         """
@@ -339,7 +339,7 @@ cdef class Mailbox(Layer):
         self._give_from(held, layer)
 
     def replace(self, Layer layer not None):
-        """Gives this place on the chain to `layer`; held bytes are fed to it first.
+        """Gives this place on the chain to `layer`. It is first fed the bytes held.
 
         Raises: as insert. The mailbox is empty and unlinked afterwards.
         """
@@ -355,9 +355,9 @@ cdef class Mailbox(Layer):
         self.drop(errors.ConnectionClosed("aborted during negotiation"))
 
     def close(self):
-        """Orderly end: what was written leaves, then FIN, and a short drain.
+        """Ends in order: what was written leaves, then FIN, then a short drain.
 
-        What is held, and what still comes, is dropped; reads fail once the socket is gone. Idempotent.
+        Bytes that are held, and bytes that still come, are dropped. Reads fail after lost(). Idempotent.
         """
         self._send_put_off()
         self.closing = True
@@ -369,7 +369,7 @@ cdef class Mailbox(Layer):
         return True
 
     cdef Layer _linked_for(self, Layer layer):
-        """The layer below, for a new one that may take its place above it."""
+        """The layer below, after the checks that `layer` may be seated on it."""
         if self.error is not None:
             raise again(self.error)
         if self.below is None:
@@ -390,7 +390,7 @@ cdef class Mailbox(Layer):
             layer.throttle(False)
         if held.size:
             data = bytearray(held.take_exactly(held.size))
-            layer.feed(<uint8_t*> <char*> data, len(data))
+            layer.feed(<uint8_t *> <char *> data, len(data))
         if input_ended:
             self.input_ended = False
             layer.feed_eof()

@@ -1,8 +1,8 @@
 """The bottom of a chain without a socket: two ends in one process.
 
-Comes in: bytes sent at the other end. Goes out: the same, fed from the event loop out of the loop's receive
-buffer, a bufferful a turn. It keeps the promises of a Wire: bounded, half-closed, ended and lost as that is.
-Never feeds from within a send.
+Comes in: bytes that the other end sends. Goes out: the same bytes, fed from the event loop through the loop's
+receive buffer, one bufferful in each turn. It keeps the promises of a Wire about bounds and ends. Never feeds
+while it sends.
 """
 
 cimport cython
@@ -20,7 +20,7 @@ cdef Py_ssize_t PIPE_BYTES = limits.MEMORY_PIPE_BYTES
 
 @cython.final
 cdef class MemoryWire(Bottom):
-    """One end; made in pairs by `memory_pair`. It has a Mailbox on top, for the negotiation to come."""
+    """One end of a pair that `memory_pair` makes. A new one has a Mailbox on top, for the negotiation."""
 
     def __cinit__(self, loop):
         self.state = loop_state(loop)

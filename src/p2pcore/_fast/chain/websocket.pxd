@@ -1,7 +1,4 @@
-# The frames of a WebSocket: received ones give their payloads up, what is written leaves as binary frames.
-# Comes in: frames cut anywhere from below, bytes from above. Goes out: payload bytes unmasked in place; one
-# binary frame for each send. Borders of messages carry no meaning. Holds no buffer between frames.
-# Specification: RFC 6455, sections 5 and 7.
+# See websocket.pyx.
 from libc.stdint cimport uint8_t, uint64_t
 
 from p2pcore._fast.chain.layer cimport Layer

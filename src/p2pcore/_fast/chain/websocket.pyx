@@ -1,8 +1,8 @@
-"""The frames of a WebSocket: received ones give their payloads up, what is written leaves as binary frames.
+"""The frames of a WebSocket: the layer above gets their payloads, and what it sends leaves as binary frames.
 
 Comes in: frames cut anywhere from below, bytes from above. Goes out: payload bytes unmasked in place; one
-binary frame for each send. Borders of messages carry no meaning, text is taken as bytes. Never holds a
-payload, never allocates by a declared length, never offers or takes an extension.
+binary frame for each send. The borders of messages mean nothing, and text counts as bytes. Never holds a
+payload, never allocates by a declared length, never offers or accepts an extension.
 Specification: RFC 6455, sections 5 and 7.
 """
 
@@ -44,11 +44,11 @@ cdef enum:
 cdef class WebsocketLayer(Layer):
     """Between a connection and what is above it, once the HTTP upgrade is done.
 
-    A close of the peer with code 1000, 1001 or none is the end of input; with another it ends the connection
-    with ConnectionClosed. It is answered, and FIN follows. Of several pings in one turn the newest is answered.
+    If the peer closes with code 1000, 1001 or none, the input ends. With another code the connection ends with
+    ConnectionClosed. The close is answered, and FIN follows. Of several pings in one turn, the newest is answered.
 
     Args:
-        is_client: we dialled: our frames are masked and the peer's must not be.
+        is_client: we dialled. Then our frames are masked, and the peer's must not be.
     """
 
     def __cinit__(self, bint is_client):
@@ -76,7 +76,7 @@ cdef class WebsocketLayer(Layer):
         return 0
 
     cdef int _take_head(self, uint8_t *data, Py_ssize_t n) except -1:
-        """Goes on with a header; returns the bytes used."""
+        """Reads more of a header; returns the bytes used."""
         cdef int used = 0
         while used < n:
             self.head[self.have] = data[used]
@@ -91,7 +91,7 @@ cdef class WebsocketLayer(Layer):
         return used
 
     cdef int _check_start(self) except -1:
-        """What the first two bytes tell, before anything more is waited for."""
+        """Checks the first two bytes at once, before more has come."""
         cdef uint8_t opcode = self.head[0] & 15
         cdef uint8_t size = self.head[1] & 127
         if self.head[0] & 0x70:
@@ -114,7 +114,7 @@ cdef class WebsocketLayer(Layer):
         return 0
 
     cdef int _begin(self) except -1:
-        """The header is whole: its payload comes next, or the next header where it has none."""
+        """The header is whole. Next comes its payload, or the next header if it has none."""
         cdef uint8_t opcode = self.head[0] & 15
         cdef uint64_t size = self.head[1] & 127
         if size == 126:
@@ -142,7 +142,7 @@ cdef class WebsocketLayer(Layer):
         return 0
 
     cdef int _take_control(self, uint8_t *data, Py_ssize_t n) except -1:
-        """Goes on with the payload of a control frame; returns the bytes used."""
+        """Reads more of a control frame's payload; returns the bytes used."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(self.control)
         cdef Py_ssize_t left = <Py_ssize_t> self.left
         cdef int k = <int> min(n, left)
@@ -150,7 +150,7 @@ cdef class WebsocketLayer(Layer):
         self.left -= <uint64_t> k
         if self.left == 0:
             if not self.is_client:
-                apply_mask(<uint8_t*> PyBytes_AS_STRING(self.control), size, self.mask, 0)
+                apply_mask(<uint8_t *> PyBytes_AS_STRING(self.control), size, self.mask, 0)
             self._control_done()
         return k
 
@@ -170,7 +170,7 @@ cdef class WebsocketLayer(Layer):
         if len(payload) == 1:
             self._violated("a close frame has half a code")
         if payload:
-            code = load_be16(<const uint8_t*> PyBytes_AS_STRING(payload))
+            code = load_be16(<const uint8_t *> PyBytes_AS_STRING(payload))
             if not _is_code(code):
                 self._violated(f"close code {code} must not be sent")
         reason = _text(payload[2:])
@@ -180,7 +180,7 @@ cdef class WebsocketLayer(Layer):
         self.close_answer = payload[:2]
         if code in (NORMAL, GOING_AWAY, NO_CODE):
             self.above.feed_eof()
-            # What the layers above write at once, a go-away for instance, may still leave in front of it.
+            # The layers above may send something at once, a go-away for instance: it still leaves before our answer.
             return self.state.flusher.flush_soon(self)
         self._send_last(self.close_answer)
         return Layer.drop(
@@ -194,7 +194,7 @@ cdef class WebsocketLayer(Layer):
         return self.above.feed_eof()
 
     cdef int _send_last(self, bytes payload) except -1:
-        """A close frame as the last that is sent, as far as it can leave at once; nothing more is taken."""
+        """Sends a close frame as the last frame, if it can leave at once. What still comes is dropped."""
         self.input_ended = True
         self._send_close(payload)
         return self.below.flush() if self.below is not None else 0
@@ -263,7 +263,7 @@ cdef class WebsocketLayer(Layer):
         return 0
 
     cdef int flush(self) except -1:
-        """Answers the newest ping while the socket takes bytes, and the close of the peer."""
+        """Answers the newest ping, if the socket takes bytes, and the peer's close."""
         if self.below is None:
             return 0
         if self.pong is not None and not self.below.is_paused():
@@ -281,7 +281,7 @@ cdef class WebsocketLayer(Layer):
         return Layer.resume(self)
 
     cdef int shut(self) except -1:
-        """Orderly end: a close frame behind what was written, then FIN, whose drain takes the peer's answer."""
+        """Ends in order: a close frame behind what was sent, then FIN. The drain reads the peer's answer."""
         self._send_close(_code(NORMAL))
         return Layer.shut(self)
 
@@ -325,7 +325,7 @@ cdef void apply_mask(uint8_t *data, Py_ssize_t n, const uint8_t *mask, int phase
         data[i] ^= turned[i & 7]
 
 
-# Masks must be unpredictable (RFC 6455 section 10.3): the system's random bytes, a thousand masks a call.
+# Masks must be unpredictable (RFC 6455 section 10.3). One call for random bytes is enough for a thousand masks.
 cdef uint8_t[MASK_POOL] _pool
 cdef Py_ssize_t _pooled = 0
 
@@ -342,7 +342,7 @@ cdef int _next_mask(uint8_t *out) except -1:
 
 
 def _forget_masks():
-    """A forked process must not use its parent's."""
+    """A forked process must not use the masks of its parent."""
     global _pooled
     _pooled = 0
 

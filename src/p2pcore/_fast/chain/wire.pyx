@@ -38,7 +38,7 @@ cdef class Wire(Bottom):
 
     Args:
         loop: its event loop.
-        fd: of the socket, where that is known: uvloop makes, and keeps, an object to tell it.
+        fd: of the socket, if it is known. Else uvloop is asked, which makes an object for the answer and keeps it.
     """
 
     def __cinit__(self, loop, int fd=-1):
@@ -48,7 +48,7 @@ cdef class Wire(Bottom):
         top.seat(self)
 
     def close(self):
-        """Orderly: sends what is queued, then FIN, and reads until the peer's end, for a second at most.
+        """Ends in order: sends what is queued, then FIN, and reads until the peer's end, for a second at most.
 
         Idempotent. Followed by the chain's lost(); see wait_closed.
         """
@@ -80,7 +80,7 @@ cdef class Wire(Bottom):
 
     @property
     def get_buffer(self):
-        """The loop's: uvloop keeps what it finds here, which would be a bound method for each connection."""
+        """The loop's own: uvloop keeps what this returns, and a bound method of the wire would cost memory."""
         return self.state.lend
 
     def buffer_updated(self, Py_ssize_t n):
@@ -88,8 +88,8 @@ cdef class Wire(Bottom):
             return  # draining: what a peer still sends after our FIN is dropped
         self.state.spin.heard(n)
         if self.feed_up(self.state.receive.data, n) and n == self.state.receive.size and not self.throttled:
-            # libuv would go on reading, up to 32 times, before any task could take what has come: it would
-            # pile up in fresh memory, and other connections would wait. One bufferful a turn.
+            # libuv would read up to 32 times before any task runs. The bytes would pile up in fresh memory, and
+            # other connections would wait. So: one bufferful a turn (docs/decisions/0004).
             self.resting = True
             self.transport.pause_reading()
             self.state.loop.call_soon(self._rested)
@@ -102,7 +102,7 @@ cdef class Wire(Bottom):
         if self.is_closed or self.above is None:
             return False
         self.feed_eof_up()
-        # True keeps our half open: an upper layer that is done with it calls shut().
+        # True keeps our half open. The layer that is done with it calls shut().
         return not self.fin_sent and not self.is_closed
 
     def pause_writing(self):
@@ -145,9 +145,9 @@ cdef class Wire(Bottom):
         return self._queue(data, n)
 
     cdef int _queue(self, const uint8_t *data, Py_ssize_t n) except -1:
-        """Leaves what the kernel did not take to the transport."""
+        """Gives the transport what the kernel did not take."""
         if self.may_queue(n):
-            self.transport.write(PyBytes_FromStringAndSize(<const char*> data, n))
+            self.transport.write(PyBytes_FromStringAndSize(<const char *> data, n))
         return 0
 
     cdef int throttle(self, bint on) except -1:
@@ -164,9 +164,9 @@ cdef class Wire(Bottom):
         return 0
 
     cdef Py_ssize_t num_unsent(self) except -1:
-        """Bytes the peer has not acknowledged, in the transport and, where it tells, in the kernel.
+        """Bytes the peer has not acknowledged: in the transport, and in the kernel if the socket can tell.
 
-        The kernel reports room only when a third of its buffer is free: a slow peer is no dead one.
+        The kernel reports room only when a third of its buffer is free. A slow peer would look dead without this.
         """
         n = self.transport.get_write_buffer_size()
         try:

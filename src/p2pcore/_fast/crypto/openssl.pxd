@@ -1,6 +1,4 @@
-# OpenSSL's functions for records and handshakes, called as C: pointers to those of the library that `cryptography` carries,
-# which pyOpenSSL configures. Comes in: SSL and BIO objects as void pointers. Goes out:
-# what OpenSSL's manual pages say of each. Never owns an object.
+# See openssl.pyx.
 from libc.stdint cimport uint8_t
 
 cdef enum:

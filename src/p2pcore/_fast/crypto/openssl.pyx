@@ -1,8 +1,8 @@
-"""OpenSSL's functions for records and handshakes, called as C: through pyOpenSSL they cost more than a short record.
+"""OpenSSL's functions for records and handshakes, called as C. A call through pyOpenSSL costs more than a short record.
 
-Comes in: SSL and BIO objects. Goes out: what OpenSSL's manual pages say of each function. The functions
-are those of the library `cryptography` carries, and pyOpenSSL uses: its cffi module tells their
-addresses, as PyNaCl's does for sodium.pyx. Never owns an object.
+Comes in: SSL and BIO objects. Goes out: what OpenSSL's manual pages say about each function. They are the functions
+of the library that `cryptography` brings and pyOpenSSL uses. Its cffi module tells their addresses. Never owns an
+object.
 """
 
 from libc.stdint cimport uint8_t, uintptr_t
@@ -52,23 +52,23 @@ _reason = <int (*)(unsigned long) noexcept nogil> <uintptr_t> _address("ERR_GET_
 
 
 cdef void *ssl_of_store(void *store) noexcept:
-    """The SSL whose peer's certificates a X509_STORE_CTX is about."""
+    """The SSL that a X509_STORE_CTX checks certificates for."""
     return _store_ctx_get_ex_data(store, _ssl_index)
 
 
 cdef void *context_of(object context) except NULL:
     """The pointer in an OpenSSL.SSL.Context."""
-    return <void*> <uintptr_t> int(_openssl.ffi.cast("uintptr_t", context._context))
+    return <void *> <uintptr_t> int(_openssl.ffi.cast("uintptr_t", context._context))
 
 
 cdef void *ssl_of(object ssl) except NULL:
     """The pointer in a cffi object of type SSL *."""
-    return <void*> <uintptr_t> int(_openssl.ffi.cast("uintptr_t", ssl))
+    return <void *> <uintptr_t> int(_openssl.ffi.cast("uintptr_t", ssl))
 
 
 cdef void *bio_of(object bio) except NULL:
     """The pointer in a cffi object of type BIO *."""
-    return <void*> <uintptr_t> int(_openssl.ffi.cast("uintptr_t", bio))
+    return <void *> <uintptr_t> int(_openssl.ffi.cast("uintptr_t", bio))
 
 
 cdef void *new_memory_bio() except NULL:
@@ -80,7 +80,7 @@ cdef void *new_memory_bio() except NULL:
 
 
 cdef tuple last_error():
-    """The oldest error of OpenSSL's queue, which is empty afterwards: its number and its words."""
+    """Number and text of the oldest error in OpenSSL's queue. The queue is empty afterwards."""
     cdef unsigned long error = _get_error()
     cdef int reason = _reason(error) if error else 0
     words = _words_of(error)
@@ -89,7 +89,7 @@ cdef tuple last_error():
 
 
 cdef str all_errors():
-    """The words of OpenSSL's queue (at most 16 errors), oldest first; it is empty afterwards."""
+    """Texts of the errors in OpenSSL's queue (at most 16), oldest first. The queue is empty afterwards."""
     words = [_words_of(_get_error())]
     cdef unsigned long error = _get_error()
     while error:
@@ -104,7 +104,7 @@ cdef str _words_of(unsigned long error):
 
 
 def set_signatures(context not None, bytes names not None):
-    """The signature algorithms of an OpenSSL.SSL.Context, most preferred first, which pyOpenSSL cannot set.
+    """Sets the signature algorithms of an OpenSSL.SSL.Context, most preferred first. pyOpenSSL has no call for it.
 
     Raises: ValueError for a name OpenSSL does not know.
     """
@@ -114,7 +114,7 @@ def set_signatures(context not None, bytes names not None):
 
 
 def set_groups(context not None, bytes names not None):
-    """The key exchange groups of an OpenSSL.SSL.Context, most preferred first, which pyOpenSSL cannot set.
+    """Sets the key exchange groups of an OpenSSL.SSL.Context, most preferred first. pyOpenSSL has no call for it.
 
     Raises: ValueError for a name OpenSSL does not know.
     """

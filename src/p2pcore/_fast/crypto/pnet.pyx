@@ -27,7 +27,7 @@ ctypedef int (*Stream)(uint8_t *out, unsigned long long n, const uint8_t *nonce,
 
 
 def _address(name):
-    """Of a function that PyNaCl's module carries and its cffi table leaves out."""
+    """The address of a function that is in PyNaCl's library but not in its cffi table."""
     try:
         return ctypes.cast(ctypes.CDLL(_sodium.__file__)[name], ctypes.c_void_p).value
     except (AttributeError, OSError) as error:
@@ -66,8 +66,7 @@ cdef class PnetLayer(Layer):
     Args:
         key: the network's, 32 bytes.
         nonce: of what is sent, 24 random bytes that no other connection has.
-    What it is fed raises WrongNetworkKey, which ends the connection, as soon as the peer's first bytes are
-    no multistream header.
+    If the peer does not begin with the multistream header, feed() raises WrongNetworkKey, and the connection ends.
     """
 
     def __cinit__(self, bytes key not None, bytes nonce not None):
@@ -85,7 +84,7 @@ cdef class PnetLayer(Layer):
 
     cdef int seat(self, Layer below) except -1:
         Layer.seat(self, below)
-        # js waits for it before it says anything. With what is written in this iteration, if anything is.
+        # js sends nothing before it has our nonce. The nonce leaves together with what is written in this iteration.
         return self.state.flusher.flush_soon(self)
 
     cdef int flush(self) except -1:
@@ -146,14 +145,14 @@ cdef class PnetLayer(Layer):
         memcpy(self.incoming.nonce + self.num_nonce, data, k)
         self.num_nonce += k
         if self.num_nonce >= HEADER_BYTES and memcmp(self.incoming.nonce, PyBytes_AS_STRING(HEADER), HEADER_BYTES) == 0:
-            raise _stranger((<char*> self.incoming.nonce)[:self.num_nonce])
+            raise _stranger((<char *> self.incoming.nonce)[:self.num_nonce])
         return k
 
     cdef int _check(self, const uint8_t *data, Py_ssize_t n) except -1:
-        """Whatever the role, the first thing a peer says is the multistream header."""
+        """Both dialler and listener begin with the multistream header."""
         cdef int k = <int> min(n, HEADER_BYTES - self.num_agreed)
         if memcmp(data, PyBytes_AS_STRING(HEADER) + self.num_agreed, k) != 0:
-            raise _stranger((<char*> self.incoming.nonce)[:NONCE_BYTES])
+            raise _stranger((<char *> self.incoming.nonce)[:NONCE_BYTES])
         self.num_agreed += k
         return 0
 
@@ -177,7 +176,7 @@ cdef class PnetLayer(Layer):
 
 
 cdef object _stranger(bytes first):
-    """The error for a peer whose first bytes, the nonce had it one, were `first`."""
+    """The error for a peer that began with the bytes `first`, where its nonce should be."""
     for beginning, name in STRANGERS:
         if first.startswith(beginning):
             return errors.WrongNetworkKey(f"the peer is not in our private network: it speaks {name}", name)
@@ -191,6 +190,6 @@ def salsa20(bytes key not None, bytes nonce not None, Py_ssize_t n):
     if len(key) != KEY_BYTES or len(nonce) != SALSA_NONCE_BYTES or not 0 <= n <= 1024:
         raise ValueError(f"salsa20 of {n} bytes with a key of {len(key)} and a nonce of {len(nonce)}")
     cdef bytes out = PyBytes_FromStringAndSize(NULL, n)
-    _salsa20(<uint8_t*> PyBytes_AS_STRING(out), <unsigned long long> PyBytes_GET_SIZE(out),
-             <const uint8_t*> PyBytes_AS_STRING(nonce), <const uint8_t*> PyBytes_AS_STRING(key))
+    _salsa20(<uint8_t *> PyBytes_AS_STRING(out), <unsigned long long> PyBytes_GET_SIZE(out),
+             <const uint8_t *> PyBytes_AS_STRING(nonce), <const uint8_t *> PyBytes_AS_STRING(key))
     return out

@@ -1,7 +1,4 @@
-# The record layer: gathers what one loop iteration writes into full records, and opens received ones.
-# Comes in: plaintext in pieces from above, records cut anywhere from below. Goes out: one send per
-# record, whole plaintexts. Never keeps a buffer while idle. Noise framing: libp2p noise spec, section
-# "Wire format".
+# See secure.pyx.
 from libc.stdint cimport uint8_t, uint64_t
 
 from p2pcore._fast.loop.buffer cimport Block

@@ -1,6 +1,4 @@
-# libsodium called as C: for records so short that a call through Python costs more than the cipher, and for
-# handshakes. Comes in: pointers to what is sealed, opened, hashed or multiplied, a key, a nonce's counter. Goes
-# out: the result, where the caller has room for it. Never allocates; a key has 32 bytes, a tag 16.
+# See sodium.pyx.
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memset
 

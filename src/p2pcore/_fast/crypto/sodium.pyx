@@ -1,7 +1,7 @@
-"""libsodium called as C, where a call through Python costs more: its cipher, X25519, SHA-256, HMAC, Ed25519.
+"""libsodium called as C, because a call through Python costs more: its cipher, X25519, SHA-256, HMAC, Ed25519.
 
 Comes in: records and messages, keys, a nonce's counter. Goes out: the same sealed or opened, shared
-secrets, hashes, verdicts. The functions are those of the libsodium that PyNaCl carries, found by their names.
+secrets, hashes, verdicts. The functions are found by name in the libsodium that PyNaCl brings.
 RFC 8439 with Noise's nonce (4 zero bytes and the counter, little-endian), RFC 7748, FIPS 180-4, RFC 5869.
 """
 
@@ -147,7 +147,7 @@ cdef int sodium_hkdf(uint8_t *out, const uint8_t *salt, const uint8_t *secret, P
 
 
 cdef int sodium_wipe(void *at, size_t n) noexcept:
-    """Zeros that no compiler leaves out."""
+    """Writes zeros; no compiler leaves this out."""
     _wipe(at, n)
     return 0
 
@@ -159,7 +159,7 @@ cdef int _check_key(bytes key) except -1:
 
 
 cdef inline uint8_t *_at(bytes data) noexcept:
-    return <uint8_t*> PyBytes_AS_STRING(data)
+    return <uint8_t *> PyBytes_AS_STRING(data)
 
 
 def seal(bytes key not None, uint64_t nonce, bytes plain not None, bytes ad not None):
@@ -201,7 +201,7 @@ def x25519_public(bytes secret not None):
 
 
 def ed25519_verify(bytes public not None, bytes message not None, bytes signature not None):
-    """Whether `signature` is that of `public`, 32 bytes, over `message`; one of another length is not."""
+    """Whether `signature` over `message` was made with the key `public` (32 bytes). False for a wrong length."""
     _check_key(public)
     if len(signature) != SIGNATURE_BYTES:
         return False

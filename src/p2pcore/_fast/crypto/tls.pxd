@@ -1,6 +1,4 @@
-# A record layer whose records are OpenSSL's. Comes in: plaintext in pieces from above, TLS records cut
-# anywhere from below, a handshake that pyOpenSSL has finished. Goes out: all records of a flush in one send,
-# whole plaintexts. Never keeps a buffer while idle. RFC 8446, sections 5 and 6.
+# See tls.pyx.
 from libc.stdint cimport uint8_t
 
 from p2pcore._fast.loop.buffer cimport Block

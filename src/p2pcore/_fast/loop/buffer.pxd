@@ -1,6 +1,4 @@
-# Memory of the data path: fixed blocks with a pool of free ones, and a queue of received bytes.
-# Comes in: pointers and lengths. Goes out: pointers that stay valid while their Block lives, bytes objects.
-# Never grows by itself beyond what it is given: whoever pushes holds the bound.
+# See buffer.pyx.
 from libc.stdint cimport uint8_t
 
 

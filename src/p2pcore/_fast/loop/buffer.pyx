@@ -15,9 +15,9 @@ from libc.string cimport memcmp, memcpy, memmove
 
 cdef bytes HEADER = b"\x13/multistream/1.0.0\n"
 cdef uint8_t NEWLINE = 0x0A
-# A piece this long becomes a bytes object of its own, so that reading it copies nothing more.
+# A piece of this length or more becomes a bytes object of its own, so that reading it needs no second copy.
 cdef Py_ssize_t OWN_CHUNK_BYTES = 4096
-# Smaller pieces are gathered up to here: one object for many tiny frames, however small a peer makes them.
+# Smaller pieces are gathered up to this size: however small a peer makes its frames, they share one object.
 cdef Py_ssize_t TAIL_BYTES = 16384
 
 
@@ -28,7 +28,7 @@ cdef class Block:
     def __cinit__(self, Py_ssize_t size):
         if size <= 0:
             raise ValueError(f"a block needs a positive size, not {size}")
-        self.data = <uint8_t*> malloc(size)
+        self.data = <uint8_t *> malloc(size)
         if self.data == NULL:
             raise MemoryError(f"no memory for a block of {size} bytes")
         self.size = size
@@ -84,7 +84,7 @@ cdef class ByteQueue:
             self._seal_tail()
             if self.chunks is None:
                 self.chunks = deque()
-            self.chunks.append(PyBytes_FromStringAndSize(<const char*> data, n))
+            self.chunks.append(PyBytes_FromStringAndSize(<const char *> data, n))
         elif n > 0:
             if self.tail_len + n > self.tail_cap:
                 self._grow_tail(n)
@@ -110,9 +110,9 @@ cdef class ByteQueue:
         return self.take_exactly(n if n < most else most)
 
     cdef bytes take_exactly(self, Py_ssize_t n):
-        """The oldest `n` bytes; the caller has seen that there are as many."""
+        """The oldest `n` bytes. The caller has checked that there are as many."""
         cdef bytes out = PyBytes_FromStringAndSize(NULL, n)
-        self.take_into(<uint8_t*> PyBytes_AS_STRING(out), n)
+        self.take_into(<uint8_t *> PyBytes_AS_STRING(out), n)
         return out
 
     cdef bytes take_opening(self):
@@ -147,7 +147,7 @@ cdef class ByteQueue:
             self._next_head()
             if self.head is not None:
                 k = min(n - done, PyBytes_GET_SIZE(self.head) - self.head_at)
-                memcpy(out + done, <uint8_t*> PyBytes_AS_STRING(self.head) + self.head_at, k)
+                memcpy(out + done, <uint8_t *> PyBytes_AS_STRING(self.head) + self.head_at, k)
                 self.head_at += k
                 if self.head_at == PyBytes_GET_SIZE(self.head):
                     self.head = None
@@ -166,7 +166,7 @@ cdef class ByteQueue:
         """Puts what is in `newer` behind what is in here, and empties it."""
         while newer.size:
             chunk = newer.take(newer.size)
-            self.push(<const uint8_t*> PyBytes_AS_STRING(chunk), PyBytes_GET_SIZE(chunk))
+            self.push(<const uint8_t *> PyBytes_AS_STRING(chunk), PyBytes_GET_SIZE(chunk))
         return 0
 
     cdef int clear(self) except -1:
@@ -192,7 +192,7 @@ cdef class ByteQueue:
         return 0
 
     cdef int _grow_tail(self, Py_ssize_t n) except -1:
-        """Makes room for `n` more small bytes: moves, grows, or seals and begins anew."""
+        """Makes room for `n` more bytes in the tail: it moves, grows, or is sealed and begins anew."""
         cdef Py_ssize_t left = self.tail_len - self.tail_at
         cdef Py_ssize_t cap = self.tail_cap
         cdef uint8_t *grown
@@ -206,7 +206,7 @@ cdef class ByteQueue:
             self.tail_len = left
         if left + n > self.tail_cap:
             cap = max(left + n, 2 * cap)
-            grown = <uint8_t*> realloc(self.tail, cap)
+            grown = <uint8_t *> realloc(self.tail, cap)
             if grown == NULL:
                 raise MemoryError("no memory for received bytes")
             self.tail = grown
@@ -219,7 +219,7 @@ cdef class ByteQueue:
             if self.chunks is None:
                 self.chunks = deque()
             self.chunks.append(
-                PyBytes_FromStringAndSize(<const char*> self.tail + self.tail_at, self.tail_len - self.tail_at)
+                PyBytes_FromStringAndSize(<const char *> self.tail + self.tail_at, self.tail_len - self.tail_at)
             )
         self.tail_at = self.tail_len
         self._free_tail_if_empty()

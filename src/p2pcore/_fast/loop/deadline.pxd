@@ -1,5 +1,4 @@
-# A deadline of whatever runs inside a `with`, for the price of an entry in a table: the loop's one coarse
-# timer finds it. Comes in: a loop, a second of its clock. Goes out: TimeoutError, up to a quarter of a second late.
+# See deadline.pyx.
 from p2pcore._fast.loop.flush cimport Flushable
 from p2pcore._fast.loop.loop_state cimport LoopState
 

@@ -1,7 +1,7 @@
-"""A deadline of whatever runs inside a `with`, for the price of an entry in a table.
+"""A deadline for what runs inside a `with`. It costs one entry in a table.
 
-Comes in: a loop, a second of its clock. Goes out: TimeoutError, up to a quarter of a second late, for the loop's
-one coarse timer finds it. As asyncio.timeout_at otherwise: a cancellation from elsewhere passes through.
+Comes in: a loop, a second of its clock. Goes out: TimeoutError, up to a quarter of a second late, because the
+loop's one coarse timer finds it. Else it is like asyncio.timeout_at: a cancellation from elsewhere passes through.
 """
 
 from asyncio import CancelledError, current_task
@@ -16,7 +16,7 @@ from p2pcore._fast.loop.loop_state cimport loop_state
 cdef class Deadline(Flushable):
     """Ends the task that is inside `with Deadline(loop, at):` at `at` seconds of the loop's clock.
 
-    To be entered once. Raises: TimeoutError from `with`, in place of the cancellation it sent.
+    Can be entered once. Raises: TimeoutError from `with`, in place of the cancellation it sent.
     """
 
     def __cinit__(self, loop, double at):

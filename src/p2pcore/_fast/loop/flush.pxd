@@ -1,6 +1,4 @@
 # See flush.pyx.
-
-
 cdef class Flushable:
     cdef bint flush_due         # already on the list
     cdef int flush(self) except -1

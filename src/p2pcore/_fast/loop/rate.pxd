@@ -1,6 +1,4 @@
 # See rate.pyx.
-
-
 cdef struct Bucket:
     double level        # events that still count; all zero is a fresh bucket
     double last         # monotonic second of the last event

@@ -1,6 +1,4 @@
 # See spin.pyx.
-
-
 cdef class Spin:
     cdef object loop
     cdef double seconds         # how long it looks for an answer without sleeping; 0: never

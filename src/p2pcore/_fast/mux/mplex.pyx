@@ -1,8 +1,8 @@
-"""Mplex: messages to streams and back. Spec: libp2p/specs mplex; limits: limits.MPLEX_*.
+"""Mplex. Spec: libp2p/specs mplex; limits: limits.MPLEX_*.
 
-Comes in: a byte stream cut anywhere, calls of the streams. Goes out: messages into the record layer's
-cork, one never across two records. Never buffers a message (bodies go to their streams as they come),
-never stands still for a stream nobody reads longer than it was told to, never answers a reset.
+Comes in: a byte stream cut anywhere, calls of the streams. Goes out: bytes and ends to streams; messages into the
+record layer's cork, none across two records. Never buffers a message (a body goes to its stream as it comes),
+never waits longer than its options say for a stream that nobody reads, never answers a reset.
 """
 
 import logging
@@ -59,15 +59,15 @@ cdef class MplexStream(Stream):
 
     @property
     def name(self):
-        """What the peer called it, its first MPLEX_MAX_NAME_BYTES; for people only. "" if we opened it."""
+        """The name that the peer gave it (its first MPLEX_MAX_NAME_BYTES), for people only; "" if we opened it."""
         return "" if self.label is None else self.label.decode(errors="replace")
 
     cdef uint64_t key(self) noexcept:
-        """Both sides may have a stream of this id: who opened it is the last bit."""
+        """Each side may have a stream with this id. The last bit says who opened it."""
         return self.id << 1 | <uint64_t> self.is_inbound
 
     cdef int flag(self, int kind) noexcept:
-        """`kind` as we say it on this stream."""
+        """The flag for `kind` in what we send on this stream."""
         return kind if self.is_inbound else kind + 1
 
     cdef Py_ssize_t push(self, const uint8_t *data, Py_ssize_t n) except -1:
@@ -98,13 +98,13 @@ cdef class MplexStream(Stream):
         return self.session._account(self)
 
     cdef int want(self, Py_ssize_t n) except -1:
-        return 0  # a stream is full with the most that a read may ask for
+        return 0  # a stream may hold as much as a read may ask for
 
     cdef int drop_received(self, Py_ssize_t n) except -1:
         self.session._account(self)
         if self.fin_sent or self.fin_due:
-            # Both halves are closed here. What is under way is dropped without a word; a peer that goes on
-            # for ever is told.
+            # Both halves are closed here. Bytes that were under way are dropped in silence. A peer that goes on
+            # for ever gets a reset.
             self.dropped += n
             if self.dropped > self.session.max_stream and not self.has_ended():
                 self.send_reset(0)
@@ -208,7 +208,7 @@ cdef class MplexSession(Session):
         if h.flag >= RESET:
             return self._reset_by_peer(stream)
         if stream.fin_received or (h.flag < CLOSE and h.length == 0):
-            return self._nothing_gained()  # who has said Close has nothing more to say
+            return self._nothing_gained()  # nothing may follow a Close
         if h.flag < CLOSE:
             self.current = stream
         elif stream.error is None:
@@ -233,7 +233,7 @@ cdef class MplexSession(Session):
         return 0
 
     cdef int _refuse(self, uint64_t id) except -1:
-        """No more streams: a reset for this one, and an end to a peer that insists."""
+        """Resets one stream too many. A peer that opens many of them loses the connection."""
         spend(&self.refusals, REFUSED_PER_S, REFUSED_PER_S, "mplex streams refused in a second")
         self.late += LATE
         return self._control(RESET, id)
@@ -245,7 +245,7 @@ cdef class MplexSession(Session):
         return stream.fail(errors.StreamReset(0, True), True)
 
     cdef int _nothing_gained(self) except -1:
-        """A message for no stream, one that has ended, or without a byte in it: dropped, within limits."""
+        """A message for an unknown or ended stream, or an empty one: dropped, within limits."""
         if self.late:
             self.late -= 1
         else:
@@ -268,17 +268,17 @@ cdef class MplexSession(Session):
             return 0
         label = stream.label or b""
         if len(label) < MAX_LABEL:
-            stream.label = label + (<char*> data)[:min(n, MAX_LABEL - len(label))]
+            stream.label = label + (<char *> data)[:min(n, MAX_LABEL - len(label))]
         return self.arrive(stream) if self.body_left == 0 else 0
 
     # -- what nobody reads ---------------------------------------------------------------------
 
     cdef int _account(self, MplexStream stream) except -1:
-        """What `stream` holds has changed, or can grow no more."""
+        """Counts what `stream` holds: it has changed, or can grow no more."""
         cdef Py_ssize_t size = 0 if stream.queue is None else stream.queue.size
         cdef bint is_full = size >= self.max_stream or (stream.is_full and size > self.max_stream // 2)
         if stream.has_ended() or self.error is not None:
-            return 0  # what is left of it is its reader's
+            return 0  # what is left of it counts no longer
         self.buffered += size - stream.held
         stream.held = size
         if stream.fin_received:
@@ -289,7 +289,7 @@ cdef class MplexSession(Session):
         return self._weigh()
 
     cdef int _weigh(self) except -1:
-        """Pauses reading the connection while too much waits to be read, and no longer."""
+        """Pauses reading from the connection while too much waits to be read."""
         cdef bint stalled = self.num_full > 0 or self.buffered >= self.max_buffered or (
             self.stalled and self.buffered > self.max_buffered // 2)
         if stalled != self.stalled:
@@ -302,7 +302,7 @@ cdef class MplexSession(Session):
         return 0
 
     cdef int overdue(self) except -1:
-        """Nobody has read in time: the streams that hold most are reset, so that the others go on."""
+        """Nobody has read in time. The streams that hold most are reset, so that the others go on."""
         cdef MplexStream stream
         while self.stalled and self.error is None:
             stream = self._fullest()
@@ -354,7 +354,7 @@ cdef class MplexSession(Session):
         return n
 
     cdef Py_ssize_t _extend(self, const uint8_t *data, Py_ssize_t n) except -1:
-        """Makes the open message longer by `n` bytes, for which there is room."""
+        """Makes the open message longer by `n` bytes. There is room for them."""
         cdef int was = varint_size(<uint64_t> self.frame.body)
         cdef int now = varint_size(<uint64_t> (self.frame.body + n))
         self.cork.room(n + now - was)
@@ -390,10 +390,10 @@ cdef class MplexSession(Session):
         stream = self._make(self.next_id, False)
         self.next_id += 1
         self.num_outbound += 1
-        name = b"%d" % stream.id  # as go does; nobody needs it
+        name = b"%d" % stream.id  # as go does; it has no meaning
         at = self.cork.room(varint_size(stream.id << 3) + 1 + len(name))
         at += put_header(at, stream.id, NEW_STREAM, <uint64_t> len(name))
-        memcpy(at, <const char*> name, len(name))
+        memcpy(at, <const char *> name, len(name))
         return stream
 
     cdef int remove(self, Stream ended) except -1:
@@ -412,7 +412,7 @@ cdef class MplexSession(Session):
         return self._weigh()
 
     cdef int flush(self) except -1:
-        """Where no more streams can be opened, the last one takes the connection with it."""
+        """If no more streams can be opened and the last one has ended, the connection ends too."""
         if self.is_spent and self.streams is None and self.error is None:
             self.fail(errors.ConnectionClosed("all stream ids of this mplex session have been used"))
             self.shut()

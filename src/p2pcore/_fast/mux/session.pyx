@@ -1,8 +1,7 @@
 """What every muxer's session has in common: the table of streams, inbound delivery, opening, closing.
 
-Comes in: calls of the swarm, and from the muxer: streams the peer opened, the end. Goes out:
-streams to a handler or to accept_stream(), each from the event loop and never from feed(). It has
-no task and no timer of its own.
+Comes in: calls of the swarm, and from the muxer: streams the peer opened, and the end. Goes out: streams to a
+handler or to accept_stream(), from the event loop and never from feed(). It has no task and no timer of its own.
 """
 
 import logging
@@ -19,7 +18,7 @@ from p2pcore._fast.loop.waiting cimport PENDING, Op, again, done
 
 logger = logging.getLogger("p2pcore.session")
 
-# Most bytes of the header of a data frame, whichever the muxer.
+# The longest header of a data frame, of any muxer.
 cdef Py_ssize_t HEADER_BYTES = 12
 # The go-away code for a peer that broke the protocol, as yamux has it.
 cdef uint32_t PROTOCOL_ERROR = 1
@@ -54,7 +53,7 @@ cdef class Session(Layer):
         return op
 
     def accept_stream(self):
-        """The next stream the peer opens, where no handler is set. Raises ConnectionClosed."""
+        """The next stream the peer opens, while no handler is set. Raises ConnectionClosed."""
         self._seated()
         cdef _AcceptOp op = _AcceptOp.__new__(_AcceptOp)
         op.state = self.state
@@ -62,7 +61,7 @@ cdef class Session(Layer):
         return op
 
     def set_stream_handler(self, handler):
-        """Inbound streams go to `handler(stream)`, those already waiting first; None: to accept_stream."""
+        """Inbound streams go to `handler(stream)`, first those that wait already. None: to accept_stream."""
         self.handler = handler
         if handler is not None and self.arrived:
             self._schedule_delivery()
@@ -79,7 +78,7 @@ cdef class Session(Layer):
             self.callbacks = [self.callbacks, callback]
 
     def close(self, uint32_t code=0):
-        """Orderly: a go-away, what is queued, FIN, a short drain. Streams fail. Idempotent.
+        """Ends in order: a go-away behind what is queued, FIN, a short drain. Streams fail. Idempotent.
 
         Returns: an awaitable that is done when the socket is closed.
         """
@@ -98,7 +97,7 @@ cdef class Session(Layer):
         return op
 
     def abort(self, uint32_t code=0):
-        """At once: a go-away if the socket takes it without waiting, then it closes. Idempotent."""
+        """Ends at once: sends a go-away if the socket takes it now, then closes. Idempotent."""
         self._seated()
         if self.error is None:
             self.send_go_away(code)
@@ -206,7 +205,7 @@ cdef class Session(Layer):
         return 0
 
     cdef int unpaused(self) except -1:
-        """The socket takes bytes again: one frame of each waiting stream in turn, so that none hogs it."""
+        """The socket takes bytes again. Each waiting stream sends one frame in turn, so that none takes it all."""
         cdef Stream stream
         while self.waiting and not self.paused:
             stream = <Stream> next(iter(self.waiting))
@@ -223,7 +222,7 @@ cdef class Session(Layer):
             raise errors.LocalProtocolError("a muxer's session sits on a record layer (NoiseChannel, PlainChannel)")
         self.cork = <Cork> below
         Layer.seat(self, below)
-        # The mailbox it replaces did not care whether the socket was full.
+        # pause() may have come before: the mailbox that this replaces ignores it.
         self.paused = below.is_paused()
         return 0
 
@@ -268,7 +267,7 @@ cdef class Session(Layer):
     # -- inside --------------------------------------------------------------------------------
 
     cdef int _seated(self) except -1:
-        """Nothing works before the session has its place on a chain."""
+        """Raises LocalProtocolError before the session has its place on a chain."""
         if self.state is None:
             raise errors.LocalProtocolError("this session is on no chain")
         return 0
@@ -319,7 +318,7 @@ cdef int _wake_all(list ops) except -1:
 
 
 cdef class _SessionOp(Op):
-    """An await on a session, enlisted in one of its lists."""
+    """A call that waits in one of the session's lists."""
 
     cdef Session session
 
@@ -340,7 +339,7 @@ cdef class _SessionOp(Op):
         return 0
 
     def close(self):
-        """Cancelled: whoever waits next takes what this one may have been woken for."""
+        """Cancelled. If this one was woken for something, the next one takes it."""
         Op.close(self)
         self.pass_on()
 

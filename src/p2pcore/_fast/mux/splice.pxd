@@ -1,6 +1,4 @@
-# Two streams made one circuit: what comes on either goes out on the other, without a task or a copy.
-# Comes in: two negotiated streams, limits of bytes and seconds. Goes out: data, half closes, resets, and
-# one call when it has ended. Never holds more than the streams' receive windows and one piece beyond.
+# See splice.pyx.
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from p2pcore._fast.chain.layer cimport Layer

@@ -1,8 +1,8 @@
-"""Two streams made one circuit: what comes on either goes out on the other, without a task or a copy.
+"""Two streams joined to one circuit: what comes on one goes out on the other, without a task or a copy.
 
-Comes in: two negotiated streams, limits of bytes and seconds. Goes out: data, half closes, resets,
-and one call when it has ended. Never holds more than the streams' receive windows and one piece
-beyond: a stream is given no credit for what waits. Source: libp2p/specs circuit-v2.
+Comes in: two negotiated streams, limits of bytes and seconds. Goes out: data, half closes, resets, and one call
+when it has ended. Never holds more than the streams' receive windows and one piece: a stream gets no credit for
+what waits. Source: libp2p/specs circuit-v2.
 """
 
 import logging
@@ -45,7 +45,7 @@ cdef class SpliceHalf(Layer):
         return self.whole.drop(error)
 
     cdef int resume(self) except -1:
-        """The source has sent all that came the other way: the other half goes on."""
+        """Our source has sent all that came the other way. So the other half goes on."""
         self.other.go_on()
         return self.whole.drop_if_ended()
 
@@ -62,7 +62,7 @@ cdef class Splice(Flushable):
         one, other: negotiated streams without a reader; owned from `start` on.
         max_bytes: each way, then both are reset; negative for no limit.
         seconds: until both are reset, coarsely; 0 for no limit.
-        ended: called once, from the event loop, with why it ended: None where both sides were done,
+        ended: called once, from the event loop, with why it ended: None if both sides were done, else
             LimitExceeded, TimeoutError, what a stream failed with, or what `abort` was given.
     """
 
@@ -83,7 +83,7 @@ cdef class Splice(Flushable):
     def start(self):
         """Begins, with what the streams hold already.
 
-        Raises: what a stream has failed with; the other one is left alone, and `ended` is not called.
+        Raises: what a stream has failed with. Then the other one stays as it is, and `ended` is not called.
         """
         self.there.source.attach(self.there)
         try:

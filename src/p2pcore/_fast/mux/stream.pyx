@@ -1,4 +1,4 @@
-"""One stream of bytes as the application sees it: what has come and was not read, and writes that wait.
+"""One stream of bytes as the application sees it: received bytes that nobody has read, and writes that wait.
 
 Comes in: received bytes and ends from a session (receive, receive_fin, fail), calls of the application.
 Goes out: data, half closes, resets and credit by the methods a muxer's stream overrides. Never
@@ -97,7 +97,7 @@ cdef class Stream:
         return op
 
     def write(self, data):
-        """Hands `data` on; the awaitable waits while the peer's window is used up or the socket is full.
+        """Sends `data`. The awaitable waits while the peer's window is used up or the socket is full.
 
         `data` must not change until then. Several writes go out in the order they were made, awaited or not.
         Raises: StreamReset, StreamClosed, DeadlineExceeded (a prefix may have been sent),
@@ -108,7 +108,7 @@ cdef class Stream:
         self._check_write()
         if type(data) is bytes and not self.writers:
             n = PyBytes_GET_SIZE(data)
-            at = self.push(<const uint8_t*> PyBytes_AS_STRING(data), n)
+            at = self.push(<const uint8_t *> PyBytes_AS_STRING(data), n)
             if at == n:
                 return done
         op = WriteOp.__new__(WriteOp)
@@ -120,21 +120,21 @@ cdef class Stream:
         return done if op.begin() else op
 
     def close(self):
-        """Ends both halves: end of data to the peer, and what still comes is dropped. Idempotent."""
+        """Ends both halves: the peer gets the end of data, and what still comes is dropped. Idempotent."""
         self.close_read()
         return self.close_write()
 
     def close_write(self):
         """End of data to the peer, after the writes that wait and a lazy negotiation's answer. Idempotent."""
-        # js-libp2p resets a stream whose end it has received before it came to read the proposal, because
-        # it cannot give back the data behind the proposal then (@libp2p/utils 7.4.1, unshift).
+        # js-libp2p resets a stream if the end has come before it reads the proposal, because it cannot put back
+        # the data behind the proposal then (@libp2p/utils 7.4.1, unshift).
         if self.error is None and not self.fin_sent:
             self.fin_due = True
             self._maybe_send_fin()
         return done
 
     def close_read(self):
-        """What still comes is dropped; a waiting read raises StreamClosed. Idempotent."""
+        """Drops what still comes. A waiting read raises StreamClosed. Idempotent."""
         cdef Py_ssize_t n
         if not self.read_closed:
             self.read_closed = True
@@ -146,7 +146,7 @@ cdef class Stream:
         return done
 
     def reset(self, uint32_t code=0):
-        """Aborts both halves at once; the peer learns `code` where its muxer carries codes. Idempotent."""
+        """Aborts both halves at once. The peer learns `code` if the muxer carries codes. Idempotent."""
         if not self.has_ended():
             self.send_reset(code)
             self.fail(errors.StreamReset(code, False), True)
@@ -157,7 +157,7 @@ cdef class Stream:
         self.set_write_deadline(seconds)
 
     def set_read_deadline(self, seconds):
-        """Reads fail with DeadlineExceeded from `seconds` from now on, waiting ones too; None: never."""
+        """`seconds` from now, reads begin to fail with DeadlineExceeded, waiting ones too. None: never."""
         self.read_deadline = _at(seconds)
         if self.reader is not None:
             self.reader.rearm()
@@ -215,7 +215,7 @@ cdef class Stream:
         return self._wake_reader()
 
     cdef int fail(self, object error, bint discard) except -1:
-        """Reads and writes fail from now on; what was received can be read first unless `discard`."""
+        """Reads and writes fail from now on. Unless `discard`, what was received can be read first."""
         if self.error is None:
             self.error = error
         self.expected = None
@@ -237,11 +237,11 @@ cdef class Stream:
         while self.writers and most > 0:
             op = <WriteOp> self.writers[0]
             left = min(op.view.len - op.at, most)
-            k = self.push(<const uint8_t*> op.view.buf + op.at, left)
+            k = self.push(<const uint8_t *> op.view.buf + op.at, left)
             op.at += k
             most -= k
             if op.at < op.view.len:
-                # The socket may have become full just now: whoever called pump() must not be the last to do so.
+                # The socket may have become full just now. Then this sees to it that somebody calls pump() again.
                 return self.write_waits()
             del self.writers[0]
             op.release()
@@ -309,7 +309,7 @@ cdef class Stream:
         if not self.writers:
             k = self.push(data, n)
         if k < n:
-            self.write(PyBytes_FromStringAndSize(<const char*> data + k, n - k))
+            self.write(PyBytes_FromStringAndSize(<const char *> data + k, n - k))
         return bool(self.writers)
 
     cdef Py_ssize_t num_waiting(self) except -1:
@@ -322,7 +322,7 @@ cdef class Stream:
     # -- for the muxer's own stream to override ------------------------------------------------
 
     cdef Py_ssize_t push(self, const uint8_t *data, Py_ssize_t n) except -1:
-        """Sends as much of `data` as window and socket allow; returns how much."""
+        """Sends as many bytes of `data` as window and socket allow; returns how many."""
         raise NotImplementedError
 
     cdef int send_fin(self) except -1:
@@ -338,19 +338,19 @@ cdef class Stream:
         raise NotImplementedError
 
     cdef int want(self, Py_ssize_t n) except -1:
-        """A read waits for `n` bytes at once: see that the peer may send as many."""
+        """A read waits for `n` bytes at once: the peer must be allowed to send as many."""
         raise NotImplementedError
 
     cdef int drop_received(self, Py_ssize_t n) except -1:
-        """`n` received bytes are dropped, since nobody reads here any more."""
+        """`n` received bytes are dropped, because the read half is closed."""
         raise NotImplementedError
 
     cdef int write_waits(self) except -1:
-        """A write could not go out whole: pump() when it can go on."""
+        """A write waits: pump() must be called when it can go on."""
         raise NotImplementedError
 
     cdef bint may_push(self) noexcept:
-        """Whether anything but a full socket can keep a write waiting: a window, where the muxer has one."""
+        """Whether the peer's window, if the muxer has one, lets a write go on."""
         return True
 
     cdef uint64_t key(self) noexcept:
@@ -365,7 +365,7 @@ cdef class Stream:
         return out
 
     cdef int _claim(self, StreamRead op) except -1:
-        """`op` is the one that reads now. What another has been given, and not yet taken, comes back first."""
+        """`op` reads now. If another read was given bytes and has not taken them, they are put back first."""
         cdef StreamRead other = self.reader
         if other is not None and other is not op:
             if not other.future.done():
@@ -375,13 +375,13 @@ cdef class Stream:
         return 0
 
     cdef int _check_read(self) except -1:
-        """Raises if a read can only fail; buffered bytes come first unless a deadline has passed."""
+        """Raises if a read can only fail. Buffered bytes come first, unless a deadline has passed."""
         if self.read_deadline and monotonic() >= self.read_deadline:
             raise errors.DeadlineExceeded("the stream's read deadline has passed")
         if self.queue is not None and self.queue.size:
             return 0
         if self.error is not None and not (self.fin_received and isinstance(self.error, errors.ConnectionClosed)):
-            raise again(self.error)  # all that came before the peer's end is whole even if the connection ended then
+            raise again(self.error)  # but after the peer's FIN all data is here: a lost connection changes nothing
         if self.read_closed:
             raise errors.StreamClosed("the stream's read half was closed here")
         return 0
@@ -418,7 +418,7 @@ cdef class Stream:
         return 0
 
     cdef int _put_back(self, const uint8_t *data, Py_ssize_t n) except -1:
-        """Bytes a cancelled read had been given are the oldest again."""
+        """Puts back bytes that a cancelled read was given, in front of the newer ones."""
         cdef ByteQueue newer = self.queue
         if self.read_closed:
             return self.drop_received(n)
@@ -438,7 +438,7 @@ cdef class Stream:
                 self.expected = None
                 self._maybe_send_fin()
             return k
-        self._judge_reply((<char*> data)[:min(n, MAX_REPLY_KEPT)])
+        self._judge_reply((<char *> data)[:min(n, MAX_REPLY_KEPT)])
         return n
 
     cdef int _judge_reply(self, bytes data) except -1:
@@ -542,7 +542,7 @@ cdef class _ReadInto(StreamRead):
 
     cdef Py_ssize_t deliver(self, const uint8_t *data, Py_ssize_t n) except -1:
         n = min(n, self.view.len - self.filled)
-        memcpy(<uint8_t*> self.view.buf + self.filled, data, n)
+        memcpy(<uint8_t *> self.view.buf + self.filled, data, n)
         self.filled += n
         return n
 
@@ -556,11 +556,11 @@ cdef class _ReadInto(StreamRead):
         if n == 0:
             stream._check_read()
         if n < self.view.len and stream.queue is not None and stream.queue.size:
-            n += stream.queue.take_into(<uint8_t*> self.view.buf + n, self.view.len - n)
+            n += stream.queue.take_into(<uint8_t *> self.view.buf + n, self.view.len - n)
         if n == 0:
             return 0 if stream.fin_received else PENDING
         stream.credit(n)
-        # Released at once, so that the caller may resize its buffer again.
+        # Released at once, so that the caller can resize the buffer.
         self.holds_view = False
         PyBuffer_Release(&self.view)
         return n
@@ -571,24 +571,24 @@ cdef class _ReadInto(StreamRead):
         StreamRead.cancelled(self)
         if n:
             self.filled = 0
-            self.stream._put_back(<uint8_t*> self.view.buf, n)
+            self.stream._put_back(<uint8_t *> self.view.buf, n)
         return 0
 
 
 @cython.final
 cdef class WriteOp(Op):
-    """await of Stream.write, where not everything could go at once."""
+    """await of Stream.write, if not everything could leave at once."""
 
     def __dealloc__(self):
         if self.holds_view:
             PyBuffer_Release(&self.view)
 
     cdef bint begin(self) except -1:
-        """Sends what it can, or takes its place behind the writes that wait; True if nothing is left."""
+        """Sends what it can, or waits behind the other writes. True if all has been sent."""
         cdef Stream stream = self.stream
         self.size = self.view.len
         if not stream.writers and self.at < self.size:
-            self.at += stream.push(<const uint8_t*> self.view.buf + self.at, self.size - self.at)
+            self.at += stream.push(<const uint8_t *> self.view.buf + self.at, self.size - self.at)
         if self.at == self.size:
             return True
         if stream.writers is None:
@@ -599,7 +599,7 @@ cdef class WriteOp(Op):
         return False
 
     cdef int release(self) except -1:
-        """It has been sent, or never will be: lets go of the caller's data."""
+        """It has been sent, or never will be. Gives the caller's data back, and wakes the task."""
         self.enlisted = False
         self.holds_view = False
         PyBuffer_Release(&self.view)
@@ -623,7 +623,7 @@ cdef class WriteOp(Op):
         return 0
 
     cdef int cancelled(self) except -1:
-        """Leaves the queue; what was not sent of it will not be."""
+        """Leaves the queue. What was not sent of it is never sent."""
         cdef Stream stream = self.stream
         if self.enlisted:
             stream.writers.remove(self)

@@ -1,8 +1,8 @@
 """The bottom of a chain that runs through a stream of another connection, as Wire is on a socket.
 
-Comes in: what the stream receives, without a copy. Goes out: the stream's data, with its
-back-pressure. Never has a task; a timer of the loop's only while bytes wait, or a close does. Never
-lets what it carries harm the connection that carries it: errors end this chain and reset the stream.
+Comes in: what the stream receives, without a copy. Goes out: data of the stream, with its back-pressure. It has no
+task, and is watched by the loop's timer only while bytes or a close wait. An error in the chain never harms the
+connection that carries the stream: it ends the chain and resets the stream.
 """
 
 cimport cython
@@ -17,10 +17,10 @@ from p2pcore._fast.mux.stream cimport Stream
 
 @cython.final
 cdef class StreamWire(Bottom):
-    """A stream as the wire of a connection within it; a new one has a Mailbox on top.
+    """A stream as the wire of an inner connection. A new one has a Mailbox on top.
 
     Args:
-        stream: negotiated, without a reader; owned from now on, and not to be read or written otherwise.
+        stream: negotiated, and nobody reads it. From now on only this wire reads and writes it.
     """
 
     def __cinit__(self, Stream stream not None):
@@ -30,7 +30,7 @@ cdef class StreamWire(Bottom):
         top.seat(self)
 
     def start(self):
-        """Begins to read the stream, what it holds first. Raises: what the stream failed with."""
+        """Begins to read the stream, first what it holds. Raises: what the stream failed with."""
         if self.is_closed:
             raise errors.ConnectionClosed("the connection was closed before it was started")
         self.stream.attach(self)

@@ -50,7 +50,7 @@ cdef int MAX_PINGS = limits.YAMUX_MAX_PINGS
 
 cdef uint32_t PROTOCOL_ERROR = 1
 
-# What has been read is granted anew in steps of at most this: 12 bytes of frame for 512 KiB of credit.
+# Credit is given in steps of at most this: a frame of 12 bytes for 512 KiB.
 cdef Py_ssize_t GRANT_BYTES = 512 * 1024
 
 
@@ -104,8 +104,8 @@ cdef class YamuxStream(Stream):
     cdef int drop_received(self, Py_ssize_t n) except -1:
         if not self.fin_sent and not self.fin_due:
             return self.session._grant(self, 0)
-        # Both halves are closed here. What is under way is dropped without a word, as go does; a peer that
-        # goes on is told, lest it fill the window and then wait for ever.
+        # Both halves are closed here. Bytes that were under way are dropped in silence, as go does. A peer that
+        # goes on gets a reset; else it would fill the window and then wait for ever.
         if self.receive_window < self.max_window // 2 and not self.has_ended():
             self.send_reset(0)
             self.fail(errors.StreamReset(0, False), True)
@@ -231,7 +231,7 @@ cdef class YamuxSession(Session):
                 return self._unknown(h)
             stream = <YamuxStream> found
             if not stream.acknowledged:
-                # Whatever the peer sends on it shows that it has taken the stream.
+                # Any frame of the peer for this stream shows that it has accepted it.
                 stream.acknowledged = True
                 self.unacknowledged -= 1
                 self.wake_opener()
@@ -258,7 +258,7 @@ cdef class YamuxSession(Session):
         return stream
 
     cdef int _refuse(self, Header h) except -1:
-        """No more streams: a reset for this one, and an end to a peer that insists."""
+        """Resets one stream too many. A peer that opens many of them loses the connection."""
         spend(&self.refusals, REFUSED_PER_S, REFUSED_PER_S, "yamux streams refused in a second")
         self.unknown_credit += INITIAL_WINDOW
         self._control(WINDOW_UPDATE, RST, h.id, 0)
@@ -267,7 +267,7 @@ cdef class YamuxSession(Session):
         return 0
 
     cdef int _unknown(self, Header h) except -1:
-        """A frame for a stream that has ended, or never was: ignored, within limits."""
+        """A frame for a stream that has ended or never was: ignored, within limits."""
         if h.type == DATA and 0 < h.length <= self.unknown_credit:
             self.unknown_credit -= h.length
         elif h.type == DATA and h.length > MAX_UNKNOWN_BODY:
@@ -291,7 +291,7 @@ cdef class YamuxSession(Session):
             raise errors.RemoteProtocolError(
                 f"yamux data of {h.length} bytes for stream {h.id}, over the window of {stream.receive_window}")
         if stream.fin_received and h.length:
-            # Who has said FIN has nothing more to say on this stream.
+            # Nothing may follow a FIN.
             stream.send_reset(PROTOCOL_ERROR)
             stream.fail(errors.RemoteProtocolError(f"yamux data after FIN on stream {h.id}"), True)
             return self._drop_body(h)
@@ -363,7 +363,7 @@ cdef class YamuxSession(Session):
 
     cdef int _go_away(self, uint32_t code) except -1:
         if isinstance(self.draining, errors.GoAway) and code == 0:
-            return 0  # said before: the time to drain does not begin anew
+            return 0  # a repetition: the time to drain does not begin anew
         self._drain(errors.GoAway(code, True))
         if code != 0:
             self.fail(self.draining)
@@ -372,14 +372,14 @@ cdef class YamuxSession(Session):
         return self._close_if_drained()
 
     cdef int _drain(self, object reason) except -1:
-        """No more streams are opened; those there are go on."""
+        """No more streams are opened. Those that exist go on."""
         self.draining = reason
         for op in self.openers or ():
             (<Op> op).wake()
         return 0
 
     cdef int _close_if_drained(self) except -1:
-        """Where no more streams are opened, the last one takes the connection with it."""
+        """If no more streams are opened and the last one has ended, the connection ends too."""
         if not self.streams and self.error is None:
             if not isinstance(self.draining, errors.GoAway):
                 self.send_go_away(0)
@@ -430,8 +430,8 @@ cdef class YamuxSession(Session):
     cdef int _grant(self, YamuxStream stream, Py_ssize_t need) except -1:
         """Lets the peer send more, once enough has been read or a read needs `need` bytes at once.
 
-        Enough is half a window, as go and rust have it, but at most GRANT_BYTES: over a long path the
-        peer would otherwise stand still while half of a large window is on its way here.
+        Enough is half a window, as in go and rust, but at most GRANT_BYTES. Otherwise, over a long path, the peer
+        would stop while half of a large window is on its way here.
         """
         cdef Py_ssize_t buffered = 0 if stream.queue is None else stream.queue.size
         cdef Py_ssize_t usable = stream.receive_window + buffered
@@ -448,7 +448,7 @@ cdef class YamuxSession(Session):
         return self._control(WINDOW_UPDATE, 0, stream.id, <uint32_t> missing)
 
     cdef int _grow(self, YamuxStream stream, Py_ssize_t missing) except -1:
-        """Doubles a window half of which was read within four round trips, as far as the budget goes."""
+        """Doubles a window if half of it was read within four round trips and the budget allows it."""
         cdef uint64_t more
         cdef double now
         stream.granted += missing
@@ -546,7 +546,7 @@ cdef class YamuxSession(Session):
         return 0
 
     cdef int overdue(self) except -1:
-        """The keepalive time is up, its answer is, or the drain after the peer's go-away is."""
+        """The keepalive time is over, or the time for a ping's answer, or the drain after the peer's go-away."""
         cdef double idle
         if isinstance(self.draining, errors.GoAway):
             self.fail(self.draining)
