@@ -147,6 +147,21 @@ def test_no_file_imports_itself_by_way_of_others_not_even_for_types() -> None:
     assert [" -> ".join(each) for each in circles(graph)] == []
 
 
+FAST_ORDER = ["codec", "loop", "chain", "crypto", "mux"]
+
+
+@pytest.mark.source
+def test_fast_folders_import_only_earlier_ones() -> None:
+    up = [
+        f"{path.relative_to(SOURCE)} imports {dotted}"
+        for path in (SOURCE / "_fast").glob("*/*.p[yx][xd]")
+        for dotted in cython_imports(path.read_text())
+        if dotted.startswith("p2pcore._fast.")
+        and FAST_ORDER.index(dotted.split(".")[2]) > FAST_ORDER.index(path.parent.name)
+    ]
+    assert up == []
+
+
 @pytest.mark.source
 def test_every_pyx_has_its_pxd_and_pyi() -> None:
     for path in (SOURCE / "_fast").glob("*/*.pyx"):

@@ -161,7 +161,7 @@ class RelayService:
         for peer in list(self._reserved):
             self._end(peer, "the relay closes")
         for circuit in list(self._circuits):
-            circuit.end(ConnectionClosed("the relay closes"))
+            circuit.abort(ConnectionClosed("the relay closes"))
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
@@ -240,7 +240,7 @@ class RelayService:
             self._uncount(slot)
         for circuit, target in list(self._circuits.items()):
             if target == peer:
-                circuit.end(ConnectionClosed(reason))
+                circuit.abort(ConnectionClosed(reason))
 
     def _drop_expired(self) -> None:
         now = self._now()

@@ -463,7 +463,7 @@ async def test_an_orderly_end_sends_what_was_written_then_a_close_frame_then_fin
 
 @looped
 async def test_what_is_written_while_the_peers_close_is_told_still_leaves() -> None:
-    """A layer above that ends on end of input gets its farewell out in front of our close frame."""
+    """A layer above that ends on end of input gets its last words out in front of our close frame."""
     cable, box = socket(is_client=False)
     box.insert(PlainChannel())
     box.write(b"gathered")

@@ -205,8 +205,8 @@ async def test_an_end_from_here_resets_both_once() -> None:
     splice = await circuit.start()
     assert loop_state(asyncio.get_running_loop()).num_watched == 1
     reason = ConnectionClosed("enough")
-    splice.end(reason)
-    splice.end(ConnectionClosed("again"))
+    splice.abort(reason)
+    splice.abort(ConnectionClosed("again"))
     await settle()
     assert circuit.ended == [reason]
     assert loop_state(asyncio.get_running_loop()).num_watched == 0

@@ -35,7 +35,7 @@ from harness import cuts, eventually, looped, seconds, settle
 from p2pcore import errors, limits
 from p2pcore._fast.loop.loop_state import loop_state
 from p2pcore._fast.mux.stream import Stream
-from p2pcore._fast.mux.yamux_sender import YamuxStream
+from p2pcore._fast.mux.yamux import YamuxStream
 
 HEADER = b"\x13/multistream/1.0.0\n"
 REPLY = HEADER + b"\x06/echo\n"

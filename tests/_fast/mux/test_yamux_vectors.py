@@ -28,7 +28,7 @@ from _fast.chains import (
 )
 from harness import cuts, looped, settle
 from p2pcore import errors
-from p2pcore._fast.mux.yamux_sender import YamuxStream
+from p2pcore._fast.mux.yamux import YamuxStream
 
 VECTORS = {
     "WU SYN, stream 1, +0": ("000100010000000100000000", Frame(WU, SYN, 1, 0)),

@@ -1,15 +1,36 @@
-# What every bottom of a chain has in common: how it ends, in good order or at once, and never inside feed().
-# Comes in: shut() and drop() of the chain, what feeding raised. Goes out: finish(), which a subclass fills in.
-# Never forgets the first reason to end; never closes while it feeds.
+# See bottom.pyx.
+from libc.stdint cimport uint8_t
+
 from p2pcore._fast.chain.layer cimport Layer
 
 
 cdef class Bottom(Layer):
-    cdef bint feeding           # inside feed(): closing waits until it returns
-    cdef bint shutting          # shut() was called: the end follows what is queued
-    cdef object error           # the first reason to end at once, which lost() will carry
+    cdef bint feeding           # inside a feed: an end waits until it returns
+    cdef bint ending            # shut() or drop() was called, or the connection is gone: nothing more is sent
+    cdef bint fin_sent          # our half has ended, and the drain runs
+    cdef bint queued            # bytes wait for the peer, and the layers above are paused
+    cdef bint throttled         # an upper layer wants nothing fed for now
     cdef readonly bint is_closed    # lost() has been called, or follows
+    cdef Py_ssize_t over        # bytes sent while `queued`: control frames, bounded
+    cdef Py_ssize_t unsent      # num_unsent() when the stall was last checked
+    cdef object error           # the reason given to the first drop(), which lost() will carry
 
-    cdef int fail(self, object error) except -1
-    cdef int refuse(self, object error) except -1
-    cdef int finish(self) except -1
+    # for the subclass
+    cdef bint feed_up(self, uint8_t *data, Py_ssize_t n) except -1
+    cdef bint feed_eof_up(self) except -1
+    cdef int pause_above(self) except -1
+    cdef int resume_above(self) except -1
+    cdef bint may_queue(self, Py_ssize_t n) except -1
+    cdef int go_on_ending(self) except -1
+    cdef int lose_soon(self) except -1
+    cdef int lose(self, object error) except -1
+
+    # for the subclass to override
+    cdef Py_ssize_t num_unsent(self) except -1
+    cdef int send_fin(self) except -1
+    cdef int break_off(self) except -1
+    cdef bint both_ended(self) except -1
+
+    cdef int _feeding_failed(self, object error) except -1
+
+cdef object closed_by(object cause)

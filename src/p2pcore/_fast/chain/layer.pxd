@@ -1,14 +1,10 @@
-# The chain every connection is: feed() goes up to the application, send() down to the socket
-# (the same verb as `write` of the Python faces, which a cdef class cannot have twice).
-# A pointer given to feed() is valid, and the callee's to overwrite, until feed() returns; one given to
-# send() is copied or sent before it returns, and stays as it is; memory given to send_in_place() is the callee's
-# to overwrite, with `headroom` bytes in front of it. A layer may send while it is fed; it never feeds from
-# send(). No application code runs in either. lost() is the last call and breaks the links.
+# See layer.pyx.
 from libc.stdint cimport uint8_t
 
 from p2pcore._fast.loop.buffer cimport ByteQueue
 from p2pcore._fast.chain.multistream cimport Answer
-from p2pcore._fast.loop.loop_state cimport Flushable, LoopState
+from p2pcore._fast.loop.flush cimport Flushable
+from p2pcore._fast.loop.loop_state cimport LoopState
 from p2pcore._fast.loop.waiting cimport Op
 
 
@@ -18,26 +14,26 @@ cdef class Layer(Flushable):
     cdef LoopState state        # set when the layer is linked to a chain
     cdef readonly int headroom  # bytes this layer puts in front of what send_in_place gives it
 
-    cdef int feed(self, uint8_t* data, Py_ssize_t n) except -1
+    cdef int feed(self, uint8_t *data, Py_ssize_t n) except -1
     cdef int feed_eof(self) except -1
     cdef int lost(self, object error) except -1
     cdef int pause(self) except -1
     cdef int resume(self) except -1
-    cdef int send(self, const uint8_t* data, Py_ssize_t n) except -1
-    cdef int send_in_place(self, uint8_t* data, Py_ssize_t n) except -1
+    cdef int send(self, const uint8_t *data, Py_ssize_t n) except -1
+    cdef int send_in_place(self, uint8_t *data, Py_ssize_t n) except -1
     cdef int throttle(self, bint on) except -1
     cdef int shut(self) except -1
     cdef int drop(self, object error) except -1
     cdef bint is_paused(self) except -1
     cdef int seat(self, Layer below) except -1
-    cdef bint is_an_end(self) noexcept
+    cdef bint is_top(self) noexcept
 
 
 cdef class Mailbox(Layer):
     cdef ByteQueue held         # bytes nobody has read yet
     cdef bytes put_off          # written, and not sent before the next write or wait; None
     cdef Op reader              # the one waiting read; None
-    cdef bint ended             # the peer sends no more
+    cdef bint input_ended       # the peer sends no more
     cdef bint closing           # close() was called: nothing is taken any more
     cdef bint throttled         # reading from the socket is paused: too much is held
     cdef object error           # why the chain was lost, or is of no use; None while it lives
@@ -49,5 +45,5 @@ cdef class Mailbox(Layer):
     cdef int _give(self, Layer layer) except -1
     cdef int _give_from(self, ByteQueue held, Layer layer) except -1
     cdef bytes _taken(self, Py_ssize_t n)
-    cdef Py_ssize_t _answered(self, const uint8_t* data, Py_ssize_t n) except -1
+    cdef Py_ssize_t _answered(self, const uint8_t *data, Py_ssize_t n) except -1
     cdef int _wake(self) except -1

@@ -1,7 +1,7 @@
 from collections.abc import Coroutine
 from typing import Any, final
 
-from p2pcore._fast.loop.loop_state import Flushable
+from p2pcore._fast.loop.flush import Flushable
 
 class Layer(Flushable):
     headroom: int

@@ -1,7 +1,7 @@
-"""The chain every connection is, and its top while steps are negotiated.
+"""The chain of layers that every connection is, and the top of it during negotiation.
 
-Comes in: received bytes from below (feed), bytes to send from above (send). Goes out: the same,
-changed by each layer. Never runs application code, never feeds from within a write.
+Comes in: received bytes from below (feed), bytes to send from above (send). Goes out: the same, changed by each
+layer. Never runs application code, never feeds while it sends. Class Layer has the table of how things end.
 """
 
 cimport cython
@@ -18,12 +18,50 @@ cdef Py_ssize_t MAILBOX_BYTES = limits.MAILBOX_BYTES
 
 
 cdef class Layer(Flushable):
-    """One layer of a connection; by itself it hands everything on unchanged."""
+    """One layer of a connection; by itself it hands everything on unchanged.
+
+    feed() goes up to the application, send() down to the socket. A pointer given to feed() is valid until feed()
+    returns, and the callee may overwrite the bytes. What send() is given is copied or sent before send() returns,
+    and stays as it is. What send_in_place() is given may be overwritten, and `headroom` bytes in front of it too.
+    A layer may send while it is fed. It never feeds while it sends. No application code runs inside either.
+
+    How things end, from the loop to the API. One verb has one meaning, in every compiled module:
+
+    ==================  ======================  =============================================================
+    verb                of                      meaning
+    ==================  ======================  =============================================================
+    close()             wire, mailbox, session, In order, by us: what was written leaves first, then the peer
+                        stream (API)            is told. close_write() and close_read() are one half of it.
+    shut()              layer                   close() inside the chain. A cdef class cannot have one name
+                                                for Python and for C, so close() has two, as write() has send().
+    abort()             wire, mailbox, session, At once, by us: what was not sent is dropped.
+                        splice (API)
+    drop(error)         layer, splice           abort() inside the chain, with the reason. lost() follows.
+    reset(code)         stream (API)            abort() of one stream: the peer is told, the connection stays.
+    send_X()            session, stream, layer  Writes the frame X that tells the peer of an end, and does
+                                                nothing else: send_fin, send_reset, send_go_away,
+                                                send_close_notify.
+    feed_eof()          layer                   The peer has ended its half: nothing more will be fed.
+    receive_fin()       stream                  The same for one stream.
+    fail(error)         session, stream         From now on all calls raise `error`, and waiting ones wake.
+                                                Says nothing to the peer.
+    lost(error)         layer, sink             The bottom is gone. The last call a layer gets.
+    violated(error)     session                 The peer broke the protocol: tell it, fail(), shut().
+    drain               session, wire           A time in which what is there goes on and nothing new begins.
+    refuse              session                 The peer opened one stream too many: reset it, keep the rest.
+    remove, forget      session                 Takes a stream that has ended out of the tables.
+    cancelled()         Op                      The task that waited waits no longer.
+    overdue()           Flushable               The time given to Timers.watch() is over.
+    ==================  ======================  =============================================================
+
+    States are told the same way. `fin_sent`: our half has ended. `fin_received`, `input_ended`: the peer's half has.
+    `ending`: an end was asked for. `is_closed`: the end has been decided and nothing works. `is_lost`: lost() came.
+    """
 
     # -- towards the application ---------------------------------------------------------------
 
-    cdef int feed(self, uint8_t* data, Py_ssize_t n) except -1:
-        """Received bytes. Raises RemoteProtocolError or LimitExceeded: the connection is then dropped."""
+    cdef int feed(self, uint8_t *data, Py_ssize_t n) except -1:
+        """Received bytes. If it raises RemoteProtocolError or LimitExceeded, the connection is dropped."""
         return self.above.feed(data, n)
 
     cdef int feed_eof(self) except -1:
@@ -31,7 +69,7 @@ cdef class Layer(Flushable):
         return self.above.feed_eof()
 
     cdef int lost(self, object error) except -1:
-        """The socket is gone, with the reason. The last call; breaks the links."""
+        """The bottom is gone, with the reason. The last call; it breaks the links."""
         cdef Layer above = self.above
         self.above = self.below = None
         if above is not None:
@@ -39,7 +77,7 @@ cdef class Layer(Flushable):
         return 0
 
     cdef int pause(self) except -1:
-        """The socket takes no more for now: stop writing what can wait."""
+        """The socket takes no more for now: send only what cannot wait."""
         return self.above.pause()
 
     cdef int resume(self) except -1:
@@ -48,30 +86,30 @@ cdef class Layer(Flushable):
 
     # -- towards the socket --------------------------------------------------------------------
 
-    cdef int send(self, const uint8_t* data, Py_ssize_t n) except -1:
-        """Sends bytes. Raises ConnectionClosed once the chain is lost; between its end and lost() they go nowhere."""
+    cdef int send(self, const uint8_t *data, Py_ssize_t n) except -1:
+        """Sends bytes. Raises ConnectionClosed after lost(). Between an end and lost() the bytes are dropped."""
         if self.below is None:
             raise errors.ConnectionClosed("the connection is closed")
         return self.below.send(data, n)
 
-    cdef int send_in_place(self, uint8_t* data, Py_ssize_t n) except -1:
-        """As send(), of memory that may be overwritten, and so may the `headroom` bytes in front of it."""
+    cdef int send_in_place(self, uint8_t *data, Py_ssize_t n) except -1:
+        """As send(). The callee may overwrite `data`, and the `headroom` bytes in front of it."""
         return self.send(data, n)
 
     cdef int throttle(self, bint on) except -1:
-        """Stops or goes on reading from the socket."""
+        """Stops reading from the socket, or goes on."""
         if self.below is not None:
             self.below.throttle(on)
         return 0
 
     cdef int shut(self) except -1:
-        """Orderly end: what was written leaves, then FIN, a short drain, and lost()."""
+        """Ends in order: what was sent leaves, then FIN, a short drain, and lost()."""
         if self.below is not None:
             self.below.shut()
         return 0
 
     cdef int drop(self, object error) except -1:
-        """End at once: lost(error) follows from the event loop."""
+        """Ends at once: lost(error) follows from the event loop."""
         if self.below is not None:
             self.below.drop(error)
         return 0
@@ -86,13 +124,13 @@ cdef class Layer(Flushable):
         below.above = self
         return 0
 
-    cdef bint is_an_end(self) noexcept:
-        """Whether it can be the top of a chain, with nothing above it."""
+    cdef bint is_top(self) noexcept:
+        """Whether it is the top of a chain: nothing can be above it."""
         return False
 
 
 cdef class _MailboxRead(Op):
-    """An await on a mailbox; one at a time."""
+    """One call that waits for bytes of a mailbox. Only one may wait at a time."""
 
     cdef Mailbox mailbox
 
@@ -102,7 +140,7 @@ cdef class _MailboxRead(Op):
         self.mailbox.reader = self
         return self.mailbox._send_put_off()
 
-    cdef int abandoned(self) except -1:
+    cdef int cancelled(self) except -1:
         if self.mailbox.reader is self:
             self.mailbox.reader = None
         return 0
@@ -120,7 +158,7 @@ cdef class _ReadExactly(_MailboxRead):
             return box._taken(self.n)
         if box.error is not None:
             raise again(box.error)
-        if box.ended:
+        if box.input_ended:
             raise errors.IncompleteRead(box._taken(box.held.size), self.n)
         return PENDING
 
@@ -129,21 +167,21 @@ cdef class _ReadExactly(_MailboxRead):
 cdef class _ReadFrame(_MailboxRead):
     """await of Mailbox.read_frame."""
 
-    cdef Py_ssize_t n           # of the body; -1 before its length has been read
+    cdef Py_ssize_t n           # length of the body; -1 until it has been read
 
     cdef object attempt(self):
         cdef Mailbox box = self.mailbox
         cdef bytes prefix
-        cdef const uint8_t* at
+        cdef const uint8_t *at
         if self.n < 0 and box.held.size >= 2:
             prefix = box._taken(2)
-            at = <const uint8_t*> <const char*> prefix
+            at = <const uint8_t *> <const char *> prefix
             self.n = (at[0] << 8) | at[1]
         if self.n >= 0 and box.held.size >= self.n:
             return box._taken(self.n)
         if box.error is not None:
             raise again(box.error)
-        if box.ended:
+        if box.input_ended:
             raise errors.IncompleteRead(box._taken(box.held.size), max(self.n, 2))
         return PENDING
 
@@ -152,13 +190,13 @@ cdef class _ReadFrame(_MailboxRead):
 cdef class _ReadSome(_MailboxRead):
     """await of Mailbox.read and Mailbox.peek."""
 
-    cdef Py_ssize_t least       # bytes it waits for, unless the input ends before
+    cdef Py_ssize_t least       # bytes it waits for; the end of input is enough too
     cdef Py_ssize_t most
     cdef bint keeps             # they stay in the mailbox
 
     cdef object attempt(self):
         cdef Mailbox box = self.mailbox
-        if box.held.size < self.least and not box.ended:
+        if box.held.size < self.least and not box.input_ended:
             if box.error is not None:
                 raise again(box.error)
             return PENDING
@@ -172,8 +210,8 @@ cdef class _ReadSome(_MailboxRead):
 cdef class Mailbox(Layer):
     """The top of a chain during negotiation: holds bytes until somebody asks for them.
 
-    When the step it serves is done, `insert` puts a layer below it or `replace` gives its place
-    away; what it still holds goes to the new layer first, so nothing a fast peer sent is lost.
+    When a step of the negotiation is done, `insert` puts a layer below the mailbox, or `replace` puts one in its
+    place. The new layer first gets the bytes that the mailbox still holds, so nothing a fast peer sent is lost.
     """
 
     def __cinit__(self):
@@ -197,9 +235,9 @@ cdef class Mailbox(Layer):
         return op
 
     def read_frame(self):
-        """What is behind a big-endian length of 2 bytes, as Noise has them; 0..65535 bytes.
+        """One message with a big-endian length of 2 bytes in front, as Noise has them: 0..65535 bytes.
 
-        Returns: an awaitable of bytes. Cancelled, it may have taken the length.
+        Returns: an awaitable of bytes, without the length. If it is cancelled, the length may be gone.
         Raises: IncompleteRead at the end of input; ConnectionClosed, as read_exactly.
         """
         if self.state is None:
@@ -239,8 +277,8 @@ cdef class Mailbox(Layer):
         if early.size:
             self.held = ByteQueue.__new__(ByteQueue)
             data = bytearray(early.take_exactly(early.size))
-            self.feed(<uint8_t*> <char*> data, len(data))
-        if self.ended:
+            self.feed(<uint8_t *> <char *> data, len(data))
+        if self.input_ended:
             self.feed_eof()
 
     @property
@@ -249,11 +287,11 @@ cdef class Mailbox(Layer):
         return self.answer is not None
 
     def unread(self, bytes data not None):
-        """Puts `data`, which was read last, back in front of what is held. Not while a read waits."""
+        """Puts `data` back in front of the bytes held. Only for what was read last, and not while a read waits."""
         cdef ByteQueue queue = ByteQueue.__new__(ByteQueue)
         if self.reader is not None:
             raise errors.LocalProtocolError("a read of this mailbox is waiting")
-        queue.push(<const uint8_t*> <const char*> data, len(data))
+        queue.push(<const uint8_t *> <const char *> data, len(data))
         queue.append(self.held)
         self.held = queue
 
@@ -271,7 +309,7 @@ cdef class Mailbox(Layer):
         return op
 
     def write(self, bytes data not None):
-        """Hands `data` down at once; what should leave in one packet comes in one call.
+        """Hands `data` down at once. Give in one call what should leave in one packet.
 
         Raises: ConnectionClosed if the connection is gone.
         """
@@ -280,10 +318,10 @@ cdef class Mailbox(Layer):
         if self.put_off is not None:
             data = self.put_off + data
             self.put_off = None
-        self.send(<const uint8_t*> <const char*> data, len(data))
+        self.send(<const uint8_t *> <const char *> data, len(data))
 
     def write_later(self, bytes data not None):
-        """Hands `data` down with the next write; at the latest when a read has to wait, or another layer comes.
+        """Keeps `data` for the next write. It leaves before a read waits and before another layer is seated.
 
         Raises: as write.
         """
@@ -295,7 +333,7 @@ cdef class Mailbox(Layer):
         cdef bytes data = self.put_off
         if data is not None:
             self.put_off = None
-            self.send(<const uint8_t*> <const char*> data, len(data))
+            self.send(<const uint8_t *> <const char *> data, len(data))
         return 0
 
     @property
@@ -308,13 +346,13 @@ cdef class Mailbox(Layer):
         return self.error is not None or self.below is None
 
     def insert(self, Layer layer not None):
-        """Seats `layer` directly below; held bytes go through it first.
+        """Seats `layer` directly below. The bytes held go through it first.
 
         Raises: ConnectionClosed if the chain is lost; what the layer raises for those bytes.
         """
         cdef Layer below = self._linked_for(layer)
         cdef ByteQueue held = self.held
-        if layer.is_an_end():
+        if layer.is_top():
             raise errors.LocalProtocolError("nothing can be above this layer")
         self.held = ByteQueue.__new__(ByteQueue)
         layer.seat(below)
@@ -322,12 +360,12 @@ cdef class Mailbox(Layer):
         self._give_from(held, layer)
 
     def replace(self, Layer layer not None):
-        """Gives this place on the chain to `layer`; held bytes are fed to it first.
+        """Gives this place on the chain to `layer`. It is first fed the bytes held.
 
         Raises: as insert. The mailbox is empty and unlinked afterwards.
         """
         cdef Layer below = self._linked_for(layer)
-        if not layer.is_an_end():
+        if not layer.is_top():
             raise errors.LocalProtocolError("something must be above this layer")
         layer.seat(below)
         self.below = None
@@ -338,21 +376,21 @@ cdef class Mailbox(Layer):
         self.drop(errors.ConnectionClosed("aborted during negotiation"))
 
     def close(self):
-        """Orderly end: what was written leaves, then FIN, and a short drain.
+        """Ends in order: what was written leaves, then FIN, then a short drain.
 
-        What is held, and what still comes, is dropped; reads fail once the socket is gone. Idempotent.
+        Bytes that are held, and bytes that still come, are dropped. Reads fail after lost(). Idempotent.
         """
         self._send_put_off()
         self.closing = True
-        self.ended = False
+        self.input_ended = False
         self.held.clear()
         self.shut()
 
-    cdef bint is_an_end(self) noexcept:
+    cdef bint is_top(self) noexcept:
         return True
 
     cdef Layer _linked_for(self, Layer layer):
-        """The layer below, for a new one that may take its place above it."""
+        """The layer below, after the checks that `layer` may be seated on it."""
         if self.error is not None:
             raise again(self.error)
         if self.below is None:
@@ -367,15 +405,15 @@ cdef class Mailbox(Layer):
 
     cdef int _give_from(self, ByteQueue held, Layer layer) except -1:
         cdef bytearray data
-        cdef bint ended = self.ended
+        cdef bint input_ended = self.input_ended
         if self.throttled:
             self.throttled = False
             layer.throttle(False)
         if held.size:
             data = bytearray(held.take_exactly(held.size))
-            layer.feed(<uint8_t*> <char*> data, len(data))
-        if ended:
-            self.ended = False
+            layer.feed(<uint8_t *> <char *> data, len(data))
+        if input_ended:
+            self.input_ended = False
             layer.feed_eof()
         return 0
 
@@ -386,7 +424,7 @@ cdef class Mailbox(Layer):
             self.throttle(False)
         return out
 
-    cdef int feed(self, uint8_t* data, Py_ssize_t n) except -1:
+    cdef int feed(self, uint8_t *data, Py_ssize_t n) except -1:
         cdef Py_ssize_t k
         if self.closing:
             return 0
@@ -401,14 +439,14 @@ cdef class Mailbox(Layer):
         return self._wake()
 
     cdef int feed_eof(self) except -1:
-        self.ended = not self.closing
-        if self.answer is not None and self.ended and self.error is None:
+        self.input_ended = not self.closing
+        if self.answer is not None and self.input_ended and self.error is None:
             self.answer.ended()
             self.error = self.answer.error
-            self.ended = False  # reads raise, and do not find an orderly end
+            self.input_ended = False  # reads raise, and do not find an orderly end
         return self._wake()
 
-    cdef Py_ssize_t _answered(self, const uint8_t* data, Py_ssize_t n) except -1:
+    cdef Py_ssize_t _answered(self, const uint8_t *data, Py_ssize_t n) except -1:
         """Takes what belongs to the answer to a lazy proposal; returns how many bytes that was."""
         cdef Py_ssize_t k
         if self.error is not None:

@@ -2,7 +2,7 @@
 from libc.stdint cimport uint8_t
 
 from p2pcore._fast.loop.buffer cimport ByteQueue
-from p2pcore._fast.loop.loop_state cimport Flushable
+from p2pcore._fast.loop.flush cimport Flushable
 
 cdef bytes MSS_HEADER           # the first message of either side, whole
 
@@ -17,10 +17,10 @@ cdef class Answer(Flushable):
     cdef object error               # why it failed; None while it has not
 
     cdef int begin(self, bytes hoped, object protocol, object step) except -1
-    cdef Py_ssize_t take(self, const uint8_t* data, Py_ssize_t n) except -1
+    cdef Py_ssize_t take(self, const uint8_t *data, Py_ssize_t n) except -1
     cdef int ended(self) except -1
     cdef int fail(self, object error) except -1
-    cdef Py_ssize_t _judge(self, const uint8_t* data, Py_ssize_t n) except -1
+    cdef Py_ssize_t _judge(self, const uint8_t *data, Py_ssize_t n) except -1
 
 
 cdef bytes take_opening(ByteQueue queue)

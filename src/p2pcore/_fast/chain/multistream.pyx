@@ -46,7 +46,7 @@ cdef bytes take_opening(ByteQueue queue):
     Returns: the message, its length of one byte before it; nothing but its newline at the end is checked.
     """
     cdef Py_ssize_t n
-    cdef const uint8_t* at = queue.front(&n)
+    cdef const uint8_t *at = queue.front(&n)
     cdef uint8_t length
     if n < HEADER_BYTES + 2 or memcmp(at, PyBytes_AS_STRING(MSS_HEADER), HEADER_BYTES) != 0:
         return None
@@ -67,7 +67,7 @@ cdef class Answer(Flushable):
         self.step = step
         return 0
 
-    cdef Py_ssize_t take(self, const uint8_t* data, Py_ssize_t n) except -1:
+    cdef Py_ssize_t take(self, const uint8_t *data, Py_ssize_t n) except -1:
         """Takes what belongs to the answer, and says how many bytes that was. To be asked until it is settled."""
         cdef Py_ssize_t left = PyBytes_GET_SIZE(self.hoped) - self.at
         cdef Py_ssize_t k = min(n, left)
@@ -91,14 +91,14 @@ cdef class Answer(Flushable):
         self.is_settled = True
         return 0
 
-    cdef Py_ssize_t _judge(self, const uint8_t* data, Py_ssize_t n) except -1:
+    cdef Py_ssize_t _judge(self, const uint8_t *data, Py_ssize_t n) except -1:
         """Not simply what was hoped for: a header said twice (js), a refusal, the beginning of one, or nonsense."""
         cdef Py_ssize_t had
         cdef bytes other
         if self.instead is None:
             self.instead = bytearray(self.hoped[:self.at])
         had = len(self.instead)
-        self.instead += (<const char*> data)[:min(n, MAX_KEPT)]
+        self.instead += (<const char *> data)[:min(n, MAX_KEPT)]
         for other in (MSS_HEADER + self.hoped, REFUSAL, MSS_HEADER + REFUSAL):
             if self.instead.startswith(other):
                 self.is_settled = True

@@ -1,7 +1,4 @@
-# The frames of a WebSocket: received ones give their payloads up, what is written leaves as binary frames.
-# Comes in: frames cut anywhere from below, bytes from above. Goes out: payload bytes unmasked in place; one
-# binary frame for each send. Borders of messages carry no meaning. Holds no buffer between frames.
-# Specification: RFC 6455, sections 5 and 7.
+# See websocket.pyx.
 from libc.stdint cimport uint8_t, uint64_t
 
 from p2pcore._fast.chain.layer cimport Layer
@@ -23,20 +20,20 @@ cdef class WebsocketLayer(Layer):
     cdef bytes control          # payload of the control frame being received, partly filled; None
     cdef bytes pong             # payload of the newest ping not yet answered; None
     cdef bint close_sent
-    cdef bint ended             # the peer has closed, or broken the rules: what else it sends is dropped
-    cdef bytes farewell         # payload of the close frame that answers the peer's; None
+    cdef bint input_ended       # the peer has closed, or broken the rules: what else it sends is dropped
+    cdef bytes close_answer     # payload of the close frame that answers the peer's; None
 
-    cdef int _take_head(self, uint8_t* data, Py_ssize_t n) except -1
+    cdef int _take_head(self, uint8_t *data, Py_ssize_t n) except -1
     cdef int _check_start(self) except -1
     cdef int _begin(self) except -1
-    cdef int _take_control(self, uint8_t* data, Py_ssize_t n) except -1
+    cdef int _take_control(self, uint8_t *data, Py_ssize_t n) except -1
     cdef int _control_done(self) except -1
     cdef int _closed_by_peer(self, bytes payload) except -1
-    cdef int _emit(self, uint8_t opcode, uint8_t* payload, Py_ssize_t n) except -1
+    cdef int _emit(self, uint8_t opcode, uint8_t *payload, Py_ssize_t n) except -1
     cdef int _send_control(self, uint8_t opcode, bytes payload) except -1
     cdef int _send_close(self, bytes payload) except -1
-    cdef int _end_with(self, bytes payload) except -1
+    cdef int _send_last(self, bytes payload) except -1
     cdef int _violated(self, str what) except -1
 
 
-cdef void apply_mask(uint8_t* data, Py_ssize_t n, const uint8_t* mask, int phase) noexcept nogil
+cdef void apply_mask(uint8_t *data, Py_ssize_t n, const uint8_t *mask, int phase) noexcept nogil

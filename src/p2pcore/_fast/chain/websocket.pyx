@@ -1,8 +1,8 @@
-"""The frames of a WebSocket: received ones give their payloads up, what is written leaves as binary frames.
+"""The frames of a WebSocket: the layer above gets their payloads, and what it sends leaves as binary frames.
 
 Comes in: frames cut anywhere from below, bytes from above. Goes out: payload bytes unmasked in place; one
-binary frame for each send. Borders of messages carry no meaning, text is taken as bytes. Never holds a
-payload, never allocates by a declared length, never offers or takes an extension.
+binary frame for each send. The borders of messages mean nothing, and text counts as bytes. Never holds a
+payload, never allocates by a declared length, never offers or accepts an extension.
 Specification: RFC 6455, sections 5 and 7.
 """
 
@@ -44,11 +44,11 @@ cdef enum:
 cdef class WebsocketLayer(Layer):
     """Between a connection and what is above it, once the HTTP upgrade is done.
 
-    A close of the peer with code 1000, 1001 or none is the end of input; with another it ends the connection
-    with ConnectionClosed. It is answered, and FIN follows. Of several pings in one turn the newest is answered.
+    If the peer closes with code 1000, 1001 or none, the input ends. With another code the connection ends with
+    ConnectionClosed. The close is answered, and FIN follows. Of several pings in one turn, the newest is answered.
 
     Args:
-        is_client: we dialled: our frames are masked and the peer's must not be.
+        is_client: we dialled. Then our frames are masked, and the peer's must not be.
     """
 
     def __cinit__(self, bint is_client):
@@ -57,9 +57,9 @@ cdef class WebsocketLayer(Layer):
 
     # -- receiving -----------------------------------------------------------------------------
 
-    cdef int feed(self, uint8_t* data, Py_ssize_t n) except -1:
+    cdef int feed(self, uint8_t *data, Py_ssize_t n) except -1:
         cdef Py_ssize_t k
-        while n > 0 and not self.ended and self.above is not None:
+        while n > 0 and not self.input_ended and self.above is not None:
             if self.left == 0:
                 k = self._take_head(data, n)
             elif self.control is not None:
@@ -75,8 +75,8 @@ cdef class WebsocketLayer(Layer):
             n -= k
         return 0
 
-    cdef int _take_head(self, uint8_t* data, Py_ssize_t n) except -1:
-        """Goes on with a header; returns the bytes used."""
+    cdef int _take_head(self, uint8_t *data, Py_ssize_t n) except -1:
+        """Reads more of a header; returns the bytes used."""
         cdef int used = 0
         while used < n:
             self.head[self.have] = data[used]
@@ -91,7 +91,7 @@ cdef class WebsocketLayer(Layer):
         return used
 
     cdef int _check_start(self) except -1:
-        """What the first two bytes tell, before anything more is waited for."""
+        """Checks the first two bytes at once, before more has come."""
         cdef uint8_t opcode = self.head[0] & 15
         cdef uint8_t size = self.head[1] & 127
         if self.head[0] & 0x70:
@@ -114,7 +114,7 @@ cdef class WebsocketLayer(Layer):
         return 0
 
     cdef int _begin(self) except -1:
-        """The header is whole: its payload comes next, or the next header where it has none."""
+        """The header is whole. Next comes its payload, or the next header if it has none."""
         cdef uint8_t opcode = self.head[0] & 15
         cdef uint64_t size = self.head[1] & 127
         if size == 126:
@@ -137,12 +137,12 @@ cdef class WebsocketLayer(Layer):
         self.in_message = not self.head[0] & FIN
         self.empty_run = 0 if size else self.empty_run + 1
         if self.empty_run > MAX_EMPTY_FRAMES:
-            self._end_with(_code(POLICY))
+            self._send_last(_code(POLICY))
             raise errors.LimitExceeded("empty WebSocket frames in a row", self.empty_run, MAX_EMPTY_FRAMES)
         return 0
 
-    cdef int _take_control(self, uint8_t* data, Py_ssize_t n) except -1:
-        """Goes on with the payload of a control frame; returns the bytes used."""
+    cdef int _take_control(self, uint8_t *data, Py_ssize_t n) except -1:
+        """Reads more of a control frame's payload; returns the bytes used."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(self.control)
         cdef Py_ssize_t left = <Py_ssize_t> self.left
         cdef int k = <int> min(n, left)
@@ -150,7 +150,7 @@ cdef class WebsocketLayer(Layer):
         self.left -= <uint64_t> k
         if self.left == 0:
             if not self.is_client:
-                apply_mask(<uint8_t*> PyBytes_AS_STRING(self.control), size, self.mask, 0)
+                apply_mask(<uint8_t *> PyBytes_AS_STRING(self.control), size, self.mask, 0)
             self._control_done()
         return k
 
@@ -160,7 +160,7 @@ cdef class WebsocketLayer(Layer):
         self.control = None
         if opcode == PING:
             self.pong = payload
-            self.state.flush_soon(self)
+            self.state.flusher.flush_soon(self)
         elif opcode == CLOSE:
             self._closed_by_peer(payload)
         return 0
@@ -170,43 +170,43 @@ cdef class WebsocketLayer(Layer):
         if len(payload) == 1:
             self._violated("a close frame has half a code")
         if payload:
-            code = load_be16(<const uint8_t*> PyBytes_AS_STRING(payload))
+            code = load_be16(<const uint8_t *> PyBytes_AS_STRING(payload))
             if not _is_code(code):
                 self._violated(f"close code {code} must not be sent")
         reason = _text(payload[2:])
         if reason is None:
             self._violated("the reason of a close frame is not UTF-8")
-        self.ended = True
-        self.farewell = payload[:2]
+        self.input_ended = True
+        self.close_answer = payload[:2]
         if code in (NORMAL, GOING_AWAY, NO_CODE):
             self.above.feed_eof()
-            # What the layers above write at once, a go-away for instance, may still leave in front of it.
-            return self.state.flush_soon(self)
-        self._end_with(self.farewell)
+            # The layers above may send something at once, a go-away for instance: it still leaves before our answer.
+            return self.state.flusher.flush_soon(self)
+        self._send_last(self.close_answer)
         return Layer.drop(
             self, errors.ConnectionClosed(f"the peer closed the WebSocket with code {code}, {reason!r}"))
 
     cdef int feed_eof(self) except -1:
-        if self.ended:
+        if self.input_ended:
             return 0
         if self.left or self.have:
             raise errors.RemoteProtocolError("the connection ended inside a WebSocket frame", PROTOCOL_ERROR)
         return self.above.feed_eof()
 
-    cdef int _end_with(self, bytes payload) except -1:
-        """A close frame as the last that is sent, as far as it can leave at once; nothing more is taken."""
-        self.ended = True
+    cdef int _send_last(self, bytes payload) except -1:
+        """Sends a close frame as the last frame, if it can leave at once. What still comes is dropped."""
+        self.input_ended = True
         self._send_close(payload)
         return self.below.flush() if self.below is not None else 0
 
     cdef int _violated(self, str what) except -1:
         """Tells the peer, and ends the connection. Always raises."""
-        self._end_with(_code(PROTOCOL_ERROR))
+        self._send_last(_code(PROTOCOL_ERROR))
         raise errors.RemoteProtocolError(f"WebSocket: {what}", PROTOCOL_ERROR)
 
     # -- sending -------------------------------------------------------------------------------
 
-    cdef int send(self, const uint8_t* data, Py_ssize_t n) except -1:
+    cdef int send(self, const uint8_t *data, Py_ssize_t n) except -1:
         """Frames of up to MAX_SEND bytes, copied behind their headers."""
         cdef Py_ssize_t k
         cdef Block block
@@ -224,15 +224,15 @@ cdef class WebsocketLayer(Layer):
             self.state.records.give(block)
         return 0
 
-    cdef int send_in_place(self, uint8_t* data, Py_ssize_t n) except -1:
+    cdef int send_in_place(self, uint8_t *data, Py_ssize_t n) except -1:
         if self.below is None:
             raise errors.ConnectionClosed("the connection is closed")
         return self._emit(BINARY, data, n) if n else 0
 
-    cdef int _emit(self, uint8_t opcode, uint8_t* payload, Py_ssize_t n) except -1:
+    cdef int _emit(self, uint8_t opcode, uint8_t *payload, Py_ssize_t n) except -1:
         """Sends one frame: its header goes in front of `payload`, which is masked where it is."""
         cdef Py_ssize_t head = 2 + (0 if n <= MAX_CONTROL else 2 if n <= 0xFFFF else 8) + (4 if self.is_client else 0)
-        cdef uint8_t* at = payload - head
+        cdef uint8_t *at = payload - head
         if self.close_sent:
             return 0  # nothing may follow a close
         at[0] = FIN | opcode
@@ -263,30 +263,30 @@ cdef class WebsocketLayer(Layer):
         return 0
 
     cdef int flush(self) except -1:
-        """Answers the newest ping while the socket takes bytes, and the close of the peer."""
+        """Answers the newest ping, if the socket takes bytes, and the peer's close."""
         if self.below is None:
             return 0
         if self.pong is not None and not self.below.is_paused():
             self._send_control(PONG, self.pong)
             self.pong = None
-        if self.farewell is not None:
-            self._send_close(self.farewell)
-            self.farewell = None
+        if self.close_answer is not None:
+            self._send_close(self.close_answer)
+            self.close_answer = None
             Layer.shut(self)
         return 0
 
     cdef int resume(self) except -1:
         if self.pong is not None:
-            self.state.flush_soon(self)
+            self.state.flusher.flush_soon(self)
         return Layer.resume(self)
 
     cdef int shut(self) except -1:
-        """Orderly end: a close frame behind what was written, then FIN, whose drain takes the peer's answer."""
+        """Ends in order: a close frame behind what was sent, then FIN. The drain reads the peer's answer."""
         self._send_close(_code(NORMAL))
         return Layer.shut(self)
 
     cdef int lost(self, object error) except -1:
-        self.control = self.pong = self.farewell = None
+        self.control = self.pong = self.close_answer = None
         return Layer.lost(self, error)
 
 
@@ -309,7 +309,7 @@ cdef object _text(bytes raw):
 
 # -- masks -----------------------------------------------------------------------------------------
 
-cdef void apply_mask(uint8_t* data, Py_ssize_t n, const uint8_t* mask, int phase) noexcept nogil:
+cdef void apply_mask(uint8_t *data, Py_ssize_t n, const uint8_t *mask, int phase) noexcept nogil:
     """XORs `data` with the mask repeated, from its byte `phase` on. The loop over words is vectorised."""
     cdef uint8_t turned[8]
     cdef uint64_t eight, word
@@ -325,12 +325,12 @@ cdef void apply_mask(uint8_t* data, Py_ssize_t n, const uint8_t* mask, int phase
         data[i] ^= turned[i & 7]
 
 
-# Masks must be unpredictable (RFC 6455 section 10.3): the system's random bytes, a thousand masks a call.
+# Masks must be unpredictable (RFC 6455 section 10.3). One call for random bytes is enough for a thousand masks.
 cdef uint8_t[MASK_POOL] _pool
 cdef Py_ssize_t _pooled = 0
 
 
-cdef int _next_mask(uint8_t* out) except -1:
+cdef int _next_mask(uint8_t *out) except -1:
     global _pooled
     if _pooled < 4:
         fresh = os.urandom(MASK_POOL)
@@ -342,7 +342,7 @@ cdef int _next_mask(uint8_t* out) except -1:
 
 
 def _forget_masks():
-    """A forked process must not use its parent's."""
+    """A forked process must not use the masks of its parent."""
     global _pooled
     _pooled = 0
 

@@ -17,21 +17,17 @@ from libc.stdint cimport uint8_t
 
 from os import strerror
 
-from p2pcore import errors, limits
+from p2pcore import errors
 
-from p2pcore._fast.chain.bottom cimport Bottom
+from p2pcore._fast.chain.bottom cimport Bottom, closed_by
 from p2pcore._fast.chain.layer cimport Layer, Mailbox
 from p2pcore._fast.loop.loop_state cimport loop_state
 
 
 cdef extern from "<sys/socket.h>" nogil:
-    ssize_t c_send "send"(int fd, const void* data, size_t n, int flags)
+    ssize_t c_send "send"(int fd, const void *data, size_t n, int flags)
     int MSG_DONTWAIT
     int MSG_NOSIGNAL
-
-cdef double STALL_S = limits.WRITE_STALL_TIMEOUT_S
-cdef double DRAIN_S = limits.CLOSE_DRAIN_TIMEOUT_S
-cdef Py_ssize_t MAX_QUEUED = limits.MAX_QUEUED_CONTROL_BYTES
 
 
 @cython.final
@@ -42,7 +38,7 @@ cdef class Wire(Bottom):
 
     Args:
         loop: its event loop.
-        fd: of the socket, where that is known: uvloop makes, and keeps, an object to tell it.
+        fd: of the socket, if it is known. Else uvloop is asked, which makes an object for the answer and keeps it.
     """
 
     def __cinit__(self, loop, int fd=-1):
@@ -52,7 +48,7 @@ cdef class Wire(Bottom):
         top.seat(self)
 
     def close(self):
-        """Orderly: sends what is queued, then FIN, and reads until the peer's end, for a second at most.
+        """Ends in order: sends what is queued, then FIN, and reads until the peer's end, for a second at most.
 
         Idempotent. Followed by the chain's lost(); see wait_closed.
         """
@@ -79,30 +75,21 @@ cdef class Wire(Bottom):
             self.fd = transport.get_extra_info("socket").fileno()
         # Zero, so that pause_writing means "not all was taken" and resume_writing "nothing is queued".
         transport.set_write_buffer_limits(0, 0)
-        if self.error is not None or self.shutting:
-            self.finish()
+        if self.ending:
+            self.go_on_ending()
 
     @property
     def get_buffer(self):
-        """The loop's: uvloop keeps what it finds here, which would be a bound method for each connection."""
+        """The loop's own: uvloop keeps what this returns, and a bound method of the wire would cost memory."""
         return self.state.lend
 
     def buffer_updated(self, Py_ssize_t n):
         if self.is_closed or self.fin_sent:
             return  # draining: what a peer still sends after our FIN is dropped
-        self.state.heard(n)
-        self.feeding = True
-        try:
-            self.above.feed(self.state.receive.data, n)
-        except Exception as error:
-            self.refuse(error)
-        finally:
-            self.feeding = False
-        if self.error is not None or self.shutting:
-            self.finish()
-        elif n == self.state.receive.size and not self.throttled:
-            # libuv would go on reading, up to 32 times, before any task could take what has come: it would
-            # pile up in fresh memory, and other connections would wait. One bufferful a turn.
+        self.state.spin.heard(n)
+        if self.feed_up(self.state.receive.data, n) and n == self.state.receive.size and not self.throttled:
+            # libuv would read up to 32 times before any task runs. The bytes would pile up in fresh memory, and
+            # other connections would wait. So: one bufferful a turn (docs/decisions/0004).
             self.resting = True
             self.transport.pause_reading()
             self.state.loop.call_soon(self._rested)
@@ -114,45 +101,20 @@ cdef class Wire(Bottom):
     def eof_received(self):
         if self.is_closed or self.above is None:
             return False
-        self.feeding = True
-        try:
-            self.above.feed_eof()
-        except Exception as error:
-            self.refuse(error)
-        finally:
-            self.feeding = False
-        if self.error is not None or self.shutting:
-            self.finish()
-        # True keeps our half open: an upper layer that is done with it calls shut().
+        self.feed_eof_up()
+        # True keeps our half open. The layer that is done with it calls shut().
         return not self.fin_sent and not self.is_closed
 
     def pause_writing(self):
-        if not self.queued:
-            self.queued = True
-            self.over = 0
-            self.unread = self._unread()
-            self.state.watch(self, STALL_S)
-            if self.above is not None:
-                self.above.pause()
+        self.pause_above()
 
     def resume_writing(self):
-        self.queued = False
-        self.state.unwatch(self)
-        if self.shutting:
-            self.finish()
-        elif self.above is not None and not self.is_closed:
-            self.above.resume()
+        self.resume_above()
 
     def connection_lost(self, exc):
-        cdef Layer above = self.above
-        self.is_closed = True
         self.fd = -1
         self.transport = None
-        self.above = None
-        self.state.unwatch(self)
-        if above is not None:
-            above.lost(self.error or _closed_by(exc))
-        self.error = None
+        self.lose(closed_by(exc))
         if self.closed_waiters is not None:
             for waiter in self.closed_waiters:
                 if not waiter.done():
@@ -161,17 +123,17 @@ cdef class Wire(Bottom):
 
     # -- the chain -----------------------------------------------------------------------------
 
-    cdef int send(self, const uint8_t* data, Py_ssize_t n) except -1:
+    cdef int send(self, const uint8_t *data, Py_ssize_t n) except -1:
         cdef ssize_t sent
-        if self.is_closed or self.shutting or self.error is not None:
-            return 0  # ending already: whoever sends learns it from lost()
+        if self.ending:
+            return 0  # whoever sends learns it from lost()
         if self.transport is None:
             raise errors.ConnectionClosed("the connection has not been made")
         if not self.queued:
             while True:
                 sent = c_send(self.fd, data, n, MSG_DONTWAIT | MSG_NOSIGNAL)
                 if sent == n:
-                    return self.state.said(n)
+                    return self.state.spin.said(n)
                 if sent >= 0:
                     data += sent
                     n -= sent
@@ -179,17 +141,13 @@ cdef class Wire(Bottom):
                 if errno != EINTR:
                     break
             if sent < 0 and errno != EAGAIN:
-                return self.fail(_closed_by(OSError(errno, strerror(errno))))
+                return self.drop(closed_by(OSError(errno, strerror(errno))))
         return self._queue(data, n)
 
-    cdef int _queue(self, const uint8_t* data, Py_ssize_t n) except -1:
-        """Leaves what the kernel did not take to the transport."""
-        if self.queued:
-            self.over += n
-            if self.over > MAX_QUEUED:
-                return self.fail(
-                    errors.LimitExceeded("bytes queued for a peer that does not read", self.over, MAX_QUEUED))
-        self.transport.write(PyBytes_FromStringAndSize(<const char*> data, n))
+    cdef int _queue(self, const uint8_t *data, Py_ssize_t n) except -1:
+        """Gives the transport what the kernel did not take."""
+        if self.may_queue(n):
+            self.transport.write(PyBytes_FromStringAndSize(<const char *> data, n))
         return 0
 
     cdef int throttle(self, bint on) except -1:
@@ -205,22 +163,11 @@ cdef class Wire(Bottom):
             self.transport.resume_reading()
         return 0
 
-    cdef bint is_paused(self) except -1:
-        return self.queued or self.is_closed
+    cdef Py_ssize_t num_unsent(self) except -1:
+        """Bytes the peer has not acknowledged: in the transport, and in the kernel if the socket can tell.
 
-    cdef int overdue(self) except -1:
-        """The peer took nothing for too long, or did not end its half after our FIN."""
-        if self.fin_sent and not self.queued:
-            return self.fail(errors.ConnectionClosed("the connection was closed here"))
-        cdef Py_ssize_t unread = self._unread()
-        if unread < self.unread:
-            # The kernel reports room only when a third of its buffer is free: a slow peer is no dead one.
-            self.unread = unread
-            return self.state.watch(self, STALL_S)
-        return self.fail(_closed_by(TimeoutError(f"the peer took no byte for {STALL_S:g} s")))
-
-    cdef Py_ssize_t _unread(self) except -1:
-        """Bytes the peer has not acknowledged, in the transport and, where it tells, in the kernel."""
+        The kernel reports room only when a third of its buffer is free. A slow peer would look dead without this.
+        """
         n = self.transport.get_write_buffer_size()
         try:
             n += int.from_bytes(ioctl(self.fd, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
@@ -228,26 +175,18 @@ cdef class Wire(Bottom):
             pass
         return n
 
-    cdef int finish(self) except -1:
-        """Does what was put off while feeding: abort, or FIN as soon as nothing is queued."""
-        if self.is_closed or self.transport is None:
-            return 0
-        if self.error is not None:
-            self.is_closed = True
-            self.transport.abort()
-        elif not self.queued and not self.fin_sent:
-            self.fin_sent = True
-            self.state.watch(self, DRAIN_S)
-            self.transport.write_eof()
-            self.throttled = self.resting = False
-            self.transport.resume_reading()
+    # -- the end -------------------------------------------------------------------------------
+
+    cdef int go_on_ending(self) except -1:
+        return 0 if self.transport is None else Bottom.go_on_ending(self)
+
+    cdef int send_fin(self) except -1:
+        self.transport.write_eof()
+        self.resting = False
+        self.transport.resume_reading()
         return 0
 
-
-def _closed_by(exc):
-    """The reason lost() carries when the transport says `exc`, None for an orderly end."""
-    if exc is None:
-        return errors.ConnectionClosed("the connection is closed")
-    closed = errors.ConnectionClosed(f"the connection broke: {exc}")
-    closed.__cause__ = exc
-    return closed
+    cdef int break_off(self) except -1:
+        self.is_closed = True
+        self.transport.abort()
+        return 0

@@ -1,8 +1,4 @@
-# The multiaddr codec: the table of protocols, one pass from text to bytes and back.
-#
-# Comes in: untrusted text or bytes. Goes out: checked bytes, canonical text, or a Fault that says
-# what was expected where. Source: multiformats multiaddr and its table of protocols.
-
+# See multiaddr.pyx.
 from libc.stdint cimport uint8_t, uint32_t
 
 from p2pcore._fast.codec.cursor cimport Cursor

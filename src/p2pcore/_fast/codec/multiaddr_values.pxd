@@ -1,9 +1,4 @@
-# Values of multiaddr components: text to bytes, bytes to text, and the checks of the bytes.
-#
-# Comes in: one value, untrusted, with its kind. Goes out: lengths, or -1 with `why` set to what
-# was expected. Leaves never allocate. A value that passed value_check always prints, and
-# what it prints is at most value_text_bound long. Source: multiformats multiaddr.
-
+# See multiaddr_values.pyx.
 from libc.stdint cimport uint8_t
 
 cdef enum:

@@ -1,9 +1,4 @@
-# Text encodings of bytes: base58btc and every letter-and-digit base of multibase.
-#
-# Comes in: a pointer and a length, and room for the result. Goes out: the length of the result,
-# or -1 for a digit outside the alphabet, a wrong length or too little room. The bases that are not
-# a power of two cost quadratic time; BASE_MAX_BYTES bounds it.
-
+# See multibase.pyx.
 from libc.stdint cimport int8_t, uint8_t, uint32_t
 
 cdef enum:

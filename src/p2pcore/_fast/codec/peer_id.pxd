@@ -1,8 +1,4 @@
-# Peer ids: multihash bytes, and the checks every one of them has passed.
-#
-# Comes in: untrusted bytes or text. Goes out: a length, or -1 with `why` set to what was expected.
-# Never allocates and never fails in another way. Source: libp2p specs peer-ids.
-
+# See peer_id.pyx.
 from libc.stdint cimport uint8_t, uint64_t
 
 cdef enum:

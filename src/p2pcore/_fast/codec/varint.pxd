@@ -1,8 +1,4 @@
-# Unsigned LEB128 varints as all of libp2p uses them (multiformats unsigned-varint).
-#
-# Comes in: bytes, or an integer below 2**63. Goes out: an integer and the bytes it took, or the
-# bytes of an integer. Accepts at most nine bytes and only the shortest form of a value.
-
+# See varint.pyx.
 from libc.stdint cimport uint8_t, uint64_t
 
 from p2pcore._fast.codec.cursor cimport Cursor

@@ -1,7 +1,4 @@
-# The Noise XX handshake over X25519, ChaCha20-Poly1305 and SHA-256, without any I/O.
-# Comes in: handshake messages, payloads, key pairs. Goes out: messages, payloads, the keys of the transport
-# phase. Never allocates by a length a peer sends: a message is whole before it comes here. Noise Protocol
-# Framework revision 34, sections 5 and 7.
+# See noise.pyx.
 from libc.stdint cimport uint8_t, uint64_t
 
 

@@ -29,12 +29,12 @@ cdef Py_ssize_t TAG = 16
 cdef Py_ssize_t SEALED_KEY = 48
 
 
-cdef inline uint8_t* _at(bytes data) noexcept:
-    return <uint8_t*> PyBytes_AS_STRING(data)
+cdef inline uint8_t *_at(bytes data) noexcept:
+    return <uint8_t *> PyBytes_AS_STRING(data)
 
 
-cdef inline bytes _bytes(const uint8_t* at, Py_ssize_t n):
-    return PyBytes_FromStringAndSize(<const char*> at, n)
+cdef inline bytes _bytes(const uint8_t *at, Py_ssize_t n):
+    return PyBytes_FromStringAndSize(<const char *> at, n)
 
 
 @cython.final
@@ -89,7 +89,7 @@ cdef class SymmetricState:
         self.nonce = 0
 
     cpdef object encrypt_and_hash(self, bytes plaintext):
-        """`plaintext` sealed, or as it is before the first key; the transcript has it either way."""
+        """`plaintext` sealed; before the first key, as it is. The transcript gets what is returned."""
         cdef Py_ssize_t n = PyBytes_GET_SIZE(plaintext)
         cdef bytes sealed = plaintext
         if self.has_key:
@@ -122,7 +122,7 @@ cdef class SymmetricState:
 
 
 cdef class Party:
-    """What both sides of XX have.
+    """What both sides of XX share.
 
     Args:
         static: our static key; ephemeral: 32 fresh random bytes; prologue: what both sides must know.

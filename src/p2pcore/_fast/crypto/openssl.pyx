@@ -1,8 +1,8 @@
-"""OpenSSL's functions for records and handshakes, called as C: through pyOpenSSL they cost more than a short record.
+"""OpenSSL's functions for records and handshakes, called as C. A call through pyOpenSSL costs more than a short record.
 
-Comes in: SSL and BIO objects. Goes out: what OpenSSL's manual pages say of each function. The functions
-are those of the library `cryptography` carries, and pyOpenSSL uses: its cffi module tells their
-addresses, as PyNaCl's does for sodium.pyx. Never owns an object.
+Comes in: SSL and BIO objects. Goes out: what OpenSSL's manual pages say about each function. They are the functions
+of the library that `cryptography` brings and pyOpenSSL uses. Its cffi module tells their addresses. Never owns an
+object.
 """
 
 from libc.stdint cimport uint8_t, uintptr_t
@@ -28,7 +28,7 @@ i2d_x509_bio = <int (*)(void*, void*) noexcept nogil> <uintptr_t> _address("i2d_
 store_ctx_get_current_cert = <void* (*)(void*) noexcept nogil> <uintptr_t> _address("X509_STORE_CTX_get_current_cert")
 store_ctx_get_error_depth = <int (*)(void*) noexcept nogil> <uintptr_t> _address("X509_STORE_CTX_get_error_depth")
 store_ctx_set_error = <void (*)(void*, int) noexcept nogil> <uintptr_t> _address("X509_STORE_CTX_set_error")
-cdef void* (*_store_ctx_get_ex_data)(void* store, int index) noexcept nogil
+cdef void* (*_store_ctx_get_ex_data)(void *store, int index) noexcept nogil
 _store_ctx_get_ex_data = <void* (*)(void*, int) noexcept nogil> <uintptr_t> _address("X509_STORE_CTX_get_ex_data")
 cdef int _ssl_index = _openssl.lib.SSL_get_ex_data_X509_STORE_CTX_idx()
 ssl_clear_mode = <long (*)(void*, long) noexcept nogil> <uintptr_t> _address("SSL_clear_mode")
@@ -44,43 +44,43 @@ bio_read = <int (*)(void*, void*, int) noexcept nogil> <uintptr_t> _address("BIO
 err_clear_error = <void (*)() noexcept nogil> <uintptr_t> _address("ERR_clear_error")
 
 cdef unsigned long (*_get_error)() noexcept nogil
-cdef const char* (*_reason_string)(unsigned long error) noexcept nogil
+cdef const char *(*_reason_string)(unsigned long error) noexcept nogil
 cdef int (*_reason)(unsigned long error) noexcept nogil
 _get_error = <unsigned long (*)() noexcept nogil> <uintptr_t> _address("ERR_get_error")
-_reason_string = <const char* (*)(unsigned long) noexcept nogil> <uintptr_t> _address("ERR_reason_error_string")
+_reason_string = <const char *(*)(unsigned long) noexcept nogil> <uintptr_t> _address("ERR_reason_error_string")
 _reason = <int (*)(unsigned long) noexcept nogil> <uintptr_t> _address("ERR_GET_REASON")
 
 
-cdef void* ssl_of_store(void* store) noexcept:
-    """The SSL whose peer's certificates a X509_STORE_CTX is about."""
+cdef void *ssl_of_store(void *store) noexcept:
+    """The SSL that a X509_STORE_CTX checks certificates for."""
     return _store_ctx_get_ex_data(store, _ssl_index)
 
 
-cdef void* context_of(object context) except NULL:
+cdef void *context_of(object context) except NULL:
     """The pointer in an OpenSSL.SSL.Context."""
-    return <void*> <uintptr_t> int(_openssl.ffi.cast("uintptr_t", context._context))
+    return <void *> <uintptr_t> int(_openssl.ffi.cast("uintptr_t", context._context))
 
 
-cdef void* ssl_of(object ssl) except NULL:
+cdef void *ssl_of(object ssl) except NULL:
     """The pointer in a cffi object of type SSL *."""
-    return <void*> <uintptr_t> int(_openssl.ffi.cast("uintptr_t", ssl))
+    return <void *> <uintptr_t> int(_openssl.ffi.cast("uintptr_t", ssl))
 
 
-cdef void* bio_of(object bio) except NULL:
+cdef void *bio_of(object bio) except NULL:
     """The pointer in a cffi object of type BIO *."""
-    return <void*> <uintptr_t> int(_openssl.ffi.cast("uintptr_t", bio))
+    return <void *> <uintptr_t> int(_openssl.ffi.cast("uintptr_t", bio))
 
 
-cdef void* new_memory_bio() except NULL:
+cdef void *new_memory_bio() except NULL:
     """An empty memory BIO, to be given to an SSL."""
-    cdef void* bio = bio_new(bio_s_mem())
+    cdef void *bio = bio_new(bio_s_mem())
     if bio == NULL:
         raise MemoryError("no memory for a BIO")
     return bio
 
 
 cdef tuple last_error():
-    """The oldest error of OpenSSL's queue, which is empty afterwards: its number and its words."""
+    """Number and text of the oldest error in OpenSSL's queue. The queue is empty afterwards."""
     cdef unsigned long error = _get_error()
     cdef int reason = _reason(error) if error else 0
     words = _words_of(error)
@@ -89,7 +89,7 @@ cdef tuple last_error():
 
 
 cdef str all_errors():
-    """The words of OpenSSL's queue (at most 16 errors), oldest first; it is empty afterwards."""
+    """Texts of the errors in OpenSSL's queue (at most 16), oldest first. The queue is empty afterwards."""
     words = [_words_of(_get_error())]
     cdef unsigned long error = _get_error()
     while error:
@@ -99,12 +99,12 @@ cdef str all_errors():
 
 
 cdef str _words_of(unsigned long error):
-    cdef const char* words = _reason_string(error) if error else NULL
+    cdef const char *words = _reason_string(error) if error else NULL
     return words.decode("ascii", "replace") if words != NULL else "no reason given"
 
 
 def set_signatures(context not None, bytes names not None):
-    """The signature algorithms of an OpenSSL.SSL.Context, most preferred first, which pyOpenSSL cannot set.
+    """Sets the signature algorithms of an OpenSSL.SSL.Context, most preferred first. pyOpenSSL has no call for it.
 
     Raises: ValueError for a name OpenSSL does not know.
     """
@@ -114,7 +114,7 @@ def set_signatures(context not None, bytes names not None):
 
 
 def set_groups(context not None, bytes names not None):
-    """The key exchange groups of an OpenSSL.SSL.Context, most preferred first, which pyOpenSSL cannot set.
+    """Sets the key exchange groups of an OpenSSL.SSL.Context, most preferred first. pyOpenSSL has no call for it.
 
     Raises: ValueError for a name OpenSSL does not know.
     """

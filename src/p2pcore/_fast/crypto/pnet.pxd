@@ -1,7 +1,4 @@
-# A private network's layer: every byte of a connection under the keystream of a shared key.
-# Comes in: what goes to the socket, and what came from it. Goes out: the same xor XSalsa20(key, nonce), each
-# direction with its own nonce, sent in the clear before it. Authenticates nothing: that is for the security
-# protocol inside. Spec: libp2p pnet, "Private-Networks-PSK-V1".
+# See pnet.pyx.
 from libc.stdint cimport uint8_t, uint64_t
 
 from p2pcore._fast.chain.layer cimport Layer
@@ -20,7 +17,7 @@ cdef class PnetLayer(Layer):
     cdef int num_nonce          # bytes of the peer's nonce that have come
     cdef int num_agreed         # bytes of the multistream header that have come, and were right
 
-    cdef int _begin(self, const uint8_t* data, Py_ssize_t n) except -1
-    cdef int _nonce_of_peer(self, const uint8_t* data, Py_ssize_t n) except -1
-    cdef int _check(self, const uint8_t* data, Py_ssize_t n) except -1
-    cdef int _xor(self, Keystream* stream, uint8_t* out, const uint8_t* data, Py_ssize_t n) noexcept
+    cdef int _begin(self, const uint8_t *data, Py_ssize_t n) except -1
+    cdef int _nonce_of_peer(self, const uint8_t *data, Py_ssize_t n) except -1
+    cdef int _check(self, const uint8_t *data, Py_ssize_t n) except -1
+    cdef int _xor(self, Keystream *stream, uint8_t *out, const uint8_t *data, Py_ssize_t n) noexcept

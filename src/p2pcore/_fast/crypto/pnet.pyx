@@ -23,13 +23,13 @@ from p2pcore._fast.chain.layer cimport Layer
 from p2pcore._fast.chain.multistream cimport MSS_HEADER
 
 ctypedef int (*Xor)(
-    uint8_t* out, const uint8_t* data, unsigned long long n, const uint8_t* nonce, uint64_t block,
-    const uint8_t* key) noexcept nogil
-ctypedef int (*Stream)(uint8_t* out, unsigned long long n, const uint8_t* nonce, const uint8_t* key) noexcept nogil
+    uint8_t *out, const uint8_t *data, unsigned long long n, const uint8_t *nonce, uint64_t block,
+    const uint8_t *key) noexcept nogil
+ctypedef int (*Stream)(uint8_t *out, unsigned long long n, const uint8_t *nonce, const uint8_t *key) noexcept nogil
 
 
 def _address(name):
-    """Of a function that PyNaCl's module carries and its cffi table leaves out."""
+    """The address of a function that is in PyNaCl's library but not in its cffi table."""
     try:
         return ctypes.cast(ctypes.CDLL(_sodium.__file__)[name], ctypes.c_void_p).value
     except (AttributeError, OSError) as error:
@@ -59,8 +59,7 @@ cdef class PnetLayer(Layer):
     Args:
         key: the network's, 32 bytes.
         nonce: of what is sent, 24 random bytes that no other connection has.
-    What it is fed raises WrongNetworkKey, which ends the connection, as soon as the peer's first bytes are
-    no multistream header.
+    If the peer does not begin with the multistream header, feed() raises WrongNetworkKey, and the connection ends.
     """
 
     def __cinit__(self, bytes key not None, bytes nonce not None):
@@ -78,15 +77,15 @@ cdef class PnetLayer(Layer):
 
     cdef int seat(self, Layer below) except -1:
         Layer.seat(self, below)
-        # js waits for it before it says anything. With what is written in this iteration, if anything is.
-        return self.state.flush_soon(self)
+        # js sends nothing before it has our nonce. The nonce leaves together with what is written in this iteration.
+        return self.state.flusher.flush_soon(self)
 
     cdef int flush(self) except -1:
         if not self.is_begun and self.below is not None:
             self._begin(NULL, 0)
         return 0
 
-    cdef int send(self, const uint8_t* data, Py_ssize_t n) except -1:
+    cdef int send(self, const uint8_t *data, Py_ssize_t n) except -1:
         cdef Block block
         cdef Py_ssize_t k
         if not self.is_begun:
@@ -106,7 +105,7 @@ cdef class PnetLayer(Layer):
             n -= k
         return 0
 
-    cdef int feed(self, uint8_t* data, Py_ssize_t n) except -1:
+    cdef int feed(self, uint8_t *data, Py_ssize_t n) except -1:
         cdef int k
         if self.num_nonce < NONCE_BYTES:
             k = self._nonce_of_peer(data, n)
@@ -121,7 +120,7 @@ cdef class PnetLayer(Layer):
 
     # -- inside --------------------------------------------------------------------------------
 
-    cdef int _begin(self, const uint8_t* data, Py_ssize_t n) except -1:
+    cdef int _begin(self, const uint8_t *data, Py_ssize_t n) except -1:
         """The nonce, and the first `n` bytes behind it."""
         cdef Block block = self.state.records.take()
         self.is_begun = True
@@ -133,24 +132,24 @@ cdef class PnetLayer(Layer):
             self.state.records.give(block)
         return 0
 
-    cdef int _nonce_of_peer(self, const uint8_t* data, Py_ssize_t n) except -1:
+    cdef int _nonce_of_peer(self, const uint8_t *data, Py_ssize_t n) except -1:
         """Takes what belongs to the peer's nonce; returns how many bytes that was."""
         cdef int k = <int> min(n, NONCE_BYTES - self.num_nonce)
         memcpy(self.incoming.nonce + self.num_nonce, data, k)
         self.num_nonce += k
         if self.num_nonce >= HEADER_BYTES and memcmp(self.incoming.nonce, PyBytes_AS_STRING(MSS_HEADER), HEADER_BYTES) == 0:
-            raise _stranger((<char*> self.incoming.nonce)[:self.num_nonce])
+            raise _stranger((<char *> self.incoming.nonce)[:self.num_nonce])
         return k
 
-    cdef int _check(self, const uint8_t* data, Py_ssize_t n) except -1:
-        """Whatever the role, the first thing a peer says is the multistream header."""
+    cdef int _check(self, const uint8_t *data, Py_ssize_t n) except -1:
+        """Both dialler and listener begin with the multistream header."""
         cdef int k = <int> min(n, HEADER_BYTES - self.num_agreed)
         if memcmp(data, PyBytes_AS_STRING(MSS_HEADER) + self.num_agreed, k) != 0:
-            raise _stranger((<char*> self.incoming.nonce)[:NONCE_BYTES])
+            raise _stranger((<char *> self.incoming.nonce)[:NONCE_BYTES])
         self.num_agreed += k
         return 0
 
-    cdef int _xor(self, Keystream* stream, uint8_t* out, const uint8_t* data, Py_ssize_t n) noexcept:
+    cdef int _xor(self, Keystream *stream, uint8_t *out, const uint8_t *data, Py_ssize_t n) noexcept:
         """`n` bytes of `data` under the next of the keystream; `out` may be `data`."""
         cdef uint8_t part[BLOCK_BYTES]
         cdef int begun = <int> (stream.at % BLOCK_BYTES)
@@ -184,6 +183,6 @@ def salsa20(bytes key not None, bytes nonce not None, Py_ssize_t n):
     if len(key) != KEY_BYTES or len(nonce) != SALSA_NONCE_BYTES or not 0 <= n <= 1024:
         raise ValueError(f"salsa20 of {n} bytes with a key of {len(key)} and a nonce of {len(nonce)}")
     cdef bytes out = PyBytes_FromStringAndSize(NULL, n)
-    _salsa20(<uint8_t*> PyBytes_AS_STRING(out), <unsigned long long> PyBytes_GET_SIZE(out),
-             <const uint8_t*> PyBytes_AS_STRING(nonce), <const uint8_t*> PyBytes_AS_STRING(key))
+    _salsa20(<uint8_t *> PyBytes_AS_STRING(out), <unsigned long long> PyBytes_GET_SIZE(out),
+             <const uint8_t *> PyBytes_AS_STRING(nonce), <const uint8_t *> PyBytes_AS_STRING(key))
     return out

@@ -1,7 +1,4 @@
-# The record layer: gathers what one loop iteration writes into full records, and opens received ones.
-# Comes in: plaintext in pieces from above, records cut anywhere from below. Goes out: one send per
-# record, whole plaintexts. Never keeps a buffer while idle. Noise framing: libp2p noise spec, section
-# "Wire format".
+# See secure.pyx.
 from libc.stdint cimport uint8_t, uint64_t
 
 from p2pcore._fast.loop.buffer cimport Block
@@ -18,9 +15,9 @@ cdef class Cork(Layer):
     cdef bint shut_due          # shut() once the last record has left
 
     cdef Py_ssize_t space(self) except -1
-    cdef uint8_t* room(self, Py_ssize_t n) except NULL
+    cdef uint8_t *room(self, Py_ssize_t n) except NULL
     cdef int seal(self) except -1
-    cdef int farewell(self) except -1
+    cdef int send_close_notify(self) except -1
     cdef int _give_back(self) except -1
 
 
@@ -42,7 +39,7 @@ cdef class NoiseChannel(Cork):
     cdef Py_ssize_t empty_run   # empty records in a row
 
     cdef int _enlist(self) except -1
-    cdef int _encrypt_long(self, uint8_t* data, Py_ssize_t n) except -1
-    cdef bint _decrypt_long(self, uint8_t* record, Py_ssize_t n) except -1
-    cdef int _open(self, uint8_t* record, Py_ssize_t n) except -1
-    cdef Py_ssize_t _fill_spill(self, uint8_t* data, Py_ssize_t n) except -1
+    cdef int _encrypt_long(self, uint8_t *data, Py_ssize_t n) except -1
+    cdef bint _decrypt_long(self, uint8_t *record, Py_ssize_t n) except -1
+    cdef int _open(self, uint8_t *record, Py_ssize_t n) except -1
+    cdef Py_ssize_t _fill_spill(self, uint8_t *data, Py_ssize_t n) except -1

@@ -27,15 +27,15 @@ cdef Py_ssize_t MAX_CIPHERED = limits.MAX_CIPHERED_CHANNELS
 cdef int MAX_CHANCES = 8
 cdef Py_ssize_t TAG = 16
 cdef Py_ssize_t KEY_BYTES = 32
-# Up to here libsodium, called as C, is quicker than OpenSSL through Python (measured: equal at about 400 bytes).
+# Up to this size libsodium, called as C, is quicker than OpenSSL through Python (measured: equal at 400 bytes).
 cdef Py_ssize_t SHORT_BYTES = 384
-# Up to here a channel without a cipher object goes without one: making it costs a microsecond and 2.3 KB.
+# Up to this size a channel does not make a cipher object, which costs a microsecond and 2.3 KB.
 cdef Py_ssize_t RARE_BYTES = 2048
 cdef uint64_t LAST_NONCE = 0xFFFFFFFFFFFFFFFF     # reserved: never used for a record
 
 
 cdef class Cork(Layer):
-    """Gathers writes until the iteration ends or a record is full; a subclass seals and opens records."""
+    """Gathers writes until the iteration ends or a record is full. A subclass makes and opens the records."""
 
     def __cinit__(self, *_):
         self.most = MAX_PLAINTEXT
@@ -44,9 +44,9 @@ cdef class Cork(Layer):
         """Bytes that still fit the record being gathered."""
         return self.most - self.used
 
-    cdef uint8_t* room(self, Py_ssize_t n) except NULL:
-        """`n` bytes (at most `most`) at the end of what is gathered, for the caller to fill at once."""
-        cdef uint8_t* at
+    cdef uint8_t *room(self, Py_ssize_t n) except NULL:
+        """Room for `n` bytes (at most `most`) behind what is gathered. The caller fills it at once."""
+        cdef uint8_t *at
         if self.below is None:
             raise errors.ConnectionClosed("the connection is closed")
         if n > self.most - self.used:
@@ -56,10 +56,10 @@ cdef class Cork(Layer):
         at = self.gathered.data + self.front + self.used
         self.used += n
         if not self.flush_due and not self.paused:
-            self.state.flush_soon(self)
+            self.state.flusher.flush_soon(self)
         return at
 
-    cdef int send(self, const uint8_t* data, Py_ssize_t n) except -1:
+    cdef int send(self, const uint8_t *data, Py_ssize_t n) except -1:
         cdef Py_ssize_t k
         while n > 0:
             if self.used == self.most:
@@ -74,12 +74,12 @@ cdef class Cork(Layer):
         """Makes a record of what is gathered and sends it; `used` is 0 afterwards."""
         raise NotImplementedError
 
-    cdef int farewell(self) except -1:
-        """Tells the peer that nothing follows, where the records have a way to."""
+    cdef int send_close_notify(self) except -1:
+        """Tells the peer that nothing follows, if the records have a way to say so."""
         return 0
 
     cdef int flush(self) except -1:
-        """Sends what is gathered; while the socket is full it waits, and gathers on."""
+        """Sends what is gathered. While the socket is full, it goes on gathering."""
         if self.used and not self.paused and self.below is not None:
             try:
                 self.seal()
@@ -91,7 +91,7 @@ cdef class Cork(Layer):
         if self.shut_due and self.used == 0:
             self.shut_due = False
             if self.below is not None:
-                self.farewell()
+                self.send_close_notify()
             Layer.shut(self)
         return 0
 
@@ -102,7 +102,7 @@ cdef class Cork(Layer):
     cdef int resume(self) except -1:
         self.paused = False
         if self.gathered is not None:
-            self.state.flush_soon(self)
+            self.state.flusher.flush_soon(self)
         return self.above.resume()
 
     cdef bint is_paused(self) except -1:
@@ -110,7 +110,7 @@ cdef class Cork(Layer):
 
     cdef int shut(self) except -1:
         if self.used and self.paused:
-            # The queue in front of it is bounded, and so is this record: hand it on now.
+            # The socket is full. Its queue is bounded and so is this record, so it can be handed on now.
             self.seal()
         self.shut_due = True
         return self.flush()
@@ -158,7 +158,7 @@ cdef class NoiseChannel(Cork):
     def __cinit__(self, bytes send_key not None, bytes receive_key not None):
         if len(send_key) != KEY_BYTES or len(receive_key) != KEY_BYTES:
             raise ValueError(f"noise keys have 32 bytes, not {len(send_key)} and {len(receive_key)}")
-        # Not as bytes objects: those would take 96 bytes more.
+        # Arrays, because two bytes objects would take 96 bytes more.
         memcpy(self.send_key, PyBytes_AS_STRING(send_key), KEY_BYTES)
         memcpy(self.receive_key, PyBytes_AS_STRING(receive_key), KEY_BYTES)
 
@@ -168,7 +168,7 @@ cdef class NoiseChannel(Cork):
 
     cdef int seal(self) except -1:
         cdef Py_ssize_t n = self.used
-        cdef uint8_t* data = self.gathered.data + self.front - 2
+        cdef uint8_t *data = self.gathered.data + self.front - 2
         if self.send_nonce == LAST_NONCE:
             raise errors.LocalProtocolError("all nonces of this noise connection have been used")
         data[0] = <uint8_t> ((n + TAG) >> 8)
@@ -182,21 +182,21 @@ cdef class NoiseChannel(Cork):
         self.used = 0
         return self.below.send_in_place(data, n + TAG + 2)
 
-    cdef int _encrypt_long(self, uint8_t* data, Py_ssize_t n) except -1:
+    cdef int _encrypt_long(self, uint8_t *data, Py_ssize_t n) except -1:
         self.is_recent = True
         if self.encrypt is None:
             self.encrypt = _cipher(self.send_key).encrypt_into
             self._enlist()
         self.encrypt(
             _nonce(self.send_nonce),
-            PyMemoryView_FromMemory(<char*> data, n, PyBUF_READ),
+            PyMemoryView_FromMemory(<char *> data, n, PyBUF_READ),
             None,
-            PyMemoryView_FromMemory(<char*> data, n + TAG, PyBUF_WRITE),
+            PyMemoryView_FromMemory(<char *> data, n + TAG, PyBUF_WRITE),
         )
         return 0
 
-    cdef bint _decrypt_long(self, uint8_t* record, Py_ssize_t n) except -1:
-        """Whether the record's tag is its own."""
+    cdef bint _decrypt_long(self, uint8_t *record, Py_ssize_t n) except -1:
+        """Whether the record authenticates; then it is decrypted in place."""
         self.is_recent = True
         if self.decrypt is None:
             self.decrypt = _cipher(self.receive_key).decrypt_into
@@ -204,15 +204,15 @@ cdef class NoiseChannel(Cork):
         try:
             self.decrypt(
                 _nonce(self.receive_nonce),
-                PyMemoryView_FromMemory(<char*> record, n, PyBUF_READ),
+                PyMemoryView_FromMemory(<char *> record, n, PyBUF_READ),
                 None,
-                PyMemoryView_FromMemory(<char*> record, n - TAG, PyBUF_WRITE),
+                PyMemoryView_FromMemory(<char *> record, n - TAG, PyBUF_WRITE),
             )
         except InvalidTag:
             return False
         return True
 
-    cdef int feed(self, uint8_t* data, Py_ssize_t n) except -1:
+    cdef int feed(self, uint8_t *data, Py_ssize_t n) except -1:
         cdef Py_ssize_t size, done
         if self.spill is not None:
             done = self._fill_spill(data, n)
@@ -231,7 +231,7 @@ cdef class NoiseChannel(Cork):
             self.spilled = n
         return 0
 
-    cdef Py_ssize_t _fill_spill(self, uint8_t* data, Py_ssize_t n) except -1:
+    cdef Py_ssize_t _fill_spill(self, uint8_t *data, Py_ssize_t n) except -1:
         """Completes the record begun earlier, if `data` has its rest; returns the bytes used."""
         cdef Block spill = self.spill
         cdef Py_ssize_t size, k, used = 0
@@ -253,7 +253,7 @@ cdef class NoiseChannel(Cork):
                 self.state.records.give(spill)
         return used + k
 
-    cdef int _open(self, uint8_t* record, Py_ssize_t n) except -1:
+    cdef int _open(self, uint8_t *record, Py_ssize_t n) except -1:
         """Decrypts one record in place and feeds it up."""
         cdef Py_ssize_t size = n - TAG
         cdef bint opened
@@ -291,9 +291,9 @@ cdef class NoiseChannel(Cork):
         return Cork.lost(self, error)
 
     cdef int _enlist(self) except -1:
-        """Counts this channel among those with ciphers; the oldest that has been idle loses its own.
+        """Adds this channel to those that hold ciphers. If they are too many, the oldest idle one loses its own.
 
-        One that was used since it was last looked at gets a second chance, within MAX_CHANCES.
+        A channel that was used since the last look gets another chance, at most MAX_CHANCES in one call.
         """
         if self.is_listed:
             return 0
@@ -314,11 +314,11 @@ cdef class NoiseChannel(Cork):
         return 0
 
 
-cdef object _cipher(const uint8_t* key):
-    return ChaCha20Poly1305(PyBytes_FromStringAndSize(<const char*> key, KEY_BYTES))
+cdef object _cipher(const uint8_t *key):
+    return ChaCha20Poly1305(PyBytes_FromStringAndSize(<const char *> key, KEY_BYTES))
 
 
 cdef bytes _nonce(uint64_t counter):
     cdef bytes out = PyBytes_FromStringAndSize(NULL, 12)
-    put_nonce(<uint8_t*> PyBytes_AS_STRING(out), counter)
+    put_nonce(<uint8_t *> PyBytes_AS_STRING(out), counter)
     return out

@@ -1,7 +1,7 @@
-"""libsodium called as C, where a call through Python costs more: its cipher, X25519, SHA-256, HMAC, Ed25519.
+"""libsodium called as C, because a call through Python costs more: its cipher, X25519, SHA-256, HMAC, Ed25519.
 
 Comes in: records and messages, keys, a nonce's counter. Goes out: the same sealed or opened, shared
-secrets, hashes, verdicts. The functions are those of the libsodium that PyNaCl carries, found by their names.
+secrets, hashes, verdicts. The functions are found by name in the libsodium that PyNaCl brings.
 RFC 8439 with Noise's nonce (4 zero bytes and the counter, little-endian), RFC 7748, FIPS 180-4, RFC 5869.
 """
 
@@ -13,23 +13,23 @@ from posix.dlfcn cimport RTLD_NOW, dlopen, dlsym
 from nacl import _sodium
 
 ctypedef int (*Encrypt)(
-    uint8_t* out, unsigned long long* out_size, const uint8_t* data, unsigned long long n,
-    const uint8_t* ad, unsigned long long ad_size, const uint8_t* unused, const uint8_t* nonce,
-    const uint8_t* key) noexcept nogil
+    uint8_t *out, unsigned long long *out_size, const uint8_t *data, unsigned long long n,
+    const uint8_t *ad, unsigned long long ad_size, const uint8_t *unused, const uint8_t *nonce,
+    const uint8_t *key) noexcept nogil
 ctypedef int (*Decrypt)(
-    uint8_t* out, unsigned long long* out_size, uint8_t* unused, const uint8_t* data, unsigned long long n,
-    const uint8_t* ad, unsigned long long ad_size, const uint8_t* nonce, const uint8_t* key) noexcept nogil
-ctypedef int (*Multiply)(uint8_t* out, const uint8_t* secret, const uint8_t* public) noexcept nogil
-ctypedef int (*MultiplyBase)(uint8_t* out, const uint8_t* secret) noexcept nogil
-ctypedef int (*HashInit)(HashState* state) noexcept nogil
-ctypedef int (*HashUpdate)(HashState* state, const uint8_t* data, unsigned long long n) noexcept nogil
-ctypedef int (*HashFinal)(HashState* state, uint8_t* out) noexcept nogil
-ctypedef int (*MacInit)(MacState* state, const uint8_t* key, size_t n) noexcept nogil
-ctypedef int (*MacUpdate)(MacState* state, const uint8_t* data, unsigned long long n) noexcept nogil
-ctypedef int (*MacFinal)(MacState* state, uint8_t* out) noexcept nogil
+    uint8_t *out, unsigned long long *out_size, uint8_t *unused, const uint8_t *data, unsigned long long n,
+    const uint8_t *ad, unsigned long long ad_size, const uint8_t *nonce, const uint8_t *key) noexcept nogil
+ctypedef int (*Multiply)(uint8_t *out, const uint8_t *secret, const uint8_t *public) noexcept nogil
+ctypedef int (*MultiplyBase)(uint8_t *out, const uint8_t *secret) noexcept nogil
+ctypedef int (*HashInit)(HashState *state) noexcept nogil
+ctypedef int (*HashUpdate)(HashState *state, const uint8_t *data, unsigned long long n) noexcept nogil
+ctypedef int (*HashFinal)(HashState *state, uint8_t *out) noexcept nogil
+ctypedef int (*MacInit)(MacState *state, const uint8_t *key, size_t n) noexcept nogil
+ctypedef int (*MacUpdate)(MacState *state, const uint8_t *data, unsigned long long n) noexcept nogil
+ctypedef int (*MacFinal)(MacState *state, uint8_t *out) noexcept nogil
 ctypedef int (*Verify)(
-    const uint8_t* signature, const uint8_t* message, unsigned long long n, const uint8_t* public) noexcept nogil
-ctypedef void (*Wipe)(void* at, size_t n) noexcept nogil
+    const uint8_t *signature, const uint8_t *message, unsigned long long n, const uint8_t *public) noexcept nogil
+ctypedef void (*Wipe)(void *at, size_t n) noexcept nogil
 ctypedef size_t (*Size)() noexcept nogil
 
 
@@ -47,11 +47,11 @@ if _sodium.lib.sodium_init() < 0:
     raise ImportError("libsodium of PyNaCl cannot be initialised")
 
 cdef bytes _path = _sodium.__file__.encode()
-cdef void* _library = dlopen(_path, RTLD_NOW)  # loaded already: a second reference to it, never given back
+cdef void *_library = dlopen(_path, RTLD_NOW)  # loaded already: a second reference to it, never given back
 
 
-cdef void* _found(const char* name) except NULL:
-    cdef void* at = NULL if _library == NULL else dlsym(_library, name)
+cdef void *_found(const char *name) except NULL:
+    cdef void *at = NULL if _library == NULL else dlsym(_library, name)
     if at == NULL:
         raise ImportError(f"{_sodium.__file__} does not give out {name.decode()} of libsodium")
     return at
@@ -79,42 +79,42 @@ cdef Py_ssize_t TAG_BYTES = 16
 cdef Py_ssize_t SIGNATURE_BYTES = 64
 
 
-cdef int sodium_seal(uint8_t* data, Py_ssize_t n, uint64_t nonce, const uint8_t* key) noexcept:
+cdef int sodium_seal(uint8_t *data, Py_ssize_t n, uint64_t nonce, const uint8_t *key) noexcept:
     """Encrypts `n` bytes in place; the 16 behind them become the tag."""
     cdef uint8_t at[12]
     put_nonce(at, nonce)
     return _encrypt(data, NULL, data, <unsigned long long> n, NULL, 0, NULL, at, key)
 
 
-cdef bint sodium_open(uint8_t* data, Py_ssize_t n, uint64_t nonce, const uint8_t* key) noexcept:
+cdef bint sodium_open(uint8_t *data, Py_ssize_t n, uint64_t nonce, const uint8_t *key) noexcept:
     """Decrypts `n` bytes, the tag among them, in place; False if the tag is not theirs."""
     cdef uint8_t at[12]
     put_nonce(at, nonce)
     return _decrypt(data, NULL, NULL, data, <unsigned long long> n, NULL, 0, at, key) == 0
 
 
-cdef int sodium_seal_with(uint8_t* out, const uint8_t* plain, Py_ssize_t n, const uint8_t* ad,
-                          Py_ssize_t ad_size, uint64_t nonce, const uint8_t* key) noexcept:
+cdef int sodium_seal_with(uint8_t *out, const uint8_t *plain, Py_ssize_t n, const uint8_t *ad,
+                          Py_ssize_t ad_size, uint64_t nonce, const uint8_t *key) noexcept:
     """`n` bytes encrypted to `out`, and their tag behind them; `ad` is authenticated with them."""
     cdef uint8_t at[12]
     put_nonce(at, nonce)
     return _encrypt(out, NULL, plain, <unsigned long long> n, ad, <unsigned long long> ad_size, NULL, at, key)
 
 
-cdef bint sodium_open_with(uint8_t* out, const uint8_t* sealed, Py_ssize_t n, const uint8_t* ad,
-                           Py_ssize_t ad_size, uint64_t nonce, const uint8_t* key) noexcept:
+cdef bint sodium_open_with(uint8_t *out, const uint8_t *sealed, Py_ssize_t n, const uint8_t *ad,
+                           Py_ssize_t ad_size, uint64_t nonce, const uint8_t *key) noexcept:
     """`n` bytes, the tag among them, decrypted to `out`; False if the tag is not theirs."""
     cdef uint8_t at[12]
     put_nonce(at, nonce)
     return _decrypt(out, NULL, NULL, sealed, <unsigned long long> n, ad, <unsigned long long> ad_size, at, key) == 0
 
 
-cdef bint sodium_x25519(uint8_t* out, const uint8_t* secret, const uint8_t* public) noexcept:
+cdef bint sodium_x25519(uint8_t *out, const uint8_t *secret, const uint8_t *public) noexcept:
     """The shared secret; False for a public key of low order, whose result would be all zeros."""
     return _multiply(out, secret, public) == 0
 
 
-cdef int sodium_sha256(uint8_t* out, const uint8_t* first, Py_ssize_t n, const uint8_t* second, Py_ssize_t m) noexcept:
+cdef int sodium_sha256(uint8_t *out, const uint8_t *first, Py_ssize_t n, const uint8_t *second, Py_ssize_t m) noexcept:
     """The hash of `first` and `second` in a row. `out` may be either."""
     cdef HashState state
     _hash_init(&state)
@@ -123,7 +123,7 @@ cdef int sodium_sha256(uint8_t* out, const uint8_t* first, Py_ssize_t n, const u
     return _hash_final(&state, out)
 
 
-cdef int sodium_hkdf(uint8_t* out, const uint8_t* salt, const uint8_t* secret, Py_ssize_t n) noexcept:
+cdef int sodium_hkdf(uint8_t *out, const uint8_t *salt, const uint8_t *secret, Py_ssize_t n) noexcept:
     """64 bytes of HKDF-SHA256 with a salt of 32 bytes and no info. `out` may be `salt`."""
     cdef MacState state, keyed
     cdef uint8_t key[32]
@@ -146,8 +146,8 @@ cdef int sodium_hkdf(uint8_t* out, const uint8_t* salt, const uint8_t* secret, P
     return 0
 
 
-cdef int sodium_wipe(void* at, size_t n) noexcept:
-    """Zeros that no compiler leaves out."""
+cdef int sodium_wipe(void *at, size_t n) noexcept:
+    """Writes zeros; no compiler leaves this out."""
     _wipe(at, n)
     return 0
 
@@ -158,8 +158,8 @@ cdef int _check_key(bytes key) except -1:
     return 0
 
 
-cdef inline uint8_t* _at(bytes data) noexcept:
-    return <uint8_t*> PyBytes_AS_STRING(data)
+cdef inline uint8_t *_at(bytes data) noexcept:
+    return <uint8_t *> PyBytes_AS_STRING(data)
 
 
 def seal(bytes key not None, uint64_t nonce, bytes plain not None, bytes ad not None):
@@ -201,7 +201,7 @@ def x25519_public(bytes secret not None):
 
 
 def ed25519_verify(bytes public not None, bytes message not None, bytes signature not None):
-    """Whether `signature` is that of `public`, 32 bytes, over `message`; one of another length is not."""
+    """Whether `signature` over `message` was made with the key `public` (32 bytes). False for a wrong length."""
     _check_key(public)
     if len(signature) != SIGNATURE_BYTES:
         return False

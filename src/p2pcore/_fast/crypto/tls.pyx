@@ -13,7 +13,6 @@ from libc.stdint cimport uint8_t
 from p2pcore import errors, limits
 
 from p2pcore._fast.loop.buffer cimport Block
-from p2pcore._fast.loop.loop_state cimport monotonic
 from p2pcore._fast.crypto.openssl cimport (
     SSL_AD_REASON_OFFSET,
     SSL_ERROR_WANT_READ,
@@ -35,17 +34,17 @@ from p2pcore._fast.crypto.openssl cimport (
     ssl_shutdown,
     ssl_write,
 )
-from p2pcore._fast.loop.rate cimport allows
+from p2pcore._fast.loop.rate cimport spend
 from p2pcore._fast.crypto.secure cimport Cork
 
 cdef Py_ssize_t RECORD_BYTES = limits.MAX_TLS_PLAINTEXT_BYTES
 cdef double CONTROL_PER_S = limits.MAX_TLS_CONTROL_RECORDS_PER_S
 cdef Py_ssize_t HEADER_BYTES = 5
-# Records take the place of the plaintext they were made of, which therefore begins this far behind them: four
-# records of TLS 1.3 need 88 bytes; what does not fit for another reason leaves in a send of its own.
+# Records overwrite the plaintext they were made of, so the plaintext begins this many bytes later. Four records
+# of TLS 1.3 need 88 bytes. If something else does not fit, it leaves in a send of its own.
 cdef Py_ssize_t FRONT_BYTES = 256
 cdef Py_ssize_t BLOCK_BYTES = limits.MAX_NOISE_RECORD_BYTES + 2
-# The memory BIO of a channel that has sent longer records is made anew when it falls idle.
+# A channel that has sent longer records than this gets a new memory BIO when it becomes idle.
 cdef Py_ssize_t LARGE_OUTPUT_BYTES = 1024
 
 
@@ -55,19 +54,19 @@ cdef class TlsChannel(Cork):
 
     Args:
         connection: an OpenSSL.SSL.Connection over memory BIOs (made with socket None) whose handshake is
-            done. What it has put out and nobody has taken leaves in front of the first record. The channel
-            takes its SSL object: the connection may be asked what was negotiated, but never be read,
-            written or shut down again.
+            done. Its output that nobody has taken leaves before the first record. The channel takes its SSL
+            object. The connection can still tell what was negotiated, but must not be read, written or shut
+            down any more.
     """
 
     def __cinit__(self, connection not None):
-        cdef char* pending
+        cdef char *pending
         self.front = FRONT_BYTES
         self.most = BLOCK_BYTES - FRONT_BYTES
         self.owner = connection._ssl
         self.context = connection.get_context()
         self.ssl = ssl_of(self.owner)
-        # Without it a flood of key updates would be handled within one call of SSL_read.
+        # With this mode one call of SSL_read would handle a whole flood of key updates.
         ssl_clear_mode(self.ssl, SSL_MODE_AUTO_RETRY)
         self.input = new_memory_bio()
         self.output = bio_of(connection._from_ssl)
@@ -81,7 +80,7 @@ cdef class TlsChannel(Cork):
     # -- towards the socket --------------------------------------------------------------------
 
     cdef int seal(self) except -1:
-        cdef uint8_t* data = self.gathered.data
+        cdef uint8_t *data = self.gathered.data
         cdef Py_ssize_t at = self.front
         cdef Py_ssize_t end = at + self.used
         cdef Py_ssize_t have = 0
@@ -96,16 +95,16 @@ cdef class TlsChannel(Cork):
             if n > LARGE_OUTPUT_BYTES:
                 self.is_output_large = True
             if at == end and self.shut_due:
-                self._close()  # close_notify leaves with the last record
+                self._put_close_notify()  # close_notify leaves with the last record
             have = self._collect(data, have, at)
         return self.below.send(data, have)
 
-    cdef Py_ssize_t _collect(self, uint8_t* data, Py_ssize_t have, Py_ssize_t room) except -1:
-        """Moves what OpenSSL has put out behind the `have` bytes at `data`; returns how many there are then.
+    cdef Py_ssize_t _collect(self, uint8_t *data, Py_ssize_t have, Py_ssize_t room) except -1:
+        """Moves OpenSSL's output behind the `have` bytes at `data`; returns how many bytes there are then.
 
-        What would be over `room` leaves at once.
+        If that would be more than `room`, a part leaves at once.
         """
-        cdef char* pending
+        cdef char *pending
         cdef Py_ssize_t n = bio_get_mem_data(self.output, &pending)
         if have + n > room:
             self.below.send(data, have)
@@ -119,43 +118,43 @@ cdef class TlsChannel(Cork):
 
     cdef int _send_output(self) except -1:
         """Sends what OpenSSL has put out by itself: alerts."""
-        cdef char* pending
+        cdef char *pending
         cdef long n = bio_get_mem_data(self.output, &pending)
         if n > 0 and self.below is not None:
-            self.below.send(<const uint8_t*> pending, n)
+            self.below.send(<const uint8_t *> pending, n)
             self._renew_output()
         return 0
 
-    cdef int farewell(self) except -1:
-        self._close()
+    cdef int send_close_notify(self) except -1:
+        self._put_close_notify()
         return self._send_output()
 
-    cdef int _close(self) except -1:
+    cdef int _put_close_notify(self) except -1:
         """Puts out the close_notify, once: a second SSL_shutdown would read."""
-        if not self.is_closed:
-            self.is_closed = True
+        if not self.close_notify_put:
+            self.close_notify_put = True
             err_clear_error()
             ssl_shutdown(self.ssl)
             err_clear_error()
         return 0
 
     cdef int _give_back(self) except -1:
-        cdef char* pending
+        cdef char *pending
         if self.is_output_large and bio_get_mem_data(self.output, &pending) == 0:
             self._renew_output()
         return Cork._give_back(self)
 
     # -- towards the application ---------------------------------------------------------------
 
-    cdef int feed(self, uint8_t* data, Py_ssize_t n) except -1:
-        if self.has_ended:
+    cdef int feed(self, uint8_t *data, Py_ssize_t n) except -1:
+        if self.input_ended:
             return 0
         self._follow(data, n)
         self._supply(data, n)
         return self._read_all()
 
-    cdef int _follow(self, const uint8_t* data, Py_ssize_t n) except -1:
-        """Goes along the records' headers, to know at the end of input whether one is cut off."""
+    cdef int _follow(self, const uint8_t *data, Py_ssize_t n) except -1:
+        """Follows the headers of records, to know at the end of input whether a record is cut off."""
         cdef Py_ssize_t k
         while n > 0:
             if self.header_len < HEADER_BYTES:
@@ -173,8 +172,8 @@ cdef class TlsChannel(Cork):
             n -= k
         return 0
 
-    cdef int _supply(self, const uint8_t* data, Py_ssize_t n) except -1:
-        """Lets OpenSSL read `data` where it is: it takes all of it before `feed` returns, or nothing any more."""
+    cdef int _supply(self, const uint8_t *data, Py_ssize_t n) except -1:
+        """Lets OpenSSL read `data` where it is. Before `feed` returns, it has taken all, or has failed for good."""
         self.input = bio_new_mem_buf(data, <int> n)
         if self.input == NULL:
             raise MemoryError("no memory for a BIO")
@@ -214,34 +213,33 @@ cdef class TlsChannel(Cork):
 
     cdef bint _has_more(self) except -1:
         """Whether OpenSSL stopped at a record without data: a ticket, a key update."""
-        cdef char* rest
+        cdef char *rest
         if bio_get_mem_data(self.input, &rest) <= 0:
             return False
-        if not allows(&self.control, CONTROL_PER_S, CONTROL_PER_S, monotonic()):
-            raise errors.LimitExceeded("MAX_TLS_CONTROL_RECORDS_PER_S", <int> CONTROL_PER_S + 1, <int> CONTROL_PER_S)
+        spend(&self.control, CONTROL_PER_S, CONTROL_PER_S, "MAX_TLS_CONTROL_RECORDS_PER_S")
         return True
 
     cdef int _stop_reading(self, int status) except -1:
-        """The peer's close_notify, or the end of the connection by an alert, ours or the peer's."""
+        """Reading is over: the peer sent close_notify, or one side sent an alert."""
         if status == SSL_ERROR_ZERO_RETURN:
-            self.has_ended = True
+            self.input_ended = True
             if self.above is not None:
                 self.above.feed_eof()
             return 0
         reason, words = last_error()
         self._send_output()
         if reason >= SSL_AD_REASON_OFFSET and not self.has_read:
-            # The peer learns only after our side of the handshake is done whether it accepts us.
+            # The peer decides whether it accepts us only after our side of the handshake is done.
             return self.drop(errors.HandshakeError(f"the peer refused the TLS handshake: {words}"))
         raise errors.RemoteProtocolError(f"TLS: {words}")
 
     cdef int feed_eof(self) except -1:
-        if self.has_ended:
+        if self.input_ended:
             return 0
         if self.header_len:
             raise errors.RemoteProtocolError("the connection ended inside a TLS record")
-        # Without a close_notify, as go and rust have it too: all that runs on TLS here has ends of its own.
-        self.has_ended = True
+        # No close_notify is no error, as in go and rust: all protocols that run on TLS here have ends of their own.
+        self.input_ended = True
         return self.above.feed_eof()
 
     cdef int lost(self, object error) except -1:
@@ -251,7 +249,7 @@ cdef class TlsChannel(Cork):
         return 0
 
     cdef int _renew_output(self) except -1:
-        """Gives back what the output's BIO has grown to; it is empty."""
+        """Replaces the output's empty BIO by a small one."""
         self.is_output_large = False
         if self.ssl != NULL:
             self.output = new_memory_bio()
@@ -260,17 +258,17 @@ cdef class TlsChannel(Cork):
 
 
 def take_input(connection not None):
-    """What a connection whose handshake is done has been given and has not read: whole records."""
+    """Whole records that a connection was given and has not read. Its handshake is done."""
     return _emptied(bio_of(connection._into_ssl))
 
 
 def take_output(connection not None):
-    """What a connection has put out for the peer; b"" if nothing."""
+    """A connection's output for the peer; b"" if there is none."""
     return _emptied(bio_of(connection._from_ssl))
 
 
-cdef bytes _emptied(void* bio):
-    cdef char* data
+cdef bytes _emptied(void *bio):
+    cdef char *data
     cdef Py_ssize_t n = bio_get_mem_data(bio, &data)
     cdef bytes out
     if n <= 0:

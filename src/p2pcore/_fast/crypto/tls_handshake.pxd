@@ -1,1 +1,1 @@
-# OpenSSL's handshake, moved by C calls, with the decisions of libp2p's TLS left to Python.
+# See tls_handshake.pyx.

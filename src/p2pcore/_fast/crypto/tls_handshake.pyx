@@ -1,8 +1,8 @@
-"""One step of an OpenSSL handshake as a C call, its callbacks without pyOpenSSL's objects between.
+"""One step of an OpenSSL handshake as a C call. Its callbacks go without pyOpenSSL's objects.
 
-Comes in: a pyOpenSSL connection over memory BIOs whose context `decide_by_peer` has prepared, and the object
-that decides about its peer. Goes out: whether the handshake is done; what was agreed. Never reads from a socket
-or writes to one, never decides what is trusted or chosen: `Peer` of the caller does. RFC 8446.
+Comes in: a pyOpenSSL connection over memory BIOs, with a context that `decide_by_peer` has prepared, and the
+object that decides about the peer. Goes out: whether the handshake is done, and what was agreed. Never touches a
+socket, never decides what is trusted or chosen: the caller's `Peer` does. RFC 8446.
 """
 
 from libc.stdint cimport uint8_t, uintptr_t
@@ -41,19 +41,19 @@ from p2pcore._fast.crypto.openssl cimport (
     store_ctx_set_error,
 )
 
-# Who decides in the calls of `advance` that are under way: one in each thread. By the address of the SSL.
+# Who decides in the calls of `advance` that run now, at most one in each thread. The key is the SSL's address.
 cdef dict _deciding = {}
 
 
 def decide_by_peer(context not None):
-    """Has the peer's certificate demanded, and it and ALPN decided by what `advance` is given."""
-    cdef void* pointer = context_of(context)
+    """Demands the peer's certificate. The object that `advance` is given decides about it and about ALPN."""
+    cdef void *pointer = context_of(context)
     ssl_ctx_set_verify(pointer, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, _verify)
     ssl_ctx_set_alpn_select_cb(pointer, _select, NULL)
 
 
 def advance(connection not None, peer not None):
-    """Does of the handshake what can be done without reading.
+    """Does the part of the handshake that needs no more bytes.
 
     Args:
         peer: has `check(der, depth)`, which judges a certificate, `identity`, not None once it has accepted the
@@ -63,10 +63,10 @@ def advance(connection not None, peer not None):
     Returns: whether the handshake is done.
 
     Raises:
-        HandshakeError: it failed, with OpenSSL's reasons; the alert is in the output. What `peer` raised comes
-            out as it is.
+        HandshakeError: it failed, with OpenSSL's reasons. The alert is in the output. An error that `peer` raised is
+            raised as it is.
     """
-    cdef void* ssl = ssl_of(connection._ssl)
+    cdef void *ssl = ssl_of(connection._ssl)
     cdef object key = <uintptr_t> ssl
     cdef int n
     err_clear_error()
@@ -86,8 +86,8 @@ def advance(connection not None, peer not None):
     raise errors.HandshakeError(f"the TLS handshake failed: {all_errors()}")
 
 
-cdef int _verify(int is_ok, void* store) noexcept with gil:
-    """OpenSSL's callback, for each fault it finds in the peer's certificates and for each it finds none in."""
+cdef int _verify(int is_ok, void *store) noexcept with gil:
+    """OpenSSL's callback for each certificate of the peer, and for each fault in one."""
     peer = _deciding.get(<uintptr_t> ssl_of_store(store))
     if peer is None:
         return 0
@@ -102,11 +102,11 @@ cdef int _verify(int is_ok, void* store) noexcept with gil:
     return 1
 
 
-cdef int _select(void* ssl, const uint8_t** chosen, uint8_t* chosen_size, const uint8_t* offered,
-                 unsigned int offered_size, void* argument) noexcept with gil:
-    """OpenSSL's callback of a server, for the client's list of protocols, whose form it has checked."""
-    cdef const uint8_t* at = offered
-    cdef const uint8_t* end = offered + offered_size
+cdef int _select(void *ssl, const uint8_t **chosen, uint8_t *chosen_size, const uint8_t *offered,
+                 unsigned int offered_size, void *argument) noexcept with gil:
+    """OpenSSL's callback of a server for the client's list of protocols. OpenSSL has checked its form."""
+    cdef const uint8_t *at = offered
+    cdef const uint8_t *end = offered + offered_size
     peer = _deciding.get(<uintptr_t> ssl)
     if peer is None:
         return SSL_TLSEXT_ERR_ALERT_FATAL
@@ -114,7 +114,7 @@ cdef int _select(void* ssl, const uint8_t** chosen, uint8_t* chosen_size, const 
         names = []
         places = []
         while at < end and at[0] < end - at:
-            names.append(PyBytes_FromStringAndSize(<const char*> at + 1, at[0]))
+            names.append(PyBytes_FromStringAndSize(<const char *> at + 1, at[0]))
             places.append(at - offered)
             at += at[0] + 1
         at = offered + <Py_ssize_t> places[peer.choose(names)]
@@ -126,11 +126,11 @@ cdef int _select(void* ssl, const uint8_t** chosen, uint8_t* chosen_size, const 
     return SSL_TLSEXT_ERR_OK
 
 
-cdef bytes _der_of(void* certificate):
-    """A certificate as it came."""
-    cdef char* data
+cdef bytes _der_of(void *certificate):
+    """The DER of a certificate, as it came."""
+    cdef char *data
     cdef Py_ssize_t n
-    cdef void* bio = new_memory_bio()
+    cdef void *bio = new_memory_bio()
     try:
         if i2d_x509_bio(bio, certificate) != 1:
             raise MemoryError("no memory for a certificate")
@@ -141,21 +141,21 @@ cdef bytes _der_of(void* certificate):
 
 
 def give_input(connection not None, bytes data not None):
-    """Lets a connection whose handshake is under way have what the peer has sent."""
+    """Gives bytes of the peer to a connection whose handshake is not done."""
     cdef int n = <int> len(data)
     if bio_write(bio_of(connection._into_ssl), PyBytes_AS_STRING(data), n) != n:
         raise MemoryError("no memory for a BIO")
 
 
 def chain_len(connection not None):
-    """Certificates of the peer; a server's count leaves out the peer's own."""
-    cdef void* chain = ssl_get_peer_cert_chain(ssl_of(connection._ssl))
+    """How many certificates the peer sent. For a server, without the peer's own."""
+    cdef void *chain = ssl_get_peer_cert_chain(ssl_of(connection._ssl))
     return sk_x509_num(chain) if chain != NULL else 0
 
 
 def chosen_protocol(connection not None):
     """What was agreed by ALPN; b"" if nothing."""
-    cdef const uint8_t* name = NULL
+    cdef const uint8_t *name = NULL
     cdef unsigned int n = 0
     ssl_get0_alpn_selected(ssl_of(connection._ssl), &name, &n)
-    return PyBytes_FromStringAndSize(<const char*> name, n) if n else b""
+    return PyBytes_FromStringAndSize(<const char *> name, n) if n else b""

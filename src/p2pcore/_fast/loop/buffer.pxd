@@ -1,11 +1,9 @@
-# Memory of the data path: fixed blocks with a pool of free ones, and a queue of received bytes.
-# Comes in: pointers and lengths. Goes out: pointers that stay valid while their Block lives, bytes objects.
-# Never grows by itself beyond what it is given: whoever pushes holds the bound.
+# See buffer.pyx.
 from libc.stdint cimport uint8_t
 
 
 cdef class Block:
-    cdef uint8_t* data          # `size` bytes from malloc
+    cdef uint8_t *data          # `size` bytes from malloc
     cdef readonly Py_ssize_t size
 
 
@@ -23,16 +21,16 @@ cdef class ByteQueue:
     cdef object chunks              # deque of bytes, oldest first; None until one is needed
     cdef bytes head                 # the oldest chunk, partly taken
     cdef Py_ssize_t head_at         # bytes of head already taken
-    cdef uint8_t* tail              # small pieces gathered, newest bytes of all
+    cdef uint8_t *tail              # small pieces gathered, newest bytes of all
     cdef Py_ssize_t tail_at         # bytes of tail already taken
     cdef Py_ssize_t tail_len        # bytes in tail, taken ones included
     cdef Py_ssize_t tail_cap
 
-    cdef int push(self, const uint8_t* data, Py_ssize_t n) except -1
+    cdef int push(self, const uint8_t *data, Py_ssize_t n) except -1
     cdef bytes take(self, Py_ssize_t most)
-    cdef Py_ssize_t take_into(self, uint8_t* out, Py_ssize_t n) except -1
+    cdef Py_ssize_t take_into(self, uint8_t *out, Py_ssize_t n) except -1
     cdef bytes take_exactly(self, Py_ssize_t n)
-    cdef const uint8_t* front(self, Py_ssize_t* n) except? NULL
+    cdef const uint8_t *front(self, Py_ssize_t *n) except? NULL
     cdef int append(self, ByteQueue newer) except -1
     cdef int clear(self) except -1
     cdef int _free_tail_if_empty(self) except -1

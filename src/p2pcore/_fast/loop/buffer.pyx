@@ -13,9 +13,9 @@ from libc.stdint cimport uint8_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove
 
-# A piece this long becomes a bytes object of its own, so that reading it copies nothing more.
+# A piece of this length or more becomes a bytes object of its own, so that reading it needs no second copy.
 cdef Py_ssize_t OWN_CHUNK_BYTES = 4096
-# Smaller pieces are gathered up to here: one object for many tiny frames, however small a peer makes them.
+# Smaller pieces are gathered up to this size: however small a peer makes its frames, they share one object.
 cdef Py_ssize_t TAIL_BYTES = 16384
 
 
@@ -26,7 +26,7 @@ cdef class Block:
     def __cinit__(self, Py_ssize_t size):
         if size <= 0:
             raise ValueError(f"a block needs a positive size, not {size}")
-        self.data = <uint8_t*> malloc(size)
+        self.data = <uint8_t *> malloc(size)
         if self.data == NULL:
             raise MemoryError(f"no memory for a block of {size} bytes")
         self.size = size
@@ -34,7 +34,7 @@ cdef class Block:
     def __dealloc__(self):
         free(self.data)
 
-    def __getbuffer__(self, Py_buffer* view, int flags):
+    def __getbuffer__(self, Py_buffer *view, int flags):
         PyBuffer_FillInfo(view, self, self.data, self.size, 0, flags)
 
 
@@ -76,13 +76,13 @@ cdef class ByteQueue:
     def __len__(self):
         return self.size
 
-    cdef int push(self, const uint8_t* data, Py_ssize_t n) except -1:
+    cdef int push(self, const uint8_t *data, Py_ssize_t n) except -1:
         """Copies `n` bytes in: the one copy of the receive path."""
         if n >= OWN_CHUNK_BYTES:
             self._seal_tail()
             if self.chunks is None:
                 self.chunks = deque()
-            self.chunks.append(PyBytes_FromStringAndSize(<const char*> data, n))
+            self.chunks.append(PyBytes_FromStringAndSize(<const char *> data, n))
         elif n > 0:
             if self.tail_len + n > self.tail_cap:
                 self._grow_tail(n)
@@ -108,21 +108,21 @@ cdef class ByteQueue:
         return self.take_exactly(n if n < most else most)
 
     cdef bytes take_exactly(self, Py_ssize_t n):
-        """The oldest `n` bytes; the caller has seen that there are as many."""
+        """The oldest `n` bytes. The caller has checked that there are as many."""
         cdef bytes out = PyBytes_FromStringAndSize(NULL, n)
-        self.take_into(<uint8_t*> PyBytes_AS_STRING(out), n)
+        self.take_into(<uint8_t *> PyBytes_AS_STRING(out), n)
         return out
 
-    cdef const uint8_t* front(self, Py_ssize_t* n) except? NULL:
+    cdef const uint8_t *front(self, Py_ssize_t *n) except? NULL:
         """The oldest piece, `n` bytes that stay in the queue; valid until anything else is done with it."""
         self._next_head()
         if self.head is not None:
             n[0] = PyBytes_GET_SIZE(self.head) - self.head_at
-            return <const uint8_t*> PyBytes_AS_STRING(self.head) + self.head_at
+            return <const uint8_t *> PyBytes_AS_STRING(self.head) + self.head_at
         n[0] = self.tail_len - self.tail_at
         return self.tail + self.tail_at if n[0] else NULL
 
-    cdef Py_ssize_t take_into(self, uint8_t* out, Py_ssize_t n) except -1:
+    cdef Py_ssize_t take_into(self, uint8_t *out, Py_ssize_t n) except -1:
         """Copies up to `n` of the oldest bytes to `out`; returns how many."""
         cdef Py_ssize_t done = 0
         cdef Py_ssize_t k
@@ -130,7 +130,7 @@ cdef class ByteQueue:
             self._next_head()
             if self.head is not None:
                 k = min(n - done, PyBytes_GET_SIZE(self.head) - self.head_at)
-                memcpy(out + done, <uint8_t*> PyBytes_AS_STRING(self.head) + self.head_at, k)
+                memcpy(out + done, <uint8_t *> PyBytes_AS_STRING(self.head) + self.head_at, k)
                 self.head_at += k
                 if self.head_at == PyBytes_GET_SIZE(self.head):
                     self.head = None
@@ -149,7 +149,7 @@ cdef class ByteQueue:
         """Puts what is in `newer` behind what is in here, and empties it."""
         while newer.size:
             chunk = newer.take(newer.size)
-            self.push(<const uint8_t*> PyBytes_AS_STRING(chunk), PyBytes_GET_SIZE(chunk))
+            self.push(<const uint8_t *> PyBytes_AS_STRING(chunk), PyBytes_GET_SIZE(chunk))
         return 0
 
     cdef int clear(self) except -1:
@@ -175,10 +175,10 @@ cdef class ByteQueue:
         return 0
 
     cdef int _grow_tail(self, Py_ssize_t n) except -1:
-        """Makes room for `n` more small bytes: moves, grows, or seals and begins anew."""
+        """Makes room for `n` more bytes in the tail: it moves, grows, or is sealed and begins anew."""
         cdef Py_ssize_t left = self.tail_len - self.tail_at
         cdef Py_ssize_t cap = self.tail_cap
-        cdef uint8_t* grown
+        cdef uint8_t *grown
         if left + n > TAIL_BYTES:
             self._seal_tail()
             left = 0
@@ -189,7 +189,7 @@ cdef class ByteQueue:
             self.tail_len = left
         if left + n > self.tail_cap:
             cap = max(left + n, 2 * cap)
-            grown = <uint8_t*> realloc(self.tail, cap)
+            grown = <uint8_t *> realloc(self.tail, cap)
             if grown == NULL:
                 raise MemoryError("no memory for received bytes")
             self.tail = grown
@@ -202,7 +202,7 @@ cdef class ByteQueue:
             if self.chunks is None:
                 self.chunks = deque()
             self.chunks.append(
-                PyBytes_FromStringAndSize(<const char*> self.tail + self.tail_at, self.tail_len - self.tail_at)
+                PyBytes_FromStringAndSize(<const char *> self.tail + self.tail_at, self.tail_len - self.tail_at)
             )
         self.tail_at = self.tail_len
         self._free_tail_if_empty()

@@ -2,7 +2,7 @@ from asyncio import AbstractEventLoop
 from types import TracebackType
 from typing import final
 
-from p2pcore._fast.loop.loop_state import Flushable
+from p2pcore._fast.loop.flush import Flushable
 
 @final
 class Deadline(Flushable):

@@ -2,7 +2,7 @@ from asyncio import AbstractEventLoop
 from collections import OrderedDict
 from typing import final
 
-class Flushable: ...
+from p2pcore._fast.loop.flush import Flushable
 
 @final
 class LoopState:

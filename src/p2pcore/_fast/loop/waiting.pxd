@@ -1,6 +1,4 @@
-# Awaitables without coroutines: an Op tries, and only if it must wait does it make a future.
-# Comes in: a LoopState for futures and timers. Goes out: values to `await`. Never holds what it waits for:
-# nothing is taken before the waiting task runs again, so cancelling loses nothing.
+# See waiting.pyx.
 from p2pcore._fast.loop.loop_state cimport LoopState
 
 cdef object PENDING     # what attempt() returns while there is nothing yet
@@ -14,7 +12,7 @@ cdef class Op:
 
     cdef object attempt(self)
     cdef int suspended(self) except -1
-    cdef int abandoned(self) except -1
+    cdef int cancelled(self) except -1
     cdef double deadline(self) except -2
     cdef int wake(self) except -1
     cdef int rearm(self) except -1

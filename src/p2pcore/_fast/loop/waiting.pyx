@@ -1,7 +1,7 @@
-"""Awaitables without coroutines: an Op tries, and only if it must wait does it make a future.
+"""Awaitables without coroutines: an Op tries first, and makes a future only if it must wait.
 
-Comes in: a LoopState for futures and timers. Goes out: values to `await`. Never holds what it waits
-for: nothing is taken before the waiting task runs again, so cancelling loses nothing.
+Comes in: a LoopState for futures and timers. Goes out: values to `await`. Takes nothing before the waiting task
+runs again, so a cancelled wait loses nothing.
 """
 
 from asyncio import Future
@@ -9,16 +9,16 @@ from asyncio import Future
 from p2pcore import limits
 
 cimport cython
-from p2pcore._fast.loop.loop_state cimport LoopState, monotonic
+from p2pcore._fast.loop.clock cimport monotonic
 
 PENDING = object()
 cdef Py_ssize_t FLUSH_AFTER = limits.FLUSH_AFTER_TASKS
 
 
 cdef class Op:
-    """Something that can be awaited; a subclass says how it is attempted.
+    """Something that can be awaited. A subclass says in attempt() how.
 
-    It has send, throw and close as a coroutine has, so that `create_task` takes it too.
+    It has send, throw and close, as a coroutine has, so `create_task` accepts it.
     """
 
     def __init__(self):
@@ -44,27 +44,27 @@ cdef class Op:
 
     def close(self):
         self._resumed()
-        self.abandoned()
+        self.cancelled()
 
     def __dealloc__(self):
         # The garbage collector may have cleared `state` already.
         if self.is_woken and self.state is not None:
-            self.state.num_woken -= 1
+            self.state.flusher.num_woken -= 1
 
     cdef object attempt(self):
-        """The result, or PENDING. Raises what the awaiting task shall see."""
+        """The result, or PENDING. What it raises goes to the waiting task."""
         raise NotImplementedError
 
     cdef int suspended(self) except -1:
-        """The task now waits: enlist with whoever calls wake()."""
+        """The task waits now. Overridden to tell whoever will call wake()."""
         return 0
 
-    cdef int abandoned(self) except -1:
-        """The task no longer waits: leave again. Also called when never suspended."""
+    cdef int cancelled(self) except -1:
+        """The task waits no longer, and wants nothing. Also called if it never waited."""
         return 0
 
     cdef double deadline(self) except -2:
-        """The monotonic second at which to attempt once more, 0 for never."""
+        """The monotonic second at which to attempt again; 0 for never."""
         return 0
 
     cdef object step(self):
@@ -80,20 +80,20 @@ cdef class Op:
         self.suspended()
         self.rearm()
         future._asyncio_future_blocking = True
-        # The last of the tasks that were woken now waits: what they wrote leaves at once. Tasks that nobody woke
-        # (new ones, for streams that arrived together) wait for the end of the iteration, and share a record.
-        # Of many, a part leaves before: the peer works on it while the others run.
-        resumed = self.state.num_resumed
-        if self.state.due and resumed and (self.state.num_woken == 0 or resumed >= FLUSH_AFTER):
-            self.state.flush_now()
+        # If this is the last of the tasks that were woken, what they wrote leaves at once. What new tasks write
+        # (those of streams that arrived together) leaves at the end of the iteration, in shared records. If many
+        # tasks were woken, a part leaves earlier, so that the peer can work while the others run.
+        resumed = self.state.flusher.num_resumed
+        if self.state.flusher.due and resumed and (self.state.flusher.num_woken == 0 or resumed >= FLUSH_AFTER):
+            self.state.flusher.flush_now()
         return future
 
     cdef int wake(self) except -1:
-        """Lets the waiting task attempt again; does nothing if none waits."""
+        """Lets the waiting task attempt again. Does nothing if none waits."""
         if self.future is not None and not self.future.done():
             self.future.set_result(None)
             self.is_woken = True
-            self.state.num_woken += 1
+            self.state.flusher.num_woken += 1
         return 0
 
     cdef int _resumed(self) except -1:
@@ -101,8 +101,8 @@ cdef class Op:
         self.future = None
         if self.is_woken:
             self.is_woken = False
-            self.state.num_woken -= 1
-            self.state.num_resumed += 1
+            self.state.flusher.num_woken -= 1
+            self.state.flusher.num_resumed += 1
         return self._disarm()
 
     cdef int rearm(self) except -1:
@@ -132,7 +132,7 @@ cdef class _Done(Op):
 
 
 cdef object again(object error):
-    """`error`, to be raised once more: without this its traceback would grow, and keep frames, each time."""
+    """`error`, to be raised once more. Its old traceback goes: it would grow each time, and keep frames alive."""
     error.__traceback__ = None
     return error
 

@@ -1,8 +1,8 @@
-"""Mplex: messages to streams and back. Spec: libp2p/specs mplex; limits: limits.MPLEX_*.
+"""Mplex. Spec: libp2p/specs mplex; limits: limits.MPLEX_*.
 
-Comes in: a byte stream cut anywhere, calls of the streams. Goes out: messages into the record layer's
-cork, one never across two records. Never buffers a message (bodies go to their streams as they come),
-never stands still for a stream nobody reads longer than it was told to, never answers a reset.
+Comes in: a byte stream cut anywhere, calls of the streams. Goes out: bytes and ends to streams; messages into the
+record layer's cork, none across two records. Never buffers a message (a body goes to its stream as it comes),
+never waits longer than its options say for a stream that nobody reads, never answers a reset.
 """
 
 import logging
@@ -13,7 +13,7 @@ from libc.string cimport memcpy, memmove
 
 from p2pcore import errors, limits
 
-from p2pcore._fast.loop.loop_state cimport monotonic
+from p2pcore._fast.loop.rate cimport spend
 from p2pcore._fast.mux.mplex_frame cimport (
     CLOSE,
     MAX_HEADER_BYTES,
@@ -26,7 +26,7 @@ from p2pcore._fast.mux.mplex_frame cimport (
     read_header,
     varint_size,
 )
-from p2pcore._fast.loop.rate cimport allows
+from p2pcore._fast.mux.open_frame cimport LEAST_BODY, can_grow, has_grown
 from p2pcore._fast.mux.session cimport Session
 from p2pcore._fast.mux.stream cimport Stream
 from p2pcore._fast.codec.varint cimport varint_write
@@ -44,8 +44,6 @@ cdef double RESET_BURST = limits.MPLEX_RESET_BURST
 cdef double USELESS_PER_S = limits.MPLEX_MAX_USELESS_PER_S
 cdef uint64_t LATE = limits.MPLEX_LATE_MESSAGES
 
-# A new message is begun in the room left of a record only if this much body fits; else it gets a record of its own.
-cdef Py_ssize_t LEAST_BODY = 256
 # A message that grows may need this many bytes more for its length.
 cdef Py_ssize_t GROWTH = MAX_LENGTH_BYTES - 1
 
@@ -61,18 +59,18 @@ cdef class MplexStream(Stream):
 
     @property
     def name(self):
-        """What the peer called it, its first MPLEX_MAX_NAME_BYTES; for people only. "" if we opened it."""
+        """The name that the peer gave it (its first MPLEX_MAX_NAME_BYTES), for people only; "" if we opened it."""
         return "" if self.label is None else self.label.decode(errors="replace")
 
     cdef uint64_t key(self) noexcept:
-        """Both sides may have a stream of this id: who opened it is the last bit."""
+        """Each side may have a stream with this id. The last bit says who opened it."""
         return self.id << 1 | <uint64_t> self.is_inbound
 
     cdef int flag(self, int kind) noexcept:
-        """`kind` as we say it on this stream."""
+        """The flag for `kind` in what we send on this stream."""
         return kind if self.is_inbound else kind + 1
 
-    cdef Py_ssize_t push(self, const uint8_t* data, Py_ssize_t n) except -1:
+    cdef Py_ssize_t push(self, const uint8_t *data, Py_ssize_t n) except -1:
         cdef MplexSession session = self.session
         cdef Py_ssize_t total = 0
         while total < n and not session.paused and session.error is None:
@@ -100,13 +98,13 @@ cdef class MplexStream(Stream):
         return self.session._account(self)
 
     cdef int want(self, Py_ssize_t n) except -1:
-        return 0  # a stream is full with the most that a read may ask for
+        return 0  # a stream may hold as much as a read may ask for
 
     cdef int drop_received(self, Py_ssize_t n) except -1:
         self.session._account(self)
         if self.fin_sent or self.fin_due:
-            # Both halves are closed here. What is under way is dropped without a word; a peer that goes on
-            # for ever is told.
+            # Both halves are closed here. Bytes that were under way are dropped in silence. A peer that goes on
+            # for ever gets a reset.
             self.dropped += n
             if self.dropped > self.session.max_stream and not self.has_ended():
                 self.send_reset(0)
@@ -154,18 +152,7 @@ cdef class MplexSession(Session):
 
     # -- receiving -----------------------------------------------------------------------------
 
-    cdef int feed(self, uint8_t* data, Py_ssize_t n) except -1:
-        if self.error is not None:
-            return 0
-        try:
-            self._parse(data, n)
-        except (errors.RemoteProtocolError, errors.LimitExceeded) as error:
-            logger.debug("closing an mplex session: %s", error)
-            self.end(error)
-            self.shut()
-        return 0
-
-    cdef int _parse(self, uint8_t* data, Py_ssize_t n) except -1:
+    cdef int parse(self, uint8_t *data, Py_ssize_t n) except -1:
         cdef Py_ssize_t k
         while n > 0 and self.error is None:
             if self.body_left:
@@ -178,7 +165,7 @@ cdef class MplexSession(Session):
             n -= k
         return 0
 
-    cdef Py_ssize_t _head(self, const uint8_t* data, Py_ssize_t n) except -1:
+    cdef Py_ssize_t _head(self, const uint8_t *data, Py_ssize_t n) except -1:
         """Reads a header, or what there is of it; returns the bytes used."""
         cdef Header h
         cdef int used
@@ -200,7 +187,7 @@ cdef class MplexSession(Session):
         self.have = <int> (had + n)
         return n
 
-    cdef int _begin(self, Header* h) except -1:
+    cdef int _begin(self, Header *h) except -1:
         """The header of a message is there."""
         if h.length > MAX_BODY:
             raise errors.RemoteProtocolError(f"an mplex message of {h.length} bytes, at most {MAX_BODY} are allowed")
@@ -217,25 +204,25 @@ cdef class MplexSession(Session):
             return self._nothing_gained()
         return self._for_stream(<MplexStream> found, h)
 
-    cdef int _for_stream(self, MplexStream stream, Header* h) except -1:
+    cdef int _for_stream(self, MplexStream stream, Header *h) except -1:
         if h.flag >= RESET:
             return self._reset_by_peer(stream)
         if stream.fin_received or (h.flag < CLOSE and h.length == 0):
-            return self._nothing_gained()  # who has said Close has nothing more to say
+            return self._nothing_gained()  # nothing may follow a Close
         if h.flag < CLOSE:
             self.current = stream
         elif stream.error is None:
-            stream.finish()
+            stream.receive_fin()
             self._account(stream)
             if stream.fin_sent:
                 self.remove(stream)
         return 0
 
-    cdef int _opened_by_peer(self, Header* h) except -1:
+    cdef int _opened_by_peer(self, Header *h) except -1:
         cdef MplexStream stream
         if self.streams is not None and (h.id << 1 | 1) in self.streams:
             raise errors.RemoteProtocolError(f"mplex stream {h.id} opened twice")
-        if not self._has_room():
+        if self.is_full(MAX_UNACCEPTED):
             return self._refuse(h.id)
         stream = self._make(h.id, True)
         self.num_inbound += 1
@@ -245,36 +232,28 @@ cdef class MplexSession(Session):
         self.is_name = True
         return 0
 
-    cdef bint _has_room(self) except -1:
-        if self.num_inbound >= self.max_inbound:
-            return False
-        return self.handler is not None or self.arrived is None or len(self.arrived) < MAX_UNACCEPTED
-
     cdef int _refuse(self, uint64_t id) except -1:
-        """No more streams: a reset for this one, and an end to a peer that insists."""
-        if not allows(&self.refusals, REFUSED_PER_S, REFUSED_PER_S, monotonic()):
-            raise errors.LimitExceeded("mplex streams refused in a second", limits.MPLEX_MAX_REFUSED_PER_S + 1,
-                                       limits.MPLEX_MAX_REFUSED_PER_S)
+        """Resets one stream too many. A peer that opens many of them loses the connection."""
+        spend(&self.refusals, REFUSED_PER_S, REFUSED_PER_S, "mplex streams refused in a second")
         self.late += LATE
         return self._control(RESET, id)
 
     cdef int _reset_by_peer(self, MplexStream stream) except -1:
-        if stream.is_inbound and not allows(&self.resets, RESETS_PER_S, RESET_BURST, monotonic()):
-            raise errors.LimitExceeded("mplex streams opened and reset in a second", limits.MPLEX_RESET_BURST + 1,
-                                       limits.MPLEX_RESET_BURST)
+        if stream.is_inbound:
+            spend(&self.resets, RESETS_PER_S, RESET_BURST, "mplex streams opened and reset in a second")
         self.remove(stream)
         return stream.fail(errors.StreamReset(0, True), True)
 
     cdef int _nothing_gained(self) except -1:
-        """A message for no stream, one that has ended, or without a byte in it: dropped, within limits."""
+        """A message for an unknown or ended stream, or an empty one: dropped, within limits."""
         if self.late:
             self.late -= 1
-        elif not allows(&self.useless, USELESS_PER_S, USELESS_PER_S, monotonic()):
-            raise errors.LimitExceeded("mplex messages for unknown or ended streams, or empty ones, in a second",
-                                       limits.MPLEX_MAX_USELESS_PER_S + 1, limits.MPLEX_MAX_USELESS_PER_S)
+        else:
+            spend(&self.useless, USELESS_PER_S, USELESS_PER_S,
+                  "mplex messages for unknown or ended streams, or empty ones, in a second")
         return 0
 
-    cdef int _body(self, uint8_t* data, Py_ssize_t n) except -1:
+    cdef int _body(self, uint8_t *data, Py_ssize_t n) except -1:
         """A part of a body, `body_left` already counted down."""
         cdef MplexStream stream = self.current
         cdef bytes label
@@ -289,17 +268,17 @@ cdef class MplexSession(Session):
             return 0
         label = stream.label or b""
         if len(label) < MAX_LABEL:
-            stream.label = label + (<char*> data)[:min(n, MAX_LABEL - len(label))]
+            stream.label = label + (<char *> data)[:min(n, MAX_LABEL - len(label))]
         return self.arrive(stream) if self.body_left == 0 else 0
 
     # -- what nobody reads ---------------------------------------------------------------------
 
     cdef int _account(self, MplexStream stream) except -1:
-        """What `stream` holds has changed, or can grow no more."""
+        """Counts what `stream` holds: it has changed, or can grow no more."""
         cdef Py_ssize_t size = 0 if stream.queue is None else stream.queue.size
         cdef bint is_full = size >= self.max_stream or (stream.is_full and size > self.max_stream // 2)
         if stream.has_ended() or self.error is not None:
-            return 0  # what is left of it is its reader's
+            return 0  # what is left of it counts no longer
         self.buffered += size - stream.held
         stream.held = size
         if stream.fin_received:
@@ -310,20 +289,20 @@ cdef class MplexSession(Session):
         return self._weigh()
 
     cdef int _weigh(self) except -1:
-        """Pauses reading the connection while too much waits to be read, and no longer."""
+        """Pauses reading from the connection while too much waits to be read."""
         cdef bint stalled = self.num_full > 0 or self.buffered >= self.max_buffered or (
             self.stalled and self.buffered > self.max_buffered // 2)
         if stalled != self.stalled:
             self.stalled = stalled
             self.throttle(stalled)
             if stalled:
-                self.state.watch(self, self.stall)
+                self.state.timers.watch(self, self.stall)
             else:
-                self.state.unwatch(self)
+                self.state.timers.unwatch(self)
         return 0
 
     cdef int overdue(self) except -1:
-        """Nobody has read in time: the streams that hold most are reset, so that the others go on."""
+        """Nobody has read in time. The streams that hold most are reset, so that the others go on."""
         cdef MplexStream stream
         while self.stalled and self.error is None:
             stream = self._fullest()
@@ -350,47 +329,41 @@ cdef class MplexSession(Session):
         put_header(self.cork.room(varint_size(id << 3) + 1), id, flag, 0)
         return 0
 
-    cdef bint _can_extend(self) except -1:
-        """Whether the last message is still the last thing in an open record."""
-        return self.open_mark == self.cork.sealed and self.open_end == self.cork.used
-
-    cdef Py_ssize_t _put_data(self, MplexStream stream, const uint8_t* data, Py_ssize_t n) except -1:
+    cdef Py_ssize_t _put_data(self, MplexStream stream, const uint8_t *data, Py_ssize_t n) except -1:
         """Writes at least one of `n` bytes; returns how many. One message never spans two records.
 
         Small writes that follow one another on a stream become one message: the one still open is made longer.
         """
         cdef Py_ssize_t space = self.cork.space()
         cdef Py_ssize_t front
-        if self.open_stream_ is stream and space > GROWTH and self._can_extend():
+        if self.growing is stream and space > GROWTH and can_grow(&self.frame, self.cork):
             return self._extend(data, min(n, space - GROWTH))
         front = varint_size(stream.id << 3) + MAX_LENGTH_BYTES
         if space < front + min(n, LEAST_BODY):
             space = self.cork.most
         n = min(n, space - front)
         front = varint_size(stream.id << 3) + varint_size(<uint64_t> n)
-        self.open_at = self.cork.room(front + n)
-        put_header(self.open_at, stream.id, stream.flag(MESSAGE), <uint64_t> n)
-        memcpy(self.open_at + front, data, n)
-        self.open_at += varint_size(stream.id << 3)
-        self.open_stream_ = stream
-        self.open_body = n
-        self.open_mark = self.cork.sealed
-        self.open_end = self.cork.used
-        if self.cork.space() == 0:
-            self.cork.seal()
+        self.frame.at = self.cork.room(front + n)
+        put_header(self.frame.at, stream.id, stream.flag(MESSAGE), <uint64_t> n)
+        memcpy(self.frame.at + front, data, n)
+        self.frame.at += varint_size(stream.id << 3)
+        self.growing = stream
+        self.frame.body = n
+        self.frame.sealed = self.cork.sealed
+        has_grown(&self.frame, self.cork)
         return n
 
-    cdef Py_ssize_t _extend(self, const uint8_t* data, Py_ssize_t n) except -1:
-        """Makes the open message longer by `n` bytes, for which there is room."""
-        cdef int was = varint_size(<uint64_t> self.open_body)
-        cdef int now = varint_size(<uint64_t> (self.open_body + n))
+    cdef Py_ssize_t _extend(self, const uint8_t *data, Py_ssize_t n) except -1:
+        """Makes the open message longer by `n` bytes. There is room for them."""
+        cdef int was = varint_size(<uint64_t> self.frame.body)
+        cdef int now = varint_size(<uint64_t> (self.frame.body + n))
         self.cork.room(n + now - was)
         if now != was:
-            memmove(self.open_at + now, self.open_at + was, self.open_body)
-        memcpy(self.open_at + now + self.open_body, data, n)
-        self.open_body += n
-        varint_write(self.open_at, <uint64_t> self.open_body)
-        self.open_end = self.cork.used
+            memmove(self.frame.at + now, self.frame.at + was, self.frame.body)
+        memcpy(self.frame.at + now + self.frame.body, data, n)
+        self.frame.body += n
+        varint_write(self.frame.at, <uint64_t> self.frame.body)
+        self.frame.end = self.cork.used
         return n
 
     # -- the session's own ---------------------------------------------------------------------
@@ -412,30 +385,26 @@ cdef class MplexSession(Session):
             return None
         if self.next_id > LAST_ID:
             self.is_spent = True
-            self.state.flush_soon(self)
+            self.state.flusher.flush_soon(self)
             raise errors.ConnectionClosed("all stream ids of this mplex session have been used")
         stream = self._make(self.next_id, False)
         self.next_id += 1
         self.num_outbound += 1
-        name = b"%d" % stream.id  # as go does; nobody needs it
+        name = b"%d" % stream.id  # as go does; it has no meaning
         at = self.cork.room(varint_size(stream.id << 3) + 1 + len(name))
         at += put_header(at, stream.id, NEW_STREAM, <uint64_t> len(name))
-        memcpy(at, <const char*> name, len(name))
+        memcpy(at, <const char *> name, len(name))
         return stream
 
     cdef int remove(self, Stream ended) except -1:
         cdef MplexStream stream = <MplexStream> ended
         if not self.forget(stream):
             return 0
-        if self.open_stream_ is stream:
-            self.open_stream_ = None
-        if stream.is_inbound:
-            self.num_inbound -= 1
-        else:
+        if not stream.is_inbound:
             self.num_outbound -= 1
             self.wake_opener()
         if self.is_spent and self.streams is None:
-            self.state.flush_soon(self)
+            self.state.flusher.flush_soon(self)
         self.buffered -= stream.held
         stream.held = 0
         self.num_full -= stream.is_full
@@ -443,17 +412,16 @@ cdef class MplexSession(Session):
         return self._weigh()
 
     cdef int flush(self) except -1:
-        """Where no more streams can be opened, the last one takes the connection with it."""
+        """If no more streams can be opened and the last one has ended, the connection ends too."""
         if self.is_spent and self.streams is None and self.error is None:
-            self.end(errors.ConnectionClosed("all stream ids of this mplex session have been used"))
+            self.fail(errors.ConnectionClosed("all stream ids of this mplex session have been used"))
             self.shut()
         return 0
 
-    cdef int end(self, object error) except -1:
+    cdef int fail(self, object error) except -1:
         if self.error is None:
-            Session.end(self, error)
+            Session.fail(self, error)
             self.current = None
-            self.open_stream_ = None
         return 0
 
     cdef object eof_reason(self):

@@ -22,7 +22,7 @@ cdef struct Header:
     uint64_t length         # body bytes
 
 
-cdef inline int read_header(const uint8_t* data, size_t n, Header* out) noexcept nogil:
+cdef inline int read_header(const uint8_t *data, size_t n, Header *out) noexcept nogil:
     """Bytes of the header; 0 if it is not whole, less for what is no varint (varint.pxd)."""
     cdef uint64_t first
     cdef int used = varint_read(data, n, &first)
@@ -45,7 +45,7 @@ cdef inline int varint_size(uint64_t value) noexcept nogil:
     return n
 
 
-cdef inline int put_header(uint8_t* at, uint64_t id, int flag, uint64_t length) noexcept nogil:
+cdef inline int put_header(uint8_t *at, uint64_t id, int flag, uint64_t length) noexcept nogil:
     """Bytes written, at most 12 for a body that may be sent."""
     cdef int used = varint_write(at, id << 3 | <uint64_t> flag)
     return used + varint_write(at + used, length)

@@ -1,12 +1,11 @@
-# What every muxer's session has in common: the table of streams, inbound delivery, opening, closing.
-# Comes in: calls of the swarm, and from the muxer: streams the peer opened, the end. Goes out: streams to a
-# handler or to accept_stream(), each from the event loop and never from feed(). No task, no timer.
-from libc.stdint cimport uint32_t
+# See session.pyx.
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from p2pcore._fast.chain.layer cimport Layer
 from p2pcore._fast.crypto.secure cimport Cork
+from p2pcore._fast.loop.rate cimport Bucket
+from p2pcore._fast.mux.open_frame cimport OpenFrame
 from p2pcore._fast.mux.stream cimport Stream
-from p2pcore._fast.loop.waiting cimport Op
 
 
 cdef class Session(Layer):
@@ -27,21 +26,34 @@ cdef class Session(Layer):
     cdef list closers               # waiting _CloseOps
     cdef dict waiting               # streams with writes that wait for the socket, in turn; None: none
 
+    cdef uint32_t max_inbound
+    cdef uint32_t num_inbound       # inbound streams in the table
+    cdef uint64_t late              # frames that may still be under way to streams that have ended, whatever the rate
+    cdef Bucket refusals            # streams the peer opened and we refused
+    cdef Bucket resets              # streams the peer opened and reset
+    cdef Bucket useless             # frames that bring nothing: for unknown streams, or empty
+
+    cdef Stream growing             # whose frame `frame` is; None: no frame can grow
+    cdef OpenFrame frame            # the last data frame written
+
     # for the muxer
     cdef int arrive(self, Stream stream) except -1
-    cdef int end(self, object error) except -1
+    cdef bint is_full(self, Py_ssize_t max_unaccepted) except -1
+    cdef int violated(self, object error) except -1
     cdef int wake_opener(self) except -1
-    cdef int remove(self, Stream stream) except -1
     cdef list living(self)
     cdef bint forget(self, Stream stream) except -1
     cdef int waiting_add(self, Stream stream) except -1
 
     # for the muxer to override
+    cdef int fail(self, object error) except -1
+    cdef int parse(self, uint8_t *data, Py_ssize_t n) except -1
     cdef Stream new_stream(self)
     cdef int accepted(self, Stream stream) except -1
-    cdef int farewell(self, uint32_t code) except -1
+    cdef int send_go_away(self, uint32_t code) except -1
     cdef int unpaused(self) except -1
     cdef object eof_reason(self)
+    cdef int remove(self, Stream stream) except -1
 
     cdef int _seated(self) except -1
     cdef int _schedule_delivery(self) except -1

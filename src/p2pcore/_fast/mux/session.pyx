@@ -1,14 +1,13 @@
 """What every muxer's session has in common: the table of streams, inbound delivery, opening, closing.
 
-Comes in: calls of the swarm, and from the muxer: streams the peer opened, the end. Goes out:
-streams to a handler or to accept_stream(), each from the event loop and never from feed(). It has
-no task and no timer of its own.
+Comes in: calls of the swarm, and from the muxer: streams the peer opened, and the end. Goes out: streams to a
+handler or to accept_stream(), from the event loop and never from feed(). It has no task and no timer of its own.
 """
 
 import logging
 
 cimport cython
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint8_t, uint32_t
 
 from p2pcore import errors
 
@@ -19,8 +18,10 @@ from p2pcore._fast.loop.waiting cimport PENDING, Op, again, done
 
 logger = logging.getLogger("p2pcore.session")
 
-# Most bytes of the header of a data frame, whichever the muxer.
+# The longest header of a data frame, of any muxer.
 cdef Py_ssize_t HEADER_BYTES = 12
+# The go-away code for a peer that broke the protocol, as yamux has it.
+cdef uint32_t PROTOCOL_ERROR = 1
 
 
 cdef class Session(Layer):
@@ -52,7 +53,7 @@ cdef class Session(Layer):
         return op
 
     def accept_stream(self):
-        """The next stream the peer opens, where no handler is set. Raises ConnectionClosed."""
+        """The next stream the peer opens, while no handler is set. Raises ConnectionClosed."""
         self._seated()
         cdef _AcceptOp op = _AcceptOp.__new__(_AcceptOp)
         op.state = self.state
@@ -60,7 +61,7 @@ cdef class Session(Layer):
         return op
 
     def set_stream_handler(self, handler):
-        """Inbound streams go to `handler(stream)`, those already waiting first; None: to accept_stream."""
+        """Inbound streams go to `handler(stream)`, first those that wait already. None: to accept_stream."""
         self.handler = handler
         if handler is not None and self.arrived:
             self._schedule_delivery()
@@ -77,7 +78,7 @@ cdef class Session(Layer):
             self.callbacks = [self.callbacks, callback]
 
     def close(self, uint32_t code=0):
-        """Orderly: a go-away, what is queued, FIN, a short drain. Streams fail. Idempotent.
+        """Ends in order: a go-away behind what is queued, FIN, a short drain. Streams fail. Idempotent.
 
         Returns: an awaitable that is done when the socket is closed.
         """
@@ -85,8 +86,8 @@ cdef class Session(Layer):
         if self.error is None:
             for stream in self.living():
                 (<Stream> stream).last_chance()
-            self.farewell(code)
-            self.end(errors.GoAway(code, False))
+            self.send_go_away(code)
+            self.fail(errors.GoAway(code, False))
             self.shut()
         if self.is_lost:
             return done
@@ -96,11 +97,11 @@ cdef class Session(Layer):
         return op
 
     def abort(self, uint32_t code=0):
-        """At once: a go-away if the socket takes it without waiting, then it closes. Idempotent."""
+        """Ends at once: sends a go-away if the socket takes it now, then closes. Idempotent."""
         self._seated()
         if self.error is None:
-            self.farewell(code)
-            self.end(errors.GoAway(code, False))
+            self.send_go_away(code)
+            self.fail(errors.GoAway(code, False))
         if self.below is not None:
             self.cork.flush()
             self.drop(self.error)
@@ -114,8 +115,21 @@ cdef class Session(Layer):
         self.arrived.append(stream)
         return self._schedule_delivery()
 
-    cdef int end(self, object error) except -1:
-        """Nothing works any more from now on: streams, opens and accepts fail with `error`."""
+    cdef bint is_full(self, Py_ssize_t max_unaccepted) except -1:
+        """Whether one more stream of the peer is too many."""
+        if self.num_inbound >= self.max_inbound:
+            return True
+        return self.handler is None and self.arrived is not None and len(self.arrived) >= max_unaccepted
+
+    cdef int violated(self, object error) except -1:
+        """The peer broke the protocol or a limit: it is told, where the muxer can, and the connection closes."""
+        logger.debug("closing a session: %s", error)
+        self.send_go_away(PROTOCOL_ERROR)
+        self.fail(error)
+        return self.shut()
+
+    cdef int fail(self, object error) except -1:
+        """From now on streams, opens and accepts fail with `error`. Says nothing to the peer."""
         if self.error is not None:
             return 0
         self.error = error
@@ -124,9 +138,10 @@ cdef class Session(Layer):
         self.streams = None
         self.arrived = None
         self.waiting = None
+        self.growing = None
         _wake_all(self.openers)
         _wake_all(self.acceptors)
-        self.state.unwatch(self)
+        self.state.timers.unwatch(self)
         self.state.loop.call_soon(self._tell_ended)
         return 0
 
@@ -136,23 +151,27 @@ cdef class Session(Layer):
             (<Op> self.openers[0]).wake()
         return 0
 
-    cdef int remove(self, Stream stream) except -1:
-        """The stream has ended both ways."""
-        self.forget(stream)
-        return 0
-
     cdef list living(self):
         """The streams that have not ended both ways."""
         return [] if self.streams is None else list(self.streams.values())
 
     cdef bint forget(self, Stream stream) except -1:
-        """Takes `stream` out of the tables; False if it was not there. An empty one is given back."""
-        if self.streams is None or self.streams.pop(stream.key(), None) is None:
+        """Takes `stream` out of the tables; False if it was not there. An empty table is given up.
+
+        Another stream may have its number by now: that one stays.
+        """
+        key = stream.key()
+        if self.streams is None or self.streams.get(key) is not stream:
             return False
+        del self.streams[key]
         if not self.streams:
             self.streams = None
         if self.waiting is not None:
             self.waiting.pop(stream, None)
+        if self.growing is stream:
+            self.growing = None
+        if stream.is_inbound:
+            self.num_inbound -= 1
         return True
 
     cdef int waiting_add(self, Stream stream) except -1:
@@ -164,6 +183,15 @@ cdef class Session(Layer):
 
     # -- for the muxer to override -------------------------------------------------------------
 
+    cdef int parse(self, uint8_t *data, Py_ssize_t n) except -1:
+        """Received bytes, cut anywhere. Raises RemoteProtocolError, LimitExceeded."""
+        raise NotImplementedError
+
+    cdef int remove(self, Stream stream) except -1:
+        """The stream has ended both ways."""
+        self.forget(stream)
+        return 0
+
     cdef Stream new_stream(self):
         """An outbound stream, or None while too many are unacknowledged. Raises ConnectionClosed."""
         raise NotImplementedError
@@ -172,12 +200,12 @@ cdef class Session(Layer):
         """The application is about to get this inbound stream."""
         return 0
 
-    cdef int farewell(self, uint32_t code) except -1:
+    cdef int send_go_away(self, uint32_t code) except -1:
         """Tells the peer that the session ends."""
         return 0
 
     cdef int unpaused(self) except -1:
-        """The socket takes bytes again: one frame of each waiting stream in turn, so that none hogs it."""
+        """The socket takes bytes again. Each waiting stream sends one frame in turn, so that none takes it all."""
         cdef Stream stream
         while self.waiting and not self.paused:
             stream = <Stream> next(iter(self.waiting))
@@ -194,12 +222,20 @@ cdef class Session(Layer):
             raise errors.LocalProtocolError("a muxer's session sits on a record layer (NoiseChannel, PlainChannel)")
         self.cork = <Cork> below
         Layer.seat(self, below)
-        # The mailbox it replaces did not care whether the socket was full.
+        # pause() may have come before: the mailbox that this replaces ignores it.
         self.paused = below.is_paused()
         return 0
 
-    cdef bint is_an_end(self) noexcept:
+    cdef bint is_top(self) noexcept:
         return True
+
+    cdef int feed(self, uint8_t *data, Py_ssize_t n) except -1:
+        if self.error is None:
+            try:
+                self.parse(data, n)
+            except (errors.RemoteProtocolError, errors.LimitExceeded) as error:
+                self.violated(error)
+        return 0
 
     cdef int pause(self) except -1:
         self.paused = True
@@ -212,7 +248,7 @@ cdef class Session(Layer):
         return 0
 
     cdef int feed_eof(self) except -1:
-        self.end(self.eof_reason() or errors.ConnectionClosed("the peer closed the connection"))
+        self.fail(self.eof_reason() or errors.ConnectionClosed("the peer closed the connection"))
         return self.shut()
 
     cdef object eof_reason(self):
@@ -220,7 +256,7 @@ cdef class Session(Layer):
         return None
 
     cdef int lost(self, object error) except -1:
-        self.end(error)
+        self.fail(error)
         self.is_lost = True
         self.cork = None
         self.below = self.above = None
@@ -231,7 +267,7 @@ cdef class Session(Layer):
     # -- inside --------------------------------------------------------------------------------
 
     cdef int _seated(self) except -1:
-        """Nothing works before the session has its place on a chain."""
+        """Raises LocalProtocolError before the session has its place on a chain."""
         if self.state is None:
             raise errors.LocalProtocolError("this session is on no chain")
         return 0
@@ -282,7 +318,7 @@ cdef int _wake_all(list ops) except -1:
 
 
 cdef class _SessionOp(Op):
-    """An await on a session, enlisted in one of its lists."""
+    """A call that waits in one of the session's lists."""
 
     cdef Session session
 
@@ -293,14 +329,17 @@ cdef class _SessionOp(Op):
         self.queue().append(self)
         return 0
 
-    cdef int abandoned(self) except -1:
+    cdef int cancelled(self) except -1:
+        return self.unlist()
+
+    cdef int unlist(self) except -1:
         cdef list queue = self.queue()
         if self in queue:
             queue.remove(self)
         return 0
 
     def close(self):
-        """Cancelled: whoever waits next takes what this one may have been woken for."""
+        """Cancelled. If this one was woken for something, the next one takes it."""
         Op.close(self)
         self.pass_on()
 
@@ -319,7 +358,7 @@ cdef class _OpenOp(_SessionOp):
     cdef object attempt(self):
         cdef Session session = self.session
         if session.openers:
-            self.abandoned()
+            self.unlist()
         if session.error is not None:
             raise again(session.error)
         stream = session.new_stream()
@@ -344,7 +383,7 @@ cdef class _AcceptOp(_SessionOp):
         cdef Session session = self.session
         cdef Stream stream
         if session.acceptors:
-            self.abandoned()
+            self.unlist()
         while session.arrived:
             stream = <Stream> session.arrived.pop(0)
             if not stream.has_ended():

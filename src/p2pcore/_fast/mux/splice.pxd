@@ -1,10 +1,9 @@
-# Two streams made one circuit: what comes on either goes out on the other, without a task or a copy.
-# Comes in: two negotiated streams, limits of bytes and seconds. Goes out: data, half closes, resets, and
-# one call when it has ended. Never holds more than the streams' receive windows and one piece beyond.
+# See splice.pyx.
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from p2pcore._fast.chain.layer cimport Layer
-from p2pcore._fast.loop.loop_state cimport Flushable, LoopState
+from p2pcore._fast.loop.flush cimport Flushable
+from p2pcore._fast.loop.loop_state cimport LoopState
 from p2pcore._fast.mux.stream cimport Stream
 
 
@@ -27,5 +26,5 @@ cdef class Splice(Flushable):
     cdef object ended           # called once with the reason, from the event loop; None afterwards
     cdef readonly bint is_closed
 
-    cdef int stop(self, object error) except -1
-    cdef int maybe_stop(self) except -1
+    cdef int drop(self, object error) except -1
+    cdef int drop_if_ended(self) except -1

@@ -2,7 +2,7 @@ from collections.abc import Callable
 from typing import final
 
 from p2pcore._fast.chain.layer import Layer
-from p2pcore._fast.loop.loop_state import Flushable
+from p2pcore._fast.loop.flush import Flushable
 from p2pcore._fast.mux.stream import Stream
 
 @final
@@ -22,4 +22,4 @@ class Splice(Flushable):
     @property
     def passed(self) -> tuple[int, int]: ...
     def start(self) -> None: ...
-    def end(self, error: BaseException) -> None: ...
+    def abort(self, error: BaseException) -> None: ...

@@ -1,8 +1,8 @@
-"""Two streams made one circuit: what comes on either goes out on the other, without a task or a copy.
+"""Two streams joined to one circuit: what comes on one goes out on the other, without a task or a copy.
 
-Comes in: two negotiated streams, limits of bytes and seconds. Goes out: data, half closes, resets,
-and one call when it has ended. Never holds more than the streams' receive windows and one piece
-beyond: a stream is given no credit for what waits. Source: libp2p/specs circuit-v2.
+Comes in: two negotiated streams, limits of bytes and seconds. Goes out: data, half closes, resets, and one call
+when it has ended. Never holds more than the streams' receive windows and one piece: a stream gets no credit for
+what waits. Source: libp2p/specs circuit-v2.
 """
 
 import logging
@@ -13,8 +13,7 @@ from libc.stdint cimport int64_t, uint8_t
 from p2pcore import codes, errors
 
 from p2pcore._fast.chain.layer cimport Layer
-from p2pcore._fast.loop.loop_state cimport Flushable
-from p2pcore._fast.mux.sink cimport attach, pour, put
+from p2pcore._fast.loop.flush cimport Flushable
 from p2pcore._fast.mux.stream cimport Stream
 
 logger = logging.getLogger("p2pcore.relay")
@@ -24,35 +23,35 @@ logger = logging.getLogger("p2pcore.relay")
 cdef class SpliceHalf(Layer):
     """One direction: the sink of its source."""
 
-    cdef int feed(self, uint8_t* data, Py_ssize_t n) except -1:
+    cdef int feed(self, uint8_t *data, Py_ssize_t n) except -1:
         try:
             if 0 <= self.left < n:
                 raise errors.LimitExceeded("bytes of a relayed connection", self.passed + n, self.passed + self.left)
             if self.left >= 0:
                 self.left -= n
             self.passed += n
-            self.source.holding = put(self.target, data, n)
+            self.source.hold(self.target.put(data, n))
         except Exception as error:
             if not isinstance(error, errors.P2PError):
                 logger.error("relaying failed", exc_info=error)
-            self.whole.stop(error)
+            self.whole.drop(error)
         return 0
 
     cdef int feed_eof(self) except -1:
         self.target.close_write()
-        return self.whole.maybe_stop()
+        return self.whole.drop_if_ended()
 
     cdef int lost(self, object error) except -1:
-        return self.whole.stop(error)
+        return self.whole.drop(error)
 
     cdef int resume(self) except -1:
-        """The source has sent all that came the other way: the other half goes on."""
+        """Our source has sent all that came the other way. So the other half goes on."""
         self.other.go_on()
-        return self.whole.maybe_stop()
+        return self.whole.drop_if_ended()
 
     cdef int go_on(self) except -1:
-        self.source.holding = False
-        return pour(self.source)
+        self.source.hold(False)
+        return self.source.pour()
 
 
 @cython.final
@@ -63,8 +62,8 @@ cdef class Splice(Flushable):
         one, other: negotiated streams without a reader; owned from `start` on.
         max_bytes: each way, then both are reset; negative for no limit.
         seconds: until both are reset, coarsely; 0 for no limit.
-        ended: called once, from the event loop, with why it ended: None where both sides were done,
-            LimitExceeded, TimeoutError, what a stream failed with, or what `end` was given.
+        ended: called once, from the event loop, with why it ended: None if both sides were done, else
+            LimitExceeded, TimeoutError, what a stream failed with, or what `abort` was given.
     """
 
     def __cinit__(self, Stream one not None, Stream other not None, int64_t max_bytes, double seconds, ended):
@@ -84,43 +83,44 @@ cdef class Splice(Flushable):
     def start(self):
         """Begins, with what the streams hold already.
 
-        Raises: what a stream has failed with; the other one is left alone, and `ended` is not called.
+        Raises: what a stream has failed with. Then the other one stays as it is, and `ended` is not called.
         """
-        attach(self.there.source, self.there)
+        self.there.source.attach(self.there)
         try:
-            attach(self.back.source, self.back)
+            self.back.source.attach(self.back)
         except BaseException:
-            self.there.source.sink = None
+            self.there.source.detach()
             raise
         if self.seconds:
-            self.state.watch(self, self.seconds)
+            self.state.timers.watch(self, self.seconds)
         self.there.go_on()
         if not self.is_closed:
             self.back.go_on()
 
-    def end(self, error not None):
-        """Resets both streams. Idempotent."""
-        self.stop(error)
+    def abort(self, error not None):
+        """Resets both streams at once. Idempotent."""
+        self.drop(error)
 
     cdef int overdue(self) except -1:
-        return self.stop(TimeoutError(f"a relayed connection is cut after {self.seconds:g} s"))
+        return self.drop(TimeoutError(f"a relayed connection is cut after {self.seconds:g} s"))
 
-    cdef int maybe_stop(self) except -1:
-        """Ends where both streams have ended both ways."""
+    cdef int drop_if_ended(self) except -1:
+        """Ends if both streams have ended both ways."""
         if not self.is_closed and self.there.source.has_ended() and self.back.source.has_ended():
-            self.stop(None)
+            self.drop(None)
         return 0
 
-    cdef int stop(self, object error) except -1:
+    cdef int drop(self, object error) except -1:
+        """Ends at once; None: both streams have ended in good order."""
         cdef SpliceHalf half
         if self.is_closed:
             return 0
         self.is_closed = True
-        self.state.unwatch(self)
+        self.state.timers.unwatch(self)
         code = codes.STREAM_RESOURCE_LIMIT_EXCEEDED if isinstance(error, (errors.LimitExceeded, TimeoutError)) else 0
         for item in (self.there, self.back):
             half = <SpliceHalf> item
-            half.source.sink = None
+            half.source.detach()
             half.source.reset(code)
         self.state.loop.call_soon(self._tell, error)
         return 0

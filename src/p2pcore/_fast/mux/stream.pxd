@@ -1,7 +1,4 @@
-# One stream of bytes as the application sees it: what has come and was not read, and writes that wait.
-# Comes in: received bytes and ends from a session (receive, finish, fail), calls of the application.
-# Goes out: data, half closes, resets and credit by the four methods a muxer's stream overrides.
-# Never takes a byte out for a task that was cancelled; never holds more than its receive window.
+# See stream.pyx.
 from cpython.buffer cimport Py_buffer
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -27,7 +24,7 @@ cdef class StreamRead(Op):
     cdef Stream stream
     cdef Py_ssize_t n               # bytes asked for
 
-    cdef Py_ssize_t deliver(self, const uint8_t* data, Py_ssize_t n) except -1
+    cdef Py_ssize_t deliver(self, const uint8_t *data, Py_ssize_t n) except -1
 
 
 cdef class Stream:
@@ -49,22 +46,26 @@ cdef class Stream:
     cdef _LazyAnswer answer         # to a lazy proposal, comes before anything else; None when settled
     cdef Layer sink                 # takes what comes as it comes, in place of reads; None: reads do
     cdef bint holding               # the sink wants nothing for now: what comes waits in the queue
-    cdef bint eof_told              # the sink has heard of the peer's end
+    cdef bint eof_fed               # the sink has heard of the peer's end
 
     # for the session
-    cdef int receive(self, uint8_t* data, Py_ssize_t n) except -1
-    cdef int finish(self) except -1
+    cdef int receive(self, uint8_t *data, Py_ssize_t n) except -1
+    cdef int receive_fin(self) except -1
     cdef int fail(self, object error, bint discard) except -1
     cdef int pump(self, Py_ssize_t most) except -1
     cdef int last_chance(self) except -1
     cdef bint has_ended(self) noexcept
 
-    # for a sink, see sink.pxd
-    cdef int check_write(self) except -1
-    cdef int maybe_tell_eof(self) except -1
+    # for a sink
+    cdef int attach(self, Layer sink) except -1
+    cdef int detach(self) except -1
+    cdef int hold(self, bint on) except -1
+    cdef int pour(self) except -1
+    cdef bint put(self, const uint8_t *data, Py_ssize_t n) except -1
+    cdef Py_ssize_t num_waiting(self) except -1
 
     # for the muxer's own stream to override
-    cdef Py_ssize_t push(self, const uint8_t* data, Py_ssize_t n) except -1
+    cdef Py_ssize_t push(self, const uint8_t *data, Py_ssize_t n) except -1
     cdef int send_fin(self) except -1
     cdef int send_reset(self, uint32_t code) except -1
     cdef int credit(self, Py_ssize_t n) except -1
@@ -77,9 +78,11 @@ cdef class Stream:
     cdef bytes _take(self, Py_ssize_t most)
     cdef int _claim(self, StreamRead op) except -1
     cdef int _check_read(self) except -1
-    cdef int _store(self, uint8_t* data, Py_ssize_t n) except -1
-    cdef int _put_back(self, const uint8_t* data, Py_ssize_t n) except -1
-    cdef Py_ssize_t _answered(self, const uint8_t* data, Py_ssize_t n) except -1
+    cdef int _check_write(self) except -1
+    cdef int _maybe_feed_eof(self) except -1
+    cdef int _store(self, uint8_t *data, Py_ssize_t n) except -1
+    cdef int _put_back(self, const uint8_t *data, Py_ssize_t n) except -1
+    cdef Py_ssize_t _answered(self, const uint8_t *data, Py_ssize_t n) except -1
     cdef int _settle(self) except -1
     cdef int _give_up(self, object error) except -1
     cdef int _wake_reader(self) except -1
@@ -95,5 +98,5 @@ cdef class WriteOp(Op):
     cdef Py_ssize_t size            # bytes of it
 
     cdef bint begin(self) except -1
-    cdef int leave(self) except -1
+    cdef int release(self) except -1
     cdef int _check_deadline(self) except -1

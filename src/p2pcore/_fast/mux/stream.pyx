@@ -1,23 +1,23 @@
-"""One stream of bytes as the application sees it: what has come and was not read, and writes that wait.
+"""One stream of bytes as the application sees it: received bytes that nobody has read, and writes that wait.
 
-Comes in: received bytes and ends from a session (receive, finish, fail), calls of the application.
+Comes in: received bytes and ends from a session (receive, receive_fin, fail), calls of the application.
 Goes out: data, half closes, resets and credit by the methods a muxer's stream overrides. Never
 takes a byte out for a task that was cancelled; never holds more than its receive window.
 """
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from p2pcore import codes, errors, limits
 from p2pcore.codes import Direction
 
-from p2pcore._fast.loop.buffer cimport ByteQueue
+from p2pcore._fast.loop.buffer cimport Block, ByteQueue
 from p2pcore._fast.chain.layer cimport Layer
 from p2pcore._fast.chain.multistream cimport MSS_HEADER, Answer, take_opening
-from p2pcore._fast.loop.loop_state cimport monotonic
+from p2pcore._fast.loop.clock cimport monotonic
 from p2pcore._fast.loop.waiting cimport PENDING, Op, again, done
 
 cdef Py_ssize_t MAX_READ_EXACTLY = limits.YAMUX_INITIAL_WINDOW_BYTES
@@ -96,7 +96,7 @@ cdef class Stream:
         return op
 
     def write(self, data):
-        """Hands `data` on; the awaitable waits while the peer's window is used up or the socket is full.
+        """Sends `data`. The awaitable waits while the peer's window is used up or the socket is full.
 
         `data` must not change until then. Several writes go out in the order they were made, awaited or not.
         Raises: StreamReset, StreamClosed, DeadlineExceeded (a prefix may have been sent),
@@ -104,10 +104,10 @@ cdef class Stream:
         """
         cdef WriteOp op
         cdef Py_ssize_t n, at = 0
-        self.check_write()
+        self._check_write()
         if type(data) is bytes and not self.writers:
             n = PyBytes_GET_SIZE(data)
-            at = self.push(<const uint8_t*> PyBytes_AS_STRING(data), n)
+            at = self.push(<const uint8_t *> PyBytes_AS_STRING(data), n)
             if at == n:
                 return done
         op = WriteOp.__new__(WriteOp)
@@ -126,7 +126,7 @@ cdef class Stream:
         self.write(data)
 
     def close(self):
-        """Ends both halves: end of data to the peer, and what still comes is dropped. Idempotent."""
+        """Ends both halves: the peer gets the end of data, and what still comes is dropped. Idempotent."""
         self.close_read()
         return self.close_write()
 
@@ -142,7 +142,7 @@ cdef class Stream:
         return done
 
     def close_read(self):
-        """What still comes is dropped; a waiting read raises StreamClosed. Idempotent."""
+        """Drops what still comes. A waiting read raises StreamClosed. Idempotent."""
         cdef Py_ssize_t n
         if not self.read_closed:
             self.read_closed = True
@@ -154,7 +154,7 @@ cdef class Stream:
         return done
 
     def reset(self, uint32_t code=0):
-        """Aborts both halves at once; the peer learns `code` where its muxer carries codes. Idempotent."""
+        """Aborts both halves at once. The peer learns `code` if the muxer carries codes. Idempotent."""
         if not self.has_ended():
             self.send_reset(code)
             self.fail(errors.StreamReset(code, False), True)
@@ -165,7 +165,7 @@ cdef class Stream:
         self.set_write_deadline(seconds)
 
     def set_read_deadline(self, seconds):
-        """Reads fail with DeadlineExceeded from `seconds` from now on, waiting ones too; None: never."""
+        """`seconds` from now, reads begin to fail with DeadlineExceeded, waiting ones too. None: never."""
         self.read_deadline = _at(seconds)
         if self.reader is not None:
             self.reader.rearm()
@@ -197,13 +197,13 @@ cdef class Stream:
             # A peer may send its header before it has seen our proposal.
             early = self.queue.take_exactly(self.queue.size)
             buffer = bytearray(early)
-            self.receive(<uint8_t*> <char*> buffer, len(early))
+            self.receive(<uint8_t *> <char *> buffer, len(early))
         if self.answer is not None and self.fin_received:
-            self.finish()
+            self.receive_fin()
 
     # -- for the session -----------------------------------------------------------------------
 
-    cdef int receive(self, uint8_t* data, Py_ssize_t n) except -1:
+    cdef int receive(self, uint8_t *data, Py_ssize_t n) except -1:
         """Bytes of the peer, within the window the session has checked."""
         cdef Py_ssize_t k
         if self.answer is not None:
@@ -218,17 +218,17 @@ cdef class Stream:
             return self._store(data, n)
         return 0
 
-    cdef int finish(self) except -1:
+    cdef int receive_fin(self) except -1:
         """The peer sends no more."""
         self.fin_received = True
         if self.answer is not None:
             self.answer.ended()
             self._give_up(self.answer.error)
-        self.maybe_tell_eof()
+        self._maybe_feed_eof()
         return self._wake_reader()
 
     cdef int fail(self, object error, bint discard) except -1:
-        """Reads and writes fail from now on; what was received can be read first unless `discard`."""
+        """Reads and writes fail from now on. Unless `discard`, what was received can be read first."""
         if self.error is None:
             self.error = error
         self._settle()
@@ -237,7 +237,7 @@ cdef class Stream:
         if self.writers:
             writers, self.writers = self.writers, None
             for op in writers:
-                (<WriteOp> op).leave()
+                (<WriteOp> op).release()
         sink, self.sink = self.sink, None
         if sink is not None:
             (<Layer> sink).lost(error)
@@ -250,14 +250,14 @@ cdef class Stream:
         while self.writers and most > 0:
             op = <WriteOp> self.writers[0]
             left = min(op.view.len - op.at, most)
-            k = self.push(<const uint8_t*> op.view.buf + op.at, left)
+            k = self.push(<const uint8_t *> op.view.buf + op.at, left)
             op.at += k
             most -= k
             if op.at < op.view.len:
-                # The socket may have become full just now: whoever called pump() must not be the last to do so.
+                # The socket may have become full just now. Then this sees to it that somebody calls pump() again.
                 return self.write_waits()
             del self.writers[0]
-            op.leave()
+            op.release()
         self._maybe_send_fin()
         if self.sink is not None and not self.writers:
             self.sink.resume()
@@ -271,10 +271,71 @@ cdef class Stream:
     cdef bint has_ended(self) noexcept:
         return self.error is not None or (self.fin_sent and self.fin_received)
 
+    # -- for a sink: the Layer that takes what comes as it comes, in place of reads (decision 0007) ----
+
+    cdef int attach(self, Layer sink) except -1:
+        """What comes goes to `sink` from now on: feed, feed_eof, lost. What has come already follows with pour().
+
+        A sink's feed raises nothing: what a stream brings must not harm the connection.
+        Raises: LocalProtocolError: it has a sink, or somebody reads or writes; what the stream failed with.
+        """
+        if self.error is not None:
+            raise again(self.error)
+        if self.sink is not None or self.reader is not None or self.writers or self.answer is not None:
+            raise errors.LocalProtocolError("this stream is in use otherwise")
+        self.sink = sink
+        return 0
+
+    cdef int detach(self) except -1:
+        """The sink hears nothing more. Idempotent."""
+        self.sink = None
+        return 0
+
+    cdef int hold(self, bint on) except -1:
+        """Whether what comes waits in the queue; after hold(False) the sink calls pour() to get it."""
+        self.holding = on
+        return 0
+
+    cdef int pour(self) except -1:
+        """Feeds the sink what has waited in the queue, until it holds. Never called from its feed()."""
+        cdef Block block
+        cdef Py_ssize_t n
+        if self.sink is not None and self.queue is not None and self.queue.size and not self.holding:
+            block = self.state.records.take()
+            try:
+                while self.sink is not None and self.queue.size and not self.holding:
+                    n = self.queue.take_into(block.data, block.size)
+                    self.sink.feed(block.data, n)
+                    self.credit(n)
+            finally:
+                self.state.records.give(block)
+        return self._maybe_feed_eof()
+
+    cdef bint put(self, const uint8_t *data, Py_ssize_t n) except -1:
+        """Sends `data` for the sink, and keeps a copy of what cannot go now.
+
+        Returns: True if something waits. The sink gets resume() when all of it has been sent, and sends only what
+            it must until then. Raises: as write().
+        """
+        cdef Py_ssize_t k = 0
+        self._check_write()
+        if not self.writers:
+            k = self.push(data, n)
+        if k < n:
+            self.write(PyBytes_FromStringAndSize(<const char *> data + k, n - k))
+        return bool(self.writers)
+
+    cdef Py_ssize_t num_waiting(self) except -1:
+        """Bytes that were written and could not be sent yet."""
+        cdef Py_ssize_t n = 0
+        for op in self.writers or ():
+            n += (<WriteOp> op).size - (<WriteOp> op).at
+        return n
+
     # -- for the muxer's own stream to override ------------------------------------------------
 
-    cdef Py_ssize_t push(self, const uint8_t* data, Py_ssize_t n) except -1:
-        """Sends as much of `data` as window and socket allow; returns how much."""
+    cdef Py_ssize_t push(self, const uint8_t *data, Py_ssize_t n) except -1:
+        """Sends as many bytes of `data` as window and socket allow; returns how many."""
         raise NotImplementedError
 
     cdef int send_fin(self) except -1:
@@ -290,19 +351,19 @@ cdef class Stream:
         raise NotImplementedError
 
     cdef int want(self, Py_ssize_t n) except -1:
-        """A read waits for `n` bytes at once: see that the peer may send as many."""
+        """A read waits for `n` bytes at once: the peer must be allowed to send as many."""
         raise NotImplementedError
 
     cdef int drop_received(self, Py_ssize_t n) except -1:
-        """`n` received bytes are dropped, since nobody reads here any more."""
+        """`n` received bytes are dropped, because the read half is closed."""
         raise NotImplementedError
 
     cdef int write_waits(self) except -1:
-        """A write could not go out whole: pump() when it can go on."""
+        """A write waits: pump() must be called when it can go on."""
         raise NotImplementedError
 
     cdef bint may_push(self) noexcept:
-        """Whether anything but a full socket can keep a write waiting: a window, where the muxer has one."""
+        """Whether the peer's window, if the muxer has one, lets a write go on."""
         return True
 
     cdef uint64_t key(self) noexcept:
@@ -317,28 +378,28 @@ cdef class Stream:
         return out
 
     cdef int _claim(self, StreamRead op) except -1:
-        """`op` is the one that reads now. What another has been given, and not yet taken, comes back first."""
+        """`op` reads now. If another read was given bytes and has not taken them, they are put back first."""
         cdef StreamRead other = self.reader
         if other is not None and other is not op:
             if not other.future.done():
                 raise errors.LocalProtocolError("another read of this stream is waiting")
-            other.abandoned()
+            other.cancelled()
         self.reader = None
         return 0
 
     cdef int _check_read(self) except -1:
-        """Raises if a read can only fail; buffered bytes come first unless a deadline has passed."""
+        """Raises if a read can only fail. Buffered bytes come first, unless a deadline has passed."""
         if self.read_deadline and monotonic() >= self.read_deadline:
             raise errors.DeadlineExceeded("the stream's read deadline has passed")
         if self.queue is not None and self.queue.size:
             return 0
         if self.error is not None and not (self.fin_received and isinstance(self.error, errors.ConnectionClosed)):
-            raise again(self.error)  # all that came before the peer's end is whole even if the connection ended then
+            raise again(self.error)  # but after the peer's FIN all data is here: a lost connection changes nothing
         if self.read_closed:
             raise errors.StreamClosed("the stream's read half was closed here")
         return 0
 
-    cdef int check_write(self) except -1:
+    cdef int _check_write(self) except -1:
         if self.error is not None:
             raise again(self.error)
         if self.fin_sent or self.fin_due:
@@ -347,7 +408,7 @@ cdef class Stream:
             raise errors.DeadlineExceeded("the stream's write deadline has passed")
         return 0
 
-    cdef int _store(self, uint8_t* data, Py_ssize_t n) except -1:
+    cdef int _store(self, uint8_t *data, Py_ssize_t n) except -1:
         cdef Py_ssize_t k
         if self.sink is not None and not self.holding and (self.queue is None or self.queue.size == 0):
             self.sink.feed(data, n)
@@ -362,15 +423,15 @@ cdef class Stream:
             self.queue.push(data, n)
         return self._wake_reader()
 
-    cdef int maybe_tell_eof(self) except -1:
-        if self.sink is not None and self.fin_received and not self.eof_told and not self.holding:
+    cdef int _maybe_feed_eof(self) except -1:
+        if self.sink is not None and self.fin_received and not self.eof_fed and not self.holding:
             if self.queue is None or self.queue.size == 0:
-                self.eof_told = True
+                self.eof_fed = True
                 self.sink.feed_eof()
         return 0
 
-    cdef int _put_back(self, const uint8_t* data, Py_ssize_t n) except -1:
-        """Bytes a cancelled read had been given are the oldest again."""
+    cdef int _put_back(self, const uint8_t *data, Py_ssize_t n) except -1:
+        """Puts back bytes that a cancelled read was given, in front of the newer ones."""
         cdef ByteQueue newer = self.queue
         if self.read_closed:
             return self.drop_received(n)
@@ -380,7 +441,7 @@ cdef class Stream:
             self.queue.append(newer)
         return 0
 
-    cdef Py_ssize_t _answered(self, const uint8_t* data, Py_ssize_t n) except -1:
+    cdef Py_ssize_t _answered(self, const uint8_t *data, Py_ssize_t n) except -1:
         """Takes what belongs to the answer to a lazy proposal; returns how many bytes that was."""
         cdef _LazyAnswer answer = self.answer
         cdef Py_ssize_t k = answer.take(data, n)
@@ -452,7 +513,7 @@ cdef double _at(seconds) except -1:
 cdef class StreamRead(Op):
     """What all reads share: one at a time, and the stream's read deadline."""
 
-    cdef Py_ssize_t deliver(self, const uint8_t* data, Py_ssize_t n) except -1:
+    cdef Py_ssize_t deliver(self, const uint8_t *data, Py_ssize_t n) except -1:
         """Takes received bytes while it waits; returns how many. Only readinto has somewhere to put them."""
         return 0
 
@@ -460,7 +521,7 @@ cdef class StreamRead(Op):
         self.stream.reader = self
         return 0
 
-    cdef int abandoned(self) except -1:
+    cdef int cancelled(self) except -1:
         if self.stream.reader is self:
             self.stream.reader = None
         return 0
@@ -515,9 +576,9 @@ cdef class _ReadInto(StreamRead):
         if self.holds_view:
             PyBuffer_Release(&self.view)
 
-    cdef Py_ssize_t deliver(self, const uint8_t* data, Py_ssize_t n) except -1:
+    cdef Py_ssize_t deliver(self, const uint8_t *data, Py_ssize_t n) except -1:
         n = min(n, self.view.len - self.filled)
-        memcpy(<uint8_t*> self.view.buf + self.filled, data, n)
+        memcpy(<uint8_t *> self.view.buf + self.filled, data, n)
         self.filled += n
         return n
 
@@ -531,39 +592,39 @@ cdef class _ReadInto(StreamRead):
         if n == 0:
             stream._check_read()
         if n < self.view.len and stream.queue is not None and stream.queue.size:
-            n += stream.queue.take_into(<uint8_t*> self.view.buf + n, self.view.len - n)
+            n += stream.queue.take_into(<uint8_t *> self.view.buf + n, self.view.len - n)
         if n == 0:
             return 0 if stream.fin_received else PENDING
         stream.credit(n)
-        # Released at once, so that the caller may resize its buffer again.
+        # Released at once, so that the caller can resize the buffer.
         self.holds_view = False
         PyBuffer_Release(&self.view)
         return n
 
-    cdef int abandoned(self) except -1:
+    cdef int cancelled(self) except -1:
         """A cancelled read puts back what was delivered to it."""
         cdef Py_ssize_t n = self.filled
-        StreamRead.abandoned(self)
+        StreamRead.cancelled(self)
         if n:
             self.filled = 0
-            self.stream._put_back(<uint8_t*> self.view.buf, n)
+            self.stream._put_back(<uint8_t *> self.view.buf, n)
         return 0
 
 
 @cython.final
 cdef class WriteOp(Op):
-    """await of Stream.write, where not everything could go at once."""
+    """await of Stream.write, if not everything could leave at once."""
 
     def __dealloc__(self):
         if self.holds_view:
             PyBuffer_Release(&self.view)
 
     cdef bint begin(self) except -1:
-        """Sends what it can, or takes its place behind the writes that wait; True if nothing is left."""
+        """Sends what it can, or waits behind the other writes. True if all has been sent."""
         cdef Stream stream = self.stream
         self.size = self.view.len
         if not stream.writers and self.at < self.size:
-            self.at += stream.push(<const uint8_t*> self.view.buf + self.at, self.size - self.at)
+            self.at += stream.push(<const uint8_t *> self.view.buf + self.at, self.size - self.at)
         if self.at == self.size:
             return True
         if stream.writers is None:
@@ -573,8 +634,8 @@ cdef class WriteOp(Op):
         stream.write_waits()
         return False
 
-    cdef int leave(self) except -1:
-        """It has been sent, or never will be: lets go of the caller's data."""
+    cdef int release(self) except -1:
+        """It has been sent, or never will be. Gives the caller's data back, and wakes the task."""
         self.enlisted = False
         self.holds_view = False
         PyBuffer_Release(&self.view)
@@ -593,16 +654,16 @@ cdef class WriteOp(Op):
     cdef int _check_deadline(self) except -1:
         cdef double at = self.stream.write_deadline
         if at and monotonic() >= at:
-            self.abandoned()
+            self.cancelled()
             raise errors.DeadlineExceeded(f"the stream's write deadline has passed after {self.at} bytes")
         return 0
 
-    cdef int abandoned(self) except -1:
-        """Leaves the queue; what was not sent of it will not be."""
+    cdef int cancelled(self) except -1:
+        """Leaves the queue. What was not sent of it is never sent."""
         cdef Stream stream = self.stream
         if self.enlisted:
             stream.writers.remove(self)
-            self.leave()
+            self.release()
             stream._maybe_send_fin()
         return 0
 

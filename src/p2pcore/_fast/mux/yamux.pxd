@@ -1,21 +1,30 @@
-# Yamux: received frames to streams, and the life of the session. Spec: libp2p/specs yamux; limits.YAMUX_*.
-# Comes in: a byte stream cut anywhere. Goes out: bytes and ends to streams, answers by yamux_sender.pyx.
-# Never buffers a frame (bodies go to their streams as they come), never allocates for a length it has not
-# checked, never answers a reset.
+# See yamux.pyx.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from p2pcore._fast.loop.rate cimport Bucket
+from p2pcore._fast.mux.session cimport Session
+from p2pcore._fast.mux.stream cimport Stream
 from p2pcore._fast.mux.yamux_frame cimport Header
-from p2pcore._fast.mux.yamux_sender cimport YamuxSender, YamuxStream
 
 
-cdef class YamuxSession(YamuxSender):
+cdef class YamuxStream(Stream):
+    cdef YamuxSession session
+    cdef uint32_t send_window       # body bytes we may still send
+    cdef uint32_t receive_window    # body bytes the peer may still send
+    cdef uint32_t max_window        # what receive_window is filled up to
+    cdef double granted_at          # monotonic second at which growth was last considered, 0 before
+    cdef Py_ssize_t granted         # bytes granted since
+    cdef bint acknowledged          # the peer has answered our SYN
+
+
+cdef class YamuxSession(Session):
     cdef uint32_t next_id           # of the next stream we open
-    cdef uint32_t max_inbound
-    cdef uint32_t num_inbound
     cdef uint32_t backlog           # most unacknowledged outbound streams
     cdef uint32_t unacknowledged
     cdef double keepalive           # idle seconds before a ping; 0: never
+    cdef uint32_t max_window        # where auto-tuning of one stream stops
+    cdef uint64_t budget            # bytes by which windows may still grow, all streams together
+    cdef uint64_t unknown_credit    # body bytes peers may still have under way to streams we have reset
 
     # the frame being received
     cdef uint8_t partial[12]        # header bytes of which the rest has not come
@@ -24,17 +33,18 @@ cdef class YamuxSession(YamuxSender):
     cdef uint32_t flags             # FIN and RST, to be acted on after the body
     cdef YamuxStream current        # whose body it is; None: dropped
 
+    # pings that wait for their answer, and what the answers told
+    cdef dict pings                 # value -> (sent at, the Op that waits or None)
+    cdef uint32_t ping_value
+    cdef readonly double rtt        # seconds, 0 while unknown
+    cdef double rtt_at              # when that was measured
+
     # the end
     cdef double heard_at            # last received bytes, kept only with keepalive
     cdef bint ping_overdue          # a keepalive ping waits for its answer
     cdef object draining            # why no more streams are opened: the peer's GoAway, or no ids left; None
     cdef Bucket pongs
-    cdef Bucket refusals
-    cdef Bucket resets
-    cdef Bucket unknown
-    cdef uint64_t late              # frames that may still come for streams that have ended, whatever the rate
 
-    cdef int _parse(self, uint8_t* data, Py_ssize_t n) except -1
     cdef int _frame(self, Header h) except -1
     cdef int _stream_frame(self, Header h) except -1
     cdef YamuxStream _opened_by_peer(self, Header h)
@@ -42,14 +52,17 @@ cdef class YamuxSession(YamuxSender):
     cdef int _unknown(self, Header h) except -1
     cdef int _data(self, YamuxStream stream, Header h) except -1
     cdef int _window_update(self, YamuxStream stream, Header h) except -1
-    cdef int _body(self, uint8_t* data, Py_ssize_t n) except -1
-    cdef int _ended_by_peer(self, YamuxStream stream, uint32_t flags, uint32_t code) except -1
+    cdef int _body(self, uint8_t *data, Py_ssize_t n) except -1
+    cdef int _fin_or_reset(self, YamuxStream stream, uint32_t flags, uint32_t code) except -1
     cdef int _ping(self, Header h) except -1
     cdef int _pong(self, uint32_t value) except -1
     cdef int _go_away(self, uint32_t code) except -1
     cdef int _drain(self, object reason) except -1
     cdef int _close_if_drained(self) except -1
-    cdef bint _is_full(self) except -1
     cdef int _drop_body(self, Header h) except -1
-    cdef int _heard(self) except -1
     cdef YamuxStream _make(self, uint32_t id, bint inbound)
+    cdef int _control(self, uint8_t kind, uint32_t flags, uint32_t id, uint32_t length) except -1
+    cdef Py_ssize_t _put_data(self, YamuxStream stream, const uint8_t *data, Py_ssize_t n) except -1
+    cdef int _send_ping(self, object op) except -1
+    cdef int _grant(self, YamuxStream stream, Py_ssize_t need) except -1
+    cdef int _grow(self, YamuxStream stream, Py_ssize_t missing) except -1

@@ -1,10 +1,20 @@
 from collections.abc import Coroutine
 from typing import Any, final
 
-from p2pcore._fast.mux.yamux_sender import YamuxSender, YamuxStream
+from p2pcore._fast.mux.session import Session
+from p2pcore._fast.mux.stream import Stream
+from p2pcore.interfaces import CapableConn
 
 @final
-class YamuxSession(YamuxSender):
+class YamuxStream(Stream):
+    @property
+    def conn(self) -> CapableConn | None: ...
+    @property
+    def windows(self) -> tuple[int, int, int]: ...
+
+@final
+class YamuxSession(Session):
+    rtt: float
     def __new__(
         cls,
         is_client: bool,

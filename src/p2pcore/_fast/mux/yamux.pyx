@@ -1,11 +1,9 @@
-"""Yamux: received frames to streams, and the life of the session. Spec: libp2p/specs yamux; limits.YAMUX_*.
+"""Yamux. Spec: libp2p/specs yamux; limits: limits.YAMUX_*.
 
-Comes in: a byte stream cut anywhere. Goes out: bytes and ends to streams, answers by yamux_sender.pyx.
-Never buffers a frame (bodies go to their streams as they come), never allocates for a length it has
-not checked, never answers a reset.
+Comes in: a byte stream cut anywhere, calls of the streams. Goes out: bytes and ends to streams; frames into the
+record layer's cork, none across two records. Never buffers a frame (a body goes to its stream as it comes),
+never allocates for a length it has not checked, never answers a reset.
 """
-
-import logging
 
 cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -14,12 +12,12 @@ from libc.string cimport memcpy
 from p2pcore import errors, limits
 
 from p2pcore._fast.chain.layer cimport Layer
-from p2pcore._fast.loop.loop_state cimport monotonic
-from p2pcore._fast.loop.rate cimport Bucket, allows
+from p2pcore._fast.loop.clock cimport monotonic
+from p2pcore._fast.loop.rate cimport spend
+from p2pcore._fast.loop.waiting cimport PENDING, Op, again
+from p2pcore._fast.mux.open_frame cimport LEAST_BODY, can_grow, has_grown
 from p2pcore._fast.mux.session cimport Session
 from p2pcore._fast.mux.stream cimport Stream
-from p2pcore._fast.loop.waiting cimport PENDING, Op, again
-from p2pcore._fast.mux.yamux_sender cimport YamuxSender, YamuxStream
 from p2pcore._fast.mux.yamux_frame cimport (
     ACK,
     DATA,
@@ -31,10 +29,10 @@ from p2pcore._fast.mux.yamux_frame cimport (
     SYN,
     WINDOW_UPDATE,
     Header,
+    pack_header,
+    put_u32,
     unpack_header,
 )
-
-logger = logging.getLogger("p2pcore.yamux")
 
 cdef uint32_t INITIAL_WINDOW = limits.YAMUX_INITIAL_WINDOW_BYTES
 cdef uint32_t MAX_UNKNOWN_BODY = limits.YAMUX_MAX_UNKNOWN_BODY_BYTES
@@ -47,8 +45,77 @@ cdef double RESETS_PER_S = limits.YAMUX_RESET_RATE_PER_S
 cdef double RESET_BURST = limits.YAMUX_RESET_BURST
 cdef double UNKNOWN_PER_S = limits.YAMUX_MAX_UNKNOWN_PER_S
 cdef uint64_t LATE_FRAMES = limits.YAMUX_LATE_FRAMES
+cdef double RTT_INTERVAL_S = limits.YAMUX_RTT_INTERVAL_S
+cdef int MAX_PINGS = limits.YAMUX_MAX_PINGS
 
 cdef uint32_t PROTOCOL_ERROR = 1
+
+# Credit is given in steps of at most this: a frame of 12 bytes for 512 KiB.
+cdef Py_ssize_t GRANT_BYTES = 512 * 1024
+
+
+@cython.final
+cdef class YamuxStream(Stream):
+    """A stream of a YamuxSession; see interfaces.Stream."""
+
+    @property
+    def conn(self):
+        """The connection it belongs to, as the swarm gives it out; None without one."""
+        return None if self.session is None else self.session.owner
+
+    @property
+    def windows(self):
+        """(bytes we may send, bytes the peer may send, what the latter is filled up to)."""
+        return self.send_window, self.receive_window, self.max_window
+
+    cdef Py_ssize_t push(self, const uint8_t *data, Py_ssize_t n) except -1:
+        cdef YamuxSession session = self.session
+        cdef Py_ssize_t k, total = 0
+        while total < n and self.send_window and not session.paused and session.error is None:
+            k = session._put_data(self, data + total, min(n - total, <Py_ssize_t> self.send_window))
+            self.send_window -= <uint32_t> k
+            total += k
+        return total
+
+    cdef int send_fin(self) except -1:
+        cdef YamuxSession session = self.session
+        if session.error is None:
+            # Never on a frame with a body: js-libp2p acts on FIN before the body, and then drops the body
+            # (@libp2p/yamux 8.0.3, YamuxStream.handleData).
+            session._control(WINDOW_UPDATE, FIN, self.id, 0)
+            if self.fin_received:
+                session.remove(self)
+        return 0
+
+    cdef int send_reset(self, uint32_t code) except -1:
+        cdef YamuxSession session = self.session
+        if session.error is None:
+            session.unknown_credit += self.receive_window
+            session._control(WINDOW_UPDATE, RST, self.id, code)
+            session.remove(self)
+        return 0
+
+    cdef int credit(self, Py_ssize_t n) except -1:
+        return self.session._grant(self, 0)
+
+    cdef int want(self, Py_ssize_t n) except -1:
+        return self.session._grant(self, n)
+
+    cdef int drop_received(self, Py_ssize_t n) except -1:
+        if not self.fin_sent and not self.fin_due:
+            return self.session._grant(self, 0)
+        # Both halves are closed here. Bytes that were under way are dropped in silence, as go does. A peer that
+        # goes on gets a reset; else it would fill the window and then wait for ever.
+        if self.receive_window < self.max_window // 2 and not self.has_ended():
+            self.send_reset(0)
+            self.fail(errors.StreamReset(0, False), True)
+        return 0
+
+    cdef int write_waits(self) except -1:
+        return self.session.waiting_add(self) if self.session.paused else 0
+
+    cdef bint may_push(self) noexcept:
+        return self.send_window != 0
 
 
 @cython.final
@@ -67,7 +134,7 @@ cdef class _PingOp(Op):
 
 
 @cython.final
-cdef class YamuxSession(YamuxSender):
+cdef class YamuxSession(Session):
     """One yamux connection; satisfies interfaces.MuxedConn.
 
     Args:
@@ -116,26 +183,10 @@ cdef class YamuxSession(YamuxSender):
 
     # -- receiving -----------------------------------------------------------------------------
 
-    cdef int feed(self, uint8_t* data, Py_ssize_t n) except -1:
-        if self.error is not None:
-            return 0
-        if self.keepalive:
-            self._heard()
-        try:
-            self._parse(data, n)
-        except (errors.RemoteProtocolError, errors.LimitExceeded) as error:
-            self._violated(error)
-        return 0
-
-    def _violated(self, error):
-        """The peer broke the protocol: it is told, and the connection closed."""
-        logger.debug("closing a yamux session: %s", error)
-        self.farewell(PROTOCOL_ERROR)
-        self.end(error)
-        self.shut()
-
-    cdef int _parse(self, uint8_t* data, Py_ssize_t n) except -1:
+    cdef int parse(self, uint8_t *data, Py_ssize_t n) except -1:
         cdef Py_ssize_t k
+        if self.keepalive:
+            self.heard_at = monotonic()
         while n > 0 and self.error is None:
             if self.body_left:
                 k = min(n, <Py_ssize_t> self.body_left)
@@ -180,7 +231,7 @@ cdef class YamuxSession(YamuxSender):
                 return self._unknown(h)
             stream = <YamuxStream> found
             if not stream.acknowledged:
-                # Whatever the peer sends on it shows that it has taken the stream.
+                # Any frame of the peer for this stream shows that it has accepted it.
                 stream.acknowledged = True
                 self.unacknowledged -= 1
                 self.wake_opener()
@@ -197,7 +248,7 @@ cdef class YamuxSession(YamuxSender):
             raise errors.RemoteProtocolError(f"yamux stream {h.id} opened twice")
         if h.type == DATA and h.length > INITIAL_WINDOW:
             raise errors.RemoteProtocolError(f"yamux SYN with {h.length} bytes, over the window of {INITIAL_WINDOW}")
-        if self._is_full() or self.draining is not None:
+        if self.is_full(<Py_ssize_t> self.backlog) or self.draining is not None:
             self._refuse(h)
             return None
         stream = self._make(h.id, True)
@@ -206,16 +257,9 @@ cdef class YamuxSession(YamuxSender):
         self.arrive(stream)
         return stream
 
-    cdef bint _is_full(self) except -1:
-        if self.num_inbound >= self.max_inbound:
-            return True
-        return self.handler is None and self.arrived is not None and len(self.arrived) >= <Py_ssize_t> self.backlog
-
     cdef int _refuse(self, Header h) except -1:
-        """No more streams: a reset for this one, and an end to a peer that insists."""
-        if not allows(&self.refusals, REFUSED_PER_S, REFUSED_PER_S, monotonic()):
-            raise errors.LimitExceeded("yamux streams refused in a second", limits.YAMUX_MAX_REFUSED_PER_S + 1,
-                                       limits.YAMUX_MAX_REFUSED_PER_S)
+        """Resets one stream too many. A peer that opens many of them loses the connection."""
+        spend(&self.refusals, REFUSED_PER_S, REFUSED_PER_S, "yamux streams refused in a second")
         self.unknown_credit += INITIAL_WINDOW
         self._control(WINDOW_UPDATE, RST, h.id, 0)
         if h.type == DATA:
@@ -223,16 +267,15 @@ cdef class YamuxSession(YamuxSender):
         return 0
 
     cdef int _unknown(self, Header h) except -1:
-        """A frame for a stream that has ended, or never was: ignored, within limits."""
+        """A frame for a stream that has ended or never was: ignored, within limits."""
         if h.type == DATA and 0 < h.length <= self.unknown_credit:
             self.unknown_credit -= h.length
         elif h.type == DATA and h.length > MAX_UNKNOWN_BODY:
             raise errors.LimitExceeded("yamux body for an unknown stream", h.length, MAX_UNKNOWN_BODY)
         elif self.late:
             self.late -= 1
-        elif not allows(&self.unknown, UNKNOWN_PER_S, UNKNOWN_PER_S, monotonic()):
-            raise errors.LimitExceeded("yamux frames for unknown streams in a second",
-                                       limits.YAMUX_MAX_UNKNOWN_PER_S + 1, limits.YAMUX_MAX_UNKNOWN_PER_S)
+        else:
+            spend(&self.useless, UNKNOWN_PER_S, UNKNOWN_PER_S, "yamux frames for unknown streams in a second")
         if h.type == DATA:
             self._drop_body(h)
         return 0
@@ -248,19 +291,19 @@ cdef class YamuxSession(YamuxSender):
             raise errors.RemoteProtocolError(
                 f"yamux data of {h.length} bytes for stream {h.id}, over the window of {stream.receive_window}")
         if stream.fin_received and h.length:
-            # Who has said FIN has nothing more to say on this stream.
+            # Nothing may follow a FIN.
             stream.send_reset(PROTOCOL_ERROR)
             stream.fail(errors.RemoteProtocolError(f"yamux data after FIN on stream {h.id}"), True)
             return self._drop_body(h)
         stream.receive_window -= h.length
         if h.length == 0:
-            return self._ended_by_peer(stream, h.flags, 0)
+            return self._fin_or_reset(stream, h.flags, 0)
         self.current = stream
         self.flags = h.flags & (FIN | RST)
         self.body_left = h.length
         return 0
 
-    cdef int _body(self, uint8_t* data, Py_ssize_t n) except -1:
+    cdef int _body(self, uint8_t *data, Py_ssize_t n) except -1:
         """A part of a body, `body_left` already counted down."""
         cdef YamuxStream stream = self.current
         if stream is not None:
@@ -268,12 +311,12 @@ cdef class YamuxSession(YamuxSender):
                 stream.receive(data, n)
             if self.body_left == 0:
                 self.current = None
-                return self._ended_by_peer(stream, self.flags, 0)
+                return self._fin_or_reset(stream, self.flags, 0)
         return 0
 
     cdef int _window_update(self, YamuxStream stream, Header h) except -1:
         if h.flags & RST:
-            return self._ended_by_peer(stream, h.flags, h.length)
+            return self._fin_or_reset(stream, h.flags, h.length)
         if <uint64_t> stream.send_window + h.length > MAX_U32:
             raise errors.RemoteProtocolError(f"yamux window of stream {h.id} over 2^32-1 bytes")
         stream.send_window += h.length
@@ -282,27 +325,24 @@ cdef class YamuxSession(YamuxSender):
                 self.waiting_add(stream)
             else:
                 stream.pump(stream.send_window)
-        return self._ended_by_peer(stream, h.flags, 0)
+        return self._fin_or_reset(stream, h.flags, 0)
 
-    cdef int _ended_by_peer(self, YamuxStream stream, uint32_t flags, uint32_t code) except -1:
+    cdef int _fin_or_reset(self, YamuxStream stream, uint32_t flags, uint32_t code) except -1:
         """Acts on FIN and RST, after the frame's body."""
         if flags & RST:
-            if stream.is_inbound and not allows(&self.resets, RESETS_PER_S, RESET_BURST, monotonic()):
-                raise errors.LimitExceeded("yamux streams opened and reset in a second", limits.YAMUX_RESET_BURST + 1,
-                                           limits.YAMUX_RESET_BURST)
+            if stream.is_inbound:
+                spend(&self.resets, RESETS_PER_S, RESET_BURST, "yamux streams opened and reset in a second")
             self.remove(stream)
             return stream.fail(errors.StreamReset(code, True), True)
         if flags & FIN and not stream.fin_received and stream.error is None:
-            stream.finish()
+            stream.receive_fin()
             if stream.fin_sent:
                 self.remove(stream)
         return 0
 
     cdef int _ping(self, Header h) except -1:
         if h.flags & SYN:
-            if not allows(&self.pongs, PONGS_PER_S, PONGS_PER_S, monotonic()):
-                raise errors.LimitExceeded("yamux pings in a second", limits.YAMUX_MAX_PING_REPLIES_PER_S + 1,
-                                           limits.YAMUX_MAX_PING_REPLIES_PER_S)
+            spend(&self.pongs, PONGS_PER_S, PONGS_PER_S, "yamux pings in a second")
             return self._control(PING, ACK, 0, h.length)
         return self._pong(h.length) if h.flags & ACK else 0
 
@@ -323,28 +363,116 @@ cdef class YamuxSession(YamuxSender):
 
     cdef int _go_away(self, uint32_t code) except -1:
         if isinstance(self.draining, errors.GoAway) and code == 0:
-            return 0  # said before: the time to drain does not begin anew
+            return 0  # a repetition: the time to drain does not begin anew
         self._drain(errors.GoAway(code, True))
         if code != 0:
-            self.end(self.draining)
+            self.fail(self.draining)
             return self.shut()
-        self.state.watch(self, GO_AWAY_DRAIN_S)
+        self.state.timers.watch(self, GO_AWAY_DRAIN_S)
         return self._close_if_drained()
 
     cdef int _drain(self, object reason) except -1:
-        """No more streams are opened; those there are go on."""
+        """No more streams are opened. Those that exist go on."""
         self.draining = reason
         for op in self.openers or ():
             (<Op> op).wake()
         return 0
 
     cdef int _close_if_drained(self) except -1:
-        """Where no more streams are opened, the last one takes the connection with it."""
+        """If no more streams are opened and the last one has ended, the connection ends too."""
         if not self.streams and self.error is None:
             if not isinstance(self.draining, errors.GoAway):
-                self.farewell(0)
-            self.end(self.draining)
+                self.send_go_away(0)
+            self.fail(self.draining)
             return self.shut()
+        return 0
+
+    # -- sending -------------------------------------------------------------------------------
+
+    cdef int _control(self, uint8_t kind, uint32_t flags, uint32_t id, uint32_t length) except -1:
+        pack_header(self.cork.room(HEADER_BYTES), kind, flags, id, length)
+        return 0
+
+    cdef Py_ssize_t _put_data(self, YamuxStream stream, const uint8_t *data, Py_ssize_t n) except -1:
+        """Writes at least one of `n` bytes as data; returns how many. One frame never spans two records.
+
+        Small writes that follow one another on a stream become one frame: the frame still open is
+        made longer.
+        """
+        cdef Py_ssize_t space = self.cork.space()
+        if self.growing is stream and space > 0 and can_grow(&self.frame, self.cork):
+            n = min(n, space)
+            memcpy(self.cork.room(n), data, n)
+            self.frame.body += n
+            put_u32(self.frame.at + 8, <uint32_t> self.frame.body)
+        else:
+            if space < HEADER_BYTES + min(n, LEAST_BODY):
+                space = self.cork.most
+            n = min(n, space - HEADER_BYTES)
+            self.frame.at = self.cork.room(HEADER_BYTES + n)
+            pack_header(self.frame.at, DATA, 0, stream.id, <uint32_t> n)
+            memcpy(self.frame.at + HEADER_BYTES, data, n)
+            self.growing = stream
+            self.frame.body = n
+            self.frame.sealed = self.cork.sealed
+        has_grown(&self.frame, self.cork)
+        return n
+
+    cdef int _send_ping(self, object op) except -1:
+        if self.pings is None:
+            self.pings = {}
+        if len(self.pings) >= MAX_PINGS:
+            raise errors.LimitExceeded("unanswered yamux pings", MAX_PINGS + 1, MAX_PINGS)
+        self.ping_value = <uint32_t> (self.ping_value + 1)
+        self.pings[self.ping_value] = (monotonic(), op)
+        return self._control(PING, SYN, 0, self.ping_value)
+
+    cdef int _grant(self, YamuxStream stream, Py_ssize_t need) except -1:
+        """Lets the peer send more, once enough has been read or a read needs `need` bytes at once.
+
+        Enough is half a window, as in go and rust, but at most GRANT_BYTES. Otherwise, over a long path, the peer
+        would stop while half of a large window is on its way here.
+        """
+        cdef Py_ssize_t buffered = 0 if stream.queue is None else stream.queue.size
+        cdef Py_ssize_t usable = stream.receive_window + buffered
+        cdef Py_ssize_t missing = <Py_ssize_t> stream.max_window - usable
+        if self.error is not None or stream.error is not None or stream.fin_received:
+            return 0
+        if missing < min(<Py_ssize_t> (stream.max_window // 2), GRANT_BYTES) and usable >= need:
+            return 0
+        self._grow(stream, missing)
+        missing = <Py_ssize_t> stream.max_window - usable
+        if missing <= 0:
+            return 0
+        stream.receive_window += <uint32_t> missing
+        return self._control(WINDOW_UPDATE, 0, stream.id, <uint32_t> missing)
+
+    cdef int _grow(self, YamuxStream stream, Py_ssize_t missing) except -1:
+        """Doubles a window if half of it was read within four round trips and the budget allows it."""
+        cdef uint64_t more
+        cdef double now
+        stream.granted += missing
+        if stream.granted_at and stream.granted < <Py_ssize_t> (stream.max_window // 2):
+            return 0
+        now = monotonic()
+        if self.rtt == 0 or now - self.rtt_at > RTT_INTERVAL_S:
+            if not self.pings:
+                self._send_ping(None)
+        if self.rtt and stream.granted_at and now - stream.granted_at < 4 * self.rtt:
+            more = min(<uint64_t> stream.max_window, <uint64_t> (self.max_window - stream.max_window))
+            if more <= self.budget:
+                self.budget -= more
+                stream.max_window += <uint32_t> more
+        stream.granted_at = now
+        stream.granted = 0
+        return 0
+
+    cdef int accepted(self, Stream stream) except -1:
+        return self._control(WINDOW_UPDATE, ACK, stream.id, 0)
+
+    cdef int send_go_away(self, uint32_t code) except -1:
+        if self.below is not None:
+            self._control(GO_AWAY, 0, 0, code)
         return 0
 
     # -- the session's own ---------------------------------------------------------------------
@@ -369,7 +497,7 @@ cdef class YamuxSession(YamuxSender):
             return None
         if self.next_id > MAX_U32 - 2:
             self._drain(errors.ConnectionClosed("all stream ids of this yamux session have been used"))
-            self.state.flush_soon(self)
+            self.state.flusher.flush_soon(self)
             raise again(self.draining)
         stream = self._make(self.next_id, False)
         self.next_id += 2
@@ -383,16 +511,12 @@ cdef class YamuxSession(YamuxSender):
             return 0
         self.late += LATE_FRAMES
         self.budget += stream.max_window - INITIAL_WINDOW
-        if self.open_stream_ is stream:
-            self.open_stream_ = None
-        if stream.is_inbound:
-            self.num_inbound -= 1
-        elif not stream.acknowledged:
+        if not stream.is_inbound and not stream.acknowledged:
             stream.acknowledged = True
             self.unacknowledged -= 1
             self.wake_opener()
         if self.draining is not None and not self.streams:
-            self.state.flush_soon(self)
+            self.state.flusher.flush_soon(self)
         return 0
 
     cdef int flush(self) except -1:
@@ -400,12 +524,11 @@ cdef class YamuxSession(YamuxSender):
             self._close_if_drained()
         return 0
 
-    cdef int end(self, object error) except -1:
+    cdef int fail(self, object error) except -1:
         if self.error is not None:
             return 0
-        Session.end(self, error)
+        Session.fail(self, error)
         self.current = None
-        self.open_stream_ = None
         pings, self.pings = self.pings, None
         for _, op in (pings or {}).values():
             if op is not None:
@@ -419,26 +542,22 @@ cdef class YamuxSession(YamuxSender):
         Session.seat(self, below)
         if self.keepalive:
             self.heard_at = monotonic()
-            self.state.watch(self, self.keepalive)
-        return 0
-
-    cdef int _heard(self) except -1:
-        self.heard_at = monotonic()
+            self.state.timers.watch(self, self.keepalive)
         return 0
 
     cdef int overdue(self) except -1:
-        """The keepalive time is up, its answer is, or the drain after the peer's go-away is."""
+        """The keepalive time is over, or the time for a ping's answer, or the drain after the peer's go-away."""
         cdef double idle
         if isinstance(self.draining, errors.GoAway):
-            self.end(self.draining)
+            self.fail(self.draining)
             return self.shut()
         if self.ping_overdue:
-            self.end(errors.ConnectionClosed(f"no answer to a yamux ping for {PONG_TIMEOUT_S:g} s"))
+            self.fail(errors.ConnectionClosed(f"no answer to a yamux ping for {PONG_TIMEOUT_S:g} s"))
             return self.drop(self.error)
         idle = monotonic() - self.heard_at
         if idle < self.keepalive:
-            return self.state.watch(self, self.keepalive - idle)
+            return self.state.timers.watch(self, self.keepalive - idle)
         self.ping_overdue = True
         if not self.pings:
             self._send_ping(None)
-        return self.state.watch(self, PONG_TIMEOUT_S)
+        return self.state.timers.watch(self, PONG_TIMEOUT_S)

@@ -26,7 +26,7 @@ cdef struct Header:
     uint32_t length     # body bytes, window increment, ping value or code
 
 
-cdef inline Header unpack_header(const uint8_t* at) noexcept nogil:
+cdef inline Header unpack_header(const uint8_t *at) noexcept nogil:
     cdef Header out
     out.version = at[0]
     out.type = at[1]
@@ -36,14 +36,14 @@ cdef inline Header unpack_header(const uint8_t* at) noexcept nogil:
     return out
 
 
-cdef inline void put_u32(uint8_t* at, uint32_t value) noexcept nogil:
+cdef inline void put_u32(uint8_t *at, uint32_t value) noexcept nogil:
     at[0] = <uint8_t> (value >> 24)
     at[1] = <uint8_t> (value >> 16)
     at[2] = <uint8_t> (value >> 8)
     at[3] = <uint8_t> value
 
 
-cdef inline void pack_header(uint8_t* at, uint8_t kind, uint16_t flags, uint32_t id, uint32_t length) noexcept nogil:
+cdef inline void pack_header(uint8_t *at, uint8_t kind, uint16_t flags, uint32_t id, uint32_t length) noexcept nogil:
     at[0] = 0
     at[1] = kind
     at[2] = <uint8_t> (flags >> 8)

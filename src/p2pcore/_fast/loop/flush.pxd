@@ -1,0 +1,17 @@
+# See flush.pyx.
+cdef class Flushable:
+    cdef bint flush_due         # already on the list
+    cdef int flush(self) except -1
+    cdef int overdue(self) except -1
+
+
+cdef class Flusher:
+    cdef object loop
+    cdef list due               # Flushables to flush at the end of this iteration
+    cdef bint is_scheduled      # _at_end is due
+    cdef Py_ssize_t num_woken   # Ops whose future is done and whose task has not run yet
+    cdef Py_ssize_t num_resumed # those that have run since the last flush
+
+    cdef int flush_soon(self, Flushable layer) except -1
+    cdef int flush_now(self) except -1
+    cdef int _flush_round(self) except -1

@@ -1,0 +1,71 @@
+"""One flush for all that the connections of a loop write in one iteration.
+
+Comes in: layers with gathered output. Goes out: one call of each one's flush(), when the callbacks that are
+ready have run, or earlier, when the last task that was woken waits again (see Op.step and docs/decisions/0002).
+"""
+
+import logging
+
+cimport cython
+
+logger = logging.getLogger("p2pcore.loop")
+
+# Corks of one chain: wss with Noise inside has two. Further rounds of flushing wait for the next iteration.
+cdef int MAX_CORKS = 4
+
+
+cdef class Flushable:
+    """Something with output to flush, or with a deadline."""
+
+    cdef int flush(self) except -1:
+        """Sends what has been gathered. The Flusher calls it at the end of the iteration."""
+        return 0
+
+    cdef int overdue(self) except -1:
+        """The time that was given to Timers.watch() is over."""
+        return 0
+
+
+@cython.final
+cdef class Flusher:
+    """The layers of one loop that have output to flush."""
+
+    def __cinit__(self, loop):
+        self.loop = loop
+        self.due = []
+
+    cdef int flush_soon(self, Flushable layer) except -1:
+        """Flushes `layer` when the callbacks that are ready now have run."""
+        if not layer.flush_due:
+            layer.flush_due = True
+            self.due.append(layer)
+            if not self.is_scheduled:
+                self.is_scheduled = True
+                self.loop.call_soon(self._at_end)
+        return 0
+
+    def _at_end(self):
+        self.is_scheduled = False
+        self.flush_now()
+
+    cdef int flush_now(self) except -1:
+        """Flushes all layers on the list, and those that this adds to it: a cork below another one."""
+        cdef int rounds = 0
+        self.num_resumed = 0
+        while self.due and rounds < MAX_CORKS:
+            rounds += 1
+            self._flush_round()
+        return 0
+
+    cdef int _flush_round(self) except -1:
+        cdef Flushable layer
+        cdef list due = self.due
+        self.due = []
+        for item in due:
+            layer = <Flushable> item
+            layer.flush_due = False
+            try:
+                layer.flush()
+            except Exception:
+                logger.exception("flushing failed")
+        return 0
