@@ -484,12 +484,12 @@ cdef class _LazyAnswer(Answer):
 
     cdef int start(self) except -1:
         """The proposal leaves now."""
-        return self.stream.state.watch(self, END_WAIT_S)
+        return self.stream.state.timers.watch(self, END_WAIT_S)
 
     cdef int stop(self) except -1:
         """Nobody waits for it any more."""
         if self.stream is not None:
-            self.stream.state.unwatch(self)
+            self.stream.state.timers.unwatch(self)
             self.stream = None
         return 0
 
@@ -501,7 +501,7 @@ cdef class _LazyAnswer(Answer):
             self.fail(errors.NegotiationTimeout(f"{self.step}: no answer to {self.protocol} within {timeout:g} s"))
             return stream._give_up(self.error)
         self.is_late = True
-        stream.state.watch(self, timeout - END_WAIT_S)
+        stream.state.timers.watch(self, timeout - END_WAIT_S)
         return stream._maybe_send_fin()
 
 
