@@ -473,6 +473,7 @@ class Swarm:
         await _bounded("connections", _wait(closing))
         for conn in conns:
             conn.abort(codes.CONN_SHUTDOWN)
+        await asyncio.sleep(0)  # sessions tell of their end in the event loop's next turn
         if self._unused:
             await _bounded("unused connections", _wait(asyncio.gather(*self._unused, return_exceptions=True)))
         self._news.events.close()
