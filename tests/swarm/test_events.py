@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import gc
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import p2pcore
 from harness import eventually, looped, run
 from p2pcore import Connectedness, DialError, Direction, Host, LimitExceeded, codes, limits
 from p2pcore.errors import ConnectionClosed, GoAway, ListenerClosed
@@ -165,6 +168,19 @@ def test_the_number_of_subscriptions_is_bounded() -> None:
         events.subscribe()
     held.pop()
     events.subscribe()
+
+
+@pytest.mark.source
+def test_the_name_of_an_event_means_nothing_else() -> None:
+    source = Path(p2pcore.__file__).parent
+    found = set()
+    for path in source.rglob("*.py"):
+        if path.name == "events.py":
+            continue
+        for node in ast.parse(path.read_text()).body:
+            targets = node.targets if isinstance(node, ast.Assign) else [node]
+            found |= {getattr(each, "id", getattr(each, "name", "")) for each in targets}
+    assert {kind.__name__ for kind in Event.__subclasses__()} & found == set()
 
 
 # -- what a swarm tells ------------------------------------------------------------------------

@@ -7,7 +7,6 @@ listeners that opened or ended. One task runs for each listener. A refused conne
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -123,9 +122,14 @@ class Listeners:
         error: BaseException | None = None
         try:
             while True:
-                await self._accept_one(listener)
-        except SwarmClosed:
-            pass
+                made = await listener.accept()
+                try:
+                    self._add_conn(made)
+                except SwarmClosed:
+                    return
+                except (GaterRefused, LimitExceeded):
+                    pass  # the admission has told it
+                del made  # or this would hold it until the next one comes
         except ListenerClosed as closed:
             error = closed.__cause__
         except Exception as failure:
@@ -133,12 +137,6 @@ class Listeners:
             logger.exception("listener of %s failed", bound)
         finally:
             await self._ended(listener, bound, error)
-
-    async def _accept_one(self, listener: Listener) -> None:
-        """Its own function: a loop would hold the last connection until the next one comes."""
-        made = await listener.accept()
-        with contextlib.suppress(GaterRefused, LimitExceeded):  # the admission has told it
-            self._add_conn(made)
 
     async def _ended(self, listener: Listener, bound: Multiaddr, error: BaseException | None) -> None:
         """The end of every accept loop; a listener still registered was closed by nobody here."""

@@ -7,7 +7,6 @@ raises and never waits. Subscriptions hear first, then notifiees.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from p2pcore.codes import Direction
@@ -58,13 +57,16 @@ class News:
     __slots__ = ("_counts", "events", "notifiees")
 
     def __init__(self) -> None:
-        self._counts: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
+        self._counts: dict[str, int] = dict.fromkeys(COUNTERS, 0)
         self.events = Events()
         self.notifiees = Notifiees()
 
     def counters(self) -> dict[str, int]:
         """How often things have happened since the start, by name. No number ever falls."""
         return dict(self._counts)
+
+    def _count(self, name: str) -> None:
+        self._counts[name] = self._counts.get(name, 0) + 1
 
     # -- connections ---------------------------------------------------------------------------
 
@@ -121,7 +123,7 @@ class News:
     ) -> None:
         """See interfaces.ListenerNews. A dial that fails so is counted as a failed dial alone."""
         if direction is Direction.INBOUND:
-            self._counts[f"upgrades failed: {stage}"] += 1
+            self._count(f"upgrades failed: {stage}")
         if self.events.is_wanted:
             self.events.emit(UpgradeFailed(direction, str(stage), error, local, remote))
 
@@ -135,11 +137,11 @@ class News:
 
     def accept_refused(self, addr: Multiaddr) -> None:
         """See interfaces.ListenerNews; `refused` tells of it."""
-        self._counts[f"upgrades failed: {REFUSED}"] += 1
+        self._count(f"upgrades failed: {REFUSED}")
 
     def accept_failed(self, addr: Multiaddr, error: OSError) -> None:
         """See interfaces.ListenerNews."""
-        self._counts[f"accept errors: {errno_name(error)}"] += 1
+        self._count(f"accept errors: {errno_name(error)}")
 
     def listener_changed(self, addr: Multiaddr, state: ListenerState, error: BaseException | None) -> None:
         """See interfaces.ListenerNews; the end of a listener is reported by its swarm."""

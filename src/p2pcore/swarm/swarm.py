@@ -250,7 +250,7 @@ class Swarm:
         self._num_made += 1
         conn = Conn(made, self._num_made, loop.time(), self._ended)
         self._admit(conn)
-        before = self._state(conn)
+        before = self._conns.state(conn.remote_peer) if self._news.events.is_wanted else None
         self._conns.attach(conn.remote_peer, conn)
         session = conn.session
         session.owner = conn
@@ -259,7 +259,7 @@ class Swarm:
             self._admission.joined(conn)
         if self._dedups:
             self._duplicates.joined(conn)
-        self._news.conn_opened(conn, self._change(conn, before))
+        self._news.conn_opened(conn, before and self._change(conn, before))
         session.set_stream_handler(self._serve)
         return conn
 
@@ -280,22 +280,18 @@ class Swarm:
 
     def _conn_ended(self, conn: Conn, error: BaseException | None) -> None:
         """The end of every connection, from its session: by the event loop, so never inside `add_conn`."""
-        before = self._state(conn)
+        before = self._conns.state(conn.remote_peer) if self._news.events.is_wanted else None
         self._conns.detach(conn)
         if not self._admission.is_trivial:
             self._admission.left(conn)
         if not self._conns.num_conns:
             self._streams.shrink()
-        self._news.conn_closed(conn, error, self._change(conn, before))
+        self._news.conn_closed(conn, error, before and self._change(conn, before))
         self._streams.conn_ended(conn)
 
-    def _state(self, conn: Conn) -> Connectedness | None:
-        """Whether there is a connection to the peer of `conn`; None where nobody wants to know."""
-        return self._conns.state(conn.remote_peer) if self._news.events.is_wanted else None
-
-    def _change(self, conn: Conn, before: Connectedness | None) -> Connectedness | None:
-        """What has become of `before`; None where it is the same, or was not looked at."""
-        now = before and self._conns.state(conn.remote_peer)
+    def _change(self, conn: Conn, before: Connectedness) -> Connectedness | None:
+        """What has become of `before` for the peer of `conn`; None where it is the same."""
+        now = self._conns.state(conn.remote_peer)
         return None if now is before else now
 
     @property
@@ -477,6 +473,7 @@ class Swarm:
         await _bounded("connections", _wait(closing))
         for conn in conns:
             conn.abort(codes.CONN_SHUTDOWN)
+        await asyncio.sleep(0)  # sessions tell of their end in the event loop's next turn
         if self._unused:
             await _bounded("unused connections", _wait(asyncio.gather(*self._unused, return_exceptions=True)))
         self._news.events.close()
