@@ -73,13 +73,20 @@ def invoke(args: Sequence[str] | None) -> int:
         return status if isinstance(status, int) else 0
     except click.Abort:
         return INTERRUPTED
-    except SystemExit:  # click's way to end where help was written to a closed pipe
-        forgive_output()
-        return BROKEN_PIPE
+    except SystemExit as end:
+        return _left_by_click(end)
     except Exception as error:
         if os.environ.get("P2PCORE_DEBUG"):
             raise
         return _ended_by(error, _path(sys.argv[1:] if args is None else args))
+
+
+def _left_by_click(end: SystemExit) -> int:
+    """click leaves so after shell completion, and where help was written to a closed pipe (from EPIPE)."""
+    if isinstance(end.__context__, OSError):
+        forgive_output()
+        return BROKEN_PIPE
+    return end.code if isinstance(end.code, int) else FAILURE
 
 
 def _path(args: Sequence[str]) -> str:

@@ -12,10 +12,10 @@ from typing import Any
 
 import p2pcore
 from p2pcore import Host, Multiaddr, Supervisor, Worker, WorkerEvent
-from p2pcore.cli.listen_command import Shown, show_addrs
 from p2pcore.cli.node_options import NodeOptions
 from p2pcore.cli.output import Output, OutputFailed, log_level, prepare
 from p2pcore.cli.serving_options import ServingOptions
+from p2pcore.cli.shown import Shown, show_addrs
 
 
 def make_host(worker: Worker, node: NodeOptions, serving: ServingOptions, perf: bool, verbosity: int) -> Host:
@@ -40,7 +40,7 @@ def listen(
     output: Output,
 ) -> None:
     """Serves until a signal. Raises as Supervisor.start; OutputFailed; CommandFailed, OSError: bad files."""
-    node.settings(), serving.settings(node, ())  # a file of no use is told once, before workers start
+    node.settings(), serving.settings(node, ())  # a bad file is reported once, before workers start
     show = _Show(output)
     supervisor = Supervisor(
         make_host,

@@ -1,4 +1,4 @@
-"""What arguments and options are made of: multiaddrs, targets, sizes; the options several commands share.
+"""The types of arguments and options: multiaddrs, targets, sizes; and the options several commands share.
 
 Comes in: text from the command line. Goes out: values, or a usage error that says what was expected.
 """

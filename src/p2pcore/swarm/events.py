@@ -281,14 +281,14 @@ class Events:
     def upgrade_failed(
         self, reason: str, remote: Multiaddr | None, error: BaseException, listener: Multiaddr
     ) -> None:
-        """For ListenerOptions.on_upgrade_failed."""
+        """For ListenerHooks.on_upgrade_failed."""
         if self.is_wanted:
             self.emit(UpgradeFailed(Direction.INBOUND, str(reason), error, listener, remote))
 
     def listener_changed(
         self, state: ListenerState, error: BaseException | None, listener: Multiaddr
     ) -> None:
-        """For ListenerOptions.on_state_changed; the end of a listener is told by its swarm."""
+        """For ListenerHooks.on_state_changed; the end of a listener is told by its swarm."""
         if not self.is_wanted:
             return
         if state is ListenerState.RETRYING and error is not None:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from p2pcore import options as checks
 from p2pcore.aio.slots import Slots
 from p2pcore.aio.threshold import Threshold
 from p2pcore.codes import CONN_RATE_LIMITED
@@ -64,7 +65,7 @@ StateChanged = Callable[[ListenerState, BaseException | None, "Multiaddr"], None
 
 @dataclass(frozen=True, slots=True)
 class ListenerOptions:
-    """Bounds and observers of a listener.
+    """Bounds of a listener.
 
     Attributes:
         accept_timeout: seconds from accept(2) to the moment `accept` takes the finished connection.
@@ -74,9 +75,9 @@ class ListenerOptions:
         slow_after: seconds after which an upgrade counts as slow: it waits for its peer, which may be silent.
         max_slow: upgrades in flight that are slow; when one more becomes so, the oldest is ended.
         backoff_min, backoff_max: seconds to pause after an error of accept(2).
-        admits: says whether an accepted connection may be read from; None: all may. What it refuses costs
-            no handshake, and is counted as REFUSED.
-        on_upgrade_failed, on_state_changed: observers; quick, and not to raise.
+
+    Raises:
+        TypeError, ValueError: a field is not what is said above.
     """
 
     accept_timeout: float = ACCEPT_TIMEOUT_S
@@ -86,6 +87,29 @@ class ListenerOptions:
     max_slow: int = MAX_SLOW_UPGRADES
     backoff_min: float = ACCEPT_BACKOFF_MIN_S
     backoff_max: float = ACCEPT_BACKOFF_MAX_S
+
+    def __post_init__(self) -> None:
+        checks.seconds("accept_timeout", self.accept_timeout)
+        checks.whole("queue_length", self.queue_length, 1)
+        checks.whole("max_upgrading", self.max_upgrading, 1)
+        checks.seconds("slow_after", self.slow_after)
+        checks.whole("max_slow", self.max_slow)
+        checks.seconds("backoff_min", self.backoff_min)
+        checks.seconds("backoff_max", self.backoff_max)
+        if self.backoff_max < self.backoff_min:
+            raise ValueError(f"backoff_max must be at least backoff_min, not {self.backoff_max:g}")
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerHooks:
+    """Whom a listener asks, and whom it tells.
+
+    Attributes:
+        admits: says whether an accepted connection may be read from; None: all may. What it refuses costs
+            no handshake, and is counted as REFUSED.
+        on_upgrade_failed, on_state_changed: observers; quick, and not to raise.
+    """
+
     admits: Callable[[RawConn], bool] | None = None
     on_upgrade_failed: UpgradeFailed | None = None
     on_state_changed: StateChanged | None = None
@@ -97,7 +121,7 @@ class UpgradedListener:
     Args:
         inner: where raw connections come from; owned.
         upgrader: secures and multiplexes them.
-        options: see ListenerOptions.
+        options, hooks: see ListenerOptions, ListenerHooks.
 
     Attributes:
         failures: upgrades that came to nothing, by reason.
@@ -106,12 +130,17 @@ class UpgradedListener:
     """
 
     def __init__(
-        self, inner: RawListener, upgrader: Upgrader, options: ListenerOptions | None = None
+        self,
+        inner: RawListener,
+        upgrader: Upgrader,
+        options: ListenerOptions | None = None,
+        hooks: ListenerHooks | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._inner = inner
         self._upgrader = upgrader
         self._options = options or ListenerOptions()
+        self._hooks = hooks or ListenerHooks()
         self._threshold = Threshold(self._options.queue_length)
         self._backoff = Backoff(self._options.backoff_min, self._options.backoff_max)
         self._upgrading: dict[RawConn, asyncio.Task[None]] = {}
@@ -164,7 +193,7 @@ class UpgradedListener:
                 conn = await self._accept_raw()
                 now = self._loop.time()
                 self.num_accepted += 1
-                if self._options.admits is not None and not self._options.admits(conn):
+                if self._hooks.admits is not None and not self._hooks.admits(conn):
                     self.failures[REFUSED] += 1
                     conn.abort()
                     continue
@@ -264,8 +293,8 @@ class UpgradedListener:
     def _failed(self, reason: str, remote: Multiaddr | None, error: BaseException) -> None:
         self.failures[reason] += 1
         log.debug("inbound connection from %s: %s: %s", remote, reason, error)
-        if self._options.on_upgrade_failed is not None:
-            _observe(self._options.on_upgrade_failed, reason, remote, error, self.multiaddr)
+        if self._hooks.on_upgrade_failed is not None:
+            _observe(self._hooks.on_upgrade_failed, reason, remote, error, self.multiaddr)
 
     # -- finished connections ------------------------------------------------------------------
 
@@ -398,8 +427,8 @@ class UpgradedListener:
         self._state = state
         if error is not None:
             self._warn("the listener on %s is %s: %s", self.multiaddr, state.value, error)
-        if self._options.on_state_changed is not None:
-            _observe(self._options.on_state_changed, state, error, self.multiaddr)
+        if self._hooks.on_state_changed is not None:
+            _observe(self._hooks.on_state_changed, state, error, self.multiaddr)
 
     def _warn(self, text: str, *args: object) -> None:
         """Warns, at most once a second; what comes sooner is for debugging."""
