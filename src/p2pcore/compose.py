@@ -145,9 +145,8 @@ def _chosen(
     """
     options.items(argument, choice, "names or objects", object)
     if not choice:
-        raise ValueError(
-            f"{argument} must be at least one of {', '.join(map(repr, homes))}, not an empty list"
-        )
+        known = ", ".join(map(repr, homes))
+        raise ValueError(f"{argument} must have at least one of {known}, not be an empty list")
     for each in choice:
         if isinstance(each, str):
             options.one_of(f"each item of {argument}", each, tuple(homes))

@@ -35,8 +35,8 @@ def seconds(
     name: str, value: object, *, or_zero: bool = False, most: float = limits.MAX_TIMEOUT_S, why: str = ""
 ) -> None:
     """A time: finite, more than 0 (with `or_zero` at least 0) and at most `most`. `why` explains 0."""
-    least = "0" + (f" ({why})" if why else "") if or_zero else "more than 0"
-    expected = f"a number of seconds, {least} to {most:g}"
+    least = f"from 0 ({why}) to" if why else "from 0 to" if or_zero else "more than 0 and at most"
+    expected = f"a number of seconds {least} {most:.12g}"
     if isinstance(value, bool) or not isinstance(value, int | float):
         _wrong_type(name, expected, value)
     if not 0 <= value <= most or (value == 0 and not or_zero):  # NaN fails the first comparison
@@ -49,6 +49,15 @@ def whole(name: str, value: object, least: int = 0, most: int = limits.MAX_COUNT
     if isinstance(value, bool) or not isinstance(value, int):
         _wrong_type(name, expected, value)
     if not least <= value <= most:
+        raise ValueError(f"{name} must be {expected}, not {value!r}")
+
+
+def file_mode(name: str, value: object) -> None:
+    """Permissions of a file. 600 is not 0o600, and too large."""
+    expected = f"permissions such as 0o600, at most {limits.MAX_FILE_MODE:#o}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        _wrong_type(name, expected, value)
+    if not 0 <= value <= limits.MAX_FILE_MODE:
         raise ValueError(f"{name} must be {expected}, not {value!r}")
 
 

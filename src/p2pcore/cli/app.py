@@ -32,6 +32,9 @@ COMMANDS = {
 GROUPS = ("id", "psk")
 """Those that have commands of their own."""
 
+COMPLETE_VARIABLE = "_P2PCORE_COMPLETE"
+"""Set by the scripts that click writes for shells: then the command only completes a line."""
+
 _HELP = getattr(click.exceptions, "NoArgsIsHelpError", ())
 """Raised by click 8.2 and later where there are no arguments at all."""
 
@@ -69,7 +72,9 @@ def invoke(args: Sequence[str] | None) -> int:
     """Runs one command. Returns: its exit status."""
     prepare()
     try:
-        status = commands.main(args, prog_name="p2pcore", standalone_mode=False)
+        status = commands.main(
+            args, prog_name="p2pcore", complete_var=COMPLETE_VARIABLE, standalone_mode=False
+        )
         return status if isinstance(status, int) else 0
     except click.Abort:
         return INTERRUPTED
@@ -82,11 +87,11 @@ def invoke(args: Sequence[str] | None) -> int:
 
 
 def _left_by_click(end: SystemExit) -> int:
-    """click leaves so after shell completion, and where help was written to a closed pipe (from EPIPE)."""
-    if isinstance(end.__context__, OSError):
-        forgive_output()
-        return BROKEN_PIPE
-    return end.code if isinstance(end.code, int) else FAILURE
+    """click leaves so after shell completion, and where help was written to a closed pipe."""
+    if os.environ.get(COMPLETE_VARIABLE):
+        return end.code if isinstance(end.code, int) else FAILURE
+    forgive_output()
+    return BROKEN_PIPE
 
 
 def _path(args: Sequence[str]) -> str:

@@ -23,7 +23,6 @@ from p2pcore.errors import AddressError
 from p2pcore.interfaces import CapableConn, Listener, Upgrader
 from p2pcore.limits import (
     LISTEN_BACKLOG,
-    MAX_FILE_MODE,
     MAX_UNIX_PATH_BYTES,
     TCP_CONNECT_TIMEOUT_S,
     UNIX_BIND_TIMEOUT_S,
@@ -60,7 +59,7 @@ class UnixOptions:
     def __post_init__(self) -> None:
         options.seconds("connect_timeout", self.connect_timeout)
         if self.mode is not None:
-            options.whole("mode", self.mode, most=MAX_FILE_MODE)
+            options.file_mode("mode", self.mode)
         options.whole("backlog", self.backlog)
         options.items("sockets", self.sockets, "listening sockets", socket.socket)
         if any(sock.family != socket.AF_UNIX for sock in self.sockets):

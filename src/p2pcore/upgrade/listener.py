@@ -97,7 +97,8 @@ class ListenerOptions:
         checks.seconds("backoff_min", self.backoff_min)
         checks.seconds("backoff_max", self.backoff_max)
         if self.backoff_max < self.backoff_min:
-            raise ValueError(f"backoff_max must be at least backoff_min, not {self.backoff_max:g}")
+            least, most = self.backoff_min, self.backoff_max
+            raise ValueError(f"backoff_max must be at least backoff_min ({least:g}), not {most:g}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,7 @@ class Supervisor:
         options.seconds("drain_s", drain_s, or_zero=True)
         options.whole("backlog", backlog)
         if unix_mode is not None:
-            options.whole("unix_mode", unix_mode, most=limits.MAX_FILE_MODE)
+            options.file_mode("unix_mode", unix_mode)
         if on_event is not None:
             options.function("on_event", on_event)
         if not listen:
