@@ -94,7 +94,7 @@ async def _serve(host: Host, output: Output, with_conns: bool, drain_s: float) -
 
 
 def _or_fail(output: Output, failed: asyncio.Future[None]) -> Callable[..., None]:
-    """`output.show`, for a notifiee, which must not raise: failure is handed over."""
+    """`output.show` for a notifiee, which must not raise: the failure goes to `failed`."""
 
     def show(line: str, **fields: Any) -> None:
         try:

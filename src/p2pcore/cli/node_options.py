@@ -27,7 +27,7 @@ MUXERS = ("yamux", "mplex")
 
 
 class NamesType(NamesParam):
-    """Names out of a few, separated by commas, each once."""
+    """A list of known names, separated by commas, each at most once."""
 
     name = "names"
 

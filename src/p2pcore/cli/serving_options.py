@@ -48,7 +48,7 @@ class ServingOptions:
         return self.relay or self.relay_unlimited
 
     def check(self, addrs: Iterable[Multiaddr], is_alone: bool) -> None:
-        """Raises a usage error where these options do not go with `addrs`, or with several processes."""
+        """Raises a usage error: these options do not fit `addrs`, or several processes."""
         alone = "takes one process: with --workers each would have relayed connections of its own"
         if self.is_relay and not is_alone:
             self._wrong(f"--relay {alone}")
@@ -89,7 +89,7 @@ class ServingOptions:
 
 
 def _names(addrs: Iterable[Multiaddr]) -> list[str]:
-    """What the addresses call their hosts, and localhost."""
+    """The host names and IP addresses in `addrs`, and localhost."""
     hosts = (addr.get(name) for addr in addrs for name in ("sni", "ip4", "ip6"))
     return list(dict.fromkeys(["localhost", *(host for host in hosts if host)]))
 

@@ -13,7 +13,7 @@ from p2pcore.cli.output import Output
 
 
 def show_addrs(addrs: Sequence[Multiaddr], output: Output) -> None:
-    """One line for each."""
+    """Shows each address on a line of its own."""
     for addr in addrs:
         output.show(str(addr), event="listening", addr=str(addr))
 
@@ -29,7 +29,7 @@ class Shown:
         """Shown by `show_addrs`, with the interface addresses."""
 
     def listen_close(self, network: Network, addr: Multiaddr) -> None:
-        """Said by the log."""
+        """The log says so."""
 
     def connected(self, network: Network, conn: CapableConn) -> None:
         self._since[conn] = time.monotonic()

@@ -40,7 +40,7 @@ class TcpOptions:
         dial_from: the local IP address outbound connections of its family leave from; None: the kernel's
             choice. One local address reaches one listener at most some 28,000 times (ip_local_port_range).
         dial_from_listener: leave from the port of a listener where one fits; see reuseport.py.
-        sockets: sockets that listen already, as `malistener.open_listening` makes them. Listening on the
+        sockets: sockets that listen already, as `manet.listener.open_listening` makes them. Listening on the
             address of one takes it over, once; its queue may be shared with other processes.
         share_port: several kinds of connections may listen on each port, and those that ask for port 0 of one
             IP address get one port. False: only where a host listens on several addresses with one port.
