@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 
-from p2pcore import Conn, Host, Multiaddr, P2PError, limits, run
+from p2pcore import Conn, Host, Multiaddr, P2PError, TcpOptions, limits, run
 
 ECHO = "/echo/1.0.0"
 PATIENCE_S = 60.0
@@ -142,7 +142,8 @@ async def _end(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
 
 
 async def _main(options: argparse.Namespace) -> None:
-    hosts = [Host(listen=(), dial_from=f"{options.net}.{number + 1}") for number in range(options.hosts)]
+    sources = [TcpOptions(dial_from=f"{options.net}.{number + 1}") for number in range(options.hosts)]
+    hosts = [Host(listen=(), tcp=source) for source in sources]
     dialer = Dialer(options.addr, hosts)
     commands: dict[str, Callable[..., Awaitable[dict[str, object]]]] = {
         name: getattr(dialer, name) for name in ("dial", "load", "storm", "hush", "hushed", "close")

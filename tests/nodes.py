@@ -11,7 +11,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from p2pcore.interfaces import CapableConn, Direction, ListenerState, Multiplexer, SecureTransport
@@ -21,7 +21,7 @@ from p2pcore.manet.sockaddr import parse_endpoint
 from p2pcore.muxers.yamux import YamuxMultiplexer
 from p2pcore.security.noise import NoiseTransport
 from p2pcore.transports.tcp.transport import TcpTransport
-from p2pcore.upgrade.listener import ListenerOptions, UpgradedListener
+from p2pcore.upgrade.listener import ListenerHooks, ListenerOptions, UpgradedListener
 from p2pcore.upgrade.upgrader import StreamUpgrader, UpgraderOptions
 from p2pcore.values.keys import PrivateKey
 from p2pcore.values.multiaddr import Multiaddr
@@ -92,13 +92,15 @@ def make_node(
     timeout: float = 30.0,
     **listener: Any,
 ) -> Node:
-    """A node with noise and yamux unless told otherwise; `listener` as ListenerOptions."""
+    """A node with noise and yamux unless told otherwise; `listener`: of ListenerOptions and ListenerHooks."""
+    names = {field.name for field in fields(ListenerHooks)} & listener.keys()
+    hooks = {name: listener.pop(name) for name in names}
     key = key or PrivateKey.generate()
     upgrader = StreamUpgrader(
         key,
         security or [NoiseTransport(key)],
         muxers or [YamuxMultiplexer()],
-        UpgraderOptions(timeout, ListenerOptions(**listener)),
+        UpgraderOptions(timeout, ListenerOptions(**listener), ListenerHooks(**hooks)),
     )
     return Node(key, upgrader, TcpTransport(upgrader))
 

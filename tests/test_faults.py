@@ -15,7 +15,7 @@ from typing import cast
 import pytest
 
 from harness import eventually, looped
-from p2pcore import Host
+from p2pcore import Host, ListenerOptions
 from p2pcore.upgrade.listener import UpgradedListener
 from p2pcore.values.multiaddr import Multiaddr
 
@@ -208,7 +208,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
 async def test_w5_two_hosts_of_a_process_have_accept_queues_of_their_own() -> None:
     async with Host(listen=()) as dialler:
         for length in (1, 3):
-            host = Host(accept_queue_length=length)
+            host = Host(listener=ListenerOptions(queue_length=length))
             transport = host.swarm.transport_for_listening(LOOPBACK)
             assert transport is not None
             listener = cast("UpgradedListener", await transport.listen(LOOPBACK))

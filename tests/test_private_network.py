@@ -22,6 +22,7 @@ from p2pcore import (
     LocalProtocolError,
     NegotiationError,
     PrivateKey,
+    TcpOptions,
     WrongNetworkKey,
 )
 from p2pcore.errors import UpgradeTimeout
@@ -53,7 +54,7 @@ async def test_a_shared_port_takes_members_of_the_network_of_every_kind() -> Non
     """A connection to it begins with a random nonce, or with HTTP."""
 
     listen = ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/tcp/0/ws"]
-    served: dict[str, Any] = {"psk": KEY, "echo": True, "share_port": True, "listen": listen}
+    served: dict[str, Any] = {"psk": KEY, "echo": True, "tcp": TcpOptions(share_port=True), "listen": listen}
     async with Host(**served) as server, Host(listen=(), psk=KEY) as dialer:
         addrs = server.addrs_with_peer
         assert len({addr["tcp"] for addr in addrs}) == 1

@@ -134,6 +134,22 @@ def test_what_documents_give_to_host_is_there(document: Path) -> None:
 
 
 @pytest.mark.source
+def test_every_argument_of_host_is_documented() -> None:
+    text = (ROOT / "docs" / "options.md").read_text()
+    rows = {name for row in re.findall(r"^\| (`.*?) \|", text, re.M) for name in re.findall(r"`(\w+)`", row)}
+    assert rows == set(inspect.signature(Host).parameters)
+
+
+@pytest.mark.source
+def test_the_changelog_has_every_public_name_and_every_argument_of_host() -> None:
+    import p2pcore
+
+    text = (ROOT / "CHANGELOG.md").read_text()
+    names = {*p2pcore.__all__, *inspect.signature(Host).parameters} - {"__version__"}
+    assert [name for name in sorted(names) if not re.search(rf"`{name}[`=(]", text)] == []
+
+
+@pytest.mark.source
 def test_every_command_and_option_is_documented() -> None:
     from p2pcore.cli.app import COMMANDS, commands
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Self
 
-from p2pcore import Conn, Host
+from p2pcore import Conn, Host, tune_loop
 
 ECHO = "/echo/1.0.0"
 
@@ -50,8 +50,8 @@ class Hosts:
     """One that listens, one that dials; they do not identify each other: only what is named happens."""
 
     def __init__(self, security: str = "noise") -> None:
-        self.server = Host(identify=False, echo=True, security=(security,), spin_s=0)
-        self.dialer = Host(listen=(), identify=False, security=(security,), spin_s=0)
+        self.server = Host(identify=False, echo=True, security=(security,))
+        self.dialer = Host(listen=(), identify=False, security=(security,))
         self.watch = Watch()
         self.server.notify(self.watch)
 
@@ -64,6 +64,7 @@ class Hosts:
 
     async def open(self) -> None:
         """Starts both."""
+        tune_loop(spin_s=0)  # whether a loop looks for an answer before it sleeps depends on the clock
         await self.server.start()
         await self.dialer.start()
         self._target = self.server.addrs_with_peer[0]

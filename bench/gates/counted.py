@@ -14,7 +14,7 @@ import sys
 import uvloop
 
 from gates.works import WORKS, Work
-from p2pcore._fast.loop.loop_state import loop_state
+from p2pcore import tune_loop
 
 MARK = "ctermid"
 """What `os.ctermid` calls in the C library, and nothing else does: valgrind cuts the counters before it."""
@@ -24,7 +24,7 @@ def main() -> None:
     """The command line: names of works."""
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
-    loop_state(loop).spin_s = 0  # whether a loop looks for an answer before it sleeps depends on the clock
+    tune_loop(loop, spin_s=0)  # whether a loop looks for an answer before it sleeps depends on the clock
     gc.disable()
     for name in sys.argv[1:]:
         count(WORKS[name], loop)

@@ -10,7 +10,7 @@ import argparse
 from typing import Any
 
 from common import Wrong
-from p2pcore import Host
+from p2pcore import Host, TcpOptions
 
 SILENT = frozenset({"up", "down", "small", "stream", "pingpong", "conn", "idle"})
 """Measurements, whose dialer does nothing else besides: it neither identifies nor serves."""
@@ -74,7 +74,7 @@ def _extras(options: argparse.Namespace) -> dict[str, Any]:
     if options.psk:
         found["psk"] = options.psk
     if options.share:
-        found["share_port"] = True
+        found["tcp"] = TcpOptions(share_port=True)
     if options.cert or options.ca:
         found["websocket"] = _websocket(options)
     if options.op == "relay":

@@ -8,20 +8,24 @@ another library is imported when it is first asked for.
 from __future__ import annotations
 
 import os
-import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from p2pcore import limits, options
 from p2pcore.errors import AddressError
+from p2pcore.interfaces import Multiplexer, SecureTransport
 from p2pcore.manet.sockaddr import split_tcp
+from p2pcore.muxers.yamux import YamuxOptions
 
 if TYPE_CHECKING:
-    from p2pcore.interfaces import Multiplexer, Protector, SecureTransport, Transport, Upgrader
-    from p2pcore.muxers.yamux import YamuxOptions
+    from p2pcore.interfaces import Protector, Transport, Upgrader
+    from p2pcore.muxers.mplex import MplexOptions
     from p2pcore.security.pnet import PSK
+    from p2pcore.transports.tcp.ports import TcpOptions
+    from p2pcore.transports.unix import UnixOptions
     from p2pcore.transports.websocket.transport import WebsocketOptions
     from p2pcore.values.keys import PrivateKey
     from p2pcore.values.multiaddr import Multiaddr
@@ -39,61 +43,80 @@ MUXERS = {"yamux": "muxers.yamux.YamuxMultiplexer", "mplex": "muxers.mplex.Mplex
 
 
 def security(choice: Sequence[str | SecureTransport], key: PrivateKey) -> list[SecureTransport]:
-    """The security protocols of `choice`, in its order. Raises ValueError for a name there is not."""
-    return _chosen("security protocol", SECURITY, choice, lambda name, make: make(key))
+    """The security protocols of `choice`, in its order. Raises as `_chosen`."""
+    return _chosen("security", SECURITY, choice, SecureTransport, lambda name, make: make(key))
 
 
-def muxers(choice: Sequence[str | Multiplexer], yamux: YamuxOptions) -> list[Multiplexer]:
-    """The multiplexers of `choice`, in its order; what bounds yamux bounds others where they have the same.
+def muxers(
+    choice: Sequence[str | Multiplexer], yamux: YamuxOptions | None, mplex: MplexOptions | None
+) -> list[Multiplexer]:
+    """The multiplexers of `choice`, in its order, with the options of each; None: the defaults.
 
-    Raises ValueError for a name there is not.
+    Raises as `_chosen`; TypeError for options of another class.
     """
-    return _chosen("multiplexer", MUXERS, choice, lambda name, make: make(_muxer_options(name, yamux)))
+    if yamux is not None:
+        options.instance("yamux", yamux, YamuxOptions)
+    if mplex is not None:
+        from p2pcore.muxers.mplex import MplexOptions
+
+        options.instance("mplex", mplex, MplexOptions)
+    given = {"yamux": yamux, "mplex": mplex}
+    return _chosen("muxers", MUXERS, choice, Multiplexer, lambda name, make: make(given[name]))
 
 
-def _muxer_options(name: str, yamux: YamuxOptions) -> Any:
-    if name == "yamux":
-        return yamux
-    from p2pcore.muxers.mplex import MplexOptions
-
-    return MplexOptions(max_inbound_streams=yamux.max_inbound_streams)
+def max_inbound_streams(
+    choice: Sequence[str | Multiplexer], yamux: YamuxOptions | None, mplex: MplexOptions | None
+) -> int:
+    """Streams a peer may have open on one connection, with the multiplexer of `choice` that allows most."""
+    default = limits.YAMUX_MAX_INBOUND_STREAMS
+    yamuxes = default if yamux is None else yamux.max_inbound_streams
+    mplexes = limits.MPLEX_MAX_INBOUND_STREAMS if mplex is None else mplex.max_inbound_streams
+    counts = {"yamux": yamuxes, "mplex": mplexes}
+    return max(counts.get(each, default) if isinstance(each, str) else default for each in choice)
 
 
 def protector(psk: PSK | str | os.PathLike[str] | bytes | None) -> Protector | None:
-    """The private network of `psk` (see PSK.of), None without one. Raises IdentityError, OSError."""
+    """The private network of `psk` (see PSK.of), None without one.
+
+    Raises TypeError: it is nothing a key can be; IdentityError, OSError.
+    """
     if psk is None:
         return None
     from p2pcore.security.pnet import PSK, PrivateNetwork
 
+    options.instance("psk", psk, PSK, str, os.PathLike, bytes, is_secret=True)
     return PrivateNetwork(PSK.of(psk))
 
 
 def transports(
     upgrader: Upgrader,
     listen: Iterable[Multiaddr],
-    sockets: Iterable[socket.socket],
+    tcp: TcpOptions | None,
     websocket: WebsocketOptions | None,
-    unix_mode: int | None,
-    **tcp: Any,
+    unix: UnixOptions | None,
+    is_psk: bool,
 ) -> list[Transport]:
     """TCP and what runs on it, UNIX sockets, memory; in order of preference for dialling.
 
     Args:
-        listen: addresses, of which those with one port share it; sockets: see TcpOptions and UnixOptions.
-        tcp: further fields of TcpOptions.
+        listen: addresses, of which those with one port share it.
+        tcp, websocket, unix: None: the defaults.
+        is_psk: the network is private.
+
+    Raises TypeError for options of another class.
     """
     from p2pcore.transports.memory import MemoryTransport
-    from p2pcore.transports.tcp.transport import TcpOptions, TcpTransport
+    from p2pcore.transports.tcp.ports import TcpOptions, TcpPorts
+    from p2pcore.transports.tcp.transport import TcpTransport
     from p2pcore.transports.unix import UnixOptions, UnixTransport
     from p2pcore.transports.websocket.transport import WebsocketOptions, WebsocketTransport
 
-    files = tuple(sock for sock in sockets if sock.family == socket.AF_UNIX)
-    ports = tuple(sock for sock in sockets if sock.family != socket.AF_UNIX)
-    plain = TcpTransport(upgrader, TcpOptions(sockets=ports, shared=shared_ports(listen), **tcp))
+    ports = TcpPorts(options.given("tcp", tcp, TcpOptions), shared_ports(listen), is_psk)
+    plain = TcpTransport(upgrader, ports=ports)
     return [
         plain,
-        WebsocketTransport(upgrader, plain, websocket or WebsocketOptions()),
-        UnixTransport(upgrader, UnixOptions(mode=unix_mode, backlog=tcp["backlog"], sockets=files)),
+        WebsocketTransport(upgrader, plain, options.given("websocket", websocket, WebsocketOptions)),
+        UnixTransport(upgrader, options.given("unix", unix, UnixOptions)),
         MemoryTransport(upgrader),
     ]
 
@@ -108,16 +131,30 @@ def shared_ports(addrs: Iterable[Multiaddr]) -> frozenset[Multiaddr]:
 
 
 def _chosen(
-    what: str, homes: dict[str, str], choice: Sequence[str | T], make: Callable[[str, Any], T]
+    argument: str,
+    homes: dict[str, str],
+    choice: Sequence[str | T],
+    interface: type,
+    make: Callable[[str, Any], T],
 ) -> list[T]:
-    """`choice` with each name replaced by what `make(name, class)` makes of it."""
-    if isinstance(choice, str):
-        raise ValueError(f"a sequence of {what}s is expected, not the text {choice!r}")
-    return [make(each, _load(what, homes, each)) if isinstance(each, str) else each for each in choice]
+    """`choice` with each name replaced by what `make(name, class)` makes of it.
+
+    Raises:
+        TypeError: `choice` is no list, or an item is neither a name nor an object with that interface.
+        ValueError: there is no such name, or no item.
+    """
+    options.items(argument, choice, "names or objects", object)
+    if not choice:
+        known = ", ".join(map(repr, homes))
+        raise ValueError(f"{argument} must have at least one of {known}, not be an empty list")
+    for each in choice:
+        if isinstance(each, str):
+            options.one_of(f"each item of {argument}", each, tuple(homes))
+        else:
+            options.satisfies(f"each item of {argument}", each, interface)
+    return [make(each, _load(homes[each])) if isinstance(each, str) else each for each in choice]
 
 
-def _load(what: str, homes: dict[str, str], name: str) -> Any:
-    if name not in homes:
-        raise ValueError(f"no {what} is named {name!r}; there are: {', '.join(homes)}")
-    module, _, attribute = homes[name].rpartition(".")
+def _load(home: str) -> Any:
+    module, _, attribute = home.rpartition(".")
     return getattr(import_module(f"p2pcore.{module}"), attribute)

@@ -1,6 +1,6 @@
 """The host: one node, composed. With `compose` the only module that names concrete parts.
 
-Comes in: plain keyword arguments. Goes out: connections, streams, the answers of ping, identify, echo and
+Comes in: names and option objects. Goes out: connections, streams, the answers of ping, identify, echo and
 perf. It owns everything it makes, from `async with` to its end, and leaves nothing behind.
 """
 
@@ -9,47 +9,46 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
+import sys
+import threading
 import weakref
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from p2pcore import compose, limits
+from p2pcore import __version__, compose, limits, options
 from p2pcore._fast.loop.loop_state import loop_state
+from p2pcore.dialing.dialer import DialOptions
 from p2pcore.errors import AddressError
-from p2pcore.interfaces import Conn
-from p2pcore.muxers.yamux import YamuxOptions
+from p2pcore.interfaces import Conn, Gater, Notifiee, ProtocolHandler
 from p2pcore.protocols import echo, identify, perf, ping
 from p2pcore.relay.transport import RelayTransport
 from p2pcore.swarm.admission import Admission
 from p2pcore.swarm.events import Event, Subscription
 from p2pcore.swarm.news import News
+from p2pcore.swarm.options import ConnOptions
 from p2pcore.swarm.swarm import Swarm
-from p2pcore.upgrade.listener import ListenerOptions
+from p2pcore.upgrade.listener import ListenerHooks, ListenerOptions
 from p2pcore.upgrade.upgrader import StreamUpgrader, UpgraderOptions
 from p2pcore.values.keys import PrivateKey
 from p2pcore.values.multiaddr import Multiaddr
 from p2pcore.values.peer_id import PeerId
-from p2pcore.version import __version__
 
 if TYPE_CHECKING:
-    from p2pcore.interfaces import (
-        Gater,
-        Multiplexer,
-        Notifiee,
-        ProtocolHandler,
-        Resolver,
-        SecureTransport,
-        Stream,
-    )
+    from p2pcore.interfaces import Multiplexer, SecureTransport, Stream
+    from p2pcore.muxers.mplex import MplexOptions
+    from p2pcore.muxers.yamux import YamuxOptions
+    from p2pcore.protocols.identify import IdentifyOptions
     from p2pcore.protocols.identify_message import IdentifyInfo
     from p2pcore.protocols.perf import PerfRun
     from p2pcore.relay.service import RelayOptions, RelayService
     from p2pcore.security.pnet import PSK
     from p2pcore.swarm.conns import Connectedness
     from p2pcore.swarm.listeners import ListenResult
+    from p2pcore.transports.tcp.ports import TcpOptions
+    from p2pcore.transports.unix import UnixOptions
     from p2pcore.transports.websocket.transport import WebsocketOptions
 
 logger = logging.getLogger("p2pcore.host")
@@ -72,35 +71,21 @@ class Host:
             A dialler with one security protocol saves the round trip that choosing takes.
         psk: the key of a private network: a PSK, the path of a key file, its bytes, or the key's own 32. Only
             peers that have it can be talked to. LIBP2P_FORCE_PNET=1 in the environment asks for one.
-        ping, identify, perf, echo: which protocols are served. Without `identify` peers are not
-            identified on their own either. `perf` is for measurements only.
-        agent_version, protocol_version: what identify tells peers; free text.
-        reuse_port: let other processes share the listening ports.
-        backlog: connections the kernel may queue for a listener.
-        linger: SO_LINGER in seconds; see TcpOptions.
-        share_port: plain TCP and WebSocket may share every port, and those that ask for port 0 get one.
-            Addresses of `listen` with the same IP address and port share it anyway.
-        dial_from_listener: dial from the port that listens, so that a NAT shows peers one port for both.
-        unix_mode: permissions of the files of /unix addresses, 0o600 for instance; None: as the umask says.
-        dial_from: the local IP address to dial from; sockets: listening sockets to take over; see TcpOptions.
-        websocket: certificates, HTTP and proxies of /ws and /tls/ws addresses; see WebsocketOptions.
-        accept_timeout: seconds from accept(2) to a finished upgrade.
-        accept_queue_length: finished connections a listener keeps before it takes no more.
-        max_upgrading: upgrades under way on one listener.
-        max_inbound_streams: open streams of the peer on one connection.
-        max_window_bytes, window_budget_bytes: how far the receive windows grow: of a stream, of a connection.
-        keepalive_s: idle seconds before a yamux ping; 0 leaves it to the kernel's keepalive.
-        push_delay_s: changes within this many seconds make one identify push.
-        relay_service: what others may have relayed by this node; None: nothing.
         gater: says who may connect, at five points; see interfaces.Gater, and p2pcore.BasicGater.
-        max_conns, max_conns_per_peer: hard caps on connections, both ways; max_conns_per_ip: on inbound
-            ones of one public IPv4 address or IPv6 /56. None: only the operating system has one.
-        duplicates: "keep" several connections to one peer, or "dedup": close what is superfluous.
-        resolver: looks host names up; by default as the machine does.
-        max_dials: addresses dialled at once; more wait in line.
-        spin_s: seconds, at most limits.MAX_SPIN_S, for which the event loop looks for the answer to a short
-            message before it sleeps, where answers have come quickly lately; 0: never. One value for all
-            hosts of a loop: that of the last to start.
+        tcp, websocket, unix: how each transport dials and listens; see TcpOptions (for WebSocket too),
+            WebsocketOptions, UnixOptions.
+        yamux, mplex: bounds of connections and streams with that multiplexer; see YamuxOptions, MplexOptions.
+        listener: bounds of each listener, and of upgrades in both directions; see ListenerOptions.
+        dial: see DialOptions.
+        conns: which connections there may be; see ConnOptions.
+        identify: whether identify is served, and what it tells peers; see IdentifyOptions. With False, peers
+            are not identified on their own either.
+        ping, perf, echo: whether that protocol is served. `perf` is for measurements only.
+        relay_service: what others may have relayed by this node, see RelayOptions; None: nothing.
+
+    Raises:
+        TypeError, ValueError: an argument is not what is said above; the message names it.
+        IdentityError, OSError: `psk` is no key, or its file cannot be read.
 
     Attributes:
         private_key, swarm: the identity, and the swarm for all that is not wrapped here.
@@ -117,104 +102,58 @@ class Host:
         security: Sequence[str | SecureTransport] = ("noise",),
         muxers: Sequence[str | Multiplexer] = ("yamux",),
         psk: PSK | str | os.PathLike[str] | bytes | None = None,
+        gater: Gater | None = None,
+        tcp: TcpOptions | None = None,
+        websocket: WebsocketOptions | None = None,
+        unix: UnixOptions | None = None,
+        yamux: YamuxOptions | None = None,
+        mplex: MplexOptions | None = None,
+        listener: ListenerOptions | None = None,
+        dial: DialOptions | None = None,
+        conns: ConnOptions | None = None,
+        identify: IdentifyOptions | bool = True,
         ping: bool = True,
-        identify: bool = True,
         perf: bool = False,
         echo: bool = False,
-        agent_version: str = f"p2pcore/{__version__}",
-        protocol_version: str = "ipfs/0.1.0",
-        reuse_port: bool = False,
-        backlog: int = limits.LISTEN_BACKLOG,
-        linger: int | None = None,
-        share_port: bool = False,
-        dial_from_listener: bool = False,
-        unix_mode: int | None = None,
-        dial_from: str | None = None,
-        sockets: Sequence[socket.socket] = (),
-        websocket: WebsocketOptions | None = None,
-        accept_timeout: float = limits.ACCEPT_TIMEOUT_S,
-        accept_queue_length: int = limits.ACCEPT_QUEUE_LENGTH,
-        max_upgrading: int = limits.MAX_UPGRADING,
-        max_inbound_streams: int = limits.YAMUX_MAX_INBOUND_STREAMS,
-        max_window_bytes: int = limits.YAMUX_MAX_WINDOW_BYTES,
-        window_budget_bytes: int = limits.YAMUX_WINDOW_BUDGET_BYTES,
-        keepalive_s: float = 0.0,
-        push_delay_s: float = limits.IDENTIFY_PUSH_DELAY_S,
         relay_service: RelayOptions | None = None,
-        gater: Gater | None = None,
-        max_conns: int | None = None,
-        max_conns_per_peer: int | None = None,
-        max_conns_per_ip: int | None = None,
-        duplicates: str = "keep",
-        resolver: Resolver | None = None,
-        max_dials: int = limits.MAX_DIALS,
-        spin_s: float = limits.SPIN_S,
     ) -> None:
-        if not 0 <= spin_s <= limits.MAX_SPIN_S:
-            raise ValueError(f"spin_s must be from 0 to {limits.MAX_SPIN_S:g} seconds, not {spin_s:g}")
-        self._spin_s = spin_s
-        self.private_key = private_key or PrivateKey.generate()
-        self._listen = [Multiaddr(addr) for addr in listen]
+        for name, is_served in (("ping", ping), ("perf", perf), ("echo", echo)):
+            options.flag(name, is_served)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.current_thread()
+        self.private_key = _identity(private_key)
+        self._listen = _addresses(listen)
         self.listen_results: list[ListenResult] = []
-        yamux = YamuxOptions(
-            max_inbound_streams=max_inbound_streams,
-            max_window_bytes=max_window_bytes,
-            window_budget_bytes=window_budget_bytes,
-            keepalive_s=keepalive_s,
-        )
-        admission = Admission(gater, max_conns, max_conns_per_peer, max_conns_per_ip)
+        conns = options.given("conns", conns, ConnOptions)
+        dial = options.given("dial", dial, DialOptions)
+        if gater is not None:
+            options.satisfies("gater", gater, Gater)
+        admission = Admission(gater, conns.max_conns, conns.max_conns_per_peer, conns.max_conns_per_ip)
         news = News()
-        accept = ListenerOptions(
-            accept_timeout=accept_timeout,
-            queue_length=accept_queue_length,
-            max_upgrading=max_upgrading,
-            admits=None if admission.is_trivial else admission.admits,
-            news=news,
-        )
         upgrader = StreamUpgrader(
             self.private_key,
             compose.security(security, self.private_key),
-            compose.muxers(muxers, yamux),
-            UpgraderOptions(
-                timeout=accept_timeout,
-                listener=accept,
-                check_secured=None if gater is None else admission.check_secured,
-            ),
+            compose.muxers(muxers, yamux, mplex),
+            _upgrader_options(listener, gater, admission, news),
             compose.protector(psk),
-        )
-        transports = compose.transports(
-            upgrader,
-            self._listen,
-            sockets,
-            websocket,
-            unix_mode,
-            linger=linger,
-            reuse_port=reuse_port,
-            backlog=backlog,
-            dial_from=dial_from,
-            dial_from_listener=dial_from_listener,
-            share_port=share_port,
-            is_psk=psk is not None,
         )
         self.swarm = Swarm(
             self.private_key.peer_id(),
-            transports,
+            compose.transports(upgrader, self._listen, tcp, websocket, unix, is_psk=psk is not None),
             admission=admission,
             news=news,
-            resolver=resolver,
-            duplicates=duplicates,
-            max_dials=max_dials,
-            max_handlers_per_conn=2 * max_inbound_streams,
+            resolver=dial.resolver,
+            duplicates=conns.duplicates,
+            max_dials=dial.max_dials,
+            max_handlers_per_conn=2 * compose.max_inbound_streams(muxers, yamux, mplex),
         )
-        self._identify = _identify_service(
-            self.swarm, self.private_key, agent_version, protocol_version, push_delay_s
-        )
+        self._identify = _identify_service(self.swarm, self.private_key, identify)
         self.relay = RelayTransport(upgrader, self.swarm, self._addrs_changed)
         self.swarm.add_transport(self.relay)
         self.swarm.announce = self.relay.announced
         self.relay_service = _relay_service(self.swarm, self.private_key, relay_service)
         self._ping_locks: weakref.WeakValueDictionary[PeerId, asyncio.Lock] = weakref.WeakValueDictionary()
-        self._serve(ping, identify, perf, echo)
+        self._serve(ping, identify is not False, perf, echo)
 
     def _addrs_changed(self) -> None:
         """The relay has reserved a place, or lost one."""
@@ -235,7 +174,7 @@ class Host:
 
     async def start(self) -> None:
         """Listens. Raises ListenError where no address works; then everything is closed again."""
-        loop_state(asyncio.get_running_loop()).spin_s = self._spin_s
+        self._check_loop()
         try:
             self.listen_results = await self.swarm.listen(*self._listen)
         except BaseException:
@@ -247,6 +186,7 @@ class Host:
 
     async def close(self) -> None:
         """Ends listeners, streams and connections. Idempotent, bounded in time."""
+        self._check_loop()
         await self._identify.close()
         if self.relay_service is not None:
             self.relay_service.close()
@@ -255,6 +195,9 @@ class Host:
 
     async def drain(self, timeout_s: float = limits.DRAIN_TIMEOUT_S, *, accept_queued: bool = True) -> int:
         """Ends without cutting anybody off who ends in time; see Swarm.drain. Returns: streams cut off."""
+        options.seconds("timeout_s", timeout_s, or_zero=True)
+        options.flag("accept_queued", accept_queued)
+        self._check_loop()
         cut = await self.swarm.drain(timeout_s, accept_queued)
         await self.close()
         return cut
@@ -267,6 +210,28 @@ class Host:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    def _check_loop(self) -> None:
+        """For each coroutine. Raises RuntimeError: it does not run on the loop this host is used on."""
+        running = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop, self._thread = running, threading.current_thread()
+        elif running is not self._loop:
+            raise self._wrong_loop()
+
+    def _check_thread(self) -> None:
+        """For what is called without a loop, too. Raises RuntimeError: another thread calls it."""
+        if self._loop is not None and threading.current_thread() is not self._thread:
+            raise self._wrong_loop()
+
+    def _wrong_loop(self) -> RuntimeError:
+        here = threading.current_thread()
+        if here is self._thread:
+            return RuntimeError("this host was used on another event loop before: make a host for each loop")
+        return RuntimeError(
+            f"this host belongs to the event loop of thread {self._thread.name!r} and was called from thread "
+            f"{here.name!r}: use asyncio.run_coroutine_threadsafe or loop.call_soon_threadsafe"
+        )
 
     # -- what it is ----------------------------------------------------------------------------
 
@@ -302,6 +267,7 @@ class Host:
 
         Raises: DialError, SwarmClosed; AddressError, IdentityError: `target` is malformed.
         """
+        self._check_loop()
         if not isinstance(target, (PeerId, Multiaddr, str)):
             return target
         if isinstance(target, PeerId) or (isinstance(target, str) and not target.startswith("/")):
@@ -332,10 +298,12 @@ class Host:
 
     async def close_peer(self, peer: PeerId | str, code: int = 0) -> None:
         """Closes every connection to `peer`, telling it `code` (see p2pcore.codes)."""
+        self._check_loop()
         await self.swarm.close_peer(PeerId(peer), code)
 
     async def close_conn(self, conn_id: str, code: int = 0) -> bool:
         """Closes one connection, by its `Conn.id`. Returns: whether there was one."""
+        self._check_loop()
         return await self.swarm.close_conn(conn_id, code)
 
     def connectedness(self, peer: PeerId | str) -> Connectedness:
@@ -351,6 +319,7 @@ class Host:
 
         Raises: ValueError, TypeError, LimitExceeded: see Events.subscribe.
         """
+        self._check_thread()
         return self.swarm.events.subscribe(kinds, queue)
 
     def counters(self) -> dict[str, int]:
@@ -363,20 +332,26 @@ class Host:
 
     def set_stream_handler(self, protocol: str, handler: ProtocolHandler) -> None:
         """Serves inbound streams of `protocol`; see Swarm.set_stream_handler. Peers are told."""
+        self._check_thread()
+        options.function("handler", handler)
         self.swarm.set_stream_handler(protocol, handler)
         self._identify.changed()
 
     def remove_stream_handler(self, protocol: str) -> None:
         """Serves `protocol` no more. Peers are told."""
+        self._check_thread()
         self.swarm.remove_stream_handler(protocol)
         self._identify.changed()
 
     def notify(self, notifiee: Notifiee) -> None:
         """Tells `notifiee` of listeners and connections; see Swarm.notify."""
+        self._check_thread()
+        options.satisfies("notifiee", notifiee, Notifiee)
         self.swarm.notify(notifiee)
 
     def stop_notify(self, notifiee: Notifiee) -> None:
         """Tells `notifiee` nothing more."""
+        self._check_thread()
         self.swarm.stop_notify(notifiee)
 
     # -- protocols -----------------------------------------------------------------------------
@@ -395,6 +370,8 @@ class Host:
 
         Leave it early only through `contextlib.aclosing`. Raises as `new_stream` and protocols.ping.ping.
         """
+        options.whole("count", count, most=sys.maxsize)
+        options.seconds("timeout_s", timeout_s)
         conn = await self.connect(target)
         lock = self._ping_locks.setdefault(conn.remote_peer, asyncio.Lock())
         async with (
@@ -421,24 +398,95 @@ class Host:
         return await perf.perf(await self.new_stream(target, perf.PROTOCOL), upload, download)
 
 
-def _identify_service(swarm: Swarm, key: PrivateKey, *settings: Any) -> identify.IdentifyService:
+def _identity(key: PrivateKey | None) -> PrivateKey:
+    if key is None:
+        return PrivateKey.generate()
+    options.instance("private_key", key, PrivateKey, is_secret=True)
+    return key
+
+
+def _addresses(listen: Sequence[Address]) -> list[Multiaddr]:
+    options.items("listen", listen, "addresses", Multiaddr, str)
+    return [Multiaddr(addr) for addr in listen]
+
+
+def _upgrader_options(
+    listener: ListenerOptions | None, gater: Gater | None, admission: Admission, news: News
+) -> UpgraderOptions:
+    listener = options.given("listener", listener, ListenerOptions)
+    hooks = ListenerHooks(
+        admits=None if admission.is_trivial else admission.admits,
+        news=news,
+    )
+    check_secured = None if gater is None else admission.check_secured
+    return UpgraderOptions(listener.accept_timeout, listener, hooks, check_secured)
+
+
+def _identify_service(
+    swarm: Swarm, key: PrivateKey, choice: IdentifyOptions | bool
+) -> identify.IdentifyService:
     """Outside Host.__init__, whose arguments are named like the modules."""
-    return identify.IdentifyService(swarm, key, *settings)
+    options.instance("identify", choice, bool, identify.IdentifyOptions)
+    given = identify.IdentifyOptions() if isinstance(choice, bool) else choice
+    if given.agent_version is None:
+        given = replace(given, agent_version=f"p2pcore/{__version__}")
+    return identify.IdentifyService(swarm, key, given)
 
 
-def _relay_service(swarm: Swarm, key: PrivateKey, options: RelayOptions | None) -> RelayService | None:
-    if options is None:
+def _relay_service(swarm: Swarm, key: PrivateKey, choice: RelayOptions | None) -> RelayService | None:
+    if choice is None:
         return None
-    from p2pcore.relay.service import RelayService  # for the few nodes that are relays
+    from p2pcore.relay.service import RelayOptions, RelayService  # for the few nodes that are relays
 
-    service = RelayService(swarm, key, options)
+    options.instance("relay_service", choice, RelayOptions)
+    service = RelayService(swarm, key, choice)
     service.start()
     return service
 
 
-def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
-    """Runs `main` to its end on a fresh uvloop event loop, as `asyncio.run` does on asyncio's."""
+def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None, spin_s: float = limits.SPIN_S) -> T:
+    """Runs `main` to its end on a fresh uvloop event loop, as `asyncio.run` does on asyncio's.
+
+    Args:
+        debug: the loop's debug mode; None: as PYTHONASYNCIODEBUG says.
+        spin_s: see `tune_loop`.
+
+    Raises: RuntimeError: an event loop runs in this thread already; whatever `main` raises.
+    """
+    if _running_loop() is not None:
+        main.close()  # else Python warns that nobody has awaited it
+        raise RuntimeError("p2pcore.run starts an event loop, and one runs here already: await the coroutine")
+    _check_spin(spin_s)
     import uvloop
 
     with asyncio.Runner(debug=debug, loop_factory=uvloop.new_event_loop) as runner:
+        if spin_s != limits.SPIN_S:
+            tune_loop(runner.get_loop(), spin_s=spin_s)
         return runner.run(main)
+
+
+def tune_loop(loop: asyncio.AbstractEventLoop | None = None, *, spin_s: float = limits.SPIN_S) -> None:
+    """Sets what all hosts of one event loop share, for a program that does not use `run`.
+
+    Args:
+        loop: the one that runs by default.
+        spin_s: seconds, 0 (never) to limits.MAX_SPIN_S, for which the loop looks for the answer to a short
+            message before it sleeps, where answers have come quickly lately. It costs CPU time.
+
+    Raises:
+        TypeError, ValueError: `spin_s` is not that. RuntimeError: no loop is given, and none runs.
+    """
+    _check_spin(spin_s)
+    loop = loop or asyncio.get_running_loop()
+    loop_state(loop).spin_s = spin_s
+
+
+def _check_spin(spin_s: float) -> None:
+    options.seconds("spin_s", spin_s, or_zero=True, most=limits.MAX_SPIN_S, why="never")
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

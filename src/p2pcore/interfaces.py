@@ -662,10 +662,10 @@ class Notifiee(Protocol):
 
 __all__ = [
     "CapableConn",
+    "Channel",
     "Conn",
     "ConnKind",
     "ConnStat",
-    "Channel",
     "ConnState",
     "Direction",
     "Gater",

@@ -8,6 +8,18 @@ from __future__ import annotations
 
 from typing import Final
 
+# -- what a program may set ----------------------------------------------------------------------
+MAX_TIMEOUT_S: Final = 31_536_000.0
+"""Any time in seconds: a year. More is milliseconds, or infinity, by mistake; timers take neither."""
+MAX_COUNT: Final = 2**31 - 1
+"""Any count: an int of C, as listen(2) and the compiled modules take."""
+MAX_SIZE_BYTES: Final = 1 << 48
+"""Any size: more than a machine has memory, and it fits the 64 bits of the compiled modules."""
+MAX_LINGER_S: Final = 32767
+"""SO_LINGER, seconds: what every kernel keeps of it (a short on some)."""
+MAX_FILE_MODE: Final = 0o777
+"""Permissions of a socket's file: chmod(2) without its special bits."""
+
 # -- addresses and identities ------------------------------------------------------------------
 MAX_MULTIADDR_BYTES: Final = 2048
 """Text or binary form of one multiaddr: room for a garlic64 destination (about 520 chars)."""
@@ -364,6 +376,8 @@ YAMUX_INITIAL_WINDOW_BYTES: Final = 256 * 1024
 """Each direction of a new stream (spec yamux)."""
 YAMUX_MAX_WINDOW_BYTES: Final = 16 * 1024 * 1024
 """Where auto-tuning of one stream stops (go, rust, js)."""
+YAMUX_HIGHEST_WINDOW_BYTES: Final = 1 << 30
+"""What a program may set that to: windows have 32 bits (spec yamux), and tuning doubles them."""
 YAMUX_WINDOW_BUDGET_BYTES: Final = 64 * 1024 * 1024
 """Receive windows of one connection above their initial size, all streams together."""
 YAMUX_MAX_FRAME_BODY_BYTES: Final = MAX_NOISE_PLAINTEXT_BYTES - 12

@@ -17,7 +17,7 @@ import pytest
 from cli_driver import COMMAND, LIMIT_S, Cli, Result, assert_fails
 
 from harness import run, seconds
-from p2pcore import Host, Stream
+from p2pcore import Host, IdentifyOptions, Stream
 
 OTHER = "12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"
 
@@ -298,7 +298,7 @@ def test_a_peer_that_lies_in_its_echo(cli: Cli) -> None:
 def test_what_a_peer_says_cannot_drive_the_terminal(cli: Cli) -> None:
 
     async def main() -> Result:
-        async with Host(agent_version="evil\x1b[2J\r\n[red]") as host:
+        async with Host(identify=IdentifyOptions(agent_version="evil\x1b[2J\r\n[red]")) as host:
             return await asyncio.to_thread(cli.run, "identify", str(host.addrs_with_peer[0]))
 
     result = run(main())

@@ -40,6 +40,60 @@ def test_ends_well_while_a_peer_is_connected(cli: Cli) -> None:
         ping.kill()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_process_drains_too(cli: Cli, number: int) -> None:
+    """A stream that is open at the signal is served to its end; the listener ends when it has ended."""
+    listener = cli.start("listen", "--drain", "60")
+    echo = cli.start("echo", listener.line(), stdin=subprocess.PIPE)
+    stdin = echo.process.stdin
+    assert stdin is not None
+    try:
+        stdin.write(b"before\n")
+        stdin.flush()
+        assert echo.line() == "before"
+        listener.process.send_signal(number)
+        for _ in range(3):  # the first goes out before the signal has come, perhaps
+            stdin.write(b"after\n")
+            stdin.flush()
+            assert echo.line() == "after"
+        assert listener.process.poll() is None
+        assert echo.wait() == Result(0, "", "")  # ends its standard input
+        assert listener.wait() == Result(0, "", "")
+    finally:
+        echo.kill()
+        listener.kill()
+
+
+def test_a_drain_lasts_no_longer_than_asked_for(cli: Cli) -> None:
+    listener = cli.start("listen", "--drain", "0.2")
+    echo = cli.start("echo", listener.line(), stdin=subprocess.PIPE)
+    stdin = echo.process.stdin
+    assert stdin is not None
+    try:
+        stdin.write(b"before\n")
+        stdin.flush()
+        assert echo.line() == "before"
+        assert listener.end() == Result(0, "", "")
+    finally:
+        echo.kill()
+
+
+def test_a_second_signal_ends_a_drain(cli: Cli) -> None:
+    listener = cli.start("listen", "--drain", "3600", "-vvv")
+    echo = cli.start("echo", listener.line(), stdin=subprocess.PIPE)
+    stdin = echo.process.stdin
+    assert stdin is not None
+    try:
+        stdin.write(b"before\n")
+        stdin.flush()
+        assert echo.line() == "before"
+        while listener.process.poll() is None:
+            listener.process.send_signal(signal.SIGTERM)
+        assert listener.wait().status == 0
+    finally:
+        echo.kill()
+
+
 def test_several_addresses_and_a_key(cli: Cli) -> None:
     made = json.loads(cli.run("id", "new", "--out", "key", "--json").out)
     assert stat.S_IMODE((cli.directory / "key").stat().st_mode) == 0o600
@@ -133,6 +187,22 @@ def test_ctrl_c_while_a_relay_says_nothing(cli: Cli) -> None:
 
 
 # -- the command as a whole --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variables", "status", "text"),
+    [
+        ({"_P2PCORE_COMPLETE": "zsh_source"}, 0, "compdef"),
+        ({"_P2PCORE_COMPLETE": "bash_complete", "COMP_WORDS": "p2pcore li", "COMP_CWORD": "1"}, 0, "listen"),
+        ({"_P2PCORE_COMPLETE": "no_such_shell"}, 1, ""),
+    ],
+)
+def test_shell_completion(cli: Cli, variables: dict[str, str], status: int, text: str) -> None:
+    done = subprocess.run(
+        COMMAND, env=ENVIRONMENT | variables, capture_output=True, timeout=seconds(LIMIT_S), check=False
+    )
+    assert (done.returncode, done.stderr) == (status, b"")
+    assert text in done.stdout.decode()
 
 
 def test_version(cli: Cli) -> None:

@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from p2pcore import Host, RelayOptions, compose
+from p2pcore import Host, RelayOptions, TcpOptions, compose
 from p2pcore.interfaces import CapableConn, Transport
 from p2pcore.transports.websocket.tls import WebCertificate
 from p2pcore.transports.websocket.transport import WebsocketOptions
@@ -112,6 +112,7 @@ def direct(addr: str, transport: str, server: dict[str, Any] | None = None, **bo
 CERTIFICATE = WebCertificate.self_signed("127.0.0.1")
 WEB = WebsocketOptions(certificate=CERTIFICATE, verify=False, use_proxies=False)
 PSK = bytes(range(32))
+SHARED = TcpOptions(share_port=True)
 
 
 @asynccontextmanager
@@ -137,21 +138,19 @@ ROWS: dict[str, Row] = {
     "unix": direct("/unix{tmp}/s", "unix"),
     "memory": direct("/memory/0", "memory"),
     "relayed": relayed,
-    "shared": direct("/ip4/127.0.0.1/tcp/0", "tcp", share_port=True),
+    "shared": direct("/ip4/127.0.0.1/tcp/0", "tcp", tcp=SHARED),
     "ws": direct("/ip4/127.0.0.1/tcp/0/ws", "websocket", websocket=WEB),
     "wss": direct("/ip4/127.0.0.1/tcp/0/tls/ws", "websocket", websocket=WEB),
 }
 """Every transport."""
 
 VARIANTS: dict[str, Row] = {
-    "shared_ws": direct("/ip4/127.0.0.1/tcp/0/ws", "websocket", websocket=WEB, share_port=True),
-    "shared_wss": direct("/ip4/127.0.0.1/tcp/0/tls/ws", "websocket", websocket=WEB, share_port=True),
+    "shared_ws": direct("/ip4/127.0.0.1/tcp/0/ws", "websocket", websocket=WEB, tcp=SHARED),
+    "shared_wss": direct("/ip4/127.0.0.1/tcp/0/tls/ws", "websocket", websocket=WEB, tcp=SHARED),
     "psk": direct("/ip4/127.0.0.1/tcp/0", "tcp", psk=PSK),
     "psk_unix": direct("/unix{tmp}/s", "unix", psk=PSK),
-    "psk_shared": direct("/ip4/127.0.0.1/tcp/0", "tcp", psk=PSK, share_port=True),
-    "psk_shared_wss": direct(
-        "/ip4/127.0.0.1/tcp/0/tls/ws", "websocket", websocket=WEB, psk=PSK, share_port=True
-    ),
+    "psk_shared": direct("/ip4/127.0.0.1/tcp/0", "tcp", psk=PSK, tcp=SHARED),
+    "psk_shared_wss": direct("/ip4/127.0.0.1/tcp/0/tls/ws", "websocket", websocket=WEB, psk=PSK, tcp=SHARED),
 }
 """The same with other options, which do not depend on what secures and multiplexes: once each."""
 

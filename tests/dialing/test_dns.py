@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from dns_server import dns_server
 from harness import looped, run
-from p2pcore import Host, limits
+from p2pcore import DialOptions, Host, limits
 from p2pcore.dialing.dns import DnsResolver, SystemResolver, needs_resolving, resolve
 from p2pcore.errors import AddressError, ResolutionError
 from p2pcore.interfaces import Resolver
@@ -296,7 +295,7 @@ async def test_a_host_connects_to_names_and_to_whatever_a_dnsaddr_leads_to() -> 
             f"/dnsaddr/example/p2p/{server.peer_id}",
             "/dnsaddr/example",
         ):
-            async with Host(listen=(), resolver=resolver) as dialer:
+            async with Host(listen=(), dial=DialOptions(resolver=resolver)) as dialer:
                 conn = await dialer.connect(target)
                 assert conn.remote_peer == server.peer_id
                 assert str(conn.remote_multiaddr) == f"/ip4/127.0.0.1/tcp/{port}"

@@ -18,7 +18,7 @@ import pytest
 from driver import ROOT, Listener, load_builder
 
 from harness import run
-from p2pcore import Host, Stream, StreamReset, SwarmConn, limits
+from p2pcore import Conn, Host, Stream, StreamReset, limits
 
 pytestmark = pytest.mark.interop
 
@@ -61,21 +61,21 @@ async def pieces(stream: Stream) -> Any:
         yield piece
 
 
-async def lazily(conn: SwarmConn, data: bytes) -> bytes:
+async def lazily(conn: Conn, data: bytes) -> bytes:
     stream = await conn.new_stream(ECHO)
     await stream.write(data)
     await stream.close_write()
     return await rest_of(stream)
 
 
-async def at_once(conn: SwarmConn, data: bytes) -> bytes:
+async def at_once(conn: Conn, data: bytes) -> bytes:
     stream = await conn.open_stream()
     await stream.write(OPENING + data)
     await stream.close_write()
     return (await rest_of(stream)).removeprefix(OPENING)
 
 
-Ask = Callable[[SwarmConn, bytes], Awaitable[bytes]]
+Ask = Callable[[Conn, bytes], Awaitable[bytes]]
 
 
 async def answers(address: str, ask: Ask, data: list[bytes]) -> list[bytes | BaseException]:

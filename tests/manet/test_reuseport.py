@@ -167,7 +167,7 @@ async def test_a_refused_dial_is_refused_and_not_tried_again_from_elsewhere() ->
 @looped
 async def test_a_host_does_so_when_asked(is_on: bool) -> None:
     options: Any = {"identify": False, "ping": False}
-    async with Host(**options) as peer, Host(dial_from_listener=is_on, **options) as host:
+    async with Host(**options) as peer, Host(tcp=TcpOptions(dial_from_listener=is_on), **options) as host:
         conn = await host.connect(peer.addrs_with_peer[0])
         assert (conn.local_multiaddr in host.addrs) is is_on
 

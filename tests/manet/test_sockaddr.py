@@ -6,8 +6,7 @@ import socket
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from p2pcore.errors import AddressError
 from p2pcore.manet.sockaddr import parse_endpoint, to_multiaddr

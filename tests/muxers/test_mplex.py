@@ -57,7 +57,7 @@ async def test_its_options_are_kept() -> None:
             max_inbound_streams=1,
             max_outbound_streams=0,
             max_stream_bytes=2 * BUFFER,
-            max_buffered_bytes=1,
+            max_buffered_bytes=2 * BUFFER,
             stall_s=0.0,
         )
     )
@@ -111,7 +111,7 @@ async def test_hosts_agree_on_what_both_have(server: list[str], dialer: list[str
 
 @looped
 async def test_the_bound_on_streams_of_a_host_holds_for_mplex_too() -> None:
-    only = {"muxers": ["mplex"], "max_inbound_streams": 1, "echo": True}
+    only = {"muxers": ["mplex"], "mplex": MplexOptions(max_inbound_streams=1), "echo": True}
     async with pair(only, {"muxers": ["mplex"]}) as hosts:
         first = await hosts.conn.new_stream("/echo/1.0.0")
         await first.write(b"x")

@@ -68,11 +68,13 @@ async def test_ack_backlog_is_kept() -> None:
 
 
 @looped
-async def test_windows_never_start_below_the_initial_one() -> None:
-    cable, session = start(YamuxOptions(max_window_bytes=1))
+async def test_windows_start_at_the_initial_one() -> None:
+    cable, session = start(YamuxOptions(max_window_bytes=WINDOW))
     cable.deliver(frame(WU, SYN, 1))
     stream = await session.accept_stream()
     assert stream.windows == (WINDOW, WINDOW, WINDOW)
+    with pytest.raises(ValueError, match="max_window_bytes must be a whole number from 262144"):
+        YamuxOptions(max_window_bytes=WINDOW - 1)
 
 
 @looped

@@ -16,6 +16,7 @@ from p2pcore import (
     DeadlineExceeded,
     Host,
     IdentifyInfo,
+    IdentifyOptions,
     LimitExceeded,
     Multiaddr,
     PrivateKey,
@@ -32,7 +33,7 @@ from p2pcore.protocols import identify
 from p2pcore.protocols.identify_message import MessageReader, update
 from p2pcore.values.scope import Scope, scope_of
 
-BOTH = {"identify": True, "push_delay_s": 0.0}
+BOTH = {"identify": IdentifyOptions(push_delay_s=0.0)}
 PUSHED = Identify(protocols=[b"/pushed"])
 
 
@@ -49,7 +50,8 @@ def info_of(conn: Conn) -> IdentifyInfo:
 
 @looped
 async def test_each_side_learns_everything_about_the_other_by_itself() -> None:
-    async with pair(BOTH | {"agent_version": "server/1"}, BOTH | {"agent_version": "dialer/2"}) as p:
+    server, dialer = (IdentifyOptions(name, push_delay_s=0.0) for name in ("server/1", "dialer/2"))
+    async with pair({"identify": server}, {"identify": dialer}) as p:
         await eventually(lambda: identify.info_of(p.conn) and identify.info_of(p.server_conn))
         told = info_of(p.conn)
         assert told.peer == p.server.peer_id
@@ -245,7 +247,7 @@ def test_changes_are_gathered_into_one_push() -> None:
 
     async def main() -> None:
         pushes = 0
-        async with pair(BOTH | {"push_delay_s": 0.05}, BOTH) as p:
+        async with pair({"identify": IdentifyOptions(push_delay_s=0.05)}, BOTH) as p:
             await eventually(lambda: identify.info_of(p.conn) and identify.info_of(p.server_conn))
 
             async def counted(stream: Stream) -> None:
@@ -311,7 +313,7 @@ async def test_a_peer_is_told_only_addresses_that_reach_it(remote: str, expected
 
     swarm, _ = make_swarm()
     key = PrivateKey.from_seed(bytes(32))
-    service = identify.IdentifyService(swarm, key, "agent")
+    service = identify.IdentifyService(swarm, key)
     await swarm.listen(*(f"/ip4/{ip}/tcp/1" for ip in ("127.0.0.1", "192.168.0.7", "8.8.8.8")))
     fake = FakeConn(peer(1))
     fake.remote_multiaddr = Multiaddr(f"/ip4/{remote}/tcp/9")
@@ -331,7 +333,7 @@ async def test_a_peer_on_this_machine_is_told_no_address_of_its_own(remote: str)
     from swarm_fakes import FakeConn, make_swarm, peer
 
     swarm, _ = make_swarm()
-    service = identify.IdentifyService(swarm, PrivateKey.from_seed(bytes(32)), "agent")
+    service = identify.IdentifyService(swarm, PrivateKey.from_seed(bytes(32)))
     fake = FakeConn(peer(1))
     fake.remote_multiaddr = Multiaddr(remote)
     reader = MessageReader()
@@ -345,7 +347,8 @@ async def test_closing_ends_an_exchange_under_way() -> None:
     async def mute(stream: Stream) -> None:
         await stream.read()
 
-    async with Host(identify=False) as server, Host(listen=(), push_delay_s=100.0) as dialer:
+    rarely = IdentifyOptions(push_delay_s=100.0)
+    async with Host(identify=False) as server, Host(listen=(), identify=rarely) as dialer:
         server.set_stream_handler(identify.PROTOCOL, mute)
         conn = await dialer.connect(server.addrs_with_peer[0])
         asking = asyncio.create_task(dialer.identify(conn))

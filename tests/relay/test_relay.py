@@ -13,6 +13,7 @@ from p2pcore import (
     ConnectionClosed,
     DialError,
     Host,
+    IdentifyOptions,
     LimitedConnection,
     ListenError,
     Multiaddr,
@@ -52,7 +53,7 @@ from relays import (
 BEYOND_BUFFERS = 4 * limits.YAMUX_INITIAL_WINDOW_BYTES
 NOBODY = PrivateKey.from_seed(bytes([7]) * 32).peer_id()
 ECHO = {"echo": True}
-IDENTIFY = {"identify": True, "push_delay_s": 0.0}
+IDENTIFY = {"identify": IdentifyOptions(push_delay_s=0.0)}
 
 
 def words(n: int) -> bytes:

@@ -11,6 +11,7 @@ import pytest
 from harness import eventually, looped, run
 from p2pcore import (
     Host,
+    IdentifyOptions,
     ListenError,
     Multiaddr,
     PeerId,
@@ -38,7 +39,7 @@ from relays import (
 
 NOBODY = PrivateKey.from_seed(bytes([7]) * 32).peer_id()
 ECHO = {"echo": True}
-IDENTIFY = {"identify": True, "push_delay_s": 0.0}
+IDENTIFY = {"identify": IdentifyOptions(push_delay_s=0.0)}
 
 
 # -- reservations ------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness import eventually, looped
-from p2pcore import DialError, Direction, GoAway, Host, LimitExceeded, Multiaddr, codes
+from p2pcore import ConnOptions, DialError, Direction, GoAway, Host, LimitExceeded, Multiaddr, codes
 from p2pcore.swarm.admission import Admission, counted_under
 from p2pcore.swarm.events import Refused
 from p2pcore.upgrade.listener import REFUSED
@@ -138,7 +138,7 @@ def test_a_cap_of_nothing_is_a_mistake(cap: str) -> None:
 
 @looped
 async def test_a_full_host_refuses_at_accept_and_says_which_cap_it_was() -> None:
-    async with Host(max_conns=1) as server, Host(listen=()) as one, Host(listen=()) as two:
+    async with Host(conns=ConnOptions(max_conns=1)) as server, Host(listen=()) as one, Host(listen=()) as two:
         with server.events(Refused) as events:
             conn = await one.connect(server.addrs_with_peer[0])
             await eventually(lambda: server.swarm.num_conns)
@@ -154,7 +154,8 @@ async def test_a_full_host_refuses_at_accept_and_says_which_cap_it_was() -> None
 
 @looped
 async def test_a_peer_over_its_cap_is_told_with_the_code() -> None:
-    async with Host(max_conns_per_peer=1) as server, Host(listen=(), identify=False) as dialer:
+    caps = ConnOptions(max_conns_per_peer=1)
+    async with Host(conns=caps) as server, Host(listen=(), identify=False) as dialer:
         await dialer.connect(server.addrs_with_peer[0])
         await eventually(lambda: server.swarm.num_conns)
         ended: list[Any] = []

@@ -10,7 +10,7 @@ import pytest
 from harness import eventually, looped, seconds
 from hosts import pair
 from nodes import make_node, open_socket, port_of
-from p2pcore import GoAway, Host, Multiaddr, Stream, codes, limits
+from p2pcore import GoAway, Host, Multiaddr, Stream, TcpOptions, codes, limits
 from p2pcore.interfaces import MuxedConn
 from p2pcore.manet.conn import MaConn
 from p2pcore.manet.listener import open_listening
@@ -144,11 +144,11 @@ async def test_a_silent_peer_does_not_hold_a_drain_up_for_longer_than_its_timeou
 async def test_a_socket_taken_over_leaves_its_queue_to_who_else_holds_it() -> None:
     sock = open_listening(parse_endpoint(Multiaddr(LOOPBACK)), True)
     addr = to_multiaddr(sock.getsockname())
-    async with Host(listen=[addr], sockets=[sock.dup()], **BARE) as first:
+    async with Host(listen=[addr], tcp=TcpOptions(sockets=(sock.dup(),)), **BARE) as first:
         assert first.addrs == [addr]
         await first.drain(seconds(20), accept_queued=False)
         queued = connected(addr)
-    async with Host(listen=[addr], sockets=[sock], **BARE) as second:
+    async with Host(listen=[addr], tcp=TcpOptions(sockets=(sock,)), **BARE) as second:
         loop = asyncio.get_running_loop()
         raw = MaConn(loop, queued, queued.getsockname(), queued.getpeername())
         conn = await make_node().upgrader.upgrade_outbound(raw, second.peer_id)
@@ -157,7 +157,7 @@ async def test_a_socket_taken_over_leaves_its_queue_to_who_else_holds_it() -> No
 
 @looped
 async def test_dials_leave_from_the_address_asked_for() -> None:
-    async with pair(dialer={"dial_from": "127.0.0.9"}) as p:
+    async with pair(dialer={"tcp": TcpOptions(dial_from="127.0.0.9")}) as p:
         remote = p.server_conn.remote_multiaddr
         assert remote is not None
         assert str(remote).startswith("/ip4/127.0.0.9/tcp/")
@@ -166,5 +166,5 @@ async def test_dials_leave_from_the_address_asked_for() -> None:
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0", "", "::1%lo0/x"])
 def test_only_an_address_can_be_dialled_from(host: str) -> None:
-    with pytest.raises(ValueError):
-        Host(dial_from=host)
+    with pytest.raises(ValueError, match="dial_from must be a numeric IP address"):
+        TcpOptions(dial_from=host)

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from harness import eventually, looped
-from p2pcore import Direction, Host, PrivateKey, codes, limits
+from p2pcore import ConnOptions, Direction, Host, PrivateKey, codes, limits
 from p2pcore.swarm.events import ConnClosed
 from swarm_fakes import US, FakeConn, make_swarm, peer
 from virtual_time import run_virtual
@@ -117,7 +117,7 @@ async def test_two_hosts_that_dial_each_other_agree_on_one_connection(
     monkeypatch.setattr(limits, "DUPLICATE_LOOK_S", 0.02)
 
     keys = sorted((PrivateKey.from_seed(bytes([n]) * 32) for n in (1, 2)), key=PrivateKey.peer_id)
-    lower, higher = (Host(key, duplicates="dedup") for key in keys)
+    lower, higher = (Host(key, conns=ConnOptions(duplicates="dedup")) for key in keys)
     async with lower, higher:
         events = higher.events(ConnClosed)
         target, back = lower.addrs_with_peer[0], higher.addrs_with_peer[0]

@@ -10,7 +10,7 @@ import pytest
 
 from harness import eventually, looped
 from hosts import pair
-from p2pcore import Connectedness, Direction, Host, codes, limits
+from p2pcore import Connectedness, Direction, Host, YamuxOptions, codes, limits
 from p2pcore.errors import ConnectionClosed, LimitedConnection, StreamReset, SwarmClosed
 from p2pcore.interfaces import Stream
 from swarm_fakes import FakeConn, make_swarm, peer
@@ -189,7 +189,7 @@ async def refused(stream: Stream) -> int:
 async def test_a_handler_that_hangs_counts_although_its_stream_is_gone(
     which: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limit = {"max_inbound_streams": 2} if which == "of a connection" else {}
+    limit = {"yamux": YamuxOptions(max_inbound_streams=2)} if which == "of a connection" else {}
     if which == "of all":
         monkeypatch.setattr(limits, "MAX_HANDLERS", 4)
 
@@ -217,7 +217,7 @@ async def test_a_handler_that_hangs_counts_although_its_stream_is_gone(
 
 @looped
 async def test_the_handlers_of_one_connection_do_not_count_for_another() -> None:
-    options = {"echo": True, "max_inbound_streams": 1}
+    options = {"echo": True, "yamux": YamuxOptions(max_inbound_streams=1)}
     async with pair(options) as p, Host(listen=(), identify=False) as other:
         release = asyncio.Event()
         running: list[Stream] = []

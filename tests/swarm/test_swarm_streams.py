@@ -10,7 +10,7 @@ import pytest
 
 from harness import eventually, looped, run, seconds
 from hosts import pair
-from p2pcore import Direction, Stream, SwarmConn, codes, limits
+from p2pcore import Conn, Direction, Stream, codes, limits
 from p2pcore.errors import (
     LimitExceeded,
     NegotiationError,
@@ -27,7 +27,7 @@ async def drain(stream: Stream) -> None:
         pass
 
 
-async def request(conn: SwarmConn, protocols: str | list[str]) -> bytes:
+async def request(conn: Conn, protocols: str | list[str]) -> bytes:
     stream = await conn.new_stream(protocols)
     await stream.write(b"request")
     return await stream.read()

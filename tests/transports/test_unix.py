@@ -287,7 +287,7 @@ async def test_a_rebind_that_close_overtakes_leaves_no_file(tmp_path: Path) -> N
 async def test_hosts_talk_over_a_path_that_names_the_peer(tmp_path: Path) -> None:
     options: Any = {"ping": True, "identify": False}
     async with (
-        Host(listen=[f"/unix{tmp_path}/s"], unix_mode=0o600, **options) as host,
+        Host(listen=[f"/unix{tmp_path}/s"], unix=UnixOptions(mode=0o600), **options) as host,
         Host(listen=(), **options) as dialler,
     ):
         (addr,) = host.addrs_with_peer

@@ -167,8 +167,8 @@ def test_a_fault_in_one_upgrade_or_in_an_observer_ends_nothing(caplog: pytest.Lo
         def faulty_observer(*args: object) -> None:
             raise KeyError("observer")
 
-        options = listener_module.ListenerOptions(news=Reports(failed=faulty_observer))
-        listener = UpgradedListener(MaListener.bind(LOOPBACK), FaultyUpgrader(), options)
+        hooks = listener_module.ListenerHooks(news=Reports(failed=faulty_observer))
+        listener = UpgradedListener(MaListener.bind(LOOPBACK), FaultyUpgrader(), hooks=hooks)
         for count in (1, 2):
             sock = await open_socket(listener.multiaddr)
             assert await read_all(sock) == b""

@@ -32,7 +32,7 @@ from p2pcore.errors import (
     ProtocolNotSupported,
     UpgradeTimeout,
 )
-from p2pcore.interfaces import ConnState, Direction, Secured, SecureTransport
+from p2pcore.interfaces import CapableConn, ConnState, Direction, Secured, SecureTransport
 from p2pcore.manet.listener import MaListener
 from p2pcore.muxers.yamux import YamuxMultiplexer
 from p2pcore.security.noise import NoiseTransport
@@ -188,7 +188,7 @@ async def both_fail(dialler: Node, target: Node) -> tuple[P2PError, P2PError]:
     """The dialler's error and the listener's."""
     inner = MaListener.bind(LOOPBACK)
 
-    async def accepted() -> TransportConn:
+    async def accepted() -> CapableConn:
         return await target.upgrader.upgrade_inbound(await inner.accept())
 
     ours, theirs = await asyncio.gather(dialler.dial(inner.multiaddr), accepted(), return_exceptions=True)

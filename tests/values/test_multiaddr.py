@@ -6,13 +6,11 @@ import ipaddress
 from collections.abc import Callable
 
 import pytest
-from hypothesis import assume, example, given
-from hypothesis import strategies as st
+from hypothesis import assume, example, given, strategies as st
 
 from multiaddr_vectors import VECTORS
 from p2pcore import limits
-from p2pcore._fast.codec import multiaddr, varint
-from p2pcore._fast.codec import multibase as base
+from p2pcore._fast.codec import multiaddr, multibase as base, varint
 from p2pcore.errors import AddressError, IdentityError
 from p2pcore.values.multiaddr import PROTOCOLS, Multiaddr, protocol_with_code, protocol_with_name
 

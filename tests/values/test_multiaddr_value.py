@@ -10,8 +10,7 @@ from collections.abc import Mapping
 
 import multiaddr as package
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from multiaddr_vectors import VECTORS
 from p2pcore.errors import AddressError, IdentityError, ProtocolLookupError

@@ -32,6 +32,9 @@ COMMANDS = {
 GROUPS = ("id", "psk")
 """Those that have commands of their own."""
 
+COMPLETE_VARIABLE = "_P2PCORE_COMPLETE"
+"""Set by the scripts that click writes for shells: then the command only completes a line."""
+
 _HELP = getattr(click.exceptions, "NoArgsIsHelpError", ())
 """Raised by click 8.2 and later where there are no arguments at all."""
 
@@ -69,17 +72,26 @@ def invoke(args: Sequence[str] | None) -> int:
     """Runs one command. Returns: its exit status."""
     prepare()
     try:
-        status = commands.main(args, prog_name="p2pcore", standalone_mode=False)
+        status = commands.main(
+            args, prog_name="p2pcore", complete_var=COMPLETE_VARIABLE, standalone_mode=False
+        )
         return status if isinstance(status, int) else 0
     except click.Abort:
         return INTERRUPTED
-    except SystemExit:  # click's way to end where help was written to a closed pipe
-        forgive_output()
-        return BROKEN_PIPE
+    except SystemExit as end:
+        return _left_by_click(end)
     except Exception as error:
         if os.environ.get("P2PCORE_DEBUG"):
             raise
         return _ended_by(error, _path(sys.argv[1:] if args is None else args))
+
+
+def _left_by_click(end: SystemExit) -> int:
+    """click leaves so after shell completion, and where help was written to a closed pipe."""
+    if os.environ.get(COMPLETE_VARIABLE):
+        return end.code if isinstance(end.code, int) else FAILURE
+    forgive_output()
+    return BROKEN_PIPE
 
 
 def _path(args: Sequence[str]) -> str:

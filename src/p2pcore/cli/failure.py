@@ -1,4 +1,4 @@
-"""Exit statuses, and what to tell of an error: one line that says what to do about it.
+"""Exit statuses and error messages: one line that says what to do about it.
 
 Comes in: exceptions. Goes out: a status and a line. Looks at types and attributes, never at texts.
 """

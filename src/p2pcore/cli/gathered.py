@@ -1,6 +1,6 @@
-"""Options of several commands that come to one object.
+"""Several options of the command line as one argument of a command's function.
 
-Comes in: a dataclass, the options its fields are named after. Goes out: a decorator of commands.
+Comes in: a dataclass, and the click options for its fields. Goes out: a decorator for commands.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def gathered(made: type[Any], name: str, options: Sequence[Callable[[Any], Any]]) -> Callable[[F], F]:
-    """Has a command take `options`, and gives it what they came to, a `made`, as the argument `name`."""
+    """A decorator: the command takes `options`; its function gets one `made` of them, as `name`."""
 
     def decorate(function: F) -> F:
         @functools.wraps(function)

@@ -1,4 +1,4 @@
-"""`p2pcore identify`: what a peer says of itself, and how the connection to it came to be.
+"""`p2pcore identify`: what a peer says of itself, and how the connection to it is secured.
 
 Comes in: an address. Goes out: every field of identify. What is not signed is the peer's word only.
 """
@@ -31,7 +31,7 @@ async def _identify(target: Multiaddr, any_peer: bool, node: NodeOptions, output
 
 
 def describe(conn: Conn, info: IdentifyInfo) -> dict[str, Any]:
-    """Everything that is known, as JSON has it."""
+    """Everything that is known, as fields for JSON."""
     state = conn.state
     return {
         "peer": str(info.peer),
@@ -57,7 +57,7 @@ def _texts(addrs: Iterable[Multiaddr]) -> list[str]:
 
 
 def _lines(fields: dict[str, Any]) -> list[str]:
-    """A line for each value; a list's further values stand below the first."""
+    """One line for each value; the other values of a list are below its first."""
     rows = []
     for name, value in fields.items():
         values = value if isinstance(value, list) else [value]

@@ -1,6 +1,7 @@
 """`p2pcore listen`: a node that serves ping, identify and echo until it is told to end.
 
 Comes in: addresses, a key. Goes out: the multiaddrs to dial, and with -v each connection that comes and goes.
+At the first signal it drains for as long as --drain says; the second one ends it at once.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from p2pcore.cli.serving_options import ServingOptions, serving_options
 from p2pcore.cli.shown import Shown, show_addrs
 
 DEFAULT = "/ip4/127.0.0.1/tcp/0"
+WORKERS_DRAIN_S = 10.0
+"""--drain with --workers: what most programs that answer requests need for those under way."""
 
 
 @click.command()
@@ -45,9 +48,8 @@ DEFAULT = "/ip4/127.0.0.1/tcp/0"
     "drain_s",
     type=SecondsType(),
     metavar="SECONDS",
-    default=10.0,
-    show_default=True,
-    help="With --workers: how long streams may go on after Ctrl-C, or when a worker is replaced.",
+    help="How long streams may go on after Ctrl-C or SIGTERM, and with --workers when one is replaced. "
+    f"Default: {WORKERS_DRAIN_S:g} with --workers, else 0.",
 )
 @click.option("-v", "--verbose", count=True, help="Show connections; -vv and -vvv also what is logged.")
 @json_option
@@ -57,7 +59,7 @@ def command(
     serving: ServingOptions,
     perf: bool,
     workers: int | None,
-    drain_s: float,
+    drain_s: float | None,
     verbose: int,
     as_json: bool,
 ) -> None:
@@ -70,23 +72,29 @@ def command(
     if workers is not None:
         from p2pcore.cli.listen_workers import listen
 
-        listen(workers, addrs or (DEFAULT,), node, serving, perf, drain_s, verbose, Output(as_json))
+        grace_s = WORKERS_DRAIN_S if drain_s is None else drain_s
+        listen(workers, addrs or (DEFAULT,), node, serving, perf, grace_s, verbose, Output(as_json))
         return
     host = node.host(listen=addrs or (DEFAULT,), perf=perf, echo=True, **serving.settings(node, addrs))
-    run(_serve(host, Output(as_json), verbose > 0), interrupted=0)
+    run(_serve(host, Output(as_json), verbose > 0, drain_s or 0), interrupted=0, grace_s=drain_s or 0)
 
 
-async def _serve(host: Host, output: Output, with_conns: bool) -> None:
+async def _serve(host: Host, output: Output, with_conns: bool, drain_s: float) -> None:
     failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     if with_conns:
         host.notify(Shown(_or_fail(output, failed)))
     async with host:
         show_addrs(host.addrs_with_peer, output)
-        await failed
+        try:
+            await failed
+        except asyncio.CancelledError:  # a signal
+            if drain_s:
+                await host.drain(drain_s)
+            raise
 
 
 def _or_fail(output: Output, failed: asyncio.Future[None]) -> Callable[..., None]:
-    """`output.show`, for a notifiee, which must not raise: failure is handed over."""
+    """`output.show` for a notifiee, which must not raise: the failure goes to `failed`."""
 
     def show(line: str, **fields: Any) -> None:
         try:

@@ -40,7 +40,7 @@ def listen(
     output: Output,
 ) -> None:
     """Serves until a signal. Raises as Supervisor.start; OutputFailed; CommandFailed, OSError: bad files."""
-    node.settings(), serving.settings(node, ())  # a file of no use is told once, before workers start
+    node.settings(), serving.settings(node, ())  # a bad file is reported once, before workers start
     show = _Show(output)
     supervisor = Supervisor(
         make_host,

@@ -1,7 +1,8 @@
 """Running one command on the event loop: signals, the host of a client, standard input and output.
 
-Comes in: a coroutine. Goes out: its end, or Interrupted; in either case within a second of the first signal,
-at once after a second one. Never blocks the loop: reads and writes that may block have a thread each.
+Comes in: a coroutine. Goes out: its end. After the first signal that takes less than a second, and the time
+of a drain if one was asked for; a second signal ends the process at once. Never blocks the loop: reads and
+writes that may block have a thread each.
 """
 
 from __future__ import annotations
@@ -33,9 +34,10 @@ class _Stop:
     a second signal would show as a traceback, or as a death by it, depending on when it comes.
     """
 
-    def __init__(self, task: asyncio.Task[Any], status: int | None) -> None:
+    def __init__(self, task: asyncio.Task[Any], status: int | None, closing_s: float) -> None:
         self._task = task
         self._status = status
+        self._closing_s = closing_s
         self.status: int | None = None
 
     def arm(self) -> None:
@@ -47,7 +49,7 @@ class _Stop:
         if self.status is not None:
             os._exit(self.status)
         self.status = 128 + number if self._status is None else self._status
-        asyncio.get_running_loop().call_later(CLOSING_S, os._exit, self.status)
+        asyncio.get_running_loop().call_later(self._closing_s, os._exit, self.status)
         self._task.cancel()
 
     def leave(self) -> None:
@@ -56,17 +58,18 @@ class _Stop:
             os._exit(self.status)
 
 
-def run(main: Coroutine[Any, Any, None], interrupted: int | None = None) -> None:
+def run(main: Coroutine[Any, Any, None], interrupted: int | None = None, grace_s: float = 0.0) -> None:
     """Runs `main` on uvloop to its end. After a signal it does not return: the process ends.
 
     Args:
         interrupted: the exit status after a signal; None: 128 and the signal's number.
+        grace_s: seconds that `main` may use to drain after a signal, before it closes.
     """
 
     async def guarded() -> None:
         task = asyncio.current_task()
         assert task is not None
-        stop = _Stop(task, interrupted)
+        stop = _Stop(task, interrupted, CLOSING_S + grace_s)
         stop.arm()
         try:
             await main

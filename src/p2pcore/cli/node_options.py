@@ -1,7 +1,7 @@
-"""The options that say how a node secures, multiplexes and encloses its connections.
+"""The options for security, multiplexing and private networks.
 
-Comes in: text from the command line. Goes out: a NodeOptions, of which `listen` and every command that dials
-make their Host. It says of a name that is not there which names there are.
+Comes in: text from the command line. Goes out: a NodeOptions, from which `listen` and every command that
+dials make their Host. The error for an unknown name lists the known ones.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MUXERS = ("yamux", "mplex")
 
 
 class NamesType(NamesParam):
-    """Names out of a few, separated by commas, each once."""
+    """A list of known names, separated by commas, each at most once."""
 
     name = "names"
 
@@ -50,7 +50,7 @@ class NamesType(NamesParam):
 
 @dataclass(frozen=True, slots=True)
 class NodeOptions:
-    """What the options below came to."""
+    """The values of the options below."""
 
     key_file: str | None
     security: tuple[str, ...]
@@ -60,7 +60,7 @@ class NodeOptions:
     verify: bool
 
     def host(self, **more: Any) -> Host:
-        """A host with these options and `more`. Raises CommandFailed, OSError: a file is of no use."""
+        """A host with these options and `more`. Raises CommandFailed, OSError: a file cannot be used."""
         return Host(self.private_key(), **{**self.settings(), **more})
 
     def private_key(self) -> PrivateKey | None:
@@ -68,7 +68,7 @@ class NodeOptions:
         return None if self.key_file is None else load_private_key(self.key_file)
 
     def settings(self) -> dict[str, Any]:
-        """Keyword arguments of Host, but for the key. Raises CommandFailed, OSError: a file is of no use."""
+        """Keyword arguments of Host without the key. Raises CommandFailed, OSError: a file cannot be used."""
         psk = None if self.psk_file is None else load_psk(self.psk_file)
         if self.ca_file is not None:
             check_certificates(self.ca_file)
@@ -126,4 +126,4 @@ _OPTIONS = (
 )
 
 node_options = gathered(NodeOptions, "node", _OPTIONS)
-"""Gives a command what these options came to, as `node`."""
+"""Gives a command the values of these options, as `node`."""

@@ -54,7 +54,7 @@ def columns(rows: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def error_line(text: str) -> None:
-    """One line on standard error; where that is closed there is nobody to tell."""
+    """Prints one line on standard error, if that is open."""
     try:
         print(clean(" ".join(text.split())), file=sys.stderr, flush=True)
     except (OSError, ValueError):
@@ -62,7 +62,7 @@ def error_line(text: str) -> None:
 
 
 def forgive_output() -> None:
-    """Lets what is still buffered for a broken standard output vanish, so that exiting does not fail too."""
+    """Drops what is still buffered for a broken standard output, so that exiting does not fail too."""
     try:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)

@@ -1,4 +1,4 @@
-"""What arguments and options are made of: multiaddrs, targets, sizes; the options several commands share.
+"""The types of arguments and options: multiaddrs, targets, sizes; and the options several commands share.
 
 Comes in: text from the command line. Goes out: values, or a usage error that says what was expected.
 """
@@ -50,7 +50,7 @@ class AddressType(AddressParam):
         return addr
 
     def check(self, addr: Multiaddr, param: Parameter | None, ctx: Context | None) -> None:
-        """Fails for what cannot be listened on."""
+        """Fails for an address that nobody can listen on."""
         names = [protocol.name for protocol in addr.protocols()]
         if names[-1] == "p2p-circuit":
             if "p2p" not in names:
@@ -67,7 +67,7 @@ class TargetType(AddressType):
     """A multiaddr to dial, numeric or with a host name."""
 
     def check(self, addr: Multiaddr, param: Parameter | None, ctx: Context | None) -> None:
-        """Fails for what cannot be dialled."""
+        """Fails for an address that nobody can dial."""
         if addr.get("tcp") == "0":
             self.fail(f"{addr}: nobody can be reached on port 0", param, ctx)
 
@@ -141,7 +141,7 @@ def json_option(function: F) -> F:
 
 
 def target_options(function: F) -> F:
-    """TARGET, --any-peer, --json and what says how to connect: what every command that dials takes."""
+    """TARGET, --any-peer, --json and the options of a node: every command that dials takes them."""
     function = json_option(node_options(function))
     function = click.option(
         "--any-peer", is_flag=True, help="Let TARGET be without /p2p/PEER_ID, and trust whoever answers."
@@ -150,7 +150,7 @@ def target_options(function: F) -> F:
 
 
 def check_target(target: Multiaddr, any_peer: bool) -> None:
-    """Raises a usage error where `target` names no peer and that was not asked for."""
+    """Raises a usage error: `target` names no peer, and --any-peer was not given."""
     if target.peer_id is None and not any_peer:
         raise click.UsageError(
             f"{target} has no /p2p/PEER_ID at its end, so an impostor could answer; "

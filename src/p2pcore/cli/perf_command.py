@@ -66,7 +66,7 @@ async def _perf(
 
 
 async def _watch(measured: PerfRun, output: Output, draw: Draw) -> None:
-    """Draws, and shows the rate of each second, for ever."""
+    """Draws the progress bar, and shows the rate of each second; never returns."""
     began = last = perf_counter()
     before = {"upload": 0, "download": 0}
     while True:
@@ -96,7 +96,7 @@ def _show_second(direction: str, at: float, count: int, seconds: float, output: 
 
 
 def show_summary(measured: PerfRun, peer: str, output: Output) -> None:
-    """What each direction came to."""
+    """Shows the result of each direction."""
     for direction, count, seconds in (
         ("upload", measured.sent, measured.upload_s),
         ("download", measured.received, measured.download_s),

@@ -1,4 +1,4 @@
-"""`p2pcore ping`: round-trip times to a peer, and what they come to, as ping(8) has it.
+"""`p2pcore ping`: round-trip times to a peer and their summary, like ping(8).
 
 Comes in: an address, a count, an interval. Goes out: a line for each ping, then a summary, also after Ctrl-C.
 """

@@ -1,4 +1,4 @@
-"""The options of `listen` that say what it shows and does for others: ports, certificates, relaying.
+"""The options that `listen` alone has: ports, permissions, certificates, relaying.
 
 Comes in: text from the command line. Goes out: a ServingOptions, and from it keyword arguments of Host.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from p2pcore import Multiaddr, RelayOptions, WebCertificate, WebsocketOptions
+from p2pcore import Multiaddr, RelayOptions, TcpOptions, UnixOptions, WebCertificate, WebsocketOptions
 from p2pcore.cli.failure import CommandFailed
 from p2pcore.cli.gathered import gathered
 from p2pcore.cli.node_options import NodeOptions
@@ -26,7 +26,7 @@ else:  # generic in the newest click only
 
 @dataclass(frozen=True, slots=True)
 class ServingOptions:
-    """What the options below came to."""
+    """The values of the options below."""
 
     share_port: bool
     unix_mode: int | None
@@ -44,11 +44,11 @@ class ServingOptions:
 
     @property
     def is_relay(self) -> bool:
-        """Whether connections of others are relayed."""
+        """Whether this node relays connections of others."""
         return self.relay or self.relay_unlimited
 
     def check(self, addrs: Iterable[Multiaddr], is_alone: bool) -> None:
-        """Raises a usage error where these options do not go with `addrs`, or with several processes."""
+        """Raises a usage error: these options do not fit `addrs`, or several processes."""
         alone = "takes one process: with --workers each would have relayed connections of its own"
         if self.is_relay and not is_alone:
             self._wrong(f"--relay {alone}")
@@ -63,8 +63,8 @@ class ServingOptions:
     def settings(self, node: NodeOptions, addrs: Iterable[Multiaddr]) -> dict[str, Any]:
         """Keyword arguments of Host, for a node that listens on `addrs`. Raises CommandFailed, OSError."""
         return {
-            "share_port": self.share_port,
-            "unix_mode": self.unix_mode,
+            "tcp": TcpOptions(share_port=self.share_port),
+            "unix": UnixOptions(mode=self.unix_mode),
             "websocket": WebsocketOptions(
                 certificate=self._certificate(addrs), ca_file=node.ca_file, verify=node.verify
             ),
@@ -89,7 +89,7 @@ class ServingOptions:
 
 
 def _names(addrs: Iterable[Multiaddr]) -> list[str]:
-    """What the addresses call their hosts, and localhost."""
+    """The host names and IP addresses in `addrs`, and localhost."""
     hosts = (addr.get(name) for addr in addrs for name in ("sni", "ip4", "ip6"))
     return list(dict.fromkeys(["localhost", *(host for host in hosts if host)]))
 
@@ -137,4 +137,4 @@ _OPTIONS = (
 )
 
 serving_options = gathered(ServingOptions, "serving", _OPTIONS)
-"""Gives a command what these options came to, as `serving`."""
+"""Gives a command the values of these options, as `serving`."""

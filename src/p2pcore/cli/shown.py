@@ -1,6 +1,6 @@
-"""What `p2pcore listen` shows: the addresses, and each connection that comes and goes.
+"""What `p2pcore listen` shows, in one process or in several: its addresses, connections that come and go.
 
-Comes in: addresses, notifications of a host. Goes out: lines and their fields, for whoever prints them.
+Comes in: addresses, notifications of a host. Goes out: lines and JSON objects.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from p2pcore.cli.output import Output
 
 
 def show_addrs(addrs: Sequence[Multiaddr], output: Output) -> None:
-    """One line for each."""
+    """Shows each address on a line of its own."""
     for addr in addrs:
         output.show(str(addr), event="listening", addr=str(addr))
 
@@ -29,7 +29,7 @@ class Shown:
         """Shown by `show_addrs`, with the interface addresses."""
 
     def listen_close(self, network: Network, addr: Multiaddr) -> None:
-        """Said by the log."""
+        """The log says so."""
 
     def connected(self, network: Network, conn: Conn) -> None:
         self._since[conn] = time.monotonic()

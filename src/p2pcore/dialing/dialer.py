@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from p2pcore import limits
+from p2pcore import limits, options
 from p2pcore.codes import Direction
 from p2pcore.dialing.backoff import DialBackoff
 from p2pcore.dialing.black_hole import BlackHoleDetector
@@ -29,11 +30,12 @@ from p2pcore.errors import (
     ResolutionError,
     SwarmClosed,
 )
+from p2pcore.interfaces import Resolver
 from p2pcore.values.multiaddr import Multiaddr
 from p2pcore.values.scope import Scope, scope_of
 
 if TYPE_CHECKING:
-    from p2pcore.interfaces import CapableConn, Resolver, Transport
+    from p2pcore.interfaces import CapableConn, Transport
     from p2pcore.swarm.admission import Admission
     from p2pcore.swarm.conn import Conn
     from p2pcore.swarm.conns import ConnTable
@@ -42,6 +44,27 @@ if TYPE_CHECKING:
 
 _NOT_ITS_FAULT = (SwarmClosed, GaterRefused, LimitExceeded, DialError)
 """Failures that say nothing about the address; a relay that was not reached has back-off of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class DialOptions:
+    """How peers are dialled, whatever the transport.
+
+    Attributes:
+        max_dials: addresses dialled at once; more wait in line.
+        resolver: looks host names up; None: as the machine does.
+
+    Raises:
+        TypeError, ValueError: a field is not what is said above.
+    """
+
+    max_dials: int = limits.MAX_DIALS
+    resolver: Resolver | None = None
+
+    def __post_init__(self) -> None:
+        options.whole("max_dials", self.max_dials, 1)
+        if self.resolver is not None:
+            options.satisfies("resolver", self.resolver, Resolver)
 
 
 class Dialer:

@@ -6,6 +6,8 @@ the connection, which loses bytes not yet sent; more than 0 lets close(2) block 
 
 from __future__ import annotations
 
+from p2pcore import options
+from p2pcore.limits import MAX_LINGER_S
 from p2pcore.manet.conn import MaConn
 from p2pcore.manet.listener import MaListener
 from p2pcore.values.multiaddr import Multiaddr
@@ -25,8 +27,7 @@ class LingerListener:
     __slots__ = ("_inner", "_seconds")
 
     def __init__(self, inner: MaListener, seconds: int) -> None:
-        if not 0 <= seconds <= 32767:
-            raise ValueError(f"linger must be 0..32767 seconds, not {seconds}")
+        options.whole("linger", seconds, most=MAX_LINGER_S)
         self._inner = inner
         self._seconds = seconds
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from p2pcore import limits
+from p2pcore import limits, options
 from p2pcore._fast.chain.layer import Mailbox
 from p2pcore._fast.mux.mplex import MplexSession
 
@@ -30,6 +30,9 @@ class MplexOptions:
         max_buffered_bytes: the same of all streams together, at least max_stream_bytes.
         stall_s: for how long the connection is not read when a stream is full, until it is read down to
             half; then that stream is reset.
+
+    Raises:
+        TypeError, ValueError: a field is not what is said above.
     """
 
     max_inbound_streams: int = limits.MPLEX_MAX_INBOUND_STREAMS
@@ -37,6 +40,14 @@ class MplexOptions:
     max_stream_bytes: int = limits.MPLEX_STREAM_BUFFER_BYTES
     max_buffered_bytes: int = limits.MPLEX_MAX_BUFFERED_BYTES
     stall_s: float = limits.MPLEX_STALL_S
+
+    def __post_init__(self) -> None:
+        least, most = limits.MPLEX_STREAM_BUFFER_BYTES, limits.MAX_SIZE_BYTES
+        options.whole("max_inbound_streams", self.max_inbound_streams)
+        options.whole("max_outbound_streams", self.max_outbound_streams)
+        options.whole("max_stream_bytes", self.max_stream_bytes, least, most)
+        options.whole("max_buffered_bytes", self.max_buffered_bytes, self.max_stream_bytes, most)
+        options.seconds("stall_s", self.stall_s, or_zero=True)
 
 
 class MplexMultiplexer:

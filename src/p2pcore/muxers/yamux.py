@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from p2pcore import limits
+from p2pcore import limits, options
 from p2pcore._fast.chain.layer import Mailbox
 from p2pcore._fast.mux.yamux import YamuxSession
 
@@ -24,10 +24,13 @@ class YamuxOptions:
         max_inbound_streams: open streams of the peer; more are reset, and the connection is closed
             if it insists.
         ack_backlog: streams we opened that the peer has not acknowledged; open_stream waits beyond.
-        max_window_bytes: where a stream's receive window stops growing, at least 262144.
+        max_window_bytes: where a stream's receive window stops growing, 262144 bytes to 1 GiB.
         window_budget_bytes: by how much the windows of all streams together may grow.
         keepalive_s: idle seconds before a ping that must be answered within 10 s; 0 for never, which is
             right on TCP: the kernel's keepalive finds a dead peer without waking this process.
+
+    Raises:
+        TypeError, ValueError: a field is not what is said above.
     """
 
     max_inbound_streams: int = limits.YAMUX_MAX_INBOUND_STREAMS
@@ -35,6 +38,14 @@ class YamuxOptions:
     max_window_bytes: int = limits.YAMUX_MAX_WINDOW_BYTES
     window_budget_bytes: int = limits.YAMUX_WINDOW_BUDGET_BYTES
     keepalive_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        least, most = limits.YAMUX_INITIAL_WINDOW_BYTES, limits.YAMUX_HIGHEST_WINDOW_BYTES
+        options.whole("max_inbound_streams", self.max_inbound_streams)
+        options.whole("ack_backlog", self.ack_backlog, 1)
+        options.whole("max_window_bytes", self.max_window_bytes, least, most)
+        options.whole("window_budget_bytes", self.window_budget_bytes, most=limits.MAX_SIZE_BYTES)
+        options.seconds("keepalive_s", self.keepalive_s, or_zero=True, why="never")
 
 
 class YamuxMultiplexer:

@@ -12,10 +12,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from p2pcore import limits
+from p2pcore import limits, options
 from p2pcore.errors import ConnectionClosed, LimitExceeded, P2PError, RemoteProtocolError
 from p2pcore.protocols.identify_message import IdentifyInfo, MessageReader, build, encode, update
 from p2pcore.values.record import PeerRecord
@@ -79,28 +79,46 @@ class RateLimit:
             del self._active[key]
 
 
+@dataclass(frozen=True, slots=True)
+class IdentifyOptions:
+    """What identify tells peers, and when.
+
+    Attributes:
+        agent_version: free text, at most limits.MAX_AGENT_CHARS characters; None: "p2pcore/VERSION".
+        protocol_version: the same; what others of the network have there.
+        push_delay_s: changes within this many seconds make one push.
+
+    Raises:
+        TypeError, ValueError: a field is not what is said above.
+    """
+
+    agent_version: str | None = None
+    protocol_version: str = "ipfs/0.1.0"
+    push_delay_s: float = limits.IDENTIFY_PUSH_DELAY_S
+
+    def __post_init__(self) -> None:
+        if self.agent_version is not None:
+            options.text("agent_version", self.agent_version, limits.MAX_AGENT_CHARS)
+        options.text("protocol_version", self.protocol_version, limits.MAX_AGENT_CHARS)
+        options.seconds("push_delay_s", self.push_delay_s, or_zero=True)
+
+
 class IdentifyService:
     """Both roles of identify and push for one swarm; a notifiee of it.
 
     Args:
         network: the swarm whose connections are identified.
         key: signs our peer record, and is told to peers.
-        agent_version, protocol_version: free text for peers.
-        push_delay_s: changes within this many seconds make one push.
+        options: see IdentifyOptions.
     """
 
     def __init__(
-        self,
-        network: Network,
-        key: PrivateKey,
-        agent_version: str,
-        protocol_version: str = "ipfs/0.1.0",
-        push_delay_s: float = limits.IDENTIFY_PUSH_DELAY_S,
+        self, network: Network, key: PrivateKey, options: IdentifyOptions = IdentifyOptions()
     ) -> None:
         self._network = network
         self._key = key
-        self._versions = (agent_version, protocol_version)
-        self._push_delay_s = push_delay_s
+        self._versions = (options.agent_version or "", options.protocol_version)
+        self._push_delay_s = options.push_delay_s
         self._push_timer: asyncio.TimerHandle | None = None
         self._push_round: asyncio.Task[None] | None = None
         self._running: dict[Conn, asyncio.Task[IdentifyInfo]] = {}

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
-from p2pcore import limits
+from p2pcore import limits, options
 from p2pcore._fast.mux.splice import Splice
 from p2pcore.errors import (
     ConnectionClosed,
@@ -72,6 +72,9 @@ class RelayOptions:
         circuit_s: seconds a circuit lives; circuit_bytes: what it carries each way. 0: no such limit; where
             there is neither, peers do not treat the connection as limited.
         may_reserve, may_connect: who is served; None: everybody. Quick, and not to raise.
+
+    Raises:
+        TypeError, ValueError: a field is not what is said above.
     """
 
     max_reservations: int = limits.RELAY_MAX_RESERVATIONS
@@ -83,6 +86,18 @@ class RelayOptions:
     circuit_bytes: int = limits.RELAY_CIRCUIT_BYTES
     may_reserve: MayReserve | None = None
     may_connect: MayConnect | None = None
+
+    def __post_init__(self) -> None:
+        options.whole("max_reservations", self.max_reservations)
+        options.whole("max_reservations_per_ip", self.max_reservations_per_ip)
+        options.whole("reservation_ttl_s", self.reservation_ttl_s, 1)
+        options.whole("max_circuits_per_peer", self.max_circuits_per_peer)
+        options.whole("max_circuits_per_ip", self.max_circuits_per_ip)
+        options.whole("circuit_s", self.circuit_s)
+        options.whole("circuit_bytes", self.circuit_bytes, most=limits.MAX_SIZE_BYTES)
+        for name, may in (("may_reserve", self.may_reserve), ("may_connect", self.may_connect)):
+            if may is not None:
+                options.function(name, may)
 
     @property
     def limit(self) -> Limit | None:

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from p2pcore import options
 from p2pcore.errors import AddressError
 from p2pcore.interfaces import CapableConn, Listener, Upgrader
 from p2pcore.limits import (
@@ -36,7 +37,7 @@ from p2pcore.values.peer_id import PeerId
 
 @dataclass(frozen=True, slots=True)
 class UnixOptions:
-    """How to dial and listen.
+    """How to dial and listen on UNIX sockets.
 
     Attributes:
         connect_timeout: seconds to wait for a listener whose backlog is full.
@@ -45,12 +46,24 @@ class UnixOptions:
         backlog: connections the kernel may queue.
         sockets: sockets that listen already, as `open_unix` makes them. Listening on the address of one takes
             it over, once; its file stays at the end.
+
+    Raises:
+        TypeError, ValueError: a field is not what is said above.
     """
 
     connect_timeout: float = TCP_CONNECT_TIMEOUT_S
     mode: int | None = None
     backlog: int = LISTEN_BACKLOG
     sockets: tuple[socket.socket, ...] = ()
+
+    def __post_init__(self) -> None:
+        options.seconds("connect_timeout", self.connect_timeout)
+        if self.mode is not None:
+            options.file_mode("mode", self.mode)
+        options.whole("backlog", self.backlog)
+        options.items("sockets", self.sockets, "listening sockets", socket.socket)
+        if any(sock.family != socket.AF_UNIX for sock in self.sockets):
+            raise ValueError("sockets must be UNIX sockets; TCP sockets belong to TcpOptions")
 
 
 class UnixConn(MaConn):
@@ -180,12 +193,11 @@ class UnixTransport:
 
     async def listen(self, addr: Multiaddr) -> Listener:
         """Binds, and starts to accept and upgrade. Raises as UnixListener.listen."""
-        options = self._options
         adopted = self._sockets.pop(addr, None)
         if adopted is not None:
-            inner = UnixListener.adopt(adopted, options.backlog)
+            inner = UnixListener.adopt(adopted, self._options.backlog)
         else:
-            inner = await UnixListener.listen(addr, options.mode, options.backlog)
+            inner = await UnixListener.listen(addr, self._options.mode, self._options.backlog)
         return self._upgrader.upgrade_listener(inner)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from p2pcore import options as checks
 from p2pcore.aio.slots import Slots
 from p2pcore.aio.threshold import Threshold
 from p2pcore.codes import CONN_RATE_LIMITED
@@ -55,7 +56,7 @@ _WARN_EVERY_S = 1.0  # of a storm, one line a second is enough
 
 @dataclass(frozen=True, slots=True)
 class ListenerOptions:
-    """Bounds and observers of a listener.
+    """Bounds of a listener.
 
     Attributes:
         accept_timeout: seconds from accept(2) to the moment `accept` takes the finished connection.
@@ -65,9 +66,9 @@ class ListenerOptions:
         slow_after: seconds after which an upgrade counts as slow: it waits for its peer, which may be silent.
         max_slow: upgrades in flight that are slow; when one more becomes so, the oldest is ended.
         backoff_min, backoff_max: seconds to pause after an error of accept(2).
-        admits: says whether an accepted connection may be read from; None: all may. What it refuses costs
-            no handshake, and is counted as REFUSED.
-        news: whom failed upgrades, errors of accept(2) and changes of its state are reported to, if anybody.
+
+    Raises:
+        TypeError, ValueError: a field is not what is said above.
     """
 
     accept_timeout: float = ACCEPT_TIMEOUT_S
@@ -77,6 +78,30 @@ class ListenerOptions:
     max_slow: int = MAX_SLOW_UPGRADES
     backoff_min: float = ACCEPT_BACKOFF_MIN_S
     backoff_max: float = ACCEPT_BACKOFF_MAX_S
+
+    def __post_init__(self) -> None:
+        checks.seconds("accept_timeout", self.accept_timeout)
+        checks.whole("queue_length", self.queue_length, 1)
+        checks.whole("max_upgrading", self.max_upgrading, 1)
+        checks.seconds("slow_after", self.slow_after)
+        checks.whole("max_slow", self.max_slow)
+        checks.seconds("backoff_min", self.backoff_min)
+        checks.seconds("backoff_max", self.backoff_max)
+        if self.backoff_max < self.backoff_min:
+            least, most = self.backoff_min, self.backoff_max
+            raise ValueError(f"backoff_max must be at least backoff_min ({least:g}), not {most:g}")
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerHooks:
+    """Whom a listener asks, and whom it tells.
+
+    Attributes:
+        admits: says whether an accepted connection may be read from; None: all may. What it refuses costs
+            no handshake, and is counted as REFUSED.
+        news: whom failed upgrades, errors of accept(2) and changes of its state are reported to, if anybody.
+    """
+
     admits: Callable[[RawConn], bool] | None = None
     news: ListenerNews | None = None
 
@@ -87,7 +112,7 @@ class UpgradedListener:
     Args:
         inner: where raw connections come from; owned.
         upgrader: secures and multiplexes them.
-        options: see ListenerOptions.
+        options, hooks: see ListenerOptions, ListenerHooks.
 
     Attributes:
         failures: upgrades that came to nothing, by reason.
@@ -96,12 +121,17 @@ class UpgradedListener:
     """
 
     def __init__(
-        self, inner: RawListener, upgrader: Upgrader, options: ListenerOptions | None = None
+        self,
+        inner: RawListener,
+        upgrader: Upgrader,
+        options: ListenerOptions | None = None,
+        hooks: ListenerHooks | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._inner = inner
         self._upgrader = upgrader
         self._options = options or ListenerOptions()
+        self._hooks = hooks or ListenerHooks()
         self._threshold = Threshold(self._options.queue_length)
         self._backoff = Backoff(self._options.backoff_min, self._options.backoff_max)
         self._upgrading: dict[RawConn, asyncio.Task[None]] = {}
@@ -154,7 +184,7 @@ class UpgradedListener:
                 conn = await self._accept_raw()
                 now = self._loop.time()
                 self.num_accepted += 1
-                if self._options.admits is not None and not self._options.admits(conn):
+                if self._hooks.admits is not None and not self._hooks.admits(conn):
                     self.failures[REFUSED] += 1
                     self._report(lambda news: news.accept_refused(self.multiaddr))
                     conn.abort()
@@ -395,10 +425,10 @@ class UpgradedListener:
 
     def _report(self, tell: Callable[[ListenerNews], None]) -> None:
         """Has `tell` tell the news, if anybody wants to know. What it raises ends no listener."""
-        if self._options.news is None:
+        if self._hooks.news is None:
             return
         try:
-            tell(self._options.news)
+            tell(self._hooks.news)
         except Exception:
             logger.exception("whoever is told of the listener on %s raised", self.multiaddr)
 

@@ -43,7 +43,7 @@ from p2pcore.interfaces import (
 )
 from p2pcore.limits import ACCEPT_TIMEOUT_S
 from p2pcore.upgrade import multistream
-from p2pcore.upgrade.listener import ListenerOptions, UpgradedListener
+from p2pcore.upgrade.listener import ListenerHooks, ListenerOptions, UpgradedListener
 from p2pcore.values.keys import PrivateKey, PublicKey
 
 if TYPE_CHECKING:
@@ -69,13 +69,14 @@ class UpgraderOptions:
 
     Attributes:
         timeout: seconds for one whole upgrade, where the caller gives no deadline; it ends up to 0.25 later.
-        listener: how listeners made by `upgrade_listener` behave.
+        listener, hooks: how listeners made by `upgrade_listener` behave, whom they ask and tell.
         check_secured: asked once the peer has proved its id, before anything is multiplexed; raises
             GaterRefused to end it.
     """
 
     timeout: float = ACCEPT_TIMEOUT_S
     listener: ListenerOptions = field(default_factory=ListenerOptions)
+    hooks: ListenerHooks = field(default_factory=ListenerHooks)
     check_secured: Callable[[Direction, PeerId, Multiaddr, Multiaddr | None], None] | None = None
 
 
@@ -144,7 +145,7 @@ class StreamUpgrader:
 
     def upgrade_listener(self, inner: RawListener) -> UpgradedListener:
         """Starts to accept and upgrade what `inner`, which it owns from now on, gives out."""
-        return UpgradedListener(inner, self, self._options.listener)
+        return UpgradedListener(inner, self, self._options.listener, self._options.hooks)
 
     async def upgrade_inbound(self, conn: RawConn, deadline: float | None = None) -> Upgraded:
         """See interfaces.Upgrader."""

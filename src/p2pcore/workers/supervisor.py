@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from p2pcore import limits
+from p2pcore import limits, options
 from p2pcore.errors import ListenError, WorkerFailed
 from p2pcore.host import run
 from p2pcore.manet.accept_errors import Backoff
@@ -79,7 +79,8 @@ class Supervisor:
         on_event: told of WorkerEvents; quick, and not to raise.
 
     Raises:
-        ValueError: `factory` or `args` cannot be pickled; `workers` is out of range; no address.
+        TypeError, ValueError: an argument is not what is said above; the message names it.
+        ValueError: `factory` or `args` cannot be pickled; there is no address.
     """
 
     def __init__(
@@ -95,8 +96,17 @@ class Supervisor:
         unix_mode: int | None = None,
         on_event: Callable[[WorkerEvent], None] | None = None,
     ) -> None:
-        if not 1 <= workers <= limits.MAX_WORKERS:
-            raise ValueError(f"workers must be 1..{limits.MAX_WORKERS}, not {workers}")
+        options.whole("workers", workers, 1, limits.MAX_WORKERS)
+        options.items("listen", listen, "addresses", Multiaddr, str)
+        options.items("args", args, "arguments", object)
+        if private_key is not None:
+            options.instance("private_key", private_key, PrivateKey, is_secret=True)
+        options.seconds("drain_s", drain_s, or_zero=True)
+        options.whole("backlog", backlog)
+        if unix_mode is not None:
+            options.file_mode("unix_mode", unix_mode)
+        if on_event is not None:
+            options.function("on_event", on_event)
         if not listen:
             raise ValueError("workers share addresses to listen on: at least one is needed")
         self.private_key = private_key or PrivateKey.generate()
@@ -172,7 +182,7 @@ class Supervisor:
 
     async def drain(self, timeout_s: float | None = None) -> None:
         """Ends every worker in good order, and waits for that; those left after `timeout_s` are killed."""
-        timeout_s = self._drain_s if timeout_s is None else timeout_s
+        timeout_s = self._grace(timeout_s)
         self._is_ending = True
         for task in self._tasks - {asyncio.current_task()}:
             task.cancel()  # a restart under way
@@ -184,6 +194,13 @@ class Supervisor:
             self._drain_process(process, timeout_s, True)
         await self._wait_or_kill(list(self._processes), timeout_s)
         await self._finish()
+
+    def _grace(self, timeout_s: float | None) -> float:
+        """Seconds that workers have to end in good order. Raises TypeError, ValueError: it is no time."""
+        if timeout_s is None:
+            return self._drain_s
+        options.seconds("timeout_s", timeout_s, or_zero=True)
+        return timeout_s
 
     def kill(self) -> None:
         """Ends every worker at once; `drain` or `wait` then return soon."""
@@ -220,15 +237,16 @@ class Supervisor:
 
         Raises: WorkerFailed: a replacement did not come up.
         """
+        timeout_s = self._grace(timeout_s)
         async with self._restarting:
             for slot in self._slots:
                 if not slot.is_stopped and not self._is_ending:
-                    await self._replace(slot, self._drain_s if timeout_s is None else timeout_s)
+                    await self._replace(slot, timeout_s)
 
     async def stop_worker(self, index: int, timeout_s: float | None = None) -> None:
         """Drains one worker for good; the others take what would have come to it."""
         slot = self._slots[index]
-        timeout_s = self._drain_s if timeout_s is None else timeout_s
+        timeout_s = self._grace(timeout_s)
         process = self._retire(slot, timeout_s)
         if process is not None:
             await self._wait_or_kill([process], timeout_s)

@@ -17,13 +17,15 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import spawn
 from typing import Any
 
-from p2pcore import limits
+from p2pcore import limits, options
 from p2pcore.errors import P2PError
 from p2pcore.host import Host, run
+from p2pcore.transports.tcp.ports import TcpOptions
+from p2pcore.transports.unix import UnixOptions
 from p2pcore.values.keys import PrivateKey
 from p2pcore.values.multiaddr import Multiaddr
 from p2pcore.workers.channel import Channel, Message, receive_bytes
@@ -78,15 +80,22 @@ class Worker:
         self.sockets = [_inherited(fd) for fd in settings.fds]
         self.backlog = settings.backlog
 
-    def host(self, **options: Any) -> Host:
-        """A host with the identity, addresses and sockets of this worker; `options` as for Host."""
+    def host(self, *, tcp: TcpOptions | None = None, unix: UnixOptions | None = None, **more: Any) -> Host:
+        """A host with the identity, addresses and sockets of this worker.
+
+        Args:
+            tcp, unix: as for Host; what they say of sockets, the backlog and shared ports is the worker's.
+            more: further arguments of Host.
+        """
+        files = tuple(sock for sock in self.sockets if sock.family == socket.AF_UNIX)
+        ports = tuple(sock for sock in self.sockets if sock.family != socket.AF_UNIX)
+        tcp, unix = options.given("tcp", tcp, TcpOptions), options.given("unix", unix, UnixOptions)
         return Host(
             self.private_key,
             self.listen,
-            sockets=self.sockets,
-            reuse_port=True,
-            backlog=self.backlog,
-            **options,
+            tcp=replace(tcp, sockets=ports, reuse_port=True, backlog=self.backlog),
+            unix=replace(unix, sockets=files, backlog=self.backlog),
+            **more,
         )
 
     def report(self, **fields: object) -> bool:

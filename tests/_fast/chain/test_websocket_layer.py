@@ -7,8 +7,7 @@ import os
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from _fast.chains import KEY_A, KEY_B, Cable, with_limits
 from _fast.websocket_frames import (

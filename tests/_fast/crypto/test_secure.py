@@ -11,8 +11,7 @@ import itertools
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from _fast.chains import KEY_A, KEY_B, Cable, secured
 from harness import cuts, looped, run, settle

@@ -8,8 +8,7 @@ import socket
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from OpenSSL import SSL
 
 from _fast.chains import KEY_A, KEY_B, Cable

@@ -10,8 +10,7 @@ import asyncio
 import tracemalloc
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from _fast.mplex_chain import (
     CLOSE_I,

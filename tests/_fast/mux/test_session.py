@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from hypothesis import settings
-from hypothesis import strategies as st
+from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from _fast.chains import (

@@ -12,8 +12,7 @@ import itertools
 import tracemalloc
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from _fast.chains import (
     ACK,

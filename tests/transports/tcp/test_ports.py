@@ -50,7 +50,7 @@ async def test_only_ports_that_are_to_be_shared_look_into_connections() -> None:
         TcpPorts(TcpOptions(share_port=True)).listen(own.multiaddr)
     assert caught.value.errno == errno.EADDRINUSE
     await own.close()
-    ports = TcpPorts(TcpOptions(shared=frozenset([own.multiaddr])))
+    ports = TcpPorts(shared=frozenset([own.multiaddr]))
     both = [ports.listen(own.multiaddr, kind) for kind in (Kind.PLAIN, Kind.HTTP)]
     assert all(isinstance(each, TcpReuseListener) for each in both)
     for each in both:
@@ -88,7 +88,7 @@ async def test_linger_holds_for_connections_of_a_shared_port() -> None:
 async def test_a_host_drains_a_shared_port() -> None:
     options: Any = {"identify": False}
     async with (
-        Host(share_port=True, echo=True, **options) as host,
+        Host(tcp=TcpOptions(share_port=True), echo=True, **options) as host,
         Host(listen=(), **options) as dialler,
     ):
         conn = await dialler.connect(host.addrs_with_peer[0])
@@ -119,7 +119,7 @@ async def test_a_host_serves_tcp_ws_and_wss_on_one_port(psk: bytes | None) -> No
     options: Any = {"identify": False, "psk": psk, "websocket": WEB}
     anywhere = [addr.format(port=0) for addr in ALL_KINDS]
     async with Host(listen=(), **options) as dialler:
-        async with Host(listen=anywhere, share_port=True, echo=True, **options) as host:
+        async with Host(listen=anywhere, tcp=TcpOptions(share_port=True), echo=True, **options) as host:
             await everybody_is_served(host, dialler)
             addrs = host.addrs
         # Addresses with one port share it without being told to, and at once.

@@ -13,7 +13,7 @@ from websocket_nodes import CERTIFICATE, WS, WSS, listening, talk, tcp_part, web
 
 from harness import eventually, looped, seconds
 from nodes import make_node
-from p2pcore import Host, Multiaddr
+from p2pcore import DialOptions, Host, Multiaddr
 from p2pcore._fast.loop.loop_state import loop_state
 from p2pcore.errors import (
     AddressError,
@@ -123,7 +123,7 @@ async def test_a_host_name_is_resolved_and_is_what_the_certificate_must_say(form
     served = WebsocketOptions(certificate=CERTIFICATE)
     async with (
         Host(listen=[f"/ip4/127.0.0.1/tcp/0{form}"], websocket=served) as server,
-        Host(listen=(), websocket=WebsocketOptions(ca_file=ca), resolver=Names()) as dialer,
+        Host(listen=(), websocket=WebsocketOptions(ca_file=ca), dial=DialOptions(resolver=Names())) as dialer,
     ):
         port = server.addrs[0]["tcp"]
         conn = await dialer.connect(f"/dns4/a.example.com/tcp/{port}{form}/p2p/{server.peer_id}")

@@ -1,4 +1,4 @@
-from p2pcore._fast.loop.loop_state import Flushable
+from p2pcore._fast.loop.flush import Flushable
 
 HEADER: bytes
 NOT_AVAILABLE: bytes

@@ -11,8 +11,9 @@ import sys
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from p2pcore import options
 from p2pcore.interfaces import RawListener
-from p2pcore.limits import LISTEN_BACKLOG, TCP_CONNECT_TIMEOUT_S
+from p2pcore.limits import LISTEN_BACKLOG, MAX_LINGER_S, TCP_CONNECT_TIMEOUT_S
 from p2pcore.manet import reuseport
 from p2pcore.manet.conn import PlainSocket, set_linger, tune
 from p2pcore.manet.linger import LingerListener
@@ -27,26 +28,26 @@ _IP_BIND_ADDRESS_NO_PORT = 24
 
 @dataclass(frozen=True, slots=True)
 class TcpOptions:
-    """How to dial and listen.
+    """How to dial and listen on TCP, WebSocket included.
 
     Attributes:
         connect_timeout: seconds for the TCP handshake alone.
-        linger: None leaves closing to the kernel, which delivers what is written. 0 resets at close:
-            no TIME_WAIT, but bytes written just before are lost. See LingerListener for more than 0.
+        linger: SO_LINGER in whole seconds. None leaves closing to the kernel, which delivers what is written.
+            0 resets at close: no TIME_WAIT, but bytes written just before are lost. See LingerListener for
+            more than 0.
         reuse_port: let other processes share the port of a listener.
         backlog: connections the kernel may queue.
         dial_from: the local IP address outbound connections of its family leave from; None: the kernel's
             choice. One local address reaches one listener at most some 28,000 times (ip_local_port_range).
         dial_from_listener: leave from the port of a listener where one fits; see reuseport.py.
-        sockets: sockets that listen already, as `malistener.open_listening` makes them. Listening on the
+        sockets: sockets that listen already, as `manet.listener.open_listening` makes them. Listening on the
             address of one takes it over, once; its queue may be shared with other processes.
         share_port: several kinds of connections may listen on each port, and those that ask for port 0 of one
-            IP address get one port. False: only on `shared`.
-        shared: addresses, up to the port, whose port several kinds share.
-        is_psk: the network is private, so plain connections begin with a nonce; see tcpreuse.kind_of.
+            IP address get one port. False: only where a host listens on several addresses with one port.
 
     Raises:
-        ValueError: `dial_from` is no numeric address, or given together with `dial_from_listener`.
+        TypeError, ValueError: a field is not what is said above; `dial_from` is no numeric address, or given
+            together with `dial_from_listener`.
     """
 
     connect_timeout: float = TCP_CONNECT_TIMEOUT_S
@@ -57,21 +58,50 @@ class TcpOptions:
     dial_from_listener: bool = False
     sockets: tuple[socket.socket, ...] = ()
     share_port: bool = False
-    shared: frozenset[Multiaddr] = frozenset()
-    is_psk: bool = False
 
     def __post_init__(self) -> None:
+        options.seconds("connect_timeout", self.connect_timeout)
+        if self.linger is not None:
+            options.whole("linger", self.linger, most=MAX_LINGER_S)
+        options.flag("reuse_port", self.reuse_port)
+        options.whole("backlog", self.backlog)
+        options.flag("dial_from_listener", self.dial_from_listener)
+        options.items("sockets", self.sockets, "listening sockets", socket.socket)
+        if any(sock.family == socket.AF_UNIX for sock in self.sockets):
+            raise ValueError("sockets must be TCP sockets; those of /unix addresses belong to UnixOptions")
+        options.flag("share_port", self.share_port)
         if self.dial_from is not None:
-            ip_address(self.dial_from)
+            _check_ip("dial_from", self.dial_from)
             if self.dial_from_listener:
                 raise ValueError("dial_from and dial_from_listener exclude each other")
 
 
-class TcpPorts:
-    """The ports of one host. See TcpOptions."""
+def _check_ip(name: str, value: object) -> None:
+    options.instance(name, value, str)
+    try:
+        ip_address(str(value))
+    except ValueError:
+        raise ValueError(f"{name} must be a numeric IP address, not {value!r}") from None
 
-    def __init__(self, options: TcpOptions = TcpOptions()) -> None:
+
+class TcpPorts:
+    """The ports of one host.
+
+    Args:
+        options: see TcpOptions.
+        shared: addresses, up to the port, whose port several kinds share.
+        is_psk: the network is private, so plain connections begin with a nonce; see shared.kind_of.
+    """
+
+    def __init__(
+        self,
+        options: TcpOptions = TcpOptions(),
+        shared: frozenset[Multiaddr] = frozenset(),
+        is_psk: bool = False,
+    ) -> None:
         self.options = options
+        self._shared_addrs = shared
+        self._is_psk = is_psk
         self._source = None if options.dial_from is None else _source(options.dial_from)
         self._sockets = {to_multiaddr(sock.getsockname()): sock for sock in options.sockets}
         self._bound: list[MaListener] = []
@@ -90,11 +120,11 @@ class TcpPorts:
             AddressError: not a TCP address; OSError: it cannot be bound, EADDRINUSE also where the port
                 has a listener of this kind.
         """
-        if not self.options.share_port and addr not in self.options.shared:
+        if not self.options.share_port and addr not in self._shared_addrs:
             return self._bind(addr)
         port = self._port_for(addr, kind)
         if port is None:
-            port = SharedPort(self._bind(addr), self.options.is_psk, self._forget)
+            port = SharedPort(self._bind(addr), self._is_psk, self._forget)
             self._shared[port] = addr
         return port.listen(kind)
 

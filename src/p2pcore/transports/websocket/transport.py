@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from p2pcore import options
 from p2pcore.errors import AddressError
 from p2pcore.interfaces import CapableConn, Listener, RawConn, RawListener, Upgrader
 from p2pcore.limits import WEBSOCKET_HANDSHAKE_TIMEOUT_S
@@ -43,7 +44,7 @@ _MAX_PROXY_ADDRS = 4  # addresses of a proxy's name that are tried
 
 @dataclass(frozen=True, slots=True)
 class WebsocketOptions:
-    """How to dial and listen.
+    """How to dial and listen on WebSocket.
 
     Attributes:
         certificate: what listeners on secure addresses show; an OpenSSL.SSL.Context is used as it is, and
@@ -53,6 +54,9 @@ class WebsocketOptions:
         handshake_timeout: seconds for TLS, proxy and HTTP together; the upgrade's own deadline holds too.
         http_handler: answers plain HTTP requests on listening ports; None: 404.
         use_proxies: dial through the proxies that the environment names.
+
+    Raises:
+        TypeError, ValueError: a field is not what is said above.
     """
 
     certificate: WebCertificate | SSL.Context | None = None
@@ -61,6 +65,19 @@ class WebsocketOptions:
     handshake_timeout: float = WEBSOCKET_HANDSHAKE_TIMEOUT_S
     http_handler: HttpHandler | None = None
     use_proxies: bool = True
+
+    def __post_init__(self) -> None:
+        if self.certificate is not None and not isinstance(self.certificate, WebCertificate):
+            from OpenSSL import SSL
+
+            options.instance("certificate", self.certificate, WebCertificate, SSL.Context, is_secret=True)
+        if self.ca_file is not None:
+            options.instance("ca_file", self.ca_file, str, os.PathLike)
+        options.flag("verify", self.verify)
+        options.seconds("handshake_timeout", self.handshake_timeout)
+        if self.http_handler is not None:
+            options.function("http_handler", self.http_handler)
+        options.flag("use_proxies", self.use_proxies)
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,0 +1,134 @@
+"""Checks of what a program gives: the arguments of a host, and the fields of its option objects.
+
+Each check takes the name and the value of one argument. It returns nothing where the value is good, else it
+raises TypeError (the wrong kind of value) or ValueError (out of range), with the name, the value and what was
+expected. The value of a secret is never shown. Option classes call them in `__post_init__`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Generic, NoReturn, Protocol, TypeVar
+
+from p2pcore import limits
+
+T = TypeVar("T")
+
+_SHOWN_CHARS = 80  # of a value in a message
+
+
+def given(name: str, value: T | None, kind: type[T]) -> T:
+    """`value`, or `kind()` in the place of None. Raises TypeError: it is something else."""
+    if value is None:
+        return kind()
+    instance(name, value, kind)
+    return value
+
+
+def flag(name: str, value: object) -> None:
+    """True or False, and nothing that merely counts as one of them."""
+    if not isinstance(value, bool):
+        _wrong_type(name, "True or False", value)
+
+
+def seconds(
+    name: str, value: object, *, or_zero: bool = False, most: float = limits.MAX_TIMEOUT_S, why: str = ""
+) -> None:
+    """A time: finite, more than 0 (with `or_zero` at least 0) and at most `most`. `why` explains 0."""
+    least = f"from 0 ({why}) to" if why else "from 0 to" if or_zero else "more than 0 and at most"
+    expected = f"a number of seconds {least} {most:.12g}"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        _wrong_type(name, expected, value)
+    if not 0 <= value <= most or (value == 0 and not or_zero):  # NaN fails the first comparison
+        raise ValueError(f"{name} must be {expected}, not {value!r}")
+
+
+def whole(name: str, value: object, least: int = 0, most: int = limits.MAX_COUNT) -> None:
+    """A whole number from `least` to `most`."""
+    expected = f"a whole number from {least} to {most}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        _wrong_type(name, expected, value)
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be {expected}, not {value!r}")
+
+
+def file_mode(name: str, value: object) -> None:
+    """Permissions of a file. 600 is not 0o600, and too large."""
+    expected = f"permissions such as 0o600, at most {limits.MAX_FILE_MODE:#o}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        _wrong_type(name, expected, value)
+    if not 0 <= value <= limits.MAX_FILE_MODE:
+        raise ValueError(f"{name} must be {expected}, not {value!r}")
+
+
+def text(name: str, value: object, max_chars: int) -> None:
+    """A text of at most `max_chars` characters."""
+    if not isinstance(value, str):
+        _wrong_type(name, "a text", value)
+    if len(value) > max_chars:
+        raise ValueError(f"{name} must be a text of at most {max_chars} characters, not of {len(value)}")
+
+
+def one_of(name: str, value: object, choices: Sequence[str]) -> None:
+    """One of a few words."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {_shown(value)}")
+
+
+def instance(name: str, value: object, *kinds: type, is_secret: bool = False) -> None:
+    """An object of one of `kinds`. With `is_secret` the message shows no value."""
+    if not isinstance(value, kinds):
+        _wrong_type(name, " or ".join(_article(kind.__name__) for kind in kinds), value, is_secret)
+
+
+def items(name: str, value: object, what: str, *kinds: type) -> None:
+    """A list or a tuple of `kinds`: one text alone would be taken for a list of its characters."""
+    if not isinstance(value, list | tuple):
+        _wrong_type(name, f"a list of {what}", value)
+    for item in value:
+        if not isinstance(item, kinds):
+            expected = " or ".join(_article(kind.__name__) for kind in kinds)
+            _wrong_type(f"each item of {name}", expected, item)
+
+
+def function(name: str, value: object) -> None:
+    """Something that can be called."""
+    if not callable(value):
+        _wrong_type(name, "a function", value)
+
+
+def satisfies(name: str, value: object, interface: type) -> None:
+    """An object with every attribute and method of `interface`, a typing.Protocol."""
+    expected = f"{_article(interface.__name__)} (p2pcore.interfaces)"
+    if isinstance(value, type):
+        raise TypeError(f"{name} must be {expected}, not the class {value.__name__} itself")
+    missing = [each for each in _members(interface) if not _has(value, each, interface)]
+    if missing:
+        lacks = f"{_article(type(value).__name__)} without {', '.join(missing)}"
+        raise TypeError(f"{name} must be {expected}, not {lacks}")
+
+
+def _members(interface: type) -> list[str]:
+    bases = [base for base in interface.__mro__ if base not in (Protocol, Generic, object)]
+    return [name for base in bases for name in vars(base) if not name.startswith("_")]
+
+
+def _has(value: object, name: str, interface: type) -> bool:
+    if not hasattr(value, name):
+        return False
+    return callable(getattr(value, name)) or not callable(getattr(interface, name))
+
+
+def _wrong_type(name: str, expected: str, value: object, is_secret: bool = False) -> NoReturn:
+    shown = "" if is_secret or value is None else f" {_shown(value)}"
+    kind = "None" if value is None else _article(type(value).__name__)
+    raise TypeError(f"{name} must be {expected}, not {kind}{shown}")
+
+
+def _shown(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= _SHOWN_CHARS else f"{shown[:_SHOWN_CHARS]}..."
+
+
+def _article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeioAEIO' else 'a'} {noun}"
