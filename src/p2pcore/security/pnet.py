@@ -112,7 +112,7 @@ class PSK:
         if isinstance(source, bytes):
             if len(source) == KEY_BYTES:
                 return cls(source)
-            is_text = source.isascii() and not source.startswith(HEADER)
+            is_text = source.isascii() and not source.startswith(HEADER + b"\n/bin/")
             return (cls.from_text(source.decode()) if is_text else None) or cls.parse(source)
         if isinstance(source, str):
             return cls.from_text(source) or cls.read(source)

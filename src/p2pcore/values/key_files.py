@@ -186,7 +186,7 @@ def may_be_key(text: str) -> bool:
 
 def _is_dense(run: str) -> bool:
     """Whether it is mostly hexadecimal, or of all the kinds of characters that base64 has."""
-    if sum(char in "0123456789abcdefABCDEF" for char in run) >= len(run) - 2:
+    if sum(char in "0123456789abcdefABCDEF" for char in run) > 0.8 * len(run):
         return True
     return re.search("[a-z]", run) is not None and re.search("[A-Z].*[0-9+=]|[0-9+=].*[A-Z]", run) is not None
 
