@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from p2pcore import limits
+from p2pcore.aio.callbacks import RAISED, Complaints
 from p2pcore.dialing.dns import needs_resolving
 from p2pcore.errors import (
     AddressError,
@@ -80,6 +81,10 @@ class Listeners:
         self.announce: Announce = list
         self._expanded: tuple[float, tuple[Multiaddr, ...]] | None = None
         self._is_closed = False
+        self._complaints = Complaints(logger)
+        self._last_announced: list[Multiaddr] = []
+        self._counted: list[Listener] = []
+        self._past: Counter[str] = Counter()
 
     # -- opening -------------------------------------------------------------------------------
 
@@ -116,6 +121,7 @@ class Listeners:
         bound = listener.multiaddr
         task = asyncio.get_running_loop().create_task(self._accept_loop(listener, bound))
         self._tasks[listener] = task
+        self._counted.append(listener)
         if self._events.is_wanted:
             self._events.emit(ListenerOpened(bound))
         self._changed()
@@ -135,6 +141,9 @@ class Listeners:
                     return
                 except (GaterRefused, LimitExceeded):
                     continue  # the admission has counted and told it
+                except Exception:  # one connection is lost, not the listener
+                    logger.exception("a connection to %s could not be taken over", bound)
+                    conn.abort()
         except ListenerClosed as closed:
             error = closed.__cause__
         except Exception as failure:
@@ -154,7 +163,10 @@ class Listeners:
             self._events.emit(ListenerEnded(bound, error))
         self._changed()
         self._notifiees.listen_close(bound)
-        await listener.close()
+        try:
+            await listener.close()
+        finally:
+            self._keep_counts(listener)
 
     # -- addresses -----------------------------------------------------------------------------
 
@@ -173,7 +185,15 @@ class Listeners:
 
     def announced(self) -> list[Multiaddr]:
         """`interface_addrs`, as `announce` has them."""
-        return self.announce(self.interface_addrs())
+        return self._announce(self.interface_addrs())
+
+    def _announce(self, addrs: list[Multiaddr]) -> list[Multiaddr]:
+        """What `announce` makes of `addrs`; where it raises, its last answer: it may hide some."""
+        try:
+            self._last_announced = list(self.announce(addrs))
+        except RAISED:
+            self._complaints.raised("announce")
+        return list(self._last_announced)
 
     def own_addrs(self) -> Collection[Multiaddr]:
         """Where dialling would reach ourselves."""
@@ -194,17 +214,19 @@ class Listeners:
 
     def _tell(self, addrs: Iterable[Multiaddr]) -> None:
         if self._events.wants(AddrsChanged):
-            self._events.emit(AddrsChanged(tuple(self.announce(list(addrs)))))
+            self._events.emit(AddrsChanged(tuple(self._announce(list(addrs)))))
 
     def counters(self) -> dict[str, int]:
-        """What the listeners there are now have counted, summed up by name."""
-        counts: Counter[str] = Counter()
-        for listener in self._tasks:
-            for reason, count in getattr(listener, "failures", {}).items():
-                counts[f"upgrades failed: {reason}"] += count
-            for name, count in getattr(listener, "accept_errors", {}).items():
-                counts[f"accept errors: {name}"] += count
+        """What all listeners since the start have counted, summed up by name: no number ever falls."""
+        counts = self._past.copy()
+        for listener in self._counted:
+            counts.update(_counts(listener))
         return dict(counts)
+
+    def _keep_counts(self, listener: Listener) -> None:
+        """`listener` has ended; what it counted stays."""
+        self._counted.remove(listener)
+        self._past.update(_counts(listener))
 
     # -- closing -------------------------------------------------------------------------------
 
@@ -228,3 +250,16 @@ class Listeners:
         await asyncio.gather(*(listener.close() for listener in chosen), return_exceptions=True)
         if chosen:
             await asyncio.wait(chosen.values())
+
+
+def _counts(listener: Listener) -> Counter[str]:
+    """What one listener has counted so far; not every kind counts."""
+    counts: Counter[str] = Counter()
+    for reason, count in getattr(listener, "failures", {}).items():
+        counts[f"upgrades failed: {reason}"] += count
+    for name, count in getattr(listener, "accept_errors", {}).items():
+        counts[f"accept errors: {name}"] += count
+    requests = getattr(listener, "num_requests", 0)
+    if requests:
+        counts["HTTP requests answered"] += requests
+    return counts

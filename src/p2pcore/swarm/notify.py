@@ -12,6 +12,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from p2pcore.aio.callbacks import RAISED, Complaints
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -24,10 +26,11 @@ logger = logging.getLogger("p2pcore.notify")
 class Notifiees:
     """An ordered set of notifiees, and the four things they are told."""
 
-    __slots__ = ("_items", "_network")
+    __slots__ = ("_complaints", "_items", "_network")
 
     def __init__(self, network: Network) -> None:
         self._network = network
+        self._complaints = Complaints(logger)
         self._items: tuple[Notifiee, ...] = ()
 
     def add(self, notifiee: Notifiee) -> None:
@@ -44,7 +47,7 @@ class Notifiees:
         for item in self._each():
             try:
                 item.listen(self._network, addr)
-            except Exception:
+            except RAISED:
                 self._raised(item, "listen")
 
     def listen_close(self, addr: Multiaddr) -> None:
@@ -52,7 +55,7 @@ class Notifiees:
         for item in self._each():
             try:
                 item.listen_close(self._network, addr)
-            except Exception:
+            except RAISED:
                 self._raised(item, "listen_close")
 
     def connected(self, conn: CapableConn) -> None:
@@ -60,7 +63,7 @@ class Notifiees:
         for item in self._each():
             try:
                 item.connected(self._network, conn)
-            except Exception:
+            except RAISED:
                 self._raised(item, "connected")
 
     def disconnected(self, conn: CapableConn) -> None:
@@ -68,7 +71,7 @@ class Notifiees:
         for item in self._each():
             try:
                 item.disconnected(self._network, conn)
-            except Exception:
+            except RAISED:
                 self._raised(item, "disconnected")
 
     def _each(self) -> Iterator[Notifiee]:
@@ -79,6 +82,5 @@ class Notifiees:
     def _has(self, notifiee: Notifiee) -> bool:
         return any(item is notifiee for item in self._items)
 
-    @staticmethod
-    def _raised(notifiee: Notifiee, event: str) -> None:
-        logger.exception("notifiee %s raised in %s", type(notifiee).__name__, event)
+    def _raised(self, notifiee: Notifiee, event: str) -> None:
+        self._complaints.raised(f"notifiee {type(notifiee).__name__} ({event})")

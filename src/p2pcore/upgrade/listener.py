@@ -16,10 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from p2pcore.aio.callbacks import RAISED, Complaints
 from p2pcore.aio.slots import Slots
 from p2pcore.aio.threshold import Threshold
 from p2pcore.codes import CONN_RATE_LIMITED
-from p2pcore.errors import ListenerClosed, UpgradeTimeout
+from p2pcore.errors import ListenerClosed, RequestAnswered, UpgradeTimeout
 from p2pcore.interfaces import CapableConn, RawConn, RawListener, Upgrader
 from p2pcore.limits import (
     ACCEPT_BACKOFF_MAX_S,
@@ -75,8 +76,8 @@ class ListenerOptions:
         max_slow: upgrades in flight that are slow; when one more becomes so, the oldest is ended.
         backoff_min, backoff_max: seconds to pause after an error of accept(2).
         admits: says whether an accepted connection may be read from; None: all may. What it refuses costs
-            no handshake, and is counted as REFUSED.
-        on_upgrade_failed, on_state_changed: observers; quick, and not to raise.
+            no handshake, and is counted as REFUSED. Raising refuses, too.
+        on_upgrade_failed, on_state_changed: observers; quick. One that raises is logged once.
     """
 
     accept_timeout: float = ACCEPT_TIMEOUT_S
@@ -102,7 +103,8 @@ class UpgradedListener:
     Attributes:
         failures: upgrades that came to nothing, by reason.
         accept_errors: errors of accept(2), by name of their errno.
-        num_accepted: raw connections taken; num_rebinds: sockets made anew.
+        num_accepted: raw connections taken; num_rebinds: sockets made anew; num_requests: plain HTTP requests
+            that were answered, which are no failures.
     """
 
     def __init__(
@@ -126,10 +128,12 @@ class UpgradedListener:
         self._draining: asyncio.Task[None] | None = None
         self._ended_by: BaseException | None = None
         self._warned_at = float("-inf")
+        self._complaints = Complaints(log)
         self.failures: collections.Counter[str] = collections.Counter()
         self.accept_errors: collections.Counter[str] = collections.Counter()
         self.num_accepted = 0
         self.num_rebinds = 0
+        self.num_requests = 0
         self._incoming = self._loop.create_task(self._handle_incoming())
         log.info("listening on %s", inner.multiaddr)
 
@@ -164,7 +168,7 @@ class UpgradedListener:
                 conn = await self._accept_raw()
                 now = self._loop.time()
                 self.num_accepted += 1
-                if self._options.admits is not None and not self._options.admits(conn):
+                if self._options.admits is not None and not self._admits(self._options.admits, conn):
                     self.failures[REFUSED] += 1
                     conn.abort()
                     continue
@@ -184,6 +188,13 @@ class UpgradedListener:
             await self._inner.close()
         finally:
             self._end(None)
+
+    def _admits(self, admits: Callable[[RawConn], bool], conn: RawConn) -> bool:
+        try:
+            return admits(conn)
+        except RAISED:
+            self._complaints.raised("admits")
+            return False
 
     async def _settle(self) -> None:
         """Returns once no upgrade is under way and every finished connection has been taken."""
@@ -246,6 +257,8 @@ class UpgradedListener:
             capable = await self._upgrader.upgrade_inbound(conn, deadline)
         except UpgradeTimeout as error:
             self._failed(TIMEOUT, conn.remote_multiaddr, error)
+        except RequestAnswered:
+            self.num_requests += 1
         except Exception as error:
             self._upgrade_failed(conn, error)
         else:
@@ -265,7 +278,7 @@ class UpgradedListener:
         self.failures[reason] += 1
         log.debug("inbound connection from %s: %s: %s", remote, reason, error)
         if self._options.on_upgrade_failed is not None:
-            _observe(self._options.on_upgrade_failed, reason, remote, error, self.multiaddr)
+            self._observe(self._options.on_upgrade_failed, reason, remote, error, self.multiaddr)
 
     # -- finished connections ------------------------------------------------------------------
 
@@ -399,7 +412,13 @@ class UpgradedListener:
         if error is not None:
             self._warn("the listener on %s is %s: %s", self.multiaddr, state.value, error)
         if self._options.on_state_changed is not None:
-            _observe(self._options.on_state_changed, state, error, self.multiaddr)
+            self._observe(self._options.on_state_changed, state, error, self.multiaddr)
+
+    def _observe(self, observer: Callable[..., None], *args: object) -> None:
+        try:
+            observer(*args)
+        except RAISED:
+            self._complaints.raised("an observer of a listener")
 
     def _warn(self, text: str, *args: object) -> None:
         """Warns, at most once a second; what comes sooner is for debugging."""
@@ -408,10 +427,3 @@ class UpgradedListener:
         if is_due:
             self._warned_at = now
         log.log(logging.WARNING if is_due else logging.DEBUG, text, *args)
-
-
-def _observe(observer: Callable[..., None], *args: object) -> None:
-    try:
-        observer(*args)
-    except Exception:
-        log.exception("an observer of a listener raised")

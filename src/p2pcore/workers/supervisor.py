@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from p2pcore import limits
+from p2pcore.aio.callbacks import RAISED
 from p2pcore.errors import ListenError, WorkerFailed
 from p2pcore.host import run
 from p2pcore.manet.accept_errors import Backoff
@@ -400,7 +401,7 @@ class Supervisor:
         if self._on_event is not None:
             try:
                 self._on_event(WorkerEvent(kind, process.index, process.pid, status, restart_s, fields or {}))
-            except Exception:
+            except RAISED:
                 logger.exception("an observer of workers raised")
 
     # -- signals -------------------------------------------------------------------------------
