@@ -74,8 +74,8 @@ def load_key(path: str, form: str | None = None) -> Key:
 
 
 def _as_option(text: str) -> str:
-    """What the library says of its argument, said of the option."""
-    return text.replace('form="seed"', "--from seed").replace('form="public"', "--from public")
+    """What the library says of its argument, said of the option of `p2pcore id`."""
+    return text.replace('form="seed"', "`id convert --from seed`").replace('form="public"', "`--from public`")
 
 
 def _password(data: bytes) -> str | None:

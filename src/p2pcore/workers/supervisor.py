@@ -11,6 +11,7 @@ import asyncio
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -18,7 +19,7 @@ from typing import Any, Self
 
 from p2pcore import limits
 from p2pcore.aio.callbacks import RAISED
-from p2pcore.errors import ListenError, WorkerFailed
+from p2pcore.errors import ListenError, LocalProtocolError, WorkerFailed
 from p2pcore.host import run
 from p2pcore.manet.accept_errors import Backoff
 from p2pcore.values.keys import PrivateKey
@@ -81,6 +82,7 @@ class Supervisor:
 
     Raises:
         ValueError: `factory` or `args` cannot be pickled; `workers` is out of range; no address.
+        LocalProtocolError: this is a frozen program (PyInstaller).
     """
 
     def __init__(
@@ -96,6 +98,8 @@ class Supervisor:
         unix_mode: int | None = None,
         on_event: Callable[[WorkerEvent], None] | None = None,
     ) -> None:
+        if getattr(sys, "frozen", False):  # sys.executable is the program itself, which would start again
+            raise LocalProtocolError("worker processes need a Python interpreter; a frozen program has none")
         if not 1 <= workers <= limits.MAX_WORKERS:
             raise ValueError(f"workers must be 1..{limits.MAX_WORKERS}, not {workers}")
         if not listen:
