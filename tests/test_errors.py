@@ -62,7 +62,7 @@ WAYS: dict[str, Callable[[Any], Any]] = {
 
 def all_classes() -> list[type[P2PError]]:
     for module in walk_packages(p2pcore.__path__, "p2pcore."):
-        if not module.name.endswith("__main__"):
+        if not module.name.endswith("__main__") and "_pyinstaller" not in module.name:  # what others run
             import_module(module.name)
     return sorted(_below(P2PError), key=lambda kind: kind.__name__)
 

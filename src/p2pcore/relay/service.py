@@ -54,9 +54,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("p2pcore.relay")
 
 MayReserve = Callable[["PeerId", "Multiaddr | None"], bool]
-"""Called with the peer that wants a reservation, and its address; True grants it, an error is a no."""
+"""Called with the peer that wants a reservation, and its address; True grants it, an error does not."""
 MayConnect = Callable[["PeerId", "Multiaddr | None", "PeerId"], bool]
-"""Called with the peer that wants a circuit, its address, and the target; True grants it, an error is a no."""
+"""Called with the peer that wants a circuit, its address, the target; True grants it, an error does not."""
 
 _MESSAGE_BYTES = 64
 """Of a hop message with a reservation: all but its voucher and its addresses."""
