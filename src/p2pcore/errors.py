@@ -7,6 +7,7 @@
     ├── NegotiationError                                multistream-select failed
     │   ├── NegotiationTimeout  (TimeoutError)          the peer did not answer a proposal in time
     │   ├── ProtocolNotSupported                        one side has none of what the other proposed
+    │   ├── RequestAnswered                             the peer asked by plain HTTP, and has its answer
     │   └── WrongNetworkKey                             the peer is not in our private network
     ├── HandshakeError          (ConnectionError)       a security handshake failed
     │   ├── PeerIdMismatch                              ... because the peer proved another id
@@ -37,12 +38,15 @@
         └── SwarmClosed                                 the swarm was closed
 
 Whatever a peer sends, a parser returns, wants more, or raises RemoteProtocolError or
-LimitExceeded. Texts are for people; programs look at types and attributes.
+LimitExceeded. Texts are for people; programs look at types and attributes. Each goes through pickle and
+copy as it is: P2PError does it for all.
 """
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
+from typing import Any, Self
 
 from p2pcore.limits import MAX_DIAL_ADDRS, MAX_DIAL_CAUSES_SHOWN
 
@@ -56,6 +60,50 @@ class P2PError(Exception):
     """
 
     stage: str | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickle: the text and the attributes, and never a call of `__init__`, whose arguments are gone.
+
+        An error of somebody else's that cannot be pickled is replaced by a P2PError with its text.
+        """
+        return _restored, (type(self), self._args()), _portable(self._state())
+
+    def __copy__(self) -> Self:
+        """As pickle, but what it refers to is the same."""
+        copied: Self = _restored(type(self), self._args())
+        copied.__setstate__(self._state())
+        return copied
+
+    def _args(self) -> Any:
+        """What makes the built-in class beneath anew; OSError adds the file to `args`."""
+        return super().__reduce__()[1]
+
+    def _state(self) -> dict[str, Any]:
+        causes = {"__cause__": self.__cause__} if self.__cause__ is not None else {}
+        return self.__dict__ | causes | {"__suppress_context__": self.__suppress_context__}
+
+
+def _restored(kind: type[P2PError], args: tuple[Any, ...]) -> Any:
+    """An error of `kind` as the built-in class beneath makes it, without the attributes of its own."""
+    error = kind.__new__(kind, *args)
+    super(P2PError, error).__init__(*args)
+    return error
+
+
+def _portable(value: Any) -> Any:
+    """`value`, where an exception in it that pickle cannot carry is replaced by a P2PError with its text."""
+    if isinstance(value, dict):
+        return {key: _portable(item) for key, item in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)(map(_portable, value))
+    if not isinstance(value, BaseException) or isinstance(value, P2PError):
+        return value
+    try:
+        if type(pickle.loads(pickle.dumps(value))) is type(value):
+            return value
+    except Exception:  # whatever its class does when it is pickled or made anew
+        pass
+    return P2PError(f"{type(value).__name__}: {value}")
 
 
 class AddressError(P2PError, ValueError):
@@ -106,6 +154,10 @@ class ProtocolNotSupported(NegotiationError):
         self.protocols = tuple(protocols)
         self.stage = stage
         self.by_peer = by_peer
+
+
+class RequestAnswered(NegotiationError):
+    """The connection was a plain HTTP request, which has been answered. Nothing failed."""
 
 
 class WrongNetworkKey(NegotiationError):

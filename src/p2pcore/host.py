@@ -325,8 +325,8 @@ class Host:
     def counters(self) -> dict[str, int]:
         """How often things have happened since the start, by name, for logs and metrics.
 
-        Connections opened, closed and refused, addresses dialled, streams refused; upgrades of inbound
-        connections failed by reason, and errors of accept(2).
+        Connections opened, closed and refused, addresses dialled, streams refused; of all listeners, upgrades
+        failed by reason, errors of accept(2), and HTTP requests answered. No number ever falls.
         """
         return self.swarm.counters()
 

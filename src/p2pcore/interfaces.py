@@ -591,6 +591,9 @@ class ListenerNews(Protocol):
     def accept_refused(self, addr: Multiaddr) -> None:
         """The listener of `addr` closed a connection unread; whoever refused it reports why."""
 
+    def request_answered(self, addr: Multiaddr) -> None:
+        """The listener of `addr` answered a plain HTTP request, which is no failed upgrade."""
+
     def accept_failed(self, addr: Multiaddr, error: OSError) -> None:
         """accept(2) failed on the listener of `addr`."""
 

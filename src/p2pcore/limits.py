@@ -45,6 +45,10 @@ MAX_PUBLIC_KEY_BYTES: Final = 1100
 """`Data` of a PublicKey protobuf: an RSA key of 8192 bits with a 64-bit exponent."""
 MAX_PRIVATE_KEY_BYTES: Final = 8192
 """`Data` of a PrivateKey protobuf: an RSA key of 8192 bits has about 4,700."""
+MAX_KEY_FILE_BYTES: Final = 64 * 1024
+"""A file with a host key: the PEM of an RSA key of 8192 bits has about 6,400; comments may be around it."""
+MAX_CERTIFICATE_FILE_BYTES: Final = 1024 * 1024
+"""A file with a certificate and those that lead to an authority: a chain of ten takes about 20 KiB."""
 MAX_ENVELOPE_BYTES: Final = 8192
 """A signed envelope rides in identify, whose messages have the same bound (go)."""
 MAX_RECORD_ADDRS: Final = 64

@@ -37,13 +37,13 @@ class Cli:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
-    def run(self, *args: str, stdin: bytes = b"") -> Result:
+    def run(self, *args: str, stdin: bytes = b"", **variables: str) -> Result:
         done = subprocess.run(
             [*COMMAND, *args],
             input=stdin,
             capture_output=True,
             cwd=self.directory,
-            env=ENVIRONMENT,
+            env=ENVIRONMENT | variables,
             timeout=seconds(LIMIT_S),
             check=False,
         )

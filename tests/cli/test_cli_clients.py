@@ -17,7 +17,7 @@ import pytest
 from cli_driver import COMMAND, LIMIT_S, Cli, Result, assert_fails
 
 from harness import run, seconds
-from p2pcore import Host, IdentifyOptions, Stream
+from p2pcore import Host, IdentifyOptions, PublicKey, Stream
 
 OTHER = "12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"
 
@@ -247,13 +247,14 @@ def test_wrong_usage(cli: Cli, args: tuple[str, ...], text: str) -> None:
         ("/dev/zero", "more than 65536 bytes"),
         ("garbage", "garbage: no key"),
         ("public", "a public key, where a private one is needed"),
+        ("either", "which may be private or public"),
     ],
 )
 def test_a_bad_key_file(cli: Cli, path: str, text: str) -> None:
     (cli.directory / "garbage").write_bytes(bytes(range(255, 0, -1)))
-    (cli.directory / "public").write_text(
-        "080112201ed1e8fae2c4a144b8be8fd4b47bf3d3b34b871c3cacf6010f0e42d474fce27e"
-    )
+    either = "080112201ed1e8fae2c4a144b8be8fd4b47bf3d3b34b871c3cacf6010f0e42d474fce27e"
+    (cli.directory / "either").write_text(either)
+    (cli.directory / "public").write_text(PublicKey.from_protobuf(bytes.fromhex(either)).to_pem())
     assert_fails(cli.run("ping", f"/ip4/127.0.0.1/tcp/1/p2p/{OTHER}", "--key", path), 1, text)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import stat
 
@@ -98,7 +99,8 @@ def test_convert_gives_the_public_key_alone(cli: Cli) -> None:
     (cli.directory / "key").chmod(0o600)
     for form in ("hex", "base64", "pem"):
         assert cli.run("id", "convert", "key", "--to", form, "--public", "--out", form).status == 0
-        fields = json.loads(cli.run("id", "show", form, "--json").out)
+        shown = cli.run("id", "show", form, "--json", *(() if form == "pem" else ("--from", "public")))
+        fields = json.loads(shown.out)
         assert (fields["peer_id"], fields["has_private_key"]) == (ED25519.base58, False)
     assert (cli.directory / "hex").read_text() == ED25519.public + "\n"
     assert cli.run("id", "convert", "key", "--to", "hex", "--public").out == ED25519.public + "\n"
@@ -118,6 +120,67 @@ def test_a_private_key_others_can_read_is_a_warning(cli: Cli) -> None:
     shown = cli.run("id", "show", "key")
     assert shown.status == 0
     assert shown.err == "p2pcore: warning: key: others can read this key (mode 644); chmod 600 it\n"
+
+
+SEED = bytes(range(100, 132))
+PYTHON_FORMS = {
+    "raw": SEED,
+    "hex": SEED.hex().encode(),
+    "protobuf": b"\x08\x01\x12\x20" + SEED,
+    "base64 protobuf": base64.b64encode(b"\x08\x01\x12\x20" + SEED),
+}
+
+
+@pytest.mark.parametrize("name", PYTHON_FORMS)
+def test_a_seed_is_never_printed_or_written_as_a_public_key(cli: Cli, name: str) -> None:
+    """The form of py-libp2p, which nothing tells from that of a public key."""
+    (cli.directory / "key").write_bytes(PYTHON_FORMS[name])
+    (cli.directory / "key").chmod(0o600)
+    for args in (("show", "key"), ("convert", "key", "--to", "pem", "--public", "--out", "public")):
+        refused = cli.run("id", *args)
+        assert_fails(refused, 1, "--from seed")
+        for form in (SEED.hex(), base64.b64encode(SEED).decode(), PYTHON_FORMS[name].decode("latin-1")):
+            assert form not in refused.out + refused.err
+    assert not (cli.directory / "public").exists()
+    fields = json.loads(cli.run("id", "show", "key", "--from", "seed", "--json").out)
+    key = PrivateKey.from_seed(SEED)
+    assert fields["peer_id"] == str(key.peer_id())
+    assert fields["public_key"] == key.public_key.to_base64()
+    assert fields["has_private_key"] is True
+    assert cli.run("id", "convert", "key", "--from", "seed", "--to", "base64").out.strip() == key.to_base64()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PrivateKey.from_seed(SEED).to_base64(),
+        PrivateKey.from_seed(SEED).to_protobuf().hex(),
+        SEED.hex(),
+        SEED.hex()[1:],
+        base64.b64encode(SEED).decode(),
+        PrivateKey.from_seed(SEED).to_pem(),
+    ],
+)
+def test_a_key_given_in_place_of_a_file_is_not_shown(cli: Cli, text: str) -> None:
+    for args in (
+        ("id", "show", text),
+        ("id", "convert", text, "--to", "pem"),
+        ("listen", "--key", text),
+        ("ping", "/ip4/127.0.0.1/tcp/1", "--any-peer", "--key", text),
+    ):
+        failed = cli.run(*args)
+        assert failed.status in (1, 2)  # 2: PEM begins like an option
+        assert "characters that may be a key" in failed.err
+        for secret in (text[-16:], text[-32:-16]) if "KEY" not in text else (text[40:60],):
+            assert secret not in failed.out + failed.err
+
+
+def test_an_encrypted_key_takes_its_password_from_the_environment(cli: Cli) -> None:
+    key = PrivateKey.from_seed(SEED)
+    key.write(cli.directory / "key", "pem", password="secret")
+    assert_fails(cli.run("id", "show", "key"), 1, "P2PCORE_KEY_PASSWORD")
+    assert_fails(cli.run("id", "show", "key", P2PCORE_KEY_PASSWORD="wrong"), 1, "assword")
+    assert str(key.peer_id()) in cli.run("id", "show", "key", P2PCORE_KEY_PASSWORD="secret").out
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import stat
 
 import pytest
 from cli_driver import Cli, Result, assert_fails
+
+from p2pcore import PSK
 
 
 def test_a_key_is_made_for_its_owner_alone_and_never_over_another(cli: Cli) -> None:
@@ -46,6 +49,21 @@ def test_a_bad_file_is_named_and_its_line(cli: Cli, content: bytes, text: str) -
     assert "bad: " in failed.err
     assert "c0ffee" not in failed.err
     assert_fails(cli.run("listen", "--psk", "bad"), 1, text)
+
+
+def test_a_key_in_place_of_a_file_is_a_key_and_is_not_shown(cli: Cli) -> None:
+    key = bytes(range(50, 82))
+    for text in (key.hex(), base64.b64encode(key).decode()):
+        shown = cli.run("psk", "show", text)
+        assert shown.out == f"fingerprint  {PSK(key).fingerprint}\n"
+        assert "all users of this machine can see" in shown.err
+        assert text[:12] not in shown.out + shown.err
+    for wrong in (key.hex()[1:], key.hex() + "0", base64.b64encode(key).decode()[:-1]):
+        for args in (("psk", "show", wrong), ("listen", "--psk", wrong)):
+            failed = cli.run(*args)
+            assert failed.status == 1
+            assert "characters that may be a key" in failed.err
+            assert wrong[:12] not in failed.out + failed.err
 
 
 def test_a_private_node_talks_to_those_with_its_key_alone(cli: Cli) -> None:

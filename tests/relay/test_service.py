@@ -134,6 +134,19 @@ async def test_who_may_not_reserve_is_told_so() -> None:
         assert seen == [(one.peer_id, one.swarm.conns()[0].local_multiaddr)]
 
 
+@pytest.mark.parametrize("fault", [KeyError, asyncio.CancelledError])
+@looped
+async def test_a_callback_that_raises_does_not_grant(fault: type[BaseException]) -> None:
+    def raises(*args: object) -> bool:
+        raise fault("the database is down")
+
+    options = RelayOptions(may_reserve=raises, may_connect=raises)
+    async with relay_host(options) as relay, clients(relay, 1) as (one,):
+        for request in (RESERVE, connect_to(NOBODY)):
+            answer = await ask_hop(one, relay.addrs_with_peer[0], request)
+            assert answer.status is Status.PERMISSION_DENIED
+
+
 @looped
 async def test_nothing_is_asked_of_a_relay_through_a_relay() -> None:
     async with (

@@ -11,6 +11,7 @@ import base64
 import pickle
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from nacl.bindings import crypto_secretbox
 
 from _fast.chains import Cable
 from harness import cuts, looped, run, settle
-from p2pcore import PSK, WrongNetworkKey, errors, limits
+from p2pcore import PSK, Host, WrongNetworkKey, errors, limits
 from p2pcore._fast.chain.layer import Mailbox
 from p2pcore._fast.crypto.pnet import PnetLayer, salsa20
 from p2pcore._fast.loop.loop_state import loop_state
@@ -122,6 +123,73 @@ def test_a_key_has_32_bytes_and_is_never_shown() -> None:
     assert KEY.hex()[:8] not in repr(psk)
     assert repr(KEY)[2:12] not in repr(psk)
     assert pickle.loads(pickle.dumps(psk)) == psk
+
+
+TEXTS = {
+    "hex": KEY.hex(),
+    "HEX": KEY.hex().upper(),
+    "0x": "0x" + KEY.hex(),
+    "hex and a newline": KEY.hex() + "\n",
+    "base64": base64.b64encode(KEY).decode(),
+    "base64 for URLs": base64.urlsafe_b64encode(KEY).decode(),
+    "a key file": FILE.decode(),
+    "a key file in base64": f"/key/swarm/psk/1.0.0/\n/base64/\n{base64.b64encode(KEY).decode()}\n",
+    "a key file, CRLF": FILE.decode().replace("\n", "\r\n"),
+    "a key file in one line": FILE.decode().replace("\n", " "),
+    "a key file in a variable": FILE.decode().replace("\n", "\\n"),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_text_that_is_a_key_is_a_key(name: str) -> None:
+    assert PSK.of(TEXTS[name]).key == KEY
+    assert PSK.of(TEXTS[name].encode()).key == KEY
+    PrivateNetwork(PSK.of(TEXTS[name]))
+
+
+def test_a_path_that_could_be_a_key_is_a_path_when_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(KEY.hex()).write_bytes(PSK(bytes(32)).encode())
+    assert PSK.of(Path(KEY.hex())).key == bytes(32)
+    assert PSK.of(KEY.hex()).key == KEY
+
+
+def test_a_key_file_may_begin_with_a_byte_order_mark() -> None:
+    assert PSK.parse(b"\xef\xbb\xbf" + FILE).key == KEY
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        KEY.hex()[:-1],
+        KEY.hex() + "00",
+        KEY.hex()[:-1] + "x",
+        "'" + KEY.hex() + "'",
+        KEY.hex(":"),
+        base64.b64encode(KEY).decode().rstrip("="),
+        base64.b64encode(KEY + b"x").decode(),
+        FILE.decode()[:-2],
+        FILE.decode().replace("/base16/", "/base58/"),
+        "\n" + FILE.decode().replace("1.0.0", "2.0.0"),
+    ],
+)
+def test_a_mistyped_key_is_not_shown(text: str) -> None:
+    for give in (PSK.of, lambda key: Host(psk=key), lambda key: PSK.of(key.encode())):
+        with pytest.raises((errors.IdentityError, OSError)) as caught:
+            give(text)
+        told, seen = "", caught.value
+        while seen is not None:
+            told += "".join(traceback.format_exception_only(seen)) + repr(seen) + repr(vars(seen))
+            seen = seen.__cause__ or seen.__context__
+        for secret in (
+            KEY.hex()[:12],
+            KEY.hex(":")[:12],
+            KEY.hex()[-16:-2],
+            base64.b64encode(KEY).decode()[:10],
+        ):
+            assert secret not in told
 
 
 def test_new_keys_differ_and_are_written_as_all_read_them() -> None:

@@ -37,7 +37,7 @@ from key_vectors import (
 )
 from p2pcore.errors import IdentityError
 from p2pcore.pb import keys_pb2
-from p2pcore.values import keys
+from p2pcore.values.key_schemes import _SECP256K1_ORDER
 from p2pcore.values.keys import KeyType, PrivateKey, PublicKey
 
 VECTORS = [
@@ -337,7 +337,13 @@ def test_secp256k1_bad_points_are_refused(data: bytes) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [bytes(32), keys._SECP256K1_ORDER.to_bytes(32), b"\xff" * 32, b"\x01" * 31, bytes(1) + b"\x01" * 32],
+    [
+        bytes(32),
+        _SECP256K1_ORDER.to_bytes(32),
+        b"\xff" * 32,
+        b"\x01" * 31,
+        bytes(1) + b"\x01" * 32,
+    ],
     ids=["zero", "order", "over the order", "short", "long"],
 )
 def test_secp256k1_bad_scalars_are_refused(data: bytes) -> None:

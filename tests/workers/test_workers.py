@@ -27,6 +27,7 @@ from p2pcore import (
     GoAway,
     Host,
     ListenError,
+    LocalProtocolError,
     Multiaddr,
     PrivateKey,
     Supervisor,
@@ -421,3 +422,10 @@ def is_running(pid: int) -> bool:
         return re.search(r"^State:\s+[^Z]", Path(f"/proc/{pid}/status").read_text(), re.M) is not None
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def test_a_frozen_program_is_told_that_it_has_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """sys.executable is the program itself there: each worker would be one more of it."""
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    with pytest.raises(LocalProtocolError, match="frozen"):
+        Supervisor(worker_hosts.make, workers=1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,6 +25,7 @@ from p2pcore import (
     PeerIdMismatch,
     ProtocolNotSupported,
 )
+from p2pcore.values.key_files import shown
 
 FAILURE: Final = 1
 USAGE: Final = 2
@@ -36,6 +38,10 @@ BROKEN_PIPE: Final = 141
 """128 + SIGPIPE."""
 TRANSPORTS: Final = "/ip4|ip6/ADDRESS/tcp/PORT, that with /ws or /tls/ws, /unix/PATH, and RELAY/p2p-circuit"
 """What a node of the command line listens on and dials."""
+
+
+_WORD: Final = re.compile(r"[^\s'\"(),;]+")
+_ADDRESSES: Final = ("/ip4/", "/ip6/", "/ip6zone/", "/dns", "/unix/", "/p2p/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,7 @@ def explain(error: BaseException) -> Failure:
     """The status and the line for whatever ended a command."""
     if isinstance(error, click.UsageError):
         hint = f" (see '{error.ctx.command_path} --help')" if error.ctx is not None else ""
-        return Failure(USAGE, error.format_message().removesuffix(".") + hint)
+        return Failure(USAGE, _without_keys(error.format_message().removesuffix(".")) + hint)
     if isinstance(error, click.ClickException):
         return Failure(FAILURE, error.format_message())
     if isinstance(error, DialError):
@@ -65,6 +71,13 @@ def explain(error: BaseException) -> Failure:
     if isinstance(error, (P2PError, OSError, CommandFailed)):
         return Failure(FAILURE, reason(error))
     return Failure(INTERNAL, f"internal error: {type(error).__name__}: {error} (P2PCORE_DEBUG=1 shows where)")
+
+
+def _without_keys(text: str) -> str:
+    """A usage error shows the words of the command line; one that may be a key is not among them."""
+    if "PRIVATE KEY" in text:
+        return f"wrong usage; what is wrong is {shown(text)}"
+    return _WORD.sub(lambda word: word[0] if word[0].startswith(_ADDRESSES) else shown(word[0]), text)
 
 
 def _explain_dial(error: DialError) -> Failure:

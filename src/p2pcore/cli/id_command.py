@@ -17,16 +17,18 @@ from p2pcore import IdentityError, KeyType, PeerId, PrivateKey, PublicKey
 from p2pcore.cli.failure import CommandFailed
 from p2pcore.cli.keyfile import (
     FORMATS,
+    INPUT_FORMS,
     PRIVATE_MODE,
     PUBLIC_MODE,
     Key,
-    format_key,
     load_key,
+    shown,
     write_file,
 )
 from p2pcore.cli.output import Output, OutputFailed, columns
 from p2pcore.cli.params import json_option
 
+BINARY = ("protobuf", "der")
 TYPES = [kind.name.lower() for kind in sorted(KeyType, key=lambda kind: kind is not KeyType.ED25519)]
 
 
@@ -45,12 +47,12 @@ def new(kind: str, path: str | None, form: str | None, force: bool, as_json: boo
     """Make a key. Without --out it is printed, and kept nowhere."""
     output = Output(as_json)
     form = form or ("protobuf" if path else "base64")
-    if path is None and form == "protobuf":
+    if path is None and form in BINARY:
         raise click.UsageError(
-            "a protobuf is binary: give --out FILE, or another --format", click.get_current_context()
+            f"a {form} is binary: give --out FILE, or another --format", click.get_current_context()
         )
     key = PrivateKey.generate(KeyType[kind.upper()])
-    data = format_key(key, form)
+    data = key.to_form(form)
     rows, fields = describe(key)
     if path is not None:
         write_file(path, data, PRIVATE_MODE, force)
@@ -62,15 +64,26 @@ def new(kind: str, path: str | None, form: str | None, force: bool, as_json: boo
         )
 
 
+from_option = click.option(
+    "--from",
+    "origin",
+    type=click.Choice(INPUT_FORMS),
+    help="What SOURCE holds, where it does not say: 32 bytes are a seed (a private Ed25519 key of py-libp2p) "
+    "or a public key, and nothing tells which.",
+)
+"""What a key file holds, as `origin`."""
+
+
 @command.command()
 @click.argument("source")
+@from_option
 @json_option
-def show(source: str, as_json: bool) -> None:
+def show(source: str, origin: str | None, as_json: bool) -> None:
     """Show the peer id of SOURCE in all its forms, and its public key.
 
     SOURCE is a key file (in any format), "-" for standard input, or a peer id.
     """
-    rows, fields = describe(load_key(source) if _is_file(source) else _peer_id(source))
+    rows, fields = describe(load_key(source, origin) if _is_file(source) else _peer_id(source))
     Output(as_json).show(columns(rows), **fields)
 
 
@@ -82,36 +95,41 @@ def _peer_id(source: str) -> PeerId:
     try:
         return PeerId.from_text(source)
     except IdentityError as error:
+        if shown(source) != source:
+            raise CommandFailed(f"{shown(source)}: neither a file nor a peer id") from None
         raise CommandFailed(f"{source}: neither a file nor a peer id: {error}") from error
 
 
 @command.command(short_help="Write a key in another format.")
 @click.argument("source")
 @click.option("--to", "form", type=click.Choice(FORMATS), required=True)
+@from_option
 @click.option("--public", is_flag=True, help="The public key alone.")
 @click.option("--out", "path", metavar="FILE", help="Where to; default: standard output.")
 @click.option("--force", is_flag=True, help="Replace FILE if there is one.")
 @json_option
-def convert(source: str, form: str, public: bool, path: str | None, force: bool, as_json: bool) -> None:
+def convert(
+    source: str, form: str, origin: str | None, public: bool, path: str | None, force: bool, as_json: bool
+) -> None:
     """Write the key in the file SOURCE ("-": standard input) in another format."""
-    key = load_key(source)
+    key = load_key(source, origin)
     if public and isinstance(key, PrivateKey):
         key = key.public_key
-    data = format_key(key, form)
+    data = key.to_form(form)
     if path is not None:
         write_file(path, data, PRIVATE_MODE if isinstance(key, PrivateKey) else PUBLIC_MODE, force)
         rows, fields = describe(key)
         Output(as_json).show(columns([*rows, ("written to", path)]), **fields, file=path)
     elif as_json:
-        text = base64.b64encode(data).decode() if form == "protobuf" else data.decode().rstrip("\n")
+        text = base64.b64encode(data).decode() if form in BINARY else data.decode().rstrip("\n")
         Output(as_json).show("", **describe(key)[1], format=form, key=text)
     else:
         _write(data, form)
 
 
 def _write(data: bytes, form: str) -> None:
-    if form == "protobuf" and sys.stdout.isatty():
-        raise CommandFailed("a protobuf is binary, and standard output a terminal: give --out FILE")
+    if form in BINARY and sys.stdout.isatty():
+        raise CommandFailed(f"a {form} is binary, and standard output a terminal: give --out FILE")
     try:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()

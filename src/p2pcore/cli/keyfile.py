@@ -1,64 +1,94 @@
-"""Keys in files: reading any form, writing them so that only their owner can read them.
+"""Keys in files, for commands: reading any form, writing, and what to tell of it.
 
-Comes in: paths, text, keys. Goes out: keys, files. Never overwrites a file unless told to, and then at once:
-the old key is there until the new one is. Never reads more than MAX_FILE_BYTES.
+Comes in: paths, text, keys. Goes out: keys, files. Never overwrites a file unless told to. Never shows a text
+that may be a key.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+import sys
 from typing import Final
+
+import click
 
 from p2pcore import PSK, IdentityError, PrivateKey, PublicKey
 from p2pcore.cli.failure import CommandFailed
 from p2pcore.cli.output import error_line
+from p2pcore.limits import MAX_KEY_FILE_BYTES, MAX_PSK_FILE_BYTES
+from p2pcore.values import key_files
+from p2pcore.values.key_files import PRIVATE_MODE, PUBLIC_MODE, shown
+from p2pcore.values.keys import WRITTEN_FORMS, parse_key
+
+__all__ = ["PRIVATE_MODE", "PUBLIC_MODE", "shown"]
 
 Key = PrivateKey | PublicKey
 
-MAX_FILE_BYTES: Final = 64 * 1024
-"""The PEM of an RSA key of 8192 bits has about 6,400."""
-PRIVATE_MODE: Final = 0o600
-PUBLIC_MODE: Final = 0o644
-FORMATS: Final = ("protobuf", "base64", "hex", "pem")
+FORMATS: Final = WRITTEN_FORMS
+INPUT_FORMS: Final = key_files.FORMS
+PASSWORD_VARIABLE: Final = "P2PCORE_KEY_PASSWORD"
+"""Holds the password of an encrypted key file; without it a terminal is asked."""
 
 
-def load_private_key(path: str) -> PrivateKey:
+def load_private_key(path: str, form: str | None = None) -> PrivateKey:
     """The private key in the file at `path` ("-": standard input). Raises CommandFailed, OSError."""
-    key = load_key(path)
+    key = load_key(path, form)
     if not isinstance(key, PrivateKey):
         raise CommandFailed(f"{path}: a public key, where a private one is needed")
     return key
 
 
-def load_psk(path: str) -> PSK:
-    """The key of a private network in the file at `path` ("-": standard input).
+def load_psk(source: str) -> PSK:
+    """The key of a private network that `source` is, or that is in the file there ("-": standard input).
 
-    Raises: CommandFailed: no key in there; OSError: the file cannot be read.
+    Raises: CommandFailed: no key; OSError: the file cannot be read.
     """
-    data = _read(path)
     try:
-        psk = PSK.parse(data)
+        psk = None if source == "-" else PSK.from_text(source)
+        if psk is not None:
+            error_line(
+                "p2pcore: warning: all users of this machine can see a key in a command line; use a file"
+            )
+            return psk
+        psk = PSK.parse(_read(source, MAX_PSK_FILE_BYTES))
     except IdentityError as error:
-        raise CommandFailed(f"{path}: {error}") from error
-    if path != "-":
-        _warn_if_shared(path)
+        raise CommandFailed(f"{shown(source)}: {error}") from error
+    _warn_if_shared(source)
     return psk
 
 
-def load_key(path: str) -> Key:
-    """The private or public key in the file at `path` ("-": standard input), in any of FORMATS.
+def load_key(path: str, form: str | None = None) -> Key:
+    """The private or public key in the file at `path` ("-": standard input), see PrivateKey.read.
 
     Raises: CommandFailed: no key in there; OSError: the file cannot be read.
     """
-    data = _read(path)
+    data = _read(path, MAX_KEY_FILE_BYTES)
     try:
-        key = parse_key(data)
+        key = parse_key(data, form, _password(data))
     except IdentityError as error:
-        raise CommandFailed(f"{path}: {error}") from error
-    if isinstance(key, PrivateKey) and path != "-":
+        raise CommandFailed(f"{path}: {_as_option(str(error))}") from error
+    if isinstance(key, PrivateKey):
         _warn_if_shared(path)
     return key
+
+
+def _as_option(text: str) -> str:
+    """What the library says of its argument, said of the option of `p2pcore id`."""
+    return text.replace('form="seed"', "`id convert --from seed`").replace('form="public"', "`--from public`")
+
+
+def _password(data: bytes) -> str | None:
+    if not key_files.is_encrypted(data):
+        return None
+    password = os.environ.get(PASSWORD_VARIABLE)
+    if password is None and sys.stdin is not None and sys.stdin.isatty():
+        password = click.prompt("Password of the key", hide_input=True, err=True)
+    if password is None:
+        raise CommandFailed(
+            f"the key is encrypted: {PASSWORD_VARIABLE} in the environment takes its password"
+        )
+    return password
 
 
 def check_certificates(path: str) -> None:
@@ -71,87 +101,34 @@ def check_certificates(path: str) -> None:
             raise CommandFailed(f"{path}: no certificate (PEM) is in there")
 
 
-def _read(path: str) -> bytes:
-    source: str | int = 0 if path == "-" else path  # sys.stdin is None where it was closed
-    with open(source, "rb", closefd=path != "-") as file:
-        data = file.read(MAX_FILE_BYTES + 1)
-    if len(data) > MAX_FILE_BYTES:
-        raise CommandFailed(f"{path}: more than {MAX_FILE_BYTES} bytes, so it is no key file")
+def _read(path: str, max_bytes: int) -> bytes:
+    try:
+        data = key_files.read_file(
+            0 if path == "-" else path, max_bytes
+        )  # sys.stdin is None where it was closed
+    except IdentityError as error:
+        raise CommandFailed(f"{path}: {error}") from error
     if not data.strip():
         raise CommandFailed(f"{path}: empty, where a key was expected")
     return data
 
 
 def _warn_if_shared(path: str) -> None:
+    if path == "-":
+        return
     mode = stat.S_IMODE(os.stat(path).st_mode)
     if mode & 0o077:
         error_line(f"p2pcore: warning: {path}: others can read this key (mode {mode:o}); chmod 600 it")
 
 
-def parse_key(data: bytes) -> Key:
-    """The key in `data`: PEM, protobuf, or that in base64 or hex. Raises IdentityError."""
-    text = data.decode("ascii", errors="replace").strip()
-    if text.startswith("-----BEGIN"):
-        is_public = "PUBLIC KEY-----" in text.partition("\n")[0]
-        return PublicKey.from_pem(text) if is_public else PrivateKey.from_pem(text)
-    if data[0] == 0x08:  # the first byte of every key protobuf, and a control character in any text
-        return _parse_protobuf(data)
-    try:
-        decoded = bytes.fromhex(text)
-    except ValueError:
-        decoded = _from_base64(text)
-    return _parse_protobuf(decoded)
-
-
-def _from_base64(text: str) -> bytes:
-    import base64
-
-    try:
-        return base64.b64decode("".join(text.split()), validate=True)
-    except ValueError:
-        raise IdentityError("no key: neither PEM, nor a protobuf, nor one in base64 or hex") from None
-
-
-def _parse_protobuf(data: bytes) -> Key:
-    """Private and public keys are written alike; their sizes tell them apart."""
-    try:
-        return PrivateKey.from_protobuf(data)
-    except IdentityError as error:
-        try:
-            return PublicKey.from_protobuf(data)
-        except IdentityError:
-            raise error from None
-
-
-def format_key(key: Key, form: str) -> bytes:
-    """`key` in one of FORMATS; texts end with a newline."""
-    if form == "pem":
-        return key.to_pem().encode()
-    if form == "base64":
-        return key.to_base64().encode() + b"\n"
-    data = key.to_protobuf()
-    return data.hex().encode() + b"\n" if form == "hex" else data
-
-
 def write_file(path: str, data: bytes, mode: int, force: bool) -> None:
     """Writes a new file with `mode`, or with `force` puts it in the place of an old one.
 
-    Raises: CommandFailed: there is a file already; OSError: it cannot be written, and nothing has changed.
+    Raises: CommandFailed: there is a file already; OSError: it cannot be written. Nothing has changed then.
     """
     if os.path.isdir(path):
         raise CommandFailed(f"{path}: a directory, where a file is to be written")
-    target = f"{path}.{os.getpid()}.new" if force else path
     try:
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        key_files.write_file(path, data, mode, force)
     except FileExistsError:
-        raise CommandFailed(f"{target}: exists already; --force replaces it") from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if force:
-            os.replace(target, path)
-    except BaseException:
-        os.unlink(target)
-        raise
+        raise CommandFailed(f"{path}: exists already; --force replaces it") from None

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from p2pcore import limits, options
 from p2pcore._fast.mux.splice import Splice
+from p2pcore.aio.callbacks import RAISED, Complaints
 from p2pcore.errors import (
     ConnectionClosed,
     IncompleteRead,
@@ -51,9 +52,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("p2pcore.relay")
 
 MayReserve = Callable[["PeerId", "Multiaddr | None"], bool]
-"""Called with the peer that wants a reservation, and its address; True grants it."""
+"""Called with the peer that wants a reservation, and its address; True grants it, an error does not."""
 MayConnect = Callable[["PeerId", "Multiaddr | None", "PeerId"], bool]
-"""Called with the peer that wants a circuit, its address, and the target; True grants it."""
+"""Called with the peer that wants a circuit, its address, the target; True grants it, an error does not."""
 
 _MESSAGE_BYTES = 64
 """Of a hop message with a reservation: all but its voucher and its addresses."""
@@ -145,6 +146,7 @@ class RelayService:
         self._key = key
         self._options = options
         self._now = now
+        self._complaints = Complaints(logger)
         self._reserved: dict[PeerId, _Slot] = {}
         self._ips: Counter[str] = Counter()
         self._circuits: dict[Splice, PeerId] = {}
@@ -205,7 +207,7 @@ class RelayService:
         peer, addr, options = conn.remote_peer, conn.remote_multiaddr, self._options
         if _came_relayed(conn):
             raise _Refused(Status.PERMISSION_DENIED, "a reservation over a relayed connection")
-        if options.may_reserve is not None and not options.may_reserve(peer, addr):
+        if not self._grants("may_reserve", options.may_reserve, peer, addr):
             raise _Refused(Status.PERMISSION_DENIED, "not allowed to reserve")
         self._drop_expired()
         slot = _Slot(self._now() + options.reservation_ttl_s, subnet_of(addr) or "")
@@ -295,13 +297,21 @@ class RelayService:
             raise _Refused(Status.MALFORMED_MESSAGE, "CONNECT without a peer")
         if target in (source, self._network.local_peer):
             raise _Refused(Status.PERMISSION_DENIED, "a circuit to the source or to the relay")
-        may_connect = self._options.may_connect
-        if may_connect is not None and not may_connect(source, conn.remote_multiaddr, target):
+        addr = conn.remote_multiaddr
+        if not self._grants("may_connect", self._options.may_connect, source, addr, target):
             raise _Refused(Status.PERMISSION_DENIED, "not allowed to connect")
         self._drop_expired()
         if target not in self._reserved:
             raise _Refused(Status.NO_RESERVATION, target)
         return target
+
+    def _grants(self, name: str, callback: Callable[..., bool] | None, *args: object) -> bool:
+        """What the application's callback says; one that raises has said no."""
+        try:
+            return callback is None or callback(*args)
+        except RAISED:
+            self._complaints.raised(name)
+            return False
 
     @contextmanager
     def _counted(self, source: PeerId, ip: str, target: PeerId) -> Iterator[Callable[[], None]]:

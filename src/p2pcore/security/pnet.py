@@ -19,10 +19,13 @@ from p2pcore._fast.chain.layer import Mailbox
 from p2pcore._fast.crypto.pnet import PnetLayer, salsa20
 from p2pcore.errors import IdentityError
 from p2pcore.limits import MAX_PSK_FILE_BYTES
+from p2pcore.values.key_files import read_file
 
 HEADER: Final = b"/key/swarm/psk/1.0.0/"
 KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 24
+_BOM: Final = b"\xef\xbb\xbf"
+_FROM_URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 FINGERPRINT_NONCE: Final = b"finprint"
 """As go-libp2p-pnet has it, so that all show the same fingerprint."""
 
@@ -49,19 +52,20 @@ class PSK:
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> PSK:
         """The key in the file at `path`. Raises OSError; IdentityError as `parse`."""
-        with open(path, "rb") as file:
-            return cls.parse(file.read(MAX_PSK_FILE_BYTES + 1))
+        return cls.parse(read_file(path, MAX_PSK_FILE_BYTES))
 
     @classmethod
     def parse(cls, data: bytes) -> PSK:
         """The key in the bytes of a key file: a header, an encoding, the key; lines may end with CRLF.
+
+        A byte-order mark may come first.
 
         Raises:
             IdentityError: a line is not what it should be; the text says which, never what is in the third.
         """
         if len(data) > MAX_PSK_FILE_BYTES:
             raise IdentityError(f"a key file has at most {MAX_PSK_FILE_BYTES} bytes")
-        header, _, rest = data.partition(b"\n")
+        header, _, rest = data.removeprefix(_BOM).partition(b"\n")
         encoding, _, text = rest.partition(b"\n")
         if header.rstrip(b"\r") != HEADER:
             raise IdentityError(f"line 1 of the key file is not {HEADER.decode()}")
@@ -76,12 +80,42 @@ class PSK:
         return cls(key)
 
     @classmethod
+    def from_text(cls, text: str) -> PSK | None:
+        """The key that `text` is: 64 hex digits, 44 characters of base64, or what a key file holds.
+
+        The three parts of a key file may stand in one line, with blanks or "\\n" between them. None: it is no
+        key, but may be a path.
+
+        Raises:
+            IdentityError: it begins as a key file, and goes on as none.
+        """
+        stripped = text.strip()
+        if stripped.startswith(HEADER.decode()):
+            parts = stripped.replace("\\r", " ").replace("\\n", " ").split()
+            return cls.parse("\n".join(parts).encode())
+        compact = stripped.removeprefix("0x").encode(errors="replace")
+        key = _base16(compact) or _base64(compact.translate(_FROM_URL_SAFE))
+        return None if key is None else cls(key)
+
+    @classmethod
     def of(cls, source: PSK | str | os.PathLike[str] | bytes) -> PSK:
-        """A PSK as it is; a path; 32 bytes, which are the key; or the bytes of a key file."""
+        """A PSK as it is; text that is a key (see `from_text`) or else a path; bytes.
+
+        Bytes are the key if there are 32 of them, else text that is a key, or a key file. A path is a
+        `pathlib.Path` where its name could be taken for a key.
+
+        Raises:
+            IdentityError: no key; OSError: no file. Neither shows a text that may be a key.
+        """
         if isinstance(source, PSK):
             return source
         if isinstance(source, bytes):
-            return cls(source) if len(source) == KEY_BYTES else cls.parse(source)
+            if len(source) == KEY_BYTES:
+                return cls(source)
+            is_text = source.isascii() and not source.startswith(HEADER + b"\n/bin/")
+            return (cls.from_text(source.decode()) if is_text else None) or cls.parse(source)
+        if isinstance(source, str):
+            return cls.from_text(source) or cls.read(source)
         return cls.read(source)
 
     def encode(self) -> bytes:

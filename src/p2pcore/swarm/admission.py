@@ -11,9 +11,9 @@ relayed connections, where one address stands for many (go's hits them all: W17)
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from p2pcore.aio.callbacks import RAISED, Complaints
 from p2pcore.codes import Direction
 from p2pcore.errors import GaterRefused, LimitExceeded, P2PError
 from p2pcore.values.scope import Scope, scope_of, subnet_of
@@ -28,17 +28,26 @@ logger = logging.getLogger("p2pcore.admission")
 
 K = TypeVar("K")
 
+_HOOKS = {
+    "peer dial": "intercept_peer_dial",
+    "addr dial": "intercept_addr_dial",
+    "accept": "intercept_accept",
+    "secured": "intercept_secured",
+    "upgraded": "intercept_upgraded",
+}
+"""The method of a gater for each point."""
+
 
 class Admission:
     """The gater and the caps of one swarm; the defaults admit everybody.
 
     Args:
-        gater: see interfaces.Gater. One that raises has said no.
+        gater: see interfaces.Gater. One that raises has said no, and is logged once for each question.
         max_conns: connections, both ways. max_conns_per_peer: those of one peer, both ways.
         max_conns_per_ip: inbound ones of one public IPv4 address or IPv6 /56.
 
     Raises:
-        ValueError: a cap is less than 1.
+        ValueError: a cap is less than 1. TypeError: the gater lacks a method of interfaces.Gater.
 
     Attributes:
         news: told of each refusal; set by the swarm it belongs to.
@@ -47,6 +56,7 @@ class Admission:
     __slots__ = (
         "_by_ip",
         "_by_peer",
+        "_complaints",
         "_gater",
         "_max_conns",
         "_max_per_ip",
@@ -66,7 +76,9 @@ class Admission:
         for cap in (max_conns, max_conns_per_peer, max_conns_per_ip):
             if cap is not None and cap < 1:
                 raise ValueError(f"a cap on connections is at least 1, not {cap}")
+        _check_gater(gater)
         self._gater = gater
+        self._complaints = Complaints(logger)
         self._max_conns = max_conns
         self._max_per_peer = max_conns_per_peer
         self._max_per_ip = max_conns_per_ip
@@ -81,7 +93,7 @@ class Admission:
     def check_peer_dial(self, peer: PeerId | None) -> None:
         """Before anything is dialled. Raises GaterRefused, LimitExceeded."""
         if self._gater is not None and peer is not None:
-            self._ask("peer dial", peer, None, self._gater.intercept_peer_dial, peer)
+            self._ask("peer dial", peer, None, peer)
         self._check_total(peer, None)
         if peer is not None:
             self._check_peer(peer, None)
@@ -89,7 +101,7 @@ class Admission:
     def check_addr_dial(self, peer: PeerId | None, addr: Multiaddr) -> None:
         """Before `addr` is dialled. Raises GaterRefused."""
         if self._gater is not None:
-            self._ask("addr dial", peer, addr, self._gater.intercept_addr_dial, peer, addr)
+            self._ask("addr dial", peer, addr, peer, addr)
 
     def admits(self, conn: RawConn) -> bool:
         """Whether an accepted connection may be read from; looks at addresses and counts alone."""
@@ -98,7 +110,7 @@ class Admission:
         remote = conn.remote_multiaddr
         try:
             if self._gater is not None:
-                self._ask("accept", None, remote, self._gater.intercept_accept, conn.local_multiaddr, remote)
+                self._ask("accept", None, remote, conn.local_multiaddr, remote)
             self._check_total(None, remote)
             self._check_ip(None, remote)
         except (GaterRefused, LimitExceeded):
@@ -110,14 +122,13 @@ class Admission:
     ) -> None:
         """The peer has proved its id. Raises GaterRefused."""
         if self._gater is not None:
-            hook = self._gater.intercept_secured
-            self._ask("secured", peer, remote, hook, direction, peer, local, remote)
+            self._ask("secured", peer, remote, direction, peer, local, remote)
 
     def check_upgraded(self, conn: Conn) -> None:
         """Before `conn` is taken over. Raises GaterRefused, LimitExceeded."""
         peer, remote = conn.remote_peer, conn.remote_multiaddr
         if self._gater is not None:
-            self._ask("upgraded", peer, remote, self._gater.intercept_upgraded, conn)
+            self._ask("upgraded", peer, remote, conn)
         self._check_total(peer, remote)
         self._check_peer(peer, remote)
         if conn.direction is Direction.INBOUND:
@@ -165,14 +176,13 @@ class Admission:
         point: str,
         peer: PeerId | None,
         addr: Multiaddr | None,
-        hook: Callable[..., bool],
         *args: object,
     ) -> None:
         try:
-            if hook(*args):
+            if getattr(self._gater, _HOOKS[point])(*args):
                 return
-        except Exception:
-            logger.exception("the connection gater raised (%s)", point)
+        except RAISED:
+            self._complaints.raised(f"the connection gater ({point})")
         self._refuse(peer, addr, GaterRefused(point, addr or peer or "a connection"))
 
     def _refuse(self, peer: PeerId | None, addr: Multiaddr | None, error: P2PError) -> None:
@@ -180,6 +190,12 @@ class Admission:
         if self.news is not None:
             self.news.refused(peer, addr, error)
         raise error
+
+
+def _check_gater(gater: object) -> None:
+    lacks = [name for name in _HOOKS.values() if not callable(getattr(gater, name, None))]
+    if gater is not None and lacks:
+        raise TypeError(f"the gater {type(gater).__name__} lacks {', '.join(lacks)}; see p2pcore.Gater")
 
 
 def counted_under(addr: Multiaddr | None) -> str | None:

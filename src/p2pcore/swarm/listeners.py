@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from p2pcore import limits
+from p2pcore.aio.callbacks import RAISED, Complaints
 from p2pcore.dialing.dns import needs_resolving
 from p2pcore.errors import (
     AddressError,
@@ -75,6 +76,8 @@ class Listeners:
         self.announce: Announce = list
         self._expanded: tuple[float, tuple[Multiaddr, ...]] | None = None
         self._is_closed = False
+        self._complaints = Complaints(logger)
+        self._last_announced: list[Multiaddr] = []
 
     # -- opening -------------------------------------------------------------------------------
 
@@ -129,6 +132,9 @@ class Listeners:
                     return
                 except (GaterRefused, LimitExceeded):
                     pass  # the admission has told it
+                except Exception:  # one connection is lost, not the listener
+                    logger.exception("a connection to %s could not be taken over", bound)
+                    made.abort()
                 del made  # or this would hold it until the next one comes
         except ListenerClosed as closed:
             error = closed.__cause__
@@ -167,7 +173,15 @@ class Listeners:
 
     def announced(self) -> list[Multiaddr]:
         """`interface_addrs`, as `announce` has them."""
-        return self.announce(self.interface_addrs())
+        return self._announce(self.interface_addrs())
+
+    def _announce(self, addrs: list[Multiaddr]) -> list[Multiaddr]:
+        """What `announce` makes of `addrs`; where it raises, its last answer: it may hide some."""
+        try:
+            self._last_announced = list(self.announce(addrs))
+        except RAISED:
+            self._complaints.raised("announce")
+        return list(self._last_announced)
 
     def own_addrs(self) -> Collection[Multiaddr]:
         """Where dialling would reach ourselves."""
@@ -183,7 +197,7 @@ class Listeners:
 
     def _tell(self, addrs: Iterable[Multiaddr]) -> None:
         if self._news.wants_addrs:
-            self._news.addrs_changed(tuple(self.announce(list(addrs))))
+            self._news.addrs_changed(tuple(self._announce(list(addrs))))
 
     # -- closing -------------------------------------------------------------------------------
 

@@ -139,6 +139,10 @@ class News:
         """See interfaces.ListenerNews; `refused` tells of it."""
         self._count(f"upgrades failed: {REFUSED}")
 
+    def request_answered(self, addr: Multiaddr) -> None:
+        """See interfaces.ListenerNews."""
+        self._count("HTTP requests answered")
+
     def accept_failed(self, addr: Multiaddr, error: OSError) -> None:
         """See interfaces.ListenerNews."""
         self._count(f"accept errors: {errno_name(error)}")

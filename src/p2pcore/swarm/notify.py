@@ -12,6 +12,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from p2pcore.aio.callbacks import RAISED, Complaints
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -28,11 +30,12 @@ class Notifiees:
         network: what they are told about; set by the swarm before anything happens.
     """
 
-    __slots__ = ("_items", "network")
+    __slots__ = ("_complaints", "_items", "network")
 
     network: Network
 
     def __init__(self) -> None:
+        self._complaints = Complaints(logger)
         self._items: tuple[Notifiee, ...] = ()
 
     def add(self, notifiee: Notifiee) -> None:
@@ -49,7 +52,7 @@ class Notifiees:
         for item in self._each():
             try:
                 item.listen(self.network, addr)
-            except Exception:
+            except RAISED:
                 self._raised(item, "listen")
 
     def listen_close(self, addr: Multiaddr) -> None:
@@ -57,7 +60,7 @@ class Notifiees:
         for item in self._each():
             try:
                 item.listen_close(self.network, addr)
-            except Exception:
+            except RAISED:
                 self._raised(item, "listen_close")
 
     def connected(self, conn: Conn) -> None:
@@ -65,7 +68,7 @@ class Notifiees:
         for item in self._each():
             try:
                 item.connected(self.network, conn)
-            except Exception:
+            except RAISED:
                 self._raised(item, "connected")
 
     def disconnected(self, conn: Conn) -> None:
@@ -73,7 +76,7 @@ class Notifiees:
         for item in self._each():
             try:
                 item.disconnected(self.network, conn)
-            except Exception:
+            except RAISED:
                 self._raised(item, "disconnected")
 
     def _each(self) -> Iterator[Notifiee]:
@@ -84,6 +87,5 @@ class Notifiees:
     def _has(self, notifiee: Notifiee) -> bool:
         return any(item is notifiee for item in self._items)
 
-    @staticmethod
-    def _raised(notifiee: Notifiee, event: str) -> None:
-        logger.exception("notifiee %s raised in %s", type(notifiee).__name__, event)
+    def _raised(self, notifiee: Notifiee, event: str) -> None:
+        self._complaints.raised(f"notifiee {type(notifiee).__name__} ({event})")

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from p2pcore import options as checks
+from p2pcore.aio.callbacks import RAISED, Complaints
 from p2pcore.aio.slots import Slots
 from p2pcore.aio.threshold import Threshold
 from p2pcore.codes import CONN_RATE_LIMITED
-from p2pcore.errors import ListenerClosed, UpgradeTimeout
+from p2pcore.errors import ListenerClosed, RequestAnswered, UpgradeTimeout
 from p2pcore.interfaces import (
     CapableConn,
     Direction,
@@ -98,7 +99,7 @@ class ListenerHooks:
 
     Attributes:
         admits: says whether an accepted connection may be read from; None: all may. What it refuses costs
-            no handshake, and is counted as REFUSED.
+            no handshake, and is counted as REFUSED. Raising refuses, too.
         news: whom failed upgrades, errors of accept(2) and changes of its state are reported to, if anybody.
     """
 
@@ -117,7 +118,8 @@ class UpgradedListener:
     Attributes:
         failures: upgrades that came to nothing, by reason.
         accept_errors: errors of accept(2), by name of their errno.
-        num_accepted: raw connections taken; num_rebinds: sockets made anew.
+        num_accepted: raw connections taken; num_rebinds: sockets made anew; num_requests: plain HTTP requests
+            that were answered, which are no failures.
     """
 
     def __init__(
@@ -146,10 +148,12 @@ class UpgradedListener:
         self._draining: asyncio.Task[None] | None = None
         self._ended_by: BaseException | None = None
         self._warned_at = float("-inf")
+        self._complaints = Complaints(logger)
         self.failures: collections.Counter[str] = collections.Counter()
         self.accept_errors: collections.Counter[str] = collections.Counter()
         self.num_accepted = 0
         self.num_rebinds = 0
+        self.num_requests = 0
         self._incoming = self._loop.create_task(self._handle_incoming())
         logger.info("listening on %s", inner.multiaddr)
 
@@ -184,7 +188,7 @@ class UpgradedListener:
                 conn = await self._accept_raw()
                 now = self._loop.time()
                 self.num_accepted += 1
-                if self._hooks.admits is not None and not self._hooks.admits(conn):
+                if self._hooks.admits is not None and not self._admits(self._hooks.admits, conn):
                     self.failures[REFUSED] += 1
                     self._report(lambda news: news.accept_refused(self.multiaddr))
                     conn.abort()
@@ -205,6 +209,13 @@ class UpgradedListener:
             await self._inner.close()
         finally:
             self._end(None)
+
+    def _admits(self, admits: Callable[[RawConn], bool], conn: RawConn) -> bool:
+        try:
+            return admits(conn)
+        except RAISED:
+            self._complaints.raised("admits")
+            return False
 
     async def _settle(self) -> None:
         """Returns once no upgrade is under way and every finished connection has been taken."""
@@ -268,6 +279,9 @@ class UpgradedListener:
             capable = await self._upgrader.upgrade_inbound(conn, deadline)
         except UpgradeTimeout as error:
             self._failed(TIMEOUT, conn.remote_multiaddr, error)
+        except RequestAnswered:
+            self.num_requests += 1
+            self._report(lambda news: news.request_answered(self.multiaddr))
         except Exception as error:
             self._upgrade_failed(conn, error)
         else:
@@ -429,8 +443,8 @@ class UpgradedListener:
             return
         try:
             tell(self._hooks.news)
-        except Exception:
-            logger.exception("whoever is told of the listener on %s raised", self.multiaddr)
+        except RAISED:
+            self._complaints.raised("whoever is told of a listener")
 
     def _warn(self, text: str, *args: object) -> None:
         """Warns, at most once a second; what comes sooner is for debugging."""

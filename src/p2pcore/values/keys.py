@@ -1,52 +1,39 @@
 """Host keys: Ed25519, RSA, secp256k1 and ECDSA (P-256), their protobufs, signatures and text forms.
 
-Comes in: protobuf bytes, PEM, PKCS#8, base64, messages and signatures. Goes out: PublicKey and
-PrivateKey values. Never accepts a protobuf that is not canonical (a peer id hashes those bytes),
-never prints a private key, and contains no cryptography: Ed25519 is libsodium (PyNaCl), the others
-are `cryptography`, imported when first needed. Specification: libp2p peer-ids.
+Comes in: protobuf bytes, PEM, PKCS#8, base64, files, messages and signatures. Goes out: PublicKey and
+PrivateKey values. Never accepts a protobuf that is not canonical (a peer id hashes those bytes), never
+prints a private key, and never guesses whether a key is private. Specification: libp2p peer-ids.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import enum
+import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
-from nacl.bindings import crypto_sign, crypto_sign_seed_keypair
-from nacl.utils import random as secure_random
+from nacl.bindings import crypto_sign_seed_keypair
 
-from p2pcore._fast.crypto.sodium import ed25519_verify
 from p2pcore.errors import IdentityError
-from p2pcore.limits import (
-    MAX_PRIVATE_KEY_BYTES,
-    MAX_PUBLIC_KEY_BYTES,
-    MAX_RSA_BITS,
-    MAX_RSA_EXPONENT_BITS,
-    MIN_RSA_BITS,
-)
+from p2pcore.limits import MAX_PRIVATE_KEY_BYTES, MAX_PUBLIC_KEY_BYTES
+from p2pcore.values import key_files
+from p2pcore.values.key_files import Form, Found
+from p2pcore.values.key_schemes import SCHEMES, KeyType, import_private, import_public
 from p2pcore.values.peer_id import PeerId
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
+    from collections.abc import Callable
 
-_SECP256K1_ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
-"""Order n of the group (SEC 2, section 2.4.1)."""
-_NEW_RSA_BITS: Final = 3072
-"""Size of the RSA keys we make: 128-bit security (NIST SP 800-57)."""
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+    from cryptography.hazmat.primitives.serialization import Encoding, KeySerializationEncryption
 
+    _Loader = Callable[[bytes, bytes | None], PrivateKeyTypes]
 
-class KeyType(enum.IntEnum):
-    """The `Type` of a key protobuf."""
+__all__ = ["WRITTEN_FORMS", "KeyType", "PrivateKey", "PublicKey", "parse_key"]
 
-    RSA = 0
-    ED25519 = 1
-    SECP256K1 = 2
-    ECDSA = 3
+WRITTEN_FORMS: Final = ("protobuf", "base64", "hex", "pem", "der")
+"""The forms that keys are written in."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -66,7 +53,7 @@ class PublicKey:
     data: bytes
 
     def __post_init__(self) -> None:
-        _SCHEMES[self.type].check_public(self.data)
+        SCHEMES[self.type].check_public(self.data)
 
     @classmethod
     def from_protobuf(cls, data: bytes) -> PublicKey:
@@ -100,18 +87,29 @@ class PublicKey:
             key = load_pem_public_key(text.encode())
         except (ValueError, UnsupportedAlgorithm) as error:
             raise IdentityError(f"not a PEM public key: {error}") from error
-        return cls(*_import_public(key))
+        return cls(*import_public(key))
 
     def to_pem(self) -> str:
         """The key as PEM SubjectPublicKeyInfo."""
         from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-        key = _SCHEMES[self.type].export_public(self.data)
+        key = SCHEMES[self.type].export_public(self.data)
         return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+    def to_form(self, form: str) -> bytes:
+        """The bytes of a file; `form` as of PrivateKey.write. Raises ValueError: there is no such form."""
+        if form == "pem":
+            return self.to_pem().encode()
+        if form == "der":
+            from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+            key = SCHEMES[self.type].export_public(self.data)
+            return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return _written(self, form)
 
     def verify(self, message: bytes, signature: bytes) -> bool:
         """True if `signature` is this key's over `message`; anything else, however malformed, is False."""
-        return _SCHEMES[self.type].verify(self.data, message, signature)
+        return SCHEMES[self.type].verify(self.data, message, signature)
 
     def peer_id(self) -> PeerId:
         """The peer id of this key."""
@@ -131,7 +129,7 @@ class PrivateKey:
 
     def __init__(self, type: KeyType, data: bytes) -> None:
         """Checks `data`, the `Data` of a PrivateKey protobuf. Raises IdentityError."""
-        scheme = _SCHEMES[type]
+        scheme = SCHEMES[type]
         self._data = scheme.check_private(data)
         self.type = type
         self.public_key = PublicKey(type, scheme.public_of(self._data))
@@ -139,7 +137,7 @@ class PrivateKey:
     @classmethod
     def generate(cls, type: KeyType = KeyType.ED25519) -> PrivateKey:
         """A fresh key from the system's entropy. RSA takes a second or so."""
-        return cls(type, _SCHEMES[type].generate())
+        return cls(type, SCHEMES[type].generate())
 
     @classmethod
     def from_seed(cls, seed: bytes) -> PrivateKey:
@@ -181,6 +179,73 @@ class PrivateKey:
         return cls._load(load_der_private_key, der, password)
 
     @classmethod
+    def parse(cls, data: bytes, form: str | None = None, password: bytes | str | None = None) -> PrivateKey:
+        """The key in the bytes of a file; see `read`. Raises IdentityError."""
+        key = parse_key(data, form, password)
+        if not isinstance(key, PrivateKey):
+            raise IdentityError("a public key, where a private one is needed")
+        return key
+
+    @classmethod
+    def read(
+        cls, path: str | os.PathLike[str], form: str | None = None, password: bytes | str | None = None
+    ) -> PrivateKey:
+        """The private key in the file at `path`.
+
+        It may be a protobuf as go-libp2p and `write` have it, binary or in base64 or hex; PEM or DER of
+        PKCS#8, PKCS#1 or SEC1; OpenSSH; or the 64 bytes of libsodium. Comments may stand around PEM.
+
+        Args:
+            form: what the file holds where it does not say itself, or to take nothing else. "seed": an
+                Ed25519 key of 32 bytes, as py-libp2p writes it: raw, hex, base64, or in a protobuf.
+                "protobuf", "pem", "der": that alone.
+            password: of encrypted PEM, DER or OpenSSH.
+
+        Raises:
+            OSError: it cannot be read.
+            IdentityError: no private key; one that may as well be public (say which by `form`); the password
+                is missing, wrong, or not needed.
+            ValueError: there is no such `form`.
+        """
+        return cls.parse(key_files.read_file(path), form, password)
+
+    def write(
+        self,
+        path: str | os.PathLike[str],
+        form: str = "protobuf",
+        password: bytes | str | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Writes the key into a file that only its owner can read (mode 0600), whole or not at all.
+
+        Args:
+            form: "protobuf", "base64" (as go-libp2p has both), "hex", "pem" or "der" (PKCS#8).
+            password: encrypts PEM and DER; at least one byte.
+            overwrite: replace a file that is there, in one step.
+
+        Raises:
+            FileExistsError: there is a file, and `overwrite` is False. OSError: it cannot be written.
+            ValueError: no such form, or it takes no password.
+        """
+        key_files.write_file(path, self.to_form(form, password), key_files.PRIVATE_MODE, overwrite)
+
+    def to_form(self, form: str, password: bytes | str | None = None) -> bytes:
+        """The bytes of a file; see `write`. A secret."""
+        if form not in ("pem", "der"):
+            if password is not None:
+                raise ValueError(f"{form} is not encrypted: pem and der take a password")
+            return _written(self, form)
+        from cryptography.hazmat.primitives.serialization import (
+            BestAvailableEncryption,
+            Encoding,
+            NoEncryption,
+        )
+
+        encoding = Encoding.PEM if form == "pem" else Encoding.DER
+        secret = _password(password)
+        return self._pkcs8(encoding, NoEncryption() if secret is None else BestAvailableEncryption(secret))
+
+    @classmethod
     def _load(cls, load: _Loader, data: bytes, password: bytes | None) -> PrivateKey:
         from cryptography.exceptions import UnsupportedAlgorithm
 
@@ -188,32 +253,31 @@ class PrivateKey:
             key = load(data, password)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: about the password
             raise IdentityError(f"not a private key we can read: {error}") from error
-        return cls(*_import_private(key))
+        return cls(*import_private(key))
 
     def to_pem(self) -> str:
         """The key as unencrypted PEM PKCS#8. A secret."""
-        from cryptography.hazmat.primitives.serialization import Encoding
-
-        return self._pkcs8(Encoding.PEM).decode()
+        return self.to_form("pem").decode()
 
     def to_pkcs8(self) -> bytes:
         """The key as unencrypted PKCS#8 DER. A secret."""
-        from cryptography.hazmat.primitives.serialization import Encoding
+        return self.to_form("der")
 
-        return self._pkcs8(Encoding.DER)
+    def _pkcs8(self, encoding: Encoding, encryption: KeySerializationEncryption) -> bytes:
+        from cryptography.hazmat.primitives.serialization import PrivateFormat
 
-    def _pkcs8(self, encoding: Encoding) -> bytes:
-        from cryptography.hazmat.primitives.serialization import NoEncryption, PrivateFormat
-
-        key = _SCHEMES[self.type].export_private(self._data)
-        return key.private_bytes(encoding, PrivateFormat.PKCS8, NoEncryption())
+        return (
+            SCHEMES[self.type]
+            .export_private(self._data)
+            .private_bytes(encoding, PrivateFormat.PKCS8, encryption)
+        )
 
     def sign(self, message: bytes) -> bytes:
         """The signature over `message`, in the form of the key's type.
 
         Never sign what a peer chose without a context prefix of ours before it.
         """
-        return _SCHEMES[self.type].sign(self._data, message)
+        return SCHEMES[self.type].sign(self._data, message)
 
     def peer_id(self) -> PeerId:
         """The peer id of the public key."""
@@ -229,6 +293,98 @@ class PrivateKey:
 
     def __repr__(self) -> str:
         return f"<PrivateKey {self.type.name} {self.peer_id()}>"
+
+
+# -- files -------------------------------------------------------------------------------------
+
+
+def parse_key(
+    data: bytes, form: str | None = None, password: bytes | str | None = None
+) -> PrivateKey | PublicKey:
+    """The key in the bytes of a file, private or public; see PrivateKey.read. Never guesses which.
+
+    Args:
+        form: as of PrivateKey.read, or "public": a PublicKey protobuf, also in base64 or hex.
+
+    Raises:
+        IdentityError: as PrivateKey.read. ValueError: there is no such form.
+    """
+    found = key_files.recognize(data, form)
+    secret = _password(password)
+    key = _made(found, secret)
+    if secret is not None and not (found.is_private or found.form is Form.DER):
+        raise IdentityError("a password was given, but this key is not encrypted")
+    return key
+
+
+def _made(found: Found, secret: bytes | None) -> PrivateKey | PublicKey:
+    data = found.data
+    match found.form:
+        case Form.SEED:
+            return PrivateKey.from_seed(data) if len(data) == 32 else PrivateKey(KeyType.ED25519, data)
+        case Form.PUBLIC:
+            return PublicKey.from_protobuf(data)
+        case Form.PROTOBUF:
+            return _either(PrivateKey.from_protobuf, PublicKey.from_protobuf, data)
+        case Form.DER:
+            return _either(lambda der: PrivateKey.from_pkcs8(der, secret), _public_der, data)
+        case Form.OPENSSH | Form.OPENSSH_PUBLIC:
+            return _openssh(found, secret)
+        case Form.PEM if found.is_private:
+            return PrivateKey.from_pem(data.decode(), secret)
+    return PublicKey.from_pem(data.decode())
+
+
+def _either(
+    private: Callable[[bytes], PrivateKey], public: Callable[[bytes], PublicKey], data: bytes
+) -> PrivateKey | PublicKey:
+    """The key in a form whose structure says which it is: nothing is both."""
+    try:
+        return private(data)
+    except IdentityError as error:
+        try:
+            return public(data)
+        except IdentityError:
+            raise error from None
+
+
+def _public_der(data: bytes) -> PublicKey:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+    try:
+        return PublicKey(*import_public(load_der_public_key(data)))
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise IdentityError(f"not a public key we can read: {error}") from error
+
+
+def _openssh(found: Found, secret: bytes | None) -> PrivateKey | PublicKey:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
+
+    try:
+        if found.is_private:
+            return PrivateKey(*import_private(load_ssh_private_key(found.data, secret)))
+        return PublicKey(*import_public(load_ssh_public_key(found.data)))
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        # UnsupportedAlgorithm also where bcrypt, which decrypts them, is not installed: the text says so.
+        raise IdentityError(
+            f"not a key of OpenSSH we can read: {error} (`ssh-keygen -p -m PKCS8 -f FILE` makes it PEM)"
+        ) from error
+
+
+def _password(password: bytes | str | None) -> bytes | None:
+    return password.encode() if isinstance(password, str) else password
+
+
+def _written(key: PrivateKey | PublicKey, form: str) -> bytes:
+    if form == "protobuf":
+        return key.to_protobuf()
+    if form == "base64":
+        return key.to_base64().encode() + b"\n"
+    if form == "hex":
+        return key.to_protobuf().hex().encode() + b"\n"
+    raise ValueError(f"form: one of {', '.join(WRITTEN_FORMS)} expected, not {form!r}")
 
 
 # -- protobuf ----------------------------------------------------------------------------------
@@ -268,313 +424,3 @@ def _from_base64(text: str, max_bytes: int) -> bytes:
         return base64.b64decode(text.strip(), validate=True)
     except (binascii.Error, ValueError) as error:
         raise IdentityError(f"not base64: {error}") from error
-
-
-# -- one class a key type ----------------------------------------------------------------------
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from cryptography.hazmat.primitives.serialization import Encoding
-
-    _Loader = Callable[[bytes, bytes | None], PrivateKeyTypes]
-
-
-class _Scheme(Protocol):
-    """What one key type can do. `check_*` raise IdentityError; the rest get checked data."""
-
-    def check_public(self, data: bytes) -> None: ...
-    def check_private(self, data: bytes) -> bytes:
-        """Returns `data` in the form it is kept in."""
-
-    def generate(self) -> bytes: ...
-    def public_of(self, data: bytes) -> bytes: ...
-    def sign(self, data: bytes, message: bytes) -> bytes: ...
-    def verify(self, data: bytes, message: bytes, signature: bytes) -> bool: ...
-    def export_public(self, data: bytes) -> PublicKeyTypes: ...
-    def export_private(self, data: bytes) -> PrivateKeyTypes: ...
-
-
-class _Ed25519:
-    """Private data: seed and public key, 64 bytes; libsodium calls that a secret key."""
-
-    def check_public(self, data: bytes) -> None:
-        if len(data) != 32:
-            raise IdentityError(f"an Ed25519 public key has 32 bytes, not {len(data)}")
-
-    def check_private(self, data: bytes) -> bytes:
-        if len(data) not in (64, 96):
-            raise IdentityError(f"an Ed25519 private key has 64 bytes (96 in an old form), not {len(data)}")
-        public, secret = crypto_sign_seed_keypair(data[:32])
-        if data[32:64] != public or data[64:] not in (b"", public):
-            raise IdentityError("the public half of this Ed25519 key does not belong to its seed")
-        return secret
-
-    def generate(self) -> bytes:
-        return crypto_sign_seed_keypair(secure_random(32))[1]
-
-    def public_of(self, data: bytes) -> bytes:
-        return data[32:]
-
-    def sign(self, data: bytes, message: bytes) -> bytes:
-        return crypto_sign(message, data)[:64]
-
-    def verify(self, data: bytes, message: bytes, signature: bytes) -> bool:
-        return ed25519_verify(data, message, signature)
-
-    def export_public(self, data: bytes) -> Ed25519PublicKey:
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-        return Ed25519PublicKey.from_public_bytes(data)
-
-    def export_private(self, data: bytes) -> Ed25519PrivateKey:
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-        return Ed25519PrivateKey.from_private_bytes(data[:32])
-
-
-class _Der:
-    """What RSA and ECDSA share: public data is DER SubjectPublicKeyInfo, private data PKCS#1 or SEC1 DER."""
-
-    def check_public(self, data: bytes) -> None:
-        if _spki(self.export_public(data)) != data:
-            raise IdentityError("a public key is not in its one DER form")
-
-    def check_private(self, data: bytes) -> bytes:
-        if _traditional(self._load(data, is_checked=False)) != data:
-            raise IdentityError("a private key is not in its one DER form (PKCS#1, SEC1)")
-        return data
-
-    def public_of(self, data: bytes) -> bytes:
-        return _spki(self.export_private(data).public_key())
-
-    def export_public(self, data: bytes) -> PublicKeyTypes:
-        from cryptography.exceptions import UnsupportedAlgorithm
-        from cryptography.hazmat.primitives.serialization import load_der_public_key
-
-        if len(data) > MAX_PUBLIC_KEY_BYTES:
-            raise IdentityError(f"{len(data)} bytes are too many for a public key")
-        try:
-            key = load_der_public_key(data)
-        except (ValueError, UnsupportedAlgorithm) as error:
-            raise IdentityError(f"not a DER public key: {error}") from error
-        self.check_kind(key)
-        return key
-
-    def export_private(self, data: bytes) -> RSAPrivateKey | EllipticCurvePrivateKey:
-        return self._load(data, is_checked=True)
-
-    def _load(self, data: bytes, is_checked: bool) -> RSAPrivateKey | EllipticCurvePrivateKey:
-        """Checking that primes are primes takes a third of a second, so that is done once a key."""
-        from cryptography.exceptions import UnsupportedAlgorithm
-        from cryptography.hazmat.primitives.serialization import load_der_private_key
-
-        try:
-            key = load_der_private_key(data, None, unsafe_skip_rsa_key_validation=is_checked)
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise IdentityError(f"not a DER private key: {error}") from error
-        self.check_kind(key)
-        return key  # type: ignore[return-value]  # check_kind has looked
-
-    def check_kind(self, key: PublicKeyTypes | PrivateKeyTypes) -> None:
-        raise NotImplementedError
-
-
-class _Rsa(_Der):
-    def check_kind(self, key: PublicKeyTypes | PrivateKeyTypes) -> None:
-        from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
-
-        if not isinstance(key, RSAPublicKey | RSAPrivateKey):
-            raise IdentityError("the DER of this RSA key holds a key of another kind")
-        if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
-            raise IdentityError(
-                f"an RSA key of {key.key_size} bits is outside {MIN_RSA_BITS} to {MAX_RSA_BITS}"
-            )
-        public = key if isinstance(key, RSAPublicKey) else key.public_key()
-        if public.public_numbers().e.bit_length() > MAX_RSA_EXPONENT_BITS:
-            raise IdentityError(f"an RSA exponent of more than {MAX_RSA_EXPONENT_BITS} bits")
-
-    def generate(self) -> bytes:
-        from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
-
-        return _traditional(generate_private_key(65537, _NEW_RSA_BITS))
-
-    def sign(self, data: bytes, message: bytes) -> bytes:
-        from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-        from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-        from cryptography.hazmat.primitives.hashes import SHA256
-
-        key = self.export_private(data)
-        assert isinstance(key, RSAPrivateKey)
-        return key.sign(message, PKCS1v15(), SHA256())
-
-    def verify(self, data: bytes, message: bytes, signature: bytes) -> bool:
-        from cryptography.exceptions import InvalidSignature
-        from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-        from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-        from cryptography.hazmat.primitives.hashes import SHA256
-
-        key = self.export_public(data)
-        assert isinstance(key, RSAPublicKey)
-        try:
-            key.verify(signature, message, PKCS1v15(), SHA256())
-        except (InvalidSignature, ValueError):  # ValueError: some OpenSSL did not like the key
-            return False
-        return True
-
-
-class _Ecdsa(_Der):
-    """P-256 only, as in rust; no low-S rule on this curve (go's signatures break it)."""
-
-    def check_kind(self, key: PublicKeyTypes | PrivateKeyTypes) -> None:
-        from cryptography.hazmat.primitives.asymmetric.ec import (
-            SECP256R1,
-            EllipticCurvePrivateKey,
-            EllipticCurvePublicKey,
-        )
-
-        if not isinstance(key, EllipticCurvePublicKey | EllipticCurvePrivateKey):
-            raise IdentityError("the DER of this ECDSA key holds a key of another kind")
-        if not isinstance(key.curve, SECP256R1):
-            raise IdentityError(f"ECDSA keys must be on P-256, not {key.curve.name}")
-
-    def generate(self) -> bytes:
-        from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
-
-        return _traditional(generate_private_key(SECP256R1()))
-
-    def sign(self, data: bytes, message: bytes) -> bytes:
-        return _ec_sign(self.export_private(data), message)
-
-    def verify(self, data: bytes, message: bytes, signature: bytes) -> bool:
-        return _ec_verify(self.export_public(data), message, signature)
-
-
-class _Secp256k1:
-    """Public data: compressed point; private data: 32-byte scalar; signatures have a low S, both ways.
-
-    OpenSSL makes and takes both halves of S; rust and js refuse the high one.
-    """
-
-    def check_public(self, data: bytes) -> None:
-        self.export_public(data)
-
-    def check_private(self, data: bytes) -> bytes:
-        if len(data) != 32:
-            raise IdentityError(f"a secp256k1 private key has 32 bytes, not {len(data)}")
-        if not 0 < int.from_bytes(data) < _SECP256K1_ORDER:
-            raise IdentityError("a secp256k1 private key is zero or not below the group's order")
-        return bytes(data)
-
-    def generate(self) -> bytes:
-        from cryptography.hazmat.primitives.asymmetric.ec import SECP256K1, generate_private_key
-
-        return generate_private_key(SECP256K1()).private_numbers().private_value.to_bytes(32)
-
-    def public_of(self, data: bytes) -> bytes:
-        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-        public = self.export_private(data).public_key()
-        return public.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
-
-    def sign(self, data: bytes, message: bytes) -> bytes:
-        from cryptography.hazmat.primitives.asymmetric.utils import (
-            decode_dss_signature,
-            encode_dss_signature,
-        )
-
-        r, s = decode_dss_signature(_ec_sign(self.export_private(data), message))
-        return encode_dss_signature(r, min(s, _SECP256K1_ORDER - s))
-
-    def verify(self, data: bytes, message: bytes, signature: bytes) -> bool:
-        from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-
-        try:
-            _, s = decode_dss_signature(signature)
-        except ValueError:
-            return False
-        return 2 * s <= _SECP256K1_ORDER and _ec_verify(self.export_public(data), message, signature)
-
-    def export_public(self, data: bytes) -> PublicKeyTypes:
-        from cryptography.hazmat.primitives.asymmetric.ec import SECP256K1, EllipticCurvePublicKey
-
-        if len(data) != 33:
-            raise IdentityError(f"a secp256k1 public key has 33 bytes (compressed), not {len(data)}")
-        try:
-            return EllipticCurvePublicKey.from_encoded_point(SECP256K1(), data)
-        except ValueError as error:
-            raise IdentityError(f"not a point of secp256k1: {error}") from error
-
-    def export_private(self, data: bytes) -> EllipticCurvePrivateKey:
-        from cryptography.hazmat.primitives.asymmetric.ec import SECP256K1, derive_private_key
-
-        return derive_private_key(int.from_bytes(data), SECP256K1())
-
-
-_SCHEMES: Final[tuple[_Scheme, ...]] = (_Rsa(), _Ed25519(), _Secp256k1(), _Ecdsa())
-"""Indexed by KeyType."""
-
-
-def _spki(key: PublicKeyTypes) -> bytes:
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
-def _traditional(key: PrivateKeyTypes) -> bytes:
-    """PKCS#1 or SEC1 DER."""
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
-    return key.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())
-
-
-def _ec_sign(key: PrivateKeyTypes, message: bytes) -> bytes:
-    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey
-    from cryptography.hazmat.primitives.hashes import SHA256
-
-    assert isinstance(key, EllipticCurvePrivateKey)
-    return key.sign(message, ECDSA(SHA256()))
-
-
-def _ec_verify(key: PublicKeyTypes, message: bytes, signature: bytes) -> bool:
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
-    from cryptography.hazmat.primitives.hashes import SHA256
-
-    assert isinstance(key, EllipticCurvePublicKey)
-    try:
-        key.verify(signature, message, ECDSA(SHA256()))
-    except InvalidSignature:
-        return False
-    return True
-
-
-def _import_public(key: PublicKeyTypes) -> tuple[KeyType, bytes]:
-    """Type and Data of a key that another format held; PublicKey checks bounds and curve."""
-    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    if isinstance(key, ed25519.Ed25519PublicKey):
-        return KeyType.ED25519, key.public_bytes_raw()
-    if isinstance(key, rsa.RSAPublicKey):
-        return KeyType.RSA, _spki(key)
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        if isinstance(key.curve, ec.SECP256K1):
-            return KeyType.SECP256K1, key.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
-        return KeyType.ECDSA, _spki(key)
-    raise IdentityError(f"unsupported key type {type(key).__name__}")
-
-
-def _import_private(key: PrivateKeyTypes) -> tuple[KeyType, bytes]:
-    """As _import_public."""
-    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-
-    if isinstance(key, ed25519.Ed25519PrivateKey):
-        return KeyType.ED25519, crypto_sign_seed_keypair(key.private_bytes_raw())[1]
-    if isinstance(key, rsa.RSAPrivateKey):
-        return KeyType.RSA, _traditional(key)
-    if isinstance(key, ec.EllipticCurvePrivateKey):
-        if isinstance(key.curve, ec.SECP256K1):
-            return KeyType.SECP256K1, key.private_numbers().private_value.to_bytes(32)
-        return KeyType.ECDSA, _traditional(key)
-    raise IdentityError(f"unsupported key type {type(key).__name__}")

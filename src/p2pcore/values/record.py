@@ -47,9 +47,14 @@ class Envelope:
 
     @classmethod
     def seal(cls, key: PrivateKey, domain: str, payload_type: bytes, payload: bytes) -> Envelope:
-        """Signs `payload` for `domain`, which is known from the context and not sent."""
+        """Signs `payload` for `domain`, which is known from the context and not sent.
+
+        Raises:
+            ValueError: `domain` or `payload_type` is empty: what is signed could be taken for something else.
+        """
         from p2pcore.pb.envelope_pb2 import Envelope as Message
 
+        _check_purpose(domain, payload_type)
         signature = key.sign(_signed(domain, payload_type, payload))
         message = Message(
             public_key=key.public_key.to_protobuf(),
@@ -65,9 +70,11 @@ class Envelope:
 
         Raises:
             IdentityError: over 8 KiB, malformed, with a bad key, forged, or of another domain or type.
+            ValueError: `domain` or `payload_type` is empty, which is the caller's fault.
         """
         from p2pcore.pb.envelope_pb2 import Envelope as Message
 
+        _check_purpose(domain, payload_type)
         if len(data) > MAX_ENVELOPE_BYTES:
             raise IdentityError(f"an envelope of {len(data)} bytes is over the limit of {MAX_ENVELOPE_BYTES}")
         message = parse_signed(Message, data)
@@ -146,6 +153,11 @@ def open_peer_record(data: bytes, expected: PeerId | None = None) -> PeerRecord:
         raise IdentityError(f"a record about {peer_id} where one about {expected} belongs")
     found = (item.multiaddr for item in message.addresses[:MAX_RECORD_ADDRS])
     return PeerRecord(peer_id, message.seq, tuple(_readable(found)))
+
+
+def _check_purpose(domain: str, payload_type: bytes) -> None:
+    if not domain or not payload_type:
+        raise ValueError("an envelope is for a domain and holds a type of payload: neither may be empty")
 
 
 def _signed(domain: str, payload_type: bytes, payload: bytes) -> bytes:

@@ -11,13 +11,15 @@ import asyncio
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
 from p2pcore import limits, options
-from p2pcore.errors import ListenError, WorkerFailed
+from p2pcore.aio.callbacks import RAISED
+from p2pcore.errors import ListenError, LocalProtocolError, WorkerFailed
 from p2pcore.host import run
 from p2pcore.manet.accept_errors import Backoff
 from p2pcore.values.keys import PrivateKey
@@ -81,6 +83,7 @@ class Supervisor:
     Raises:
         TypeError, ValueError: an argument is not what is said above; the message names it.
         ValueError: `factory` or `args` cannot be pickled; there is no address.
+        LocalProtocolError: this is a frozen program (PyInstaller).
     """
 
     def __init__(
@@ -96,6 +99,8 @@ class Supervisor:
         unix_mode: int | None = None,
         on_event: Callable[[WorkerEvent], None] | None = None,
     ) -> None:
+        if getattr(sys, "frozen", False):  # sys.executable is the program itself, which would start again
+            raise LocalProtocolError("worker processes need a Python interpreter; a frozen program has none")
         options.whole("workers", workers, 1, limits.MAX_WORKERS)
         options.items("listen", listen, "addresses", Multiaddr, str)
         options.items("args", args, "arguments", object)
@@ -418,7 +423,7 @@ class Supervisor:
         if self._on_event is not None:
             try:
                 self._on_event(WorkerEvent(kind, process.index, process.pid, status, restart_s, fields or {}))
-            except Exception:
+            except RAISED:
                 logger.exception("an observer of workers raised")
 
     # -- signals -------------------------------------------------------------------------------

@@ -12,11 +12,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from p2pcore.aio import tls_stream
 from p2pcore.errors import HandshakeError
+from p2pcore.limits import MAX_CERTIFICATE_FILE_BYTES
+from p2pcore.values.key_files import read_file, shown
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -57,11 +58,11 @@ class WebCertificate:
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
         from cryptography.x509 import load_pem_x509_certificates
 
-        chain = load_pem_x509_certificates(Path(certificate).read_bytes())
+        chain = load_pem_x509_certificates(read_file(certificate, MAX_CERTIFICATE_FILE_BYTES))
         try:
-            key = load_pem_private_key(Path(private_key).read_bytes(), password)
+            key = load_pem_private_key(read_file(private_key), password)
         except TypeError as error:  # cryptography's answer to a password missing, or one too many
-            raise ValueError(f"{private_key}: {error}") from error
+            raise ValueError(f"{shown(private_key)}: {error}") from error
         return cls(tuple(chain), key)
 
     @classmethod

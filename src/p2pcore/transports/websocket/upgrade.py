@@ -18,7 +18,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from p2pcore._fast.chain.websocket import WebsocketLayer
-from p2pcore.errors import LocalProtocolError, NegotiationError, RemoteProtocolError
+from p2pcore.errors import LocalProtocolError, NegotiationError, RemoteProtocolError, RequestAnswered
 from p2pcore.limits import MAX_HTTP_ANSWER_BYTES
 from p2pcore.transports.websocket.http import Headers, HttpEnd, HttpRefused, only, tokens
 
@@ -61,16 +61,16 @@ async def accept_upgrade(mailbox: Mailbox, http_handler: HttpHandler | None = No
         http_handler: answers what is no upgrade; None: 404.
 
     Raises:
-        NegotiationError: a plain request; RemoteProtocolError: a bad one. Either has been answered, and the
-            connection is gone.
+        RequestAnswered: a plain request that `http_handler` took; NegotiationError: one that nobody took;
+            RemoteProtocolError: a bad one. Each has been answered, and the connection is gone.
         ConnectionClosed: the peer left.
     """
     http = HttpEnd(mailbox, is_client=False)
     try:
         request = await http.read_request()
         if "websocket" not in tokens(request.headers, b"upgrade"):
-            await _answer(http, request, http_handler)
-            raise NegotiationError(f"a plain HTTP request: {_line(request)}")
+            kind = RequestAnswered if await _answer(http, request, http_handler) else NegotiationError
+            raise kind(f"a plain HTTP request: {_line(request)}")
         key = _checked_key(request, http)
     except HttpRefused as refusal:
         await http.answer(refusal.status, refusal.headers)
@@ -162,19 +162,24 @@ def _check_answer(headers: Any, key: str) -> None:
             raise RemoteProtocolError(f"the server chose a {name.decode()} we did not offer")
 
 
-async def _answer(http: HttpEnd, request: Any, handler: HttpHandler | None) -> None:
-    """Answers a plain request by the handler, 404 without one, 500 where it fails."""
-    answer = HttpAnswer(HTTPStatus.NOT_FOUND)
+async def _answer(http: HttpEnd, request: Any, handler: HttpHandler | None) -> bool:
+    """Answers a plain request by the handler, 404 without one, 500 where it fails. Returns: did it?"""
+    answer: HttpAnswer | None = None
+    sent = HttpAnswer(HTTPStatus.NOT_FOUND)
     if handler is not None and request.method != b"CONNECT":  # a 2xx to that would be a tunnel
         answer = await _handled(request, handler)
+        sent = answer or HttpAnswer(HTTPStatus.INTERNAL_SERVER_ERROR)
     try:
-        await http.answer(answer.status, answer.headers, answer.body)
+        await http.answer(sent.status, sent.headers, sent.body)
     except LocalProtocolError as error:
         logger.error("the answer of the HTTP handler to %s cannot be sent: %s", _line(request), error)
         await http.answer(HTTPStatus.INTERNAL_SERVER_ERROR)
+        return False
+    return answer is not None
 
 
-async def _handled(request: Any, handler: HttpHandler) -> HttpAnswer:
+async def _handled(request: Any, handler: HttpHandler) -> HttpAnswer | None:
+    """The handler's answer; None where it failed."""
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers]
     try:
         answer = await handler(request.method.decode("latin-1"), request.target.decode("latin-1"), headers)
@@ -183,7 +188,7 @@ async def _handled(request: Any, handler: HttpHandler) -> HttpAnswer:
         logger.error("the HTTP handler answered %s with %d bytes", _line(request), len(answer.body))
     except Exception:
         logger.exception("the HTTP handler failed at %s", _line(request))
-    return HttpAnswer(HTTPStatus.INTERNAL_SERVER_ERROR)
+    return None
 
 
 def _line(request: Any) -> str:
