@@ -233,6 +233,10 @@ class Multiaddr(MultiaddrValue):
             return self
         return type(self)(str(self).rpartition("/p2p/")[0])
 
+    def without_zone(self) -> Self:
+        """This address without the zone in front, which is the name of an interface of this machine."""
+        return self._head()
+
     def split(self, maxsplit: int = -1) -> list[Self]:
         """Addresses of one component each; after `maxsplit` of them, the rest in one piece."""
         offsets = self._offsets()

@@ -6,6 +6,7 @@ Comes in: multiaddrs. Goes out: a Scope. Never resolves a name, never touches a 
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,6 +28,14 @@ def is_local(addr: Multiaddr) -> bool:
     """True for addresses of transports that never leave the machine: names that mean nothing to a peer."""
     first = next(iter(addr.protocols()), None)
     return first is not None and first.name in LOCAL_TRANSPORTS
+
+
+def told_to(scope: Scope, addrs: Iterable[Multiaddr]) -> list[Multiaddr]:
+    """Those of our `addrs` that a peer `scope` away may be able to use.
+
+    None reaches less far than the peer is away, and none has a zone: that is the name of an interface here.
+    """
+    return [addr for addr in addrs if scope_of(addr) >= scope and "ip6zone" not in addr]
 
 
 def scope_of(addr: Multiaddr | None) -> Scope:

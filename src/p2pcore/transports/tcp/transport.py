@@ -10,6 +10,7 @@ import asyncio
 import errno
 import os
 import socket
+from typing import Any
 
 from p2pcore.errors import AddressError
 from p2pcore.interfaces import CapableConn, Listener, RawListener, Upgrader
@@ -109,7 +110,7 @@ class TcpTransport:
 async def _connect_with(sock: socket.socket, endpoint: Endpoint, timeout: float) -> MaConn:
     loop = asyncio.get_running_loop()
     try:
-        await _connect_socket(loop, sock, endpoint.connect_address(), timeout)
+        await _connect_socket(loop, sock, endpoint.sockaddr(), timeout)
         return MaConn(loop, sock, sock.getsockname(), sock.getpeername())
     except BaseException:
         sock.close()
@@ -117,7 +118,7 @@ async def _connect_with(sock: socket.socket, endpoint: Endpoint, timeout: float)
 
 
 async def _connect_socket(
-    loop: asyncio.AbstractEventLoop, sock: socket.socket, address: tuple[str, int], timeout: float
+    loop: asyncio.AbstractEventLoop, sock: socket.socket, address: tuple[Any, ...], timeout: float
 ) -> None:
     """connect(2), waiting where it must. uvloop's sock_connect asks a resolver thread even for numbers.
 
