@@ -27,6 +27,7 @@ from p2pcore.errors import (
     LimitExceeded,
     ResolutionError,
     SwarmClosed,
+    is_ours,
 )
 from p2pcore.swarm.events import DialFailed, UpgradeFailed
 from p2pcore.values.multiaddr import Multiaddr
@@ -100,7 +101,7 @@ class Dialer:
         given = [Multiaddr(addr) for addr in addrs]
         num_skipped = max(0, len(given) - limits.MAX_DIAL_ADDRS)
         numeric, unresolved = given[: limits.MAX_DIAL_ADDRS], Causes()
-        if any(map(needs_resolving, numeric)):
+        if any(map(self._needs_resolving, numeric)):
             numeric, unresolved = await self._resolved(numeric)
             self._check_open()
             if (conn := self._existing(peer, force_direct)) is not None:
@@ -181,7 +182,7 @@ class Dialer:
         peer = addr.peer_id
         self._check_dial(peer)
         self._check_admission(peer)
-        if needs_resolving(addr):
+        if self._needs_resolving(addr):
             return await self._dial_name(addr, peer)
         target = addr.without_p2p()
         try:
@@ -250,9 +251,10 @@ class Dialer:
         """A dial of `addr` failed; one that was given up does not come here."""
         self.num_failed += 1
         stage = getattr(error, "stage", None)
-        if scope is Scope.PUBLIC:  # whoever answered badly was reached all the same
+        ours = is_ours(error)
+        if scope is Scope.PUBLIC and not ours:  # whoever answered badly was reached all the same
             self.black_holes.record(addr, stage is not None)
-        if peer is not None and not isinstance(error, _NOT_ITS_FAULT):
+        if peer is not None and not ours and not isinstance(error, _NOT_ITS_FAULT):
             self.backoff.failed(peer, addr, asyncio.get_running_loop().time())
         if stage is not None and self._events.is_wanted:
             self._events.emit(UpgradeFailed(Direction.OUTBOUND, str(stage), error, None, addr))
@@ -261,7 +263,7 @@ class Dialer:
 
     async def _resolved(self, addrs: Sequence[Multiaddr]) -> tuple[list[Multiaddr], Causes]:
         """`addrs` with names replaced by the addresses behind them, and why some have none."""
-        names = [addr for addr in addrs if needs_resolving(addr)]
+        names = [addr for addr in addrs if self._needs_resolving(addr)]
         answers = await asyncio.gather(*map(self._resolve, names))
         found = dict(zip(names, answers, strict=True))
         numeric: dict[Multiaddr, None] = {}
@@ -274,9 +276,12 @@ class Dialer:
                 numeric.update(dict.fromkeys(answer))
         return list(numeric)[: limits.MAX_DIAL_ADDRS], causes
 
+    def _needs_resolving(self, addr: Multiaddr) -> bool:
+        return needs_resolving(addr) and not self._filter.keeps_name(addr)
+
     async def _resolve(self, addr: Multiaddr) -> list[Multiaddr] | ResolutionError:
         try:
-            return await resolve(addr, self._resolver)
+            return await resolve(addr, self._resolver, self._filter.keeps_name)
         except ResolutionError as error:
             return error
 

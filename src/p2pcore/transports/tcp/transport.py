@@ -12,7 +12,7 @@ import os
 import socket
 from typing import Any
 
-from p2pcore.errors import AddressError
+from p2pcore.errors import AddressError, blame_us
 from p2pcore.interfaces import CapableConn, Listener, RawListener, Upgrader
 from p2pcore.manet.conn import MaConn
 from p2pcore.manet.sockaddr import Endpoint, parse_endpoint
@@ -126,6 +126,10 @@ async def _connect_socket(
     costs one more system call and changes nothing.
     """
     failed = sock.connect_ex(address)
+    if failed == errno.EHOSTUNREACH:  # at once: a route of this machine says so, and not the network
+        error = OSError(failed, os.strerror(failed))
+        blame_us(error)
+        raise error
     if failed == errno.EINPROGRESS:
         failed = sock.connect_ex(address)
     if failed in (errno.EALREADY, errno.EINPROGRESS):
