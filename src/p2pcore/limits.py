@@ -104,7 +104,7 @@ DIAL_DELAY_PRIVATE_S: Final = 0.03
 DIAL_DELAY_RELAY_S: Final = 0.5
 """Head start of public addresses over relays (go)."""
 DIAL_DELAY_OTHER_PUBLIC_S: Final = 1.0
-"""Head start of TCP over public addresses of any other kind (go)."""
+"""Head start of TCP over public addresses of any other kind, and of all over what is no IP address (go)."""
 DIAL_DELAY_OTHER_PRIVATE_S: Final = 0.1
 """The same for private addresses (go)."""
 NEW_STREAM_TIMEOUT_S: Final = 15.0

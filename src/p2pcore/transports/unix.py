@@ -202,8 +202,8 @@ def unix_path(addr: Multiaddr) -> str:
     target = addr.without_p2p()
     if [protocol.name for protocol in target.protocols()] != ["unix"]:
         raise AddressError(f"{addr} is not /unix/PATH[/p2p/ID]")
-    path = str(target.value_for_protocol("unix"))
-    size = len(os.fsencode(path))
+    raw = target._raw_value(_UNIX.code) or b""  # its text may be escaped
+    path, size = os.fsdecode(raw), len(raw)
     if size > MAX_UNIX_PATH_BYTES:
         raise AddressError(f"{addr}: a path of {size} bytes; a socket's has at most {MAX_UNIX_PATH_BYTES}")
     return path

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from p2pcore.values.multiaddr import Multiaddr
 
+_IP = frozenset({"ip4", "ip6", "ip6zone", "dns", "dns4", "dns6", "dnsaddr"})
 LOCAL_TRANSPORTS = frozenset({"unix", "memory"})
 """First components that never leave the machine."""
 
@@ -28,6 +29,12 @@ def is_local(addr: Multiaddr) -> bool:
     """True for addresses of transports that never leave the machine: names that mean nothing to a peer."""
     first = next(iter(addr.protocols()), None)
     return first is not None and first.name in LOCAL_TRANSPORTS
+
+
+def is_ip(addr: Multiaddr) -> bool:
+    """True for addresses that begin with an IP address, or with a host name that leads to one."""
+    first = next(iter(addr.protocols()), None)
+    return first is not None and first.name in _IP
 
 
 def told_to(scope: Scope, addrs: Iterable[Multiaddr]) -> list[Multiaddr]:
