@@ -82,6 +82,7 @@ class Dialer:
         self._slots = asyncio.Semaphore(max_dials)
         self._dials: dict[tuple[PeerId, bool], PeerDial] = {}
         self._unshared: set[PeerDial] = set()
+        self._alone: set[asyncio.Timeout] = set()  # of dials of one numeric address; expired by `close`
         self._is_closed = False
         self.backoff = DialBackoff()
         self.black_holes = BlackHoleDetector()
@@ -186,12 +187,18 @@ class Dialer:
             return await self._dial_name(addr, peer)
         target = addr.without_p2p()
         try:
-            self._admission.check_addr_dial(peer, target)
-            return await self._dial_one(target, peer)
+            async with asyncio.timeout(None) as ended_by_close:
+                self._alone.add(ended_by_close)
+                self._admission.check_addr_dial(peer, target)
+                return await self._dial_one(target, peer)
         except SwarmClosed:
             raise
         except Exception as error:
+            if ended_by_close.expired():
+                raise SwarmClosed("the swarm was closed") from None
             raise self._failed(DialError(peer, [(target, error)])) from error
+        finally:
+            self._alone.discard(ended_by_close)
 
     async def _dial_name(self, addr: Multiaddr, peer: PeerId | None) -> SwarmConn:
         """Dials all that a name leads to; without a peer, whatever ids the answers name must be proved."""
@@ -310,7 +317,9 @@ class Dialer:
         return error
 
     def close(self) -> None:
-        """Ends the dials of peers and of names, and lets no other begin."""
+        """Ends every dial, and lets no other begin."""
         self._is_closed = True
+        for dial_alone in self._alone:
+            dial_alone.reschedule(asyncio.get_running_loop().time())
         for dial in [*self._dials.values(), *self._unshared]:
             dial.stop()
