@@ -47,7 +47,8 @@ async def main(state: str) -> None:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
-    assert peer.stdin is not None and peer.stdout is not None
+    assert peer.stdin is not None
+    assert peer.stdout is not None
     try:
         await _wait_for_namespace(peer.pid)
         sh(f"ip link set veth1 netns {peer.pid}")

@@ -320,7 +320,9 @@ def test_many_protocols_and_a_large_key_leave_nothing_out(
     found = messages_of(encode(message, OBSERVED))
     assert len(found) <= limits.MAX_IDENTIFY_MESSAGES
     assert all(each.ByteSize() <= limits.MAX_IDENTIFY_SEND_BYTES for each in found)
-    assert len(found[0].listenAddrs) == 40 and found[0].protocols and found[0].observedAddr
+    assert len(found[0].listenAddrs) == 40
+    assert found[0].protocols
+    assert found[0].observedAddr
     merged = Identify()
     for each in found:
         merged.MergeFrom(each)
@@ -334,7 +336,8 @@ def test_neither_addresses_nor_protocols_crowd_the_others_out_of_the_first_messa
     many = tuple(f"/{number:0100}" for number in range(100))
     data = encode(build(KEY, many, addrs, "agent", "version"), None)
     first, *_ = messages_of(data)
-    assert len(first.listenAddrs) > 100 and len(first.protocols) > 10
+    assert len(first.listenAddrs) > 100
+    assert len(first.protocols) > 10
     told = read(data)
     assert told is not None
     assert (told.listen_addrs, told.protocols) == (tuple(addrs), many)
@@ -350,7 +353,8 @@ def test_what_does_not_fit_ten_messages_is_left_out_from_the_end_with_one_warnin
         assert len(found) == limits.MAX_IDENTIFY_MESSAGES
         told = [each.decode() for one in found for each in one.protocols]
         assert found[0].listenAddrs == [LISTEN.to_bytes()]
-        assert 150 < len(told) < 1000 and told == protocols[: len(told)]
+        assert 150 < len(told) < 1000
+        assert told == protocols[: len(told)]
     (record,) = warnings.records
     assert f"0 addresses and {1000 - len(told)} protocols" in record.getMessage()
 
@@ -364,7 +368,9 @@ def test_free_text_of_ours_is_cut_as_readers_do() -> None:
 def test_a_record_no_reader_takes_is_not_sent() -> None:
     message = build(KEY, PROTOCOLS, [LISTEN], "agent", "version", bytes(limits.MAX_IDENTIFY_MESSAGE_BYTES))
     (told,) = messages_of(encode(message, None))
-    assert told.listenAddrs and told.protocols and not told.signedPeerRecord
+    assert told.listenAddrs
+    assert told.protocols
+    assert not told.signedPeerRecord
 
 
 def test_peers_that_say_the_same_share_it() -> None:

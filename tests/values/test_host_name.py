@@ -53,7 +53,8 @@ def test_every_normal_form_is_ascii_bounded_and_its_own(text: str) -> None:
         normal = normal_host(text)
     except AddressError:
         return
-    assert normal.isascii() and len(normal) <= limits.MAX_HOST_NAME_BYTES
+    assert normal.isascii()
+    assert len(normal) <= limits.MAX_HOST_NAME_BYTES
     assert normal_host(normal) == normal
 
 
