@@ -60,7 +60,13 @@ _OURS = frozenset(
     getattr(errno, name)
     for name in (
         *("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"),  # this machine is short of something
-        *("ENETUNREACH", "ENETDOWN", "EAFNOSUPPORT", "EADDRNOTAVAIL", "EADDRINUSE"),  # it has no way there now
+        *(
+            "ENETUNREACH",
+            "ENETDOWN",
+            "EAFNOSUPPORT",
+            "EADDRNOTAVAIL",
+            "EADDRINUSE",
+        ),  # it has no way there now
         *("EACCES", "EPERM"),  # it does not let us
         *("ENODEV", "ENXIO", "EINVAL"),  # it has no such interface
     )

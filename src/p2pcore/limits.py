@@ -341,6 +341,8 @@ MAX_SPILL_BUFFERS: Final = 64
 """Free spill buffers a loop keeps; more are given back to the allocator."""
 WRITE_STALL_TIMEOUT_S: Final = 10.0
 """A peer that takes no byte for this long while some are queued has its connection closed (go)."""
+WRITE_STALL_LOOKS: Final = 10
+"""How often that is looked at meanwhile: a stall is found within a tenth of the time beyond it."""
 MAX_QUEUED_CONTROL_BYTES: Final = 256 * 1024
 """Bytes queued for a peer that does not read, beyond what windows allow: pongs, credit, resets."""
 CLOSE_DRAIN_TIMEOUT_S: Final = 1.0

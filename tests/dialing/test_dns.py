@@ -120,9 +120,10 @@ def test_what_is_no_host_name_is_never_asked_for(name: str) -> None:
 
 def test_a_name_that_somebody_else_looks_up_is_kept_wherever_it_turns_up() -> None:
     kept = "/dns4/b.example/tcp/80/ws"
-    resolver = FakeResolver({("a.example", 4): ["1.2.3.4"]}, {
-        "_dnsaddr.c.example": [f"dnsaddr={kept}", "dnsaddr=/dns4/a.example/tcp/1"]
-    })
+    resolver = FakeResolver(
+        {("a.example", 4): ["1.2.3.4"]},
+        {"_dnsaddr.c.example": [f"dnsaddr={kept}", "dnsaddr=/dns4/a.example/tcp/1"]},
+    )
     found = run(resolve(Multiaddr("/dnsaddr/c.example"), resolver, lambda addr: "ws" in addr))
     assert [str(each) for each in found] == [kept, "/ip4/1.2.3.4/tcp/1"]
     assert "b.example" not in resolver.asked

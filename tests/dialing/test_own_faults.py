@@ -25,7 +25,17 @@ from virtual_time import run_virtual
 
 V6 = Multiaddr("/ip6/2001:4860::1/tcp/1")
 CHILD = Path(__file__).parent / "own_faults_child.py"
-OURS = ("EMFILE", "ENFILE", "ENOBUFS", "ENETUNREACH", "ENETDOWN", "EADDRNOTAVAIL", "EACCES", "EPERM", "ENODEV")
+OURS = (
+    "EMFILE",
+    "ENFILE",
+    "ENOBUFS",
+    "ENETUNREACH",
+    "ENETDOWN",
+    "EADDRNOTAVAIL",
+    "EACCES",
+    "EPERM",
+    "ENODEV",
+)
 THEIRS = ("ECONNREFUSED", "ETIMEDOUT", "ECONNRESET", "EHOSTUNREACH", "ENOENT")
 
 

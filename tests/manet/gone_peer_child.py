@@ -41,7 +41,7 @@ def sh(command: str) -> None:
 async def main(state: str) -> None:
     sh("ip link set lo up; ip link add veth0 type veth peer name veth1")
     sh("ip addr add 10.9.8.1/24 dev veth0; ip link set veth0 up")
-    ready = "read line; ip addr add 10.9.8.2/24 dev veth1; ip link set lo up; ip link set veth1 up; exec \"$@\""
+    ready = 'read line; ip addr add 10.9.8.2/24 dev veth1; ip link set lo up; ip link set veth1 up; exec "$@"'
     peer = await asyncio.create_subprocess_exec(
         *("unshare", "--net", "sh", "-c", ready, "sh", sys.executable, "-c", PEER),
         stdin=subprocess.PIPE,

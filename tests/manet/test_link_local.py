@@ -55,7 +55,7 @@ pytestmark = pytest.mark.skipif(
 )
 def test_link_local(promise: str) -> None:
     done = subprocess.run(
-        [*ALONE, "sh", "-c", f"{SETUP}\nexec \"$@\"", "sh", sys.executable, str(CHILD), promise],
+        [*ALONE, "sh", "-c", f'{SETUP}\nexec "$@"', "sh", sys.executable, str(CHILD), promise],
         capture_output=True,
         text=True,
         check=False,

@@ -307,7 +307,6 @@ def warnings(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) 
     return caplog
 
 
-
 @pytest.mark.parametrize("num_protocols", [100, 900, 1024])
 @pytest.mark.parametrize("key_bytes", [36, 1100])
 def test_many_protocols_and_a_large_key_leave_nothing_out(

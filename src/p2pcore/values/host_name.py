@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from p2pcore.errors import AddressError
 from p2pcore.limits import MAX_HOST_LABEL_BYTES, MAX_HOST_NAME_BYTES
 
-_FORBIDDEN = frozenset(map(chr, range(0x21))) | frozenset("\"#%,/:<>?@[\\]^`{|}\x7f")
+_FORBIDDEN = frozenset(map(chr, range(0x21))) | frozenset('"#%,/:<>?@[\\]^`{|}\x7f')
 """What no host name has, and would be something else in a URL or a header (WHATWG URL, "forbidden host")."""
 
 
@@ -32,7 +32,9 @@ def normal_host(text: str) -> str:
         return name
     labels = name.split(".")
     if not all(0 < len(label) <= MAX_HOST_LABEL_BYTES for label in labels) or len(name) > MAX_HOST_NAME_BYTES:
-        raise AddressError(f"{text[:80]!r} is no host name: parts of 1 to {MAX_HOST_LABEL_BYTES} bytes expected")
+        raise AddressError(
+            f"{text[:80]!r} is no host name: parts of 1 to {MAX_HOST_LABEL_BYTES} bytes expected"
+        )
     if not _FORBIDDEN.isdisjoint(name):
         raise AddressError(f"{text[:80]!r} is no host name: it has a character that no name has")
     return name

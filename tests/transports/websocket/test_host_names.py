@@ -159,7 +159,9 @@ async def test_a_relay_behind_a_proxy_is_asked_for_by_name(monkeypatch: pytest.M
             monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
             target = Host(listen=()).peer_id
             with pytest.raises(DialError, match="protocol|support"):  # it is no relay, but it was reached
-                await dialer.connect(f"/dns4/r.example/tcp/80/ws/p2p/{server.peer_id}/p2p-circuit/p2p/{target}")
+                await dialer.connect(
+                    f"/dns4/r.example/tcp/80/ws/p2p/{server.peer_id}/p2p-circuit/p2p/{target}"
+                )
             assert [line for line, _ in proxy.seen] == ["CONNECT r.example:80 HTTP/1.1"]
             assert names.asked == []
             await dialer.close()

@@ -91,10 +91,7 @@ def test_what_an_address_says(
     assert endpoint.is_secure is is_secure
     assert str(endpoint.suffix) == suffix
     assert (endpoint.host, endpoint.authority, endpoint.target) == (host, authority, target)
-    assert (
-        str(endpoint.tcp_addr)
-        == text[: text.index(f"/tcp/{endpoint.port}")] + f"/tcp/{endpoint.port}"
-    )
+    assert str(endpoint.tcp_addr) == text[: text.index(f"/tcp/{endpoint.port}")] + f"/tcp/{endpoint.port}"
     assert (str(endpoint.peer) if endpoint.peer else None) == peer
 
 

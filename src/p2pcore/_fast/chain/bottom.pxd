@@ -5,6 +5,7 @@ from p2pcore._fast.chain.layer cimport Layer
 
 
 cdef class Bottom(Layer):
+    cdef double moved_at        # monotonic second at which the peer was last seen to take something, while paused
     cdef bint feeding           # inside feed(): closing waits until it returns
     cdef bint shutting          # shut() was called: the end follows what is queued
     cdef object error           # the first reason to end at once, which lost() will carry

@@ -13,10 +13,11 @@ from p2pcore import errors, limits
 from p2pcore._fast.loop.buffer cimport ByteQueue
 from p2pcore._fast.chain.bottom cimport Bottom
 from p2pcore._fast.chain.layer cimport Layer, Mailbox
-from p2pcore._fast.loop.loop_state cimport loop_state
+from p2pcore._fast.loop.loop_state cimport loop_state, monotonic
 
 cdef Py_ssize_t PIPE_BYTES = limits.MEMORY_PIPE_BYTES
 cdef double STALL_S = limits.WRITE_STALL_TIMEOUT_S
+cdef double STALL_LOOK_S = STALL_S / limits.WRITE_STALL_LOOKS
 cdef double DRAIN_S = limits.CLOSE_DRAIN_TIMEOUT_S
 cdef Py_ssize_t MAX_QUEUED = limits.MAX_QUEUED_CONTROL_BYTES
 
@@ -96,8 +97,9 @@ cdef class MemoryWire(Bottom):
         if not self.queued and self.peer.inbox.size >= PIPE_BYTES:
             self.queued = True
             self.over = 0
+            self.moved_at = monotonic()
             self.unread = self.peer.inbox.size
-            self.state.watch(self, STALL_S)
+            self.state.watch(self, STALL_LOOK_S)
             self.above.pause()
         return 0
 
@@ -128,7 +130,9 @@ cdef class MemoryWire(Bottom):
             return self.fail(errors.ConnectionClosed("the connection was closed here"))
         if self.peer.inbox.size < self.unread:
             self.unread = self.peer.inbox.size
-            return self.state.watch(self, STALL_S)
+            self.moved_at = monotonic()
+        if monotonic() - self.moved_at < STALL_S:
+            return self.state.watch(self, STALL_LOOK_S)
         return self.fail(errors.ConnectionClosed(f"the peer took no byte for {STALL_S:g} s"))
 
     cdef int finish(self) except -1:

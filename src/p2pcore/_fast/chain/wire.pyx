@@ -21,7 +21,7 @@ from p2pcore import errors, limits
 
 from p2pcore._fast.chain.bottom cimport Bottom
 from p2pcore._fast.chain.layer cimport Layer, Mailbox
-from p2pcore._fast.loop.loop_state cimport loop_state
+from p2pcore._fast.loop.loop_state cimport loop_state, monotonic
 
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -30,6 +30,7 @@ cdef extern from "<sys/socket.h>" nogil:
     int MSG_NOSIGNAL
 
 cdef double STALL_S = limits.WRITE_STALL_TIMEOUT_S
+cdef double STALL_LOOK_S = STALL_S / limits.WRITE_STALL_LOOKS
 cdef double DRAIN_S = limits.CLOSE_DRAIN_TIMEOUT_S
 cdef Py_ssize_t MAX_QUEUED = limits.MAX_QUEUED_CONTROL_BYTES
 
@@ -130,8 +131,9 @@ cdef class Wire(Bottom):
         if not self.queued:
             self.queued = True
             self.over = 0
+            self.moved_at = monotonic()
             self.unread = self._unread()
-            self.state.watch(self, STALL_S)
+            self.state.watch(self, STALL_LOOK_S)
             if self.above is not None:
                 self.above.pause()
 
@@ -216,7 +218,9 @@ cdef class Wire(Bottom):
         if unread < self.unread:
             # The kernel reports room only when a third of its buffer is free: a slow peer is no dead one.
             self.unread = unread
-            return self.state.watch(self, STALL_S)
+            self.moved_at = monotonic()
+        if monotonic() - self.moved_at < STALL_S:
+            return self.state.watch(self, STALL_LOOK_S)
         return self.fail(_closed_by(TimeoutError(f"the peer took no byte for {STALL_S:g} s")))
 
     cdef Py_ssize_t _unread(self) except -1:

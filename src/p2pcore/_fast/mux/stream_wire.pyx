@@ -14,8 +14,10 @@ from p2pcore._fast.chain.bottom cimport Bottom
 from p2pcore._fast.chain.layer cimport Layer, Mailbox
 from p2pcore._fast.mux.sink cimport attach, pour, put
 from p2pcore._fast.mux.stream cimport Stream, WriteOp
+from p2pcore._fast.loop.loop_state cimport monotonic
 
 cdef double STALL_S = limits.WRITE_STALL_TIMEOUT_S
+cdef double STALL_LOOK_S = STALL_S / limits.WRITE_STALL_LOOKS
 cdef double DRAIN_S = limits.CLOSE_DRAIN_TIMEOUT_S
 cdef Py_ssize_t MAX_QUEUED = limits.MAX_QUEUED_CONTROL_BYTES
 
@@ -101,8 +103,9 @@ cdef class StreamWire(Bottom):
         if put(self.stream, data, n) and not self.queued:
             self.queued = True
             self.over = 0
+            self.moved_at = monotonic()
             self.unsent = self._waiting()
-            self.state.watch(self, STALL_S)
+            self.state.watch(self, STALL_LOOK_S)
             self.above.pause()
         return 0
 
@@ -126,7 +129,9 @@ cdef class StreamWire(Bottom):
             return self.fail(errors.ConnectionClosed("the connection was closed here"))
         if unsent < self.unsent:
             self.unsent = unsent
-            return self.state.watch(self, STALL_S)
+            self.moved_at = monotonic()
+        if monotonic() - self.moved_at < STALL_S:
+            return self.state.watch(self, STALL_LOOK_S)
         return self.fail(errors.ConnectionClosed(f"the connection broke: the peer took no byte for {STALL_S:g} s"))
 
     # -- inside --------------------------------------------------------------------------------
