@@ -364,8 +364,8 @@ TCP_KEEPALIVE_INTERVAL_S: Final = 10
 TCP_KEEPALIVE_PROBES: Final = 3
 """Probes that are not answered before the kernel ends the connection: one lost packet, or two, may happen."""
 TCP_USER_TIMEOUT_S: Final = TCP_KEEPALIVE_IDLE_S + TCP_KEEPALIVE_INTERVAL_S * TCP_KEEPALIVE_PROBES
-"""How long what we sent, a probe too, may go unacknowledged: a minute, where Linux has about 15. With less than
-this Linux would end an idle connection before the last probe (tcp(7))."""
+"""How long what we sent, a probe too, may go unacknowledged: a minute, where Linux has about 15. With less
+Linux would end an idle connection before the last probe (tcp(7))."""
 
 # -- yamux -------------------------------------------------------------------------------------
 YAMUX_INITIAL_WINDOW_BYTES: Final = 256 * 1024

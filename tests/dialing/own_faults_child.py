@@ -15,6 +15,10 @@ from p2pcore.values.keys import PrivateKey
 NOBODY = 65534
 
 
+def ip(*args: str) -> None:
+    subprocess.run(["ip", *args], check=True)
+
+
 async def no_route_blames_nobody() -> None:
     """Without a network, and then with routes that say no."""
     peer = PrivateKey.generate().peer_id()
@@ -22,8 +26,8 @@ async def no_route_blames_nobody() -> None:
     async with Host(listen=()) as host:
         for kind in ("", "unreachable", "prohibit"):
             if kind:
-                subprocess.run(["ip", "route", "replace", kind, "8.8.8.0/24"], check=True)
-                subprocess.run(["ip", "-6", "route", "replace", kind, "2001:4860::/32"], check=True)
+                ip("route", "replace", kind, "8.8.8.0/24")
+                ip("-6", "route", "replace", kind, "2001:4860::/32")
             for addr in addrs:
                 try:
                     await host.connect(addr)
@@ -41,5 +45,5 @@ async def a_low_port_is_left_to_root() -> None:
 
 
 if __name__ == "__main__":
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    ip("link", "set", "lo", "up")
     p2pcore.run(asyncio.wait_for(globals()[sys.argv[1]](), 30))

@@ -76,7 +76,7 @@ async def main(state: str) -> None:
 
 async def _wait_for_namespace(pid: int) -> None:
     """Until `pid` has left our network namespace."""
-    while os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/self/ns/net"):
+    while os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/self/ns/net"):  # noqa: ASYNC110
         await asyncio.sleep(0.01)
 
 

@@ -2,7 +2,7 @@
 
 Comes in: a multiaddr, and a Resolver that asks. Goes out: multiaddrs with /ip4 or /ip6. Answers are hostile:
 their number, depth and the time for all of them are bounded, and what is malformed in them is left out.
-A name in front of WebSocket stays in the address, as its SNI where it is secure. Source: multiformats/multiaddr, protocols
+A name in front of WebSocket stays in the address, behind /sni. Source: multiformats/multiaddr, protocols
 DNSADDR; go-multiaddr-dns.
 """
 
@@ -47,7 +47,7 @@ async def resolve(
     A /dnsaddr gives only addresses that end with what follows the name: the peer's id, as a rule.
 
     Args:
-        is_kept: whether an address keeps its host name, for somebody else looks it up. Never asked of /dnsaddr.
+        is_kept: whether somebody else looks the host name of an address up. Never asked of /dnsaddr.
 
     Raises:
         ResolutionError: there are none; the text says why.

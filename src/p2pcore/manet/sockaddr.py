@@ -39,7 +39,7 @@ class Endpoint:
     def sockaddr(self) -> tuple[Any, ...]:
         """For bind(2), connect(2) and sendto(2): numbers, so that Python looks nothing up.
 
-        A scope goes into the fourth place: Python takes the 0 of a shorter tuple for it, whatever the host says.
+        A scope goes into the fourth place: Python fills that with 0 otherwise, whatever the host says.
 
         Raises:
             OSError: there is no interface of the zone's name.

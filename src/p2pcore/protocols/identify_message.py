@@ -218,7 +218,7 @@ def build(
     protocol_version: str,
     signed_record: bytes | None = None,
 ) -> Identify:
-    """What a host says of itself, with everything but the observed address; free text is cut as readers do."""
+    """What a host says of itself, but for the observed address; free text is cut as readers do."""
     message = Identify(
         publicKey=key.public_key.to_protobuf(),
         listenAddrs=[addr.to_bytes() for addr in addrs],
@@ -232,11 +232,11 @@ def build(
 
 
 def encode(message: Identify, observed: Multiaddr | None) -> bytes:
-    """`message` and the peer's address as bytes for the wire: one message where it fits MAX_IDENTIFY_SEND_BYTES.
+    """`message` and the peer's address as bytes for the wire: one message of MAX_IDENTIFY_SEND_BYTES at most.
 
-    Where it does not, what is most needed is in the first message, all that rust-libp2p reads: the addresses, or
-    half of the room full of them, and then protocols. The signed record and the rest follow in further messages. What
-    does not fit into MAX_IDENTIFY_MESSAGES is left out from the end, with a warning.
+    Where that is too small, the first has what is most needed, for rust-libp2p reads no other: addresses, in
+    half of the room if there are many, and then protocols. The signed record and the rest follow in further
+    messages. What does not fit MAX_IDENTIFY_MESSAGES is left out from the end, with a warning.
     """
     whole = Identify()
     whole.CopyFrom(message)
@@ -291,7 +291,7 @@ def _warn(num_addrs: int, num_protocols: int) -> None:
     _warned = (num_addrs, num_protocols)
     if num_addrs or num_protocols:
         logger.warning(
-            "identify does not tell peers %d addresses and %d protocols: all do not fit %d messages of %d bytes",
+            "identify leaves out %d addresses and %d protocols: they do not fit %d messages of %d bytes",
             num_addrs,
             num_protocols,
             limits.MAX_IDENTIFY_MESSAGES,

@@ -134,7 +134,7 @@ async def reserve(relay: RelayPeer, us: PeerId, now: float) -> Reservation:
 
 
 class ReservationKeeper:
-    """Holds one reservation: renews it in time, asks for it anew when the relay has gone, tells when it expires.
+    """Holds one reservation: renews it in time, asks anew when the relay has gone, tells when it expires.
 
     Args:
         network: reaches the relay; route: how.

@@ -1,8 +1,9 @@
 """UNIX stream sockets: dials and listens on /unix/PATH, with /p2p/ID behind it where the peer is known.
 
-Comes in: addresses with absolute paths, also in the form of js-libp2p, /unix/%2Ftmp%2Fx.sock. Goes out: upgraded connections and listeners. A listener owns its
-file: it replaces one that nobody listens on, never one that is in use or no socket, and removes at its end
-what is still its own. Abstract names of Linux have no multiaddr: a path begins with a slash. See unix(7).
+Comes in: addresses with absolute paths; /unix/%2Ftmp%2Fx.sock, the form of js-libp2p, is one. Goes out:
+upgraded connections and listeners. A listener owns its file: it replaces one that nobody listens on, never
+one that is in use or no socket, and removes at its end what is still its own. Abstract names of Linux have
+no multiaddr: a path begins with a slash. See unix(7).
 """
 
 from __future__ import annotations
@@ -215,7 +216,7 @@ def unix_multiaddr(sock: socket.socket) -> Multiaddr:
 
 
 def _addr_of(path: str) -> Multiaddr:
-    """The address of an absolute path, whatever is in it; as text a path may be escaped. Raises AddressError."""
+    """The address of an absolute path, whatever is in it. Raises AddressError."""
     raw = os.fsencode(path)
     return Multiaddr(_UNIX.vcode + varint.encode(len(raw)) + raw)
 

@@ -1,4 +1,4 @@
-"""A WebSocket at a host name: the name reaches the server, the certificate and the proxy, in its normal form."""
+"""A WebSocket at a host name: server, certificate and proxy get the name, in its normal form."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ async def test_a_relay_behind_a_proxy_is_asked_for_by_name(monkeypatch: pytest.M
         async with proxy.running() as port, Host(listen=(), resolver=names) as dialer:
             monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
             target = Host(listen=()).peer_id
-            with pytest.raises(DialError, match="protocol|support"):  # it is no relay, but it was reached
+            with pytest.raises(DialError, match=r"protocol|support"):  # it is no relay, but it was reached
                 await dialer.connect(
                     f"/dns4/r.example/tcp/80/ws/p2p/{server.peer_id}/p2p-circuit/p2p/{target}"
                 )

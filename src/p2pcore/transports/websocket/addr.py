@@ -1,7 +1,7 @@
 """WebSocket multiaddrs taken apart, and made.
 
-Comes in: /ip4|ip6|dns…/…/tcp/N followed by /ws, /wss, /tls/ws or /tls/sni/NAME/ws, perhaps a /http-path, perhaps
-a /p2p/ID; /sni/NAME/ws is a plain one whose name has been resolved (see dialing/dns.py). Goes out: a
+Comes in: /ip4|ip6|dns…/…/tcp/N followed by /ws, /wss, /tls/ws or /tls/sni/NAME/ws, perhaps a /http-path,
+perhaps a /p2p/ID; /sni/NAME/ws is a plain one whose name has been resolved (see dialing/dns.py). Goes out: a
 WebsocketEndpoint, its names in normal form. Never resolves names, never touches the network.
 Specification: libp2p websockets, "Addressing".
 """

@@ -167,7 +167,10 @@ async def serve(mailbox: Mailbox, context: SSL.Context) -> None:
 
 
 async def connect(mailbox: Mailbox, context: SSL.Context, host: str) -> None:
-    """The client's handshake with `host`, a name in normal form or an IP address; `mailbox` is on top of TLS then.
+    """The client's handshake with `host`; `mailbox` is on top of TLS then.
+
+    Args:
+        host: a name in normal form, or an IP address.
 
     Raises:
         HandshakeError: it failed, or the certificate is not trusted, or is for another host.

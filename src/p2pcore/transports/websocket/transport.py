@@ -1,8 +1,8 @@
 """WebSocket: dials and listens on /ip4|ip6/…/tcp/N/ws, /wss, /tls/ws and /tls/sni/NAME/ws.
 
-Comes in: addresses with numeric hosts, or with names that a proxy looks up. Goes out: upgraded connections and listeners over TCP's sockets. TLS,
-proxies and the HTTP upgrade happen when the upgrader starts a connection, within its deadline and its bounds.
-Never resolves the name of a peer, never serves more of HTTP than one answer.
+Comes in: addresses with numeric hosts, or with names that a proxy looks up. Goes out: upgraded connections,
+and listeners over TCP's sockets. TLS, proxies and the HTTP upgrade happen when the upgrader starts a
+connection, within its deadline and its bounds. Never resolves a peer's name, never gives a second HTTP answer.
 Specification: libp2p websockets; RFC 6455.
 """
 
@@ -237,7 +237,7 @@ class WebsocketTransport:
         self._context: SSL.Context | None = None
 
     def can_dial(self, addr: Multiaddr) -> bool:
-        """True for a WebSocket, with or without a peer id behind, at a numeric IP address or behind a proxy."""
+        """True for a WebSocket at a numeric IP address, or at a name behind a proxy; a peer id may follow."""
         try:
             endpoint = parse_websocket(addr)
             return endpoint.port != 0 and (endpoint.tcp is not None or self._proxy(endpoint) is not None)
