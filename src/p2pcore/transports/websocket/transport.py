@@ -2,7 +2,7 @@
 
 Comes in: addresses with numeric hosts, or with names that a proxy looks up. Goes out: upgraded connections,
 and listeners over TCP's sockets. TLS, proxies and the HTTP upgrade happen when the upgrader starts a
-connection, within its deadline and its bounds. Never resolves a peer's name, never gives a second HTTP answer.
+connection, within its deadline and its bounds. Never resolves a peer's name, never answers HTTP twice.
 Specification: libp2p websockets; RFC 6455.
 """
 
