@@ -9,7 +9,7 @@ import os
 import pytest
 
 from _fast.chains import secured, with_limits
-from harness import eventually, looped, settle, seconds
+from harness import eventually, looped, seconds, settle
 from p2pcore import limits
 from p2pcore._fast.chain.layer import Mailbox
 from p2pcore._fast.chain.memory import MemoryWire, memory_pair
