@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from p2pcore import limits
 from p2pcore.codes import Direction
@@ -82,7 +82,7 @@ class Dialer:
         self._slots = asyncio.Semaphore(max_dials)
         self._dials: dict[tuple[PeerId, bool], PeerDial] = {}
         self._unshared: set[PeerDial] = set()
-        self._alone: set[asyncio.Timeout] = set()  # of dials of one numeric address; expired by `close`
+        self._alone: set[asyncio.Task[Any] | None] = set()  # who dial one numeric address
         self._is_closed = False
         self.backoff = DialBackoff()
         self.black_holes = BlackHoleDetector()
@@ -186,19 +186,21 @@ class Dialer:
         if self._needs_resolving(addr):
             return await self._dial_name(addr, peer)
         target = addr.without_p2p()
+        task = asyncio.current_task()
+        self._alone.add(task)
         try:
-            async with asyncio.timeout(None) as ended_by_close:
-                self._alone.add(ended_by_close)
-                self._admission.check_addr_dial(peer, target)
-                return await self._dial_one(target, peer)
+            self._admission.check_addr_dial(peer, target)
+            return await self._dial_one(target, peer)
         except SwarmClosed:
             raise
+        except asyncio.CancelledError:
+            if task in self._alone or task is None or task.uncancel():
+                raise  # not by `close`, or not by it alone
+            raise SwarmClosed("the swarm was closed") from None
         except Exception as error:
-            if ended_by_close.expired():
-                raise SwarmClosed("the swarm was closed") from None
             raise self._failed(DialError(peer, [(target, error)])) from error
         finally:
-            self._alone.discard(ended_by_close)
+            self._alone.discard(task)
 
     async def _dial_name(self, addr: Multiaddr, peer: PeerId | None) -> SwarmConn:
         """Dials all that a name leads to; without a peer, whatever ids the answers name must be proved."""
@@ -319,7 +321,8 @@ class Dialer:
     def close(self) -> None:
         """Ends every dial, and lets no other begin."""
         self._is_closed = True
-        for dial_alone in self._alone:
-            dial_alone.reschedule(asyncio.get_running_loop().time())
+        while self._alone:
+            if (task := self._alone.pop()) is not None:
+                task.cancel()
         for dial in [*self._dials.values(), *self._unshared]:
             dial.stop()
