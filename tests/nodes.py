@@ -114,7 +114,7 @@ async def open_socket(addr: Multiaddr) -> socket.socket:
     endpoint = parse_endpoint(addr)
     sock = socket.socket(endpoint.family, socket.SOCK_STREAM)
     sock.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(sock, endpoint.connect_address())
+    await asyncio.get_running_loop().sock_connect(sock, endpoint.sockaddr())
     return sock
 
 

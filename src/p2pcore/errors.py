@@ -44,6 +44,7 @@ copy as it is: P2PError does it for all.
 
 from __future__ import annotations
 
+import errno
 import pickle
 from collections.abc import Sequence
 from typing import Any, Self
@@ -104,6 +105,45 @@ def _portable(value: Any) -> Any:
     except Exception:  # whatever its class does when it is pickled or made anew
         pass
     return P2PError(f"{type(value).__name__}: {value}")
+
+
+_OURS = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"),  # this machine is short of something
+        *(
+            "ENETUNREACH",
+            "ENETDOWN",
+            "EAFNOSUPPORT",
+            "EADDRNOTAVAIL",
+            "EADDRINUSE",
+        ),  # it has no way there now
+        *("EACCES", "EPERM"),  # it does not let us
+        *("ENODEV", "ENXIO", "EINVAL"),  # it has no such interface
+    )
+    if hasattr(errno, name)
+)
+_MAX_CAUSES = 8  # errors behind an error that are looked at
+
+
+def blame_us(error: BaseException) -> None:
+    """Marks `error` as one of our own: it says nothing of the address that was dialled."""
+    error.is_ours = True  # type: ignore[attr-defined]
+
+
+def is_ours(error: BaseException | None) -> bool:
+    """True where a dial failed by this machine, its network or its configuration, not by the address."""
+    if isinstance(error, AddressError):
+        return True
+    for _ in range(_MAX_CAUSES):
+        if error is None:
+            break
+        if getattr(error, "is_ours", False):
+            return True
+        if isinstance(error, OSError) and error.errno in _OURS:
+            return True
+        error = error.__cause__
+    return False
 
 
 class AddressError(P2PError, ValueError):

@@ -540,6 +540,14 @@ class Transport(Protocol):
         """Binds. Raises AddressError or OSError, unchanged."""
 
 
+@runtime_checkable
+class NameKeeper(Protocol):
+    """A transport that may have somebody else look host names up: a proxy."""
+
+    def keeps_name(self, addr: Multiaddr) -> bool:
+        """True where `addr` is to be dialled with its host name, which is not looked up here."""
+
+
 class Upgrader(Protocol):
     """Secures and multiplexes raw connections."""
 
@@ -677,6 +685,7 @@ __all__ = [
     "ListenerState",
     "Multiplexer",
     "MuxedConn",
+    "NameKeeper",
     "Network",
     "Notifiee",
     "Protection",

@@ -27,6 +27,8 @@ MAX_MULTIADDR_COMPONENTS: Final = 32
 """Components of one multiaddr; real ones have at most about ten."""
 MAX_HOST_NAME_BYTES: Final = 253
 """dns, dns4, dns6, dnsaddr, sni: RFC 1035 section 3.1."""
+MAX_HOST_LABEL_BYTES: Final = 63
+"""One part of a host name, between its dots: RFC 1035 section 3.1."""
 MAX_CERTHASH_DIGEST_BYTES: Final = 64
 """Digest of one certhash component: sha2-512; real ones are sha2-256."""
 MAX_PEER_ID_BYTES: Final = 64
@@ -121,7 +123,7 @@ DIAL_DELAY_PRIVATE_S: Final = 0.03
 DIAL_DELAY_RELAY_S: Final = 0.5
 """Head start of public addresses over relays (go)."""
 DIAL_DELAY_OTHER_PUBLIC_S: Final = 1.0
-"""Head start of TCP over public addresses of any other kind (go)."""
+"""Head start of TCP over public addresses of any other kind, and of all over what is no IP address (go)."""
 DIAL_DELAY_OTHER_PRIVATE_S: Final = 0.1
 """The same for private addresses (go)."""
 NEW_STREAM_TIMEOUT_S: Final = 15.0
@@ -358,6 +360,8 @@ MAX_SPILL_BUFFERS: Final = 64
 """Free spill buffers a loop keeps; more are given back to the allocator."""
 WRITE_STALL_TIMEOUT_S: Final = 10.0
 """A peer that takes no byte for this long while some are queued has its connection closed (go)."""
+WRITE_STALL_LOOKS: Final = 10
+"""How often that is looked at meanwhile: a stall is found within a tenth of the time beyond it."""
 MAX_QUEUED_CONTROL_BYTES: Final = 256 * 1024
 """Bytes queued for a peer that does not read, beyond what windows allow: pongs, credit, resets."""
 CLOSE_DRAIN_TIMEOUT_S: Final = 1.0
@@ -374,6 +378,13 @@ SPIN_MESSAGE_BYTES: Final = 2048
 """What a short message is: one packet or two."""
 TCP_KEEPALIVE_IDLE_S: Final = 30
 """Idle time before the kernel probes the peer (go)."""
+TCP_KEEPALIVE_INTERVAL_S: Final = 10
+"""Time between probes that are not answered; the 75 s of Linux keep a peer that is gone for 12 minutes."""
+TCP_KEEPALIVE_PROBES: Final = 3
+"""Probes that are not answered before the kernel ends the connection: one lost packet, or two, may happen."""
+TCP_USER_TIMEOUT_S: Final = TCP_KEEPALIVE_IDLE_S + TCP_KEEPALIVE_INTERVAL_S * TCP_KEEPALIVE_PROBES
+"""How long what we sent, a probe too, may go unacknowledged: a minute, where Linux has about 15. With less
+Linux would end an idle connection before the last probe (tcp(7))."""
 
 # -- yamux -------------------------------------------------------------------------------------
 YAMUX_INITIAL_WINDOW_BYTES: Final = 256 * 1024

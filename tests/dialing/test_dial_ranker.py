@@ -19,6 +19,7 @@ RELAY = f"/ip4/5.6.7.8/tcp/1/p2p/{peer(3)}/p2p-circuit"
 RELAY6 = f"/ip6/2001:4860::2/tcp/1/p2p/{peer(3)}/p2p-circuit"
 QUIC = "/ip4/1.2.3.4/udp/1/quic-v1"
 UNIX = "/unix/%2Ftmp%2Fx"
+ONION = "/onion3/vww6ybal4bd7szmgncyruucpgfkqahzddi37ktceo3ah7ngmcopnpyyd:1234"
 
 
 @pytest.mark.parametrize(
@@ -41,6 +42,11 @@ UNIX = "/unix/%2Ftmp%2Fx"
         [(0, V4), (1.0, QUIC)],
         [(0, QUIC)],
         [(0, UNIX), (0, V4)],
+        [(0, ONION)],
+        [(0, HOME), (0.03, HOME_LATE), (1.03, ONION)],
+        [(0, V4), (0.25, WS), (0.5, RELAY), (1.5, ONION)],
+        [(0, "/dns4/a.example/tcp/1/ws"), (1.0, ONION)],
+        [(0, "/ip6zone/eth0/ip6/fe80::1/tcp/1"), (1.0, ONION)],
     ],
     ids=str,
 )

@@ -439,6 +439,21 @@ def test_a_swarm_closed_while_it_dials_a_name_ends_the_dial() -> None:
 # -- what is told ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_a_swarm_closed_while_it_dials_an_address_ends_the_dial(named: bool) -> None:
+    async def main() -> None:
+        swarm, tcp = timed(10)
+        target = addr(1).with_p2p(THEM) if named else addr(1)
+        dial = asyncio.create_task(swarm.dial_addr(target))
+        await asyncio.sleep(1)
+        await swarm.close()
+        with pytest.raises(SwarmClosed):
+            await dial
+        assert (now(), tcp.running) == (1, 0)
+
+    run_virtual(main())
+
+
 def test_a_dial_error_shows_sixteen_causes_keeps_a_hundred_and_counts_the_rest() -> None:
     async def main() -> None:
         swarm, _ = timed(0.001)

@@ -81,7 +81,8 @@ def test_a_name_is_replaced_by_each_of_its_addresses(addr: str, expected: list[s
         (f"/tcp/443/wss/p2p/{ONE}", f"/tcp/443/tls/sni/a.example/ws/p2p/{ONE}"),
         (f"/tcp/443/tls/ws/p2p/{ONE}/p2p-circuit", f"/tcp/443/tls/sni/a.example/ws/p2p/{ONE}/p2p-circuit"),
         ("/tcp/443/tls/sni/b.example/ws", "/tcp/443/tls/sni/b.example/ws"),
-        ("/tcp/80/ws", "/tcp/80/ws"),
+        ("/tcp/80/ws", "/tcp/80/sni/a.example/ws"),
+        (f"/tcp/80/ws/http-path/x/p2p/{ONE}", f"/tcp/80/sni/a.example/ws/http-path/x/p2p/{ONE}"),
         ("/tcp/443/tls", "/tcp/443/tls"),
         (
             f"/tcp/1/p2p/{ONE}/p2p-circuit/dns4/b.example/tcp/443/tls/ws",
@@ -89,8 +90,42 @@ def test_a_name_is_replaced_by_each_of_its_addresses(addr: str, expected: list[s
         ),
     ],
 )
-def test_secure_websocket_keeps_the_name_as_its_server_name(rest: str, expected: str) -> None:
+def test_websocket_keeps_the_name(rest: str, expected: str) -> None:
     assert resolved(f"/dns6/a.example{rest}", HOSTS) == [f"/ip6/2001:db8::1{expected}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "kept"),
+    [
+        ("A.Example", "a.example", "a.example"),
+        ("a.example.", "a.example.", "a.example"),
+        ("Bücher.example", "xn--bcher-kva.example", "xn--bcher-kva.example"),
+        ("bücher。example", "xn--bcher-kva.example", "xn--bcher-kva.example"),
+    ],
+)
+def test_dns_is_asked_for_the_normal_form_of_a_name(name: str, asked: str, kept: str) -> None:
+    resolver = FakeResolver({(asked, 4): ["1.2.3.4"]})
+    assert resolved(f"/dns4/{name}/tcp/80/ws", resolver) == [f"/ip4/1.2.3.4/tcp/80/sni/{kept}/ws"]
+    texts = FakeResolver({}, {f"_dnsaddr.{asked}": ["dnsaddr=/ip4/1.2.3.4/tcp/1"]})
+    assert resolved(f"/dnsaddr/{name}", texts) == ["/ip4/1.2.3.4/tcp/1"]
+
+
+@pytest.mark.parametrize("name", ["a..b", "x" * 64 + ".example", "ü" * 70 + ".example", "a b", "a:b@c%d"])
+def test_what_is_no_host_name_is_never_asked_for(name: str) -> None:
+    resolver = FakeResolver({})
+    with pytest.raises(ResolutionError, match=r"no host name|no such name"):
+        resolved(f"/dns4/{name}/tcp/80/ws", resolver)
+
+
+def test_a_name_that_somebody_else_looks_up_is_kept_wherever_it_turns_up() -> None:
+    kept = "/dns4/b.example/tcp/80/ws"
+    resolver = FakeResolver(
+        {("a.example", 4): ["1.2.3.4"]},
+        {"_dnsaddr.c.example": [f"dnsaddr={kept}", "dnsaddr=/dns4/a.example/tcp/1"]},
+    )
+    found = run(resolve(Multiaddr("/dnsaddr/c.example"), resolver, lambda addr: "ws" in addr))
+    assert [str(each) for each in found] == [kept, "/ip4/1.2.3.4/tcp/1"]
+    assert "b.example" not in resolver.asked
 
 
 def dnsaddr(**names: list[str]) -> FakeResolver:

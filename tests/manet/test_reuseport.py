@@ -53,8 +53,8 @@ def test_the_listener_is_chosen_as_go_libp2p_does(hosts: list[str], target: str,
 
 
 def test_the_route_tells_the_preferred_source() -> None:
-    assert preferred_source(to("127.0.0.1")) == "127.0.0.1"
-    assert preferred_source(to("::1")) == "::1"
+    assert preferred_source(to("127.0.0.1")) == ("127.0.0.1", 0)
+    assert preferred_source(to("::1")) == ("::1", 0)
 
 
 def test_a_port_that_cannot_be_bound_is_left_to_the_kernel() -> None:

@@ -291,19 +291,84 @@ def test_what_we_send_is_one_message_of_4096_bytes_and_the_record_apart_if_it_do
     assert len(told.protocols) == 38
 
 
-def test_what_does_not_fit_is_left_out_from_the_end() -> None:
-    addrs = [Multiaddr(f"/ip4/10.0.{number // 250}.1/tcp/{number + 1}") for number in range(600)]
-    told = read(encode(build(KEY, PROTOCOLS, addrs, "agent", "version"), None))
+def messages_of(data: bytes) -> list[Identify]:
+    found = []
+    while data:
+        size, start = varint.decode(data)  # type: ignore[misc]
+        found.append(Identify.FromString(data[start : start + size]))
+        data = data[start + size :]
+    return found
+
+
+@pytest.fixture
+def warnings(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    monkeypatch.setattr(identify_message, "_warned", (0, 0))
+    return caplog
+
+
+@pytest.mark.parametrize("num_protocols", [100, 900, 1024])
+@pytest.mark.parametrize("key_bytes", [36, 1100])
+def test_many_protocols_and_a_large_key_leave_nothing_out(
+    num_protocols: int, key_bytes: int, warnings: pytest.LogCaptureFixture
+) -> None:
+    addrs = [Multiaddr(f"/ip4/10.0.0.{number}/tcp/4001") for number in range(40)]
+    protocols = tuple(f"/service/{number:04}/1.0.0" for number in range(num_protocols))
+    message = build(KEY, protocols, addrs, "agent", "version", bytes.fromhex(OWN.envelope))
+    message.publicKey = bytes(key_bytes)
+    found = messages_of(encode(message, OBSERVED))
+    assert len(found) <= limits.MAX_IDENTIFY_MESSAGES
+    assert all(each.ByteSize() <= limits.MAX_IDENTIFY_SEND_BYTES for each in found)
+    assert len(found[0].listenAddrs) == 40
+    assert found[0].protocols
+    assert found[0].observedAddr
+    merged = Identify()
+    for each in found:
+        merged.MergeFrom(each)
+    message.observedAddr = OBSERVED.to_bytes()
+    assert merged == message
+    assert not warnings.records
+
+
+def test_neither_addresses_nor_protocols_crowd_the_others_out_of_the_first_message() -> None:
+    addrs = [Multiaddr(f"/ip4/10.0.{number // 250}.1/tcp/{number + 1}") for number in range(500)]
+    many = tuple(f"/{number:0100}" for number in range(100))
+    data = encode(build(KEY, many, addrs, "agent", "version"), None)
+    first, *_ = messages_of(data)
+    assert len(first.listenAddrs) > 100
+    assert len(first.protocols) > 10
+    told = read(data)
     assert told is not None
-    assert told.protocols == PROTOCOLS
-    assert 100 < len(told.listen_addrs) < 600
-    assert told.listen_addrs == tuple(addrs[: len(told.listen_addrs)])
-    assert told.observed_addr is None
-    many = [f"/{number:0100}" for number in range(100)]
-    told = read(encode(build(KEY, many, [LISTEN], "agent", "version"), None))
-    assert told is not None
-    assert told.listen_addrs == ()
-    assert 30 < len(told.protocols) < 100
+    assert (told.listen_addrs, told.protocols) == (tuple(addrs), many)
+
+
+def test_what_does_not_fit_ten_messages_is_left_out_from_the_end_with_one_warning(
+    warnings: pytest.LogCaptureFixture,
+) -> None:
+    protocols = [f"/{number:0200}" for number in range(1000)]
+    message = build(KEY, protocols, [LISTEN], "agent", "version")
+    for _ in range(3):
+        found = messages_of(encode(message, OBSERVED))
+        assert len(found) == limits.MAX_IDENTIFY_MESSAGES
+        told = [each.decode() for one in found for each in one.protocols]
+        assert found[0].listenAddrs == [LISTEN.to_bytes()]
+        assert 150 < len(told) < 1000
+        assert told == protocols[: len(told)]
+    (record,) = warnings.records
+    assert f"0 addresses and {1000 - len(told)} protocols" in record.getMessage()
+
+
+def test_free_text_of_ours_is_cut_as_readers_do() -> None:
+    message = build(KEY, PROTOCOLS, [LISTEN], "ü" * 5000, "v" * 5000)
+    assert message.agentVersion.decode() == "ü" * limits.MAX_AGENT_CHARS
+    assert len(message.protocolVersion) == limits.MAX_AGENT_CHARS
+
+
+def test_a_record_no_reader_takes_is_not_sent() -> None:
+    message = build(KEY, PROTOCOLS, [LISTEN], "agent", "version", bytes(limits.MAX_IDENTIFY_MESSAGE_BYTES))
+    (told,) = messages_of(encode(message, None))
+    assert told.listenAddrs
+    assert told.protocols
+    assert not told.signedPeerRecord
 
 
 def test_peers_that_say_the_same_share_it() -> None:

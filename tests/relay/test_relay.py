@@ -15,7 +15,6 @@ from p2pcore import (
     Host,
     IdentifyOptions,
     LimitedConnection,
-    ListenError,
     Multiaddr,
     PeerIdMismatch,
     PrivateKey,
@@ -27,7 +26,7 @@ from p2pcore import (
 )
 from p2pcore._fast.codec import varint
 from p2pcore._fast.mux.splice import Splice
-from p2pcore.errors import RemoteProtocolError
+from p2pcore.errors import DeadlineExceeded, RemoteProtocolError
 from p2pcore.interfaces import ConnState
 from p2pcore.relay.messages import (
     STOP,
@@ -315,8 +314,8 @@ async def test_a_relay_that_does_not_say_ok_is_an_error_and_its_stream_is_reset(
             await dialer.connect(addr)
         assert isinstance(cause_of(caught.value), expected)
         assert isinstance(cause_of(caught.value), Exception)
-        with pytest.raises(ListenError):
-            await dialer.swarm.listen(behind(relay))
+        with pytest.raises(expected):
+            await dialer.relay.reserve(behind(relay))
         assert [request.type for request in asked] == [HopType.CONNECT, HopType.RESERVE]
         await eventually(lambda: not dialer.swarm.conns_to_peer(relay.peer_id)[0].num_streams)
 
@@ -365,5 +364,5 @@ async def test_a_relay_that_does_not_answer_is_not_waited_for(monkeypatch: pytes
     async with fake_relay(mute) as (relay, _), Host(listen=[], **BARE) as dialer:
         with pytest.raises(DialError, match="deadline"):
             await dialer.connect(behind(relay).with_p2p(NOBODY))
-        with pytest.raises(ListenError, match="deadline"):
-            await dialer.swarm.listen(behind(relay))
+        with pytest.raises(DeadlineExceeded):
+            await dialer.relay.reserve(behind(relay))

@@ -28,10 +28,10 @@ from p2pcore.relay.messages import (
     Status,
     seal_voucher,
 )
+from p2pcore.swarm.events import AddrsChanged
 from relays import (
     BARE,
     behind,
-    cause_of,
     fake_relay,
     grant,
     relay_host,
@@ -95,9 +95,8 @@ def test_a_reservation_with_a_bad_voucher_or_in_the_past_is_none(spoil: Any) -> 
     async def main() -> None:
         nonlocal one
         async with fake_relay(answer, private_key=key) as (relay, _), Host(listen=[], **BARE) as one:
-            with pytest.raises(ListenError) as caught:
-                await one.swarm.listen(behind(relay))
-            assert isinstance(cause_of(caught.value), IdentityError | RemoteProtocolError)
+            with pytest.raises((IdentityError, RemoteProtocolError)):
+                await one.relay.reserve(behind(relay))
             assert one.addrs == []
             assert not one.relay.reservations
             assert STOP not in one.protocols
@@ -231,3 +230,121 @@ def test_a_relay_that_dies_and_comes_back_is_used_again_and_peers_are_told(
         return host.info_of(host.swarm.conns_to_peer(peer)[0])
 
     run(main())
+
+
+# -- the first attempt -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", [[], ["/ip4/127.0.0.1/tcp/0"]])
+@pytest.mark.parametrize("why", ["down", "full", "mute", "no relay"])
+def test_a_relay_that_gives_nothing_at_the_start_is_tried_again(
+    why: str, more: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "RELAY_RETRY_MIN_S", 0.01)
+    monkeypatch.setattr(limits, "RELAY_RETRY_MAX_S", 0.05)
+    monkeypatch.setattr(limits, "RELAY_RESERVE_TIMEOUT_S", 0.05)
+    key = PrivateKey.generate()
+
+    async def answer(stream: Stream, request: Hop) -> None:
+        if why == "full":
+            await stream.write(Hop(HopType.STATUS, status=Status.RESERVATION_REFUSED).encode())
+        elif why == "mute":
+            await stream.read_exactly(1)
+        else:
+            raise RemoteProtocolError("none")
+
+    async def main() -> None:
+        async with fake_relay(answer, private_key=key) as (relay, _):
+            addr, circuit = relay.addrs[0], behind(relay)
+            if why == "down":
+                await relay.close()
+            one = Host(**BARE | ECHO | {"listen": [circuit, *more]})
+            events = one.events(AddrsChanged)
+            await one.start()
+            assert [result.error for result in one.listen_results] == [None] * (1 + len(more))
+            assert len(one.addrs) == len(more), "what is not reserved is not told"
+        async with relay_host(private_key=key, listen=[addr]), Host(listen=[], **BARE) as dialer:
+            async for event in events:
+                if circuit in event.addrs:  # type: ignore[attr-defined]
+                    break
+            assert circuit in one.addrs
+            assert await dialer.echo(circuit.with_p2p(one.peer_id), b"here") == b"here"
+            await one.close()
+
+    run(main())
+
+
+@looped
+async def test_what_a_listener_cannot_mean_is_still_an_error_at_once() -> None:
+    async with relay_host() as relay, Host(listen=[], **BARE) as one:
+        with pytest.raises(ListenError, match="another peer"):
+            await one.swarm.listen(behind(relay).with_p2p(NOBODY))
+        assert STOP not in one.protocols
+        assert not one.relay.reservations
+
+
+@looped
+async def test_a_relay_that_does_not_answer_holds_a_start_up_for_a_bounded_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "RELAY_CONNECT_TIMEOUT_S", 0.05)
+
+    async def mute(stream: Stream, request: Hop) -> None:
+        await stream.read_exactly(1)
+
+    async with fake_relay(mute) as (relay, _), Host(listen=[behind(relay)], **BARE) as one:
+        assert one.addrs == []
+
+
+@looped
+async def test_a_start_that_is_given_up_keeps_no_reservation_and_no_listener() -> None:
+    async def mute(stream: Stream, request: Hop) -> None:
+        await stream.read_exactly(1)
+
+    async with fake_relay(mute) as (relay, asked), Host(listen=[], **BARE) as one:
+        listening = asyncio.create_task(one.swarm.listen(behind(relay)))
+        await eventually(lambda: asked)
+        listening.cancel()
+        await asyncio.wait([listening])
+        assert not one.relay.reservations
+        assert STOP not in one.protocols
+
+
+@looped
+async def test_a_host_closed_while_it_waits_for_its_first_reservation_ends() -> None:
+    async def mute(stream: Stream, request: Hop) -> None:
+        await stream.read_exactly(1)
+
+    async with fake_relay(mute) as (relay, asked):
+        one = Host(listen=[behind(relay)], **BARE)
+        starting = asyncio.create_task(one.start())
+        await eventually(lambda: asked)
+        async with asyncio.timeout(limits.RELAY_CONNECT_TIMEOUT_S / 2):
+            await one.close()
+            await asyncio.wait([starting])
+        starting.exception()
+
+
+@looped
+async def test_a_reservation_that_expires_is_told_when_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "RELAY_RETRY_MIN_S", 60.0)  # no attempt before
+
+    async def answer(stream: Stream, request: Hop) -> None:
+        reservation = Reservation(int(time.time()) + 2)
+        await stream.write(Hop(HopType.STATUS, reservation=reservation, status=Status.OK).encode())
+
+    async with (
+        fake_relay(answer) as (relay, asked),
+        Host(**BARE | {"identify": True, "push_delay_s": 0.0}) as peer,
+        Host(**BARE | IDENTIFY | {"listen": [behind(relay), "/ip4/127.0.0.1/tcp/0"]}) as one,
+    ):
+        with one.events(AddrsChanged) as events:
+            await one.connect(peer.addrs_with_peer[0])
+            await eventually(lambda: peer.swarm.conns())
+            (conn,) = peer.swarm.conns()
+            assert behind(relay) in (await peer.identify(conn)).listen_addrs
+            event = await anext(events)
+            assert event.addrs == tuple(one.addrs)
+            assert len(one.addrs) == 1
+        await eventually(lambda: conn.info.listen_addrs == tuple(one.addrs))
+        assert len(asked) == 1

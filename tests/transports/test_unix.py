@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -71,16 +72,20 @@ def leave_stale(path: Path) -> None:
         ("/unix/run/p2p/nobody", "/run/p2p/nobody", None),
         (f"/unix/p2p/{PEER}", f"/p2p/{PEER}", None),
         (f"/unix/a/p2p/{PEER}/p2p/{PEER}", f"/a/p2p/{PEER}", PEER),
+        ("/unix/%2Frun%2Fa.sock", "/run/a.sock", None),
+        (f"/unix/%2frun%2fa%20b%25.sock/p2p/{PEER}", "/run/a b%.sock", PEER),
+        ("/unix/run/a%20b.sock", "/run/a%20b.sock", None),
+        ("/unix/%2F%252Frun/a.sock", "/%2Frun/a.sock", None),
     ],
 )
 def test_the_last_two_parts_of_a_path_may_name_the_peer(text: str, path: str, peer: str | None) -> None:
     addr = Multiaddr(text)
     assert unix_path(addr) == path
     assert (str(addr.peer_id) if addr.peer_id else None) == peer
-    assert str(addr.without_p2p()) == f"/unix{path}"
+    assert addr.without_p2p() == Multiaddr(str(addr).removesuffix(f"/p2p/{peer}"))
     if peer is None:
         named = addr.with_p2p(PEER)
-        assert str(named) == f"{text}/p2p/{PEER}"
+        assert str(named) == f"{addr}/p2p/{PEER}"
         assert named.without_p2p() == addr
     else:
         assert addr.with_p2p(peer) == addr
@@ -106,6 +111,38 @@ def test_it_dials_paths_that_fit_a_socket_address(text: str, can: bool) -> None:
     assert transport.can_dial(Multiaddr(text)) is can
     assert transport.protocols == ("unix",)
     assert not transport.is_proxy
+
+
+@pytest.mark.parametrize("path", ["/tmp/a.sock", "/%2Ftmp", "/%2ftmp%/b", "/%2F/x", "/a/%2F", "/ü%2F"])
+def test_every_path_has_a_text_that_leads_back_to_it(path: str) -> None:
+    raw = path.encode()
+    addr = Multiaddr(b"\x90\x03" + bytes([len(raw)]) + raw)
+    assert unix_path(Multiaddr(str(addr))) == unix_path(addr) == path
+    assert unix_path(Multiaddr(f"{addr}/p2p/{PEER}")) == path
+    assert addr.with_p2p(PEER).without_p2p() == addr
+
+
+@pytest.mark.parametrize("path", ["%2Ftmp%2", "%2Ftmp%zz", "%2Ftmp%00", "%2Ftmp%FF", "%2Ftmp%2F"])
+def test_an_escaped_path_that_is_none_is_refused(path: str) -> None:
+    with pytest.raises(AddressError):
+        Multiaddr(f"/unix/{path}")
+
+
+def test_both_forms_have_the_bytes_of_js_libp2p() -> None:
+    for text in ("/unix/%2Ftmp%2Fp2p.sock", "/unix/tmp/p2p.sock"):
+        assert Multiaddr(text).to_bytes().hex() == "90030d2f746d702f7032702e736f636b"
+        assert str(Multiaddr(text)) == "/unix/tmp/p2p.sock"
+
+
+@pytest.mark.parametrize("listens", ["plain", "escaped"])
+@looped
+async def test_the_form_of_js_libp2p_leads_to_the_same_socket(listens: str, tmp_path: Path) -> None:
+    forms = {"plain": f"/unix{tmp_path}/s.sock", "escaped": f"/unix/{quote(f'{tmp_path}/s.sock', safe='')}"}
+    async with Host(listen=[forms[listens]]) as server:
+        assert (tmp_path / "s.sock").is_socket()
+        for form in forms.values():
+            async with Host(listen=()) as dialer:
+                await dialer.ping(f"{form}/p2p/{server.peer_id}")
 
 
 @looped

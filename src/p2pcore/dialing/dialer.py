@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from p2pcore import limits, options
 from p2pcore.codes import Direction
@@ -29,6 +29,7 @@ from p2pcore.errors import (
     PeerIsSelf,
     ResolutionError,
     SwarmClosed,
+    is_ours,
 )
 from p2pcore.interfaces import Resolver
 from p2pcore.values.multiaddr import Multiaddr
@@ -103,6 +104,7 @@ class Dialer:
         self._slots = asyncio.Semaphore(max_dials)
         self._dials: dict[tuple[PeerId, bool], PeerDial] = {}
         self._unshared: set[PeerDial] = set()
+        self._alone: set[asyncio.Task[Any] | None] = set()  # who dial one numeric address
         self._is_closed = False
         self.backoff = DialBackoff()
         self.black_holes = BlackHoleDetector()
@@ -120,7 +122,7 @@ class Dialer:
         given = [Multiaddr(addr) for addr in addrs]
         num_skipped = max(0, len(given) - limits.MAX_DIAL_ADDRS)
         numeric, unresolved = given[: limits.MAX_DIAL_ADDRS], Causes()
-        if any(map(needs_resolving, numeric)):
+        if any(map(self._needs_resolving, numeric)):
             numeric, unresolved = await self._resolved(numeric)
             self._check_open()
             if (conn := self._existing(peer, force_direct)) is not None:
@@ -201,16 +203,24 @@ class Dialer:
         peer = addr.peer_id
         self._check_dial(peer)
         self._check_admission(peer)
-        if needs_resolving(addr):
+        if self._needs_resolving(addr):
             return await self._dial_name(addr, peer)
         target = addr.without_p2p()
+        task = asyncio.current_task()
+        self._alone.add(task)
         try:
             self._admission.check_addr_dial(peer, target)
             return await self._dial_one(target, peer)
         except SwarmClosed:
             raise
+        except asyncio.CancelledError:
+            if task in self._alone or task is None or task.uncancel():
+                raise  # not by `close`, or not by it alone
+            raise SwarmClosed("the swarm was closed") from None
         except Exception as error:
             raise self._failed(peer, DialError(peer, [(target, error)])) from error
+        finally:
+            self._alone.discard(task)
 
     async def _dial_name(self, addr: Multiaddr, peer: PeerId | None) -> Conn:
         """Dials all that a name leads to; without a peer, whatever ids the answers name must be proved."""
@@ -270,9 +280,10 @@ class Dialer:
         """A dial of `addr` failed; one that was given up does not come here."""
         self._news.addr_dialled(False)
         stage = getattr(error, "stage", None)
-        if scope is Scope.PUBLIC:  # whoever answered badly was reached all the same
+        ours = is_ours(error)
+        if scope is Scope.PUBLIC and not ours:  # whoever answered badly was reached all the same
             self.black_holes.record(addr, stage is not None)
-        if peer is not None and not isinstance(error, _NOT_ITS_FAULT):
+        if peer is not None and not ours and not isinstance(error, _NOT_ITS_FAULT):
             self.backoff.failed(peer, addr, asyncio.get_running_loop().time())
         if stage is not None:
             self._news.upgrade_failed(Direction.OUTBOUND, str(stage), error, None, addr)
@@ -281,7 +292,7 @@ class Dialer:
 
     async def _resolved(self, addrs: Sequence[Multiaddr]) -> tuple[list[Multiaddr], Causes]:
         """`addrs` with names replaced by the addresses behind them, and why some have none."""
-        names = [addr for addr in addrs if needs_resolving(addr)]
+        names = [addr for addr in addrs if self._needs_resolving(addr)]
         answers = await asyncio.gather(*map(self._resolve, names))
         found = dict(zip(names, answers, strict=True))
         numeric: dict[Multiaddr, None] = {}
@@ -294,9 +305,12 @@ class Dialer:
                 numeric.update(dict.fromkeys(answer))
         return list(numeric)[: limits.MAX_DIAL_ADDRS], causes
 
+    def _needs_resolving(self, addr: Multiaddr) -> bool:
+        return needs_resolving(addr) and not self._filter.keeps_name(addr)
+
     async def _resolve(self, addr: Multiaddr) -> list[Multiaddr] | ResolutionError:
         try:
-            return await resolve(addr, self._resolver)
+            return await resolve(addr, self._resolver, self._filter.keeps_name)
         except ResolutionError as error:
             return error
 
@@ -323,7 +337,10 @@ class Dialer:
         return error
 
     def close(self) -> None:
-        """Ends the dials of peers and of names, and lets no other begin."""
+        """Ends every dial, and lets no other begin."""
         self._is_closed = True
+        while self._alone:
+            if (task := self._alone.pop()) is not None:
+                task.cancel()
         for dial in [*self._dials.values(), *self._unshared]:
             dial.stop()

@@ -2,7 +2,7 @@
 
 Comes in: a multiaddr, and a Resolver that asks. Goes out: multiaddrs with /ip4 or /ip6. Answers are hostile:
 their number, depth and the time for all of them are bounded, and what is malformed in them is left out.
-A name in front of secure WebSocket stays in the address as its SNI. Source: multiformats/multiaddr, protocols
+A name in front of WebSocket stays in the address, behind /sni. Source: multiformats/multiaddr, protocols
 DNSADDR; go-multiaddr-dns.
 """
 
@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from p2pcore import limits
 from p2pcore.errors import AddressError, IdentityError, LimitExceeded, ResolutionError
+from p2pcore.values.host_name import normal_host
 from p2pcore.values.multiaddr import Multiaddr, protocol_with_name
 
 if TYPE_CHECKING:
@@ -34,15 +35,24 @@ def needs_resolving(addr: Multiaddr) -> bool:
     return addr.to_bytes()[:1] in _NAMES
 
 
-async def resolve(addr: Multiaddr, resolver: Resolver) -> list[Multiaddr]:
+def _nothing_is_kept(addr: Multiaddr) -> bool:
+    return False
+
+
+async def resolve(
+    addr: Multiaddr, resolver: Resolver, is_kept: Callable[[Multiaddr], bool] = _nothing_is_kept
+) -> list[Multiaddr]:
     """The numeric addresses behind `addr`, in the order of the answers, at most MAX_RESOLVED_ADDRS.
 
     A /dnsaddr gives only addresses that end with what follows the name: the peer's id, as a rule.
 
+    Args:
+        is_kept: whether somebody else looks the host name of an address up. Never asked of /dnsaddr.
+
     Raises:
         ResolutionError: there are none; the text says why.
     """
-    search = _Search(resolver)
+    search = _Search(resolver, is_kept)
     try:
         async with asyncio.timeout(limits.DNS_TIMEOUT_S):
             return await search.run(addr)
@@ -53,8 +63,9 @@ async def resolve(addr: Multiaddr, resolver: Resolver) -> list[Multiaddr]:
 class _Search:
     """One address being resolved; counts what it asks."""
 
-    def __init__(self, resolver: Resolver) -> None:
+    def __init__(self, resolver: Resolver, is_kept: Callable[[Multiaddr], bool]) -> None:
         self._resolver = resolver
+        self._is_kept = is_kept
         self._num_queries = 0
         self._failures: list[Exception] = []
 
@@ -63,15 +74,19 @@ class _Search:
         for _ in range(limits.MAX_DNSADDR_DEPTH):
             found = await self._step(found, is_dnsaddr=True)
         found = await self._step(found, is_dnsaddr=False)
-        numeric = [each for each in found if not needs_resolving(each)]
+        numeric = [each for each in found if not self._is_open(each)]
         if not numeric:
             why = "; ".join(str(failure) for failure in self._failures[:3]) or "no usable answer"
             raise ResolutionError(f"cannot resolve {addr}: {why}")
         return numeric[: limits.MAX_RESOLVED_ADDRS]
 
+    def _is_open(self, addr: Multiaddr) -> bool:
+        """Whether `addr` has a name that is to be looked up here."""
+        return needs_resolving(addr) and ("dnsaddr" in _head(addr) or not self._is_kept(addr))
+
     async def _step(self, addrs: dict[Multiaddr, None], *, is_dnsaddr: bool) -> dict[Multiaddr, None]:
         """`addrs` with those of one kind replaced by what they lead to; kept bounded."""
-        asked = [addr for addr in addrs if needs_resolving(addr) and ("dnsaddr" in _head(addr)) is is_dnsaddr]
+        asked = [addr for addr in addrs if ("dnsaddr" in _head(addr)) is is_dnsaddr and self._is_open(addr)]
         if not asked:
             return addrs
         ask = self._dnsaddr if is_dnsaddr else self._host
@@ -83,15 +98,27 @@ class _Search:
 
     async def _dnsaddr(self, addr: Multiaddr) -> list[Multiaddr]:
         name, rest = _name_and_rest(addr)
-        texts = await self._ask(self._resolver.texts, f"_dnsaddr.{name}")
+        if (question := self._question(name)) is None:
+            return []
+        texts = await self._ask(self._resolver.texts, f"_dnsaddr.{question}")
         return [found for found in _addresses_in(texts) if rest is None or found.ends_with(rest)]
 
     async def _host(self, addr: Multiaddr) -> list[Multiaddr]:
         name, rest = _name_and_rest(addr)
+        if (question := self._question(name)) is None:
+            return []
         versions = FAMILIES[_head(addr).protocols()[0].name]
-        lists = await asyncio.gather(*(self._ask(self._resolver.addresses, name, v) for v in versions))
+        lists = await asyncio.gather(*(self._ask(self._resolver.addresses, question, v) for v in versions))
         rest = rest if rest is None else _with_server_name(rest, name)
         return [found for texts in lists for text in texts for found in _numeric(text, rest)]
+
+    def _question(self, name: str) -> str | None:
+        """What DNS is asked for: the normal form, still with the dot that keeps search domains off."""
+        try:
+            return normal_host(name) + ("." if name.endswith(".") else "")
+        except AddressError as error:
+            self._failures.append(error)
+            return None
 
     async def _ask(self, question: Any, *args: object) -> Sequence[str]:
         """An answer, cut to its bound; nothing where it failed or too much has been asked."""
@@ -137,16 +164,18 @@ def _numeric(text: str, rest: Multiaddr | None) -> Iterator[Multiaddr]:
 
 
 def _with_server_name(rest: Multiaddr, name: str) -> Multiaddr:
-    """`rest`, in which secure WebSocket on the way to the host of that name is told the name."""
-    done: list[str] = []
+    """`rest`, in which WebSocket on the way to the host of that name is told the name, in normal form."""
     parts = [str(part) for part in rest.split()]
     for at, part in enumerate(parts):
-        if part in ("/p2p-circuit", "/ws"):  # what follows belongs to another host, or to nobody
+        if part == "/p2p-circuit" or part.startswith("/sni/"):  # of another host; named already
             break
-        if part == "/wss" or parts[at : at + 2] == ["/tls", "/ws"]:
-            done = [*parts[:at], "/tls", f"/sni/{name}", "/ws", *parts[at + (1 if part == "/wss" else 2) :]]
-            break
-    return Multiaddr("".join(done)) if done else rest
+        if part == "/wss":
+            parts[at : at + 1] = ["/tls", f"/sni/{normal_host(name)}", "/ws"]
+            return Multiaddr("".join(parts))
+        if part == "/ws":
+            parts.insert(at, f"/sni/{normal_host(name)}")
+            return Multiaddr("".join(parts))
+    return rest
 
 
 class SystemResolver:

@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from p2pcore.errors import AddressError, NoTransport
+from p2pcore.interfaces import NameKeeper
 from p2pcore.values.multiaddr import Multiaddr, protocol_with_name
 
 if TYPE_CHECKING:
@@ -52,6 +53,12 @@ class DialFilter:
         if not addr.is_relayed and addr in self._own_addrs():
             raise AddressError("this node itself listens there")
         return transport
+
+    def keeps_name(self, addr: Multiaddr) -> bool:
+        """Whether whoever dials `addr`, or the relay in it, has its host name looked up elsewhere."""
+        direct = addr.decapsulate_code("p2p-circuit")
+        transport = self._transport_for(direct) if direct else None
+        return isinstance(transport, NameKeeper) and transport.keeps_name(direct)
 
     def choose(self, peer: PeerId | None, addrs: Iterable[Multiaddr]) -> tuple[list[Multiaddr], Causes]:
         """The addresses to dial `peer` at, once each and in order, and why the rest is not.

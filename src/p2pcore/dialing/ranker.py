@@ -6,6 +6,7 @@ RFC 8305.
 
 Private, public and relayed addresses are ranked apart, side by side. In each, IPv6 has a head start over
 IPv4, and the first address of either over the rest; TCP comes before WebSocket, low ports before high ones.
+What is neither an IP address nor a host name nor on this machine (onion, garlic) comes after all others.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from p2pcore import limits
-from p2pcore.values.scope import LOCAL_TRANSPORTS, Scope, scope_of
+from p2pcore.values.scope import LOCAL_TRANSPORTS, Scope, is_ip, is_local, scope_of
 
 if TYPE_CHECKING:
     from p2pcore.values.multiaddr import Multiaddr
@@ -27,9 +28,12 @@ def rank(addrs: Iterable[Multiaddr]) -> Ranked:
     private: list[Multiaddr] = []
     public: list[Multiaddr] = []
     relayed: list[Multiaddr] = []
+    foreign: list[Multiaddr] = []
     for addr in addrs:
         if addr.is_relayed:
             relayed.append(addr)
+        elif not (is_local(addr) or is_ip(addr)):
+            foreign.append(addr)
         else:
             (public if scope_of(addr) is Scope.PUBLIC else private).append(addr)
     ranked = _group(private, limits.DIAL_DELAY_PRIVATE_S, limits.DIAL_DELAY_OTHER_PRIVATE_S)
@@ -37,6 +41,8 @@ def rank(addrs: Iterable[Multiaddr]) -> Ranked:
     head_start = limits.DIAL_DELAY_RELAY_S if public else 0.0
     late = _group(relayed, limits.DIAL_DELAY_PUBLIC_S, limits.DIAL_DELAY_OTHER_PUBLIC_S)
     ranked += [(delay + head_start, addr) for delay, addr in late]
+    last = max(map(_delay, ranked)) + limits.DIAL_DELAY_OTHER_PUBLIC_S if ranked else 0.0
+    ranked += [(last, addr) for addr in foreign]
     return sorted(ranked, key=_delay)
 
 

@@ -312,7 +312,7 @@ def open_bound(endpoint: Endpoint, reuse_port: bool) -> socket.socket:
         if sock.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         tune(sock)
-        sock.bind(endpoint.bind_address())
+        sock.bind(endpoint.sockaddr())
     except BaseException:
         sock.close()
         raise

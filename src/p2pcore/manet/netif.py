@@ -1,8 +1,8 @@
 """The addresses of this machine's network interfaces.
 
 Comes in: nothing. Goes out: IP addresses as texts, in the kernel's order. Reads them through getifaddrs(3),
-which Linux, macOS and the BSDs share; never opens a socket. IPv6 link-local addresses are left out: without
-a zone nobody could use them.
+which Linux, macOS and the BSDs share; never opens a socket. IPv6 link-local addresses are of use only with a
+zone, so they are given only to who asks for one interface.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import ipaddress
 import os
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from p2pcore.values.multiaddr import Multiaddr
 
@@ -35,28 +35,39 @@ _IfAddrs._fields_ = [
 
 
 def interface_addresses() -> list[str]:
-    """IPv4 and IPv6 addresses of every interface that is up; texts without a zone.
+    """IPv4 and IPv6 addresses of every interface that is up, link-local IPv6 ones aside; without a zone.
 
     Raises: OSError: getifaddrs(3) failed.
     """
+    return list(dict.fromkeys(text for _, text in _interfaces() if not _is_link_local6(text)))
+
+
+def _interfaces() -> list[tuple[str, str]]:
+    """(name, address) of every interface that is up, once for each address. Raises OSError."""
     libc = ctypes.CDLL(ctypes.util.find_library("c") if _BSD else None, use_errno=True)
     head = ctypes.POINTER(_IfAddrs)()
     if libc.getifaddrs(ctypes.byref(head)):
         errno = ctypes.get_errno()
         raise OSError(errno, os.strerror(errno))
     try:
-        return _texts(head)
+        return _entries(head)
     finally:
         libc.freeifaddrs(head)
 
 
 def expand_wildcards(addrs: Iterable[Multiaddr]) -> dict[Multiaddr, None]:
-    """`addrs` in order and once each, a wildcard replaced by every interface address of its family."""
+    """`addrs` in order and once each, a wildcard replaced by every interface address of its family.
+
+    With a zone in front it is replaced by the addresses of that interface, link-local ones with their zone.
+    """
     expanded: dict[Multiaddr, None] = {}
     texts: list[str] | None = None
     for addr in addrs:
         if not addr.is_unspecified:
             expanded[addr] = None
+            continue
+        if addr.protocols()[0].name == "ip6zone":
+            expanded.update(dict.fromkeys(_of_interface(addr)))
             continue
         texts = interface_addresses() if texts is None else texts
         first, *rest = addr.split(1)
@@ -66,17 +77,40 @@ def expand_wildcards(addrs: Iterable[Multiaddr]) -> dict[Multiaddr, None]:
     return expanded
 
 
-def _texts(head: ctypes._Pointer[_IfAddrs]) -> list[str]:
-    texts: dict[str, None] = {}
+def _of_interface(addr: Multiaddr) -> Iterator[Multiaddr]:
+    """What `/ip6zone/INTERFACE/ip6/::` stands for."""
+    zone = addr["ip6zone"]
+    _, _, *rest = addr.split(2)
+    for name, text in _interfaces():
+        if ":" in text and zone in (name, _number_of(name)):
+            front = f"/ip6zone/{zone}" if _is_link_local6(text) else ""
+            yield Multiaddr.join(f"{front}/ip6/{text}", *rest)
+
+
+def _number_of(interface: str) -> str:
+    """The number of an interface, which may stand for its name in a zone; "" where it has gone."""
+    try:
+        return str(socket.if_nametoindex(interface))
+    except OSError:
+        return ""
+
+
+def _is_link_local6(text: str) -> bool:
+    address = ipaddress.ip_address(text)
+    return address.version == 6 and address.is_link_local
+
+
+def _entries(head: ctypes._Pointer[_IfAddrs]) -> list[tuple[str, str]]:
+    found: dict[tuple[str, str], None] = {}
     entry = head
     while entry:
         item = entry.contents
         if item.addr and item.flags & 1:  # IFF_UP
             text = _address(item.addr)
             if text is not None:
-                texts[text] = None
+                found[os.fsdecode(item.name), text] = None
         entry = item.next
-    return list(texts)
+    return list(found)
 
 
 def _address(sockaddr: ctypes._Pointer[ctypes.c_ubyte]) -> str | None:
@@ -85,7 +119,7 @@ def _address(sockaddr: ctypes._Pointer[ctypes.c_ubyte]) -> str | None:
     if family not in _OFFSETS:
         return None
     start, size = _OFFSETS[socket.AddressFamily(family)]
-    address = ipaddress.ip_address(bytes(sockaddr[start : start + size]))
-    if address.version == 6 and address.is_link_local:
-        return None
-    return str(address)
+    raw = bytes(sockaddr[start : start + size])
+    if _BSD and size == 16 and raw[:2] == b"\xfe\x80":
+        raw = raw[:2] + bytes(2) + raw[4:]  # the kernels of the BSDs keep the interface's number in there
+    return str(ipaddress.ip_address(raw))

@@ -80,7 +80,7 @@ class MaPacketConn:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if sock.family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind(endpoint.bind_address())
+            sock.bind(endpoint.sockaddr())
             return cls(sock, max_queued)
         except BaseException:
             sock.close()
@@ -122,7 +122,7 @@ class MaPacketConn:
         endpoint = parse_endpoint(addr, "udp")
         if endpoint.family != self._sock.family:
             raise AddressError(f"{addr}: an address of the family of {self._local} expected")
-        target = endpoint.connect_address()
+        target = endpoint.sockaddr()
         while True:
             self._check_open()
             try:

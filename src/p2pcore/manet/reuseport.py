@@ -13,10 +13,12 @@ import random
 import socket
 from collections.abc import Iterable
 from ipaddress import ip_address
+from typing import Any
 
 from p2pcore.manet.sockaddr import Endpoint
 
 _UNUSABLE = (errno.EADDRINUSE, errno.EADDRNOTAVAIL)
+_FORBIDDEN = (errno.EACCES, errno.EPERM)  # a low port, bound before the process gave up root
 
 
 def choose(listeners: Iterable[socket.socket], target: Endpoint) -> socket.socket | None:
@@ -28,11 +30,12 @@ def choose(listeners: Iterable[socket.socket], target: Endpoint) -> socket.socke
     same = [sock for sock in listeners if sock.family == target.family]
     if not same:
         return None
-    hosts = {sock: ip_address(sock.getsockname()[0].partition("%")[0]) for sock in same}
+    names = {sock: sock.getsockname() for sock in same}
     preferred = preferred_source(target)
-    exact = [sock for sock, host in hosts.items() if preferred is not None and host == ip_address(preferred)]
+    exact = [sock for sock, name in names.items() if preferred == source_of(name)]
     if exact:
         return exact[0]
+    hosts = {sock: ip_address(source_of(name)[0]) for sock, name in names.items()}
     loopback = [sock for sock, host in hosts.items() if host.is_loopback]
     if loopback and ip_address(target.host).is_loopback:
         return loopback[0]
@@ -40,14 +43,20 @@ def choose(listeners: Iterable[socket.socket], target: Endpoint) -> socket.socke
     return random.choice(anywhere) if anywhere else None
 
 
-def preferred_source(target: Endpoint) -> str | None:
-    """The local address the kernel would dial `target` from; None without a route. Sends nothing."""
+def source_of(name: tuple[Any, ...]) -> tuple[str, int]:
+    """Host and scope of a socket's name. Every interface may have the same link-local address."""
+    host, *rest = name
+    return host.partition("%")[0], rest[2] if len(rest) > 1 else 0
+
+
+def preferred_source(target: Endpoint) -> tuple[str, int] | None:
+    """Host and scope the kernel would dial `target` from; None without a route. Sends nothing."""
     with socket.socket(target.family, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(target.connect_address())
+            probe.connect(target.sockaddr())
         except OSError:
             return None
-        return str(probe.getsockname()[0]).partition("%")[0]
+        return source_of(probe.getsockname())
 
 
 def bind_beside(sock: socket.socket, listener: socket.socket) -> bool:
@@ -66,7 +75,7 @@ def bind_beside(sock: socket.socket, listener: socket.socket) -> bool:
     try:
         sock.bind(listener.getsockname())
     except OSError as error:
-        if error.errno in _UNUSABLE:
+        if error.errno in _UNUSABLE + _FORBIDDEN:
             return False
         raise
     finally:

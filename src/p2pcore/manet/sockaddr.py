@@ -6,6 +6,7 @@ Endpoint, or a Multiaddr. Never resolves names, never touches the network.
 
 from __future__ import annotations
 
+import errno
 import socket
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from p2pcore.values.multiaddr import Multiaddr
 from p2pcore.values.peer_id import PeerId
 
 _MAPPED = "::ffff:"
+_MAX_SCOPE_ID = 2**32 - 1
 _FAMILIES = {"ip4": socket.AF_INET, "ip6": socket.AF_INET6}
 
 
@@ -34,8 +36,10 @@ class Endpoint:
     zone: str = ""
     peer: PeerId | None = None
 
-    def bind_address(self) -> tuple[Any, ...]:
-        """For bind(2).
+    def sockaddr(self) -> tuple[Any, ...]:
+        """For bind(2), connect(2) and sendto(2): numbers, so that Python looks nothing up.
+
+        A scope goes into the fourth place: Python fills that with 0 otherwise, whatever the host says.
 
         Raises:
             OSError: there is no interface of the zone's name.
@@ -44,15 +48,17 @@ class Endpoint:
             return (self.host, self.port)
         return (self.host, self.port, 0, _scope_id(self.zone))
 
-    def connect_address(self) -> tuple[str, int]:
-        """For connect(2): a number, in IPv6 with its zone, so that Python looks nothing up."""
-        return (f"{self.host}%{self.zone}" if self.zone else self.host, self.port)
-
 
 def _scope_id(zone: str) -> int:
+    """The number of the interface `zone`, a name or that number itself. Raises OSError: there is none."""
     if not zone:
         return 0
-    return int(zone) if zone.isdigit() else socket.if_nametoindex(zone)
+    try:
+        return socket.if_nametoindex(zone)
+    except OSError:
+        if zone.isascii() and zone.isdecimal() and int(zone) <= _MAX_SCOPE_ID:
+            return int(zone)
+        raise OSError(errno.ENODEV, "this machine has no interface of that name", zone) from None
 
 
 def parse_endpoint(addr: Multiaddr, protocol: str = "tcp") -> Endpoint:

@@ -19,7 +19,7 @@ from p2pcore import limits, options
 from p2pcore.errors import ConnectionClosed, LimitExceeded, P2PError, RemoteProtocolError
 from p2pcore.protocols.identify_message import IdentifyInfo, MessageReader, build, encode, update
 from p2pcore.values.record import PeerRecord
-from p2pcore.values.scope import Scope, is_local, scope_of
+from p2pcore.values.scope import Scope, is_local, scope_of, told_to
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import Conn, Network, Stream
@@ -221,11 +221,11 @@ class IdentifyService:
             message = self._messages[scope] = self._build(scope)
         remote = conn.remote_multiaddr
         # Of no use over a UNIX socket or in memory, and js-libp2p fails when it is told such an address.
-        return encode(message, None if remote is None or is_local(remote) else remote)
+        return encode(message, None if remote is None or is_local(remote) else remote.without_zone())
 
     def _build(self, scope: Scope) -> Identify:
-        """What peers of `scope` are told: no address that reaches less far than they are away."""
-        addrs = [addr for addr in self._told[0] if scope_of(addr) >= scope]
+        """What peers of `scope` are told."""
+        addrs = told_to(scope, self._told[0])
         envelope = None
         if addrs:
             record = PeerRecord.make(self._network.local_peer, addrs, self._record_seq, time.time_ns())

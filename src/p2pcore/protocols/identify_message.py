@@ -9,6 +9,7 @@ Source: libp2p/specs identify; limits of go-libp2p.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,6 +37,9 @@ MAX_SHARED_PROTOCOLS = 32
 """Protocol ids in a list worth sharing; a longer one is no ordinary peer's."""
 
 _SHARED: dict[Any, Any] = {}
+
+_warned = (0, 0)
+"""Addresses and protocols that were left out when that was last logged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,13 +218,13 @@ def build(
     protocol_version: str,
     signed_record: bytes | None = None,
 ) -> Identify:
-    """What a host says of itself, with everything but the observed address."""
+    """What a host says of itself, but for the observed address; free text is cut as readers do."""
     message = Identify(
         publicKey=key.public_key.to_protobuf(),
         listenAddrs=[addr.to_bytes() for addr in addrs],
         protocols=[protocol.encode() for protocol in protocols],
-        protocolVersion=protocol_version.encode(),
-        agentVersion=agent_version.encode(),
+        protocolVersion=protocol_version[: limits.MAX_AGENT_CHARS].encode(),
+        agentVersion=agent_version[: limits.MAX_AGENT_CHARS].encode(),
     )
     if signed_record is not None:
         message.signedPeerRecord = signed_record
@@ -228,10 +232,11 @@ def build(
 
 
 def encode(message: Identify, observed: Multiaddr | None) -> bytes:
-    """`message` and the peer's address as bytes for the wire: one message of at most MAX_IDENTIFY_SEND_BYTES.
+    """`message` and the peer's address as bytes for the wire: one message of MAX_IDENTIFY_SEND_BYTES at most.
 
-    Where it would be longer the signed record follows in a second one, and addresses, then protocols, are
-    left out from the end until the first fits.
+    Where that is too small, the first has what is most needed, for rust-libp2p reads no other: addresses, in
+    half of the room if there are many, and then protocols. The signed record and the rest follow in further
+    messages. What does not fit MAX_IDENTIFY_MESSAGES is left out from the end, with a warning.
     """
     whole = Identify()
     whole.CopyFrom(message)
@@ -239,14 +244,59 @@ def encode(message: Identify, observed: Multiaddr | None) -> bytes:
         whole.observedAddr = observed.to_bytes()
     if whole.ByteSize() <= limits.MAX_IDENTIFY_SEND_BYTES:
         return _framed(whole)
-    tail = b""
-    if whole.HasField("signedPeerRecord"):
-        tail = _framed(Identify(signedPeerRecord=whole.signedPeerRecord))
-        whole.ClearField("signedPeerRecord")
-    for field in (whole.listenAddrs, whole.protocols):
-        while field and whole.ByteSize() > limits.MAX_IDENTIFY_SEND_BYTES:
-            field.pop()
-    return _framed(whole) + tail
+    return b"".join(map(_framed, _split(whole)))
+
+
+def _split(whole: Identify) -> list[Identify]:
+    """`whole` in messages that fit, which merge into it again."""
+    addrs, protocols = deque(whole.listenAddrs), deque(whole.protocols)
+    first = Identify()
+    first.CopyFrom(whole)
+    for field in ("listenAddrs", "protocols", "signedPeerRecord"):
+        first.ClearField(field)
+    room = limits.MAX_IDENTIFY_SEND_BYTES - first.ByteSize()
+    room -= _move(addrs, first.listenAddrs, room // 2)
+    room -= _move(protocols, first.protocols, room)
+    _move(addrs, first.listenAddrs, room)
+    messages = [first]
+    if whole.signedPeerRecord:
+        messages.append(Identify(signedPeerRecord=whole.signedPeerRecord))
+    while (addrs or protocols) and len(messages) < limits.MAX_IDENTIFY_MESSAGES:
+        more = Identify()
+        room = limits.MAX_IDENTIFY_SEND_BYTES
+        room -= _move(addrs, more.listenAddrs, room)
+        _move(protocols, more.protocols, room)
+        messages.append(more)
+    _warn(len(addrs), len(protocols))
+    return [each for each in messages if each.ByteSize() <= limits.MAX_IDENTIFY_MESSAGE_BYTES]
+
+
+def _move(entries: deque[bytes], field: Any, room: int) -> int:
+    """Moves entries to a repeated field, in order, as long as they fit `room` bytes. Returns: bytes used."""
+    used = 0
+    while entries:
+        size = 1 + len(varint.encode(len(entries[0]))) + len(entries[0])
+        if used + size > room:
+            break
+        used += size
+        field.append(entries.popleft())
+    return used
+
+
+def _warn(num_addrs: int, num_protocols: int) -> None:
+    """Says that so many are not told, once for the same numbers: each connection comes here."""
+    global _warned
+    if (num_addrs, num_protocols) == _warned:
+        return
+    _warned = (num_addrs, num_protocols)
+    if num_addrs or num_protocols:
+        logger.warning(
+            "identify leaves out %d addresses and %d protocols: they do not fit %d messages of %d bytes",
+            num_addrs,
+            num_protocols,
+            limits.MAX_IDENTIFY_MESSAGES,
+            limits.MAX_IDENTIFY_SEND_BYTES,
+        )
 
 
 def _framed(message: Identify) -> bytes:

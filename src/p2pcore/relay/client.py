@@ -9,6 +9,7 @@ Specification: libp2p relay/circuit-v2.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Callable
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from p2pcore.values.peer_id import PeerId
 
 logger = logging.getLogger("p2pcore.relay")
+
+_EXPIRY_LOOK_S = 0.01  # a timer may come a little before the clock says so
 
 
 async def reach(network: Network, route: Route, ignore_backoff: bool = False) -> Conn:
@@ -101,7 +104,7 @@ async def reserve(relay: Conn, us: PeerId, now: float) -> Reservation:
 
 
 class ReservationKeeper:
-    """Holds one reservation: renews it in time, asks for it anew when the relay has gone.
+    """Holds one reservation: renews it in time, asks anew when the relay has gone, tells when it expires.
 
     Args:
         network: reaches the relay; route: how.
@@ -121,6 +124,8 @@ class ReservationKeeper:
         self._conn: Conn | None = None
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._tried = asyncio.Event()
+        self._expiry: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._told: list[Multiaddr] = []
         self.route = route
@@ -159,6 +164,16 @@ class ReservationKeeper:
         await self._reserve()
         self._task = asyncio.get_running_loop().create_task(self._keep())
 
+    async def begin_somehow(self) -> None:
+        """Keeps it from now on, whether the first attempt works or not: that one is like every later one.
+
+        Returns when the first attempt has ended, after RELAY_CONNECT_TIMEOUT_S at the latest. Never raises.
+        """
+        self._task = asyncio.get_running_loop().create_task(self._keep())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limits.RELAY_CONNECT_TIMEOUT_S):
+                await self._tried.wait()
+
     def look(self) -> None:
         """Has it look at the clock again."""
         self._wake.set()
@@ -167,6 +182,8 @@ class ReservationKeeper:
         """Keeps it no longer; the relay forgets it in time. Idempotent."""
         task, self._task = self._task, None
         self.reservation = self._conn = None
+        self._tried.set()
+        self._watch_expiry()
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
@@ -180,7 +197,24 @@ class ReservationKeeper:
         left = min(self.reservation.expire - self._now(), limits.MAX_RESERVATION_S)
         early = min(limits.RELAY_REFRESH_S, left / 4)
         self._due = self._now() + max(left - early, limits.RELAY_RETRY_MIN_S)
+        self._watch_expiry()
         self._tell()
+
+    def _watch_expiry(self) -> None:
+        """Has the end of the reservation told when it comes; nobody else would notice while renewals fail."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        if self.reservation is not None:
+            left = min(self.reservation.expire - self._now(), limits.MAX_RESERVATION_S)
+            loop = asyncio.get_running_loop()
+            self._expiry = loop.call_later(max(left, _EXPIRY_LOOK_S), self._maybe_expired)
+
+    def _maybe_expired(self) -> None:
+        self._expiry = None
+        self._tell()
+        if self.is_held:  # longer than a day, or the clock was set back
+            self._watch_expiry()
 
     def _lost(self, conn: Conn) -> None:
         if conn is self._conn:
@@ -205,8 +239,10 @@ class ReservationKeeper:
                 pause = 0.0
             except (P2PError, OSError) as error:
                 pause = min(max(2 * pause, limits.RELAY_RETRY_MIN_S), limits.RELAY_RETRY_MAX_S)
-                logger.info("no reservation at %s, again in %.0f s: %s", self.relay, pause, error)
+                level = logging.INFO if self._tried.is_set() else logging.WARNING
+                logger.log(level, "no reservation at %s, again in %.0f s: %s", self.relay, pause, error)
                 self._tell()
+            self._tried.set()
 
     async def _sleep(self, seconds: float, woken: bool) -> None:
         """Waits: to be woken, or, after a failure, through a pause that many clients do not share."""

@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 from p2pcore import limits, options
@@ -41,7 +40,7 @@ from p2pcore.relay.messages import (
     read_body,
     seal_voucher,
 )
-from p2pcore.values.scope import Scope, scope_of, subnet_of
+from p2pcore.values.scope import Scope, scope_of, subnet_of, told_to
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import Conn, Network, Stream
@@ -237,9 +236,7 @@ class RelayService:
     def _told_addrs(self, scope: Scope, room: int) -> Iterator[Multiaddr]:
         """Our addresses that reach at least as far as `scope`, with our id, as far as there is room."""
         direct = (addr for addr in self._network.interface_listen_addresses() if not addr.is_relayed)
-        for addr in islice(
-            (addr for addr in direct if scope_of(addr) >= scope), limits.MAX_RESERVATION_ADDRS
-        ):
+        for addr in told_to(scope, direct)[: limits.MAX_RESERVATION_ADDRS]:
             with_id = addr.with_p2p(self._network.local_peer)
             room -= len(with_id.to_bytes()) + _ADDR_BYTES
             if room >= 0:

@@ -97,19 +97,27 @@ class RelayTransport:
     # -- listening -----------------------------------------------------------------------------
 
     async def listen(self, addr: Multiaddr) -> Listener:
-        """Reserves at the relay of `addr` and listens behind it; `/p2p-circuit`: behind all of `reserve`.
+        """Listens behind the relay of `addr`; `/p2p-circuit`: behind all of `reserve`.
+
+        A reservation is asked for until the relay grants it, and kept: a relay that is down, or full, is no
+        reason not to listen. `announced` has the address while there is one.
 
         Raises:
-            AddressError: no such address; OSError: there is such a listener; as `reserve`.
+            AddressError: no such address; OSError: there is such a listener, or a reservation there.
         """
         relay = None if addr == CIRCUIT else route_of(addr).relay
         if relay in self._listeners:
             raise OSError(errno.EADDRINUSE, f"this node listens on {addr} already")
-        if relay is not None:
-            await self.reserve(addr)
+        keeper = None if relay is None else self._new_keeper(addr)
         if not self._listeners:
             self._network.set_stream_handler(STOP, self.serve_stop)
         listener = self._listeners[relay] = RelayListener(addr, self._listener_closed)
+        try:
+            if keeper is not None:
+                await keeper.begin_somehow()
+        except BaseException:
+            await listener.close()
+            raise
         return self._upgrader.upgrade_listener(listener)
 
     async def reserve(self, addr: Multiaddr) -> ReservationKeeper:
@@ -119,18 +127,24 @@ class RelayTransport:
             AddressError: no such address; OSError: it is kept already.
             RelayRefused, DialError, TimeoutError, RemoteProtocolError, IdentityError: it came to nothing.
         """
+        keeper = self._new_keeper(addr)
+        try:
+            await keeper.begin()
+        except BaseException:
+            self._keepers.pop(keeper.relay, None)
+            raise
+        return keeper
+
+    def _new_keeper(self, addr: Multiaddr) -> ReservationKeeper:
+        """One that has not begun. Raises AddressError, OSError: as `reserve`."""
         route = route_of(addr)
         if route.target not in (None, self._network.local_peer):
             raise AddressError(f"{addr} leads to another peer")
         if route.relay in self._keepers:
             raise OSError(errno.EADDRINUSE, f"a reservation at {route.relay} is kept already")
-        keeper = ReservationKeeper(self._network, route, self._now, self._changed)
-        self._keepers[route.relay] = keeper
-        try:
-            await keeper.begin()
-        except BaseException:
-            self._keepers.pop(route.relay, None)
-            raise
+        keeper = self._keepers[route.relay] = ReservationKeeper(
+            self._network, route, self._now, self._changed
+        )
         return keeper
 
     def announced(self, addrs: list[Multiaddr]) -> list[Multiaddr]:

@@ -1,8 +1,9 @@
 """UNIX stream sockets: dials and listens on /unix/PATH, with /p2p/ID behind it where the peer is known.
 
-Comes in: addresses with absolute paths. Goes out: upgraded connections and listeners. A listener owns its
-file: it replaces one that nobody listens on, never one that is in use or no socket, and removes at its end
-what is still its own. Abstract names of Linux have no multiaddr: a path begins with a slash. See unix(7).
+Comes in: addresses with absolute paths; /unix/%2Ftmp%2Fx.sock, the form of js-libp2p, is one. Goes out:
+upgraded connections and listeners. A listener owns its file: it replaces one that nobody listens on, never
+one that is in use or no socket, and removes at its end what is still its own. Abstract names of Linux have
+no multiaddr: a path begins with a slash. See unix(7).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from p2pcore import options
+from p2pcore._fast.codec import varint
 from p2pcore.errors import AddressError
 from p2pcore.interfaces import CapableConn, Listener, Upgrader
 from p2pcore.limits import (
@@ -31,8 +33,10 @@ from p2pcore.limits import (
 from p2pcore.manet.conn import MaConn
 from p2pcore.manet.listener import MaListener
 from p2pcore.transports.tcp.transport import expected_peer
-from p2pcore.values.multiaddr import Multiaddr, check_local
+from p2pcore.values.multiaddr import Multiaddr, check_local, protocol_with_name
 from p2pcore.values.peer_id import PeerId
+
+_UNIX = protocol_with_name("unix")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +173,7 @@ class UnixTransport:
         return await self._upgrader.upgrade_outbound(conn, expected)
 
     async def _connect(self, path: str) -> UnixConn:
-        target = Multiaddr(f"/unix{path}")
+        target = _addr_of(path)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
@@ -210,8 +214,8 @@ def unix_path(addr: Multiaddr) -> str:
     target = addr.without_p2p()
     if [protocol.name for protocol in target.protocols()] != ["unix"]:
         raise AddressError(f"{addr} is not /unix/PATH[/p2p/ID]")
-    path = str(target.value_for_protocol("unix"))
-    size = len(os.fsencode(path))
+    raw = target._raw_value(_UNIX.code) or b""  # its text may be escaped
+    path, size = os.fsdecode(raw), len(raw)
     if size > MAX_UNIX_PATH_BYTES:
         raise AddressError(f"{addr}: a path of {size} bytes; a socket's has at most {MAX_UNIX_PATH_BYTES}")
     return path
@@ -219,7 +223,13 @@ def unix_path(addr: Multiaddr) -> str:
 
 def unix_multiaddr(sock: socket.socket) -> Multiaddr:
     """The address a UNIX socket is bound to. Raises AddressError: to none, or an abstract name."""
-    return Multiaddr(f"/unix{os.fsdecode(sock.getsockname())}")
+    return _addr_of(os.fsdecode(sock.getsockname()))
+
+
+def _addr_of(path: str) -> Multiaddr:
+    """The address of an absolute path, whatever is in it. Raises AddressError."""
+    raw = os.fsencode(path)
+    return Multiaddr(_UNIX.vcode + varint.encode(len(raw)) + raw)
 
 
 def open_unix(path: str, mode: int | None = None, backlog: int = LISTEN_BACKLOG) -> socket.socket:

@@ -233,6 +233,10 @@ class Multiaddr(MultiaddrValue):
             return self
         return type(self)(str(self).rpartition("/p2p/")[0])
 
+    def without_zone(self) -> Self:
+        """This address without the zone in front, which is the name of an interface of this machine."""
+        return self._head()
+
     def split(self, maxsplit: int = -1) -> list[Self]:
         """Addresses of one component each; after `maxsplit` of them, the rest in one piece."""
         offsets = self._offsets()
@@ -377,11 +381,11 @@ class Multiaddr(MultiaddrValue):
         return mapped or address
 
     def _host_name(self) -> str | None:
-        """The DNS name it starts with, in lower case and with a dot in front."""
+        """The DNS name it starts with, in lower case, with a dot in front and none at its end."""
         head = self._head()
         code = head._codes()[0] if head else 0
         name = head._value(code, None) if code in _HOSTS else None
-        return f".{name.lower()}" if name else None
+        return f".{name.lower().removesuffix('.')}" if name else None
 
     @property
     def is_loopback(self) -> bool:

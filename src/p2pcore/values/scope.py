@@ -6,6 +6,7 @@ Comes in: multiaddrs. Goes out: a Scope, an IP address, a subnet. Never resolves
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 IP6_SUBNET_BITS = 56
 """What one subscriber of a provider has (RFC 6177); its addresses count as one."""
 
+_IP = frozenset({"ip4", "ip6", "ip6zone", "dns", "dns4", "dns6", "dnsaddr"})
 LOCAL_TRANSPORTS = frozenset({"unix", "memory"})
 """First components that never leave the machine."""
 
@@ -31,6 +33,20 @@ def is_local(addr: Multiaddr) -> bool:
     """True for addresses of transports that never leave the machine: names that mean nothing to a peer."""
     first = next(iter(addr.protocols()), None)
     return first is not None and first.name in LOCAL_TRANSPORTS
+
+
+def is_ip(addr: Multiaddr) -> bool:
+    """True for addresses that begin with an IP address, or with a host name that leads to one."""
+    first = next(iter(addr.protocols()), None)
+    return first is not None and first.name in _IP
+
+
+def told_to(scope: Scope, addrs: Iterable[Multiaddr]) -> list[Multiaddr]:
+    """Those of our `addrs` that a peer `scope` away may be able to use.
+
+    None reaches less far than the peer is away, and none has a zone: that is the name of an interface here.
+    """
+    return [addr for addr in addrs if scope_of(addr) >= scope and "ip6zone" not in addr]
 
 
 def scope_of(addr: Multiaddr | None) -> Scope:

@@ -9,7 +9,7 @@ import os
 import pytest
 
 from _fast.chains import secured, with_limits
-from harness import eventually, looped, settle
+from harness import eventually, looped, seconds, settle
 from p2pcore import limits
 from p2pcore._fast.chain.layer import Mailbox
 from p2pcore._fast.chain.memory import MemoryWire, memory_pair
@@ -179,6 +179,26 @@ def test_an_end_that_takes_nothing_is_given_up_after_the_stall_time() -> None:
         WRITE_STALL_TIMEOUT_S=0.3,
     )
     assert "took no byte for 0.3 s" in out
+
+
+def test_a_peer_that_takes_something_first_and_then_nothing_has_no_second_stall_time() -> None:
+    stall = seconds(2)
+    out = with_limits(
+        f"""
+        from wires import connected
+        async with connected() as (box, theirs):
+            box.write(bytes(1 << 22))
+            await asyncio.sleep(0)
+            theirs.recv(65536)
+            async with asyncio.timeout({1.6 * stall}):
+                try:
+                    await box.read_exactly(1)
+                except errors.ConnectionClosed as error:
+                    print(error)
+        """,
+        WRITE_STALL_TIMEOUT_S=stall,
+    )
+    assert f"took no byte for {stall:g} s" in out
 
 
 def test_an_end_that_does_not_end_its_half_is_given_up_after_the_drain_time() -> None:

@@ -54,6 +54,25 @@ def test_vectors(text: str, hex: str) -> None:
             "a.example:8443",
             "/",
         ),
+        ("/ip4/192.0.2.1/tcp/80/sni/a.example/ws", False, "/ws", "a.example", "a.example", "/"),
+        ("/dns4/a.example/tcp/81/ws", False, "/ws", "a.example", "a.example:81", "/"),
+        ("/dns/A.Example./tcp/443/tls/ws", True, "/tls/ws", "a.example", "a.example", "/"),
+        (
+            "/dns6/Bücher.example/tcp/443/wss",
+            True,
+            "/tls/ws",
+            "xn--bcher-kva.example",
+            "xn--bcher-kva.example",
+            "/",
+        ),
+        (
+            "/dns4/a.example/tcp/443/tls/sni/b.example/ws",
+            True,
+            "/tls/sni/b.example/ws",
+            "b.example",
+            "b.example",
+            "/",
+        ),
         (
             "/ip4/192.0.2.1/tcp/80/ws/http-path/a%2Fb%20c",
             False,
@@ -72,10 +91,7 @@ def test_what_an_address_says(
     assert endpoint.is_secure is is_secure
     assert str(endpoint.suffix) == suffix
     assert (endpoint.host, endpoint.authority, endpoint.target) == (host, authority, target)
-    assert (
-        str(endpoint.tcp_addr)
-        == text[: text.index(f"/tcp/{endpoint.tcp.port}")] + f"/tcp/{endpoint.tcp.port}"
-    )
+    assert str(endpoint.tcp_addr) == text[: text.index(f"/tcp/{endpoint.port}")] + f"/tcp/{endpoint.port}"
     assert (str(endpoint.peer) if endpoint.peer else None) == peer
 
 
@@ -86,12 +102,15 @@ def test_what_an_address_says(
         "/ip4/192.0.2.1/tcp/80",
         "/ip4/192.0.2.1/ws",
         "/ip4/192.0.2.1/udp/80/ws",
-        "/dns4/example.com/tcp/80/ws",
+        "/dns4/example.com/udp/80/ws",
+        "/dnsaddr/example.com/tcp/80/ws",
+        "/dns4/a..b/tcp/80/ws",
+        "/ip4/192.0.2.1/tcp/80/tls/sni/a..b/ws",
         "/ip4/192.0.2.1/tcp/80/tls",
         "/ip4/192.0.2.1/tcp/80/tls/wss",
         "/ip4/192.0.2.1/tcp/80/tls/sni/example.com",
         "/ip4/192.0.2.1/tcp/80/tls/sni/example.com/wss",
-        "/ip4/192.0.2.1/tcp/80/sni/example.com/ws",
+        "/ip4/192.0.2.1/tcp/80/sni/example.com/wss",
         "/ip4/192.0.2.1/tcp/80/ws/ws",
         "/ip4/192.0.2.1/tcp/80/http-path/a",
         "/ip4/192.0.2.1/tcp/80/ws/http-path/a/http-path/b",

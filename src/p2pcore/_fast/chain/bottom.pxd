@@ -13,6 +13,7 @@ cdef class Bottom(Layer):
     cdef readonly bint is_closed    # lost() has been called, or follows
     cdef Py_ssize_t over        # bytes sent while `queued`: control frames, bounded
     cdef Py_ssize_t unsent      # num_unsent() when the stall was last checked
+    cdef double moved_at        # monotonic second at which the peer was last seen to take something, while `queued`
     cdef object error           # the reason given to the first drop(), which lost() will carry
 
     # for the subclass

@@ -12,10 +12,12 @@ from libc.stdint cimport uint8_t
 from p2pcore import errors, limits
 
 from p2pcore._fast.chain.layer cimport Layer, Mailbox
+from p2pcore._fast.loop.clock cimport monotonic
 
 logger = logging.getLogger("p2pcore.wire")
 
 cdef double STALL_S = limits.WRITE_STALL_TIMEOUT_S
+cdef double STALL_LOOK_S = STALL_S / limits.WRITE_STALL_LOOKS
 cdef double DRAIN_S = limits.CLOSE_DRAIN_TIMEOUT_S
 cdef Py_ssize_t MAX_QUEUED = limits.MAX_QUEUED_CONTROL_BYTES
 
@@ -84,8 +86,9 @@ cdef class Bottom(Layer):
         if not self.queued:
             self.queued = True
             self.over = 0
+            self.moved_at = monotonic()
             self.unsent = self.num_unsent()
-            self.state.timers.watch(self, STALL_S)
+            self.state.timers.watch(self, STALL_LOOK_S)
             if self.above is not None:
                 self.above.pause()
         return 0
@@ -121,7 +124,9 @@ cdef class Bottom(Layer):
         unsent = self.num_unsent()
         if unsent < self.unsent:
             self.unsent = unsent
-            return self.state.timers.watch(self, STALL_S)
+            self.moved_at = monotonic()
+        if monotonic() - self.moved_at < STALL_S:
+            return self.state.timers.watch(self, STALL_LOOK_S)
         return self.drop(closed_by(TimeoutError(f"the peer took no byte for {STALL_S:g} s")))
 
     # -- the end -------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ cdef enum Kind:
     KIND_ONION3     # 35 bytes and a port
     KIND_HOST       # UTF-8, bounded as host names are; this and the kinds below have variable size
     KIND_ZONE       # UTF-8
-    KIND_PATH       # UTF-8 that begins with a slash
+    KIND_PATH       # UTF-8 that begins with a slash; its first part may be percent-encoded in text
     KIND_HTTP_PATH  # UTF-8, percent-encoded in text
     KIND_PEER       # multihash of a peer id
     KIND_CERTHASH   # any multihash

@@ -283,6 +283,47 @@ cdef Py_ssize_t _parse_http_path(const uint8_t *text, size_t n, uint8_t *out) no
     return <Py_ssize_t>used
 
 
+cdef inline bint _begins_escaped(const uint8_t *value, size_t n) noexcept nogil:
+    # "/%2F": in text, a path as js-libp2p writes it; in bytes, a path that needs writing like that.
+    return n > 4 and value[1] == c'%' and value[2] == c'2' and (value[3] | 0x20) == c'f'
+
+
+cdef Py_ssize_t _parse_path(const uint8_t *text, size_t n, uint8_t *out) noexcept nogil:
+    # "/%2Ftmp%2Fx.sock/p2p/ID": the path is one escaped part, as js-libp2p has it; what follows is plain.
+    cdef const uint8_t *end
+    cdef size_t part = n
+    cdef Py_ssize_t used
+    if not _begins_escaped(text, n):
+        memcpy(out, text, n)
+        return <Py_ssize_t>n
+    end = <const uint8_t *>memchr(text + 1, c'/', n - 1)
+    if end != NULL:
+        part = <size_t>(end - text)
+    used = _parse_http_path(text + 1, part - 1, out)
+    if used >= 0:
+        memcpy(out + used, text + part, n - part)
+        used += <Py_ssize_t>(n - part)
+    return used
+
+
+cdef size_t _print_path(const uint8_t *value, size_t n, uint8_t *out) noexcept nogil:
+    # The first part escaped only where it would be read as something else.
+    cdef size_t i = 1, used = 4
+    if not _begins_escaped(value, n):
+        memcpy(out, value, n)
+        return n
+    memcpy(out, b"/%2F", 4)
+    while i < n and value[i] != c'/':
+        out[used] = value[i]
+        used += 1
+        if value[i] == c'%':
+            memcpy(out + used, b"25", 2)
+            used += 2
+        i += 1
+    memcpy(out + used, value + i, n - i)
+    return used + n - i
+
+
 cdef inline bint _is_unreserved(uint8_t byte) noexcept nogil:
     if c'a' <= (byte | 0x20) <= c'z' or c'0' <= byte <= c'9':
         return True
@@ -398,6 +439,9 @@ cdef Py_ssize_t value_parse(
     if kind == KIND_HTTP_PATH:
         why[0] = "two hexadecimal digits after each percent sign expected"
         return _parse_http_path(text, n, out)
+    if kind == KIND_PATH:
+        why[0] = "two hexadecimal digits after each percent sign expected"
+        return _parse_path(text, n, out)
     if kind == KIND_CERTHASH:
         why[0] = "a multihash in a known multibase expected"
         return _parse_certhash(text, n, out)
@@ -464,6 +508,8 @@ cdef size_t value_print(Kind kind, const uint8_t *value, size_t n, uint8_t *out)
         return _print_onion(value, n - 2, out)
     if kind == KIND_HTTP_PATH:
         return _print_http_path(value, n, out)
+    if kind == KIND_PATH:
+        return _print_path(value, n, out)
     if kind == KIND_CERTHASH:
         return _print_multibase(c'u', value, n, out)
     if kind == KIND_GARLIC32:
@@ -477,7 +523,7 @@ cdef size_t value_print(Kind kind, const uint8_t *value, size_t n, uint8_t *out)
 cdef size_t value_text_bound(Kind kind, size_t n) noexcept nogil:
     if kind == KIND_IP6:
         return 39  # a mapped IPv4 address is shorter
-    if kind == KIND_HTTP_PATH:
+    if kind == KIND_HTTP_PATH or kind == KIND_PATH:
         return 3 * n
     if kind == KIND_MEMORY:
         return 20
@@ -485,6 +531,6 @@ cdef size_t value_text_bound(Kind kind, size_t n) noexcept nogil:
         return 15
     if kind <= KIND_ONION3:
         return n * 2
-    if kind <= KIND_PATH:
+    if kind <= KIND_ZONE:
         return n
     return n * 8 // 5 + 8  # base32, base58 and base64

@@ -186,13 +186,14 @@ class TcpPorts:
             reuseport.bind_beside(sock, listener)
 
 
-def _source(host: str) -> Endpoint:
+def _source(text: str) -> Endpoint:
+    host, _, zone = text.partition("%")
     family = socket.AF_INET6 if ip_address(host).version == 6 else socket.AF_INET
-    return Endpoint(family, host, 0)
+    return Endpoint(family, host, 0, zone)
 
 
 def _bind_source(sock: socket.socket, source: Endpoint) -> None:
     """Leaves the choice of the port to connect(2), which may give one to several destinations."""
     if sys.platform == "linux":
         sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
-    sock.bind(source.bind_address())
+    sock.bind(source.sockaddr())

@@ -10,8 +10,9 @@ import asyncio
 import errno
 import os
 import socket
+from typing import Any
 
-from p2pcore.errors import AddressError
+from p2pcore.errors import AddressError, blame_us
 from p2pcore.interfaces import CapableConn, Listener, RawListener, Upgrader
 from p2pcore.manet.conn import MaConn
 from p2pcore.manet.sockaddr import Endpoint, parse_endpoint
@@ -109,7 +110,7 @@ class TcpTransport:
 async def _connect_with(sock: socket.socket, endpoint: Endpoint, timeout: float) -> MaConn:
     loop = asyncio.get_running_loop()
     try:
-        await _connect_socket(loop, sock, endpoint.connect_address(), timeout)
+        await _connect_socket(loop, sock, endpoint.sockaddr(), timeout)
         return MaConn(loop, sock, sock.getsockname(), sock.getpeername())
     except BaseException:
         sock.close()
@@ -117,7 +118,7 @@ async def _connect_with(sock: socket.socket, endpoint: Endpoint, timeout: float)
 
 
 async def _connect_socket(
-    loop: asyncio.AbstractEventLoop, sock: socket.socket, address: tuple[str, int], timeout: float
+    loop: asyncio.AbstractEventLoop, sock: socket.socket, address: tuple[Any, ...], timeout: float
 ) -> None:
     """connect(2), waiting where it must. uvloop's sock_connect asks a resolver thread even for numbers.
 
@@ -125,6 +126,10 @@ async def _connect_socket(
     costs one more system call and changes nothing.
     """
     failed = sock.connect_ex(address)
+    if failed == errno.EHOSTUNREACH:  # at once: a route of this machine says so, and not the network
+        error = OSError(failed, os.strerror(failed))
+        blame_us(error)
+        raise error
     if failed == errno.EINPROGRESS:
         failed = sock.connect_ex(address)
     if failed in (errno.EALREADY, errno.EINPROGRESS):

@@ -1,7 +1,8 @@
 """WebSocket multiaddrs taken apart, and made.
 
-Comes in: /ip4|ip6/…/tcp/N followed by /ws, /wss, /tls/ws or /tls/sni/NAME/ws, perhaps a /http-path, perhaps
-a /p2p/ID. Goes out: a WebsocketEndpoint. Never resolves names, never touches the network.
+Comes in: /ip4|ip6|dns…/…/tcp/N followed by /ws, /wss, /tls/ws or /tls/sni/NAME/ws, perhaps a /http-path,
+perhaps a /p2p/ID; /sni/NAME/ws is a plain one whose name has been resolved (see dialing/dns.py). Goes out: a
+WebsocketEndpoint, its names in normal form. Never resolves names, never touches the network.
 Specification: libp2p websockets, "Addressing".
 """
 
@@ -12,15 +13,17 @@ from urllib.parse import quote, unquote
 
 from p2pcore.errors import AddressError
 from p2pcore.manet.sockaddr import Endpoint, parse_endpoint
+from p2pcore.values.host_name import normal_host
 from p2pcore.values.multiaddr import Multiaddr
 from p2pcore.values.peer_id import PeerId
 
 PROTOCOLS = ("ws", "wss")
 """The last components of addresses one can listen on."""
 
-_PLAIN = [("ws",)]
+_PLAIN = [("ws",), ("sni", "ws")]
 _SECURE = [("wss",), ("tls", "ws"), ("tls", "sni", "ws")]
-_STARTS = {"ws", "wss", "tls"}
+_STARTS = {"ws", "wss", "tls", "sni"}
+_NAMES = {"dns", "dns4", "dns6"}
 _UNESCAPED = "!$&'()*+,;=:@/-._~"  # of a path, RFC 3986 section 3.3
 
 
@@ -29,19 +32,22 @@ class WebsocketEndpoint:
     """Where a WebSocket is.
 
     Attributes:
-        tcp: the socket below; tcp_addr: its address.
+        tcp: the socket below, None where it has a host name; tcp_addr: its address. port: its TCP port.
         is_secure: TLS between TCP and HTTP.
-        server_name: the host name in the address (sni), "" where there is none.
+        server_name: the host name in the address (sni, else that of the socket), "" where there is none.
+        reached_at: what a proxy is asked for: the host name of the socket, or as `host`.
         target: of the request, with its leading slash.
         suffix: what follows the TCP port, in the form we print: "/tls/ws" for "/wss".
         peer: the id after /p2p, or None.
     """
 
-    tcp: Endpoint
+    tcp: Endpoint | None
     tcp_addr: Multiaddr
+    port: int
     is_secure: bool
     suffix: Multiaddr
-    server_name: str = ""
+    server_name: str
+    reached_at: str
     target: str = "/"
     peer: PeerId | None = None
 
@@ -53,14 +59,14 @@ class WebsocketEndpoint:
     @property
     def host(self) -> str:
         """The server's name, or its address where it has no name."""
-        return self.server_name or self.tcp.host
+        return self.server_name or self.reached_at
 
     @property
     def authority(self) -> str:
         """The Host header: the port only where it is not the scheme's own, IPv6 in brackets."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         default = 443 if self.is_secure else 80
-        return host if self.tcp.port == default else f"{host}:{self.tcp.port}"
+        return host if self.port == default else f"{host}:{self.port}"
 
 
 def parse_websocket(addr: Multiaddr) -> WebsocketEndpoint:
@@ -77,17 +83,38 @@ def parse_websocket(addr: Multiaddr) -> WebsocketEndpoint:
     form = tail[:-1] if tail[-1:] == ("http-path",) else tail
     if not at or form not in _PLAIN + _SECURE:
         raise AddressError(
-            f"{addr} is not /ip4|ip6/ADDRESS/tcp/PORT and then /ws, /wss, /tls/ws or /tls/sni/NAME/ws"
+            f"{addr} is not /ip4|ip6|dns/ADDRESS/tcp/PORT and then /ws, /wss, /tls/ws or /tls/sni/NAME/ws"
         )
     values = addr.values()
-    name = (values[at + 1] or "") if "sni" in form else ""
-    suffix = "/ws" if form in _PLAIN else f"/tls/sni/{name}/ws" if name else "/tls/ws"
+    sni = (values[at + form.index("sni")] or "") if "sni" in form else ""
+    is_secure = form not in _PLAIN
+    suffix = "/ws" if not is_secure else f"/tls/sni/{sni}/ws" if sni else "/tls/ws"
     target = "/"
     if form != tail:
         path = values[at + len(form)] or ""
         suffix += f"/http-path/{path}"
         target += quote(unquote(path).lstrip("/"), safe=_UNESCAPED)
     head = Multiaddr.join(*addr.split()[:at])
+    tcp, name, port = _socket_of(addr, head)
+    server_name = _normal(addr, sni) if sni else name
+    reached_at = name or server_name or (tcp.host if tcp is not None else "")
     return WebsocketEndpoint(
-        parse_endpoint(head), head, form not in _PLAIN, Multiaddr(suffix), name, target, addr.peer_id
+        tcp, head, port, is_secure, Multiaddr(suffix), server_name, reached_at, target, addr.peer_id
     )
+
+
+def _normal(addr: Multiaddr, name: str) -> str:
+    try:
+        return normal_host(name)
+    except AddressError as error:
+        raise AddressError(f"{addr}: {error}") from error
+
+
+def _socket_of(addr: Multiaddr, head: Multiaddr) -> tuple[Endpoint | None, str, int]:
+    """The endpoint, None for a name; the name, "" for an endpoint; the port. Raises AddressError."""
+    protocols = [protocol.name for protocol in head.protocols()]
+    if protocols[0] in _NAMES and protocols[1:] == ["tcp"]:
+        name, port = head.values()
+        return None, _normal(addr, name or ""), int(port or 0)
+    endpoint = parse_endpoint(head)
+    return endpoint, "", endpoint.port

@@ -11,16 +11,20 @@ import base64
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from p2pcore.errors import AddressError, NegotiationError
+from p2pcore.errors import AddressError, NegotiationError, P2PError, blame_us
 from p2pcore.transports.websocket.http import HttpEnd
+from p2pcore.values.host_name import normal_host
 
 if TYPE_CHECKING:
     from p2pcore._fast.chain.layer import Mailbox
 
 _DEFAULT_PORT = 80
+_HOST_IS_AWAY = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
+"""What a proxy answers where it does its work, and the host does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ class Proxy:
     """A proxy that takes CONNECT in the clear.
 
     Attributes:
-        host: a name or a numeric address; port: 1..65535.
+        host: a name in normal form, or a numeric address; port: 1..65535.
         authorization: value of Proxy-Authorization, "" for none.
     """
 
@@ -40,6 +44,9 @@ class Proxy:
 def proxy_for(scheme: str, host: str, port: int) -> Proxy | None:
     """The proxy the environment names for `scheme` ("http" or "https") and this host; None: none.
 
+    Args:
+        host: a name in normal form, or a numeric address.
+
     Raises:
         AddressError: the environment names one that is malformed, or no HTTP proxy.
     """
@@ -47,13 +54,26 @@ def proxy_for(scheme: str, host: str, port: int) -> Proxy | None:
         return None
     from urllib import request
 
-    bypass: Callable[[str], bool] = request.proxy_bypass_environment  # type: ignore[attr-defined]
+    bypass: Callable[[str, dict[str, str]], bool] = request.proxy_bypass_environment  # type: ignore[attr-defined]
     proxies = request.getproxies_environment()
     url = proxies.get(scheme) or proxies.get("all")
+    if "no" in proxies:
+        proxies["no"] = ",".join(_normal_exception(entry.strip()) for entry in proxies["no"].split(","))
     bracketed = f"[{host}]" if ":" in host else host
-    if not url or bypass(host) or bypass(f"{bracketed}:{port}"):
+    if not url or bypass(host, proxies) or bypass(f"{bracketed}:{port}", proxies):
         return None
     return parse_proxy(url)
+
+
+def _normal_exception(entry: str) -> str:
+    """An entry of NO_PROXY, [.]HOST[:PORT], with its host in normal form; as it is where that is no host."""
+    name, colon, port = entry.rpartition(":")
+    if not colon or not port.isdecimal() or ":" in name:
+        name, colon, port = entry, "", ""
+    try:
+        return normal_host(name.lstrip(".")) + colon + port
+    except AddressError:
+        return entry
 
 
 def parse_proxy(url: str) -> Proxy:
@@ -67,6 +87,7 @@ def parse_proxy(url: str) -> Proxy:
         host, port = parts.hostname, parts.port or _DEFAULT_PORT
         if parts.scheme != "http" or not host:
             raise ValueError(f"scheme {parts.scheme!r}, host {host!r}")
+        host = normal_host(host)
     except ValueError as error:
         shown = url.rpartition("@")[2]
         raise AddressError(f"the environment's proxy {shown!r} is not http://HOST:PORT: {error}") from None
@@ -88,8 +109,15 @@ async def open_tunnel(mailbox: Mailbox, proxy: Proxy, host: str, port: int) -> N
     headers = [("Host", target)]
     if proxy.authorization:
         headers.append(("Proxy-Authorization", proxy.authorization))
-    answer = await HttpEnd(mailbox, is_client=True).ask("CONNECT", target, headers)
+    try:
+        answer = await HttpEnd(mailbox, is_client=True).ask("CONNECT", target, headers)
+    except (P2PError, OSError) as error:
+        blame_us(error)
+        raise
     if not 200 <= answer.status_code < 300:
-        raise NegotiationError(
+        refusal = NegotiationError(
             f"the proxy {proxy.host}:{proxy.port} answered HTTP {answer.status_code} to CONNECT {target}"
         )
+        if answer.status_code not in _HOST_IS_AWAY:
+            blame_us(refusal)
+        raise refusal

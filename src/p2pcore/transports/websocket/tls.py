@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from p2pcore.aio import tls_stream
 from p2pcore.errors import HandshakeError
 from p2pcore.limits import MAX_CERTIFICATE_FILE_BYTES
+from p2pcore.values.host_name import normal_host
 from p2pcore.values.key_files import read_file, shown
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class WebCertificate:
         """A new one that nobody trusts unless told to, for these host names and IP addresses.
 
         Raises:
-            ValueError: there is no name.
+            ValueError: there is no name. AddressError: one is no host name.
         """
         from cryptography import x509
         from cryptography.hazmat.primitives.asymmetric import ec
@@ -82,7 +83,7 @@ class WebCertificate:
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "p2pcore")])
         ips = [_ip(name) for name in names]
         subjects: list[x509.GeneralName] = [
-            x509.DNSName(name) if ip is None else x509.IPAddress(ip)
+            x509.DNSName(normal_host(name)) if ip is None else x509.IPAddress(ip)
             for name, ip in zip(names, ips, strict=True)
         ]
         now = datetime.datetime.now(datetime.UTC)
@@ -167,7 +168,10 @@ async def serve(mailbox: Mailbox, context: SSL.Context) -> None:
 
 
 async def connect(mailbox: Mailbox, context: SSL.Context, host: str) -> None:
-    """The client's handshake with `host`, a name or an IP address; `mailbox` is on top of TLS then.
+    """The client's handshake with `host`; `mailbox` is on top of TLS then.
+
+    Args:
+        host: a name in normal form, or an IP address.
 
     Raises:
         HandshakeError: it failed, or the certificate is not trusted, or is for another host.
@@ -201,7 +205,7 @@ def _expect(connection: SSL.Connection, host: str) -> None:
     if ip is not None:
         done = lib.X509_VERIFY_PARAM_set1_ip(param, ip.packed, len(ip.packed))
     else:
-        name = host.encode("idna")
+        name = host.encode("ascii")
         connection.set_tlsext_host_name(name)
         lib.X509_VERIFY_PARAM_set_hostflags(param, _NO_PARTIAL_WILDCARDS)
         done = lib.X509_VERIFY_PARAM_set1_host(param, name, len(name))

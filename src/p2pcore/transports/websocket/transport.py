@@ -1,8 +1,8 @@
 """WebSocket: dials and listens on /ip4|ip6/…/tcp/N/ws, /wss, /tls/ws and /tls/sni/NAME/ws.
 
-Comes in: addresses with numeric hosts. Goes out: upgraded connections and listeners over TCP's sockets. TLS,
-proxies and the HTTP upgrade happen when the upgrader starts a connection, within its deadline and its bounds.
-Never resolves the name of a peer, never serves more of HTTP than one answer.
+Comes in: addresses with numeric hosts, or with names that a proxy looks up. Goes out: upgraded connections,
+and listeners over TCP's sockets. TLS, proxies and the HTTP upgrade happen when the upgrader starts a
+connection, within its deadline and its bounds. Never resolves a peer's name, never answers HTTP twice.
 Specification: libp2p websockets; RFC 6455.
 """
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from p2pcore import options
-from p2pcore.errors import AddressError
+from p2pcore.errors import AddressError, blame_us
 from p2pcore.interfaces import CapableConn, Listener, RawConn, RawListener, Upgrader
 from p2pcore.limits import WEBSOCKET_HANDSHAKE_TIMEOUT_S
 from p2pcore.manet.sockaddr import Endpoint
@@ -254,9 +254,18 @@ class WebsocketTransport:
         self._context: SSL.Context | None = None
 
     def can_dial(self, addr: Multiaddr) -> bool:
-        """True for a WebSocket at a numeric IP address, with or without a peer id behind."""
+        """True for a WebSocket at a numeric IP address, or at a name behind a proxy; a peer id may follow."""
         try:
-            return parse_websocket(addr).tcp.port != 0
+            endpoint = parse_websocket(addr)
+            return endpoint.port != 0 and (endpoint.tcp is not None or self._proxy(endpoint) is not None)
+        except AddressError:
+            return False
+
+    def keeps_name(self, addr: Multiaddr) -> bool:
+        """True for a WebSocket at a host name that a proxy is asked for. See interfaces.NameKeeper."""
+        try:
+            endpoint = parse_websocket(addr)
+            return endpoint.tcp is None and self._proxy(endpoint) is not None
         except AddressError:
             return False
 
@@ -276,29 +285,46 @@ class WebsocketTransport:
         expected = expected_peer(addr, endpoint.peer, peer)
         context = self._client_context() if endpoint.is_secure else None
         proxy = self._proxy(endpoint)
-        raw = await (self._tcp.connect(endpoint.tcp) if proxy is None else self._reach(proxy))
+        raw = await self._connected(endpoint, proxy)
 
         async def handshake(mailbox: Mailbox) -> None:
             if proxy is not None:
-                await open_tunnel(mailbox, proxy, endpoint.host, endpoint.tcp.port)
+                await open_tunnel(mailbox, proxy, endpoint.reached_at, endpoint.port)
             if context is not None:
                 await web_tls.connect(mailbox, context, endpoint.host)
             await request_upgrade(mailbox, endpoint.authority, endpoint.target)
 
         timeout = self._options.handshake_timeout
-        conn = WebsocketConn(raw, handshake, endpoint.suffix, timeout, addr.without_p2p())
+        remote = addr.without_p2p() if endpoint.is_secure else endpoint.tcp_addr.encapsulate(endpoint.suffix)
+        conn = WebsocketConn(raw, handshake, endpoint.suffix, timeout, remote)
         return await self._upgrader.upgrade_outbound(conn, expected)
 
     def _client_context(self) -> SSL.Context:
         """The one of all dials: reading the system's authorities takes milliseconds."""
         if self._context is None:
-            self._context = web_tls.client_context(self._options.ca_file, self._options.verify)
+            try:
+                self._context = web_tls.client_context(self._options.ca_file, self._options.verify)
+            except OSError as error:
+                blame_us(error)
+                raise
         return self._context
+
+    async def _connected(self, endpoint: WebsocketEndpoint, proxy: Proxy | None) -> RawConn:
+        """A connection to the host, or to the proxy it is behind. Raises as TcpTransport.connect."""
+        if proxy is None:
+            if endpoint.tcp is None:
+                raise AddressError(f"{endpoint.tcp_addr}: a name, and no proxy to look it up")
+            return await self._tcp.connect(endpoint.tcp)
+        try:
+            return await self._reach(proxy)
+        except OSError as error:
+            blame_us(error)  # the host that was dialled is not to blame for the proxy
+            raise
 
     def _proxy(self, endpoint: WebsocketEndpoint) -> Proxy | None:
         if not self._options.use_proxies:
             return None
-        return proxy_for(endpoint.scheme, endpoint.host, endpoint.tcp.port)
+        return proxy_for(endpoint.scheme, endpoint.reached_at, endpoint.port)
 
     async def _reach(self, proxy: Proxy) -> RawConn:
         """A connection to the proxy. Raises OSError."""
@@ -307,7 +333,9 @@ class WebsocketTransport:
         failure: OSError = OSError(f"the proxy {proxy.host} has no address")
         for family, _, _, _, sockaddr in found[:_MAX_PROXY_ADDRS]:
             try:
-                return await self._tcp.connect(Endpoint(family, str(sockaddr[0]), proxy.port))
+                host, _, _ = str(sockaddr[0]).partition("%")
+                zone = str(sockaddr[3]) if len(sockaddr) > 3 and sockaddr[3] else ""
+                return await self._tcp.connect(Endpoint(family, host, proxy.port, zone))
             except OSError as error:
                 failure = error
         raise failure
@@ -321,6 +349,8 @@ class WebsocketTransport:
         """
         endpoint = parse_websocket(addr)
         check_local(addr)
+        if endpoint.server_name and not endpoint.is_secure:
+            raise AddressError(f"{addr}: a name is only for listeners with TLS")
         accept = self.acceptor(endpoint.suffix)
         inner = self._tcp.bind(endpoint.tcp_addr, Kind.TLS if endpoint.scheme == "https" else Kind.HTTP)
         return self._upgrader.upgrade_listener(WebsocketListener(inner, accept))
