@@ -9,7 +9,7 @@ from asyncio import Future
 from p2pcore import limits
 
 cimport cython
-from p2pcore._fast.loop.loop_state cimport LoopState, monotonic
+from p2pcore._fast.loop.loop_state cimport monotonic
 
 PENDING = object()
 cdef Py_ssize_t FLUSH_AFTER = limits.FLUSH_AFTER_TASKS

@@ -15,7 +15,7 @@ from p2pcore import errors, limits
 
 from p2pcore._fast.chain.layer cimport Layer
 from p2pcore._fast.loop.loop_state cimport monotonic
-from p2pcore._fast.loop.rate cimport Bucket, allows
+from p2pcore._fast.loop.rate cimport allows
 from p2pcore._fast.mux.session cimport Session
 from p2pcore._fast.mux.stream cimport Stream
 from p2pcore._fast.loop.waiting cimport PENDING, Op, again
