@@ -26,7 +26,7 @@ help:            ## this list
 $(VENV)/.tools: pyproject.toml Makefile tools/dependencies.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "p2pcore needs Python 3.11 or later, not " + sys.version)'
 	$(call say,making $(VENV): tools for building and testing; what p2pcore needs (about 1 minute))
-	@$(PYTHON) -m venv $(VENV)
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@$(PY) -m pip install -q --upgrade "pip>=25.1"
 	@$(PY) -m pip install -q --group build --group test --group lint
 	@$(PY) tools/dependencies.py > $(VENV)/dependencies.txt
