@@ -11,22 +11,38 @@ GATES_ARGS ?=
 NATIVE := CMakeLists.txt src/p2pcore/_fast/CMakeLists.txt $(wildcard src/p2pcore/_fast/*/*.pyx src/p2pcore/_fast/*/*.pxd)
 SANITIZE := -fsanitize=address,undefined -fno-omit-frame-pointer -g -O1
 
-.PHONY: help serve test lint unit interop wheel-test sanitize gates gates-baseline bench protobuf wheel clean
+.PHONY: help serve test lint unit interop wheel-test sanitize lowest newest gates gates-baseline bench protobuf wheel hooks clean FORCE
+
+# What make itself has to say goes to stderr: the stdout of `make serve` has addresses and nothing else.
+say = @echo "== $(1)" >&2
+
+ifneq ($(shell command -v ccache),)
+export CMAKE_C_COMPILER_LAUNCHER ?= ccache
+endif
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\): .*## */\1\t/p' Makefile | expand -t 14
 
 $(VENV)/.tools: pyproject.toml Makefile tools/dependencies.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "p2pcore needs Python 3.11 or later, not " + sys.version)'
-	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install -q --upgrade "pip>=25.1"
-	$(PY) -m pip install -q --group build --group test --group lint
-	$(PY) tools/dependencies.py > $(VENV)/dependencies.txt
-	$(PY) -m pip install -q -r $(VENV)/dependencies.txt
+	$(call say,making $(VENV): tools for building and testing; what p2pcore needs (about 1 minute))
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install -q --upgrade "pip>=25.1"
+	@$(PY) -m pip install -q --group build --group test --group lint
+	@$(PY) tools/dependencies.py > $(VENV)/dependencies.txt
+	@$(PY) -m pip install -q -r $(VENV)/dependencies.txt
 	@touch $@
 
-$(VENV)/.built: $(VENV)/.tools $(NATIVE)
-	$(PY) -m pip install -q --no-build-isolation --no-deps -e .
+# Sums of the sources that are compiled. What differs from last time is touched: a file may come with an old date
+# (from an archive, a copy), which neither make nor ninja would take for a change.
+$(VENV)/.sources: FORCE | $(VENV)/.tools
+	@touch -a $@
+	@sha256sum $(NATIVE) > $@.new
+	@cmp -s $@ $@.new || { grep -vxFf $@ $@.new | cut -c67- | xargs -r touch; cp $@.new $@; }
+
+$(VENV)/.built: $(VENV)/.tools $(VENV)/.sources
+	$(call say,building the compiled modules (1 to 3 minutes the first time))
+	@$(PY) -m pip install -q --no-build-isolation --no-deps -e .
 	@touch $@
 
 serve: $(VENV)/.built  ## a node that listens and prints its multiaddrs, until Ctrl-C
@@ -34,10 +50,12 @@ serve: $(VENV)/.built  ## a node that listens and prints its multiaddrs, until C
 
 test: lint unit interop  ## environment, build, and the whole suite
 
-lint: $(VENV)/.built  ## ruff, mypy --strict, and the stubs against the compiled modules
+lint: $(VENV)/.built  ## ruff, cython-lint, mypy --strict, and the stubs against the compiled modules
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	PATH="$(VENV)/bin:$$PATH" cython-lint src/p2pcore/_fast
 	$(PY) -m mypy
+	$(PY) -m mypy --strict examples
 	$(PY) -m mypy.stubtest p2pcore._fast --concise --ignore-disjoint-bases --ignore-unused-allowlist --allowlist tests/stubtest-allowlist.txt
 
 unit: $(VENV)/.built  ## the suite without the peers in other languages
@@ -55,6 +73,12 @@ wheel-test:      ## builds the wheel, installs it in a clean environment elsewhe
 sanitize:        ## the suite on a checked build with the address and undefined-behaviour sanitizers
 	PYTHON=$(PYTHON) CFLAGS="$(SANITIZE)" tools/sanitize-test.sh
 
+lowest:          ## the suite on the lowest versions of everything that p2pcore needs, in an environment of its own
+	PYTHON=$(PYTHON) tools/versions-test.sh lowest
+
+newest:          ## the suite on the newest ones, pre-releases and versions over our bounds among them
+	PYTHON=$(PYTHON) tools/versions-test.sh newest
+
 gates: $(VENV)/.built  ## instructions and memory against the committed baseline; needs valgrind (docs/gates.md)
 	PYTHONPATH=bench $(PY) -m gates $(GATES_ARGS)
 
@@ -70,6 +94,10 @@ bench: $(VENV)/.built $(VENV)/.bench  ## ROUNDS=5 rounds beside go-libp2p and js
 
 protobuf:        ## regenerates src/p2pcore/pb
 	PYTHON=$(PYTHON) tools/protobuf.sh
+
+hooks: $(VENV)/.tools  ## has git run ruff and cython-lint before each commit
+	$(PY) -m pip install -q pre-commit
+	$(PY) -m pre_commit install
 
 clean:           ## forgets every build
 	rm -rf build dist $(VENV) .mypy_cache .ruff_cache .hypothesis .benchmarks

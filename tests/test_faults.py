@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import re
 from functools import cache
 from pathlib import Path
 from typing import cast
@@ -242,3 +243,41 @@ def test_the_tests_of_a_fault_are_there(fault: str) -> None:
         path, _, name = test.partition("::")
         assert name.startswith("test_")
         assert name in names_in(path), f"{fault}: there is no {test}"
+
+
+def cell(tests: tuple[str, ...]) -> str:
+    """What docs/faults.md has in its last column: a link for each test."""
+    parts = [test.partition("::") for test in tests]
+    links = [f"[{name.removeprefix('test_').replace('_', ' ')}](../tests/{path})" for path, _, name in parts]
+    return "<br>".join(links)
+
+
+def rows_of_the_page() -> dict[str, list[str]]:
+    """The table of docs/faults.md: number of the fault to its other cells."""
+    text = (TESTS.parent / "docs" / "faults.md").read_text()
+    rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| W")]
+    return {row[0].strip(): [each.strip() for each in row[1:]] for row in rows}
+
+
+@pytest.mark.source
+def test_the_page_of_faults_has_each_with_its_tests_and_no_other() -> None:
+    rows = rows_of_the_page()
+    assert list(rows) == sorted(FAULTS, key=lambda fault: int(fault[1:]))
+    for fault, (wrong, ours, tests) in rows.items():
+        assert wrong, fault
+        assert ours, fault
+        assert tests == cell(FAULTS[fault]), fault
+
+
+@pytest.mark.source
+def test_every_fault_that_the_source_names_is_on_the_page() -> None:
+    rows = rows_of_the_page()
+    source = [
+        path
+        for folder in ("src", "tests", "docs")
+        for path in (TESTS.parent / folder).rglob("*")
+        if path.suffix in (".py", ".pyx", ".pxd", ".pyi", ".md")
+    ]
+    assert len(source) > 100
+    named = {(path.name, fault) for path in source for fault in re.findall(r"\bW\d+\b", path.read_text())}
+    assert [(name, fault) for name, fault in sorted(named) if fault not in rows] == []

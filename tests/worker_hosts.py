@@ -45,3 +45,9 @@ def short_lived(worker: Worker, status: int) -> Host:
 def silent(worker: Worker) -> Host:
     """Ends its process without a word."""
     os._exit(7)
+
+
+def ready_twice(worker: Worker) -> Host:
+    """Says once more that it is ready, which no worker does."""
+    asyncio.get_running_loop().call_later(0.05, lambda: worker._channel.send(event="ready", addrs=[]))
+    return make(worker)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from harness import looped, seconds
+from harness import looped, seconds, settle
 from p2pcore.aio.slots import Slots
 
 
@@ -70,3 +70,26 @@ async def test_wait_empty_returns_when_the_last_item_has_left() -> None:
         assert not waiting.done()
         slots.leave(item)
     await waiting
+
+
+@looped
+async def test_everybody_who_waits_is_woken() -> None:
+    slots: Slots[int] = Slots(1, 3600.0, 10, lambda item: None)
+    slots.enter(1)
+    waiting = [asyncio.ensure_future(wait()) for wait in (slots.wait, slots.wait_empty, slots.wait)]
+    await settle()
+    slots.leave(1)
+    await asyncio.gather(*waiting)
+
+
+@looped
+async def test_one_who_gives_up_leaves_the_others_waiting() -> None:
+    slots: Slots[int] = Slots(1, 3600.0, 10, lambda item: None)
+    slots.enter(1)
+    first, second = (asyncio.ensure_future(slots.wait()) for _ in range(2))
+    await settle()
+    second.cancel()
+    await settle()
+    assert second.cancelled()
+    slots.leave(1)
+    await first

@@ -296,3 +296,13 @@ async def test_an_accept_that_waits_is_ended_by_close_and_a_cancelled_one_takes_
     await one.close()
     with pytest.raises(ListenerClosed):
         await accepting
+
+
+@looped
+async def test_each_of_several_accepts_gets_a_circuit() -> None:
+    one = listener([])
+    accepting = [asyncio.ensure_future(one.accept()) for _ in range(2)]
+    await asyncio.sleep(0)
+    offers: list[Any] = [Waiting(), Waiting()]
+    assert await asyncio.gather(*(one.offer(each) for each in offers)) == [True, True]
+    assert await asyncio.gather(*accepting) == offers

@@ -37,6 +37,8 @@ from p2pcore import (
     limits,
 )
 from p2pcore.manet.conn import MaConn
+from p2pcore.workers.process import Process, pickled
+from p2pcore.workers.worker import Settings
 from worker_hosts import WHO
 
 BARE = {"ping": False, "identify": False, "listen": ()}
@@ -213,6 +215,53 @@ def test_a_factory_that_fails_at_the_start_ends_everything(factory: Any, text: s
         assert supervisor.pids == []
         await supervisor.wait()
 
+    run(main(), LIMIT_S)
+
+
+def test_a_worker_that_says_it_is_ready_a_second_time_is_replaced_and_holds_up_no_drain(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        async with serving(workers=1, factory=worker_hosts.ready_twice) as node:
+            await eventually(lambda: node.kinds("exited"), LIMIT_S)
+            assert node.kinds("exited")[0].status == -signal.SIGKILL
+
+    run(main(), LIMIT_S)
+    assert "ready a second time" in caplog.text
+
+
+def open_sockets() -> set[str]:
+    """Those this process has open, by the kernel's names."""
+    links = set()
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            links.add(os.readlink(f"/proc/self/fd/{fd}"))
+    return {link for link in links if link.startswith("socket:")}
+
+
+def test_a_start_that_is_cancelled_leaves_no_process_and_no_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def recorded(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(popen(*args, **options))
+        return started[-1]
+
+    async def main() -> None:
+        settings = Settings(0, PrivateKey.generate().to_protobuf(), (), (), 1, 1.0)
+        before = open_sockets()
+        starting = asyncio.ensure_future(
+            Process.start(settings, pickled(worker_hosts.make, ()), [], lambda *_: None)
+        )
+        await eventually(lambda: started)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        assert started[0].returncode == -signal.SIGKILL
+        assert not is_alive(started[0].pid)
+        await eventually(lambda: open_sockets() <= before)
+
+    monkeypatch.setattr(subprocess, "Popen", recorded)
     run(main(), LIMIT_S)
 
 

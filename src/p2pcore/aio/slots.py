@@ -24,7 +24,7 @@ class Slots(Generic[T]):
         end: called with the oldest item when there is one slow item too many; it has left by then.
     """
 
-    __slots__ = ("_all", "_changed", "_end", "_loop", "_max_slow", "_maximum", "_quick", "_slow_after")
+    __slots__ = ("_all", "_end", "_loop", "_max_slow", "_maximum", "_quick", "_slow_after", "_waiters")
 
     def __init__(self, maximum: int, slow_after: float, max_slow: int, end: Callable[[T], None]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -34,13 +34,13 @@ class Slots(Generic[T]):
         self._end = end
         self._all: dict[T, None] = {}  # oldest first
         self._quick: dict[T, float] = {}  # of those, the ones not known to be slow, and since when
-        self._changed: asyncio.Future[None] | None = None
+        self._waiters: set[asyncio.Future[None]] = set()
 
     def __len__(self) -> int:
         return len(self._all)
 
     def enter(self, item: T) -> None:
-        """Begins an item; to be called after `wait`."""
+        """Begins an item; to be called after `wait`, before anything else is awaited."""
         self._all[item] = None
         self._quick[item] = self._loop.time()
 
@@ -79,12 +79,14 @@ class Slots(Generic[T]):
             self._end(oldest)
 
     async def _change(self) -> None:
-        self._changed = self._loop.create_future()
+        waiter = self._loop.create_future()
+        self._waiters.add(waiter)
         try:
-            await self._changed
+            await waiter
         finally:
-            self._changed = None
+            self._waiters.discard(waiter)
 
     def _wake(self) -> None:
-        if self._changed is not None and not self._changed.done():
-            self._changed.set_result(None)
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)

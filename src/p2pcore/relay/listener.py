@@ -30,7 +30,7 @@ class RelayListener:
         self._multiaddr = multiaddr
         self._closed = closed
         self._offers: dict[RelayedConn, asyncio.Future[bool]] = {}
-        self._accepter: asyncio.Future[None] | None = None
+        self._changed = asyncio.Event()
         self._is_finished = False
         self._is_closed = False
 
@@ -54,7 +54,7 @@ class RelayListener:
             self._offers.pop(conn, None)
 
     async def accept(self) -> RelayedConn:
-        """The next connection, oldest first. Raises ListenerClosed. One caller at a time."""
+        """The next connection, oldest first. Raises ListenerClosed."""
         while True:
             if self._offers:
                 conn, taken = next(iter(self._offers.items()))
@@ -63,11 +63,8 @@ class RelayListener:
                 return conn
             if self._is_finished:
                 raise ListenerClosed(f"the listener on {self._multiaddr} is closed")
-            self._accepter = asyncio.get_running_loop().create_future()
-            try:
-                await self._accepter
-            finally:
-                self._accepter = None
+            self._changed.clear()
+            await self._changed.wait()
 
     async def rebind(self) -> None:
         """Does nothing: the reservation is kept by a task of its own. Raises ListenerClosed."""
@@ -91,5 +88,4 @@ class RelayListener:
         await self._closed(self)
 
     def _wake(self) -> None:
-        if self._accepter is not None and not self._accepter.done():
-            self._accepter.set_result(None)
+        self._changed.set()

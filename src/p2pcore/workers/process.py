@@ -56,6 +56,7 @@ class Process:
         cls, settings: Settings, work: bytes, sockets: Sequence[socket.socket], on_message: OnMessage
     ) -> Process:
         """Starts an interpreter and gives it its settings; see `ready` for when it serves. Raises OSError."""
+        instructions = _instructions(settings, work)
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-P", "-m", "p2pcore.workers", str(theirs.fileno())]
         try:
@@ -71,8 +72,14 @@ class Process:
             raise
         finally:
             theirs.close()
-        channel = await Channel.over(ours)
-        channel.send_bytes(_instructions(settings, work))
+        try:
+            channel = await Channel.over(ours)
+        except BaseException:  # a cancelled start above all
+            ours.close()
+            popen.kill()
+            popen.wait()  # milliseconds: it was killed
+            raise
+        channel.send_bytes(instructions)
         return cls(settings.index, popen, channel, on_message)
 
     @property
@@ -109,7 +116,7 @@ class Process:
         try:
             while (message := await self._channel.receive()) is not None:
                 self._heard(message)
-        except (ValueError, TypeError, KeyError) as error:
+        except Exception as error:  # whatever it sends, its end is told: a drain waits for it
             self.error = f"it sent what is no message: {error!r}"
             self.kill()
         self._channel.close()
@@ -120,6 +127,8 @@ class Process:
     def _heard(self, message: Message) -> None:
         event = message["event"]
         if event == "ready":
+            if self.ready.done():
+                raise ValueError("it is ready a second time")
             self.addrs = message["addrs"]
             self.ready_at = asyncio.get_running_loop().time()
             self.ready.set_result(None)

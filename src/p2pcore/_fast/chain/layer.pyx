@@ -5,7 +5,6 @@ layer. Never runs application code, never feeds while it sends. Class Layer has 
 """
 
 cimport cython
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport uint8_t
 
 from p2pcore import errors, limits

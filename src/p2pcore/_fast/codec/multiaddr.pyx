@@ -30,7 +30,6 @@ from p2pcore._fast.codec.multiaddr_values cimport (
     KIND_PEER,
     KIND_PORT,
     KIND_ZONE,
-    Kind,
     value_check,
     value_parse,
     value_print,

@@ -9,7 +9,7 @@ Source: multiformats multiaddr, RFC 4291, RFC 5952, RFC 3986 section 2.
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy, memset
 
-from p2pcore._fast.codec.multibase cimport Alphabet, base_alphabet, base_decode, base_encode, multibase_decode
+from p2pcore._fast.codec.multibase cimport base_alphabet, base_decode, base_encode, multibase_decode
 from p2pcore._fast.codec.endian cimport load_be16, load_be64, store_be16, store_be64
 from p2pcore._fast.codec.peer_id cimport PEER_ROOM, multihash_split, peer_check, peer_parse, peer_print
 

@@ -191,7 +191,7 @@ cdef Py_ssize_t _encode_number(
         rest = _divide(limbs, first, count, 656356768) if a.base == 58 else _divide(limbs, first, count, a.chunk)
         while first < count and limbs[first] == 0:
             first += 1
-        for i in range(<size_t>a.chunk_digits):
+        for i in range(<size_t>a.chunk_digits):  # no-cython-lint: a C loop needs a variable of C
             if first == count and rest == 0:
                 break
             digits[used] = a.digits[rest % a.base]

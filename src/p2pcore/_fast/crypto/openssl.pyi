@@ -1,4 +1,6 @@
 from OpenSSL.SSL import Context
 
+WORKS_WITH: str
+
 def set_groups(context: Context, names: bytes) -> None: ...
 def set_signatures(context: Context, names: bytes) -> None: ...

@@ -5,12 +5,19 @@ of the library that `cryptography` brings and pyOpenSSL uses. Its cffi module te
 object.
 """
 
-from libc.stdint cimport uint8_t, uintptr_t
+from libc.stdint cimport uintptr_t
 
-from cryptography.hazmat.bindings._rust import _openssl
+WORKS_WITH = "cryptography>=50,<51"  # as pyproject.toml has it; make lowest and make newest prove it
+
+try:
+    from cryptography.hazmat.bindings._rust import _openssl
+except ImportError as why:
+    raise ImportError(f"cryptography has no bindings of OpenSSL that p2pcore knows; it works with {WORKS_WITH}") from why
 
 
 def _address(name):
+    if not hasattr(_openssl.lib, name):
+        raise ImportError(f"cryptography does not give out {name} of OpenSSL; p2pcore works with {WORKS_WITH}")
     return int(_openssl.ffi.cast("uintptr_t", _openssl.ffi.addressof(_openssl.lib, name)))
 
 
@@ -30,6 +37,8 @@ store_ctx_get_error_depth = <int (*)(void*) noexcept nogil> <uintptr_t> _address
 store_ctx_set_error = <void (*)(void*, int) noexcept nogil> <uintptr_t> _address("X509_STORE_CTX_set_error")
 cdef void* (*_store_ctx_get_ex_data)(void *store, int index) noexcept nogil
 _store_ctx_get_ex_data = <void* (*)(void*, int) noexcept nogil> <uintptr_t> _address("X509_STORE_CTX_get_ex_data")
+for _name in ("SSL_get_ex_data_X509_STORE_CTX_idx", "SSL_CTX_set1_sigalgs_list", "SSL_CTX_set1_curves_list"):
+    _address(_name)
 cdef int _ssl_index = _openssl.lib.SSL_get_ex_data_X509_STORE_CTX_idx()
 ssl_clear_mode = <long (*)(void*, long) noexcept nogil> <uintptr_t> _address("SSL_clear_mode")
 ssl_set_bio = <void (*)(void*, void*, void*) noexcept nogil> <uintptr_t> _address("SSL_set_bio")

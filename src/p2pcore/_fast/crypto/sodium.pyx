@@ -10,7 +10,12 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport uint8_t, uint64_t
 from posix.dlfcn cimport RTLD_NOW, dlopen, dlsym
 
-from nacl import _sodium
+WORKS_WITH = "pynacl>=1.5,<1.7"  # as pyproject.toml has it; make lowest and make newest prove it
+
+try:
+    from nacl import _sodium
+except ImportError as why:
+    raise ImportError(f"PyNaCl has no bindings of libsodium that p2pcore knows; it works with {WORKS_WITH}") from why
 
 ctypedef int (*Encrypt)(
     uint8_t *out, unsigned long long *out_size, const uint8_t *data, unsigned long long n,
@@ -53,7 +58,7 @@ cdef void *_library = dlopen(_path, RTLD_NOW)  # loaded already: a second refere
 cdef void *_found(const char *name) except NULL:
     cdef void *at = NULL if _library == NULL else dlsym(_library, name)
     if at == NULL:
-        raise ImportError(f"{_sodium.__file__} does not give out {name.decode()} of libsodium")
+        raise ImportError(f"{_sodium.__file__} does not give out {name.decode()} of libsodium; p2pcore works with {WORKS_WITH}")
     return at
 
 
