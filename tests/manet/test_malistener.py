@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, looped
+from harness import eventually, looped, settle
 from p2pcore import limits
 from p2pcore.errors import AddressError, ListenerClosed
 from p2pcore.manet import listener as malistener
@@ -151,8 +151,7 @@ async def test_without_an_accept_the_peers_stay_in_the_backlog() -> None:
         clients = [connect(listener) for _ in range(8)]
         conns = [await listener.accept() for _ in range(3)]
         before = set(os.listdir("/proc/self/fd"))
-        for _ in range(20):
-            await asyncio.sleep(0)
+        await settle(20)
         assert set(os.listdir("/proc/self/fd")) == before  # nothing more was taken
         assert not listener._watching or not listener._waiting
         conns += [await listener.accept() for _ in range(5)]

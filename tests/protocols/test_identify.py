@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, looped, run
+from harness import eventually, looped, run, settle
 from hosts import Pair, pair
 from p2pcore import (
     DeadlineExceeded,
@@ -268,8 +268,7 @@ async def test_peers_that_do_not_take_pushes_get_none() -> None:
     async with pair(BOTH) as p:
         await p.dialer.identify(p.conn)
         p.server.set_stream_handler("/x", handler)
-        for _ in range(5):
-            await asyncio.sleep(0)
+        await settle(5)
         assert "/x" not in info_of(p.conn).protocols
         assert not p.conn.num_streams
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from harness import eventually, looped
+from hosts import BARE
 from p2pcore import (
     AddressError,
     ConnectionClosed,
@@ -38,7 +39,6 @@ from p2pcore.relay.messages import (
     read_body,
 )
 from relays import (
-    BARE,
     UNLIMITED,
     behind,
     cause_of,

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from harness import eventually, looped, run
+from hosts import BARE
 from p2pcore import (
     AddressError,
     DialError,
@@ -36,7 +37,6 @@ from p2pcore.relay.messages import (
     read_body,
 )
 from relays import (
-    BARE,
     UNLIMITED,
     Relayed,
     ask_stop,

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from harness import eventually, looped, run
+from hosts import BARE
 from p2pcore import (
     Host,
     ListenError,
@@ -28,7 +29,6 @@ from p2pcore.relay.messages import (
     seal_voucher,
 )
 from relays import (
-    BARE,
     behind,
     cause_of,
     fake_relay,

@@ -7,29 +7,20 @@ import socket
 
 import pytest
 
-from harness import eventually, looped, seconds
-from hosts import pair
+from harness import ended_by, eventually, looped, seconds
+from hosts import BARE, pair
 from nodes import make_node, open_socket, port_of
 from p2pcore import GoAway, Host, Multiaddr, Stream, codes, limits
-from p2pcore.interfaces import CapableConn
 from p2pcore.manet.conn import MaConn
 from p2pcore.manet.listener import open_listening
 from p2pcore.manet.sockaddr import parse_endpoint, to_multiaddr
 
-BARE = {"ping": False, "identify": False}
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 
 
 @pytest.fixture(autouse=True)
 def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "DRAIN_GRACE_S", 0.0)
-
-
-async def ended_by(conn: CapableConn) -> BaseException | None:
-    """Why `conn` ended."""
-    end: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
-    conn.add_close_callback(end.set_result)
-    return await end
 
 
 @looped

@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, looped, run
+from harness import eventually, looped, run, settle
 from nodes import (
     LOOPBACK,
     make_node,
     open_socket,
     read_all,
-    settle,
 )
 from p2pcore.errors import ListenerClosed
 from p2pcore.manet.listener import MaListener
@@ -272,7 +271,7 @@ async def test_a_connection_finished_after_close_is_closed() -> None:
     listener = UpgradedListener(MaListener.bind(LOOPBACK), upgrader)
     sock = await open_socket(listener.multiaddr)
     await eventually(lambda: listener.num_upgrading)
-    await settle()
+    await settle(20)
     await listener.close()
     assert upgrader.codes == [0x1002]
     assert listener.num_ready == 0

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, looped, run, seconds
+from harness import eventually, looped, run, seconds, settle
 from nodes import (
     LOOPBACK,
     Node,
@@ -432,8 +432,7 @@ async def test_a_cancelled_upgrade_closes_the_connection() -> None:
     for ticks in range(1, 12):  # at 0 the upgrade has not begun, and the connection is still ours
         sock = await open_socket(inner.multiaddr)
         upgrading = asyncio.ensure_future(make_node().upgrader.upgrade_inbound(await inner.accept()))
-        for _ in range(ticks):
-            await asyncio.sleep(0)
+        await settle(ticks)
         upgrading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await upgrading

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 import worker_hosts
-from harness import eventually, run, seconds
+from harness import ended_by, eventually, run, seconds
+from hosts import BARE
 from nodes import make_node
 from p2pcore import (
     ConnectionClosed,
@@ -38,7 +39,6 @@ from p2pcore import (
 from p2pcore.manet.conn import MaConn
 from worker_hosts import WHO
 
-BARE = {"ping": False, "identify": False, "listen": ()}
 LIMIT_S = 60.0
 
 
@@ -72,7 +72,7 @@ async def serving(workers: int = 2, factory: Any = worker_hosts.make, **options:
     events: list[WorkerEvent] = []
     async with (
         Supervisor(factory, workers=workers, on_event=events.append, **options) as supervisor,
-        Host(**BARE) as dialer,
+        Host(listen=(), **BARE) as dialer,
     ):
         yield Node(supervisor, events, dialer)
     for event in events:
@@ -85,12 +85,6 @@ def is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-async def ended_by(conn: SwarmConn) -> BaseException | None:
-    end: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
-    conn.add_close_callback(end.set_result)
-    return await end
 
 
 def test_workers_share_a_port_and_an_identity() -> None:
@@ -392,7 +386,7 @@ def test_a_program_serves_until_a_signal(program: Path) -> None:
     process, addr, pids = started(program)
 
     async def main() -> None:
-        async with Host(**BARE) as dialer:
+        async with Host(listen=(), **BARE) as dialer:
             assert await dialer.echo(addr, b"hello") == b"hello"
 
     try:

@@ -10,7 +10,7 @@ import pytest
 from websocket_nodes import CERTIFICATE, REQUEST, WS, WSS, listening, talk, tcp_part, websocket
 
 from _fast.websocket_frames import MASK, close, frame
-from harness import eventually, looped, run, seconds
+from harness import eventually, looped, run, seconds, settle
 from nodes import make_node, num_descriptors, open_socket, read_all, settled_descriptors
 from p2pcore import Multiaddr
 from p2pcore.errors import (
@@ -215,8 +215,7 @@ async def test_a_dial_cancelled_at_any_step_leaves_nothing(addr: Multiaddr, tick
     dialer = websocket(make_node(), ca_file=ca)
     async with listening(addr) as listener:
         dialing = asyncio.ensure_future(dialer.dial(listener.multiaddr, None))
-        for _ in range(ticks):
-            await asyncio.sleep(0)
+        await settle(ticks)
         if dialing.cancel():
             with pytest.raises(asyncio.CancelledError):
                 await dialing
