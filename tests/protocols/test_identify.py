@@ -81,22 +81,20 @@ async def test_nothing_waits_for_it_and_no_task_stays() -> None:
         assert not [name for name in names if "identify" in name.lower() or "Stream" in name]
 
 
-def test_concurrent_callers_share_one_exchange() -> None:
-    async def main() -> None:
-        opened = 0
-        async with pair(BOTH) as p:
+@looped
+async def test_concurrent_callers_share_one_exchange() -> None:
+    opened = 0
+    async with pair(BOTH) as p:
 
-            async def counted(stream: Stream) -> None:
-                nonlocal opened
-                opened += 1
-                await p.server._identify.serve(stream)
+        async def counted(stream: Stream) -> None:
+            nonlocal opened
+            opened += 1
+            await p.server._identify.serve(stream)
 
-            p.server.set_stream_handler(identify.PROTOCOL, counted)
-            told = await asyncio.gather(*(p.dialer.identify(p.conn) for _ in range(5)))
-            assert opened == 1
-            assert len(set(map(id, told))) == 1
-
-    run(main())
+        p.server.set_stream_handler(identify.PROTOCOL, counted)
+        told = await asyncio.gather(*(p.dialer.identify(p.conn) for _ in range(5)))
+        assert opened == 1
+        assert len(set(map(id, told))) == 1
 
 
 @looped
@@ -239,26 +237,24 @@ async def test_changes_are_pushed_to_peers() -> None:
         await change(p, lambda: server.swarm.listen_close(gone), lambda i: gone not in i.addrs)
 
 
-def test_changes_are_gathered_into_one_push() -> None:
+@looped
+async def test_changes_are_gathered_into_one_push() -> None:
     async def handler(stream: Stream) -> None: ...
 
-    async def main() -> None:
-        pushes = 0
-        async with pair(BOTH | {"push_delay_s": 0.05}, BOTH) as p:
-            await eventually(lambda: p.conn.info and p.server_conn.info)
+    pushes = 0
+    async with pair(BOTH | {"push_delay_s": 0.05}, BOTH) as p:
+        await eventually(lambda: p.conn.info and p.server_conn.info)
 
-            async def counted(stream: Stream) -> None:
-                nonlocal pushes
-                pushes += 1
-                await p.dialer._identify.serve_push(stream)
+        async def counted(stream: Stream) -> None:
+            nonlocal pushes
+            pushes += 1
+            await p.dialer._identify.serve_push(stream)
 
-            p.dialer.swarm.set_stream_handler(identify.PUSH_PROTOCOL, counted)
-            for number in range(20):
-                p.server.set_stream_handler(f"/x/{number}", handler)
-            await eventually(lambda: "/x/19" in info_of(p.conn).protocols)
-            assert pushes == 1
-
-    run(main())
+        p.dialer.swarm.set_stream_handler(identify.PUSH_PROTOCOL, counted)
+        for number in range(20):
+            p.server.set_stream_handler(f"/x/{number}", handler)
+        await eventually(lambda: "/x/19" in info_of(p.conn).protocols)
+        assert pushes == 1
 
 
 @looped

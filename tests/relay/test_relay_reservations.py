@@ -197,30 +197,13 @@ def test_a_refused_renewal_is_tried_again_and_the_address_is_told_until_it_expir
     run(main())
 
 
-def test_a_relay_that_dies_and_comes_back_is_used_again_and_peers_are_told(
+@looped
+async def test_a_relay_that_dies_and_comes_back_is_used_again_and_peers_are_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(limits, "RELAY_RETRY_MIN_S", 0.01)
     monkeypatch.setattr(limits, "RELAY_RETRY_MAX_S", 0.05)
     key = PrivateKey.generate()
-
-    async def main() -> None:
-        async with Host(**BARE | IDENTIFY | ECHO) as peer:
-            async with relay_host(private_key=key) as relay:
-                addr = relay.addrs[0]
-                listen = [behind(relay), "/ip4/127.0.0.1/tcp/0"]
-                one = Host(**BARE | ECHO | IDENTIFY | {"listen": listen})
-                await one.start()
-                await one.connect(peer.addrs_with_peer[0])
-                told = await peer.identify(await conn_to(peer, one.peer_id))
-                assert told.listen_addrs == tuple(one.addrs) == (behind(relay), one.addrs[1])
-            await eventually(lambda: len(one.addrs) == 1)
-            await eventually(lambda: info(peer, one.peer_id).listen_addrs == tuple(one.addrs))
-            async with relay_host(private_key=key, listen=[addr]) as relay, Host(listen=[], **BARE) as dialer:
-                await eventually(lambda: len(one.addrs) == 2)
-                await eventually(lambda: info(peer, one.peer_id).listen_addrs == tuple(one.addrs))
-                assert await dialer.echo(one.addrs_with_peer[0], b"back") == b"back"
-                await one.close()
 
     async def conn_to(host: Host, peer: PeerId) -> Any:
         await eventually(lambda: host.swarm.best_conn(peer))
@@ -229,4 +212,19 @@ def test_a_relay_that_dies_and_comes_back_is_used_again_and_peers_are_told(
     def info(host: Host, peer: PeerId) -> Any:
         return host.swarm.conns_to_peer(peer)[0].info
 
-    run(main())
+    async with Host(**BARE | IDENTIFY | ECHO) as peer:
+        async with relay_host(private_key=key) as relay:
+            addr = relay.addrs[0]
+            listen = [behind(relay), "/ip4/127.0.0.1/tcp/0"]
+            one = Host(**BARE | ECHO | IDENTIFY | {"listen": listen})
+            await one.start()
+            await one.connect(peer.addrs_with_peer[0])
+            told = await peer.identify(await conn_to(peer, one.peer_id))
+            assert told.listen_addrs == tuple(one.addrs) == (behind(relay), one.addrs[1])
+        await eventually(lambda: len(one.addrs) == 1)
+        await eventually(lambda: info(peer, one.peer_id).listen_addrs == tuple(one.addrs))
+        async with relay_host(private_key=key, listen=[addr]) as relay, Host(listen=[], **BARE) as dialer:
+            await eventually(lambda: len(one.addrs) == 2)
+            await eventually(lambda: info(peer, one.peer_id).listen_addrs == tuple(one.addrs))
+            assert await dialer.echo(one.addrs_with_peer[0], b"back") == b"back"
+            await one.close()

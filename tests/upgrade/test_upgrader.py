@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, looped, run, seconds, settle
+from harness import eventually, looped, seconds, settle
 from nodes import (
     LOOPBACK,
     Node,
@@ -346,45 +346,41 @@ async def record(one: Node, two: Node) -> tuple[bytes, bytes]:
     return sent
 
 
-def test_a_dialler_that_goes_away_at_any_byte_leaves_nothing_behind() -> None:
-    async def main() -> None:
-        one, two = make_node(), make_node()
-        upgrade, _ = await record(one, two)
-        before = await settled_descriptors()
-        failed: list[BaseException] = []
-        observed = make_node(two.key, on_upgrade_failed=lambda reason, remote, error, _: failed.append(error))
-        async with observed.listening() as listener:
-            for length in range(len(upgrade)):
-                sock = await open_socket(listener.multiaddr)
-                await asyncio.get_running_loop().sock_sendall(sock, upgrade[:length])
-                sock.close()
-            await eventually(lambda: len(failed) == len(upgrade))
-            assert not listener.num_upgrading
-            assert not listener.num_ready
-            in_handshake = len(upgrade) - len(OPENING)
-            assert dict(listener.failures) == {
-                Stage.SECURITY: len(upgrade) - in_handshake,
-                Stage.HANDSHAKE: in_handshake,
-            }
-            assert all(isinstance(error, (NegotiationError, HandshakeError)) for error in failed)
-        await eventually(lambda: num_descriptors() <= before)
-
-    run(main(), timeout=60)
+@looped
+async def test_a_dialler_that_goes_away_at_any_byte_leaves_nothing_behind() -> None:
+    one, two = make_node(), make_node()
+    upgrade, _ = await record(one, two)
+    before = await settled_descriptors()
+    failed: list[BaseException] = []
+    observed = make_node(two.key, on_upgrade_failed=lambda reason, remote, error, _: failed.append(error))
+    async with observed.listening() as listener:
+        for length in range(len(upgrade)):
+            sock = await open_socket(listener.multiaddr)
+            await asyncio.get_running_loop().sock_sendall(sock, upgrade[:length])
+            sock.close()
+        await eventually(lambda: len(failed) == len(upgrade))
+        assert not listener.num_upgrading
+        assert not listener.num_ready
+        in_handshake = len(upgrade) - len(OPENING)
+        assert dict(listener.failures) == {
+            Stage.SECURITY: len(upgrade) - in_handshake,
+            Stage.HANDSHAKE: in_handshake,
+        }
+        assert all(isinstance(error, (NegotiationError, HandshakeError)) for error in failed)
+    await eventually(lambda: num_descriptors() <= before)
 
 
-def test_a_listener_that_goes_away_at_any_byte_fails_the_dial() -> None:
-    async def main() -> None:
-        one, two = make_node(), make_node()
-        _, answer = await record(one, two)
-        before = await settled_descriptors()
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            server.setblocking(False)
-            addr = Multiaddr(f"/ip4/127.0.0.1/tcp/{server.getsockname()[1]}")
-            for length in range(len(answer)):
-                await replay_to(one, server, addr, answer[:length])
-        await eventually(lambda: num_descriptors() <= before)
-
-    run(main(), timeout=60)
+@looped
+async def test_a_listener_that_goes_away_at_any_byte_fails_the_dial() -> None:
+    one, two = make_node(), make_node()
+    _, answer = await record(one, two)
+    before = await settled_descriptors()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        addr = Multiaddr(f"/ip4/127.0.0.1/tcp/{server.getsockname()[1]}")
+        for length in range(len(answer)):
+            await replay_to(one, server, addr, answer[:length])
+    await eventually(lambda: num_descriptors() <= before)
 
 
 async def replay_to(node: Node, server: socket.socket, addr: Multiaddr, answer: bytes) -> None:
