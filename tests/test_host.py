@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import p2pcore
-from harness import eventually, looped, run
+from harness import eventually, looped
 from hosts import pair
 from p2pcore import Host, Multiaddr, PeerId, PrivateKey, SwarmConn
 from p2pcore.errors import AddressError, DialError, IdentityError, ListenError, SwarmClosed
@@ -38,16 +38,14 @@ async def test_an_unspecified_address_is_told_as_interface_addresses() -> None:
         await other.connect(host.addrs_with_peer[0])
 
 
-def test_a_host_that_can_listen_nowhere_does_not_start(caplog: pytest.LogCaptureFixture) -> None:
-    async def main() -> None:
-        async with Host() as first:
-            taken = first.addrs[0]
-            with pytest.raises(ListenError, match="in use"):
-                await Host(listen=[taken]).start()
-            async with Host(listen=[taken, "/ip4/127.0.0.1/tcp/0"]) as partly:
-                assert [result.bound is None for result in partly.listen_results] == [True, False]
-
-    run(main())
+@looped
+async def test_a_host_that_can_listen_nowhere_does_not_start(caplog: pytest.LogCaptureFixture) -> None:
+    async with Host() as first:
+        taken = first.addrs[0]
+        with pytest.raises(ListenError, match="in use"):
+            await Host(listen=[taken]).start()
+        async with Host(listen=[taken, "/ip4/127.0.0.1/tcp/0"]) as partly:
+            assert [result.bound is None for result in partly.listen_results] == [True, False]
     assert "cannot listen on" in caplog.text
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, looped, run
+from harness import eventually, looped
 from hosts import BARE
 from p2pcore import (
     Host,
@@ -84,25 +84,21 @@ async def test_the_addresses_a_relay_tells_are_ours_too_where_they_are_its_own()
     ],
     ids=["garbage", "empty", "another signer", "another peer", "expired", "past", "no expiry", "none"],
 )
-def test_a_reservation_with_a_bad_voucher_or_in_the_past_is_none(spoil: Any) -> None:
+@looped
+async def test_a_reservation_with_a_bad_voucher_or_in_the_past_is_none(spoil: Any) -> None:
     key = PrivateKey.generate()
 
     async def answer(stream: Stream, request: Hop) -> None:
         reservation = spoil(key, one.peer_id, int(time.time()))
         await stream.write(Hop(HopType.STATUS, reservation=reservation, status=Status.OK).encode())
 
-    async def main() -> None:
-        nonlocal one
-        async with fake_relay(answer, private_key=key) as (relay, _), Host(listen=[], **BARE) as one:
-            with pytest.raises(ListenError) as caught:
-                await one.swarm.listen(behind(relay))
-            assert isinstance(cause_of(caught.value), IdentityError | RemoteProtocolError)
-            assert one.addrs == []
-            assert not one.relay.reservations
-            assert STOP not in one.protocols
-
-    one: Any = None
-    run(main())
+    async with fake_relay(answer, private_key=key) as (relay, _), Host(listen=[], **BARE) as one:
+        with pytest.raises(ListenError) as caught:
+            await one.swarm.listen(behind(relay))
+        assert isinstance(cause_of(caught.value), IdentityError | RemoteProtocolError)
+        assert one.addrs == []
+        assert not one.relay.reservations
+        assert STOP not in one.protocols
 
 
 class Clock:
@@ -165,7 +161,8 @@ async def test_a_relay_whose_clock_is_far_off_is_asked_once_a_day() -> None:
         await eventually(lambda: len(asked) == 2)
 
 
-def test_a_refused_renewal_is_tried_again_and_the_address_is_told_until_it_expires(
+@looped
+async def test_a_refused_renewal_is_tried_again_and_the_address_is_told_until_it_expires(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(limits, "RELAY_RETRY_MIN_S", 0.01)
@@ -178,23 +175,19 @@ def test_a_refused_renewal_is_tried_again_and_the_address_is_told_until_it_expir
         else:
             await grant(stream, request)
 
-    async def main() -> None:
-        nonlocal refuse
-        clock = Clock()
-        async with fake_relay(answer) as (relay, asked), Host(listen=[], **BARE) as one:
-            one.relay._now = clock
-            await one.swarm.listen(behind(relay))
-            refuse, clock.ahead = True, 3590
-            one.relay.reservations[0].look()
-            await eventually(lambda: len(asked) > 3)
-            assert one.addrs == [behind(relay)]
-            clock.ahead = 3601
-            assert one.addrs == [], "what has expired leads nowhere"
-            refuse, clock.ahead = False, 0
-            await eventually(lambda: one.relay.reservations[0].is_held)
-            assert one.addrs == [behind(relay)]
-
-    run(main())
+    clock = Clock()
+    async with fake_relay(answer) as (relay, asked), Host(listen=[], **BARE) as one:
+        one.relay._now = clock
+        await one.swarm.listen(behind(relay))
+        refuse, clock.ahead = True, 3590
+        one.relay.reservations[0].look()
+        await eventually(lambda: len(asked) > 3)
+        assert one.addrs == [behind(relay)]
+        clock.ahead = 3601
+        assert one.addrs == [], "what has expired leads nowhere"
+        refuse, clock.ahead = False, 0
+        await eventually(lambda: one.relay.reservations[0].is_held)
+        assert one.addrs == [behind(relay)]
 
 
 @looped

@@ -103,22 +103,20 @@ async def test_no_stream_is_let_in_before_every_connected_has_returned() -> None
     await swarm.close()
 
 
-def test_a_notifiee_that_raises_is_logged_and_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    async def main() -> None:
-        log: list[Any] = []
-        swarm, _ = make_swarm()
-        bad = Recorder([])
-        for event in ("listen", "listen_close", "connected", "disconnected"):
-            bad.on[event] = lambda network, what: 1 / 0
-        swarm.notify(bad)
-        swarm.notify(Recorder(log))
-        await swarm.listen(addr(1))
-        conn = swarm.add_conn(FakeConn(THEM))
-        await conn.close()
-        await swarm.close()
-        assert [event for event, _ in log] == ["listen", "connected", "disconnected", "listen_close"]
-
-    run(main())
+@looped
+async def test_a_notifiee_that_raises_is_logged_and_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    log: list[Any] = []
+    swarm, _ = make_swarm()
+    bad = Recorder([])
+    for event in ("listen", "listen_close", "connected", "disconnected"):
+        bad.on[event] = lambda network, what: 1 / 0
+    swarm.notify(bad)
+    swarm.notify(Recorder(log))
+    await swarm.listen(addr(1))
+    conn = swarm.add_conn(FakeConn(THEM))
+    await conn.close()
+    await swarm.close()
+    assert [event for event, _ in log] == ["listen", "connected", "disconnected", "listen_close"]
     assert sum("raised in" in record.message for record in caplog.records) == 4
     assert "ZeroDivisionError" in caplog.text
 

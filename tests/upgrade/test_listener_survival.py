@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, looped, run, settle
+from harness import eventually, looped, settle
 from nodes import (
     LOOPBACK,
     make_node,
@@ -160,22 +160,22 @@ class FaultyUpgrader:
         raise ZeroDivisionError
 
 
-def test_a_fault_in_one_upgrade_or_in_an_observer_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    async def main() -> None:
-        def faulty_observer(*args: object) -> None:
-            raise KeyError("observer")
+@looped
+async def test_a_fault_in_one_upgrade_or_in_an_observer_ends_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def faulty_observer(*args: object) -> None:
+        raise KeyError("observer")
 
-        options = listener_module.ListenerOptions(on_upgrade_failed=faulty_observer)
-        listener = UpgradedListener(MaListener.bind(LOOPBACK), FaultyUpgrader(), options)
-        for count in (1, 2):
-            sock = await open_socket(listener.multiaddr)
-            assert await read_all(sock) == b""
-            sock.close()
-            assert dict(listener.failures) == {INTERNAL_ERROR: count}
-        assert listener.state is ListenerState.LISTENING
-        await listener.close()
-
-    run(main())
+    options = listener_module.ListenerOptions(on_upgrade_failed=faulty_observer)
+    listener = UpgradedListener(MaListener.bind(LOOPBACK), FaultyUpgrader(), options)
+    for count in (1, 2):
+        sock = await open_socket(listener.multiaddr)
+        assert await read_all(sock) == b""
+        sock.close()
+        assert dict(listener.failures) == {INTERNAL_ERROR: count}
+    assert listener.state is ListenerState.LISTENING
+    await listener.close()
     assert {record.levelname for record in caplog.records if record.name == "p2pcore.listener"} == {"ERROR"}
 
 

@@ -165,22 +165,20 @@ async def test_what_the_kernel_queued_for_a_dead_worker_is_served_by_its_success
 
 
 @pytest.mark.slow
-def test_pauses_double_up_to_their_bound_for_a_worker_that_keeps_dying(
+@looped
+async def test_pauses_double_up_to_their_bound_for_a_worker_that_keeps_dying(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(limits, "WORKER_BACKOFF_MIN_S", 0.01)
     monkeypatch.setattr(limits, "WORKER_BACKOFF_MAX_S", 0.04)
     monkeypatch.setattr(limits, "WORKER_HOLD_QUEUE_S", 0.02)
 
-    async def main() -> None:
-        async with serving(workers=1, factory=worker_hosts.short_lived, args=(3,)) as node:
-            await eventually(lambda: len(node.kinds("exited")) >= 4, LIMIT_S)
-            deaths = node.kinds("exited")[:4]
-            assert [event.restart_s for event in deaths] == [0.01, 0.02, 0.04, 0.04]
-            assert {event.status for event in deaths} == {3}
-            await eventually(lambda: len(node.kinds("started")) >= 5, LIMIT_S)  # its sockets were closed
-
-    run(main(), LIMIT_S)
+    async with serving(workers=1, factory=worker_hosts.short_lived, args=(3,)) as node:
+        await eventually(lambda: len(node.kinds("exited")) >= 4, LIMIT_S)
+        deaths = node.kinds("exited")[:4]
+        assert [event.restart_s for event in deaths] == [0.01, 0.02, 0.04, 0.04]
+        assert {event.status for event in deaths} == {3}
+        await eventually(lambda: len(node.kinds("started")) >= 5, LIMIT_S)  # its sockets were closed
     assert "another starts in" in caplog.text
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from shared_ports import FIRST, HTTP, PLAIN, TLS, Counting, is_refused, said, shared
 
-from harness import eventually, looped, run, seconds, settle
+from harness import eventually, looped, seconds, settle
 from nodes import (
     LOOPBACK,
     make_node,
@@ -304,17 +304,15 @@ class Broken(Counting):
         raise ZeroDivisionError("a fault of ours")
 
 
-def test_a_port_with_a_fault_ends_its_listeners_rather_than_leave_them_deaf(
+@looped
+async def test_a_port_with_a_fault_ends_its_listeners_rather_than_leave_them_deaf(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def main() -> None:
-        port = SharedPort(Broken())
-        listener = port.listen(Kind.PLAIN)
-        with pytest.raises(ListenerClosed):
-            await listener.accept()
-        await listener.close()
-
-    run(main())
+    port = SharedPort(Broken())
+    listener = port.listen(Kind.PLAIN)
+    with pytest.raises(ListenerClosed):
+        await listener.accept()
+    await listener.close()
     assert [record.name for record in caplog.records if record.levelname == "ERROR"] == ["p2pcore.tcpreuse"]
 
 
