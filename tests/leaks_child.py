@@ -17,7 +17,7 @@ from typing import Any
 
 import uvloop
 
-from harness import eventually
+from harness import HANG_S, eventually
 from p2pcore import Host, Stream
 from p2pcore._fast.loop.loop_state import loop_state
 
@@ -68,7 +68,8 @@ async def connect(server: Host, dialer: Host, count: int) -> None:
 
 async def identified(*hosts: Host) -> None:
     """Waits until no connection is being identified any more."""
-    await eventually(lambda: all(conn.info for host in hosts for conn in host.swarm.conns()), timeout=60)
+    conns = [conn for host in hosts for conn in host.swarm.conns()]
+    await eventually(lambda: all(conn.info for conn in conns), timeout=HANG_S / 2)
     await eventually(lambda: not any(host.swarm.num_handlers_running for host in hosts))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import p2pcore
-from harness import eventually, looped
+from harness import HANG_S, eventually, looped, seconds
 from hosts import pair
 from p2pcore import Host, Multiaddr, PeerId, PrivateKey, SwarmConn
 from p2pcore.errors import AddressError, DialError, IdentityError, ListenError, SwarmClosed
@@ -152,7 +152,8 @@ async def test_two_hosts_may_dial_each_other_at_once() -> None:
 
 def test_a_host_runs_on_plain_asyncio_too() -> None:
     async def main() -> None:
-        async with asyncio.timeout(30), pair({"echo": True, "ping": True, "identify": True}) as p:
+        serving = {"echo": True, "ping": True, "identify": True}
+        async with asyncio.timeout(seconds(HANG_S)), pair(serving) as p:
             assert await p.dialer.echo(p.conn, b"x" * 300_000) == b"x" * 300_000
             assert len(await p.dialer.ping(p.conn, 2)) == 2
             assert (await p.dialer.identify(p.conn)).agent_version.startswith("p2pcore/")

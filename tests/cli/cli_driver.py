@@ -14,12 +14,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import seconds
+from harness import HANG_S, seconds
 
 COMMAND = (sys.executable, "-m", "p2pcore.cli")
 ENVIRONMENT = {**os.environ, "PYTHONIOENCODING": "utf-8"}
 ENVIRONMENT.pop("P2PCORE_DEBUG", None)
-LIMIT_S = 30
+LIMIT_S = HANG_S
 
 
 @dataclass(frozen=True)

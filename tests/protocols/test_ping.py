@@ -72,7 +72,7 @@ async def test_a_silent_stream_ends_and_a_busy_one_goes_on() -> None:
     """go-libp2p ends it after 30 s however busy it is."""
 
     async with pair() as p:
-        p.server.set_stream_handler(ping.PROTOCOL, ping.PingServer(idle_timeout_s=seconds(0.5)).serve)
+        p.server.set_stream_handler(ping.PROTOCOL, ping.PingServer(idle_timeout_s=seconds(1.0)).serve)
         busy, silent = await open_ping(p), await open_ping(p)
         await ping.ping(silent)
         ended = asyncio.create_task(silent.read())

@@ -217,8 +217,8 @@ async def test_nothing_is_upgraded_until_the_target_has_answered_and_limits_make
         await stream.write(Stop(StopType.CONNECT, peer=NOBODY, limit=Limit()).encode())
         assert await stream.read_exactly(5) == OK.encode()
         await stream.write(b"not multistream at all" * 9)
-        with pytest.raises((StreamReset, AssertionError)):
-            assert await stream.read_exactly(20) == b""
+        with pytest.raises(StreamReset):
+            await stream.read()
 
 
 class Waiting:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Any
 
 import pytest
 
-from harness import eventually, looped
+from harness import eventually, looped, settle
 from hosts import BARE
 from p2pcore import (
     Host,
@@ -120,9 +119,7 @@ async def test_a_reservation_is_renewed_two_minutes_before_it_expires_and_not_so
         keeper = one.relay.reservations[0]
         clock.ahead = 3600 - limits.RELAY_REFRESH_S - 10
         keeper.look()
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await settle(100)
         assert len(asked) == 1
         clock.ahead += 11
         keeper.look()

@@ -202,7 +202,7 @@ async def test_a_peer_that_drips_bytes_gets_no_more_time() -> None:
 async def test_a_finished_connection_not_accepted_in_time_is_closed() -> None:
     failed: list[tuple[Any, ...]] = []
     dialler = make_node()
-    node = make_node(accept_timeout=seconds(0.2), on_upgrade_failed=lambda *args: failed.append(args))
+    node = make_node(accept_timeout=seconds(0.5), on_upgrade_failed=lambda *args: failed.append(args))
     async with node.listening() as listener:
         outbound = await dialler.dial(listener.multiaddr)
         reasons: list[BaseException | None] = []
@@ -221,7 +221,7 @@ async def test_a_finished_connection_not_accepted_in_time_is_closed() -> None:
 
 @looped
 async def test_a_connection_held_back_has_the_same_deadline() -> None:
-    dialler, node = make_node(), make_node(accept_timeout=seconds(0.2), queue_length=1)
+    dialler, node = make_node(), make_node(accept_timeout=seconds(0.5), queue_length=1)
     async with node.listening() as listener:
         first = await dialler.dial(listener.multiaddr)
         await eventually(lambda: listener.num_ready == 1)

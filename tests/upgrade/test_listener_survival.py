@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, looped, settle
+from harness import HANG_S, eventually, looped, seconds, settle
 from nodes import (
     LOOPBACK,
     make_node,
@@ -182,7 +182,7 @@ async def test_a_fault_in_one_upgrade_or_in_an_observer_ends_nothing(
 STORM = """
 import asyncio, errno, os, resource, socket, sys
 sys.path.insert(0, sys.argv[1])
-import uvloop
+from harness import run
 from nodes import make_node, open_raw
 
 accepted = []
@@ -236,15 +236,14 @@ async def main():
             conn.abort()
     print("ok")
 
-with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-    runner.run(asyncio.wait_for(main(), 60))
+run(main())
 """
 
 
 def test_a_storm_without_descriptors_ends_and_nothing_accepted_is_lost() -> None:
     result = subprocess.run(
         [sys.executable, "-c", STORM, str(Path(__file__).parents[1])],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=seconds(2 * HANG_S), check=False,
     )  # fmt: skip
     assert result.stdout.strip() == "ok", result.stderr
 

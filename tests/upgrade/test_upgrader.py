@@ -400,7 +400,7 @@ async def test_a_silent_peer_fails_the_dial_at_its_deadline() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         addr = Multiaddr(f"/ip4/127.0.0.1/tcp/{server.getsockname()[1]}")
         with pytest.raises(UpgradeTimeout) as caught:
-            await make_node(timeout=seconds(0.02)).dial(addr)
+            await make_node(timeout=seconds(0.2)).dial(addr)
         assert caught.value.stage == Stage.SECURITY
         assert str(addr) in str(caught.value)
         sock, _ = server.accept()
