@@ -9,25 +9,42 @@ import asyncio
 import functools
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import uvloop
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-TIME_SCALE = float(os.environ.get("P2PCORE_TEST_TIME_SCALE", "1"))
-"""Multiplies every wait of the suite; raise it on a slow or sanitized build."""
+
+def _load() -> float:
+    """How many processes want each processor, 1 where there are enough processors; at most 5."""
+    try:
+        return min(max(os.getloadavg()[0] / (os.cpu_count() or 1), 1.0), 5.0)
+    except OSError:  # some systems do not tell
+        return 1.0
+
+
+TIME_SCALE = float(os.environ.get("P2PCORE_TEST_TIME_SCALE") or _load())
+"""Multiplies every wait of the suite: the machine's load at the start, or what the variable says.
+
+Raise it on a slow or sanitized build.
+"""
+
+os.environ["P2PCORE_TEST_TIME_SCALE"] = str(TIME_SCALE)  # processes that tests start wait as long
+
+HANG_S = 120.0
+"""After this (scaled) a test hangs. It is no measure of anything: it may be far too long."""
 
 TAIL = b"\xa5tail\x00"
 
 
 def seconds(value: float) -> float:
-    """`value` seconds, scaled by P2PCORE_TEST_TIME_SCALE."""
+    """`value` seconds, multiplied by TIME_SCALE."""
     return value * TIME_SCALE
 
 
-def run(main: Coroutine[Any, Any, T], timeout: float = 30.0) -> T:
+def run(main: Coroutine[Any, Any, T], timeout: float = HANG_S) -> T:
     """Runs `main` on a fresh uvloop loop; fails rather than hangs."""
 
     async def bounded() -> T:
@@ -57,11 +74,24 @@ async def settle(turns: int = 4) -> None:
         await asyncio.sleep(0)
 
 
-async def eventually(condition: Callable[[], object], timeout: float = 5.0) -> None:
+async def eventually(condition: Callable[[], object], timeout: float = HANG_S / 4) -> None:
     """Returns once `condition()` is true; fails after `timeout` (scaled)."""
     async with asyncio.timeout(seconds(timeout)):
         while not condition():  # noqa: ASYNC110 - what tests wait for has no event to set
             await asyncio.sleep(0.001)
+
+
+class _Closing(Protocol):
+    """A connection or a session that tells of its end."""
+
+    def add_close_callback(self, callback: Callable[[BaseException | None], None]) -> None: ...
+
+
+async def ended_by(conn: _Closing) -> BaseException | None:
+    """Why `conn` ended, once it has."""
+    end: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+    conn.add_close_callback(end.set_result)
+    return await end
 
 
 def cuts(data: bytes) -> Iterator[list[bytes]]:

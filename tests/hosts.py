@@ -13,6 +13,9 @@ from typing import Any
 from harness import eventually
 from p2pcore import Conn, Host
 
+BARE: dict[str, Any] = {"ping": False, "identify": False}
+"""A host that serves nothing and identifies nobody."""
+
 
 @dataclass
 class Pair:
@@ -29,8 +32,7 @@ async def pair(
     server: dict[str, Any] | None = None, dialer: dict[str, Any] | None = None
 ) -> AsyncIterator[Pair]:
     """Two hosts; by default they serve nothing and do not identify each other."""
-    bare = {"ping": False, "identify": False}
-    async with Host(**bare | (server or {})) as one, Host(**{"listen": ()} | bare | (dialer or {})) as two:
+    async with Host(**BARE | (server or {})) as one, Host(**{"listen": ()} | BARE | (dialer or {})) as two:
         conn = await two.connect(one.addrs_with_peer[0])
         await eventually(lambda: one.swarm.num_conns)
         yield Pair(two, one, conn, one.swarm.conns()[0])

@@ -17,7 +17,7 @@ from typing import Any
 
 import uvloop
 
-from harness import eventually
+from harness import HANG_S, eventually
 from p2pcore import Host, Stream
 from p2pcore._fast.loop.loop_state import loop_state
 
@@ -69,7 +69,7 @@ async def connect(server: Host, dialer: Host, count: int) -> None:
 async def identified(*hosts: Host) -> None:
     """Waits until no connection is being identified any more."""
     await eventually(
-        lambda: all(host.info_of(conn) for host in hosts for conn in host.swarm.conns()), timeout=60
+        lambda: all(host.info_of(conn) for host in hosts for conn in host.swarm.conns()), timeout=HANG_S / 2
     )
     await eventually(lambda: not any(host.swarm.num_handlers_running for host in hosts))
 

@@ -152,11 +152,5 @@ async def settled_descriptors() -> int:
     return num_descriptors()
 
 
-async def settle() -> None:
-    """Lets everything that can happen without a peer happen."""
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
 def other_tasks() -> int:
     return len(asyncio.all_tasks())

@@ -13,11 +13,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from hosts import BARE
 from p2pcore import DialError, Host, ListenError, Multiaddr, RelayOptions, Stream
 from p2pcore.relay.messages import HOP, STOP, Hop, HopType, Reservation, Status, Stop, read_body
 
 UNLIMITED = RelayOptions(circuit_s=0, circuit_bytes=0)
-BARE: dict[str, Any] = {"ping": False, "identify": False}
 
 
 def behind(relay: Host) -> Multiaddr:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness import seconds
+from harness import HANG_S, seconds
 from p2pcore import limits
 
 CHILD = Path(__file__).parent / "leaks_child.py"
@@ -27,7 +27,7 @@ def count(loop: str, mode: str, conns: int) -> Any:
     if 2 * conns + 100 > DESCRIPTORS:
         pytest.skip(f"{conns} connections need {2 * conns} descriptors; {DESCRIPTORS} are allowed")
     command = [sys.executable, str(CHILD), loop, mode, str(conns)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds(120), check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds(2 * HANG_S), check=False)
     assert done.returncode == 0, done.stderr
     assert not done.stderr, "nothing was logged, no task was destroyed pending"
     return json.loads(done.stdout)

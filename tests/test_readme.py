@@ -17,7 +17,7 @@ import click
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from harness import seconds
+from harness import HANG_S, seconds
 from p2pcore import Host
 
 ROOT = Path(__file__).parent.parent
@@ -25,7 +25,7 @@ README = ROOT / "README.md"
 DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
     (ROOT / "docs").rglob("*.md")
 )
-LIMIT_S = 30
+LIMIT_S = HANG_S
 
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
 _LINK = re.compile(r"\]\(([^)#:]+)\)")

@@ -8,10 +8,12 @@ does, runs on it as it is (go-libp2p can inject a clock into its dial worker onl
 from __future__ import annotations
 
 import asyncio
+import functools
 import selectors
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -51,3 +53,16 @@ def run_virtual(main: Coroutine[Any, Any, T]) -> T:
 def now() -> float:
     """The running loop's time."""
     return asyncio.get_running_loop().time()
+
+
+def virtual(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
+    """Runs an `async` test on a fresh VirtualLoop."""
+
+    @functools.wraps(test)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
+        async def main() -> None:
+            await test(*args, **kwargs)
+
+        run_virtual(main())
+
+    return wrapper

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 
 from p2pcore import Host, Stream, Worker
 
@@ -36,9 +37,9 @@ def broken(worker: Worker) -> Host:
     raise RuntimeError("this factory does not work")
 
 
-def short_lived(worker: Worker, status: int) -> Host:
-    """Ends its process as soon as it serves."""
-    asyncio.get_running_loop().call_later(0.05, os._exit, status)
+def mortal(worker: Worker, status: int) -> Host:
+    """Ends its process at SIGUSR1."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, os._exit, status)
     return make(worker)
 
 

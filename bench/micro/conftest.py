@@ -1,4 +1,4 @@
-"""Makes the helpers of the test suite (`_fast.chain`, `harness`) importable from the benchmarks."""
+"""Makes the helpers of the test suite (`_fast.chains`, `harness`) importable from the benchmarks."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec
 
-from harness import eventually, seconds, settle
+from harness import HANG_S, eventually, seconds, settle
 from p2pcore._fast.chain.layer import Mailbox
 from p2pcore._fast.chain.wire import Wire
 from p2pcore._fast.crypto.secure import NoiseChannel, PlainChannel
@@ -283,7 +283,7 @@ def with_limits(code: str, **values: float) -> str:
         env=os.environ | {"PYTHONPATH": tests},
         capture_output=True,
         text=True,
-        timeout=seconds(60),
+        timeout=seconds(2 * HANG_S),
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -15,8 +15,7 @@ async def test_only_so_many_items_are_quick_at_once() -> None:
         await slots.wait()
         slots.enter(item)
     waiting = asyncio.ensure_future(slots.wait())
-    for _ in range(5):
-        await asyncio.sleep(0)
+    await settle(5)
     assert not waiting.done()
     slots.leave(1)
     slots.leave(1)
@@ -51,8 +50,7 @@ async def test_without_slow_items_nothing_is_put_aside() -> None:
     slots: Slots[int] = Slots(1, 0.0, 0, lambda item: None)
     slots.enter(1)
     waiting = asyncio.ensure_future(slots.wait())
-    for _ in range(5):
-        await asyncio.sleep(0)
+    await settle(5)
     assert not waiting.done()
     slots.leave(1)
     await waiting

@@ -75,14 +75,12 @@ def test_data_goes_both_ways_behind_the_handshake(version: int, is_server: bool)
 
 
 @pytest.mark.parametrize("is_server", [True, False], ids=["server", "client"])
-def test_bytes_behind_the_handshake_are_not_lost_wherever_they_are_cut(is_server: bool) -> None:
+@looped
+async def test_bytes_behind_the_handshake_are_not_lost_wherever_they_are_cut(is_server: bool) -> None:
     """The peer's last flight and the data behind it, in two pieces, cut at each place."""
 
-    async def main() -> None:
-        for at in range(1, 700, 9):
-            assert await met(SSL.TLS1_3_VERSION, is_server, at, bytes(600)) == bytes(600)
-
-    run(main(), timeout=60)
+    for at in range(1, 700, 9):
+        assert await met(SSL.TLS1_3_VERSION, is_server, at, bytes(600)) == bytes(600)
 
 
 @looped

@@ -11,12 +11,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from harness import HANG_S, seconds
+
 pytestmark = pytest.mark.source
 delay_proxy = pytest.importorskip("delay_proxy", reason="bench/ is not there")
 
 Ends = tuple[socket.socket, socket.socket, socket.socket, socket.socket]
 DELAY_S = 0.03
-TIMEOUT_S = 30.0
+TIMEOUT_S = seconds(HANG_S)
 
 
 class Clock:

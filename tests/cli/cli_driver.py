@@ -1,4 +1,4 @@
-"""Runs the command as a user does: in a subprocess, on free ports.
+"""Runs the command as a user does: in a process of its own, on free ports.
 
 Comes in: arguments. Goes out: exit status, lines of standard output and standard error. Waits for what it
 expects and for nothing else.
@@ -6,20 +6,24 @@ expects and for nothing else.
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import seconds
+from harness import HANG_S, seconds
 
 COMMAND = (sys.executable, "-m", "p2pcore.cli")
 ENVIRONMENT = {**os.environ, "PYTHONIOENCODING": "utf-8"}
 ENVIRONMENT.pop("P2PCORE_DEBUG", None)
-LIMIT_S = 30
+LIMIT_S = HANG_S
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,60 @@ class Result:
     err: str
 
 
+class Zygote:
+    """A process that has imported the command, and forks to become it: see cli_zygote.py."""
+
+    def __init__(self) -> None:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.settimeout(seconds(LIMIT_S))
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("cli_zygote.py")), str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                env=ENVIRONMENT,
+                start_new_session=True,
+            )
+
+    def run(self, args: tuple[str, ...], directory: Path, stdin: bytes) -> Result:
+        """One command, to its end."""
+        (in_, write), (out, out_), (err, err_) = (os.pipe() for _ in range(3))
+        order = json.dumps({"args": args, "directory": str(directory)}).encode()
+        socket.send_fds(self._socket, [order], [in_, out_, err_])
+        for descriptor in (in_, out_, err_):
+            os.close(descriptor)
+        with ThreadPoolExecutor(3) as pool:
+            pool.submit(_write_all, write, stdin)
+            said, errors = pool.submit(_read_all, out), pool.submit(_read_all, err)
+            try:
+                status = json.loads(self._socket.recv(100))
+            except BaseException:  # it hangs: nobody may wait for what it says
+                os.killpg(self._process.pid, signal.SIGKILL)
+                zygote.cache_clear()
+                raise
+        return Result(status, said.result().decode(), errors.result().decode())
+
+    def __del__(self) -> None:
+        self._socket.close()
+        self._process.wait()
+
+
+zygote = functools.cache(Zygote)
+"""The one of this session, started when it is first needed."""
+
+
+def _read_all(descriptor: int) -> bytes:
+    with open(descriptor, "rb") as file:
+        return file.read()
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    try:
+        with open(descriptor, "wb", buffering=0) as file:
+            file.write(data)
+    except BrokenPipeError:
+        pass
+
+
 class Cli:
     """Runs commands in a directory of their own."""
 
@@ -38,13 +96,18 @@ class Cli:
         self.directory = directory
 
     def run(self, *args: str, stdin: bytes = b"", **variables: str) -> Result:
+        if variables:  # the interpreter that is kept has the environment of the suite
+            return self._run_anew(args, stdin, variables)
+        return zygote().run(args, self.directory, stdin)
+
+    def _run_anew(self, args: tuple[str, ...], stdin: bytes, variables: dict[str, str]) -> Result:
         done = subprocess.run(
             [*COMMAND, *args],
             input=stdin,
             capture_output=True,
             cwd=self.directory,
             env=ENVIRONMENT | variables,
-            timeout=seconds(LIMIT_S),
+            timeout=LIMIT_S,
             check=False,
         )
         return Result(done.returncode, done.stdout.decode(), done.stderr.decode())

@@ -8,7 +8,9 @@ import re
 import signal
 
 import pytest
-from cli_driver import Cli, Result, assert_fails
+from cli_driver import LIMIT_S, Cli, Result, assert_fails
+
+from harness import seconds
 
 ADDR = re.compile(r"/ip4/127\.0\.0\.1/tcp/[1-9]\d*/p2p/12D3KooW\w+")
 
@@ -74,7 +76,7 @@ def test_a_closed_standard_output_ends_it(cli: Cli) -> None:
     assert listener.process.stdout is not None
     listener.process.stdout.close()
     cli.run("ping", addr, "-n", "1")
-    assert listener.process.wait(30) == 141
+    assert listener.process.wait(seconds(LIMIT_S)) == 141
 
 
 CIRCUIT = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5/p2p-circuit"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from cells import CELLS, Cell, Ends
 
-from harness import eventually, run
+from harness import eventually, run, settle
 from p2pcore import errors
 from p2pcore.errors import (
     ConnectionClosed,
@@ -55,12 +55,6 @@ def pattern(n: int) -> bytes:
     """`n` bytes no part of which repeats."""
     blocks = (hashlib.blake2b(i.to_bytes(4, "big")).digest() for i in range(n // 64 + 1))
     return b"".join(blocks)[:n]
-
-
-async def settle() -> None:
-    """Lets everything that can happen without a peer happen."""
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 async def read_to_end(stream: Stream) -> bytes:
@@ -243,7 +237,7 @@ async def test_a_listener_closed_while_peers_dial_leaves_nobody_waiting(ends: En
     listener = await ends.listen()
     accepting = asyncio.ensure_future(listener.accept())
     dialling = [asyncio.ensure_future(ends.dial(listener.multiaddr)) for _ in range(4)]
-    await settle()
+    await settle(20)
     await listener.close()
     await asyncio.wait([accepting])
     if accepting.exception() is None:
@@ -315,7 +309,7 @@ async def test_16_connections_nobody_accepts_hold_back_the_17th(ends: Ends) -> N
     await eventually(lambda: listener.num_ready == 16)
     late = asyncio.ensure_future(ends.dial(listener.multiaddr))
     await eventually(lambda: listener.num_accepted == 17)
-    await settle()
+    await settle(20)
     assert (listener.num_ready, listener.num_upgrading, late.done()) == (16, 0, False)
     accepted = [await listener.accept() for _ in range(17)]
     await late

@@ -21,7 +21,6 @@ from p2pcore.transports.websocket.transport import WebsocketOptions
 from p2pcore.values.keys import PrivateKey
 from p2pcore.values.multiaddr import Multiaddr
 from swarm_fakes import make_swarm, peer
-from virtual_time import run_virtual
 
 V6 = Multiaddr("/ip6/2001:4860::1/tcp/1")
 CHILD = Path(__file__).parent / "own_faults_child.py"
@@ -44,33 +43,29 @@ def failing(name: str) -> OSError:
 
 
 @pytest.mark.parametrize("name", OURS + THEIRS)
-def test_only_an_error_of_the_address_puts_it_into_back_off(name: str) -> None:
-    async def main() -> None:
-        swarm, tcp = make_swarm()
-        tcp.errors[V6] = failing(name)
-        for _ in range(2):
-            with pytest.raises(DialError) as caught:
-                await swarm.dial_peer(peer(1), [V6])
-        (cause,) = caught.value.causes
-        assert isinstance(cause[1], AddressInBackoff) is (name in THEIRS)
-        assert len(tcp.dialled) == (1 if name in THEIRS else 2)
-        await swarm.close()
-
-    run_virtual(main())
+@virtual
+async def test_only_an_error_of_the_address_puts_it_into_back_off(name: str) -> None:
+    swarm, tcp = make_swarm()
+    tcp.errors[V6] = failing(name)
+    for _ in range(2):
+        with pytest.raises(DialError) as caught:
+            await swarm.dial_peer(peer(1), [V6])
+    (cause,) = caught.value.causes
+    assert isinstance(cause[1], AddressInBackoff) is (name in THEIRS)
+    assert len(tcp.dialled) == (1 if name in THEIRS else 2)
+    await swarm.close()
 
 
 @pytest.mark.parametrize("name", OURS + THEIRS)
-def test_only_an_error_of_the_address_counts_as_a_black_hole(name: str) -> None:
-    async def main() -> None:
-        swarm, tcp = make_swarm()
-        tcp.errors[V6] = failing(name)
-        for _ in range(limits.BLACK_HOLE_WINDOW):
-            with pytest.raises(DialError):
-                await swarm.dial_peer(peer(1), [V6], ignore_backoff=True)
-        assert swarm._dialer.black_holes.is_blocked("IPv6") is (name in THEIRS)
-        await swarm.close()
-
-    run_virtual(main())
+@virtual
+async def test_only_an_error_of_the_address_counts_as_a_black_hole(name: str) -> None:
+    swarm, tcp = make_swarm()
+    tcp.errors[V6] = failing(name)
+    for _ in range(limits.BLACK_HOLE_WINDOW):
+        with pytest.raises(DialError):
+            await swarm.dial_peer(peer(1), [V6], ignore_backoff=True)
+    assert swarm._dialer.black_holes.is_blocked("IPv6") is (name in THEIRS)
+    await swarm.close()
 
 
 def test_an_error_behind_an_error_is_found_and_a_mark_too() -> None:

@@ -9,7 +9,7 @@ import socket
 
 import pytest
 
-from harness import eventually, looped
+from harness import eventually, looped, settle
 from nodes import LOOPBACK, open_raw, open_socket, read_all, settled_descriptors
 from p2pcore import limits
 from p2pcore.errors import ConnectionClosed, IncompleteRead
@@ -56,8 +56,7 @@ async def test_a_started_connection_reads_and_writes() -> None:
 async def test_nothing_is_read_before_start() -> None:
     conn, sock = await pair()
     await asyncio.get_running_loop().sock_sendall(sock, b"early")
-    for _ in range(10):
-        await asyncio.sleep(0)
+    await settle(10)
     assert conn.mailbox.num_held == 0
     await conn.start()
     assert await conn.mailbox.read_exactly(5) == b"early"
@@ -144,8 +143,7 @@ async def test_a_start_cancelled_at_any_step_closes_the_descriptor_once() -> Non
     for ticks in range(6):
         conn, sock = await pair()
         starting = asyncio.ensure_future(conn.start())
-        for _ in range(ticks):
-            await asyncio.sleep(0)
+        await settle(ticks)
         starting.cancel()
         await asyncio.wait([starting])
         conn.abort()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, looped, run
+from harness import eventually, looped
 from p2pcore.errors import AddressError, ConnectionClosed
 from p2pcore.manet.packet import MaPacketConn
 from p2pcore.manet.sockaddr import parse_endpoint
@@ -79,32 +79,30 @@ async def test_a_receive_that_is_cancelled_takes_nothing() -> None:
         assert (await conn.recv_from())[0] == b"kept"
 
 
-def test_a_full_send_buffer_is_waited_for() -> None:
-    async def main() -> None:
-        async with bound() as conn, bound() as target:
-            real, refusals = conn._sock, 2
+@looped
+async def test_a_full_send_buffer_is_waited_for() -> None:
+    async with bound() as conn, bound() as target:
+        real, refusals = conn._sock, 2
 
-            class Full:
-                """A socket whose buffer is full twice: loopback never fills one."""
+        class Full:
+            """A socket whose buffer is full twice: loopback never fills one."""
 
-                def __getattr__(self, name: str) -> Any:
-                    return getattr(real, name)
+            def __getattr__(self, name: str) -> Any:
+                return getattr(real, name)
 
-                def sendto(self, *args: Any) -> int:
-                    nonlocal refusals
-                    refusals -= 1
-                    if refusals >= 0:
-                        raise BlockingIOError(errno.EAGAIN, "full")
-                    return real.sendto(*args)
+            def sendto(self, *args: Any) -> int:
+                nonlocal refusals
+                refusals -= 1
+                if refusals >= 0:
+                    raise BlockingIOError(errno.EAGAIN, "full")
+                return real.sendto(*args)
 
-            conn._sock = Full()  # type: ignore[assignment]
-            await asyncio.gather(*(conn.send_to(b"patient", target.local_multiaddr) for _ in range(2)))
-            for _ in range(2):
-                assert (await target.recv_from())[0] == b"patient"
-            assert refusals < 0
-            conn._sock = real
-
-    run(main())
+        conn._sock = Full()  # type: ignore[assignment]
+        await asyncio.gather(*(conn.send_to(b"patient", target.local_multiaddr) for _ in range(2)))
+        for _ in range(2):
+            assert (await target.recv_from())[0] == b"patient"
+        assert refusals < 0
+        conn._sock = real
 
 
 @looped

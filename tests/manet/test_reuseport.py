@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from harness import looped
+from hosts import BARE
 from nodes import LOOPBACK, make_node, port_of
 from p2pcore import Host
 from p2pcore.manet.listener import MaListener, open_listening
@@ -166,8 +167,7 @@ async def test_a_refused_dial_is_refused_and_not_tried_again_from_elsewhere() ->
 @pytest.mark.parametrize("is_on", [False, True])
 @looped
 async def test_a_host_does_so_when_asked(is_on: bool) -> None:
-    options: Any = {"identify": False, "ping": False}
-    async with Host(**options) as peer, Host(tcp=TcpOptions(dial_from_listener=is_on), **options) as host:
+    async with Host(**BARE) as peer, Host(tcp=TcpOptions(dial_from_listener=is_on), **BARE) as host:
         conn = await host.connect(peer.addrs_with_peer[0])
         assert (conn.local_multiaddr in host.addrs) is is_on
 

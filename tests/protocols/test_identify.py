@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, looped, run
+from harness import eventually, looped, run, settle
 from hosts import Pair, pair
 from p2pcore import (
     Conn,
@@ -84,22 +84,20 @@ async def test_nothing_waits_for_it_and_no_task_stays() -> None:
         assert not [name for name in names if "identify" in name.lower() or "Stream" in name]
 
 
-def test_concurrent_callers_share_one_exchange() -> None:
-    async def main() -> None:
-        opened = 0
-        async with pair(BOTH) as p:
+@looped
+async def test_concurrent_callers_share_one_exchange() -> None:
+    opened = 0
+    async with pair(BOTH) as p:
 
-            async def counted(stream: Stream) -> None:
-                nonlocal opened
-                opened += 1
-                await p.server._identify.serve(stream)
+        async def counted(stream: Stream) -> None:
+            nonlocal opened
+            opened += 1
+            await p.server._identify.serve(stream)
 
-            p.server.set_stream_handler(identify.PROTOCOL, counted)
-            told = await asyncio.gather(*(p.dialer.identify(p.conn) for _ in range(5)))
-            assert opened == 1
-            assert len(set(map(id, told))) == 1
-
-    run(main())
+        p.server.set_stream_handler(identify.PROTOCOL, counted)
+        told = await asyncio.gather(*(p.dialer.identify(p.conn) for _ in range(5)))
+        assert opened == 1
+        assert len(set(map(id, told))) == 1
 
 
 @looped
@@ -242,26 +240,24 @@ async def test_changes_are_pushed_to_peers() -> None:
         await change(p, lambda: server.swarm.listen_close(gone), lambda i: gone not in i.addrs)
 
 
-def test_changes_are_gathered_into_one_push() -> None:
+@looped
+async def test_changes_are_gathered_into_one_push() -> None:
     async def handler(stream: Stream) -> None: ...
 
-    async def main() -> None:
-        pushes = 0
-        async with pair({"identify": IdentifyOptions(push_delay_s=0.05)}, BOTH) as p:
-            await eventually(lambda: identify.info_of(p.conn) and identify.info_of(p.server_conn))
+    pushes = 0
+    async with pair({"identify": IdentifyOptions(push_delay_s=0.05)}, BOTH) as p:
+        await eventually(lambda: identify.info_of(p.conn) and identify.info_of(p.server_conn))
 
-            async def counted(stream: Stream) -> None:
-                nonlocal pushes
-                pushes += 1
-                await p.dialer._identify.serve_push(stream)
+        async def counted(stream: Stream) -> None:
+            nonlocal pushes
+            pushes += 1
+            await p.dialer._identify.serve_push(stream)
 
-            p.dialer.swarm.set_stream_handler(identify.PUSH_PROTOCOL, counted)
-            for number in range(20):
-                p.server.set_stream_handler(f"/x/{number}", handler)
-            await eventually(lambda: "/x/19" in info_of(p.conn).protocols)
-            assert pushes == 1
-
-    run(main())
+        p.dialer.swarm.set_stream_handler(identify.PUSH_PROTOCOL, counted)
+        for number in range(20):
+            p.server.set_stream_handler(f"/x/{number}", handler)
+        await eventually(lambda: "/x/19" in info_of(p.conn).protocols)
+        assert pushes == 1
 
 
 @looped
@@ -271,8 +267,7 @@ async def test_peers_that_do_not_take_pushes_get_none() -> None:
     async with pair(BOTH) as p:
         await p.dialer.identify(p.conn)
         p.server.set_stream_handler("/x", handler)
-        for _ in range(5):
-            await asyncio.sleep(0)
+        await settle(100)
         assert "/x" not in info_of(p.conn).protocols
         assert not p.conn.num_streams
 
@@ -388,6 +383,8 @@ def test_a_limit_forgets_a_connection_that_has_ended() -> None:
     for _ in range(limits.MAX_IDENTIFY_PER_MINUTE):
         limit.enter(1)
         limit.leave(1)
-    limit.forget(1)
     limit.forget(2)
+    with pytest.raises(LimitExceeded):
+        limit.enter(1)
+    limit.forget(1)
     limit.enter(1)

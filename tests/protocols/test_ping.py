@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, looped, run, seconds
+from harness import eventually, looped, seconds
 from hosts import Pair, pair
 from p2pcore import DeadlineExceeded, IncompleteRead, RemoteProtocolError, Stream, StreamReset, codes, limits
 from p2pcore.protocols import ping
@@ -72,7 +72,7 @@ async def test_a_silent_stream_ends_and_a_busy_one_goes_on() -> None:
     """go-libp2p ends it after 30 s however busy it is."""
 
     async with pair() as p:
-        p.server.set_stream_handler(ping.PROTOCOL, ping.PingServer(idle_timeout_s=seconds(0.5)).serve)
+        p.server.set_stream_handler(ping.PROTOCOL, ping.PingServer(idle_timeout_s=seconds(1.0)).serve)
         busy, silent = await open_ping(p), await open_ping(p)
         await ping.ping(silent)
         ended = asyncio.create_task(silent.read())
@@ -118,23 +118,21 @@ async def test_no_answer_is_a_timeout() -> None:
         assert p.conn.num_streams == 0
 
 
-def test_a_peer_that_ends_the_stream_after_each_ping_gets_a_new_one() -> None:
+@looped
+async def test_a_peer_that_ends_the_stream_after_each_ping_gets_a_new_one() -> None:
     """js-libp2p may."""
 
-    async def main() -> None:
-        opened = 0
+    opened = 0
 
-        async def once(stream: Stream) -> None:
-            nonlocal opened
-            opened += 1
-            await stream.write(await stream.read_exactly(32))
+    async def once(stream: Stream) -> None:
+        nonlocal opened
+        opened += 1
+        await stream.write(await stream.read_exactly(32))
 
-        async with pair() as p:
-            await serve_with(p, once)
-            assert len(await p.dialer.ping(p.conn, 3)) == 3
-            assert opened == 3
-
-    run(main())
+    async with pair() as p:
+        await serve_with(p, once)
+        assert len(await p.dialer.ping(p.conn, 3)) == 3
+        assert opened == 3
 
 
 @looped

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, looped, run
+from harness import eventually, looped
+from hosts import BARE
 from p2pcore import (
     AddressError,
     DialError,
@@ -36,7 +37,6 @@ from p2pcore.relay.messages import (
     read_body,
 )
 from relays import (
-    BARE,
     UNLIMITED,
     Relayed,
     ask_stop,
@@ -85,28 +85,26 @@ async def test_a_second_listener_or_reservation_at_one_relay_is_refused() -> Non
             await r.target.relay.reserve(behind(r.relay).with_p2p(NOBODY))
 
 
-def test_closing_a_listener_really_ends_it() -> None:
+@looped
+async def test_closing_a_listener_really_ends_it() -> None:
     """2.10: go-libp2p's closed nothing, then everything."""
-
-    async def main() -> None:
-        async with tasks_unchanged(), relayed(UNLIMITED, ECHO) as r:
-            conn = await r.dialer.connect(r.addr)
-            assert await r.dialer.echo(conn, b"x") == b"x"
-            await r.target.swarm.listen_close(behind(r.relay))
-            assert r.target.addrs == []
-            assert not r.target.relay.reservations
-            assert STOP not in r.target.protocols
-            assert await r.dialer.echo(conn, b"lives on") == b"lives on"
-            with pytest.raises(DialError, match="CONNECTION_FAILED"):
-                await r.dialer.swarm.dial_addr(r.addr if r.target.addrs else addr_of(r))
-            await r.target.swarm.listen(behind(r.relay))
-            assert r.target.addrs == [behind(r.relay)]
-            await r.dialer.swarm.dial_addr(r.addr)
 
     def addr_of(r: Relayed) -> Multiaddr:
         return behind(r.relay).with_p2p(r.target.peer_id)
 
-    run(main())
+    async with tasks_unchanged(), relayed(UNLIMITED, ECHO) as r:
+        conn = await r.dialer.connect(r.addr)
+        assert await r.dialer.echo(conn, b"x") == b"x"
+        await r.target.swarm.listen_close(behind(r.relay))
+        assert r.target.addrs == []
+        assert not r.target.relay.reservations
+        assert STOP not in r.target.protocols
+        assert await r.dialer.echo(conn, b"lives on") == b"lives on"
+        with pytest.raises(DialError, match="CONNECTION_FAILED"):
+            await r.dialer.swarm.dial_addr(r.addr if r.target.addrs else addr_of(r))
+        await r.target.swarm.listen(behind(r.relay))
+        assert r.target.addrs == [behind(r.relay)]
+        await r.dialer.swarm.dial_addr(r.addr)
 
 
 @looped
@@ -219,8 +217,8 @@ async def test_nothing_is_upgraded_until_the_target_has_answered_and_limits_make
         await stream.write(Stop(StopType.CONNECT, peer=NOBODY, limit=Limit()).encode())
         assert await stream.read_exactly(5) == OK.encode()
         await stream.write(b"not multistream at all" * 9)
-        with pytest.raises((StreamReset, AssertionError)):
-            assert await stream.read_exactly(20) == b""
+        with pytest.raises(StreamReset):
+            await stream.read()
 
 
 class Waiting:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, looped, run
+from harness import eventually, looped, run, settle
+from hosts import BARE
 from p2pcore import (
     Host,
     IdentifyOptions,
@@ -30,7 +31,6 @@ from p2pcore.relay.messages import (
 )
 from p2pcore.swarm.events import AddrsChanged
 from relays import (
-    BARE,
     behind,
     fake_relay,
     grant,
@@ -124,9 +124,7 @@ async def test_a_reservation_is_renewed_two_minutes_before_it_expires_and_not_so
         keeper = one.relay.reservations[0]
         clock.ahead = 3600 - limits.RELAY_REFRESH_S - 10
         keeper.look()
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await settle(100)
         assert len(asked) == 1
         clock.ahead += 11
         keeper.look()
@@ -237,7 +235,8 @@ def test_a_relay_that_dies_and_comes_back_is_used_again_and_peers_are_told(
 
 @pytest.mark.parametrize("more", [[], ["/ip4/127.0.0.1/tcp/0"]])
 @pytest.mark.parametrize("why", ["down", "full", "mute", "no relay"])
-def test_a_relay_that_gives_nothing_at_the_start_is_tried_again(
+@looped
+async def test_a_relay_that_gives_nothing_at_the_start_is_tried_again(
     why: str, more: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "RELAY_RETRY_MIN_S", 0.01)
@@ -253,25 +252,22 @@ def test_a_relay_that_gives_nothing_at_the_start_is_tried_again(
         else:
             raise RemoteProtocolError("none")
 
-    async def main() -> None:
-        async with fake_relay(answer, private_key=key) as (relay, _):
-            addr, circuit = relay.addrs[0], behind(relay)
-            if why == "down":
-                await relay.close()
-            one = Host(**BARE | ECHO | {"listen": [circuit, *more]})
-            events = one.events(AddrsChanged)
-            await one.start()
-            assert [result.error for result in one.listen_results] == [None] * (1 + len(more))
-            assert len(one.addrs) == len(more), "what is not reserved is not told"
-        async with relay_host(private_key=key, listen=[addr]), Host(listen=[], **BARE) as dialer:
-            async for event in events:
-                if circuit in event.addrs:  # type: ignore[attr-defined]
-                    break
-            assert circuit in one.addrs
-            assert await dialer.echo(circuit.with_p2p(one.peer_id), b"here") == b"here"
-            await one.close()
-
-    run(main())
+    async with fake_relay(answer, private_key=key) as (relay, _):
+        addr, circuit = relay.addrs[0], behind(relay)
+        if why == "down":
+            await relay.close()
+        one = Host(**BARE | ECHO | {"listen": [circuit, *more]})
+        events = one.events(AddrsChanged)
+        await one.start()
+        assert [result.error for result in one.listen_results] == [None] * (1 + len(more))
+        assert len(one.addrs) == len(more), "what is not reserved is not told"
+    async with relay_host(private_key=key, listen=[addr]), Host(listen=[], **BARE) as dialer:
+        async for event in events:
+            if circuit in event.addrs:  # type: ignore[attr-defined]
+                break
+        assert circuit in one.addrs
+        assert await dialer.echo(circuit.with_p2p(one.peer_id), b"here") == b"here"
+        await one.close()
 
 
 @looped

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from harness import eventually, looped, run
+from hosts import BARE
 from p2pcore import (
     DialError,
     Host,
@@ -39,7 +40,7 @@ from p2pcore.relay.messages import (
     read_body,
 )
 from p2pcore.relay.service import RelayService
-from relays import BARE, UNLIMITED, ask, ask_hop, behind, relay_host, relayed
+from relays import UNLIMITED, ask, ask_hop, behind, relay_host, relayed
 
 NOBODY = PrivateKey.from_seed(bytes([7]) * 32).peer_id()
 RESERVE = Hop(HopType.RESERVE)

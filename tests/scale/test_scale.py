@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from harness import run, seconds
+from harness import run
 
 BENCH = Path(__file__).parent.parent.parent / "bench"
 NOT_HERE = {"CPU per accept, many to few", "idle CPU", "memory after closing, to the start"}
@@ -39,14 +39,14 @@ def assert_holds(figures: list[Any]) -> None:
 
 
 def test_a_process_holds_connections_answers_pings_and_forgets_them(scale: Any) -> None:
-    figures = run(scale.check_held(800, 4), seconds(120))
+    figures = run(scale.check_held(800, 4))
     assert_holds(figures)
     idle = next(each for each in figures if each.name == "idle CPU")
     assert idle.value < 20  # no timer, no task for each connection
 
 
 def test_workers_share_connections_evenly(scale: Any) -> None:
-    figures = run(scale.check_workers(800, 2), seconds(120))
+    figures = run(scale.check_workers(800, 2))
     uneven = {"least of a worker, to even": 0.75, "most of a worker, to even": 1.25}  # chance weighs more
     for each in figures:
         if each.name in uneven:
@@ -56,7 +56,7 @@ def test_workers_share_connections_evenly(scale: Any) -> None:
 
 
 def test_honest_peers_are_served_in_a_storm_of_silent_ones(scale: Any) -> None:
-    assert_holds(run(scale.check_storm(300, 400), seconds(120)))
+    assert_holds(run(scale.check_storm(300, 400)))
 
 
 def test_a_missed_bound_is_seen(scale: Any) -> None:

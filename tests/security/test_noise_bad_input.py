@@ -261,13 +261,11 @@ async def test_peer_that_stalls_is_left_to_the_callers_deadline() -> None:
 
 
 @given(st.lists(st.binary(max_size=120), max_size=3), st.booleans())
-def test_any_frames_fail_with_a_handshake_error(messages: list[bytes], with_frame_1: bool) -> None:
+@looped
+async def test_any_frames_fail_with_a_handshake_error(messages: list[bytes], with_frame_1: bool) -> None:
     data = b"".join(map(frame, messages))
 
-    async def main() -> None:
-        with pytest.raises(HandshakeError):
-            await outbound(data, ends=True)
-        with pytest.raises(HandshakeError):
-            await inbound((bytes.fromhex(FRAME1) if with_frame_1 else b"") + data, ends=True)
-
-    run(main())
+    with pytest.raises(HandshakeError):
+        await outbound(data, ends=True)
+    with pytest.raises(HandshakeError):
+        await inbound((bytes.fromhex(FRAME1) if with_frame_1 else b"") + data, ends=True)

@@ -8,7 +8,7 @@ import socket
 import pytest
 from hypothesis import given, strategies as st
 
-from harness import cuts, looped, run
+from harness import cuts, looped, run, seconds
 from key_vectors import INITIATOR
 from p2pcore import Host, ListenerOptions
 from p2pcore._fast.codec import varint
@@ -140,7 +140,7 @@ async def test_a_mute_peer_ends_by_the_deadline_and_does_not_hold_up_the_close()
         assert await reader.readexactly(20 + 18) == b"\x13/multistream/1.0.0\n\x11/plaintext/2.0.0\n"
         return reader
 
-    async with Host(security=["plaintext"], listener=ListenerOptions(accept_timeout=0.1)) as server:
+    async with Host(security=["plaintext"], listener=ListenerOptions(accept_timeout=seconds(0.5))) as server:
         reader = await mute(server)
         await reader.read()  # our exchange, then the end
     async with Host(security=["plaintext"], listener=ListenerOptions(accept_timeout=1000)) as server:

@@ -19,7 +19,7 @@ from hypothesis import given, settings, strategies as st
 from nacl.bindings import crypto_secretbox
 
 from _fast.chains import Cable
-from harness import cuts, looped, run, settle
+from harness import cuts, looped, settle
 from p2pcore import PSK, Host, WrongNetworkKey, errors, limits
 from p2pcore._fast.chain.layer import Mailbox
 from p2pcore._fast.crypto.pnet import PnetLayer, salsa20
@@ -267,21 +267,19 @@ async def test_the_keystream_is_the_vector_however_it_is_cut() -> None:
 
 @given(st.lists(st.integers(0, 300), max_size=20), st.integers(0, 200_000))
 @settings(max_examples=60, deadline=None)
-def test_what_is_sent_is_the_data_under_the_keystream(sizes: list[int], long: int) -> None:
-    async def main() -> None:
-        cable, box, _ = protected()
-        got = bytearray()
-        for size in [*sizes, long, *sizes]:
-            box.write(b"\xff" * size)
+@looped
+async def test_what_is_sent_is_the_data_under_the_keystream(sizes: list[int], long: int) -> None:
+    cable, box, _ = protected()
+    got = bytearray()
+    for size in [*sizes, long, *sizes]:
+        box.write(b"\xff" * size)
+        got += cable.sent()
+        while cable.queue:
+            cable.drain()
             got += cable.sent()
-            while cable.queue:
-                cable.drain()
-                got += cable.sent()
-        total = 2 * sum(sizes) + long
-        wanted = NONCE + bytes(byte ^ 0xFF for byte in keystream(total))
-        assert bytes(got) == wanted
-
-    run(main())
+    total = 2 * sum(sizes) + long
+    wanted = NONCE + bytes(byte ^ 0xFF for byte in keystream(total))
+    assert bytes(got) == wanted
 
 
 @looped
@@ -415,14 +413,12 @@ async def test_who_is_no_private_peer_is_told_apart_by_the_first_bytes(
 
 @given(st.binary(max_size=200))
 @settings(max_examples=200, deadline=None)
-def test_any_bytes_at_all_end_in_a_typed_error_or_wait(raw: bytes) -> None:
-    async def main() -> None:
-        cable, box, _ = protected()
-        cable.deliver(raw)
-        cable.deliver_eof()
-        await settle()
-        with pytest.raises((WrongNetworkKey, errors.IncompleteRead)):
-            await box.read_exactly(20)
-        assert box.num_held < 20
-
-    run(main())
+@looped
+async def test_any_bytes_at_all_end_in_a_typed_error_or_wait(raw: bytes) -> None:
+    cable, box, _ = protected()
+    cable.deliver(raw)
+    cable.deliver_eof()
+    await settle()
+    with pytest.raises((WrongNetworkKey, errors.IncompleteRead)):
+        await box.read_exactly(20)
+    assert box.num_held < 20

@@ -7,31 +7,22 @@ import socket
 
 import pytest
 
-from harness import eventually, looped, seconds
-from hosts import pair
+from harness import ended_by, eventually, looped, seconds
+from hosts import BARE, pair
 from nodes import make_node, open_socket, port_of
 from p2pcore import GoAway, Host, Multiaddr, Stream, TcpOptions, codes, limits
-from p2pcore.interfaces import MuxedConn
 from p2pcore.manet.conn import MaConn
 from p2pcore.manet.listener import open_listening
 from p2pcore.manet.sockaddr import parse_endpoint, to_multiaddr
 from swarm_fakes import FakeConn, make_swarm, peer
-from virtual_time import now, run_virtual
+from virtual_time import now, virtual
 
-BARE = {"ping": False, "identify": False}
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 
 
 @pytest.fixture(autouse=True)
 def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "DRAIN_GRACE_S", 0.0)
-
-
-async def ended_by(conn: MuxedConn) -> BaseException | None:
-    """Why `conn` ended."""
-    end: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
-    conn.add_close_callback(end.set_result)
-    return await end
 
 
 @looped
@@ -86,18 +77,18 @@ async def test_a_new_connection_may_open_its_first_stream(monkeypatch: pytest.Mo
         assert await drained == 0
 
 
-def test_the_grace_of_a_new_connection_is_time_of_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+@virtual
+async def test_the_grace_of_a_new_connection_is_time_of_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(limits, "DRAIN_GRACE_S", 1.0)
 
-    async def main() -> None:
-        swarm, _ = make_swarm()
-        swarm.add_conn(FakeConn(peer(1)))
-        await asyncio.sleep(limits.DRAIN_GRACE_S + 1)  # meanwhile the clock on the wall stands still
-        began = now()
-        assert await swarm.drain(60) == 0
-        assert now() - began < 1
-
-    run_virtual(main())
+    swarm, _ = make_swarm()
+    swarm.add_conn(FakeConn(peer(1)))
+    await asyncio.sleep(limits.DRAIN_GRACE_S + 1)  # meanwhile the clock on the wall stands still
+    began = now()
+    assert await swarm.drain(60) == 0
+    assert now() - began < 1
 
 
 def connected(addr: Multiaddr) -> socket.socket:

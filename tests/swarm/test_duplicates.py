@@ -10,7 +10,7 @@ from harness import eventually, looped
 from p2pcore import ConnOptions, Direction, Host, PrivateKey, codes, limits
 from p2pcore.swarm.events import ConnClosed
 from swarm_fakes import US, FakeConn, make_swarm, peer
-from virtual_time import run_virtual
+from virtual_time import run_virtual, virtual
 
 IN, OUT = Direction.INBOUND, Direction.OUTBOUND
 LOWER = next(each for each in map(peer, range(1, 99)) if each < US)
@@ -54,60 +54,52 @@ def test_by_default_all_are_kept() -> None:
         make_swarm(duplicates="some")
 
 
-def test_a_connection_with_streams_is_given_out_no_more_and_closed_after_its_last() -> None:
-    async def main() -> None:
-        swarm, _ = make_swarm(duplicates="dedup")
-        kept, busy = FakeConn(HIGHER, OUT), FakeConn(HIGHER, IN, streams=3)
-        swarm.add_conn(kept)
-        swarm.add_conn(busy)
-        assert swarm.best_conn(HIGHER).session is kept  # type: ignore[union-attr]
-        await asyncio.sleep(100)
-        assert not busy.is_closed
-        busy.num_streams = 0
-        await asyncio.sleep(limits.DUPLICATE_LOOK_S * 2)
-        assert (busy.close_code, kept.is_closed) == (codes.CONN_SUPPLANTED, False)
-        await swarm.close()
-
-    run_virtual(main())
+@virtual
+async def test_a_connection_with_streams_is_given_out_no_more_and_closed_after_its_last() -> None:
+    swarm, _ = make_swarm(duplicates="dedup")
+    kept, busy = FakeConn(HIGHER, OUT), FakeConn(HIGHER, IN, streams=3)
+    swarm.add_conn(kept)
+    swarm.add_conn(busy)
+    assert swarm.best_conn(HIGHER).session is kept  # type: ignore[union-attr]
+    await asyncio.sleep(100)
+    assert not busy.is_closed
+    busy.num_streams = 0
+    await asyncio.sleep(limits.DUPLICATE_LOOK_S * 2)
+    assert (busy.close_code, kept.is_closed) == (codes.CONN_SUPPLANTED, False)
+    await swarm.close()
 
 
-def test_a_superfluous_connection_stays_when_the_other_ends_first() -> None:
-    async def main() -> None:
-        swarm, _ = make_swarm(duplicates="dedup")
-        first, second = swarm.add_conn(FakeConn(HIGHER, OUT)), swarm.add_conn(FakeConn(HIGHER, IN))
-        await first.close()
-        assert swarm.best_conn(HIGHER) is second
-        await asyncio.sleep(limits.DUPLICATE_LOOK_S * 3)
-        assert swarm.conns() == [second]
-        await swarm.close()
-
-    run_virtual(main())
+@virtual
+async def test_a_superfluous_connection_stays_when_the_other_ends_first() -> None:
+    swarm, _ = make_swarm(duplicates="dedup")
+    first, second = swarm.add_conn(FakeConn(HIGHER, OUT)), swarm.add_conn(FakeConn(HIGHER, IN))
+    await first.close()
+    assert swarm.best_conn(HIGHER) is second
+    await asyncio.sleep(limits.DUPLICATE_LOOK_S * 3)
+    assert swarm.conns() == [second]
+    await swarm.close()
 
 
-def test_limited_connections_are_no_duplicates() -> None:
-    async def main() -> None:
-        swarm, _ = make_swarm(duplicates="dedup")
-        for is_limited in (True, False, True):
-            swarm.add_conn(FakeConn(HIGHER, OUT, is_limited=is_limited))
-        await asyncio.sleep(limits.DUPLICATE_LOOK_S * 3)
-        assert swarm.num_conns == 3
-        await swarm.close()
-
-    run_virtual(main())
+@virtual
+async def test_limited_connections_are_no_duplicates() -> None:
+    swarm, _ = make_swarm(duplicates="dedup")
+    for is_limited in (True, False, True):
+        swarm.add_conn(FakeConn(HIGHER, OUT, is_limited=is_limited))
+    await asyncio.sleep(limits.DUPLICATE_LOOK_S * 3)
+    assert swarm.num_conns == 3
+    await swarm.close()
 
 
-def test_there_is_no_timer_without_duplicates() -> None:
-    async def main() -> None:
-        swarm, _ = make_swarm(duplicates="dedup")
-        swarm.add_conn(FakeConn(HIGHER))
-        assert swarm._duplicates._timer is None
-        swarm.add_conn(FakeConn(HIGHER, OUT))
-        assert swarm._duplicates._timer is not None
-        await asyncio.sleep(limits.DUPLICATE_LOOK_S * 3)
-        assert swarm._duplicates._timer is None
-        await swarm.close()
-
-    run_virtual(main())
+@virtual
+async def test_there_is_no_timer_without_duplicates() -> None:
+    swarm, _ = make_swarm(duplicates="dedup")
+    swarm.add_conn(FakeConn(HIGHER))
+    assert swarm._duplicates._timer is None
+    swarm.add_conn(FakeConn(HIGHER, OUT))
+    assert swarm._duplicates._timer is not None
+    await asyncio.sleep(limits.DUPLICATE_LOOK_S * 3)
+    assert swarm._duplicates._timer is None
+    await swarm.close()
 
 
 @looped

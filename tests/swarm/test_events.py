@@ -33,7 +33,7 @@ from p2pcore.swarm.events import (
 from p2pcore.swarm.news import News
 from p2pcore.upgrade.listener import ListenerState
 from swarm_fakes import FakeConn, Recorder, addr, make_swarm, peer
-from virtual_time import run_virtual
+from virtual_time import virtual
 
 THEM = peer(1)
 
@@ -108,30 +108,28 @@ async def test_there_is_one_reader_at_a_time() -> None:
     reader.cancel()
 
 
-def test_a_subscription_ends_when_it_is_closed_left_or_dropped() -> None:
-    async def main() -> None:
-        events = Events()
-        assert not events.is_wanted
-        with events.subscribe() as subscription:
-            assert events.is_wanted
-        assert not events.is_wanted
-        assert await waiting(subscription) == []
-        subscription.close()
-        kept = events.subscribe()
-        async for _ in once(events.subscribe(), events):
-            break
-        dropped = events.subscribe()
-        del dropped
-        gc.collect()
-        assert events._living() == [kept]
-        del kept
-        assert not events.is_wanted
-
+@looped
+async def test_a_subscription_ends_when_it_is_closed_left_or_dropped() -> None:
     def once(subscription: Subscription, events: Events) -> Subscription:
         events.emit(opened(1))
         return subscription
 
-    run(main())
+    events = Events()
+    assert not events.is_wanted
+    with events.subscribe() as subscription:
+        assert events.is_wanted
+    assert not events.is_wanted
+    assert await waiting(subscription) == []
+    subscription.close()
+    kept = events.subscribe()
+    async for _ in once(events.subscribe(), events):
+        break
+    dropped = events.subscribe()
+    del dropped
+    gc.collect()
+    assert events._living() == [kept]
+    del kept
+    assert not events.is_wanted
 
 
 @looped
@@ -270,21 +268,19 @@ async def test_listeners_and_addresses_are_told() -> None:
     assert none == AddrsChanged(())
 
 
-def test_addresses_that_change_under_a_wildcard_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def main() -> None:
-        swarm, _ = make_swarm()
-        texts = ["10.0.0.1"]
-        monkeypatch.setattr("p2pcore.manet.netif.interface_addresses", lambda: texts)
-        await swarm.listen("/ip4/0.0.0.0/tcp/1")
-        subscription = swarm.events.subscribe([AddrsChanged])
-        for ip in ("10.0.0.1", "10.0.0.2", "10.0.0.2"):
-            texts[:] = [ip]
-            assert swarm.interface_listen_addresses() == [addr(1, ip)]
-            await asyncio.sleep(limits.INTERFACE_ADDRS_TTL_S + 1)
-        assert await waiting(subscription) == [AddrsChanged((addr(1, "10.0.0.2"),))]
-        await swarm.close()
-
-    run_virtual(main())
+@virtual
+async def test_addresses_that_change_under_a_wildcard_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    swarm, _ = make_swarm()
+    texts = ["10.0.0.1"]
+    monkeypatch.setattr("p2pcore.manet.netif.interface_addresses", lambda: texts)
+    await swarm.listen("/ip4/0.0.0.0/tcp/1")
+    subscription = swarm.events.subscribe([AddrsChanged])
+    for ip in ("10.0.0.1", "10.0.0.2", "10.0.0.2"):
+        texts[:] = [ip]
+        assert swarm.interface_listen_addresses() == [addr(1, ip)]
+        await asyncio.sleep(limits.INTERFACE_ADDRS_TTL_S + 1)
+    assert await waiting(subscription) == [AddrsChanged((addr(1, "10.0.0.2"),))]
+    await swarm.close()
 
 
 @looped
@@ -414,17 +410,15 @@ async def test_a_subscriber_that_never_reads_holds_nobody_up() -> None:
         assert first.count >= 10
 
 
-def test_without_subscribers_no_event_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+@looped
+async def test_without_subscribers_no_event_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("an event was made for nobody")
 
     for kind in (ConnOpened, ConnClosed, ConnectednessChanged):
         monkeypatch.setattr(f"p2pcore.swarm.news.{kind.__name__}", refuse)
 
-    async def main() -> None:
-        async with Host(identify=False) as server, Host(listen=(), identify=False) as dialer:
-            conn = await dialer.connect(server.addrs_with_peer[0])
-            await conn.close()
-            await eventually(lambda: server.counters()["connections closed"] == 1)
-
-    run(main())
+    async with Host(identify=False) as server, Host(listen=(), identify=False) as dialer:
+        conn = await dialer.connect(server.addrs_with_peer[0])
+        await conn.close()
+        await eventually(lambda: server.counters()["connections closed"] == 1)

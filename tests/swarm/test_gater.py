@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, looped, run
+from harness import eventually, looped
 from hosts import pair
 from p2pcore import BasicGater, DialError, Direction, GaterRefused, GoAway, Host, Multiaddr, codes
 from p2pcore.errors import IdentityError, NegotiationError
@@ -147,28 +147,8 @@ async def test_what_is_refused_before_the_dial_is_not_dialled(point: str) -> Non
 
 
 @pytest.mark.parametrize("point", ["accept", "secured", "upgraded"])
-def test_a_listener_that_refuses_goes_on_listening(point: str) -> None:
-    async def main() -> None:
-        gater = Choosy(point)
-        async with Host(gater=gater) as server, Host(listen=(), identify=False) as dialer:
-            with server.events(Refused, UpgradeFailed) as events:
-                await refused_dial(dialer, server, point)
-                event = await anext(events)
-                assert isinstance(event, Refused)
-                assert isinstance(event.error, GaterRefused)
-                assert event.error.point == point
-                assert event.addr is not None
-                assert (event.peer == dialer.peer_id) == (point != "accept")
-                if point == "secured":
-                    failed = await anext(events)
-                    assert isinstance(failed, UpgradeFailed)
-                    assert failed.stage == "connection gater"
-            assert server.swarm.num_conns == 0
-            counted = {"accept": REFUSED, "secured": "connection gater"}.get(point)
-            assert counted is None or server.counters()[f"upgrades failed: {counted}"] == 1
-            gater.refuses = ""
-            await dialer.connect(server.addrs_with_peer[0], ignore_backoff=True)
-
+@looped
+async def test_a_listener_that_refuses_goes_on_listening(point: str) -> None:
     async def refused_dial(dialer: Host, server: Host, point: str) -> None:
         if point == "accept":
             with pytest.raises(DialError) as caught:
@@ -183,7 +163,25 @@ def test_a_listener_that_refuses_goes_on_listening(point: str) -> None:
             assert isinstance(ended[0], GoAway)
             assert (ended[0].code, ended[0].remote) == (codes.CONN_GATED, True)
 
-    run(main())
+    gater = Choosy(point)
+    async with Host(gater=gater) as server, Host(listen=(), identify=False) as dialer:
+        with server.events(Refused, UpgradeFailed) as events:
+            await refused_dial(dialer, server, point)
+            event = await anext(events)
+            assert isinstance(event, Refused)
+            assert isinstance(event.error, GaterRefused)
+            assert event.error.point == point
+            assert event.addr is not None
+            assert (event.peer == dialer.peer_id) == (point != "accept")
+            if point == "secured":
+                failed = await anext(events)
+                assert isinstance(failed, UpgradeFailed)
+                assert failed.stage == "connection gater"
+        assert server.swarm.num_conns == 0
+        counted = {"accept": REFUSED, "secured": "connection gater"}.get(point)
+        assert counted is None or server.counters()[f"upgrades failed: {counted}"] == 1
+        gater.refuses = ""
+        await dialer.connect(server.addrs_with_peer[0], ignore_backoff=True)
 
 
 @looped

@@ -14,7 +14,7 @@ from p2pcore import Connectedness, Direction, Host, YamuxOptions, codes, limits
 from p2pcore.errors import ConnectionClosed, LimitedConnection, StreamReset, SwarmClosed
 from p2pcore.interfaces import Stream
 from swarm_fakes import FakeConn, make_swarm, peer
-from virtual_time import now, run_virtual
+from virtual_time import now, virtual
 
 THEM = peer(1)
 RELAYED = f"/ip4/5.6.7.8/tcp/1/p2p/{peer(3)}/p2p-circuit"
@@ -102,67 +102,59 @@ async def test_a_limited_connection_opens_streams_on_request_alone() -> None:
     await swarm.close()
 
 
-def test_a_stream_waits_for_a_direct_connection() -> None:
-    async def main() -> None:
-        swarm, _ = make_swarm()
-        swarm.add_conn(FakeConn(THEM, is_limited=True))
-        opening = [asyncio.create_task(swarm.new_stream(THEM, "/x")) for _ in range(2)]
-        await asyncio.sleep(20)
-        swarm.add_conn(FakeConn(THEM, is_limited=True))
-        swarm.add_conn(FakeConn(peer(2)))
-        await asyncio.sleep(20)
-        assert not any(task.done() for task in opening)
-        direct = swarm.add_conn(FakeConn(THEM))
-        streams = await asyncio.gather(*opening)
-        assert [stream.conn for stream in streams] == [direct.session] * 2
-        assert now() == 40
-        assert swarm._conns._waiting == {}
-        await swarm.close()
-
-    run_virtual(main())
+@virtual
+async def test_a_stream_waits_for_a_direct_connection() -> None:
+    swarm, _ = make_swarm()
+    swarm.add_conn(FakeConn(THEM, is_limited=True))
+    opening = [asyncio.create_task(swarm.new_stream(THEM, "/x")) for _ in range(2)]
+    await asyncio.sleep(20)
+    swarm.add_conn(FakeConn(THEM, is_limited=True))
+    swarm.add_conn(FakeConn(peer(2)))
+    await asyncio.sleep(20)
+    assert not any(task.done() for task in opening)
+    direct = swarm.add_conn(FakeConn(THEM))
+    streams = await asyncio.gather(*opening)
+    assert [stream.conn for stream in streams] == [direct.session] * 2
+    assert now() == 40
+    assert swarm._conns._waiting == {}
+    await swarm.close()
 
 
-def test_a_stream_waits_no_longer_than_a_dial() -> None:
-    async def main() -> None:
-        swarm, _ = make_swarm()
-        swarm.add_conn(FakeConn(THEM, is_limited=True))
-        with pytest.raises(LimitedConnection, match=r"no direct connection .* in 60 s.* needs allow_limited"):
-            await swarm.new_stream(THEM, "/x")
-        assert now() == limits.DIAL_PEER_TIMEOUT_S
-        assert swarm._conns._waiting == {}
-        await swarm.close()
-
-    run_virtual(main())
+@virtual
+async def test_a_stream_waits_no_longer_than_a_dial() -> None:
+    swarm, _ = make_swarm()
+    swarm.add_conn(FakeConn(THEM, is_limited=True))
+    with pytest.raises(LimitedConnection, match=r"no direct connection .* in 60 s.* needs allow_limited"):
+        await swarm.new_stream(THEM, "/x")
+    assert now() == limits.DIAL_PEER_TIMEOUT_S
+    assert swarm._conns._waiting == {}
+    await swarm.close()
 
 
-def test_waiting_for_a_direct_connection_ends_with_the_last_limited_one_or_the_swarm() -> None:
-    async def main() -> None:
-        swarm, _ = make_swarm()
-        conns = [swarm.add_conn(FakeConn(peer(n), is_limited=True)) for n in (1, 2)]
-        first, second = (asyncio.create_task(swarm.new_stream(peer(n), "/x")) for n in (1, 2))
-        await asyncio.sleep(1)
-        await conns[0].close()
-        with pytest.raises(ConnectionClosed, match="has ended"):
-            await first
-        await swarm.close()
-        with pytest.raises(SwarmClosed):
-            await second
-
-    run_virtual(main())
+@virtual
+async def test_waiting_for_a_direct_connection_ends_with_the_last_limited_one_or_the_swarm() -> None:
+    swarm, _ = make_swarm()
+    conns = [swarm.add_conn(FakeConn(peer(n), is_limited=True)) for n in (1, 2)]
+    first, second = (asyncio.create_task(swarm.new_stream(peer(n), "/x")) for n in (1, 2))
+    await asyncio.sleep(1)
+    await conns[0].close()
+    with pytest.raises(ConnectionClosed, match="has ended"):
+        await first
+    await swarm.close()
+    with pytest.raises(SwarmClosed):
+        await second
 
 
-def test_a_cancelled_wait_leaves_nothing_behind() -> None:
-    async def main() -> None:
-        swarm, _ = make_swarm()
-        swarm.add_conn(FakeConn(THEM, is_limited=True))
-        opening = asyncio.create_task(swarm.new_stream(THEM, "/x"))
-        await asyncio.sleep(1)
-        opening.cancel()
-        await asyncio.wait([opening])
-        assert (opening.cancelled(), swarm._conns._waiting) == (True, {})
-        await swarm.close()
-
-    run_virtual(main())
+@virtual
+async def test_a_cancelled_wait_leaves_nothing_behind() -> None:
+    swarm, _ = make_swarm()
+    swarm.add_conn(FakeConn(THEM, is_limited=True))
+    opening = asyncio.create_task(swarm.new_stream(THEM, "/x"))
+    await asyncio.sleep(1)
+    opening.cancel()
+    await asyncio.wait([opening])
+    assert (opening.cancelled(), swarm._conns._waiting) == (True, {})
+    await swarm.close()
 
 
 @looped

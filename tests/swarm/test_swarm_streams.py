@@ -235,30 +235,28 @@ async def test_closing_cancels_handlers_and_tells_their_peers() -> None:
         assert await reset_code_of(stream) == codes.STREAM_SHUTDOWN
 
 
-def test_closing_does_not_wait_for_a_handler_that_ignores_its_cancellation(
+@looped
+async def test_closing_does_not_wait_for_a_handler_that_ignores_its_cancellation(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(limits, "SWARM_CLOSE_TIMEOUT_S", 0.05)
 
-    async def main() -> None:
-        release = asyncio.Event()
+    release = asyncio.Event()
 
-        async def handler(stream: Stream) -> None:
-            while not release.is_set():
-                try:
-                    await release.wait()
-                except asyncio.CancelledError:
-                    continue
+    async def handler(stream: Stream) -> None:
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                continue
 
-        async with pair() as p:
-            p.server.set_stream_handler("/x", handler)
-            await p.conn.new_stream("/x")
-            await eventually(lambda: p.server.swarm.num_handlers_running == 1)
-            await p.server.close()
-            release.set()
-            await eventually(lambda: not p.server.swarm.num_handlers_running)
-
-    run(main())
+    async with pair() as p:
+        p.server.set_stream_handler("/x", handler)
+        await p.conn.new_stream("/x")
+        await eventually(lambda: p.server.swarm.num_handlers_running == 1)
+        await p.server.close()
+        release.set()
+        await eventually(lambda: not p.server.swarm.num_handlers_running)
     assert "ignore their cancellation" in caplog.text
 
 

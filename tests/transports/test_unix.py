@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import pytest
 
-from harness import eventually, looped, run, seconds
+from harness import eventually, looped, seconds
 from nodes import make_node, num_descriptors, settled_descriptors
 from p2pcore import Host
 from p2pcore.errors import AddressError, ListenerClosed, PeerIdMismatch
@@ -219,7 +219,8 @@ async def test_a_socket_whose_backlog_is_full_is_in_use(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "link", "datagram"])
-def test_what_is_no_stream_socket_of_nobody_is_left_alone(tmp_path: Path, kind: str) -> None:
+@looped
+async def test_what_is_no_stream_socket_of_nobody_is_left_alone(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "s"
     other = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     if kind == "file":
@@ -233,12 +234,9 @@ def test_what_is_no_stream_socket_of_nobody_is_left_alone(tmp_path: Path, kind: 
         other.bind(str(path))
     before = path.lstat()
 
-    async def main() -> None:
-        with pytest.raises(OSError) as caught:
-            await UnixListener.listen(Multiaddr(f"/unix{path}"))
-        assert caught.value.errno == (errno.EADDRINUSE if kind == "datagram" else errno.EEXIST)
-
-    run(main())
+    with pytest.raises(OSError) as caught:
+        await UnixListener.listen(Multiaddr(f"/unix{path}"))
+    assert caught.value.errno == (errno.EADDRINUSE if kind == "datagram" else errno.EEXIST)
     other.close()
     assert path.lstat() == before
 

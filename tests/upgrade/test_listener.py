@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, looped, seconds
+from harness import eventually, looped, seconds, settle
 from nodes import (
     LOOPBACK,
     Reports,
@@ -17,7 +17,6 @@ from nodes import (
     open_socket,
     other_tasks,
     read_all,
-    settle,
     settled_descriptors,
 )
 from p2pcore.errors import ConnectionClosed, ListenerClosed, UpgradeTimeout
@@ -73,7 +72,7 @@ async def test_16_connections_not_accepted_hold_back_the_17th() -> None:
         late = asyncio.ensure_future(dialler.dial(listener.multiaddr))
         await eventually(lambda: listener.num_accepted == 17)
         later = asyncio.ensure_future(dialler.dial(listener.multiaddr))
-        await settle()
+        await settle(20)
         assert (listener.num_ready, listener.num_upgrading, listener.num_accepted) == (16, 0, 17)
         assert not late.done()
         first = await listener.accept()
@@ -94,7 +93,7 @@ async def test_when_all_upgrades_are_in_use_peers_stay_in_the_backlog() -> None:
         silent = [await open_socket(listener.multiaddr) for _ in range(4)]
         await eventually(lambda: listener.num_upgrading == 4)
         dialling = [asyncio.ensure_future(dialler.dial(listener.multiaddr)) for _ in range(6)]
-        await settle()
+        await settle(20)
         assert listener.num_accepted == 4
         for sock in silent:
             sock.close()
@@ -155,7 +154,7 @@ async def test_handshakes_that_end_in_a_burst_leave_the_next_peer_in_the_backlog
         upgrading = [asyncio.ensure_future(dialler.upgrader.upgrade_outbound(raw, None)) for raw in raws]
         conns = [await each for each in upgrading[:3]]
         await eventually(lambda: listener.num_ready == 3)
-        await settle()
+        await settle(20)
         assert listener.num_accepted == 3
         accepted = [await listener.accept() for _ in range(4)]
         for conn in (*conns, *accepted, await upgrading[3]):
@@ -204,7 +203,7 @@ async def test_a_peer_that_drips_bytes_gets_no_more_time() -> None:
 async def test_a_finished_connection_not_accepted_in_time_is_closed() -> None:
     failed: list[tuple[Any, ...]] = []
     dialler = make_node()
-    node = make_node(accept_timeout=seconds(0.2), news=Reports(failed=lambda *args: failed.append(args)))
+    node = make_node(accept_timeout=seconds(0.5), news=Reports(failed=lambda *args: failed.append(args)))
     async with node.listening() as listener:
         outbound = await dialler.dial(listener.multiaddr)
         reasons: list[BaseException | None] = []
@@ -223,7 +222,7 @@ async def test_a_finished_connection_not_accepted_in_time_is_closed() -> None:
 
 @looped
 async def test_a_connection_held_back_has_the_same_deadline() -> None:
-    dialler, node = make_node(), make_node(accept_timeout=seconds(0.2), queue_length=1)
+    dialler, node = make_node(), make_node(accept_timeout=seconds(0.5), queue_length=1)
     async with node.listening() as listener:
         first = await dialler.dial(listener.multiaddr)
         await eventually(lambda: listener.num_ready == 1)
@@ -261,7 +260,7 @@ async def test_an_accept_cancelled_as_a_connection_comes_loses_nothing() -> None
     dialler, node = make_node(), make_node()
     async with node.listening() as listener:
         accepting = [asyncio.ensure_future(listener.accept()) for _ in range(2)]
-        await settle()
+        await settle(20)
         dialling = asyncio.ensure_future(dialler.dial(listener.multiaddr))
         while not listener.num_ready:  # noqa: ASYNC110 - cancel between the hand-over and the accept
             await asyncio.sleep(0)
@@ -307,8 +306,7 @@ async def test_close_at_any_moment_of_a_burst_leaves_nothing() -> None:
     for ticks in range(0, 40, 3):
         listener = node.upgrader.upgrade_listener(MaListener.bind(LOOPBACK))
         dialling = [asyncio.ensure_future(dialler.dial(listener.multiaddr)) for _ in range(8)]
-        for _ in range(ticks):
-            await asyncio.sleep(0)
+        await settle(ticks)
         await listener.close()
         for result in await asyncio.gather(*dialling, return_exceptions=True):
             if isinstance(result, Upgraded):
@@ -323,7 +321,7 @@ async def test_close_at_any_moment_of_a_burst_leaves_nothing() -> None:
 async def test_close_wakes_every_accept() -> None:
     listener = make_node().upgrader.upgrade_listener(MaListener.bind(LOOPBACK))
     accepting = [asyncio.ensure_future(listener.accept()) for _ in range(4)]
-    await settle()
+    await settle(20)
     await asyncio.gather(listener.close(), listener.close())
     for result in await asyncio.gather(*accepting, return_exceptions=True):
         assert isinstance(result, ListenerClosed)
@@ -362,7 +360,7 @@ async def test_an_idle_accepted_connection_keeps_no_task() -> None:
         conns: list[Any] = []
         for _ in range(20):
             conns += [await dialler.dial(listener.multiaddr), await listener.accept()]
-        await settle()
+        await settle(20)
         assert other_tasks() == tasks + 1  # the accept loop
         for conn in conns:
             conn.abort()

@@ -12,14 +12,13 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, looped, run
+from harness import HANG_S, eventually, looped, seconds, settle
 from nodes import (
     LOOPBACK,
     Reports,
     make_node,
     open_socket,
     read_all,
-    settle,
 )
 from p2pcore.errors import ListenerClosed
 from p2pcore.manet.listener import MaListener
@@ -162,29 +161,29 @@ class FaultyUpgrader:
         raise ZeroDivisionError
 
 
-def test_a_fault_in_one_upgrade_or_in_an_observer_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    async def main() -> None:
-        def faulty_observer(*args: object) -> None:
-            raise KeyError("observer")
+@looped
+async def test_a_fault_in_one_upgrade_or_in_an_observer_ends_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def faulty_observer(*args: object) -> None:
+        raise KeyError("observer")
 
-        hooks = listener_module.ListenerHooks(news=Reports(failed=faulty_observer))
-        listener = UpgradedListener(MaListener.bind(LOOPBACK), FaultyUpgrader(), hooks=hooks)
-        for count in (1, 2):
-            sock = await open_socket(listener.multiaddr)
-            assert await read_all(sock) == b""
-            sock.close()
-            assert dict(listener.failures) == {INTERNAL_ERROR: count}
-        assert listener.state is ListenerState.LISTENING
-        await listener.close()
-
-    run(main())
+    hooks = listener_module.ListenerHooks(news=Reports(failed=faulty_observer))
+    listener = UpgradedListener(MaListener.bind(LOOPBACK), FaultyUpgrader(), hooks=hooks)
+    for count in (1, 2):
+        sock = await open_socket(listener.multiaddr)
+        assert await read_all(sock) == b""
+        sock.close()
+        assert dict(listener.failures) == {INTERNAL_ERROR: count}
+    assert listener.state is ListenerState.LISTENING
+    await listener.close()
     assert {record.levelname for record in caplog.records if record.name == "p2pcore.listener"} == {"ERROR"}
 
 
 STORM = """
 import asyncio, errno, os, resource, socket, sys
 sys.path.insert(0, sys.argv[1])
-import uvloop
+from harness import run
 from nodes import make_node, open_raw
 
 accepted = []
@@ -238,15 +237,14 @@ async def main():
             conn.abort()
     print("ok")
 
-with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-    runner.run(asyncio.wait_for(main(), 60))
+run(main())
 """
 
 
 def test_a_storm_without_descriptors_ends_and_nothing_accepted_is_lost() -> None:
     result = subprocess.run(
         [sys.executable, "-c", STORM, str(Path(__file__).parents[1])],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=seconds(2 * HANG_S), check=False,
     )  # fmt: skip
     assert result.stdout.strip() == "ok", result.stderr
 
@@ -273,7 +271,7 @@ async def test_a_connection_finished_after_close_is_closed() -> None:
     listener = UpgradedListener(MaListener.bind(LOOPBACK), upgrader)
     sock = await open_socket(listener.multiaddr)
     await eventually(lambda: listener.num_upgrading)
-    await settle()
+    await settle(20)
     await listener.close()
     assert upgrader.codes == [0x1002]
     assert listener.num_ready == 0

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, looped, run, seconds
+from harness import eventually, looped, seconds, settle
 from nodes import (
     LOOPBACK,
     Node,
@@ -408,45 +408,41 @@ async def record(one: Node, two: Node) -> tuple[bytes, bytes]:
     return sent
 
 
-def test_a_dialler_that_goes_away_at_any_byte_leaves_nothing_behind() -> None:
-    async def main() -> None:
-        one, two = make_node(), make_node()
-        upgrade, _ = await record(one, two)
-        before = await settled_descriptors()
-        failed: list[BaseException] = []
-        observed = make_node(two.key, news=Reports(lambda reason, remote, error, _: failed.append(error)))
-        async with observed.listening() as listener:
-            for length in range(len(upgrade)):
-                sock = await open_socket(listener.multiaddr)
-                await asyncio.get_running_loop().sock_sendall(sock, upgrade[:length])
-                sock.close()
-            await eventually(lambda: len(failed) == len(upgrade))
-            assert not listener.num_upgrading
-            assert not listener.num_ready
-            in_handshake = len(upgrade) - len(OPENING)
-            assert dict(listener.failures) == {
-                Stage.SECURITY: len(upgrade) - in_handshake,
-                Stage.HANDSHAKE: in_handshake,
-            }
-            assert all(isinstance(error, (NegotiationError, HandshakeError)) for error in failed)
-        await eventually(lambda: num_descriptors() <= before)
-
-    run(main(), timeout=60)
+@looped
+async def test_a_dialler_that_goes_away_at_any_byte_leaves_nothing_behind() -> None:
+    one, two = make_node(), make_node()
+    upgrade, _ = await record(one, two)
+    before = await settled_descriptors()
+    failed: list[BaseException] = []
+    observed = make_node(two.key, news=Reports(lambda reason, remote, error, _: failed.append(error)))
+    async with observed.listening() as listener:
+        for length in range(len(upgrade)):
+            sock = await open_socket(listener.multiaddr)
+            await asyncio.get_running_loop().sock_sendall(sock, upgrade[:length])
+            sock.close()
+        await eventually(lambda: len(failed) == len(upgrade))
+        assert not listener.num_upgrading
+        assert not listener.num_ready
+        in_handshake = len(upgrade) - len(OPENING)
+        assert dict(listener.failures) == {
+            Stage.SECURITY: len(upgrade) - in_handshake,
+            Stage.HANDSHAKE: in_handshake,
+        }
+        assert all(isinstance(error, (NegotiationError, HandshakeError)) for error in failed)
+    await eventually(lambda: num_descriptors() <= before)
 
 
-def test_a_listener_that_goes_away_at_any_byte_fails_the_dial() -> None:
-    async def main() -> None:
-        one, two = make_node(), make_node()
-        _, answer = await record(one, two)
-        before = await settled_descriptors()
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            server.setblocking(False)
-            addr = Multiaddr(f"/ip4/127.0.0.1/tcp/{server.getsockname()[1]}")
-            for length in range(len(answer)):
-                await replay_to(one, server, addr, answer[:length])
-        await eventually(lambda: num_descriptors() <= before)
-
-    run(main(), timeout=60)
+@looped
+async def test_a_listener_that_goes_away_at_any_byte_fails_the_dial() -> None:
+    one, two = make_node(), make_node()
+    _, answer = await record(one, two)
+    before = await settled_descriptors()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        addr = Multiaddr(f"/ip4/127.0.0.1/tcp/{server.getsockname()[1]}")
+        for length in range(len(answer)):
+            await replay_to(one, server, addr, answer[:length])
+    await eventually(lambda: num_descriptors() <= before)
 
 
 async def replay_to(node: Node, server: socket.socket, addr: Multiaddr, answer: bytes) -> None:
@@ -466,7 +462,7 @@ async def test_a_silent_peer_fails_the_dial_at_its_deadline() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         addr = Multiaddr(f"/ip4/127.0.0.1/tcp/{server.getsockname()[1]}")
         with pytest.raises(UpgradeTimeout) as caught:
-            await make_node(timeout=seconds(0.02)).dial(addr)
+            await make_node(timeout=seconds(0.2)).dial(addr)
         assert caught.value.stage == Stage.SECURITY
         assert str(addr) in str(caught.value)
         sock, _ = server.accept()
@@ -494,8 +490,7 @@ async def test_a_cancelled_upgrade_closes_the_connection() -> None:
     for ticks in range(1, 12):  # at 0 the upgrade has not begun, and the connection is still ours
         sock = await open_socket(inner.multiaddr)
         upgrading = asyncio.ensure_future(make_node().upgrader.upgrade_inbound(await inner.accept()))
-        for _ in range(ticks):
-            await asyncio.sleep(0)
+        await settle(ticks)
         upgrading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await upgrading

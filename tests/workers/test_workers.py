@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 import worker_hosts
-from harness import eventually, run, seconds
+from harness import HANG_S, ended_by, eventually, looped, run, seconds
+from hosts import BARE
 from nodes import make_node
 from p2pcore import (
     Conn,
@@ -41,8 +42,7 @@ from p2pcore.workers.process import Process, pickled
 from p2pcore.workers.worker import Settings
 from worker_hosts import WHO
 
-BARE = {"ping": False, "identify": False, "listen": ()}
-LIMIT_S = 60.0
+LIMIT_S = HANG_S / 2
 
 
 class Node:
@@ -75,7 +75,7 @@ async def serving(workers: int = 2, factory: Any = worker_hosts.make, **options:
     events: list[WorkerEvent] = []
     async with (
         Supervisor(factory, workers=workers, on_event=events.append, **options) as supervisor,
-        Host(**BARE) as dialer,
+        Host(listen=(), **BARE) as dialer,
     ):
         yield Node(supervisor, events, dialer)
     for event in events:
@@ -90,28 +90,20 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-async def ended_by(conn: Conn) -> BaseException | None:
-    end: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
-    conn.add_close_callback(end.set_result)
-    return await end
-
-
-def test_workers_share_a_port_and_an_identity() -> None:
-    async def main() -> None:
-        key = PrivateKey.generate()
-        async with serving(private_key=key) as node:
-            assert node.supervisor.peer_id == key.peer_id() == node.addr.peer_id
-            assert len(node.supervisor.addrs_with_peer) == 1
-            pids = {await node.who(await node.connect()) for _ in range(40)}
-            assert pids == set(node.supervisor.pids)
-            assert len(pids) == 2
-            status = await node.supervisor.status()
-            assert sum(each.conns for each in status) == 40
-            assert [each.index for each in status] == [0, 1]
-            assert {each.pid for each in status} == pids
-            assert all(each.cpu_s > 0 and each.rss_bytes > 1_000_000 for each in status)
-
-    run(main(), LIMIT_S)
+@looped
+async def test_workers_share_a_port_and_an_identity() -> None:
+    key = PrivateKey.generate()
+    async with serving(private_key=key) as node:
+        assert node.supervisor.peer_id == key.peer_id() == node.addr.peer_id
+        assert len(node.supervisor.addrs_with_peer) == 1
+        pids = {await node.who(await node.connect()) for _ in range(40)}
+        assert pids == set(node.supervisor.pids)
+        assert len(pids) == 2
+        status = await node.supervisor.status()
+        assert sum(each.conns for each in status) == 40
+        assert [each.index for each in status] == [0, 1]
+        assert {each.pid for each in status} == pids
+        assert all(each.cpu_s > 0 and each.rss_bytes > 1_000_000 for each in status)
 
 
 def a_free_port() -> int:
@@ -120,67 +112,59 @@ def a_free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def test_workers_share_files_and_ports_for_several_kinds_of_connections(tmp_path: Path) -> None:
-    async def main() -> None:
-        tcp = f"/ip4/127.0.0.1/tcp/{a_free_port()}"
-        listen = [tcp, f"{tcp}/ws", f"/unix{tmp_path}/s"]
-        async with serving(listen=listen, unix_mode=0o600) as node:
-            addrs = node.supervisor.addrs_with_peer
-            assert [str(addr.without_p2p()) for addr in addrs] == listen
-            assert stat.S_IMODE((tmp_path / "s").lstat().st_mode) == 0o600
-            for addr, transport in zip(addrs, ("tcp", "websocket", "unix"), strict=True):
-                conns = [await node.dialer.swarm.dial_addr(addr) for _ in range(10)]
-                assert {conn.state.transport for conn in conns} == {transport}
-                assert {await node.who(conn) for conn in conns} <= set(node.supervisor.pids)
-                for conn in conns:
-                    await conn.close()
-            await node.supervisor.stop_worker(0)  # the other one serves everything that comes
-            assert (tmp_path / "s").exists()
-            for addr in addrs:
-                assert await node.who(await node.dialer.swarm.dial_addr(addr)) in node.supervisor.pids
-        assert os.listdir(tmp_path) == []
-
-    run(main(), LIMIT_S)
+@looped
+async def test_workers_share_files_and_ports_for_several_kinds_of_connections(tmp_path: Path) -> None:
+    tcp = f"/ip4/127.0.0.1/tcp/{a_free_port()}"
+    listen = [tcp, f"{tcp}/ws", f"/unix{tmp_path}/s"]
+    async with serving(listen=listen, unix_mode=0o600) as node:
+        addrs = node.supervisor.addrs_with_peer
+        assert [str(addr.without_p2p()) for addr in addrs] == listen
+        assert stat.S_IMODE((tmp_path / "s").lstat().st_mode) == 0o600
+        for addr, transport in zip(addrs, ("tcp", "websocket", "unix"), strict=True):
+            conns = [await node.dialer.swarm.dial_addr(addr) for _ in range(10)]
+            assert {conn.state.transport for conn in conns} == {transport}
+            assert {await node.who(conn) for conn in conns} <= set(node.supervisor.pids)
+            for conn in conns:
+                await conn.close()
+        await node.supervisor.stop_worker(0)  # the other one serves everything that comes
+        assert (tmp_path / "s").exists()
+        for addr in addrs:
+            assert await node.who(await node.dialer.swarm.dial_addr(addr)) in node.supervisor.pids
+    assert os.listdir(tmp_path) == []
 
 
-def test_a_file_that_is_no_socket_is_a_failure_of_its_address(tmp_path: Path) -> None:
-    async def main() -> None:
-        (tmp_path / "s").write_text("precious")
-        with pytest.raises(ListenError) as caught:
-            await Supervisor(worker_hosts.make, workers=1, listen=[f"/unix{tmp_path}/s"]).start()
-        assert [type(error) for _, error in caught.value.causes] == [FileExistsError]
-        assert (tmp_path / "s").read_text() == "precious"
-
-    run(main(), LIMIT_S)
+@looped
+async def test_a_file_that_is_no_socket_is_a_failure_of_its_address(tmp_path: Path) -> None:
+    (tmp_path / "s").write_text("precious")
+    with pytest.raises(ListenError) as caught:
+        await Supervisor(worker_hosts.make, workers=1, listen=[f"/unix{tmp_path}/s"]).start()
+    assert [type(error) for _, error in caught.value.causes] == [FileExistsError]
+    assert (tmp_path / "s").read_text() == "precious"
 
 
-def test_a_worker_that_died_is_replaced() -> None:
-    async def main() -> None:
-        async with serving() as node:
-            victim = node.supervisor.pids[0]
-            os.kill(victim, signal.SIGKILL)
-            await eventually(lambda: len(node.kinds("started")) == 3, LIMIT_S)
-            (died,) = node.kinds("exited")
-            assert (died.pid, died.status) == (victim, -signal.SIGKILL)
-            assert died.restart_s == limits.WORKER_BACKOFF_MIN_S
-            assert len(node.supervisor.pids) == 2
-            pids = {await node.who(await node.connect()) for _ in range(40)}
-            assert pids == set(node.supervisor.pids)
-
-    run(main(), LIMIT_S)
+@looped
+async def test_a_worker_that_died_is_replaced() -> None:
+    async with serving() as node:
+        victim = node.supervisor.pids[0]
+        os.kill(victim, signal.SIGKILL)
+        await eventually(lambda: len(node.kinds("started")) == 3, LIMIT_S)
+        (died,) = node.kinds("exited")
+        assert (died.pid, died.status) == (victim, -signal.SIGKILL)
+        assert died.restart_s == limits.WORKER_BACKOFF_MIN_S
+        assert len(node.supervisor.pids) == 2
+        pids = {await node.who(await node.connect()) for _ in range(40)}
+        assert pids == set(node.supervisor.pids)
 
 
-def test_what_the_kernel_queued_for_a_dead_worker_is_served_by_its_successor() -> None:
-    async def main() -> None:
-        async with serving(workers=1) as node:
-            os.kill(node.supervisor.pids[0], signal.SIGKILL)
-            sock = socket.create_connection(("127.0.0.1", int(node.addr.get("tcp") or 0)))
-            sock.setblocking(False)
-            raw = MaConn(asyncio.get_running_loop(), sock, sock.getsockname(), sock.getpeername())
-            conn = await make_node(timeout=LIMIT_S).upgrader.upgrade_outbound(raw, node.supervisor.peer_id)
-            await conn.close()
-
-    run(main(), LIMIT_S)
+@looped
+async def test_what_the_kernel_queued_for_a_dead_worker_is_served_by_its_successor() -> None:
+    async with serving(workers=1) as node:
+        os.kill(node.supervisor.pids[0], signal.SIGKILL)
+        sock = socket.create_connection(("127.0.0.1", int(node.addr.get("tcp") or 0)))
+        sock.setblocking(False)
+        raw = MaConn(asyncio.get_running_loop(), sock, sock.getsockname(), sock.getpeername())
+        conn = await make_node(timeout=LIMIT_S).upgrader.upgrade_outbound(raw, node.supervisor.peer_id)
+        await conn.close()
 
 
 @pytest.mark.slow
@@ -192,12 +176,13 @@ def test_pauses_double_up_to_their_bound_for_a_worker_that_keeps_dying(
     monkeypatch.setattr(limits, "WORKER_HOLD_QUEUE_S", 0.02)
 
     async def main() -> None:
-        async with serving(workers=1, factory=worker_hosts.short_lived, args=(3,)) as node:
-            await eventually(lambda: len(node.kinds("exited")) >= 4, LIMIT_S)
-            deaths = node.kinds("exited")[:4]
+        async with serving(workers=1, factory=worker_hosts.mortal, args=(3,)) as node:
+            for count in range(1, 5):
+                os.kill(node.kinds("started")[-1].pid, signal.SIGUSR1)
+                await eventually(lambda: len(node.kinds("started")) > count, LIMIT_S)  # noqa: B023
+            deaths = node.kinds("exited")
             assert [event.restart_s for event in deaths] == [0.01, 0.02, 0.04, 0.04]
-            assert {event.status for event in deaths} == {3}
-            await eventually(lambda: len(node.kinds("started")) >= 5, LIMIT_S)  # its sockets were closed
+            assert [event.status for event in deaths] == [3] * 4
 
     run(main(), LIMIT_S)
     assert "another starts in" in caplog.text
@@ -207,15 +192,13 @@ def test_pauses_double_up_to_their_bound_for_a_worker_that_keeps_dying(
     ("factory", "text"),
     [(worker_hosts.broken, "RuntimeError: this factory does not work"), (worker_hosts.silent, "status 7")],
 )
-def test_a_factory_that_fails_at_the_start_ends_everything(factory: Any, text: str) -> None:
-    async def main() -> None:
-        supervisor = Supervisor(factory, workers=2)
-        with pytest.raises(WorkerFailed, match=text):
-            await supervisor.start()
-        assert supervisor.pids == []
-        await supervisor.wait()
-
-    run(main(), LIMIT_S)
+@looped
+async def test_a_factory_that_fails_at_the_start_ends_everything(factory: Any, text: str) -> None:
+    supervisor = Supervisor(factory, workers=2)
+    with pytest.raises(WorkerFailed, match=text):
+        await supervisor.start()
+    assert supervisor.pids == []
+    await supervisor.wait()
 
 
 def test_a_worker_that_says_it_is_ready_a_second_time_is_replaced_and_holds_up_no_drain(
@@ -265,132 +248,118 @@ def test_a_start_that_is_cancelled_leaves_no_process_and_no_socket(monkeypatch: 
     run(main(), LIMIT_S)
 
 
-def test_factories_may_wait_take_arguments_and_report() -> None:
-    async def main() -> None:
-        async with serving(factory=worker_hosts.make_later, args=("hello",)) as node:
-            await eventually(lambda: len(node.kinds("report")) == 2, LIMIT_S)
-            reports = sorted(node.kinds("report"), key=lambda event: event.index)
-            assert [event.fields for event in reports] == [
-                {"greeting": "hello", "index": 0},
-                {"greeting": "hello", "index": 1},
-            ]
-
-    run(main(), LIMIT_S)
+@looped
+async def test_factories_may_wait_take_arguments_and_report() -> None:
+    async with serving(factory=worker_hosts.make_later, args=("hello",)) as node:
+        await eventually(lambda: len(node.kinds("report")) == 2, LIMIT_S)
+        reports = sorted(node.kinds("report"), key=lambda event: event.index)
+        assert [event.fields for event in reports] == [
+            {"greeting": "hello", "index": 0},
+            {"greeting": "hello", "index": 1},
+        ]
 
 
-def test_sigterm_drains_one_worker_for_good() -> None:
-    async def main() -> None:
-        async with serving() as node:
-            conn = await node.connect()
-            told = await node.who(conn)
-            stream = await conn.new_stream("/echo/1.0.0")
-            await stream.write(b"before")
-            assert await stream.read_exactly(6) == b"before"
-            os.kill(told, signal.SIGTERM)
-            await eventually(lambda: node.kinds("draining"), LIMIT_S)
-            in_a_row = 0
-            while in_a_row < 20:  # it serves those who came before it had stopped
-                in_a_row = 0 if await node.who(await node.connect()) == told else in_a_row + 1
-            await stream.write(b"during")
-            assert await stream.read_exactly(6) == b"during"
-            await stream.close()
-            error = await ended_by(conn)
-            assert isinstance(error, GoAway)
-            assert error.code == 0
-            await eventually(lambda: node.kinds("exited"), LIMIT_S)
-            (ended,) = node.kinds("exited")
-            assert (ended.pid, ended.status, ended.restart_s) == (told, 0, None)
-
-    run(main(), LIMIT_S)
+@looped
+async def test_sigterm_drains_one_worker_for_good() -> None:
+    async with serving() as node:
+        conn = await node.connect()
+        told = await node.who(conn)
+        stream = await conn.new_stream("/echo/1.0.0")
+        await stream.write(b"before")
+        assert await stream.read_exactly(6) == b"before"
+        os.kill(told, signal.SIGTERM)
+        await eventually(lambda: node.kinds("draining"), LIMIT_S)
+        in_a_row = 0
+        while in_a_row < 20:  # it serves those who came before it had stopped
+            in_a_row = 0 if await node.who(await node.connect()) == told else in_a_row + 1
+        await stream.write(b"during")
+        assert await stream.read_exactly(6) == b"during"
+        await stream.close()
+        error = await ended_by(conn)
+        assert isinstance(error, GoAway)
+        assert error.code == 0
+        await eventually(lambda: node.kinds("exited"), LIMIT_S)
+        (ended,) = node.kinds("exited")
+        assert (ended.pid, ended.status, ended.restart_s) == (told, 0, None)
 
 
-def test_a_second_sigterm_ends_a_worker_at_once() -> None:
-    async def main() -> None:
-        async with serving(workers=1) as node:
-            stream = await (await node.connect()).new_stream("/echo/1.0.0")
-            await stream.write(b"x")
-            await stream.read_exactly(1)
-            (pid,) = node.supervisor.pids
-            os.kill(pid, signal.SIGTERM)
-            await eventually(lambda: node.kinds("draining"), LIMIT_S)
-            os.kill(pid, signal.SIGTERM)
-            await node.supervisor.wait()
-            assert [event.status for event in node.kinds("exited")] == [128 + signal.SIGTERM]
-
-    run(main(), LIMIT_S)
+@looped
+async def test_a_second_sigterm_ends_a_worker_at_once() -> None:
+    async with serving(workers=1) as node:
+        stream = await (await node.connect()).new_stream("/echo/1.0.0")
+        await stream.write(b"x")
+        await stream.read_exactly(1)
+        (pid,) = node.supervisor.pids
+        os.kill(pid, signal.SIGTERM)
+        await eventually(lambda: node.kinds("draining"), LIMIT_S)
+        os.kill(pid, signal.SIGTERM)
+        await node.supervisor.wait()
+        assert [event.status for event in node.kinds("exited")] == [128 + signal.SIGTERM]
 
 
 @pytest.mark.slow
-def test_a_rolling_restart_refuses_nobody_and_cuts_nobody_off() -> None:
-    async def main() -> None:
-        async with serving() as node:
-            before = set(node.supervisor.pids)
-            conn = await node.connect()
-            served_by = await node.who(conn)
-            stream = await conn.new_stream("/echo/1.0.0")
-            restarting = asyncio.create_task(node.supervisor.restart())
-            dialled = 0
-            while not restarting.done():
-                fresh = await node.connect()  # raises where it is refused
-                with contextlib.suppress(ConnectionClosed):  # drained before it asked
-                    assert await node.who(fresh)
-                await fresh.close()
-                dialled += 1
-                if not stream.is_closed:
-                    await stream.write(b"x")
-                    assert await stream.read_exactly(1) == b"x"
-                if served_by in {event.pid for event in node.kinds("draining")}:
-                    await stream.close()  # which that worker waits for, and the restart for that worker
-            await restarting
-            assert dialled > 2
-            assert len(node.supervisor.pids) == 2
-            assert not before & set(node.supervisor.pids)
-            assert [event.status for event in node.kinds("exited")] == [0, 0]
-
-    run(main(), LIMIT_S)
+@looped
+async def test_a_rolling_restart_refuses_nobody_and_cuts_nobody_off() -> None:
+    async with serving() as node:
+        before = set(node.supervisor.pids)
+        conn = await node.connect()
+        served_by = await node.who(conn)
+        stream = await conn.new_stream("/echo/1.0.0")
+        restarting = asyncio.create_task(node.supervisor.restart())
+        dialled = 0
+        while not restarting.done():
+            fresh = await node.connect()  # raises where it is refused
+            with contextlib.suppress(ConnectionClosed):  # drained before it asked
+                assert await node.who(fresh)
+            await fresh.close()
+            dialled += 1
+            if not stream.is_closed:
+                await stream.write(b"x")
+                assert await stream.read_exactly(1) == b"x"
+            if served_by in {event.pid for event in node.kinds("draining")}:
+                await stream.close()  # which that worker waits for, and the restart for that worker
+        await restarting
+        assert dialled > 2
+        assert len(node.supervisor.pids) == 2
+        assert not before & set(node.supervisor.pids)
+        assert [event.status for event in node.kinds("exited")] == [0, 0]
 
 
-def test_a_drain_cuts_off_what_goes_on_after_the_deadline() -> None:
-    async def main() -> None:
-        async with serving(workers=1, drain_s=0.2) as node:
-            conn = await node.connect()
-            stream = await conn.new_stream("/echo/1.0.0")
-            await stream.write(b"x")
-            await stream.read_exactly(1)
-            ended = asyncio.create_task(ended_by(conn))
-            await node.supervisor.drain()
-            error = await ended
-            assert isinstance(error, GoAway)
-            assert error.code == codes.CONN_SHUTDOWN
-            assert [event.status for event in node.kinds("exited")] == [0]
-
-    run(main(), LIMIT_S)
+@looped
+async def test_a_drain_cuts_off_what_goes_on_after_the_deadline() -> None:
+    async with serving(workers=1, drain_s=0.2) as node:
+        conn = await node.connect()
+        stream = await conn.new_stream("/echo/1.0.0")
+        await stream.write(b"x")
+        await stream.read_exactly(1)
+        ended = asyncio.create_task(ended_by(conn))
+        await node.supervisor.drain()
+        error = await ended
+        assert isinstance(error, GoAway)
+        assert error.code == codes.CONN_SHUTDOWN
+        assert [event.status for event in node.kinds("exited")] == [0]
 
 
-def test_one_worker_can_be_stopped() -> None:
-    async def main() -> None:
-        async with serving() as node:
-            await node.supervisor.stop_worker(1)
-            assert [each.index for each in await node.supervisor.status()] == [0]
-            pids = {await node.who(await node.connect()) for _ in range(10)}
-            assert pids == set(node.supervisor.pids)
-
-    run(main(), LIMIT_S)
+@looped
+async def test_one_worker_can_be_stopped() -> None:
+    async with serving() as node:
+        await node.supervisor.stop_worker(1)
+        assert [each.index for each in await node.supervisor.status()] == [0]
+        pids = {await node.who(await node.connect()) for _ in range(10)}
+        assert pids == set(node.supervisor.pids)
 
 
-def test_a_port_in_use_is_not_shared_with_strangers() -> None:
-    async def main() -> None:
-        async with serving(workers=1) as node:
-            taken = node.addr.without_p2p()
-            with pytest.raises(ListenError) as caught:
-                await Supervisor(worker_hosts.make, workers=1, listen=[taken]).start()
-            assert [addr for addr, _ in caught.value.causes] == [taken]
-            both = [taken, "/ip4/127.0.0.1/tcp/0"]
-            async with Supervisor(worker_hosts.make, workers=1, listen=both) as second:
-                assert len(second.addrs_with_peer) == 1
-                assert [addr for addr, _ in second.listen_failures] == [taken]
-
-    run(main(), LIMIT_S)
+@looped
+async def test_a_port_in_use_is_not_shared_with_strangers() -> None:
+    async with serving(workers=1) as node:
+        taken = node.addr.without_p2p()
+        with pytest.raises(ListenError) as caught:
+            await Supervisor(worker_hosts.make, workers=1, listen=[taken]).start()
+        assert [addr for addr, _ in caught.value.causes] == [taken]
+        both = [taken, "/ip4/127.0.0.1/tcp/0"]
+        async with Supervisor(worker_hosts.make, workers=1, listen=both) as second:
+            assert len(second.addrs_with_peer) == 1
+            assert [addr for addr, _ in second.listen_failures] == [taken]
 
 
 @pytest.mark.parametrize("workers", [0, -1, limits.MAX_WORKERS + 1])
@@ -442,7 +411,7 @@ def test_a_program_serves_until_a_signal(program: Path) -> None:
     process, addr, pids = started(program)
 
     async def main() -> None:
-        async with Host(**BARE) as dialer:
+        async with Host(listen=(), **BARE) as dialer:
             assert await dialer.echo(addr, b"hello") == b"hello"
 
     try:
@@ -454,15 +423,13 @@ def test_a_program_serves_until_a_signal(program: Path) -> None:
     assert not any(map(is_alive, pids))
 
 
-def test_workers_end_with_their_supervisor(program: Path) -> None:
+@looped
+async def test_workers_end_with_their_supervisor(program: Path) -> None:
     process, _, pids = started(program)
     process.kill()
     process.communicate(timeout=seconds(LIMIT_S))
 
-    async def main() -> None:
-        await eventually(lambda: not any(map(is_running, pids)), LIMIT_S)
-
-    run(main(), LIMIT_S)
+    await eventually(lambda: not any(map(is_running, pids)), LIMIT_S)
 
 
 def is_running(pid: int) -> bool:

@@ -23,7 +23,7 @@ from _fast.websocket_frames import (
     frame,
     frames,
 )
-from harness import cuts, feeding, looped, run, settle
+from harness import cuts, feeding, looped, settle
 from p2pcore import errors, limits
 from p2pcore._fast.chain.layer import Mailbox
 from p2pcore._fast.chain.websocket import WebsocketLayer
@@ -319,50 +319,46 @@ async def test_an_end_inside_a_frame_is_an_error_and_between_frames_is_not(is_cl
     st.lists(st.integers(0, 600), max_size=6),
     st.booleans(),
 )
-def test_whatever_a_peer_sends_ends_in_no_other_error(
+@looped
+async def test_whatever_a_peer_sends_ends_in_no_other_error(
     pieces: list[bytes], at: list[int], is_client: bool
 ) -> None:
-    async def main() -> None:
-        raw = b"".join(pieces)
-        cable, box = socket(is_client)
-        edges = sorted({0, len(raw), *(min(a, len(raw)) for a in at)})
-        for begin, end in itertools.pairwise(edges):
-            cable.deliver(raw[begin:end])
-        cable.deliver_eof()
-        await settle()
-        allowed = (
-            errors.RemoteProtocolError,
-            errors.LimitExceeded,
-            errors.ConnectionClosed,
-            errors.IncompleteRead,
-        )
-        with pytest.raises(allowed):
-            await box.read_exactly(10_000)
-        frames(cable.sent())  # all we answer is well-formed
-
-    run(main())
+    raw = b"".join(pieces)
+    cable, box = socket(is_client)
+    edges = sorted({0, len(raw), *(min(a, len(raw)) for a in at)})
+    for begin, end in itertools.pairwise(edges):
+        cable.deliver(raw[begin:end])
+    cable.deliver_eof()
+    await settle()
+    allowed = (
+        errors.RemoteProtocolError,
+        errors.LimitExceeded,
+        errors.ConnectionClosed,
+        errors.IncompleteRead,
+    )
+    with pytest.raises(allowed):
+        await box.read_exactly(10_000)
+    frames(cable.sent())  # all we answer is well-formed
 
 
 @settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.binary(max_size=300), max_size=6), st.lists(st.integers(0, 2000), max_size=8), st.booleans()
 )
-def test_two_layers_understand_one_another_however_the_bytes_are_cut(
+@looped
+async def test_two_layers_understand_one_another_however_the_bytes_are_cut(
     pieces: list[bytes], at: list[int], is_client: bool
 ) -> None:
-    async def main() -> None:
-        sender, out = socket(is_client)
-        reader, box = socket(not is_client)
-        for piece in pieces:
-            out.write(piece)
-        raw = sender.sent()
-        edges = sorted({0, len(raw), *(min(a, len(raw)) for a in at)})
-        for begin, end in itertools.pairwise(edges):
-            reader.deliver(raw[begin:end])
-        whole = b"".join(pieces)
-        assert await box.read_exactly(len(whole)) == whole
-
-    run(main())
+    sender, out = socket(is_client)
+    reader, box = socket(not is_client)
+    for piece in pieces:
+        out.write(piece)
+    raw = sender.sent()
+    edges = sorted({0, len(raw), *(min(a, len(raw)) for a in at)})
+    for begin, end in itertools.pairwise(edges):
+        reader.deliver(raw[begin:end])
+    whole = b"".join(pieces)
+    assert await box.read_exactly(len(whole)) == whole
 
 
 # -- pings -----------------------------------------------------------------------------------------

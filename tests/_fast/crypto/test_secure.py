@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from hypothesis import given, settings, strategies as st
 
 from _fast.chains import KEY_A, KEY_B, Cable, secured
-from harness import cuts, looped, run, settle
+from harness import cuts, looped, settle
 from p2pcore import errors, limits
 from p2pcore._fast.chain.layer import Mailbox
 from p2pcore._fast.crypto.secure import NoiseChannel, PlainChannel
@@ -208,26 +208,24 @@ async def test_an_end_inside_a_record_is_an_error_and_between_records_is_not() -
 
 @settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=6), st.booleans())
-def test_whatever_a_peer_sends_ends_in_no_other_error(raw: bytes, at: list[int], begun: bool) -> None:
-    async def main() -> None:
-        cable, box = channel()
-        if begun:
-            cable.deliver(record(KEY_B, 0, b"first")[: len(raw) or 1])
-        edges = sorted({0, len(raw), *(min(a, len(raw)) for a in at)})
-        for begin, end in itertools.pairwise(edges):
-            cable.deliver(raw[begin:end])
-        cable.deliver_eof()
-        await settle()
-        allowed = (
-            errors.RemoteProtocolError,
-            errors.LimitExceeded,
-            errors.ConnectionClosed,
-            errors.IncompleteRead,
-        )
-        with pytest.raises(allowed):
-            await box.read_exactly(1000)
-
-    run(main())
+@looped
+async def test_whatever_a_peer_sends_ends_in_no_other_error(raw: bytes, at: list[int], begun: bool) -> None:
+    cable, box = channel()
+    if begun:
+        cable.deliver(record(KEY_B, 0, b"first")[: len(raw) or 1])
+    edges = sorted({0, len(raw), *(min(a, len(raw)) for a in at)})
+    for begin, end in itertools.pairwise(edges):
+        cable.deliver(raw[begin:end])
+    cable.deliver_eof()
+    await settle()
+    allowed = (
+        errors.RemoteProtocolError,
+        errors.LimitExceeded,
+        errors.ConnectionClosed,
+        errors.IncompleteRead,
+    )
+    with pytest.raises(allowed):
+        await box.read_exactly(1000)
 
 
 @looped

@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 from OpenSSL import SSL
 
 from _fast.chains import KEY_A, KEY_B, Cable
-from harness import cuts, looped, run, settle
+from harness import cuts, looped, settle
 from p2pcore._fast.crypto.secure import NoiseChannel, PlainChannel
 from p2pcore._fast.crypto.tls import TlsChannel, take_input
 from p2pcore._fast.loop.loop_state import loop_state
@@ -466,19 +466,17 @@ async def test_a_header_of_too_long_a_record_is_enough_to_end_the_connection() -
 
 
 @given(st.binary(min_size=1, max_size=300), st.integers(0, 40))
-def test_any_bytes_end_the_connection_or_wait_for_more(garbage: bytes, at: int) -> None:
-    async def main() -> None:
-        cable, box, peer = seated()
-        data = sealed(peer, [b"some", b"data"])
-        cable.deliver(data[:at] + garbage)
-        await settle()
-        assert box.num_held <= 8
-        cable.deliver_eof()
-        try:
-            await box.read_exactly(9)
-        except P2PError:
-            pass
-        else:
-            pytest.fail("9 bytes were read of 8 that were sent")
-
-    run(main())
+@looped
+async def test_any_bytes_end_the_connection_or_wait_for_more(garbage: bytes, at: int) -> None:
+    cable, box, peer = seated()
+    data = sealed(peer, [b"some", b"data"])
+    cable.deliver(data[:at] + garbage)
+    await settle()
+    assert box.num_held <= 8
+    cable.deliver_eof()
+    try:
+        await box.read_exactly(9)
+    except P2PError:
+        pass
+    else:
+        pytest.fail("9 bytes were read of 8 that were sent")

@@ -27,7 +27,7 @@ from _fast.mplex_chain import (
     refused,
     uvarint,
 )
-from harness import feeding, looped, run, settle
+from harness import feeding, looped, settle
 from p2pcore import errors, limits
 from p2pcore._fast.mux.mplex import MplexStream
 
@@ -111,25 +111,23 @@ async def test_messages_cut_anywhere_give_the_same_bytes() -> None:
 
 @given(st.data())
 @settings(max_examples=60, deadline=None)
-def test_any_messages_in_any_pieces_arrive_in_order(data: st.DataObject) -> None:
-    async def main() -> None:
-        peer = RawMplex()
-        ids = data.draw(st.lists(st.integers(0, (1 << 60) - 1), min_size=1, max_size=4, unique=True))
-        wanted = dict.fromkeys(ids, b"")
-        raw = b"".join(msg(NEW, id) for id in ids)
-        for id in data.draw(st.lists(st.sampled_from(ids), max_size=10)):
-            body = bytes([id % 251]) * data.draw(st.sampled_from([1, 2, 127, 128, 129, 5000, 16384]))
-            raw += msg(MSG_I, id, body)
-            wanted[id] += body
-        while raw:
-            n = data.draw(st.integers(1, len(raw)))
-            peer.deliver(raw[:n])
-            raw = raw[n:]
-        for _ in ids:
-            stream = await peer.session.accept_stream()
-            assert await stream.read_exactly(len(wanted[stream.id])) == wanted[stream.id]
-
-    run(main())
+@looped
+async def test_any_messages_in_any_pieces_arrive_in_order(data: st.DataObject) -> None:
+    peer = RawMplex()
+    ids = data.draw(st.lists(st.integers(0, (1 << 60) - 1), min_size=1, max_size=4, unique=True))
+    wanted = dict.fromkeys(ids, b"")
+    raw = b"".join(msg(NEW, id) for id in ids)
+    for id in data.draw(st.lists(st.sampled_from(ids), max_size=10)):
+        body = bytes([id % 251]) * data.draw(st.sampled_from([1, 2, 127, 128, 129, 5000, 16384]))
+        raw += msg(MSG_I, id, body)
+        wanted[id] += body
+    while raw:
+        n = data.draw(st.integers(1, len(raw)))
+        peer.deliver(raw[:n])
+        raw = raw[n:]
+    for _ in ids:
+        stream = await peer.session.accept_stream()
+        assert await stream.read_exactly(len(wanted[stream.id])) == wanted[stream.id]
 
 
 # -- ids ---------------------------------------------------------------------------------------------
@@ -402,14 +400,12 @@ async def test_a_peer_that_does_not_read_gets_no_more_than_the_socket_takes() ->
 
 @given(st.binary(max_size=400))
 @settings(max_examples=300, deadline=None)
-def test_any_bytes_at_all_end_in_a_typed_error_or_nothing(raw: bytes) -> None:
-    async def main() -> None:
-        peer = RawMplex()
-        peer.session.set_stream_handler(lambda stream: None)
-        peer.deliver(msg(NEW, 0), raw)
-        peer.deliver_eof()
-        await settle()
-        allowed = (errors.RemoteProtocolError, errors.LimitExceeded, errors.ConnectionClosed)
-        assert isinstance(peer.session.close_reason, allowed)
-
-    run(main())
+@looped
+async def test_any_bytes_at_all_end_in_a_typed_error_or_nothing(raw: bytes) -> None:
+    peer = RawMplex()
+    peer.session.set_stream_handler(lambda stream: None)
+    peer.deliver(msg(NEW, 0), raw)
+    peer.deliver_eof()
+    await settle()
+    allowed = (errors.RemoteProtocolError, errors.LimitExceeded, errors.ConnectionClosed)
+    assert isinstance(peer.session.close_reason, allowed)

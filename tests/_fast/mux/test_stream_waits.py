@@ -69,11 +69,11 @@ async def test_a_read_deadline_can_be_changed_cleared_and_set_while_a_read_waits
     stream.set_deadline(0.001)
     with pytest.raises(errors.DeadlineExceeded):
         await waiting
-    stream.set_deadline(0.02)
+    stream.set_deadline(seconds(0.2))
     waiting = started(stream.read())
     await settle()
     stream.set_read_deadline(None)
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(seconds(0.25))
     assert not waiting.done()
     stream.set_read_deadline(1000)
     stream.set_read_deadline(-1)
@@ -101,17 +101,23 @@ async def test_write_deadlines_expire_for_waiting_and_for_new_writes() -> None:
     assert raw + await sent_bodies(peer) == bytes(WINDOW) + b"on"
 
 
+def timers() -> list[Any]:
+    """The timers of waits that have a deadline."""
+    handles = [each for each in gc.get_objects() if type(each).__name__ == "TimerHandle"]
+    return [each for each in handles if "_expire" in repr(each) and not each.cancelled()]
+
+
 @looped
 async def test_deadlines_leave_no_timer_behind() -> None:
     peer, stream = await opened()
     stream.set_deadline(1000)
     waiting = started(stream.read())
     await settle()
+    assert len(timers()) == 1
     peer.deliver(data(1, b"x"))
     assert await waiting == b"x"
     del waiting
-    handles = [o for o in gc.get_objects() if type(o).__name__ == "TimerHandle"]
-    assert not [h for h in handles if "_expire" in repr(h) and not h.cancelled()]
+    assert timers() == []
 
 
 # -- the awaitables ------------------------------------------------------------------------------------

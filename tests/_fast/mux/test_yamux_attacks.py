@@ -31,7 +31,7 @@ from _fast.chains import (
     frames,
     with_limits,
 )
-from harness import looped, run, settle
+from harness import looped, run, seconds, settle
 from p2pcore import errors, limits
 from p2pcore._fast.mux.stream import Stream
 
@@ -98,7 +98,7 @@ async def test_filling_many_windows_stays_under_the_budget() -> None:
     peer = RawYamux(window_budget_bytes=2 * WINDOW)
     ping = peer.session.ping()
     (sent,) = await peer.answers()
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(seconds(0.05))
     peer.deliver(frame(PING, ACK, 0, sent.length))
     await ping
     streams = [await peer.open_inbound(id) for id in range(1, 41, 2)]
@@ -220,11 +220,12 @@ def test_go_away_and_then_silence_is_ended_by_a_timer() -> None:
         peer = RawYamux(is_client=True)
         stream = await peer.session.open_stream()
         peer.deliver(frame(GO_AWAY, 0, 0, 0))
-        await asyncio.sleep(0.2)
-        for _ in range(9):
+        reading = asyncio.ensure_future(stream.read())
+        while not reading.done():
+            await asyncio.sleep(0.05)
             peer.deliver(frame(GO_AWAY, 0, 0, 0))  # saying it again wins no time
         try:
-            await stream.read()
+            await reading
         except errors.GoAway as error:
             print(error.code, error.remote, peer.eof_written)
         """,

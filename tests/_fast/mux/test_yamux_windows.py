@@ -99,7 +99,7 @@ async def measure(peer: RawYamux) -> None:
     """Answers a ping after a while, so that the session has a round trip time to work with."""
     ping = peer.session.ping()
     sent = [f for f in await peer.answers() if f.type == PING]
-    await asyncio.sleep(seconds(0.05))
+    await asyncio.sleep(seconds(0.2))
     peer.deliver(frame(PING, ACK, 0, sent[-1].length))
     await ping
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from shared_ports import FIRST, HTTP, PLAIN, TLS, Counting, is_refused, said, shared
 
-from harness import eventually, looped, run, seconds
+from harness import eventually, looped, seconds, settle
 from nodes import (
     LOOPBACK,
     Reports,
@@ -21,7 +21,6 @@ from nodes import (
     num_descriptors,
     open_socket,
     read_all,
-    settle,
     settled_descriptors,
 )
 from p2pcore.errors import ListenerClosed
@@ -169,7 +168,7 @@ async def test_only_so_many_first_bytes_are_awaited_and_the_rest_stay_in_the_bac
         silent = [await open_socket(port.multiaddr) for _ in range(6)]
         good = await said(port.multiaddr, PLAIN)
         await eventually(lambda: counting.given == 4)
-        await settle()
+        await settle(20)
         assert counting.given == 4
         for sock in silent[:3]:
             sock.close()
@@ -222,7 +221,7 @@ async def test_when_nobody_accepts_the_rest_stay_in_the_backlog_and_nothing_is_l
         for n in range(1, 8):
             socks.append(await said(port.multiaddr, PLAIN + bytes([n])))
             await eventually(lambda: len(listener._ready) >= min(n, 3))  # noqa: B023
-        await settle()
+        await settle(20)
         assert counting.given <= 4  # one accept was waiting when the last place was taken
         for n in range(1, 8):
             conn = await listener.accept()
@@ -263,7 +262,7 @@ async def test_a_connection_whose_time_is_up_as_accept_comes_ends_no_listener() 
 async def test_an_accept_that_is_cancelled_takes_nothing() -> None:
     async with shared(Kind.PLAIN) as (port, _, listener):
         accepting = [asyncio.ensure_future(listener.accept()) for _ in range(2)]
-        await settle()
+        await settle(20)
         sock = await said(port.multiaddr, PLAIN)
         while not listener._ready:  # noqa: ASYNC110 - cancel between the hand-over and the accept
             await asyncio.sleep(0)
@@ -305,7 +304,7 @@ async def test_a_lost_socket_is_bound_anew_once_for_all_listeners() -> None:
     node = make_node(backoff_min=0.001, backoff_max=0.002)
     listeners = [node.upgrader.upgrade_listener(port.listen(kind)) for kind in Kind]
     addr = port.multiaddr
-    await settle()
+    await settle(20)
     assert counting.inner.listening_socket is not None
     counting.inner.listening_socket.shutdown(socket.SHUT_RDWR)
     await eventually(lambda: all(each.num_rebinds == 1 for each in listeners))
@@ -323,17 +322,15 @@ class Broken(Counting):
         raise ZeroDivisionError("a fault of ours")
 
 
-def test_a_port_with_a_fault_ends_its_listeners_rather_than_leave_them_deaf(
+@looped
+async def test_a_port_with_a_fault_ends_its_listeners_rather_than_leave_them_deaf(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def main() -> None:
-        port = SharedPort(Broken())
-        listener = port.listen(Kind.PLAIN)
-        with pytest.raises(ListenerClosed):
-            await listener.accept()
-        await listener.close()
-
-    run(main())
+    port = SharedPort(Broken())
+    listener = port.listen(Kind.PLAIN)
+    with pytest.raises(ListenerClosed):
+        await listener.accept()
+    await listener.close()
     assert [record.name for record in caplog.records if record.levelname == "ERROR"] == ["p2pcore.tcpreuse"]
 
 
@@ -345,7 +342,7 @@ async def test_closing_one_listener_leaves_the_others_and_the_last_one_frees_the
     before = await settled_descriptors()
     async with shared(Kind.PLAIN, Kind.HTTP) as (port, _, (plain, http)):
         waiting = asyncio.ensure_future(plain.accept())
-        await settle()
+        await settle(20)
         await plain.close()
         await plain.close()
         with pytest.raises(ListenerClosed):

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from harness import eventually, looped, seconds
+from harness import eventually, looped, seconds, settle
 from nodes import LOOPBACK, make_node, num_descriptors, settled_descriptors
 from p2pcore.errors import AddressError, PeerIdMismatch
 from p2pcore.interfaces import Transport
@@ -118,8 +118,7 @@ async def test_a_dial_cancelled_at_any_step_leaves_nothing(ticks: int) -> None:
     node, dialler = make_node(), make_node()
     async with node.listening() as listener:
         dialling = asyncio.ensure_future(dialler.dial(listener.multiaddr))
-        for _ in range(ticks):
-            await asyncio.sleep(0)
+        await settle(ticks)
         if dialling.cancel():
             with pytest.raises(asyncio.CancelledError):
                 await dialling

@@ -10,7 +10,7 @@ import pytest
 from websocket_nodes import CERTIFICATE, REQUEST, WS, WSS, listening, talk, tcp_part, websocket
 
 from _fast.websocket_frames import MASK, close, frame
-from harness import eventually, looped, run, seconds
+from harness import eventually, looped, seconds, settle
 from nodes import make_node, num_descriptors, open_socket, read_all, settled_descriptors
 from p2pcore import Multiaddr
 from p2pcore.errors import (
@@ -51,17 +51,8 @@ async def test_a_peer_that_is_silent_or_slow_is_ended_by_the_upgrades_deadline(b
 
 
 @pytest.mark.parametrize("addr", [WS, WSS], ids=str)
-def test_the_handshake_has_a_deadline_of_its_own(addr: Multiaddr) -> None:
-    async def main() -> None:
-        async with listening(addr, handshake_timeout=seconds(0.1)) as listener:
-            sock = await open_socket(tcp_part(listener.multiaddr))
-            drip = asyncio.ensure_future(dripping(sock))
-            assert await read_all(sock) in (b"", b"\x15")
-            drip.cancel()
-            await asyncio.wait([drip])
-            sock.close()
-            await eventually(lambda: listener.failures == {TIMEOUT: 1})
-
+@looped
+async def test_the_handshake_has_a_deadline_of_its_own(addr: Multiaddr) -> None:
     async def dripping(sock: socket.socket) -> None:
         """A byte now and then, for ever: slow loris."""
         try:
@@ -71,7 +62,14 @@ def test_the_handshake_has_a_deadline_of_its_own(addr: Multiaddr) -> None:
         except ConnectionError:
             pass
 
-    run(main())
+    async with listening(addr, handshake_timeout=seconds(0.1)) as listener:
+        sock = await open_socket(tcp_part(listener.multiaddr))
+        drip = asyncio.ensure_future(dripping(sock))
+        assert await read_all(sock) in (b"", b"\x15")
+        drip.cancel()
+        await asyncio.wait([drip])
+        sock.close()
+        await eventually(lambda: listener.failures == {TIMEOUT: 1})
 
 
 @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 101 Switching"])
@@ -215,8 +213,7 @@ async def test_a_dial_cancelled_at_any_step_leaves_nothing(addr: Multiaddr, tick
     dialer = websocket(make_node(), ca_file=ca)
     async with listening(addr) as listener:
         dialing = asyncio.ensure_future(dialer.dial(listener.multiaddr, None))
-        for _ in range(ticks):
-            await asyncio.sleep(0)
+        await settle(ticks)
         if dialing.cancel():
             with pytest.raises(asyncio.CancelledError):
                 await dialing

@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 
 from _fast.chains import Cable
 from _fast.websocket_frames import MASK, frame, frames
-from harness import cuts, looped, run, settle
+from harness import cuts, looped, settle
 from p2pcore import limits
 from p2pcore.errors import ConnectionClosed, LimitExceeded, NegotiationError, P2PError, RemoteProtocolError
 from p2pcore.transports.websocket.upgrade import (
@@ -454,22 +454,20 @@ WORDS = st.sampled_from(
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.one_of(WORDS, st.binary(max_size=20)), max_size=10), st.integers(1, 400), st.booleans())
-def test_whatever_a_peer_sends_ends_in_a_typed_error_or_a_websocket(
+@looped
+async def test_whatever_a_peer_sends_ends_in_a_typed_error_or_a_websocket(
     pieces: list[bytes], size: int, is_client: bool
 ) -> None:
-    async def main() -> None:
-        cable = Cable()
-        box = cable.mailbox
-        job = request_upgrade(box, "x") if is_client else accept_upgrade(box)
-        running = asyncio.ensure_future(job)
-        raw = b"".join(pieces)
-        for at in range(0, len(raw), size):
-            cable.deliver(raw[at : at + size])
-            await settle(2)
-        cable.deliver_eof()
-        try:
-            await running
-        except (RemoteProtocolError, LimitExceeded, NegotiationError, ConnectionClosed):
-            pass
-
-    run(main())
+    cable = Cable()
+    box = cable.mailbox
+    job = request_upgrade(box, "x") if is_client else accept_upgrade(box)
+    running = asyncio.ensure_future(job)
+    raw = b"".join(pieces)
+    for at in range(0, len(raw), size):
+        cable.deliver(raw[at : at + size])
+        await settle(2)
+    cable.deliver_eof()
+    try:
+        await running
+    except (RemoteProtocolError, LimitExceeded, NegotiationError, ConnectionClosed):
+        pass
