@@ -175,7 +175,7 @@ def test_what_the_kernel_queued_for_a_dead_worker_is_served_by_its_successor() -
             sock.setblocking(False)
             raw = MaConn(asyncio.get_running_loop(), sock, sock.getsockname(), sock.getpeername())
             conn = await make_node(timeout=LIMIT_S).upgrader.upgrade_outbound(raw, node.supervisor.peer_id)
-            await conn.close()
+            await conn.session.close()
 
     run(main(), LIMIT_S)
 
