@@ -164,7 +164,7 @@ async def test_what_the_kernel_queued_for_a_dead_worker_is_served_by_its_success
         sock.setblocking(False)
         raw = MaConn(asyncio.get_running_loop(), sock, sock.getsockname(), sock.getpeername())
         conn = await make_node(timeout=LIMIT_S).upgrader.upgrade_outbound(raw, node.supervisor.peer_id)
-        await conn.close()
+        await conn.session.close()
 
 
 @pytest.mark.slow
