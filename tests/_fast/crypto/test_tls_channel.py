@@ -122,7 +122,7 @@ async def test_records_that_grow_more_than_there_is_room_for_come_whole() -> Non
 @looped
 async def test_records_of_one_flush_leave_in_one_send(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = functools.partial(socket.socketpair, socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    monkeypatch.setattr("_fast.chain.socket.socketpair", pair)
+    monkeypatch.setattr("_fast.chains.socket.socketpair", pair)
     cable, box, _ = seated()
     box.write(bytes(60_000))
     await settle()
