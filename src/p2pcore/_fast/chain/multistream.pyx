@@ -107,6 +107,7 @@ cdef class Answer(Flushable):
                 return len(other) - had
             if other.startswith(self.instead):
                 return n
+        what = "sent no answer" if self.instead.startswith(MSS_HEADER) else "does not speak multistream-select"
         self.fail(errors.NegotiationError(
-            f"{self.step}: an answer to {self.protocol} that is none: {bytes(self.instead[:MAX_SHOWN])!r}"))
+            f"{self.step}: we proposed {self.protocol}, and the peer {what}: {bytes(self.instead[:MAX_SHOWN])!r}"))
         return n
