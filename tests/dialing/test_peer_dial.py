@@ -214,16 +214,21 @@ async def test_closing_the_swarm_ends_its_dials() -> None:
 
 
 @looped
-async def test_a_dial_that_ends_after_the_swarm_gives_its_connection_up() -> None:
+async def test_a_dial_of_one_address_ends_with_the_swarm_and_is_cancelled_by_nobody_else() -> None:
     swarm, tcp = make_swarm()
-    gate = tcp.gate(addr(1))
-    caller = asyncio.create_task(swarm.dial_addr(addr(1)))
+    tcp.gate(addr(1))
+    cancelled = asyncio.create_task(swarm.dial_addr(addr(1)))
     await eventually(lambda: tcp.dialled)
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    caller = asyncio.create_task(swarm.dial_addr(addr(1)))
+    await eventually(lambda: len(tcp.dialled) == 2)
     await swarm.close()
-    gate.set()
     with pytest.raises(SwarmClosed):
         await caller
-    assert tcp.conns[0].aborted
+    assert tcp.cancelled == [addr(1), addr(1)]
+    assert not caller.cancelling()
 
 
 @looped
