@@ -1,4 +1,4 @@
-"""One verb, one meaning: the compiled modules use only the verbs of the table in `Layer`'s docstring for endings.
+"""One verb, one meaning: compiled modules name endings by the verbs of the table in `Layer`'s docstring.
 
 Comes in: the source of `_fast`. Goes out: a failure that names the method, the logger or the head of a file.
 """
@@ -52,5 +52,14 @@ def test_a_pxd_beside_its_pyx_only_points_there() -> None:
 
 def test_the_table_of_endings_has_the_verbs_of_the_api() -> None:
     table = Layer.__doc__ or ""
-    for verb in ("close()", "close_write()", "close_read()", "abort()", "reset(code)", "shut()", "drop(error)", "lost(error)"):
+    for verb in (
+        "close()",
+        "close_write()",
+        "close_read()",
+        "abort()",
+        "reset(code)",
+        "shut()",
+        "drop(error)",
+        "lost(error)",
+    ):
         assert verb in table

@@ -31,8 +31,7 @@ from _fast.chains import (
 )
 from harness import eventually, looped, settle
 from p2pcore import errors
-from p2pcore._fast.mux.yamux import YamuxSession
-from p2pcore._fast.mux.yamux import YamuxStream
+from p2pcore._fast.mux.yamux import YamuxSession, YamuxStream
 
 # -- the end of a session -----------------------------------------------------------------------------
 

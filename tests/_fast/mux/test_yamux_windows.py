@@ -34,8 +34,7 @@ from harness import eventually, looped, seconds, settle
 from p2pcore import errors, limits
 from p2pcore._fast.crypto.secure import NoiseChannel
 from p2pcore._fast.mux.stream import Stream
-from p2pcore._fast.mux.yamux import YamuxSession
-from p2pcore._fast.mux.yamux import YamuxStream
+from p2pcore._fast.mux.yamux import YamuxSession, YamuxStream
 
 BODY = limits.YAMUX_MAX_FRAME_BODY_BYTES
 RECORD = limits.MAX_NOISE_PLAINTEXT_BYTES
