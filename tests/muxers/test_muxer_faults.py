@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from _fast import chain, mplex_chain
+from _fast import chains, mplex_chain
 from _fast.chains import KEY_A, KEY_B, Cable, RawYamux
 from _fast.mplex_chain import NEW, RawMplex
 from harness import looped, settle
@@ -32,7 +32,7 @@ def raw(muxer: str, is_client: bool = False, **options: Any) -> Any:
 def opening(muxer: str, number: int) -> bytes:
     """The peer's stream of that number."""
     if muxer == "yamux":
-        return chain.frame(chain.WU, chain.SYN, 2 * number + 1)
+        return chains.frame(chains.WU, chains.SYN, 2 * number + 1)
     return mplex_chain.msg(NEW, number)
 
 
@@ -80,7 +80,7 @@ async def test_w21_streams_that_came_to_nothing_leave_no_slot(muxer: str, end: s
 def ending(muxer: str, id: int) -> bytes:
     """The peer's end of a stream we opened."""
     if muxer == "yamux":
-        return chain.frame(chain.WU, chain.FIN, id)
+        return chains.frame(chains.WU, chains.FIN, id)
     return mplex_chain.msg(mplex_chain.CLOSE_R, id)
 
 
@@ -127,7 +127,7 @@ async def opened(far: Cable, record: bytes) -> bytes:
 def whole(muxer: str, plain: bytes) -> bytes:
     """The data in `plain`, which must be whole frames."""
     if muxer == "yamux":
-        return b"".join(each.body for each in chain.frames(plain))
+        return b"".join(each.body for each in chains.frames(plain))
     return b"".join(each.body for each in mplex_chain.messages(plain) if each.flag != NEW)
 
 
