@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import p2pcore
-from harness import eventually, looped, run
+from harness import HANG_S, eventually, looped, run, seconds
 from hosts import pair
 from p2pcore import Conn, Host, Multiaddr, PeerId, PrivateKey, Stream, limits
 from p2pcore._fast.loop.loop_state import loop_state

@@ -1,4 +1,4 @@
-"""One verb, one meaning: for endings the compiled modules use only the verbs in `Layer`'s table.
+"""One verb, one meaning: compiled modules name endings by the verbs of the table in `Layer`'s docstring.
 
 Comes in: the source of `_fast`. Goes out: a failure that names the method, the logger or the head of a file.
 """

@@ -21,6 +21,7 @@ from p2pcore.transports.websocket.transport import WebsocketOptions
 from p2pcore.values.keys import PrivateKey
 from p2pcore.values.multiaddr import Multiaddr
 from swarm_fakes import make_swarm, peer
+from virtual_time import virtual
 
 V6 = Multiaddr("/ip6/2001:4860::1/tcp/1")
 CHILD = Path(__file__).parent / "own_faults_child.py"

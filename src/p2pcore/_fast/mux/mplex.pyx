@@ -277,8 +277,8 @@ cdef class MplexSession(Session):
         """Counts what `stream` holds: it has changed, or can grow no more."""
         cdef Py_ssize_t size = 0 if stream.queue is None else stream.queue.size
         cdef bint is_full = size >= self.max_stream or (stream.is_full and size > self.max_stream // 2)
-        if stream.has_ended() or self.error is not None:
-            return 0  # what is left of it counts no longer
+        if stream.error is not None or (stream.fin_sent and stream.fin_received) or self.error is not None:
+            return 0  # what is left of it counts no longer; has_ended() would be a call for each message
         self.buffered += size - stream.held
         stream.held = size
         if stream.fin_received:
