@@ -2,7 +2,7 @@
 
 Comes in: a name as people write it, "Bücher.Example." for instance, or an IP address. Goes out:
 "xn--bcher-kva.example": ASCII, in lower case, without the dot of the root at its end. Never asks DNS.
-Specification: RFC 1035 section 2.3.1, RFC 3490 (IDNA 2003; see docs/decisions/0013-host-names.md).
+Specification: RFC 1035 section 2.3.1, RFC 3490 (IDNA 2003; see docs/decisions/0015-host-names.md).
 """
 
 from __future__ import annotations
