@@ -3,12 +3,11 @@ from typing import Any, final
 
 from p2pcore._fast.mux.session import Session
 from p2pcore._fast.mux.stream import Stream
-from p2pcore.interfaces import CapableConn
 
 @final
 class YamuxStream(Stream):
     @property
-    def conn(self) -> CapableConn | None: ...
+    def conn(self) -> Any: ...
     @property
     def windows(self) -> tuple[int, int, int]: ...
 
