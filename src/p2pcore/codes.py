@@ -1,6 +1,6 @@
-"""What both ends of a connection count alike: who dialled, and the error codes of resets and go-aways.
+"""Who dialled, and the error codes of resets and go-aways.
 
-Goes out: an enum, and 32-bit integers. Delivery of a code is best effort, so nothing may depend on it.
+The codes have 32 bits. A code may get lost on the way, so nothing may depend on its delivery.
 Source: libp2p/specs error-codes; the numbers are go-libp2p's (core/network).
 """
 
@@ -11,7 +11,7 @@ from typing import Final
 
 
 class Direction(enum.Enum):
-    """Who dialled, or opened a stream: the peer (INBOUND) or we (OUTBOUND)."""
+    """Who dialled, or who opened a stream: the peer (INBOUND) or we (OUTBOUND)."""
 
     INBOUND = "inbound"
     OUTBOUND = "outbound"

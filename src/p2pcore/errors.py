@@ -1,13 +1,13 @@
 """Every exception p2pcore raises, in one tree.
 
     P2PError
-    ├── AddressError            (ValueError)            a multiaddr is malformed, or no use here
+    ├── AddressError            (ValueError)            a multiaddr is malformed, or unusable here
     │   └── ProtocolLookupError (KeyError)              ... it lacks the protocol asked for
     ├── IdentityError           (ValueError)            a key, id, envelope or record is malformed or forged
     ├── NegotiationError                                multistream-select failed
     │   ├── NegotiationTimeout  (TimeoutError)          the peer did not answer a proposal in time
     │   ├── ProtocolNotSupported                        one side has none of what the other proposed
-    │   ├── RequestAnswered                             the peer asked by plain HTTP, and has its answer
+    │   ├── RequestAnswered                             the peer sent plain HTTP, and was answered
     │   └── WrongNetworkKey                             the peer is not in our private network
     ├── HandshakeError          (ConnectionError)       a security handshake failed
     │   ├── PeerIdMismatch                              ... because the peer proved another id
@@ -20,12 +20,12 @@
     ├── ConnectionClosed        (ConnectionError)       the connection is gone
     │   └── GoAway                                      ... by a go-away with a code, ours or the peer's
     ├── RelayRefused            (ConnectionError)       a relay said no; `status` is its answer
-    ├── StreamError                                     one stream failed, the connection lives on
+    ├── StreamError                                     one stream failed, the connection goes on
     │   ├── StreamReset         (ConnectionError)       reset with a code, by us or by the peer
-    │   ├── StreamClosed        (ConnectionError)       used after it was closed locally
-    │   ├── IncompleteRead      (EOFError)              the peer finished before all bytes came
+    │   ├── StreamClosed        (ConnectionError)       it was used after we closed it
+    │   ├── IncompleteRead      (EOFError)              the peer ended before all bytes came
     │   ├── DeadlineExceeded    (TimeoutError)          a read or write deadline passed; it stays usable
-    │   └── LimitedConnection   (ConnectionError)       none is opened on a limited connection unless asked to
+    │   └── LimitedConnection   (ConnectionError)       a limited connection needs `allow_limited`
     ├── GaterRefused            (PermissionError)       the connection gater said no
     ├── DialError               (ConnectionError)       no address of a peer could be reached
     ├── AddressInBackoff        (ConnectionError)       an address failed a short while ago
@@ -38,8 +38,8 @@
         └── SwarmClosed                                 the swarm was closed
 
 Whatever a peer sends, a parser returns, wants more, or raises RemoteProtocolError or
-LimitExceeded. Texts are for people; programs look at types and attributes. Each goes through pickle and
-copy as it is: P2PError does it for all.
+LimitExceeded. Texts are for people; programs look at types and attributes. pickle and copy work for every
+one of them.
 """
 
 from __future__ import annotations
@@ -63,20 +63,20 @@ class P2PError(Exception):
     stage: str | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """For pickle: the text and the attributes, and never a call of `__init__`, whose arguments are gone.
+        """For pickle: the text and the attributes. It does not call `__init__`, whose arguments are not kept.
 
-        An error of somebody else's that cannot be pickled is replaced by a P2PError with its text.
+        An exception of another library that pickle cannot carry is replaced by a P2PError with its text.
         """
         return _restored, (type(self), self._args()), _portable(self._state())
 
     def __copy__(self) -> Self:
-        """As pickle, but what it refers to is the same."""
+        """As pickle, but a shallow copy: attributes are the same objects."""
         copied: Self = _restored(type(self), self._args())
         copied.__setstate__(self._state())
         return copied
 
     def _args(self) -> Any:
-        """What makes the built-in class beneath anew; OSError adds the file to `args`."""
+        """The arguments to create the built-in base class again; OSError adds the file to `args`."""
         return super().__reduce__()[1]
 
     def _state(self) -> dict[str, Any]:
@@ -85,14 +85,14 @@ class P2PError(Exception):
 
 
 def _restored(kind: type[P2PError], args: tuple[Any, ...]) -> Any:
-    """An error of `kind` as the built-in class beneath makes it, without the attributes of its own."""
+    """An error of `kind`, created as its built-in base class does; its own attributes are still missing."""
     error = kind.__new__(kind, *args)
     super(P2PError, error).__init__(*args)
     return error
 
 
 def _portable(value: Any) -> Any:
-    """`value`, where an exception in it that pickle cannot carry is replaced by a P2PError with its text."""
+    """`value`. A P2PError with the same text replaces each exception in it that pickle cannot carry."""
     if isinstance(value, dict):
         return {key: _portable(item) for key, item in value.items()}
     if type(value) in (tuple, list):
@@ -102,7 +102,7 @@ def _portable(value: Any) -> Any:
     try:
         if type(pickle.loads(pickle.dumps(value))) is type(value):
             return value
-    except Exception:  # whatever its class does when it is pickled or made anew
+    except Exception:  # its class may do anything while it is pickled or restored
         pass
     return P2PError(f"{type(value).__name__}: {value}")
 
@@ -117,22 +117,22 @@ _OURS = frozenset(
             "EAFNOSUPPORT",
             "EADDRNOTAVAIL",
             "EADDRINUSE",
-        ),  # it has no way there now
-        *("EACCES", "EPERM"),  # it does not let us
+        ),  # it has no route there now
+        *("EACCES", "EPERM"),  # it does not permit it
         *("ENODEV", "ENXIO", "EINVAL"),  # it has no such interface
     )
     if hasattr(errno, name)
 )
-_MAX_CAUSES = 8  # errors behind an error that are looked at
+_MAX_CAUSES = 8  # how many errors of a chain of causes are checked
 
 
 def blame_us(error: BaseException) -> None:
-    """Marks `error` as one of our own: it says nothing of the address that was dialled."""
+    """Marks `error` as our own fault: it says nothing about the address that was dialled."""
     error.is_ours = True  # type: ignore[attr-defined]
 
 
 def is_ours(error: BaseException | None) -> bool:
-    """True where a dial failed by this machine, its network or its configuration, not by the address."""
+    """True if a dial failed because of this machine, its network or its configuration, not of the address."""
     if isinstance(error, AddressError):
         return True
     for _ in range(_MAX_CAUSES):
@@ -157,7 +157,7 @@ class ProtocolLookupError(AddressError, KeyError):
 
 
 class IdentityError(P2PError, ValueError):
-    """A key, peer id, signed envelope or peer record is malformed, unsupported or does not verify."""
+    """A key, peer id, signed envelope or peer record is malformed, unsupported, or wrongly signed."""
 
 
 class NegotiationError(P2PError):
@@ -165,7 +165,7 @@ class NegotiationError(P2PError):
 
 
 class NegotiationTimeout(NegotiationError, TimeoutError):
-    """The protocol of a stream was not agreed before STREAM_NEGOTIATION_TIMEOUT_S had passed."""
+    """The peers did not agree on the protocol of a stream within STREAM_NEGOTIATION_TIMEOUT_S."""
 
 
 class ProtocolNotSupported(NegotiationError):
@@ -173,7 +173,7 @@ class ProtocolNotSupported(NegotiationError):
 
     Attributes:
         protocols: what was proposed, in order.
-        stage: what for: "security negotiation", "muxer negotiation" or "stream protocol".
+        stage: what was negotiated: "security negotiation", "muxer negotiation" or "stream protocol".
         by_peer: the peer proposed, and we support none of them.
     """
 
@@ -201,11 +201,11 @@ class RequestAnswered(NegotiationError):
 
 
 class WrongNetworkKey(NegotiationError):
-    """The peer is not in our private network: it has another key, or knows nothing of keys.
+    """The peer is not in our private network: it has another key, or uses no key at all.
 
     Attributes:
-        speaks: what it seems to speak instead ("HTTP", "TLS", "libp2p without a network key" ...); None where
-            nothing tells that from another key.
+        speaks: what the peer seems to speak instead ("HTTP", "TLS", "libp2p without a network key" ...); None
+            where that looks the same as another key.
     """
 
     def __init__(self, message: str, speaks: str | None = None) -> None:
@@ -218,7 +218,7 @@ class HandshakeError(P2PError, ConnectionError):
 
 
 class PeerIdMismatch(HandshakeError):
-    """The peer proved another identity than the one dialled.
+    """The peer proved an identity that is not the one dialled.
 
     Attributes:
         expected, actual: the two ids, each with a base58 `str()`.
@@ -258,7 +258,7 @@ class RemoteProtocolError(ProtocolError):
     """The peer sent what the protocol does not allow.
 
     Attributes:
-        code: the code of the answer to the peer (a yamux go-away code, for instance).
+        code: the code that we send to the peer (a yamux go-away code, for instance).
     """
 
     def __init__(self, message: str, code: int = 1) -> None:
@@ -267,7 +267,7 @@ class RemoteProtocolError(ProtocolError):
 
 
 class LimitExceeded(P2PError):
-    """A bound of limits.py was hit.
+    """A bound of limits.py was exceeded.
 
     Attributes:
         limit: the bound's name; value: what was asked for; maximum: what is allowed.
@@ -302,7 +302,7 @@ class RelayRefused(P2PError, ConnectionError):
     """A relay refused a reservation or a circuit.
 
     Attributes:
-        status: its answer, a code of the circuit-v2 specification; 204 is "no reservation" of the target.
+        status: the code it answered (circuit-v2 specification); 204: the target has no reservation there.
     """
 
     def __init__(self, what: str, status: int, name: str) -> None:
@@ -311,11 +311,11 @@ class RelayRefused(P2PError, ConnectionError):
 
 
 class StreamError(P2PError):
-    """One stream failed; its connection lives on."""
+    """One stream failed; its connection goes on."""
 
 
 class LimitedConnection(StreamError, ConnectionError):
-    """A relay bounds the connection's bytes or time; no stream is opened on it without `allow_limited`."""
+    """A relay limits the connection's bytes or time. Opening a stream on it needs `allow_limited`."""
 
 
 class StreamReset(StreamError, ConnectionError):
@@ -332,14 +332,14 @@ class StreamReset(StreamError, ConnectionError):
 
 
 class StreamClosed(StreamError, ConnectionError):
-    """The stream, or the half of it that was used, has been closed here."""
+    """We have closed the stream, or the half of it that was used."""
 
 
 class IncompleteRead(StreamError, EOFError):
-    """The peer ended the stream before all the bytes asked for had come.
+    """The peer ended the stream before all the requested bytes came.
 
     Attributes:
-        partial: the bytes that did come; expected: how many were asked for.
+        partial: the bytes that came; expected: how many were requested.
     """
 
     def __init__(self, partial: bytes, expected: int) -> None:
@@ -349,14 +349,14 @@ class IncompleteRead(StreamError, EOFError):
 
 
 class DeadlineExceeded(StreamError, TimeoutError):
-    """A read or write deadline passed. Nothing was consumed; clear the deadline and go on."""
+    """A read or write deadline passed. No byte was consumed; clear the deadline to go on."""
 
 
 class GaterRefused(P2PError, PermissionError):
     """The connection gater said no.
 
     Attributes:
-        point: which of its questions: "peer dial", "addr dial", "accept", "secured" or "upgraded".
+        point: at which check: "peer dial", "addr dial", "accept", "secured" or "upgraded".
     """
 
     def __init__(self, point: str, what: object) -> None:
@@ -368,10 +368,11 @@ class DialError(P2PError, ConnectionError):
     """No address of a peer could be reached.
 
     Attributes:
-        peer: the peer's id, or None; causes: (address, error) of each address that was tried, or why it
-            was not; in order, at most MAX_DIAL_ADDRS.
-        num_skipped: addresses beyond those, that were not looked at.
-        cause: what kept the whole dial from being made (GaterRefused, LimitExceeded), or None.
+        peer: the peer's id, or None.
+        causes: (address, error) of each address: why it failed, or why it was not tried; in order, at most
+            MAX_DIAL_ADDRS.
+        num_skipped: how many further addresses were ignored.
+        cause: what stopped the dial as a whole (GaterRefused, LimitExceeded), or None.
     """
 
     def __init__(
@@ -397,10 +398,10 @@ class DialError(P2PError, ConnectionError):
 
 
 class AddressInBackoff(P2PError, ConnectionError):
-    """An address was not dialled since it failed a short while ago.
+    """An address was not dialled, because it failed a short while ago.
 
     Attributes:
-        wait_s: seconds until it will be dialled again.
+        wait_s: seconds until it may be dialled again.
     """
 
     def __init__(self, wait_s: float) -> None:
@@ -409,7 +410,7 @@ class AddressInBackoff(P2PError, ConnectionError):
 
 
 class BlackHoleSuspected(P2PError, ConnectionError):
-    """An address was not dialled since none, or hardly any, of its kind has worked from here.
+    """An address was not dialled, because addresses of its kind hardly ever work from here.
 
     Attributes:
         kind: "UDP" or "IPv6".
@@ -421,14 +422,14 @@ class BlackHoleSuspected(P2PError, ConnectionError):
 
 
 class ResolutionError(P2PError, OSError):
-    """A host name leads to no address: it does not exist, nobody answered in time, or nothing fits."""
+    """A host name leads to no address: it does not exist, nobody answered in time, or no address fits."""
 
 
 class WorkerFailed(P2PError, RuntimeError):
-    """A worker process ended before it served.
+    """A worker process ended before it began to serve.
 
     Attributes:
-        index: which worker; status: its exit status, negative for a signal; reason: what it said.
+        index: which worker; status: its exit status, negative for a signal; reason: what it reported.
     """
 
     def __init__(self, index: int, status: int, reason: str) -> None:
@@ -442,18 +443,18 @@ class ListenError(P2PError, OSError):
     """Listening on an address failed, or a listener has ended.
 
     Attributes:
-        causes: (address, error) of each address, where several were tried and all failed.
+        causes: (address, error) of each address, if several were tried and all failed.
     """
 
     causes: tuple[tuple[object, BaseException], ...] = ()
 
 
 class NoTransport(ListenError):
-    """No transport of this swarm takes the address."""
+    """No transport of this swarm can listen on the address."""
 
 
 class ListenerClosed(ListenError):
-    """The listener has been closed; `accept` will not return any more connections."""
+    """The listener has been closed; `accept` returns no more connections."""
 
 
 class SwarmClosed(ListenError):

@@ -86,8 +86,8 @@ class RawListener(Protocol):
             OSError: the address cannot be bound now; it may be tried again.
         """
 
-    def finish(self) -> None:
-        """Ends in good order: `accept` gives out what is queued by now, then raises ListenerClosed."""
+    def drain(self) -> None:
+        """`accept` returns the connections queued by now, then raises ListenerClosed."""
 
     async def close(self) -> None:
         """Stops listening; a pending accept raises ListenerClosed. Idempotent."""

@@ -314,7 +314,7 @@ async def test_a_peer_is_told_only_addresses_that_reach_it(remote: str, expected
     fake.remote_multiaddr = Multiaddr(f"/ip4/{remote}/tcp/9")
     reader = MessageReader()
     reader.feed(service._message_for(swarm.add_conn(fake)))
-    told = update(IdentifyInfo(key.peer_id()), reader.finish())
+    told = update(IdentifyInfo(key.peer_id()), reader.result())
     assert told is not None
     assert [str(addr) for addr in told.listen_addrs] == [f"/ip4/{ip}/tcp/1" for ip in expected.split()]
     assert told.record_addrs == told.listen_addrs
@@ -333,7 +333,7 @@ async def test_a_peer_on_this_machine_is_told_no_address_of_its_own(remote: str)
     fake.remote_multiaddr = Multiaddr(remote)
     reader = MessageReader()
     reader.feed(service._message_for(swarm.add_conn(fake)))
-    assert not reader.finish().HasField("observedAddr")
+    assert not reader.result().HasField("observedAddr")
     await swarm.close()
 
 

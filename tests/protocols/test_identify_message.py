@@ -54,7 +54,7 @@ def framed(message: Identify) -> bytes:
 def read(data: bytes, before: IdentifyInfo = NOBODY) -> IdentifyInfo | None:
     reader = MessageReader()
     reader.feed(data)
-    return update(before, reader.finish())
+    return update(before, reader.result())
 
 
 # -- vectors -----------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ def test_messages_may_be_cut_anywhere() -> None:
 def _feed_all(reader: MessageReader, chunks: list[bytes]) -> None:
     for chunk in chunks:
         reader.feed(chunk)
-    assert update(NOBODY, reader.finish()) == read(SIGNED)
+    assert update(NOBODY, reader.result()) == read(SIGNED)
 
 
 def test_several_messages_are_merged() -> None:

@@ -258,13 +258,13 @@ async def test_only_so_many_circuits_wait_to_be_accepted_and_they_are_taken_in_t
 
 
 @looped
-async def test_a_listener_that_finishes_gives_out_what_waits_and_one_that_closes_refuses_it() -> None:
+async def test_a_listener_that_drains_gives_out_what_waits_and_one_that_closes_refuses_it() -> None:
     closed: list[RelayListener] = []
     one = listener(closed)
     offers: list[Any] = [Waiting(), Waiting()]
     waiting = [asyncio.ensure_future(one.offer(each)) for each in offers]
     await asyncio.sleep(0)
-    one.finish()
+    one.drain()
     assert await one.offer(Waiting()) is False  # type: ignore[arg-type]
     assert await one.accept() is offers[0]
     await one.rebind()

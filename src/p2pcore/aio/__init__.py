@@ -1,5 +1,4 @@
-"""Tools for asyncio: bounded places, thresholds, pauses that grow, awaits that may already be done.
+"""Tools for asyncio: slots, thresholds, callbacks, awaits that may already be done, TLS handshakes.
 
-Comes in: an event loop, numbers. Goes out: things to wait for. Never knows what it is used for.
-Anybody above `_fast` may import it.
+None of them knows what it is used for. Every module above `_fast` may import them.
 """

@@ -1,7 +1,7 @@
-"""An await that is begun at once, so that it is known whether it has to wait at all.
+"""Begins an await at once, to learn whether it has to wait at all.
 
-Comes in: an awaitable. Goes out: its result, or something to await for it. A timer, or a write that only
-matters to a peer that waits, can so be saved where the result is there already. A cancellation gets through.
+Comes in: an awaitable. Goes out: its result, or something to await for it. If the result is there at once,
+the caller can save a timer, or a write that only a waiting peer needs. Cancelling works as usual.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ T = TypeVar("T")
 
 
 class Begun(Generic[T]):
-    """`awaitable`, run up to its first wait. To be awaited at most once; before anything else where it waits.
+    """`awaitable`, run up to its first wait. Await it at most once, and before you await anything else.
 
     Attributes:
-        is_done: the result is there: awaiting it does not wait.
+        is_done: the result is there; awaiting it does not wait.
     """
 
     __slots__ = ("_result", "_steps", "_waiting", "is_done")
@@ -40,7 +40,7 @@ class Begun(Generic[T]):
             yield self._waiting
         except BaseException as error:
             try:
-                self._steps.throw(error)  # whoever waits cleans up, and raises it again
+                self._steps.throw(error)  # the awaitable cleans up and raises it again
             except StopIteration as done:
                 caught: T = done.value
                 return caught

@@ -1,8 +1,8 @@
-"""Work under way with a bound that silent peers cannot use up.
+"""A bound on running work that silent peers cannot use up.
 
-Comes in: items of work as they begin and end. Goes out: a wait for room. Work that takes long waits for its
-peer, not for us: it gives its slot back and goes on, so that it keeps nobody out; of too much such work the
-oldest is ended. Never starts or cancels anything itself.
+Comes in: items of work as they begin and end. Goes out: a wait for a free slot. An item that takes long waits
+for its peer, not for us: it gives its slot back and goes on, so that others may begin. If there are too many
+slow items, the oldest is ended. Never starts or cancels anything itself.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ T = TypeVar("T")
 
 
 class Slots(Generic[T]):
-    """Made where an event loop runs.
+    """Create it inside a running event loop.
 
     Args:
-        maximum: quick items under way at once.
+        maximum: quick items at the same time.
         slow_after: seconds after which an item is slow.
-        max_slow: slow items under way at once; 0: none ever counts as slow.
-        end: called with the oldest item when there is one slow item too many; it has left by then.
+        max_slow: slow items at the same time; 0: no item ever counts as slow.
+        end: called with the oldest item if there is one slow item too many; it is no longer counted then.
     """
 
     __slots__ = ("_all", "_end", "_loop", "_max_slow", "_maximum", "_quick", "_slow_after", "_waiters")
@@ -33,14 +33,14 @@ class Slots(Generic[T]):
         self._max_slow = max_slow
         self._end = end
         self._all: dict[T, None] = {}  # oldest first
-        self._quick: dict[T, float] = {}  # of those, the ones not known to be slow, and since when
+        self._quick: dict[T, float] = {}  # those not known to be slow, with their start time
         self._waiters: set[asyncio.Future[None]] = set()
 
     def __len__(self) -> int:
         return len(self._all)
 
     def enter(self, item: T) -> None:
-        """Begins an item; to be called after `wait`, before anything else is awaited."""
+        """Begins an item. Call it after `wait`, before you await anything else."""
         self._all[item] = None
         self._quick[item] = self._loop.time()
 
@@ -51,7 +51,7 @@ class Slots(Generic[T]):
         self._wake()
 
     async def wait(self) -> None:
-        """Returns once fewer than `maximum` items are quick: one has ended, or is slow by now."""
+        """Returns when fewer than `maximum` items are quick: one has ended or has become slow."""
         while len(self._quick) >= self._maximum:
             if not self._max_slow:
                 await self._change()
@@ -67,7 +67,7 @@ class Slots(Generic[T]):
                 timer.cancel()
 
     async def wait_empty(self) -> None:
-        """Returns once nothing is under way."""
+        """Returns when no item is left."""
         while self._all:
             await self._change()
 

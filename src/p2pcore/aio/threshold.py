@@ -1,7 +1,7 @@
-"""A count of finished connections that nobody has accepted yet, and a way to wait until it is low.
+"""Counts finished connections that nobody has accepted yet, and waits until there are few.
 
-Comes in: acquire and release. Goes out: `wait` returns while the count is under its maximum. It never
-blocks `acquire`: a handshake that is finished is finished, only new work is held back.
+Comes in: acquire and release. Goes out: `wait` returns while the count is under its maximum. `acquire` never
+waits: a finished handshake cannot be held back, only new work can.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from p2pcore.limits import ACCEPT_QUEUE_LENGTH
 
 
 class Threshold:
-    """Holds back new work while `maximum` or more pieces of finished work wait.
+    """Holds back new work while `maximum` or more finished pieces wait.
 
     Args:
         maximum: pieces, at least 1.
@@ -33,7 +33,7 @@ class Threshold:
 
     @property
     def count(self) -> int:
-        """Pieces acquired and not yet released; may be over the maximum after a burst."""
+        """Pieces acquired and not yet released; may exceed the maximum for a short time."""
         return self._count
 
     @property
@@ -42,14 +42,14 @@ class Threshold:
         return self._count >= self._maximum
 
     def acquire(self) -> None:
-        """Counts one piece more. Never waits."""
+        """Adds one piece. Never waits."""
         self._count += 1
 
     def release(self) -> None:
-        """Counts one piece less; wakes who waits when the count falls below the maximum, and at 0.
+        """Removes one piece. Wakes the waiters when the count falls below the maximum, and at 0.
 
         Raises:
-            LocalProtocolError: nothing is acquired.
+            LocalProtocolError: the count is 0.
         """
         if self._count == 0:
             raise LocalProtocolError("threshold released more often than acquired")
@@ -60,12 +60,12 @@ class Threshold:
                     waiter.set_result(None)
 
     async def wait(self) -> None:
-        """Returns once the count is below the maximum. May be cancelled at any time."""
+        """Returns when the count is below the maximum. May be cancelled at any time."""
         while self._count >= self._maximum:
             await self._change()
 
     async def wait_empty(self) -> None:
-        """Returns once the count is 0. May be cancelled at any time."""
+        """Returns when the count is 0. May be cancelled at any time."""
         while self._count:
             await self._change()
 

@@ -1,9 +1,9 @@
-"""TLS over a mailbox: drives the handshake of a pyOpenSSL connection, then seats its record layer.
+"""TLS over a mailbox: runs the handshake of a pyOpenSSL connection, then inserts its record layer.
 
 Comes in: the mailbox of any chain, an OpenSSL.SSL.Connection that knows its side and what it accepts. Goes
 out: a TlsChannel below the mailbox, which holds the peer's first plaintext. Never decides what to trust (the
-connection's context does), never reads beyond whole records, never waits without the caller's deadline.
-Serves libp2p's TLS and that of web servers. RFC 8446.
+connection's context does), never reads beyond whole records, never sets a deadline: the caller does.
+libp2p's TLS and the TLS of web servers use it. RFC 8446.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _READ_BYTES: Final = 32 * 1024
 
 
 class Chain(Protocol):
-    """What a handshake needs of a Mailbox."""
+    """The methods of a Mailbox that a handshake uses."""
 
     def read(self, most: int, /) -> Awaitable[bytes]: ...
     def unread(self, data: bytes, /) -> None: ...
@@ -37,9 +37,9 @@ class Chain(Protocol):
 
 
 def prepare(context: SSL.Context) -> None:
-    """Sets what every context here has: small idle connections; no renegotiation, resumption, compression.
+    """Sets the options of every context: little memory when idle; no renegotiation, resumption, compression.
 
-    A server still sends the two tickets of TLS 1.3, which are worth nothing (docs/decisions/0012).
+    A server still sends the two tickets of TLS 1.3, but nobody can use them (docs/decisions/0012).
     """
     from OpenSSL import SSL
 
@@ -55,22 +55,21 @@ async def handshake(
     *,
     can_wait: bool = False,
 ) -> None:
-    """Shakes hands; on return `mailbox` is on top of a TlsChannel.
+    """Does the handshake; on return `mailbox` is on top of a TlsChannel.
 
     Args:
-        mailbox: top of the chain; bytes it already holds are the handshake's first. Its end of input
-            is the end of the connection.
+        mailbox: top of the chain; the handshake begins with the bytes it already holds. The end of its
+            input is the end of the connection.
         connection: made with socket None and set to its side (`set_connect_state`, `set_accept_state`).
-            Afterwards it may only be asked what was agreed (`get_peer_certificate`, ...).
-        step: does what can be done without reading and tells whether the handshake is done; by default
-            `connection` does, which calls back through pyOpenSSL.
-        can_wait: what is put out at the end leaves with the first that is written: a server of TLS 1.3 has
-            nothing but tickets to send then.
+                After that, only ask it for results (`get_peer_certificate`, ...).
+        step: goes on as far as it can without reading, and returns whether the handshake is done. Default: a
+            step of `connection`, which calls back through pyOpenSSL.
+        can_wait: the last output may wait for the next write: a server of TLS 1.3 has only tickets to send.
 
     Raises:
-        HandshakeError: refused by either side, with OpenSSL's reason; or the peer went away in the midst of
-            it, or sent too much. The peer has been sent the alert that says why, where there is one. An
-            error that a callback of the context raised comes out as it is.
+        HandshakeError: one side refused, with OpenSSL's reason; or the peer left before the end; or it sent
+            too much. The peer has been sent the alert with the reason, if there is one. An error raised by a
+            callback of the context comes out unchanged.
         ConnectionClosed: the connection broke.
     """
     try:
@@ -81,13 +80,13 @@ async def handshake(
             mailbox.unread(held)
         mailbox.insert(channel)
     except (RemoteProtocolError, LimitExceeded) as error:
-        raise HandshakeError(f"what the peer sent behind its TLS handshake is invalid: {error}") from error
+        raise HandshakeError(f"the data after the peer's TLS handshake is invalid: {error}") from error
 
 
 async def _shake(
     mailbox: Chain, connection: SSL.Connection, step: Callable[[], bool], can_wait: bool
 ) -> bytes:
-    """Runs the handshake to its end. Returns: what was read of a record that is not whole yet."""
+    """Runs the handshake to its end. Returns: bytes of a record that is not complete yet."""
     rest = b""
     received = 0
     while not _advance(mailbox, connection, step, can_wait):
@@ -107,7 +106,7 @@ async def _shake(
 
 
 def _advance(mailbox: Chain, connection: SSL.Connection, step: Callable[[], bool], can_wait: bool) -> bool:
-    """Does what can be done without reading, sends what came of it; True when the handshake is complete."""
+    """Goes on as far as possible without reading, and sends the output; True when the handshake is done."""
     try:
         is_done = step()
     except BaseException:
@@ -119,7 +118,7 @@ def _advance(mailbox: Chain, connection: SSL.Connection, step: Callable[[], bool
 
 
 def _step(connection: SSL.Connection) -> bool:
-    """Lets pyOpenSSL do what can be done without reading; True when the handshake is complete."""
+    """Lets pyOpenSSL go on as far as possible without reading; True when the handshake is complete."""
     from OpenSSL import SSL
 
     try:
@@ -132,17 +131,17 @@ def _step(connection: SSL.Connection) -> bool:
 
 
 def _send(mailbox: Chain, connection: SSL.Connection) -> None:
-    """What OpenSSL has put out, in one write."""
+    """Sends the output of OpenSSL in one write."""
     output = take_output(connection)
     if output:
         mailbox.write(output)
 
 
 def whole_records(data: bytes) -> int:
-    """Bytes at the start of `data` that are whole TLS records.
+    """How many bytes at the start of `data` are complete TLS records.
 
     Raises:
-        HandshakeError: one is longer than any TLS record.
+        HandshakeError: a record is longer than TLS allows.
     """
     end = 0
     while len(data) >= end + _HEADER_BYTES:

@@ -1,4 +1,4 @@
-"""What to do about an error of accept(2): go on after a pause, or bind anew.
+"""Decides what to do after an error of accept(2): go on after a pause, or bind again.
 
 Comes in: OSError. Goes out: whether the socket is still good, and how long to pause. It never sleeps itself.
 """
@@ -11,28 +11,28 @@ from p2pcore.limits import ACCEPT_BACKOFF_MAX_S, ACCEPT_BACKOFF_MIN_S
 
 _SHORTAGES = ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM")
 _LOST_CONNECTIONS = ("ECONNABORTED", "ECONNRESET", "EPROTO", "EPERM", "EINTR", "EAGAIN", "ETIMEDOUT")
-# Linux hands out pending network errors of the new connection through accept(2); see its manual page.
+# On Linux, accept(2) also returns pending network errors of the new connection; see its manual page.
 _NETWORK = ("ENETDOWN", "ENETUNREACH", "EHOSTDOWN", "EHOSTUNREACH", "ENONET", "ENOPROTOOPT", "EOPNOTSUPP")
 
 TEMPORARY_ERRNOS = frozenset(
     getattr(errno, name) for name in _SHORTAGES + _LOST_CONNECTIONS + _NETWORK if hasattr(errno, name)
 )
-"""Errors of accept(2) after which the listening socket is as good as before."""
+"""Errors of accept(2) after which the listening socket still works."""
 
 
 def is_temporary(error: OSError) -> bool:
-    """True if accepting may go on with the same socket; otherwise the socket itself is lost."""
+    """True if accepting may go on with the same socket; False: the socket itself is lost."""
     return error.errno in TEMPORARY_ERRNOS
 
 
 class Backoff:
-    """Pauses that double from a minimum to a maximum and start over after a success.
+    """Pauses that double from a minimum to a maximum; a success starts them again.
 
     Args:
         minimum, maximum: seconds, 0 < minimum <= maximum.
 
     Raises:
-        ValueError: they are not in that order.
+        ValueError: the two are not in that order.
     """
 
     __slots__ = ("_maximum", "_minimum", "_next")
@@ -51,5 +51,5 @@ class Backoff:
         return pause
 
     def reset(self) -> None:
-        """Something worked: the next pause is the minimum."""
+        """Call it after a success: the next pause is the minimum."""
         self._next = self._minimum

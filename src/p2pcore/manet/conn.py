@@ -1,7 +1,7 @@
 """A connected stream socket with a multiaddr at each end: MaConn satisfies interfaces.RawConn.
 
-Comes in: a connected socket, TCP or UNIX, which MaConn owns from then on. Goes out: a Wire whose mailbox the
-upgrader negotiates over. It reads nothing before `start`, and the descriptor is closed whatever fails.
+Comes in: a connected socket, TCP or UNIX, which MaConn owns from then on. Goes out: a Wire with a mailbox
+for the upgrader. It reads nothing before `start`, and closes the descriptor whatever fails.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from p2pcore.manet.sockaddr import to_multiaddr
 from p2pcore.values.multiaddr import Multiaddr
 
 OPTIONS_ARE_INHERITED = sys.platform == "linux"
-"""Accepted sockets have the options of `tune` from their listening socket: six calls less each."""
+"""Accepted sockets inherit the options of `tune` from their listening socket, which saves six calls each."""
 
 _family_of = _socket.socket.family.__get__
 _TIMES = tuple(
@@ -35,15 +35,15 @@ _TIMES = tuple(
         ("TCP_KEEPIDLE" if hasattr(socket, "TCP_KEEPIDLE") else "TCP_KEEPALIVE", TCP_KEEPALIVE_IDLE_S),
         ("TCP_KEEPINTVL", TCP_KEEPALIVE_INTERVAL_S),
         ("TCP_KEEPCNT", TCP_KEEPALIVE_PROBES),
-        ("TCP_USER_TIMEOUT", TCP_USER_TIMEOUT_S * 1000),  # milliseconds; Linux alone has it
+        ("TCP_USER_TIMEOUT", TCP_USER_TIMEOUT_S * 1000),  # milliseconds; only Linux has it
     )
     if hasattr(socket, name)
 )
-"""When the kernel gives a peer up: option and value."""
+"""Socket options that say when the kernel treats a peer as dead, with their values."""
 
 
 class PlainSocket(socket.socket):
-    """A socket whose family and type are plain numbers: event loops ask for them, and an enum takes 1 us."""
+    """A socket whose family and type are plain integers: event loops read them, and an enum costs 1 us."""
 
     __slots__ = ()
     family = _socket.socket.family  # type: ignore[assignment]
@@ -51,17 +51,17 @@ class PlainSocket(socket.socket):
 
 
 def accept(sock: socket.socket) -> tuple[PlainSocket, Any]:
-    """As `sock.accept()`, for a listening socket that does not block. Whether the new one does is left open.
+    """As `sock.accept()`, for a non-blocking listening socket. The new socket may be blocking or not.
 
     Raises:
-        OSError: of accept(2), BlockingIOError where nothing is queued.
+        OSError: from accept(2); BlockingIOError: nothing is queued.
     """
     fd, remote = sock._accept()  # type: ignore[attr-defined]  # what accept() itself calls
     return PlainSocket(_family_of(sock), socket.SOCK_STREAM, 0, fd), remote
 
 
 def tune(sock: socket.socket) -> None:
-    """Sets TCP_NODELAY, and has the kernel end the connection a minute after the peer has gone.
+    """Sets TCP_NODELAY, and makes the kernel end the connection a minute after the peer has gone.
 
     Raises:
         OSError: the socket is dead.
@@ -73,7 +73,7 @@ def tune(sock: socket.socket) -> None:
 
 
 def set_linger(sock: socket.socket, seconds: int) -> None:
-    """SO_LINGER on; see linger.py for what `seconds` does.
+    """Sets SO_LINGER; see linger.py for the effect of `seconds`.
 
     Raises:
         OSError: the socket is dead.
@@ -82,14 +82,14 @@ def set_linger(sock: socket.socket, seconds: int) -> None:
 
 
 class MaConn:
-    """A connection before any upgrade: TCP, or what a subclass says.
+    """A connection before any upgrade; TCP, unless a subclass says otherwise.
 
     Args:
         loop: the event loop the connection will live on.
         sock: connected; owned from here on.
-        local, remote: what getsockname(2) and accept(2) or connect(2) gave, or a Multiaddr; converted
-            only when asked for, since most failed handshakes never need them. `remote` is None where the
-            socket's other end has no address.
+        local, remote: results of getsockname(2) and accept(2) or connect(2), or a Multiaddr. They are
+            converted only when needed, because most failed handshakes never need them. `remote` is None if
+            the other end has no address.
     """
 
     __slots__ = ("_is_started", "_local", "_loop", "_remote", "_sock", "_wire")
@@ -117,7 +117,7 @@ class MaConn:
         """The top of the chain while steps are negotiated.
 
         Raises:
-            ConnectionClosed: it has been replaced, or is gone.
+            ConnectionClosed: the mailbox has been replaced, or the connection is gone.
         """
         return self._wire.open_mailbox()
 
@@ -136,16 +136,16 @@ class MaConn:
         return self._remote
 
     def set_linger(self, seconds: int) -> None:
-        """SO_LINGER. Called before `start`; a socket that is dead already is left for `start` to find."""
+        """Sets SO_LINGER. Call it before `start`. It ignores a dead socket: `start` will report it."""
         if self._sock is not None:
             with contextlib.suppress(OSError):
                 set_linger(self._sock, seconds)
 
     async def start(self) -> None:
-        """Begins to read the socket; does nothing where it reads already.
+        """Begins to read the socket. Does nothing if it already reads.
 
         Raises:
-            OSError: the socket is of no use, or `abort` came first; it is closed.
+            OSError: the socket cannot be used, or `abort` came first; the socket is closed.
         """
         if self._is_started:
             return
@@ -155,12 +155,12 @@ class MaConn:
         try:
             await self._loop.connect_accepted_socket(self._protocol, sock)
         except BaseException:
-            sock.close()  # does nothing where the event loop had taken the descriptor over
+            sock.close()  # does nothing if the event loop already owns the descriptor
             raise
         self._is_started = True
 
     def _protocol(self) -> Any:
-        """The wire itself on uvloop, which looks for methods; asyncio looks for the class as well."""
+        """On uvloop the wire itself, since uvloop only needs its methods; asyncio also checks the class."""
         is_uvloop = type(self._loop).__module__.startswith("uvloop")
         return self._wire if is_uvloop else _AsyncioProtocol(self._wire)
 

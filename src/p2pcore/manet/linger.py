@@ -1,7 +1,7 @@
-"""Sets SO_LINGER on each connection a listener gives out.
+"""Sets SO_LINGER on each accepted connection of a listener.
 
-Comes in: a listener of MaConn and a number of seconds. Goes out: the same connections. 0 makes closing reset
-the connection, which loses bytes not yet sent; more than 0 lets close(2) block the event loop that long.
+Comes in: a listener of MaConn and a number of seconds. Goes out: the same connections. With 0, closing resets
+the connection and loses unsent bytes. With more than 0, close(2) may block the event loop that long.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class LingerListener:
         """As MaListener.rebind."""
         await self._inner.rebind()
 
-    def finish(self) -> None:
-        """As MaListener.finish."""
-        self._inner.finish()
+    def drain(self) -> None:
+        """As MaListener.drain."""
+        self._inner.drain()
 
     async def close(self) -> None:
         """As MaListener.close."""

@@ -1,8 +1,8 @@
-"""A listening TCP socket with a multiaddr: gives out MaConns, one for each `accept`.
+"""A listening TCP socket with a multiaddr; each `accept` returns one MaConn.
 
-Comes in: an address to bind. Goes out: connections, taken from the kernel only when somebody asks, so that
-what nobody asks for stays in the kernel's backlog. Never upgrades, never waits inside an error: errors of
-accept(2) are the caller's to judge.
+Comes in: an address to bind. Goes out: connections. It takes them from the kernel only on request; the others
+stay in the kernel's backlog. Never upgrades, never pauses after an error of accept(2): the caller decides
+what to do.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class MaListener:
     """Use `MaListener.bind`.
 
     Attributes:
-        shed: connections closed at once because the process had no descriptor for them.
+        shed: connections closed at once, because the process had no descriptor left for them.
     """
 
     __slots__ = (
         "_backlog",
         "_closed",
-        "_finishing",
+        "_draining",
         "_identity",
         "_is_wildcard",
         "_locals",
@@ -56,7 +56,7 @@ class MaListener:
         self._reuse_port = reuse_port
         self._backlog = backlog
         self._closed = False
-        self._finishing = False
+        self._draining = False
         self._loop = asyncio.get_running_loop()
         self._readable = asyncio.Event()
         self._waiting = 0
@@ -70,12 +70,12 @@ class MaListener:
 
     @classmethod
     def bind(cls, addr: Multiaddr, reuse_port: bool = False, backlog: int = LISTEN_BACKLOG) -> Self:
-        """Binds and listens; called where an event loop runs.
+        """Binds and listens; call it inside a running event loop.
 
         Args:
             addr: /ip4|ip6/…/tcp/N; port 0 takes a free one.
-            reuse_port: let other sockets with the same option share the port. Off by default, so that a
-                second process fails rather than silently takes half of the connections.
+            reuse_port: let other sockets with the same option share the port. Off by default: a second
+                process must fail, and not silently take half of the connections.
             backlog: connections the kernel may queue; it cuts this to net.core.somaxconn.
 
         Raises:
@@ -89,18 +89,18 @@ class MaListener:
 
     @classmethod
     def adopt(cls, sock: socket.socket, backlog: int = LISTEN_BACKLOG) -> Self:
-        """Takes over a socket that listens already, as `open_listening` makes them; called in an event loop.
+        """Takes over a listening socket, as `open_listening` makes it; call it inside a running event loop.
 
-        Other processes may hold the same socket: closing this listener then leaves its queue to them. A
-        replacement for a lost one is made with SO_REUSEPORT.
+        Other processes may hold the same socket: when this listener closes, they keep its queue. If the
+        socket is lost, its replacement has SO_REUSEPORT.
 
-        Raises: OSError: it is no listening socket.
+        Raises: OSError: the socket does not listen.
         """
         return cls._of(sock, to_multiaddr(sock.getsockname()), True, backlog)
 
     @classmethod
     def _of(cls, sock: socket.socket, multiaddr: Multiaddr, reuse_port: bool, backlog: int) -> Self:
-        """A listener of its own kind that owns `sock`, which is closed where that fails."""
+        """A listener of this class that owns `sock`; closes `sock` if that fails."""
         try:
             return cls(sock, multiaddr, reuse_port, backlog)
         except BaseException:
@@ -114,16 +114,16 @@ class MaListener:
 
     @property
     def listening_socket(self) -> socket.socket | None:
-        """The listening socket; None where it is lost, or closed."""
+        """The listening socket; None if it is lost or closed."""
         return self._sock
 
     async def accept(self) -> MaConn:
-        """The next connection. Cancelled, it has taken none.
+        """The next connection. If cancelled, it has taken none.
 
         Raises:
             ListenerClosed: `close` was called.
-            OSError: accept(2) failed, or the socket is lost (then see `rebind`). At EMFILE and ENFILE the
-                connection at the head of the backlog has been closed, so that it does not stay readable.
+            OSError: accept(2) failed, or the socket is lost (then see `rebind`). After EMFILE or ENFILE the
+                first connection of the backlog has been closed: otherwise the socket would stay readable.
         """
         while True:
             if self._closed:
@@ -131,7 +131,7 @@ class MaListener:
             conn = self._accept_now()
             if conn is not None:
                 return conn
-            if self._finishing:
+            if self._draining:
                 await self.close()
                 continue
             await self._wait_readable()
@@ -149,7 +149,7 @@ class MaListener:
             raise
         try:
             return self._conn(sock, remote)
-        except AddressError as error:  # an end that no multiaddr can say: this connection's fault alone (W8)
+        except AddressError as error:  # no multiaddr can express the address: only this one fails (W8)
             sock.close()
             raise OSError(errno.ECONNABORTED, str(error)) from error
         except BaseException:
@@ -157,7 +157,7 @@ class MaListener:
             raise
 
     def _conn(self, sock: socket.socket, remote: Any) -> MaConn:
-        """What `accept` gives out for a socket of its kind."""
+        """The connection that `accept` returns for a new socket."""
         if not OPTIONS_ARE_INHERITED:
             tune(sock)
         return MaConn(self._loop, sock, self._local_of(sock), remote)
@@ -174,9 +174,9 @@ class MaListener:
         return known
 
     def _shed_one(self) -> bool:
-        """Closes the connection at the head of the backlog, with the descriptor kept for that.
+        """Closes the first connection of the backlog, using the spare descriptor.
 
-        Returns: False if the backlog is empty; accept(2) takes a descriptor first, and fails all the same.
+        Returns: False if the backlog is empty. accept(2) needs a descriptor even then, so it fails as well.
         """
         spare, self._spare = self._spare, None
         if spare is not None:
@@ -207,7 +207,7 @@ class MaListener:
     def _watch(self) -> None:
         if self._watching or self._sock is None:
             return
-        if not self._is_ours():  # libuv aborts the process when it cannot watch a descriptor
+        if not self._is_ours():  # libuv aborts the process if it cannot watch a descriptor
             self._drop()
             return
         self._loop.add_reader(self._sock, self._on_readable)
@@ -221,19 +221,19 @@ class MaListener:
             self._probe = None
         if self._watching and self._sock is not None:
             self._watching = False
-            with contextlib.suppress(OSError, RuntimeError):  # the descriptor may be somebody else's by now
+            with contextlib.suppress(OSError, RuntimeError):  # the descriptor may belong to other code by now
                 self._loop.remove_reader(self._sock)
 
     def _on_readable(self) -> None:
-        # The watch outlasts one accept: under load that saves two epoll calls a connection. It ends at the
-        # first event that nobody waits for, and the peers stay in the backlog.
+        # The watch stays after an accept: under load that saves two epoll calls per connection. It ends at
+        # the first event that nobody waits for; the peers stay in the backlog.
         if self._waiting:
             self._readable.set()
         else:
             self._unwatch()
 
     def _probe_socket(self) -> None:
-        """Finds out that the descriptor was closed under us, which epoll never tells."""
+        """Checks whether other code closed the descriptor: epoll does not report that."""
         self._probe = self._loop.call_later(SOCKET_PROBE_S, self._probe_socket)
         if not self._is_ours():
             self._drop()
@@ -259,13 +259,13 @@ class MaListener:
         """A new listening socket on the same address. Raises OSError."""
         return open_listening(parse_endpoint(self._multiaddr), self._reuse_port, self._backlog)
 
-    def finish(self) -> None:
-        """Ends in good order: `accept` gives out what is queued by now, then raises ListenerClosed.
+    def drain(self) -> None:
+        """Drains: `accept` returns what the kernel has queued by now, then raises ListenerClosed.
 
-        What the kernel queues between the last accept(2) and close(2) is reset by it, which takes
+        close(2) resets the connections that the kernel queues after the last accept(2). That is a matter of
         microseconds; see docs/workers.md.
         """
-        self._finishing = True
+        self._draining = True
         self._readable.set()
 
     async def close(self) -> None:
@@ -286,7 +286,7 @@ class MaListener:
             return False
 
     def _drop(self) -> None:
-        """Lets go of the socket; a descriptor number that has become somebody else's is left alone."""
+        """Closes the socket, unless its descriptor number now belongs to other code."""
         self._unwatch()
         ours = self._is_ours()
         sock, self._sock = self._sock, None
@@ -298,11 +298,11 @@ class MaListener:
                 sock.detach()
 
     def _letting_go(self) -> None:
-        """Called while the socket is still open, before it is closed."""
+        """Called just before the socket is closed."""
 
 
 def open_bound(endpoint: Endpoint, reuse_port: bool) -> socket.socket:
-    """A socket bound to `endpoint` with the options of a listener; it does not listen yet. Raises OSError."""
+    """A socket with the options of a listener, bound to `endpoint`, not listening yet. Raises OSError."""
     sock = socket.socket(endpoint.family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
@@ -345,5 +345,5 @@ def _identity(fd: int) -> tuple[int, int]:
 def _open_spare() -> int | None:
     try:
         return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:  # still none to be had; the next shed tries again
+    except OSError:  # there is still none; the next shed tries again
         return None

@@ -1,8 +1,8 @@
 """The addresses of this machine's network interfaces.
 
-Comes in: nothing. Goes out: IP addresses as texts, in the kernel's order. Reads them through getifaddrs(3),
-which Linux, macOS and the BSDs share; never opens a socket. IPv6 link-local addresses are of use only with a
-zone, so they are given only to who asks for one interface.
+Goes out: IP addresses as text, in the kernel's order. It reads them with getifaddrs(3), which Linux, macOS
+and the BSDs share, and never opens a socket. IPv6 link-local addresses need a zone, so only a question about
+one interface returns them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from p2pcore.values.multiaddr import Multiaddr
 
 _BSD = sys.platform == "darwin" or "bsd" in sys.platform
 _OFFSETS = {socket.AF_INET: (4, 4), socket.AF_INET6: (8, 16)}
-"""Where an address lies in its sockaddr, and how long it is; the same everywhere."""
+"""Offset and size of an address in its sockaddr; the same on all systems."""
 
 
 class _IfAddrs(ctypes.Structure):
@@ -35,7 +35,7 @@ _IfAddrs._fields_ = [
 
 
 def interface_addresses() -> list[str]:
-    """IPv4 and IPv6 addresses of every interface that is up, link-local IPv6 ones aside; without a zone.
+    """IPv4 and IPv6 addresses of every interface that is up, without link-local IPv6 ones and without zones.
 
     Raises: OSError: getifaddrs(3) failed.
     """
@@ -56,9 +56,9 @@ def _interfaces() -> list[tuple[str, str]]:
 
 
 def expand_wildcards(addrs: Iterable[Multiaddr]) -> dict[Multiaddr, None]:
-    """`addrs` in order and once each, a wildcard replaced by every interface address of its family.
+    """`addrs` in order, without duplicates; the interface addresses of its family replace a wildcard.
 
-    With a zone in front it is replaced by the addresses of that interface, link-local ones with their zone.
+    A wildcard with a zone becomes the addresses of that interface; link-local ones keep their zone.
     """
     expanded: dict[Multiaddr, None] = {}
     texts: list[str] | None = None
@@ -78,7 +78,7 @@ def expand_wildcards(addrs: Iterable[Multiaddr]) -> dict[Multiaddr, None]:
 
 
 def _of_interface(addr: Multiaddr) -> Iterator[Multiaddr]:
-    """What `/ip6zone/INTERFACE/ip6/::` stands for."""
+    """The addresses that `/ip6zone/INTERFACE/ip6/::` means."""
     zone = addr["ip6zone"]
     _, _, *rest = addr.split(2)
     for name, text in _interfaces():
@@ -88,7 +88,7 @@ def _of_interface(addr: Multiaddr) -> Iterator[Multiaddr]:
 
 
 def _number_of(interface: str) -> str:
-    """The number of an interface, which may stand for its name in a zone; "" where it has gone."""
+    """The number of an interface, which a zone may use for its name; "" if there is no such interface."""
     try:
         return str(socket.if_nametoindex(interface))
     except OSError:
@@ -114,12 +114,12 @@ def _entries(head: ctypes._Pointer[_IfAddrs]) -> list[tuple[str, str]]:
 
 
 def _address(sockaddr: ctypes._Pointer[ctypes.c_ubyte]) -> str | None:
-    """The address in a sockaddr, whose family is 16 bits on Linux and the second byte on the BSDs."""
+    """The address in a sockaddr. Its family has 16 bits on Linux; on the BSDs it is the second byte."""
     family = sockaddr[1] if _BSD else int.from_bytes(bytes(sockaddr[0:2]), sys.byteorder)
     if family not in _OFFSETS:
         return None
     start, size = _OFFSETS[socket.AddressFamily(family)]
     raw = bytes(sockaddr[start : start + size])
     if _BSD and size == 16 and raw[:2] == b"\xfe\x80":
-        raw = raw[:2] + bytes(2) + raw[4:]  # the kernels of the BSDs keep the interface's number in there
+        raw = raw[:2] + bytes(2) + raw[4:]  # BSD kernels store the interface number there
     return str(ipaddress.ip_address(raw))

@@ -1,8 +1,8 @@
-"""UDP packets with multiaddrs: MaPacketConn, as the PacketConn of go-multiaddr's net.
+"""UDP packets with multiaddrs: MaPacketConn, like PacketConn of go-multiaddr's net.
 
-Comes in: an address to bind, datagrams to send. Goes out: datagrams with their sender's address, from a queue
-with a bound: what nobody takes in time is dropped and counted, the newest first. Never resolves names, never
-waits inside an error. What runs over packets (QUIC, WebRTC) is for others.
+Comes in: an address to bind, datagrams to send. Goes out: datagrams with the address of their sender, from a
+bounded queue: when it is full, new datagrams are dropped and counted. Never resolves names, never pauses
+after an error. It is the base for transports over UDP (QUIC, WebRTC).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class MaPacketConn:
 
     Attributes:
         dropped: datagrams that came while the queue was full.
-        errors: errors of recvfrom(2), which concern one datagram or its sender, by name of their errno.
+        errors: errors of recvfrom(2), counted by the name of their errno; each concerns one datagram.
     """
 
     __slots__ = (
@@ -58,10 +58,10 @@ class MaPacketConn:
     def bind(
         cls, addr: Multiaddr, reuse_port: bool = False, max_queued: int = MAX_QUEUED_DATAGRAMS
     ) -> MaPacketConn:
-        """Binds; called where an event loop runs.
+        """Binds; call it inside a running event loop.
 
         Args:
-            addr: /ip4|ip6/…/udp/N; port 0 takes a free one.
+            addr: /ip4|ip6/…/udp/N; 0 means any free port.
             reuse_port: let other sockets with the same option share the port.
             max_queued: datagrams kept for `recv_from`, at least 1.
 
@@ -88,7 +88,7 @@ class MaPacketConn:
 
     @property
     def local_multiaddr(self) -> Multiaddr:
-        """What it is bound to, with the real port."""
+        """The bound address, with the real port."""
         return self._local
 
     @property
@@ -97,7 +97,7 @@ class MaPacketConn:
         return self._sock.fileno() < 0
 
     async def recv_from(self) -> tuple[bytes, Multiaddr]:
-        """The oldest datagram and where it came from; b"" is a datagram too. Cancelled, it has taken none.
+        """The oldest datagram and its sender; a datagram may be b"". If cancelled, it has taken none.
 
         Raises: ConnectionClosed: `close` was called.
         """
@@ -112,16 +112,16 @@ class MaPacketConn:
         """Sends one datagram; waits while the kernel's buffer is full.
 
         Args:
-            data: at most what fits a datagram, 65,507 bytes over IPv4.
-            addr: /ip4|ip6/…/udp/N of the family it is bound to.
+            data: at most 65,507 bytes over IPv4.
+            addr: /ip4|ip6/…/udp/N, of the same family as the bound address.
 
         Raises:
-            AddressError: `addr` is of another kind; ConnectionClosed: `close` was called.
-            OSError: EMSGSIZE: too long; or no way there.
+            AddressError: `addr` is of another kind or family; ConnectionClosed: `close` was called.
+            OSError: EMSGSIZE: too long; or there is no route.
         """
         endpoint = parse_endpoint(addr, "udp")
         if endpoint.family != self._sock.family:
-            raise AddressError(f"{addr}: an address of the family of {self._local} expected")
+            raise AddressError(f"{addr}: expected an address of the same family as {self._local}")
         target = endpoint.sockaddr()
         while True:
             self._check_open()
@@ -132,7 +132,7 @@ class MaPacketConn:
                 await self._wait_writable()
 
     async def close(self) -> None:
-        """Closes at once; what is queued is dropped, waiting calls raise ConnectionClosed. Idempotent."""
+        """Closes at once; queued datagrams are dropped, waiting calls raise ConnectionClosed. Idempotent."""
         if self.is_closed:
             return
         self._loop.remove_reader(self._sock)
@@ -147,7 +147,7 @@ class MaPacketConn:
             raise ConnectionClosed(f"the packet connection on {self._local} is closed")
 
     def _on_readable(self) -> None:
-        """Takes what has come, so that the kernel's queue, whose drops nobody counts, stays short."""
+        """Takes the datagrams that have come, since nobody counts what the kernel's queue drops."""
         for _ in range(MAX_DATAGRAMS_A_TURN):
             try:
                 received = self._sock.recvfrom(MAX_DATAGRAM_BYTES)

@@ -1,9 +1,9 @@
-"""Dials from the port that listens, so that peers and NATs see one port for both.
+"""Dials from a listening port, so that peers and NATs see one port for both directions.
 
-Comes in: our listening sockets, where to dial. Goes out: a socket bound to the address of one of them, or
-not bound where none fits or the address cannot be used; the caller then leaves the port to the kernel. The
-listener itself stays bound exclusively. On Linux a process of the same user that sets SO_REUSEPORT by itself
-could still join once the port has been dialled from; none of ours does.
+Comes in: our listening sockets, the address to dial. Goes out: a socket bound to the address of a listener.
+If no listener fits, or its address cannot be used, the socket stays unbound and the kernel chooses the port.
+The listener itself stays exclusive. But on Linux, after such a dial, a process of the same user that sets
+SO_REUSEPORT could join its port; p2pcore never does so.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM)  # a low port, bound before the process
 
 
 def choose(listeners: Iterable[socket.socket], target: Endpoint) -> socket.socket | None:
-    """The listener to dial `target` from, as go-libp2p chooses; None: there is none that fits.
+    """The listener to dial `target` from, chosen as in go-libp2p; None: none fits.
 
-    The one on the address that the route to `target` prefers; else, to a loopback address, one on a loopback
-    address; else any on the unspecified address.
+    The first choice is a listener on the source address of the route to `target`. For a loopback target, the
+    second is a listener on a loopback address. The last is any listener on the unspecified address.
     """
     same = [sock for sock in listeners if sock.family == target.family]
     if not same:
@@ -44,13 +44,13 @@ def choose(listeners: Iterable[socket.socket], target: Endpoint) -> socket.socke
 
 
 def source_of(name: tuple[Any, ...]) -> tuple[str, int]:
-    """Host and scope of a socket's name. Every interface may have the same link-local address."""
+    """Host and scope of a socket's name. Two interfaces may have one link-local address: the scope tells."""
     host, *rest = name
     return host.partition("%")[0], rest[2] if len(rest) > 1 else 0
 
 
 def preferred_source(target: Endpoint) -> tuple[str, int] | None:
-    """Host and scope the kernel would dial `target` from; None without a route. Sends nothing."""
+    """Host and scope from which the kernel would dial `target`; None without a route. Sends nothing."""
     with socket.socket(target.family, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(target.sockaddr())
@@ -62,9 +62,9 @@ def preferred_source(target: Endpoint) -> tuple[str, int] | None:
 def bind_beside(sock: socket.socket, listener: socket.socket) -> bool:
     """Binds `sock` to the address of `listener`, which stays exclusive to its process.
 
-    SO_REUSEPORT is on for both only while bind(2) looks; a listener that shares its port anyway keeps it.
+    Both have SO_REUSEPORT only during bind(2); a listener that shares its port anyway keeps it.
 
-    Returns: False where the address is of no use; `sock` is not bound then.
+    Returns: False if the address cannot be used; `sock` is not bound then.
     """
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -85,5 +85,5 @@ def bind_beside(sock: socket.socket, listener: socket.socket) -> bool:
 
 
 def is_unusable(error: OSError) -> bool:
-    """True where a dial failed because of the port it left from: there is a connection to the same place."""
+    """True if a dial failed because of its local port: there is a connection to the same place already."""
     return error.errno in _UNUSABLE

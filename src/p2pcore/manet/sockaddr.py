@@ -1,6 +1,6 @@
-"""TCP and UDP multiaddrs to socket addresses and back.
+"""Converts TCP and UDP multiaddrs to socket addresses and back.
 
-Comes in: /ip4|[ip6zone/Z/]ip6/…/tcp|udp/N[/p2p/ID], or what accept(2) and getsockname(2) return. Goes out: an
+Comes in: /ip4|[ip6zone/Z/]ip6/…/tcp|udp/N[/p2p/ID], or results of accept(2) and getsockname(2). Goes out: an
 Endpoint, or a Multiaddr. Never resolves names, never touches the network.
 """
 
@@ -26,7 +26,7 @@ class Endpoint:
 
     Attributes:
         family: AF_INET or AF_INET6; host: numeric, without zone; port: 0..65535.
-        zone: the interface of a link-local IPv6 address, "" where there is none.
+        zone: the interface of a link-local IPv6 address, else "".
         peer: the id after /p2p, or None.
     """
 
@@ -37,12 +37,12 @@ class Endpoint:
     peer: PeerId | None = None
 
     def sockaddr(self) -> tuple[Any, ...]:
-        """For bind(2), connect(2) and sendto(2): numbers, so that Python looks nothing up.
+        """The argument of bind(2), connect(2) and sendto(2), numeric, so that Python looks nothing up.
 
-        A scope goes into the fourth place: Python fills that with 0 otherwise, whatever the host says.
+        The fourth item is the scope: without it Python uses 0, whatever the host says.
 
         Raises:
-            OSError: there is no interface of the zone's name.
+            OSError: there is no interface with the name in the zone.
         """
         if self.family is socket.AF_INET:
             return (self.host, self.port)
@@ -50,7 +50,7 @@ class Endpoint:
 
 
 def _scope_id(zone: str) -> int:
-    """The number of the interface `zone`, a name or that number itself. Raises OSError: there is none."""
+    """The number of the interface `zone`, which is a name or a number. Raises OSError: it does not exist."""
     if not zone:
         return 0
     try:
@@ -62,10 +62,10 @@ def _scope_id(zone: str) -> int:
 
 
 def parse_endpoint(addr: Multiaddr, protocol: str = "tcp") -> Endpoint:
-    """Reads a TCP or, where `protocol` is "udp", a UDP address.
+    """Parses a TCP address, or a UDP address if `protocol` is "udp".
 
     Raises:
-        AddressError: it is anything but /ip4|ip6/…/tcp/N[/p2p/ID].
+        AddressError: it is not /ip4|ip6/…/tcp/N[/p2p/ID].
     """
     parts = str(addr).split("/")[1:]
     zone = ""
@@ -74,7 +74,7 @@ def parse_endpoint(addr: Multiaddr, protocol: str = "tcp") -> Endpoint:
     if len(parts) not in (4, 6) or parts[0] not in _FAMILIES or parts[2] != protocol:
         raise AddressError(f"{addr} is not /ip4|ip6/ADDRESS/{protocol}/PORT[/p2p/ID]")
     if len(parts) == 6 and parts[4] != "p2p":
-        raise AddressError(f"{addr} has more than a peer id after its port")
+        raise AddressError(f"{addr} has something other than a peer id after its port")
     peer = _peer_id(addr, parts[5]) if len(parts) == 6 else None
     return Endpoint(_FAMILIES[parts[0]], parts[1], int(parts[3]), zone, peer)
 
@@ -87,7 +87,7 @@ def _peer_id(addr: Multiaddr, text: str) -> PeerId:
 
 
 def split_tcp(addr: Multiaddr) -> tuple[Multiaddr, str]:
-    """The socket's own address in `addr`, up to its port, and the text of what runs over it: "/tls/ws".
+    """Splits `addr` after its port: the socket's address, and the text of the rest ("/tls/ws").
 
     Raises:
         AddressError: `addr` does not begin with an IP address and a TCP port.
@@ -103,7 +103,7 @@ def split_tcp(addr: Multiaddr) -> tuple[Multiaddr, str]:
 def to_multiaddr(sockaddr: tuple[Any, ...], protocol: str = "tcp") -> Multiaddr:
     """The multiaddr of a socket address, (host, port) or (host, port, flow, scope).
 
-    An IPv4 address in IPv6 clothes comes out as /ip4; a scope becomes /ip6zone.
+    An IPv4 address mapped into IPv6 comes out as /ip4; a scope becomes /ip6zone.
     """
     host, port = sockaddr[0], sockaddr[1]
     if len(sockaddr) == 2:
@@ -117,5 +117,5 @@ def to_multiaddr(sockaddr: tuple[Any, ...], protocol: str = "tcp") -> Multiaddr:
 def _zone_name(scope_id: int) -> str:
     try:
         return socket.if_indextoname(scope_id)
-    except OSError:  # the interface has gone meanwhile
+    except OSError:  # the interface no longer exists
         return str(scope_id)

@@ -1,1 +1,1 @@
-"""Stream multiplexers: names, options and the async face; framing is in _fast."""
+"""Stream multiplexers: their names and options, and how a session starts. The framing is in `_fast/mux`."""

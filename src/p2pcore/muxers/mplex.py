@@ -1,8 +1,6 @@
-"""The mplex multiplexer: its name, its options, and how a session takes its place on a chain.
+"""The mplex multiplexer: its name and its options. Deprecated, for peers that support nothing better.
 
-Comes in: a mailbox on top of a record layer. Goes out: an MplexSession. Never reads or writes a message
-itself: that is _fast.mplex. Deprecated, and without flow control: for peers that have nothing better.
-Spec: libp2p/specs mplex.
+It has no flow control. _fast/mux/mplex.pyx reads and writes the messages. Spec: libp2p/specs mplex.
 """
 
 from __future__ import annotations
@@ -11,28 +9,28 @@ from dataclasses import dataclass
 from typing import Final
 
 from p2pcore import limits, options
-from p2pcore._fast.chain.layer import Mailbox
 from p2pcore._fast.mux.mplex import MplexSession
+from p2pcore.muxers.start import SessionStarter
 
 PROTOCOL: Final = "/mplex/6.7.0"
 
 
 @dataclass(frozen=True, slots=True)
 class MplexOptions:
-    """Bounds of one session.
+    """The bounds of one session.
 
     Attributes:
-        max_inbound_streams: open streams of the peer; more are reset, and the connection is closed
-            if it insists.
-        max_outbound_streams: open streams of ours; open_stream waits beyond.
+        max_inbound_streams: open streams of the peer; further ones are reset, and the connection is closed
+            if the peer goes on.
+        max_outbound_streams: our open streams; open_stream waits above that.
         max_stream_bytes: received and unread bytes at which a stream is full, at least 262144; up to one
-            receive buffer (limits.RECEIVE_BUFFER_BYTES) more may be under way.
-        max_buffered_bytes: the same of all streams together, at least max_stream_bytes.
-        stall_s: for how long the connection is not read when a stream is full, until it is read down to
-            half; then that stream is reset.
+            receive buffer (limits.RECEIVE_BUFFER_BYTES) more may arrive.
+        max_buffered_bytes: the same for all streams together, at least max_stream_bytes.
+        stall_s: seconds without reading the connection when a stream is full, until half of it has been
+            read; then that stream is reset.
 
     Raises:
-        TypeError, ValueError: a field is not what is said above.
+        TypeError, ValueError: a field has a wrong type or value.
     """
 
     max_inbound_streams: int = limits.MPLEX_MAX_INBOUND_STREAMS
@@ -50,31 +48,12 @@ class MplexOptions:
         options.seconds("stall_s", self.stall_s, or_zero=True)
 
 
-class MplexMultiplexer:
+class MplexMultiplexer(SessionStarter[MplexSession]):
     """Starts mplex sessions; satisfies interfaces.Multiplexer."""
 
-    __slots__ = ("options",)
+    __slots__ = ()
 
     protocol = PROTOCOL
 
     def __init__(self, options: MplexOptions | None = None) -> None:
-        self.options = options or MplexOptions()
-
-    def start(self, mailbox: Mailbox, is_client: bool) -> MplexSession:
-        """A session in the place of `mailbox`; what that holds is the session's first input.
-
-        Raises:
-            ConnectionClosed: the chain is gone.
-            LocalProtocolError: there is no record layer below.
-        """
-        o = self.options
-        session = MplexSession(
-            is_client,
-            max_inbound_streams=o.max_inbound_streams,
-            max_outbound_streams=o.max_outbound_streams,
-            max_stream_bytes=o.max_stream_bytes,
-            max_buffered_bytes=o.max_buffered_bytes,
-            stall_s=o.stall_s,
-        )
-        mailbox.replace(session)
-        return session
+        super().__init__(MplexSession, options or MplexOptions())

@@ -1,7 +1,6 @@
-"""The yamux multiplexer: its name, its options, and how a session takes its place on a chain.
+"""The yamux multiplexer: its name and its options.
 
-Comes in: a mailbox on top of a record layer. Goes out: a YamuxSession. Never reads or writes a
-frame itself: that is _fast.yamux. Spec: libp2p/specs yamux.
+_fast/mux/yamux.pyx reads and writes the frames. Spec: libp2p/specs yamux.
 """
 
 from __future__ import annotations
@@ -10,27 +9,27 @@ from dataclasses import dataclass
 from typing import Final
 
 from p2pcore import limits, options
-from p2pcore._fast.chain.layer import Mailbox
 from p2pcore._fast.mux.yamux import YamuxSession
+from p2pcore.muxers.start import SessionStarter
 
 PROTOCOL: Final = "/yamux/1.0.0"
 
 
 @dataclass(frozen=True, slots=True)
 class YamuxOptions:
-    """Bounds of one session.
+    """The bounds of one session.
 
     Attributes:
-        max_inbound_streams: open streams of the peer; more are reset, and the connection is closed
-            if it insists.
-        ack_backlog: streams we opened that the peer has not acknowledged; open_stream waits beyond.
-        max_window_bytes: where a stream's receive window stops growing, 262144 bytes to 1 GiB.
-        window_budget_bytes: by how much the windows of all streams together may grow.
-        keepalive_s: idle seconds before a ping that must be answered within 10 s; 0 for never, which is
-            right on TCP: the kernel's keepalive finds a dead peer without waking this process.
+        max_inbound_streams: open streams of the peer; further ones are reset, and the connection is closed
+            if the peer goes on.
+        ack_backlog: our streams that the peer has not acknowledged; open_stream waits above that.
+        max_window_bytes: the largest receive window of a stream, 262144 bytes to 1 GiB.
+        window_budget_bytes: how many bytes all windows together may grow.
+        keepalive_s: idle seconds before a ping that the peer must answer within 10 s; 0: no pings. 0 is right
+            on TCP: the kernel's keepalive finds a dead peer without waking this process.
 
     Raises:
-        TypeError, ValueError: a field is not what is said above.
+        TypeError, ValueError: a field has a wrong type or value.
     """
 
     max_inbound_streams: int = limits.YAMUX_MAX_INBOUND_STREAMS
@@ -48,31 +47,12 @@ class YamuxOptions:
         options.seconds("keepalive_s", self.keepalive_s, or_zero=True, why="never")
 
 
-class YamuxMultiplexer:
+class YamuxMultiplexer(SessionStarter[YamuxSession]):
     """Starts yamux sessions; satisfies interfaces.Multiplexer."""
 
-    __slots__ = ("options",)
+    __slots__ = ()
 
     protocol = PROTOCOL
 
     def __init__(self, options: YamuxOptions | None = None) -> None:
-        self.options = options or YamuxOptions()
-
-    def start(self, mailbox: Mailbox, is_client: bool) -> YamuxSession:
-        """A session in the place of `mailbox`; what that holds is the session's first input.
-
-        Raises:
-            ConnectionClosed: the chain is gone.
-            LocalProtocolError: there is no record layer below.
-        """
-        o = self.options
-        session = YamuxSession(
-            is_client,
-            max_inbound_streams=o.max_inbound_streams,
-            ack_backlog=o.ack_backlog,
-            max_window_bytes=o.max_window_bytes,
-            window_budget_bytes=o.window_budget_bytes,
-            keepalive_s=o.keepalive_s,
-        )
-        mailbox.replace(session)
-        return session
+        super().__init__(YamuxSession, options or YamuxOptions())

@@ -1,1 +1,1 @@
-"""Application protocols, each on the public stream API alone."""
+"""Application protocols. Each uses only the public stream API."""

@@ -1,7 +1,7 @@
-"""echo: gives every byte back; for tests and measurements.
+"""echo: sends every byte back; for tests and measurements.
 
-Comes in: streams of /echo/1.0.0. Goes out: the bytes that came, in order, and the end after the end.
-Never holds more than one read's worth of bytes.
+Comes in: streams of /echo/1.0.0. Goes out: the same bytes in order; it ends its half after the peer has.
+Never holds more bytes than one read returns.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ PROTOCOL = "/echo/1.0.0"
 
 
 async def serve(stream: Stream) -> None:
-    """The stream handler: writes what it reads until the peer has ended."""
+    """The stream handler: writes back what it reads, until the peer has ended its half."""
     while data := await stream.read():
         await stream.write(data)
 
 
 async def echo(stream: Stream, data: bytes | bytearray | memoryview) -> bytes:
-    """Sends `data`, ends its half, and takes back as many bytes; the stream is then closed.
+    """Sends `data`, ends our half, reads as many bytes back, and closes the stream.
 
     Raises: IncompleteRead: fewer came back; RemoteProtocolError: more did; StreamReset, ConnectionClosed.
     """

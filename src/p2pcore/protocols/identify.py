@@ -1,9 +1,9 @@
-"""identify and identify push: tells each peer what we are, and learns the same of it.
+"""identify and identify push: tells each peer about us, and learns the same about it.
 
 Comes in: connections (as a notifiee of the swarm), streams of both protocols. Goes out: an IdentifyInfo for
-each connection, for as long as it lives. One task runs for each exchange, at most 5 seconds; none,
-and no timer, for a connection that has been identified. Nothing waits for it. One timer gathers changes
-before they are pushed. Source: libp2p/specs identify.
+each connection, as long as it lives. Each exchange has one task, for at most 5 seconds; an identified
+connection has no task and no timer. Nothing waits for identify. One timer gathers changes before a push.
+Source: libp2p/specs identify.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ logger = logging.getLogger("p2pcore.identify")
 PROTOCOL = "/ipfs/id/1.0.0"
 PUSH_PROTOCOL = "/ipfs/id/push/1.0.0"
 RATE_WINDOW_S = 60.0
-"""The minute of MAX_IDENTIFY_PER_MINUTE."""
+"""The period that MAX_IDENTIFY_PER_MINUTE is counted in."""
 MAX_PUSHES_AT_ONCE = 4
-"""Inbound pushes of one connection; a refused one may have been the last, and would leave us stale."""
+"""Inbound pushes of one connection at one time; a refused push may be the last one, and would be missed."""
 
 
 class RateLimit:
-    """Counts what each connection asks for: `at_once` under way, and MAX_IDENTIFY_PER_MINUTE in a minute.
+    """Counts the requests of each connection: `at_once` at one time, MAX_IDENTIFY_PER_MINUTE in a minute.
 
-    All counts start anew together.
+    All counts are reset together.
     """
 
     __slots__ = ("_active", "_at_once", "_began", "_counts", "_now")
@@ -53,7 +53,7 @@ class RateLimit:
         self._counts: dict[object, int] = {}
 
     def enter(self, key: object) -> None:
-        """Admits one more of `key`, until `leave`. Raises LimitExceeded."""
+        """Admits one more request of `key`, until `leave`. Raises LimitExceeded."""
         if self._now() - self._began >= RATE_WINDOW_S:
             self._began = self._now()
             self._counts.clear()
@@ -67,13 +67,13 @@ class RateLimit:
         self._active[key] = active
 
     def forget(self, key: object) -> None:
-        """`key` has ended: nothing of it may stay."""
+        """Call it when `key` has ended: removes its counts."""
         self._counts.pop(key, None)
         if not self._counts:
-            self._counts.clear()  # an empty table stays as large as it was
+            self._counts.clear()  # an emptied table keeps its memory
 
     def leave(self, key: object) -> None:
-        """The one that was admitted has ended."""
+        """Call it when an admitted request has ended."""
         self._active[key] -= 1
         if not self._active[key]:
             del self._active[key]
@@ -81,15 +81,15 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class IdentifyOptions:
-    """What identify tells peers, and when.
+    """What identify tells peers about us, and when.
 
     Attributes:
         agent_version: free text, at most limits.MAX_AGENT_CHARS characters; None: "p2pcore/VERSION".
-        protocol_version: the same; what others of the network have there.
-        push_delay_s: changes within this many seconds make one push.
+        protocol_version: free text of the same length; the peers of one network usually share it.
+        push_delay_s: changes within this many seconds are sent as one push.
 
     Raises:
-        TypeError, ValueError: a field is not what is said above.
+        TypeError, ValueError: a field has a wrong type or value.
     """
 
     agent_version: str | None = None
@@ -104,11 +104,11 @@ class IdentifyOptions:
 
 
 class IdentifyService:
-    """Both roles of identify and push for one swarm; a notifiee of it.
+    """Both roles of identify and push for one swarm, and a notifiee of it.
 
     Args:
         network: the swarm whose connections are identified.
-        key: signs our peer record, and is told to peers.
+        key: signs our peer record; peers are told its public half.
         options: see IdentifyOptions.
     """
 
@@ -135,7 +135,7 @@ class IdentifyService:
         self._network.notify(self)
 
     async def close(self) -> None:
-        """Stops; waits for every exchange under way to be cancelled."""
+        """Stops; cancels every exchange and waits until it has ended."""
         self._network.stop_notify(self)
         if self._push_timer is not None:
             self._push_timer.cancel()
@@ -150,17 +150,17 @@ class IdentifyService:
     # -- learning of others --------------------------------------------------------------------
 
     async def identify(self, conn: Conn) -> IdentifyInfo:
-        """What is known of the peer of `conn`, or what it answers now.
+        """What we know about the peer of `conn`; asks it first if we know nothing.
 
         Raises: ProtocolNotSupported, RemoteProtocolError, LimitExceeded, DeadlineExceeded, StreamReset,
-            ConnectionClosed: there was no good answer.
+            ConnectionClosed: there was no valid answer.
         """
         if (known := info_of(conn)) is not None:
             return known
         return await asyncio.shield(self._exchange(conn))
 
     def _exchange(self, conn: Conn) -> asyncio.Task[IdentifyInfo]:
-        """The exchange under way on `conn`, begun now if there is none."""
+        """The running exchange on `conn`; begins one if there is none."""
         task = self._running.get(conn)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._ask(conn))
@@ -180,16 +180,16 @@ class IdentifyService:
     def _learn(self, conn: Conn, message: Identify) -> IdentifyInfo:
         info = update(info_of(conn) or IdentifyInfo(conn.remote_peer), message)
         if info is None:
-            raise RemoteProtocolError("identify names another peer's key")
+            raise RemoteProtocolError("identify has the key of another peer")
         if info.observed_addr == conn.local_multiaddr:
-            info = replace(info, observed_addr=conn.local_multiaddr)  # without NAT: one address, kept once
+            info = replace(info, observed_addr=conn.local_multiaddr)  # equal: keep one object
         conn._info = info
         return info
 
     # -- telling others ------------------------------------------------------------------------
 
     async def serve(self, stream: Stream) -> None:
-        """The stream handler of identify: writes our message; whoever called it closes the stream.
+        """The stream handler of identify: writes our message; its caller closes the stream.
 
         Raises: LimitExceeded: this connection asks too often.
         """
@@ -202,7 +202,7 @@ class IdentifyService:
             self._asked.leave(conn)
 
     async def serve_push(self, stream: Stream) -> None:
-        """The stream handler of identify push: takes what has changed. Raises as `identify`."""
+        """The stream handler of identify push: takes the changes. Raises as `identify`."""
         conn = _living(stream)
         self._pushed.enter(conn)
         try:
@@ -220,11 +220,11 @@ class IdentifyService:
         if message is None:
             message = self._messages[scope] = self._build(scope)
         remote = conn.remote_multiaddr
-        # Of no use over a UNIX socket or in memory, and js-libp2p fails when it is told such an address.
+        # Over a UNIX socket or in memory the address is useless, and js-libp2p fails if it gets one.
         return encode(message, None if remote is None or is_local(remote) else remote.without_zone())
 
     def _build(self, scope: Scope) -> Identify:
-        """What peers of `scope` are told."""
+        """The message for peers at distance `scope`."""
         addrs = told_to(scope, self._told[0])
         envelope = None
         if addrs:
@@ -236,7 +236,7 @@ class IdentifyService:
     # -- pushing changes -----------------------------------------------------------------------
 
     def changed(self) -> None:
-        """Protocols or addresses have changed: connected peers that take pushes are told, a little later."""
+        """Protocols or addresses have changed: a little later, connected peers that take pushes are told."""
         if self._push_timer is None and self._network.num_conns:
             loop = asyncio.get_running_loop()
             self._push_timer = loop.call_later(self._push_delay_s, self._begin_push)
@@ -263,7 +263,7 @@ class IdentifyService:
                 await _quietly(conn, self.push(conn))
 
     async def push(self, conn: Conn) -> None:
-        """Tells the peer of `conn` what we are now. Raises as Conn.new_stream and Stream.write."""
+        """Sends the peer of `conn` our present state. Raises as Conn.new_stream and Stream.write."""
         stream = await conn.new_stream(PUSH_PROTOCOL, allow_limited=True)
         try:
             stream.set_deadline(limits.IDENTIFY_TIMEOUT_S)
@@ -280,7 +280,7 @@ class IdentifyService:
         self._exchange(conn)
 
     def disconnected(self, network: Network, conn: Conn) -> None:
-        """Forgets what it asked for; an exchange under way fails by itself, what was learned went with it."""
+        """Removes its counts. A running exchange fails by itself; what it learned is gone with `conn`."""
         self._asked.forget(conn)
         self._pushed.forget(conn)
 
@@ -294,27 +294,27 @@ class IdentifyService:
 
 
 async def _read_message(stream: Stream) -> Identify:
-    """All messages up to the end of the stream, merged; on any failure the stream is reset."""
+    """Reads all messages up to the end of the stream, merged; resets the stream on any failure."""
     reader = MessageReader()
     try:
         stream.set_deadline(limits.IDENTIFY_TIMEOUT_S)
         while data := await stream.read():
             reader.feed(data)
-        return reader.finish()
+        return reader.result()
     except BaseException:
         stream.reset()
         raise
 
 
 def _living(stream: Stream) -> Conn:
-    """The connection of `stream`. Raises ConnectionClosed: it has ended, and nothing of it may be counted."""
+    """The connection of `stream`. Raises ConnectionClosed: it has ended, so nothing may be counted for it."""
     if stream.conn.is_closed:
         raise ConnectionClosed("the connection has ended")
     return stream.conn
 
 
 def info_of(conn: Conn) -> IdentifyInfo | None:
-    """What the peer of `conn` has said of itself so far; None: nothing yet."""
+    """What the peer of `conn` has told us so far; None: nothing yet."""
     return conn._info if isinstance(conn._info, IdentifyInfo) else None
 
 

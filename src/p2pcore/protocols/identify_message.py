@@ -1,8 +1,8 @@
-"""The message of identify and identify push: bytes there and back, no streams.
+"""The message of identify and identify push: encodes and decodes it, without streams.
 
-Comes in: bytes as they arrive; what a host knows of itself. Goes out: IdentifyInfo; length-prefixed messages.
-Whatever a peer sends, reading it returns, wants more, or raises RemoteProtocolError or LimitExceeded. Entries
-that cannot be parsed are skipped one by one. Never trusts: addresses outside a signed record are claims.
+Comes in: bytes as they arrive; what a host tells about itself. Goes out: IdentifyInfo; length-prefixed
+messages. Whatever a peer sends, reading it returns, wants more, or raises RemoteProtocolError or
+LimitExceeded. Skips each entry that cannot be parsed. Addresses outside a signed record are only claims.
 Source: libp2p/specs identify; limits of go-libp2p.
 """
 
@@ -32,28 +32,28 @@ logger = logging.getLogger("p2pcore.identify")
 S = TypeVar("S", str, tuple[str, ...])
 
 MAX_SHARED = 256
-"""Texts and lists of protocols kept for sharing. Not sys.intern: some Pythons never free what it is given."""
+"""Texts and lists of protocols kept to be shared. Not sys.intern: some Pythons never free its strings."""
 MAX_SHARED_PROTOCOLS = 32
-"""Protocol ids in a list worth sharing; a longer one is no ordinary peer's."""
+"""Protocol ids in a list that is shared; an ordinary peer has no longer list."""
 
 _SHARED: dict[Any, Any] = {}
 
 _warned = (0, 0)
-"""Addresses and protocols that were left out when that was last logged."""
+"""How many addresses and protocols were left out in the last warning."""
 
 
 @dataclass(frozen=True, slots=True)
 class IdentifyInfo:
-    """What a peer has said of itself.
+    """What a peer has told about itself.
 
     Attributes:
-        peer: whom the connection belongs to.
+        peer: the peer of the connection.
         protocol_version, agent_version: free text, at most MAX_AGENT_CHARS; escape it before showing it.
         protocols: in the peer's order, at most MAX_IDENTIFY_PROTOCOLS.
         listen_addrs: unsigned claims, without /p2p.
-        observed_addr: how the peer sees us; one vote, never to be dialled blindly.
-        signed_record: a verified envelope, as it came, to be handed on; record_addrs: what it certifies,
-            or None; record_seq: its number, a later one replaces it.
+        observed_addr: our address as the peer sees it; only one vote, so never dial it without more evidence.
+        signed_record: a verified envelope, as received, to be passed on; record_addrs: the addresses it
+            certifies, or None; record_seq: its number: a greater one replaces it.
     """
 
     peer: PeerId
@@ -68,7 +68,7 @@ class IdentifyInfo:
 
     @property
     def addrs(self) -> tuple[Multiaddr, ...]:
-        """The certified addresses where there are any, else the claimed ones."""
+        """The certified addresses if there are any, else the claimed ones."""
         return self.listen_addrs if self.record_addrs is None else self.record_addrs
 
 
@@ -76,7 +76,7 @@ class IdentifyInfo:
 
 
 class MessageReader:
-    """Puts the messages of one stream together: feed it what comes, then `finish` at the end."""
+    """Merges the messages of one stream: `feed` it the bytes, then ask for the `result`."""
 
     __slots__ = ("_buffer", "_count", "_merged")
 
@@ -110,17 +110,17 @@ class MessageReader:
         except DecodeError as error:
             raise RemoteProtocolError("an identify message is malformed") from error
 
-    def finish(self) -> Identify:
-        """The merged message. Raises RemoteProtocolError: the stream ended inside one, or before any."""
+    def result(self) -> Identify:
+        """The merged message. Raises RemoteProtocolError: the stream ended in a message, or before any."""
         if self._buffer or not self._count:
-            raise RemoteProtocolError("identify ended before a whole message")
+            raise RemoteProtocolError("identify ended before a complete message")
         return self._merged
 
 
 def update(before: IdentifyInfo, message: Identify) -> IdentifyInfo | None:
-    """`before` with what `message` has; what is absent stays (push).
+    """`before`, updated with the fields of `message`; absent fields stay (push).
 
-    Returns: None where the message belongs to another peer: it must be ignored.
+    Returns: None if the message belongs to another peer and must be ignored.
     """
     if message.HasField("publicKey") and not before.peer.matches(message.publicKey):
         logger.debug("identify of %s has another peer's key", before.peer)
@@ -137,7 +137,7 @@ def update(before: IdentifyInfo, message: Identify) -> IdentifyInfo | None:
 
 
 def _with_record(info: IdentifyInfo, message: Identify) -> IdentifyInfo:
-    """`info` with the signed record if it verifies and is newer; else it is as if there were none."""
+    """`info` with the signed record, if that is valid and newer; otherwise the record is ignored."""
     if not message.signedPeerRecord:
         return info
     try:
@@ -156,7 +156,7 @@ def _text(data: bytes) -> str:
 
 
 def _protocols(entries: Iterable[bytes]) -> tuple[str, ...]:
-    """Valid ids once each, shared between the peers that speak the same."""
+    """The valid ids without duplicates; peers with the same protocols share the objects."""
     found: dict[str, None] = {}
     for entry in entries:
         if len(found) == limits.MAX_IDENTIFY_PROTOCOLS:
@@ -171,7 +171,7 @@ def _protocols(entries: Iterable[bytes]) -> tuple[str, ...]:
 
 
 def _shared(value: S) -> S:
-    """The first of equal values: most peers of a node say the same, so it needs keeping only once."""
+    """The first of equal values: most peers of a node send the same, so one copy is enough."""
     if len(_SHARED) >= MAX_SHARED:
         _SHARED.clear()
     same: S = _SHARED.setdefault(value, value)
@@ -193,7 +193,7 @@ def _addr(data: bytes) -> Multiaddr | None:
 
 
 def _without_peer(addrs: Iterable[Multiaddr], peer: PeerId) -> tuple[Multiaddr, ...]:
-    """Each once, less a trailing /p2p of `peer`; those that name another peer are left out."""
+    """`addrs` once each, without a trailing /p2p of `peer`; addresses of other peers are left out."""
     found: dict[Multiaddr, None] = {}
     for addr in addrs:
         if len(found) == limits.MAX_IDENTIFY_ADDRS:
@@ -218,7 +218,7 @@ def build(
     protocol_version: str,
     signed_record: bytes | None = None,
 ) -> Identify:
-    """What a host says of itself, but for the observed address; free text is cut as readers do."""
+    """What a host tells about itself, without the observed address; texts are cut to the readers' bound."""
     message = Identify(
         publicKey=key.public_key.to_protobuf(),
         listenAddrs=[addr.to_bytes() for addr in addrs],
@@ -232,11 +232,11 @@ def build(
 
 
 def encode(message: Identify, observed: Multiaddr | None) -> bytes:
-    """`message` and the peer's address as bytes for the wire: one message of MAX_IDENTIFY_SEND_BYTES at most.
+    """`message` with the peer's observed address, as bytes: one message if MAX_IDENTIFY_SEND_BYTES suffice.
 
-    Where that is too small, the first has what is most needed, for rust-libp2p reads no other: addresses, in
-    half of the room if there are many, and then protocols. The signed record and the rest follow in further
-    messages. What does not fit MAX_IDENTIFY_MESSAGES is left out from the end, with a warning.
+    Otherwise it makes several. rust-libp2p reads only the first, so that has what peers need most: addresses,
+    in half of the space if there are many, then protocols. Further messages have the signed record and the
+    rest. Entries that do not fit into MAX_IDENTIFY_MESSAGES are left out from the end, with a warning.
     """
     whole = Identify()
     whole.CopyFrom(message)
@@ -248,7 +248,7 @@ def encode(message: Identify, observed: Multiaddr | None) -> bytes:
 
 
 def _split(whole: Identify) -> list[Identify]:
-    """`whole` in messages that fit, which merge into it again."""
+    """Splits `whole` into messages that fit and that merge into `whole` again."""
     addrs, protocols = deque(whole.listenAddrs), deque(whole.protocols)
     first = Identify()
     first.CopyFrom(whole)
@@ -272,7 +272,7 @@ def _split(whole: Identify) -> list[Identify]:
 
 
 def _move(entries: deque[bytes], field: Any, room: int) -> int:
-    """Moves entries to a repeated field, in order, as long as they fit `room` bytes. Returns: bytes used."""
+    """Moves entries to a repeated field, in order, while they fit into `room` bytes. Returns: bytes used."""
     used = 0
     while entries:
         size = 1 + len(varint.encode(len(entries[0]))) + len(entries[0])
@@ -284,14 +284,14 @@ def _move(entries: deque[bytes], field: Any, room: int) -> int:
 
 
 def _warn(num_addrs: int, num_protocols: int) -> None:
-    """Says that so many are not told, once for the same numbers: each connection comes here."""
+    """Warns about entries left out, once for the same numbers: it is called for each connection."""
     global _warned
     if (num_addrs, num_protocols) == _warned:
         return
     _warned = (num_addrs, num_protocols)
     if num_addrs or num_protocols:
         logger.warning(
-            "identify leaves out %d addresses and %d protocols: they do not fit %d messages of %d bytes",
+            "identify leaves out %d addresses and %d protocols: they do not fit into %d messages of %d bytes",
             num_addrs,
             num_protocols,
             limits.MAX_IDENTIFY_MESSAGES,

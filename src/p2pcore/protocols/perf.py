@@ -1,8 +1,8 @@
 """perf: measures throughput, both ways.
 
-Comes in: streams of /perf/1.0.0, byte counts. Goes out: as many bytes as were asked for, and times.
-The server is for measurements only, so a host serves it only when told to. Never sends before the client
-has ended its half. Source: libp2p/specs perf.
+Comes in: streams of /perf/1.0.0, byte counts. Goes out: as many bytes as were requested, and times. The
+server is for measurements only, so a host must be told to serve it. It never sends before the client has
+ended its half. Source: libp2p/specs perf.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 PROTOCOL = "/perf/1.0.0"
 HEADER_BYTES = 8
 RECEIVE_BYTES = 4 * limits.PERF_BLOCK_BYTES
-"""One read: as much as the event loop's receive buffer brings at once."""
+"""Bytes of one read: as many as the event loop's receive buffer holds."""
 
 
 async def serve(stream: Stream) -> None:
-    """The stream handler: reads a count and everything behind it, then writes that many bytes.
+    """The stream handler: reads a count and all data after it, then writes that many bytes.
 
-    Raises: RemoteProtocolError: no whole count came; LimitExceeded: it is over MAX_PERF_DOWNLOAD_BYTES;
+    Raises: RemoteProtocolError: the count is incomplete; LimitExceeded: it is over MAX_PERF_DOWNLOAD_BYTES;
         DeadlineExceeded: PERF_TIMEOUT_S is over.
     """
     stream.set_deadline(limits.PERF_TIMEOUT_S)
@@ -50,16 +50,16 @@ async def _write_zeros(stream: Stream, count: int) -> None:
 
 
 class PerfRun:
-    """One measurement on a fresh stream: `upload` bytes there, then `download` bytes back.
+    """One measurement on a new stream: sends `upload` bytes, then receives `download` bytes.
 
     Args:
-        stream: agreed, or proposed, to speak PROTOCOL; closed or reset at the end.
-        upload, download: bytes; block: bytes of one write.
+        stream: PROTOCOL is agreed on it, or proposed; closed or reset at the end.
+        upload, download: bytes; block: bytes per write.
 
     Attributes:
-        sent, received: bytes so far; may be looked at from another task while it runs.
-        upload_s: from the first write to the first byte, or the end, of the answer; download_s: from there
-            to its end. Both None until then.
+        sent, received: bytes so far; another task may read them while it runs.
+        upload_s: from the first write to the first byte (or the end) of the answer; download_s: from there to
+            the end of the answer. None before that.
     """
 
     __slots__ = ("_block", "_download", "_stream", "_upload", "download_s", "received", "sent", "upload_s")
@@ -79,9 +79,9 @@ class PerfRun:
         self.download_s: float | None = None
 
     async def run(self) -> None:
-        """Does it. On any failure the stream is reset.
+        """Runs the measurement. Resets the stream on any failure.
 
-        Raises: RemoteProtocolError: fewer or more bytes came than were asked for; StreamReset,
+        Raises: RemoteProtocolError: fewer or more bytes came than requested; StreamReset,
             ConnectionClosed; ProtocolNotSupported: the peer does not serve perf.
         """
         began = perf_counter()
@@ -94,7 +94,7 @@ class PerfRun:
             raise
 
     async def _send(self) -> None:
-        """The count and the first data leave in one write: js wants 8 bytes in its first read."""
+        """Sends the count and the first data in one write: js needs 8 bytes in its first read."""
         write, block = self._stream.write, self._block
         size = len(block)
         first = min(self._upload, size)
@@ -116,7 +116,7 @@ class PerfRun:
         while count:
             self.received += count
             if self.received > self._download:
-                raise RemoteProtocolError("more bytes came than were asked for")
+                raise RemoteProtocolError("more bytes came than requested")
             count = await self._stream.readinto(buffer)
         self.download_s = perf_counter() - first
         if self.received < self._download:

@@ -1,8 +1,8 @@
-"""ping: measures the round trip of a connection, and shows that the peer is alive.
+"""ping: measures the round trip of a connection, which shows that the peer is alive.
 
-Comes in: streams of /ipfs/ping/1.0.0. Goes out: 32 bytes for each 32 that came; round trips in seconds.
-The server answers as long as the peer goes on; only silence ends a stream, and each peer may have two.
-Never keeps a stream that has failed. Source: libp2p/specs ping.
+Comes in: streams of /ipfs/ping/1.0.0. Goes out: each 32 bytes that came; round trips in seconds. The server
+answers as long as the peer sends; only silence ends a stream. Each peer may have two streams. A stream that
+has failed is never used again. Source: libp2p/specs ping.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class PingServer:
         self._open: dict[PeerId | None, int] = {}
 
     async def serve(self, stream: Stream) -> None:
-        """Echoes 32 bytes at a time until the peer ends or falls silent.
+        """Echoes 32 bytes at a time until the peer ends or is silent.
 
-        Raises: LimitExceeded: the peer has MAX_PING_STREAMS open already.
+        Raises: LimitExceeded: the peer already has MAX_PING_STREAMS open.
         """
         peer = stream.conn.remote_peer if stream.conn is not None else None
         others = self._open.get(peer, 0)
@@ -63,7 +63,7 @@ async def ping(stream: Stream, timeout_s: float = limits.PING_TIMEOUT_S) -> floa
     """One ping on an open stream, which stays open.
 
     Returns: the round trip in seconds.
-    Raises: DeadlineExceeded: no answer in `timeout_s`; RemoteProtocolError: a wrong one. The stream is reset.
+    Raises: DeadlineExceeded: no answer in `timeout_s`; RemoteProtocolError: a wrong one. Both reset it.
         IncompleteRead: the peer ended the stream; StreamReset, ConnectionClosed.
     """
     payload = os.urandom(limits.PING_BYTES)
@@ -79,17 +79,17 @@ async def ping(stream: Stream, timeout_s: float = limits.PING_TIMEOUT_S) -> floa
     stream.set_deadline(None)
     if answer != payload:
         stream.reset(codes.STREAM_PROTOCOL_VIOLATION)
-        raise RemoteProtocolError("the answer to a ping is not what was sent")
+        raise RemoteProtocolError("the answer to a ping differs from what was sent")
     return rtt
 
 
 async def pings(
     open_stream: Callable[[], Awaitable[Stream]], count: int, timeout_s: float = limits.PING_TIMEOUT_S
 ) -> AsyncGenerator[float, None]:
-    """`count` pings one after another: the round trip of each in seconds.
+    """Pings `count` times, one after another; yields each round trip in seconds.
 
-    One stream serves them all; where the peer ends it after a ping (js) the next one opens another.
-    Close the generator (`contextlib.aclosing`) when you leave it early. Raises as `ping` does.
+    All pings use one stream. If the peer ends it after a ping (js), the next ping opens another.
+    Close the generator (`contextlib.aclosing`) if you leave it early. Raises as `ping`.
     """
     stream: Stream | None = None
     try:
@@ -105,7 +105,7 @@ async def pings(
 
 
 async def _again(stream: Stream, timeout_s: float) -> float | None:
-    """A further ping on a stream that has served one; None where the peer has ended it since."""
+    """Another ping on a used stream; None if the peer has ended the stream."""
     try:
         return await ping(stream, timeout_s)
     except (IncompleteRead, StreamReset):

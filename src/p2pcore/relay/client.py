@@ -1,8 +1,8 @@
-"""What a client asks of a relay: circuits, and reservations that are kept for as long as they are wanted.
+"""The client's requests to a relay: circuits, and reservations that it keeps while they are wanted.
 
-Comes in: the address of a relay, a network to reach it by. Goes out: granted reservations, streams that are
-circuits. One task for each reservation kept, asleep until it is due or the relay's connection is lost; it
-asks anew then, with growing pauses. Never trusts a reservation whose voucher does not verify.
+Comes in: the address of a relay, a network to reach it. Goes out: granted reservations, streams that are
+circuits. Each kept reservation has one task. It sleeps until the renewal is due or the relay's connection is
+lost; then it asks again, with growing pauses. Never trusts a reservation if its voucher is wrong.
 Specification: libp2p relay/circuit-v2.
 """
 
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("p2pcore.relay")
 
-_EXPIRY_LOOK_S = 0.01  # a timer may come a little before the clock says so
+_EXPIRY_LOOK_S = 0.01  # a timer may fire a little before the clock reaches its time
 
 
 async def reach(network: Network, route: Route, ignore_backoff: bool = False) -> Conn:
-    """A connection to the relay of `route`; `ignore_backoff` for who spaces its attempts itself.
+    """A connection to the relay of `route`. `ignore_backoff`: the caller makes its own pauses.
 
     Raises: DialError, SwarmClosed; TimeoutError: see limits.RELAY_CONNECT_TIMEOUT_S.
     """
@@ -57,10 +57,10 @@ async def reach(network: Network, route: Route, ignore_backoff: bool = False) ->
 
 
 async def ask(relay: Conn, request: Hop, what: str, timeout_s: float) -> tuple[Stream, Hop]:
-    """Sends `request`; the stream and the relay's answer, which is OK. What comes behind it is not read.
+    """Sends `request`; returns the stream and the relay's answer, which is OK. Reads nothing after it.
 
-    Raises: RelayRefused: any other status; RemoteProtocolError, LimitExceeded: no answer at all;
-        StreamError, ConnectionClosed, ProtocolNotSupported: it came to nothing. The stream is reset then.
+    Raises: RelayRefused: any other status; RemoteProtocolError, LimitExceeded: the answer is invalid;
+        StreamError, ConnectionClosed, ProtocolNotSupported: there is no answer. Then the stream is reset.
     """
     stream = await relay.new_stream(HOP)
     try:
@@ -80,7 +80,7 @@ async def ask(relay: Conn, request: Hop, what: str, timeout_s: float) -> tuple[S
 
 
 async def connect(relay: Conn, target: PeerId) -> tuple[Stream, Hop]:
-    """A circuit to `target` through `relay`: the stream that is it, and what limits it. Raises as `ask`."""
+    """A circuit to `target` through `relay`: its stream, and the answer with its limits. Raises as `ask`."""
     request = Hop(HopType.CONNECT, peer=target)
     return await ask(relay, request, f"a connection to {target}", limits.RELAY_DIAL_TIMEOUT_S)
 
@@ -88,8 +88,8 @@ async def connect(relay: Conn, target: PeerId) -> tuple[Stream, Hop]:
 async def reserve(relay: Conn, us: PeerId, now: float) -> Reservation:
     """A reservation for `us` at `relay`.
 
-    Raises: as `ask`; RemoteProtocolError: none is in the answer, or it has expired at `now` (unix seconds);
-        IdentityError: its voucher is bad.
+    Raises: as `ask`; RemoteProtocolError: the answer has no reservation, or one that has expired at `now`
+        (unix seconds); IdentityError: its voucher is wrong.
     """
     stream, answer = await ask(relay, Hop(HopType.RESERVE), "a reservation", limits.RELAY_RESERVE_TIMEOUT_S)
     await stream.close()
@@ -104,15 +104,15 @@ async def reserve(relay: Conn, us: PeerId, now: float) -> Reservation:
 
 
 class ReservationKeeper:
-    """Holds one reservation: renews it in time, asks anew when the relay has gone, tells when it expires.
+    """Keeps one reservation: renews it in time, asks again when the relay has gone, reports when it expires.
 
     Args:
-        network: reaches the relay; route: how.
+        network: reaches the relay; route: the way to the relay.
         now: unix seconds.
         changed: called when `addrs` has changed.
 
     Attributes:
-        reservation: what the relay granted last, or None; see `is_held`.
+        reservation: the last one granted, or None; see `is_held`.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class ReservationKeeper:
 
     @property
     def relay(self) -> PeerId:
-        """Where it is held."""
+        """The relay that grants it."""
         return self.route.relay
 
     @property
@@ -145,9 +145,9 @@ class ReservationKeeper:
 
     @property
     def addrs(self) -> list[Multiaddr]:
-        """Where we are reached through it, without our own id; empty while it is not held.
+        """Our addresses through the relay, without our own id; empty while the reservation is not held.
 
-        The way we came is the first; then the addresses the relay has told.
+        First the address by which we reached the relay, then those that the relay reported.
         """
         if self.reservation is None or not self.is_held:
             return []
@@ -160,14 +160,14 @@ class ReservationKeeper:
         return list(dict.fromkeys(ours + told))
 
     async def begin(self) -> None:
-        """Reserves, and keeps it from now on. Raises as `reach` and `reserve`, and keeps nothing then."""
+        """Reserves, and keeps that from now on. Raises as `reach` and `reserve`; then it keeps nothing."""
         await self._reserve()
         self._task = asyncio.get_running_loop().create_task(self._keep())
 
     async def begin_somehow(self) -> None:
-        """Keeps it from now on, whether the first attempt works or not: that one is like every later one.
+        """Keeps a reservation from now on, even if the first attempt fails: later attempts follow.
 
-        Returns when the first attempt has ended, after RELAY_CONNECT_TIMEOUT_S at the latest. Never raises.
+        Returns after the first attempt, or after RELAY_CONNECT_TIMEOUT_S. Never raises.
         """
         self._task = asyncio.get_running_loop().create_task(self._keep())
         with contextlib.suppress(TimeoutError):
@@ -175,11 +175,11 @@ class ReservationKeeper:
                 await self._tried.wait()
 
     def look(self) -> None:
-        """Has it look at the clock again."""
+        """Makes it check the clock again."""
         self._wake.set()
 
     async def close(self) -> None:
-        """Keeps it no longer; the relay forgets it in time. Idempotent."""
+        """Stops keeping it. It expires at the relay. Idempotent."""
         task, self._task = self._task, None
         self.reservation = self._conn = None
         self._tried.set()
@@ -201,7 +201,7 @@ class ReservationKeeper:
         self._tell()
 
     def _watch_expiry(self) -> None:
-        """Has the end of the reservation told when it comes; nobody else would notice while renewals fail."""
+        """Sets a timer for the end of the reservation: while renewals fail, nothing else would notice it."""
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
@@ -213,7 +213,7 @@ class ReservationKeeper:
     def _maybe_expired(self) -> None:
         self._expiry = None
         self._tell()
-        if self.is_held:  # longer than a day, or the clock was set back
+        if self.is_held:  # it lives longer than a day, or the clock was set back
             self._watch_expiry()
 
     def _lost(self, conn: Conn) -> None:
@@ -240,12 +240,12 @@ class ReservationKeeper:
             except (P2PError, OSError) as error:
                 pause = min(max(2 * pause, limits.RELAY_RETRY_MIN_S), limits.RELAY_RETRY_MAX_S)
                 level = logging.INFO if self._tried.is_set() else logging.WARNING
-                logger.log(level, "no reservation at %s, again in %.0f s: %s", self.relay, pause, error)
+                logger.log(level, "no reservation at %s, retry in %.0f s: %s", self.relay, pause, error)
                 self._tell()
             self._tried.set()
 
     async def _sleep(self, seconds: float, woken: bool) -> None:
-        """Waits: to be woken, or, after a failure, through a pause that many clients do not share."""
+        """Waits to be woken. After a failure it waits for a random part of the pause: clients must spread."""
         if not woken:
             await asyncio.sleep(seconds * random.uniform(0.5, 1.0))
             return

@@ -1,7 +1,7 @@
 """A relayed connection before any upgrade: satisfies interfaces.RawConn on a stream to the relay.
 
-Comes in: a negotiated stream on which a circuit has been agreed, or needs only our answer. Goes out: a chain
-whose mailbox the upgrader negotiates over. It reads nothing before `start`, and owns no task and no buffer.
+Comes in: a negotiated stream with a circuit that is agreed, or that needs only our answer. Goes out: a chain
+with a mailbox for the upgrader. It reads nothing before `start`, and owns no task and no buffer.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class RelayedConn:
 
     Args:
         stream: to the relay; owned from here on.
-        relay: the connection it belongs to.
-        is_limited: the relay has told limits.
-        expected_peer: who the other end must prove to be, where the relay has said so; for the upgrader.
-        answer: what `start` sends before anything else; b"" where nothing is due.
+        relay: the connection of that stream.
+        is_limited: the relay has announced limits.
+        expected_peer: the id that the other end must prove, if the relay has named it; for the upgrader.
+        answer: bytes that `start` sends before anything else; b"": none.
     """
 
     __slots__ = (
@@ -55,7 +55,7 @@ class RelayedConn:
         self._answer = answer
         self.is_limited = is_limited
         self.expected_peer = expected_peer
-        # Of either end no address is known to the other, only the way to it.
+        # Neither end knows an address of the other, only the way through the relay.
         self.local_multiaddr = through(relay.remote_multiaddr, relay.remote_peer)
         self.remote_multiaddr: Multiaddr | None = self.local_multiaddr
 
@@ -65,7 +65,7 @@ class RelayedConn:
         return self._wire.open_mailbox()
 
     async def start(self) -> None:
-        """Sends the answer that is due, then begins to read. Raises OSError: the stream has failed."""
+        """Sends the answer, if there is one, then begins to read. Raises OSError: the stream has failed."""
         if self._answer:
             self._stream.set_deadline(limits.RELAY_STREAM_TIMEOUT_S)
             await self._stream.write(self._answer)

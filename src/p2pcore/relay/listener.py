@@ -1,7 +1,7 @@
-"""Gives out the relayed connections that come for it: satisfies interfaces.RawListener.
+"""Accepts relayed connections: satisfies interfaces.RawListener.
 
-Comes in: circuits that a relay has offered on a stop stream. Goes out: raw connections. It keeps few of them,
-none for longer than RELAY_ACCEPT_TIMEOUT_S, and says so to whoever offers; `close` really ends it.
+Comes in: circuits that a relay has offered on a stop stream. Goes out: raw connections. Only a few may wait,
+none of them longer than RELAY_ACCEPT_TIMEOUT_S; the caller of `offer` learns the result.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class RelayListener:
-    """Listens behind one relay, or behind all where reservations are held.
+    """Listens behind one relay, or behind all relays where we hold reservations.
 
     Args:
         multiaddr: `/…/p2p/RELAY/p2p-circuit`, or `/p2p-circuit`.
-        closed: awaited once, when it is closed: lets go of the reservation.
+        closed: awaited once, when the listener is closed; it gives the reservation up.
     """
 
     def __init__(self, multiaddr: Multiaddr, closed: Callable[[RelayListener], Awaitable[None]]) -> None:
@@ -31,17 +31,17 @@ class RelayListener:
         self._closed = closed
         self._offers: dict[RelayedConn, asyncio.Future[bool]] = {}
         self._changed = asyncio.Event()
-        self._is_finished = False
+        self._is_draining = False
         self._is_closed = False
 
     @property
     def multiaddr(self) -> Multiaddr:
-        """As it was asked for; what peers are told is RelayTransport.announced."""
+        """The address of `listen`. The addresses for peers come from RelayTransport.announced."""
         return self._multiaddr
 
     async def offer(self, conn: RelayedConn) -> bool:
-        """Waits for `accept` to take `conn`; False: it did not, in time or at all, and never will."""
-        if self._is_finished or len(self._offers) >= limits.MAX_RELAY_WAITING:
+        """Waits until `accept` takes `conn`. False: it did not take it in time, and will not."""
+        if self._is_draining or len(self._offers) >= limits.MAX_RELAY_WAITING:
             return False
         taken = self._offers[conn] = asyncio.get_running_loop().create_future()
         self._wake()
@@ -49,7 +49,7 @@ class RelayListener:
             async with asyncio.timeout(limits.RELAY_ACCEPT_TIMEOUT_S):
                 return await asyncio.shield(taken)
         except TimeoutError:
-            return taken.done() and taken.result()  # taken just as the time was up
+            return taken.done() and taken.result()  # taken in the moment when the time was over
         finally:
             self._offers.pop(conn, None)
 
@@ -61,30 +61,30 @@ class RelayListener:
                 del self._offers[conn]
                 taken.set_result(True)
                 return conn
-            if self._is_finished:
+            if self._is_draining:
                 raise ListenerClosed(f"the listener on {self._multiaddr} is closed")
             self._changed.clear()
             await self._changed.wait()
 
     async def rebind(self) -> None:
-        """Does nothing: the reservation is kept by a task of its own. Raises ListenerClosed."""
+        """Does nothing: a ReservationKeeper keeps the reservation. Raises ListenerClosed."""
         if self._is_closed:
             raise ListenerClosed(f"the listener on {self._multiaddr} is closed")
 
-    def finish(self) -> None:
-        """Takes no more; `accept` gives out what waits, then raises ListenerClosed."""
-        self._is_finished = True
+    def drain(self) -> None:
+        """Takes no more offers; `accept` returns those that wait, then raises ListenerClosed."""
+        self._is_draining = True
         self._wake()
 
     async def close(self) -> None:
-        """Refuses what waits, ends a pending accept, lets go of the reservation. Idempotent."""
+        """Refuses waiting offers; ends a pending accept; gives the reservation up. Idempotent."""
         if self._is_closed:
             return
         self._is_closed = True
         for taken in self._offers.values():
             taken.set_result(False)
         self._offers.clear()
-        self.finish()
+        self.drain()
         await self._closed(self)
 
     def _wake(self) -> None:

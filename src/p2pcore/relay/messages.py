@@ -2,7 +2,7 @@
 
 Comes in: message bodies, or a stream to read one from; multiaddrs. Goes out: Hop, Stop and Reservation
 values; framed messages. Whatever a peer sends, reading it returns, wants more, or raises RemoteProtocolError
-or LimitExceeded. Never reads a byte behind a message: those belong to the circuit. Never reads a clock.
+or LimitExceeded. Never reads a byte after a message: it belongs to the circuit. Never reads a clock.
 Specification: libp2p relay/circuit-v2.
 """
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     M = TypeVar("M", pb.HopMessage, pb.StopMessage)
 
 HOP: Final = "/libp2p/circuit/relay/0.2.0/hop"
-"""Spoken to a relay."""
+"""The protocol between a client and a relay."""
 STOP: Final = "/libp2p/circuit/relay/0.2.0/stop"
-"""Spoken by a relay to the target."""
+"""The protocol between a relay and the target."""
 CIRCUIT: Final = Multiaddr("/p2p-circuit")
-"""The component that says "through a relay"."""
+"""The component that means "through a relay"."""
 VOUCHER_DOMAIN: Final = "libp2p-relay-rsvp"
-"""The context a voucher is signed in."""
+"""The context in which a voucher is signed."""
 VOUCHER_TYPE: Final = b"\x03\x02"
 """Multicodec libp2p-relay-rsvp, two bytes big-endian."""
 
@@ -43,7 +43,7 @@ _HIGH_BIT: Final = 0x80
 
 
 class Status(enum.IntEnum):
-    """What is answered to a request."""
+    """The status in an answer."""
 
     UNUSED = 0
     OK = 100
@@ -73,7 +73,7 @@ class StopType(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What a relay allows one circuit: seconds in all, bytes each way; 0 is as much as one likes."""
+    """The limits of one circuit: seconds in all, bytes in each direction; 0: no limit."""
 
     duration_s: int = 0
     data_bytes: int = 0
@@ -81,11 +81,11 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What a relay grants.
+    """A reservation that a relay grants.
 
     Attributes:
-        expire: unix seconds; addrs: of the relay, each with its /p2p and without /p2p-circuit.
-        voucher: a signed envelope, see `check_voucher`; None from relays that give none (rust).
+        expire: unix seconds; addrs: those of the relay, each with its /p2p and without /p2p-circuit.
+        voucher: a signed envelope, see `check_voucher`; None if the relay sends none (rust).
     """
 
     expire: int
@@ -95,7 +95,7 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """A message of a hop stream; what it does not have is None, and so is a status nobody knows."""
+    """A message of a hop stream; a missing field is None, and so is an unknown status."""
 
     type: HopType
     peer: PeerId | None = None
@@ -156,15 +156,15 @@ class Stop:
 
 
 class Readable(Protocol):
-    """What a message is read from: a Stream."""
+    """The source of a message: a Stream."""
 
     def read_exactly(self, n: int, /) -> Awaitable[bytes]: ...
 
 
 async def read_body(io: Readable) -> bytes:
-    """The body of the next message; the byte behind it is still in `io`.
+    """The body of the next message; the bytes after it stay in `io`.
 
-    Raises: LimitExceeded, RemoteProtocolError: the length; whatever `io` raises.
+    Raises: LimitExceeded, RemoteProtocolError: a bad length; all that `io` raises.
     """
     prefix = await io.read_exactly(1)
     if prefix[0] >= _HIGH_BIT:
@@ -173,7 +173,7 @@ async def read_body(io: Readable) -> bytes:
 
 
 def body_length(prefix: bytes) -> int:
-    """Bytes that follow `prefix`, a length of one byte, or of two where the first has its high bit set.
+    """The length that `prefix` encodes in one byte, or in two if the first has its high bit set.
 
     Raises:
         RemoteProtocolError: longer than two bytes, or not in its shortest form. LimitExceeded: too long.
@@ -182,7 +182,7 @@ def body_length(prefix: bytes) -> int:
     if length >= _HIGH_BIT:
         length = length & 0x7F | prefix[1] << 7
         if length < _HIGH_BIT or prefix[1] >= _HIGH_BIT:
-            raise RemoteProtocolError(f"{prefix.hex()} begins no length of a circuit message")
+            raise RemoteProtocolError(f"{prefix.hex()} is not a valid length of a circuit message")
     if length > limits.MAX_CIRCUIT_MESSAGE_BYTES:
         raise LimitExceeded("MAX_CIRCUIT_MESSAGE_BYTES", length, limits.MAX_CIRCUIT_MESSAGE_BYTES)
     return length
@@ -214,7 +214,7 @@ def _parsed(kind: type[M], body: bytes) -> M:
         message = kind.FromString(body)
     except DecodeError as error:
         raise RemoteProtocolError("a circuit message is malformed") from error
-    if not message.HasField("type"):  # so too where its number is none of ours
+    if not message.HasField("type"):  # protobuf also drops an unknown number
         raise RemoteProtocolError("a circuit message without a known type")
     return message
 
@@ -225,7 +225,7 @@ def _peer(message: pb.HopMessage | pb.StopMessage) -> PeerId | None:
     try:
         return PeerId(message.peer.id)
     except IdentityError as error:
-        raise RemoteProtocolError(f"a circuit message names no peer: {error}") from error
+        raise RemoteProtocolError(f"a circuit message has no valid peer: {error}") from error
 
 
 def _limit(message: pb.HopMessage | pb.StopMessage) -> Limit | None:
@@ -253,7 +253,7 @@ def _readable(addrs: Iterable[bytes]) -> Iterator[Multiaddr]:
 
 
 def seal_voucher(key: PrivateKey, peer: PeerId, expire: int) -> bytes:
-    """The relay of `key` certifies that `peer` is reached through it until `expire` (unix seconds)."""
+    """A voucher: the relay with this key certifies that it relays to `peer` until `expire` (unix seconds)."""
     from p2pcore.pb.circuit_pb2 import Voucher
 
     relay = key.peer_id()
@@ -262,10 +262,10 @@ def seal_voucher(key: PrivateKey, peer: PeerId, expire: int) -> bytes:
 
 
 def check_voucher(data: bytes, relay: PeerId, peer: PeerId, now: float) -> int:
-    """Checks that the envelope `data` is `relay`'s voucher for `peer`, good at `now` (unix seconds).
+    """Checks that the envelope `data` is a voucher of `relay` for `peer`, valid at `now` (unix seconds).
 
-    Returns: until when it is good, unix seconds.
-    Raises: IdentityError: forged, of another domain or type, malformed, about others, or expired.
+    Returns: when it expires, unix seconds.
+    Raises: IdentityError: malformed, forged, of another domain or type, for other peers, or expired.
     """
     from p2pcore.pb.circuit_pb2 import Voucher
 
@@ -285,7 +285,7 @@ def check_voucher(data: bytes, relay: PeerId, peer: PeerId, now: float) -> int:
 
 
 class Route(NamedTuple):
-    """A relayed address in its parts: where the relay is (nothing: that is known), its id, the target."""
+    """The parts of a relayed address: addresses of the relay (may be empty), its id, the target's id."""
 
     addrs: tuple[Multiaddr, ...]
     relay: PeerId
@@ -293,19 +293,19 @@ class Route(NamedTuple):
 
 
 def route_of(addr: Multiaddr) -> Route:
-    """Splits `[/…]/p2p/RELAY/p2p-circuit[/p2p/TARGET]`.
+    """Parses `[/…]/p2p/RELAY/p2p-circuit[/p2p/TARGET]`.
 
-    Raises: AddressError: not such an address; it leads through two relays, or a relay to itself.
+    Raises: AddressError: another form; it leads through two relays, or through a relay to itself.
     """
     parts = [str(part.protocols()[0]) for part in addr.split()]
     if parts.count("p2p-circuit") != 1:
-        raise AddressError(f"{addr}: one p2p-circuit expected")
+        raise AddressError(f"{addr}: expected exactly one p2p-circuit")
     at = parts.index("p2p-circuit")
     before = Multiaddr.join(*addr.split()[:at])
     after = Multiaddr.join(*addr.split()[at + 1 :])
     relay, target = before.peer_id, after.peer_id
     if relay is None or (after and target is None) or len(parts) > at + 2:
-        raise AddressError(f"{addr}: …/p2p/RELAY/p2p-circuit or …/p2p/RELAY/p2p-circuit/p2p/TARGET expected")
+        raise AddressError(f"{addr} is not …/p2p/RELAY/p2p-circuit or …/p2p/RELAY/p2p-circuit/p2p/TARGET")
     if relay == target:
         raise AddressError(f"{addr} leads through a relay to itself")
     direct = before.without_p2p()
@@ -313,6 +313,6 @@ def route_of(addr: Multiaddr) -> Route:
 
 
 def through(addr: Multiaddr | None, relay: PeerId) -> Multiaddr:
-    """The address of whoever is reached through `relay` at `addr`; None where it has none (UNIX)."""
+    """The circuit address through `relay` at `addr`; without `addr` if that is None (UNIX)."""
     end = f"/p2p/{relay}/p2p-circuit"
     return Multiaddr(end) if addr is None else addr.without_p2p().encapsulate(end)

@@ -1,8 +1,8 @@
-"""Circuit relay v2, the service: lets peers be reached that nobody can dial.
+"""Circuit relay v2, the service: makes peers reachable that nobody can dial.
 
-Comes in: hop streams. Goes out: reservations with vouchers, circuits. A circuit runs without a task, within
-limits of bytes and time, and ends with its streams or with the target's reservation; one coarse timer runs
-while there are reservations. Never dials, never relays for a peer that came through a relay itself.
+Comes in: hop streams. Goes out: reservations with vouchers, circuits. A circuit needs no task. It has limits
+of bytes and time, and ends with its streams or with the target's reservation. One coarse timer runs while
+there are reservations. Never dials, never relays for a peer that came through a relay itself.
 Specification: libp2p relay/circuit-v2; limits of go-libp2p.
 """
 
@@ -51,30 +51,30 @@ if TYPE_CHECKING:
 logger = logging.getLogger("p2pcore.relay")
 
 MayReserve = Callable[["PeerId", "Multiaddr | None"], bool]
-"""Called with the peer that wants a reservation, and its address; True grants it, an error does not."""
+"""Called with the peer that wants a reservation, and its address. True grants it; an exception refuses it."""
 MayConnect = Callable[["PeerId", "Multiaddr | None", "PeerId"], bool]
-"""Called with the peer that wants a circuit, its address, the target; True grants it, an error does not."""
+"""Called with the peer that wants a circuit, its address, the target. True grants it; exceptions refuse."""
 
 _MESSAGE_BYTES = 64
-"""Of a hop message with a reservation: all but its voucher and its addresses."""
+"""Bytes of a hop message with a reservation, without its voucher and its addresses."""
 _ADDR_BYTES = 3
-"""Of each address there: its field and its length."""
+"""Bytes for each address there, besides the address itself: its field number and its length."""
 
 
 @dataclass(frozen=True, slots=True)
 class RelayOptions:
-    """What a relay allows.
+    """The limits of a relay.
 
     Attributes:
-        max_reservations, max_reservations_per_ip: at once; one IPv6 /56 counts as one IP.
-        reservation_ttl_s: seconds a reservation lives without being renewed.
-        max_circuits_per_peer: open circuits that a peer is an end of; max_circuits_per_ip: dialled from one.
-        circuit_s: seconds a circuit lives; circuit_bytes: what it carries each way. 0: no such limit; where
-            there is neither, peers do not treat the connection as limited.
-        may_reserve, may_connect: who is served; None: everybody. Quick, and not to raise.
+        max_reservations, max_reservations_per_ip: at one time; one IPv6 /56 counts as one IP.
+        reservation_ttl_s: seconds after which a reservation ends if it is not renewed.
+        max_circuits_per_peer: open circuits with a peer at an end; max_circuits_per_ip: dialled from one IP.
+        circuit_s: seconds after which a circuit ends; circuit_bytes: its bytes in each direction. 0: no such
+            limit. If both are 0, peers do not treat the connection as limited.
+        may_reserve, may_connect: decide who is served; None: everybody. They must be fast, and not raise.
 
     Raises:
-        TypeError, ValueError: a field is not what is said above.
+        TypeError, ValueError: a field has a wrong type or value.
     """
 
     max_reservations: int = limits.RELAY_MAX_RESERVATIONS
@@ -101,12 +101,12 @@ class RelayOptions:
 
     @property
     def limit(self) -> Limit | None:
-        """What peers are told; None: there is no limit."""
+        """The limits that peers are told; None: there are none."""
         return Limit(self.circuit_s, self.circuit_bytes) if self.circuit_s or self.circuit_bytes else None
 
 
 class _Refused(Exception):
-    """A request is answered with `status`."""
+    """Raised to answer a request with `status`."""
 
     def __init__(self, status: Status, reason: object) -> None:
         super().__init__(f"{status.name}: {reason}")
@@ -115,14 +115,14 @@ class _Refused(Exception):
 
 @dataclass(slots=True)
 class _Slot:
-    """A reservation: until when (unix seconds), and what it counts against."""
+    """A reservation: when it expires (unix seconds), and the subnet it counts for."""
 
     expire: float
     ip: str
 
 
 class RelayService:
-    """The relay of one swarm; a notifiee of it. One per swarm.
+    """The relay of one swarm, and a notifiee of it. A swarm has at most one.
 
     Args:
         network: the swarm whose peers are served.
@@ -131,7 +131,7 @@ class RelayService:
         now: unix seconds.
 
     Attributes:
-        refused: requests refused, by the name of the status; num_bytes: relayed by circuits that have ended.
+        refused: refused requests, by the name of the status; num_bytes: relayed by circuits that have ended.
     """
 
     def __init__(
@@ -171,11 +171,11 @@ class RelayService:
         self._network.notify(self)
 
     def close(self) -> None:
-        """Serves no more, and ends reservations and circuits. Idempotent."""
+        """Stops serving, ends reservations, aborts circuits. Idempotent."""
         self._network.remove_stream_handler(HOP)
         self._network.stop_notify(self)
         for peer in list(self._reserved):
-            self._end(peer, "the relay closes")
+            self._abort(peer, "the relay closes")
         for circuit in list(self._circuits):
             circuit.abort(ConnectionClosed("the relay closes"))
         if self._sweep is not None:
@@ -185,7 +185,7 @@ class RelayService:
     # -- requests ------------------------------------------------------------------------------
 
     async def serve(self, stream: Stream) -> Stream | None:
-        """The stream handler of the hop protocol. Returns: `stream` where it has become a circuit."""
+        """The stream handler of the hop protocol. Returns: `stream` if it has become a circuit."""
         conn = stream.conn
         stream.set_deadline(limits.RELAY_STREAM_TIMEOUT_S)
         try:
@@ -218,7 +218,7 @@ class RelayService:
         return Hop(HopType.STATUS, reservation=reservation, limit=options.limit, status=Status.OK)
 
     def _take_slot(self, peer: PeerId, slot: _Slot) -> None:
-        """Counts `slot`, in place of an earlier one of `peer`; where it is refused, that one stays."""
+        """Replaces an earlier slot of `peer` by `slot`; if it raises, the earlier one stays."""
         old = self._reserved.get(peer)
         others = len(self._reserved) - (old is not None)
         same_ip = self._ips[slot.ip] - (old is not None and old.ip == slot.ip)
@@ -234,7 +234,7 @@ class RelayService:
             self._sweep = asyncio.get_running_loop().call_later(limits.RELAY_SWEEP_S, self._swept)
 
     def _told_addrs(self, scope: Scope, room: int) -> Iterator[Multiaddr]:
-        """Our addresses that reach at least as far as `scope`, with our id, as far as there is room."""
+        """Our addresses that reach at least as far as `scope`, with our id, as many as fit in `room`."""
         direct = (addr for addr in self._network.interface_listen_addresses() if not addr.is_relayed)
         for addr in told_to(scope, direct)[: limits.MAX_RESERVATION_ADDRS]:
             with_id = addr.with_p2p(self._network.local_peer)
@@ -247,8 +247,8 @@ class RelayService:
         if not self._ips[slot.ip]:
             del self._ips[slot.ip]
 
-    def _end(self, peer: PeerId, reason: str) -> None:
-        """Ends the reservation of `peer` and the circuits to it."""
+    def _abort(self, peer: PeerId, reason: str) -> None:
+        """Drops the reservation of `peer`, and aborts the circuits to it."""
         slot = self._reserved.pop(peer, None)
         if slot is not None:
             self._uncount(slot)
@@ -259,7 +259,7 @@ class RelayService:
     def _drop_expired(self) -> None:
         now = self._now()
         for peer in [peer for peer, slot in self._reserved.items() if slot.expire <= now]:
-            self._end(peer, "the reservation has expired")
+            self._abort(peer, "the reservation has expired")
 
     def _swept(self) -> None:
         self._drop_expired()
@@ -286,7 +286,7 @@ class RelayService:
         return stream
 
     def _admitted(self, conn: Conn, request: Hop) -> PeerId:
-        """The target, where `conn` may have a circuit to it. The order of the checks is go-libp2p's."""
+        """The target, if `conn` may have a circuit to it. The checks are in go-libp2p's order."""
         source, target = conn.remote_peer, request.peer
         if _came_relayed(conn):
             raise _Refused(Status.PERMISSION_DENIED, "a circuit over a relayed connection")
@@ -303,7 +303,7 @@ class RelayService:
         return target
 
     def _grants(self, name: str, callback: Callable[..., bool] | None, *args: object) -> bool:
-        """What the application's callback says; one that raises has said no."""
+        """The result of the application's callback; False if it raises."""
         try:
             return callback is None or callback(*args)
         except RAISED:
@@ -312,7 +312,7 @@ class RelayService:
 
     @contextmanager
     def _counted(self, source: PeerId, ip: str, target: PeerId) -> Iterator[Callable[[], None]]:
-        """Counts a circuit until the function it gives is called, or the block fails."""
+        """Counts a circuit until the yielded function is called, or until the block fails."""
         options = self._options
         for peer in (source, target):
             if self._ends[peer] >= options.max_circuits_per_peer:
@@ -335,7 +335,7 @@ class RelayService:
             raise
 
     async def _open_stop(self, source: PeerId, target: PeerId) -> Stream:
-        """A stream to `target` on which it has agreed to the circuit."""
+        """A stream to `target`, which has accepted the circuit on it."""
         try:
             async with asyncio.timeout(limits.RELAY_STOP_CONNECT_TIMEOUT_S):
                 stop = await self._network.new_stream(target, STOP)
@@ -374,10 +374,10 @@ class RelayService:
     def connected(self, network: Network, conn: Conn) -> None: ...
 
     def disconnected(self, network: Network, conn: Conn) -> None:
-        """A reservation ends with the last direct connection of its peer."""
+        """Ends the peer's reservation with its last direct connection."""
         peer = conn.remote_peer
         if peer in self._reserved and all(map(_came_relayed, self._network.conns_to_peer(peer))):
-            self._end(peer, "the peer has gone")
+            self._abort(peer, "the peer has gone")
 
     def listen(self, network: Network, addr: Multiaddr) -> None: ...
     def listen_close(self, network: Network, addr: Multiaddr) -> None: ...
@@ -389,7 +389,7 @@ async def _read_request(stream: Stream) -> Hop:
     except (RemoteProtocolError, LimitExceeded, IncompleteRead) as error:
         raise _Refused(Status.MALFORMED_MESSAGE, error) from error
     if request.type is HopType.STATUS:
-        raise _Refused(Status.UNEXPECTED_MESSAGE, "STATUS is the relay's to say")
+        raise _Refused(Status.UNEXPECTED_MESSAGE, "a client must not send STATUS")
     return request
 
 

@@ -1,8 +1,8 @@
 """Circuit relay v2, the client: dials and listens on addresses with /p2p-circuit in them.
 
-Comes in: `/…/p2p/RELAY/p2p-circuit[/p2p/TARGET]`, a network to reach relays by. Goes out: upgraded
-connections and listeners, the addresses that reservations make ours. It costs nothing until it is used: stop
-streams are served only while something listens. Never takes a circuit from a relay without a reservation.
+Comes in: `/…/p2p/RELAY/p2p-circuit[/p2p/TARGET]`, a network to reach relays. Goes out: upgraded connections
+and listeners, our addresses through reservations. It costs nothing until it is used: stop streams are served
+only while something listens. Never accepts a circuit from a relay without a reservation.
 Specification: libp2p relay/circuit-v2.
 """
 
@@ -34,7 +34,7 @@ class RelayTransport:
 
     Args:
         upgrader: secures and multiplexes what is dialled and accepted, end to end.
-        network: reaches relays and takes the handler of stop streams; the swarm.
+        network: the swarm; it reaches relays and takes the handler of stop streams.
         changed: called when the addresses of `announced` have changed.
         now: unix seconds.
     """
@@ -58,13 +58,13 @@ class RelayTransport:
 
     @property
     def reservations(self) -> list[ReservationKeeper]:
-        """What is kept now, held or not."""
+        """All reservations that we keep, held now or not."""
         return list(self._keepers.values())
 
     # -- dialling ------------------------------------------------------------------------------
 
     def can_dial(self, addr: Multiaddr) -> bool:
-        """True for one relay and perhaps a target behind it."""
+        """True for one relay, with or without a target after it."""
         try:
             route_of(addr)
         except AddressError:
@@ -72,13 +72,13 @@ class RelayTransport:
         return True
 
     async def dial(self, addr: Multiaddr, peer: PeerId | None) -> CapableConn:
-        """Reaches the relay, asks it for a circuit, upgrades that.
+        """Connects to the relay, asks it for a circuit, upgrades the circuit.
 
         Args:
-            addr: as route_of takes it; peer: the target, which must be proved; None: the one of `addr`.
+            addr: as for route_of; peer: the target, which must prove this id; None: the one in `addr`.
 
         Raises:
-            AddressError: no such address, no target, or two.
+            AddressError: not such an address, no target, or two targets.
             RelayRefused: see its status; DialError: the relay cannot be reached; TimeoutError.
             RemoteProtocolError, LimitExceeded, StreamError, ConnectionClosed: the relay failed.
             NegotiationError, HandshakeError, UpgradeTimeout: the upgrade failed, see `.stage`.
@@ -86,7 +86,7 @@ class RelayTransport:
         route = route_of(addr)
         target = peer if route.target is None else route.target
         if target is None or (peer is not None and peer != target):
-            raise AddressError(f"{addr}: a target is needed, and only one, not {peer}")
+            raise AddressError(f"{addr}: expected one target, also given {peer}")
         if target == route.relay:
             raise AddressError(f"{addr} leads through a relay to itself")
         relay = await reach(self._network, route)
@@ -97,13 +97,13 @@ class RelayTransport:
     # -- listening -----------------------------------------------------------------------------
 
     async def listen(self, addr: Multiaddr) -> Listener:
-        """Listens behind the relay of `addr`; `/p2p-circuit`: behind all of `reserve`.
+        """Listens behind the relay of `addr`; `/p2p-circuit`: behind all relays of `reserve`.
 
-        A reservation is asked for until the relay grants it, and kept: a relay that is down, or full, is no
-        reason not to listen. `announced` has the address while there is one.
+        It asks for a reservation until the relay grants one, and keeps it: listening works even if the relay
+        is down or full now. `announced` has our address while a reservation is held.
 
         Raises:
-            AddressError: no such address; OSError: there is such a listener, or a reservation there.
+            AddressError: not such an address; OSError: we listen there already, or keep a reservation there.
         """
         relay = None if addr == CIRCUIT else route_of(addr).relay
         if relay in self._listeners:
@@ -124,8 +124,8 @@ class RelayTransport:
         """Reserves at the relay of `addr` (`/…/p2p/RELAY/p2p-circuit`), and keeps that until `close`.
 
         Raises:
-            AddressError: no such address; OSError: it is kept already.
-            RelayRefused, DialError, TimeoutError, RemoteProtocolError, IdentityError: it came to nothing.
+            AddressError: not such an address; OSError: we keep a reservation there already.
+            RelayRefused, DialError, TimeoutError, RemoteProtocolError, IdentityError: no reservation.
         """
         keeper = self._new_keeper(addr)
         try:
@@ -136,7 +136,7 @@ class RelayTransport:
         return keeper
 
     def _new_keeper(self, addr: Multiaddr) -> ReservationKeeper:
-        """One that has not begun. Raises AddressError, OSError: as `reserve`."""
+        """A keeper that has not begun. Raises AddressError, OSError: as `reserve`."""
         route = route_of(addr)
         if route.target not in (None, self._network.local_peer):
             raise AddressError(f"{addr} leads to another peer")
@@ -148,7 +148,7 @@ class RelayTransport:
         return keeper
 
     def announced(self, addrs: list[Multiaddr]) -> list[Multiaddr]:
-        """`addrs` with those of relay listeners replaced by what is reached through reservations held now."""
+        """`addrs`, where the addresses of held reservations replace those of relay listeners."""
         if not self._listeners:
             return addrs
         found: dict[Multiaddr, None] = {}
@@ -172,7 +172,7 @@ class RelayTransport:
             await keeper.close()
 
     async def close(self) -> None:
-        """Keeps no reservation any more. Listeners are closed by whoever has them. Idempotent."""
+        """Stops keeping reservations. The owners of listeners close them. Idempotent."""
         keepers, self._keepers = self._keepers, {}
         for keeper in keepers.values():
             await keeper.close()
@@ -180,7 +180,7 @@ class RelayTransport:
     # -- circuits that come --------------------------------------------------------------------
 
     async def serve_stop(self, stream: Stream) -> Stream | None:
-        """The stream handler of the stop protocol. Returns: `stream` where it has become a connection."""
+        """The stream handler of the stop protocol. Returns: `stream` if it has become a connection."""
         relay = stream.conn
         if relay is None:
             raise IncompleteRead(b"", 1)
@@ -193,7 +193,7 @@ class RelayTransport:
         return None
 
     async def _offer(self, stream: Stream, relay: Conn, request: Stop) -> Status:
-        """Offers the circuit to whoever listens there; OK: it has been taken, and will be answered."""
+        """Offers the circuit to the listener there. OK: the listener has taken it; its `start` answers."""
         listener = self._listener_behind(relay.remote_peer)
         if listener is None:
             return Status.PERMISSION_DENIED
@@ -202,7 +202,7 @@ class RelayTransport:
         return Status.OK if await listener.offer(conn) else Status.CONNECTION_FAILED
 
     def _listener_behind(self, relay: PeerId) -> RelayListener | None:
-        """Who takes what comes from `relay`: nobody where no reservation is held there."""
+        """The listener for circuits from `relay`; None if we hold no reservation there."""
         keeper = self._keepers.get(relay)
         if keeper is None or not keeper.is_held:
             return None

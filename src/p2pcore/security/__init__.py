@@ -1,1 +1,1 @@
-"""Security protocols: handshakes; the record layer is in _fast."""
+"""Security protocols: their handshakes. The record layers are in `_fast/crypto`."""

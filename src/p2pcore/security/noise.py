@@ -1,9 +1,9 @@
 """libp2p Noise: the XX handshake, with the host's identity in its payloads.
 
-Comes in: handshake messages, a host key, the mailbox of a raw connection. Goes out: a NoiseChannel
-seated under that mailbox, and who the peer proved to be. Never accepts an unproved identity, never signs
-or makes a static key per connection, never sends an alert. The pattern and its primitives are
-_fast.noise. Specification: libp2p noise.
+Comes in: handshake messages, a host key, the mailbox of a raw connection. Goes out: a NoiseChannel below that
+mailbox, and the identity that the peer proved. Never accepts an unproved identity, never signs or makes a
+static key per connection, never sends an alert. _fast/crypto has the pattern and its primitives.
+Specification: libp2p noise.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from p2pcore.values.peer_id import PeerId
 PROTOCOL: Final = "/noise"
 """The multistream-select id."""
 SIGNATURE_PREFIX: Final = b"noise-libp2p-static-key:"
-"""Before the static key in what a host signs (spec noise)."""
+"""The prefix of the static key in the bytes that a host signs (spec noise)."""
 
 _KEY_BYTES: Final = 32
-_SHOWN: Final = 8  # of a peer's multiplexers in an error
+_SHOWN: Final = 8  # how many of a peer's multiplexers an error names
 
 
 class _Offer(NamedTuple):
@@ -51,7 +51,7 @@ class _Offer(NamedTuple):
 
 
 class _Proof(NamedTuple):
-    """What a peer's payload says, checked; `muxers` is empty where it sent no usable list."""
+    """The checked content of a peer's payload; `muxers` is empty if it sent no usable list."""
 
     peer: PeerId
     key: PublicKey
@@ -63,8 +63,8 @@ class NoiseTransport:
 
     Args:
         private_key: the host's key. It signs once, here.
-        static_secret: X25519 secret, 32 bytes; by default a fresh one, for the life of this object.
-        entropy: gives n random bytes; each handshake takes 32 for its ephemeral key.
+        static_secret: X25519 secret, 32 bytes; default: a new one, used as long as this object lives.
+        entropy: returns n random bytes; each handshake takes 32 for its ephemeral key.
     """
 
     __slots__ = ("_entropy", "_identity", "_offer", "_payload_type", "_peer_id", "_proofs", "_static")
@@ -89,7 +89,7 @@ class NoiseTransport:
             private_key.sign(SIGNATURE_PREFIX + self._static.public),
         )
         self._offer = self._offer_of(())
-        self._proofs: OrderedDict[bytes, _Proof] = OrderedDict()  # by static key and payload; last used last
+        self._proofs: OrderedDict[bytes, _Proof] = OrderedDict()  # by static key and payload, in order of use
 
     async def secure_inbound(
         self, mailbox: Mailbox, expected: PeerId | None, muxers: Sequence[str]
@@ -111,7 +111,7 @@ class NoiseTransport:
 
     async def _respond(self, mailbox: Mailbox, expected: PeerId | None, muxers: Sequence[str]) -> Secured:
         message = await mailbox.read_frame()
-        if len(message) != _KEY_BYTES:  # go ignores a payload here, rust and we do not
+        if len(message) != _KEY_BYTES:  # go ignores a payload here; rust and we refuse it
             raise HandshakeError(f"noise message 1 has {len(message)} bytes instead of {_KEY_BYTES}")
         noise = Responder(self._static, self._entropy(_KEY_BYTES))
         noise.read_1(message)
@@ -130,12 +130,13 @@ class NoiseTransport:
         proof = self._check(payload, noise.remote_static, expected)
         offer = self._offer_of(muxers)
         mailbox.write(_frame(noise.write_3(offer.payload)))
-        muxer = _agree(offer.names, proof.muxers, False)  # after our list: the responder can tell why, too
+        # Only after sending our list, so that the responder sees the reason too.
+        muxer = _agree(offer.names, proof.muxers, False)
         mailbox.insert(NoiseChannel(*noise.split()))
         return Secured(proof.peer, proof.key, muxer)
 
     def _offer_of(self, muxers: Sequence[str]) -> _Offer:
-        """Our payload; a host always offers the same list, so the last one made is kept."""
+        """Our payload. A host always offers the same list, so the last payload is kept."""
         wanted = tuple(muxers)
         offer: _Offer | None = getattr(self, "_offer", None)
         if offer is None or offer.muxers != wanted:
@@ -149,7 +150,7 @@ class NoiseTransport:
         return offer
 
     def _check(self, payload: bytes, static: bytes, expected: PeerId | None) -> _Proof:
-        """Who the peer is; proofs seen before are not checked anew, for nothing in them can have changed."""
+        """Who the peer is. A known proof is not checked again: nothing in it can have changed."""
         claim = static + payload
         proof = self._proofs.get(claim)
         if proof is not None:
@@ -170,7 +171,7 @@ class NoiseTransport:
             raise PeerIsSelf(peer)
 
     def _prove(self, payload: bytes, static: bytes, expected: PeerId | None) -> _Proof:
-        """Who the peer is. The order is go's: another id is reported as that, whatever the signature."""
+        """Who the peer is. In go's order: an unexpected id is reported first, whatever the signature."""
         try:
             message = self._payload_type.FromString(payload)
         except DecodeError as error:
@@ -189,14 +190,14 @@ class NoiseTransport:
 
 
 def _usable(muxers: Sequence[bytes]) -> Sequence[bytes]:
-    """The peer's list of multiplexers, or none where it is out of bounds (as go does)."""
+    """The peer's list of multiplexers; empty if it is out of bounds (as in go)."""
     if len(muxers) > MAX_NOISE_MUXERS or any(len(name) > MAX_PROTOCOL_ID_BYTES for name in muxers):
         return ()
     return tuple(muxers)
 
 
 def _agree(initiator: Sequence[bytes], responder: Sequence[bytes], is_responder: bool) -> str | None:
-    """The first of the initiator's multiplexers that the responder has too; None if either listed none."""
+    """The initiator's first multiplexer that the responder has too; None if one of them listed none."""
     if not initiator or not responder:
         return None
     for name in initiator:
@@ -211,7 +212,7 @@ def _frame(message: bytes) -> bytes:
 
 
 def _fault(error: Exception) -> HandshakeError:
-    """A fault of the peer's, as what it is for whoever upgrades."""
+    """The HandshakeError for a fault of the peer, for the upgrader."""
     if isinstance(error, IncompleteRead):
         return HandshakeError("the peer ended the connection during the noise handshake")
-    return HandshakeError(f"what the peer sent behind its handshake is invalid: {error}")
+    return HandshakeError(f"the data after the peer's handshake is invalid: {error}")

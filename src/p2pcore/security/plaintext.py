@@ -1,8 +1,8 @@
 """Plaintext v2: both sides say who they are, and nobody proves anything. For tests and closed networks only.
 
-Comes in: the mailbox of a raw chain, a host key. Goes out: a PlainChannel seated under that mailbox, and who
-the peer says it is. Never waits beyond its caller's deadline (go's does: its fault W9), never takes an id
-that is not that of the key beside it. Specification: libp2p plaintext, version 2.0.0.
+Comes in: the mailbox of a raw chain, a host key. Goes out: a PlainChannel below that mailbox, and the id that
+the peer claims. Never waits beyond its caller's deadline (go's does: its fault W9), never accepts an id that
+does not match the key sent with it. Specification: libp2p plaintext, version 2.0.0.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PROTOCOL: Final = "/plaintext/2.0.0"
 class PlaintextTransport:
     """`/plaintext/2.0.0` for one host; satisfies interfaces.SecureTransport.
 
-    Anybody may claim to be anybody, and everybody on the way can read and change all of it.
+    Every peer may claim any id, and everybody on the path can read and change the data.
 
     Args:
         private_key: the host's key; only its public half is used.
@@ -73,11 +73,11 @@ class PlaintextTransport:
     async def secure_outbound(
         self, mailbox: Mailbox, expected: PeerId | None, muxers: Sequence[str]
     ) -> Secured:
-        """See interfaces.SecureTransport: both sides do the same, at once."""
+        """See interfaces.SecureTransport. Both sides do the same at the same time."""
         return await self.secure_inbound(mailbox, expected, muxers)
 
     def _check(self, message: bytes, expected: PeerId | None) -> tuple[PeerId, PublicKey]:
-        """Who the peer says it is."""
+        """The id and the key that the peer claims."""
         try:
             exchange = Exchange.FromString(message)
             if not exchange.HasField("id") or not exchange.HasField("pubkey"):
@@ -98,7 +98,7 @@ class PlaintextTransport:
 
 
 async def _read_message(mailbox: Mailbox) -> bytes:
-    """The peer's message, and nothing of what follows it."""
+    """The peer's message; the bytes after it are not read."""
     prefix = await mailbox.read_exactly(1)
     while (decoded := varint.decode(prefix)) is None:
         prefix += await mailbox.read_exactly(1)

@@ -1,8 +1,8 @@
-"""Private networks: the shared key, its file, its fingerprint, and the step that hides a raw connection.
+"""Private networks: the shared key, its file, its fingerprint, and the encryption of a raw connection.
 
-Comes in: a key file, a raw connection. Goes out: a PSK, a PnetLayer under the connection's mailbox. Never
-shows a key: not in an error, a log or a repr. Specification: libp2p pnet, "Private-Networks-PSK-V1", whose
-key file is that of go-ipfs (swarm.key).
+Comes in: a key file, a raw connection. Goes out: a PSK, a PnetLayer below the connection's mailbox. Never
+shows a key: not in an error, a log or a repr. Specification: libp2p pnet, "Private-Networks-PSK-V1"; the key
+file is that of go-ipfs (swarm.key).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NONCE_BYTES: Final = 24
 _BOM: Final = b"\xef\xbb\xbf"
 _FROM_URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 FINGERPRINT_NONCE: Final = b"finprint"
-"""As go-libp2p-pnet has it, so that all show the same fingerprint."""
+"""The salt of go-libp2p-pnet: all implementations show the same fingerprint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class PSK:
         A byte-order mark may come first.
 
         Raises:
-            IdentityError: a line is not what it should be; the text says which, never what is in the third.
+            IdentityError: a line is wrong; the message says which, but never contains the third line.
         """
         if len(data) > MAX_PSK_FILE_BYTES:
             raise IdentityError(f"a key file has at most {MAX_PSK_FILE_BYTES} bytes")
@@ -71,7 +71,7 @@ class PSK:
             raise IdentityError(f"line 1 of the key file is not {HEADER.decode()}")
         decode = _ENCODINGS.get(encoding.rstrip(b"\r"))
         if decode is None:
-            raise IdentityError("line 2 of the key file is none of /base16/, /base64/, /bin/")
+            raise IdentityError("line 2 of the key file is not /base16/, /base64/ or /bin/")
         key = decode(text)
         if key is None:
             raise IdentityError(
@@ -81,13 +81,13 @@ class PSK:
 
     @classmethod
     def from_text(cls, text: str) -> PSK | None:
-        """The key that `text` is: 64 hex digits, 44 characters of base64, or what a key file holds.
+        """The key in `text`: 64 hex digits, 44 characters of base64, or the content of a key file.
 
-        The three parts of a key file may stand in one line, with blanks or "\\n" between them. None: it is no
+        The three parts of a key file may be in one line, separated by blanks or "\\n". None: `text` is not a
         key, but may be a path.
 
         Raises:
-            IdentityError: it begins as a key file, and goes on as none.
+            IdentityError: it begins like a key file, but the rest is wrong.
         """
         stripped = text.strip()
         if stripped.startswith(HEADER.decode()):
@@ -99,13 +99,13 @@ class PSK:
 
     @classmethod
     def of(cls, source: PSK | str | os.PathLike[str] | bytes) -> PSK:
-        """A PSK as it is; text that is a key (see `from_text`) or else a path; bytes.
+        """A PSK from a PSK, from text (a key, see `from_text`, or a path), or from bytes.
 
-        Bytes are the key if there are 32 of them, else text that is a key, or a key file. A path is a
-        `pathlib.Path` where its name could be taken for a key.
+        32 bytes are the key itself; other bytes are a key as text, or a key file. Use a `pathlib.Path` for a
+        path that looks like a key.
 
         Raises:
-            IdentityError: no key; OSError: no file. Neither shows a text that may be a key.
+            IdentityError: not a key; OSError: no such file. Neither shows a text that may be a key.
         """
         if isinstance(source, PSK):
             return source
@@ -119,21 +119,21 @@ class PSK:
         return cls.read(source)
 
     def encode(self) -> bytes:
-        """The bytes of a key file, in the one encoding that go, rust and js all read."""
+        """The bytes of a key file, in the encoding that go, rust and js all read."""
         return HEADER + b"\n/base16/\n" + self.key.hex().encode() + b"\n"
 
     @property
     def fingerprint(self) -> str:
-        """32 hex digits to compare by eye; the same in go and rust. They do not tell the key."""
+        """32 hex digits for people to compare, the same as in go and rust. They do not reveal the key."""
         return shake_128(salsa20(self.key, FINGERPRINT_NONCE, 64)).hexdigest(16)
 
 
 class PrivateNetwork:
-    """Hides connections from whoever lacks the key; satisfies interfaces.Protector.
+    """Encrypts connections with the key of a private network; satisfies interfaces.Protector.
 
     Args:
         psk: the network's key.
-        entropy: gives n random bytes.
+        entropy: returns n random bytes.
     """
 
     __slots__ = ("_entropy", "_psk")

@@ -1,7 +1,7 @@
-"""libp2p TLS 1.3: mutual TLS whose certificates carry the hosts' identities, with ALPN as muxer negotiation.
+"""libp2p TLS 1.3: mutual TLS. Certificates carry the hosts' identities; ALPN negotiates the muxer.
 
-Comes in: the mailbox of a raw chain, a host key. Goes out: a TlsChannel seated under that mailbox, and who
-the peer proved to be. Certificate and contexts are made once per host, and anew a month before the
+Comes in: the mailbox of a raw chain, a host key. Goes out: a TlsChannel below that mailbox, and the identity
+that the peer proved. Certificate and contexts are made once per host, and again a month before the
 certificate expires. Never asks an authority, never sends or reads a server name, never resumes a session,
 never accepts less than TLS 1.3. Specification: libp2p tls; connections, "Inlining multiplexer negotiation".
 """
@@ -32,27 +32,27 @@ if TYPE_CHECKING:
 PROTOCOL: Final = "/tls/1.0.0"
 """The multistream-select id."""
 ALPN: Final = b"libp2p"
-"""What both sides must speak; multiplexers come before it in the client's list (spec tls)."""
+"""The ALPN protocol both sides must offer; multiplexers come before it in the client's list (spec tls)."""
 
 _AES: Final = b"TLS_AES_128_GCM_SHA256"
 _CHACHA: Final = b"TLS_CHACHA20_POLY1305_SHA256"
 _AES_256: Final = b"TLS_AES_256_GCM_SHA384"
-_GROUPS: Final = b"X25519:P-256:P-384"  # without ML-KEM: Noise has none either (docs/decisions/0012)
-# The kinds whose certificates are accepted (tls_cert.py); OpenSSL goes through the list several times.
+_GROUPS: Final = b"X25519:P-256:P-384"  # no ML-KEM: Noise has none either (docs/decisions/0012)
+# Signatures of accepted certificates (tls_cert.py). OpenSSL walks through the list several times.
 _SIGNATURES: Final = (
     b"ecdsa_secp256r1_sha256:ed25519:ecdsa_secp384r1_sha384"
     b":rsa_pss_rsae_sha256:rsa_pss_rsae_sha384:rsa_pss_rsae_sha512"
     b":rsa_pss_pss_sha256:rsa_pss_pss_sha384:rsa_pss_pss_sha512"
     b":rsa_pkcs1_sha256:rsa_pkcs1_sha384:rsa_pkcs1_sha512"
 )
-_NO_AUTO_CHAIN: Final = 0x8  # SSL_MODE_NO_AUTO_CHAIN of openssl/ssl.h: there is no chain to look for
-_OLDER_CIPHER: Final = b"ECDHE-ECDSA-AES128-GCM-SHA256"  # never used: one, for OpenSSL to go through no list
-_SHOWN: Final = 8  # of a peer's protocols in an error
-_CPU_CHARS: Final = 8192  # of /proc/cpuinfo: one processor, with all its flags
+_NO_AUTO_CHAIN: Final = 0x8  # SSL_MODE_NO_AUTO_CHAIN of openssl/ssl.h: there is no chain
+_OLDER_CIPHER: Final = b"ECDHE-ECDSA-AES128-GCM-SHA256"  # never used; without it OpenSSL walks through a list
+_SHOWN: Final = 8  # how many of a peer's protocols an error names
+_CPU_CHARS: Final = 8192  # of /proc/cpuinfo: one processor with all its flags
 
 
 class _Peer:
-    """The peer of one handshake: what it must prove, and what it proved; decides for `advance`."""
+    """The peer of one handshake: what it must prove, what it has proved. `advance` asks it for decisions."""
 
     __slots__ = ("_expected", "_names", "_now", "_ours", "error", "identity")
 
@@ -67,17 +67,17 @@ class _Peer:
         self.error: BaseException | None = None
 
     def check(self, der: bytes, depth: int) -> None:
-        """Reads the peer's certificate. The order is go's: another id is reported last.
+        """Reads the peer's certificate. In go's order: an unexpected id is reported last.
 
-        OpenSSL calls before the handshake goes on, and sends the alert for what this raises.
+        OpenSSL calls it before the handshake goes on, and sends the alert for the exception that it raises.
         """
         if depth > 0:
-            raise HandshakeError("the peer has shown more than one certificate")
+            raise HandshakeError("the peer has sent more than one certificate")
         identity = read_certificate(der)
         if not identity.not_before <= self._now <= identity.not_after:
             raise HandshakeError(
                 f"the peer's certificate is valid from {identity.not_before} to {identity.not_after},"
-                f" and here it is {self._now:%Y-%m-%d %H:%M:%S}"
+                f" but our clock says {self._now:%Y-%m-%d %H:%M:%S}"
             )
         if self._expected is not None and identity.peer != self._expected:
             raise PeerIdMismatch(self._expected, identity.peer)
@@ -86,9 +86,9 @@ class _Peer:
         self.identity = identity
 
     def choose(self, offered: Sequence[bytes]) -> int:
-        """A server's answer to a list of protocols: the place of the first we speak (spec tls).
+        """A server's choice from a list of protocols: the index of the first one we support (spec tls).
 
-        Raises ProtocolNotSupported if there is none: OpenSSL then sends the alert no_application_protocol.
+        Raises ProtocolNotSupported if there is none; OpenSSL then sends the alert no_application_protocol.
         """
         for place, name in enumerate(offered):
             if name in self._names:
@@ -102,7 +102,7 @@ class TlsTransport:
 
     Args:
         private_key: the host's key. It signs once for each certificate, the first one here.
-        now: tells the time, with a time zone.
+        now: returns the time, with a time zone.
     """
 
     __slots__ = (
@@ -138,8 +138,8 @@ class TlsTransport:
     ) -> Secured:
         """See interfaces.SecureTransport. After any error the caller closes the connection.
 
-        The server has not seen our certificate yet when this returns: if it refuses it, the connection ends
-        with a HandshakeError before anything is read from it.
+        When this returns, the server has not seen our certificate yet. If it refuses the certificate, the
+        connection ends with a HandshakeError before any data is read.
         """
         return await self._secure(mailbox, expected, tuple(muxers), False)
 
@@ -158,18 +158,18 @@ class TlsTransport:
         await handshake(mailbox, connection, partial(advance, connection, peer), can_wait=is_server)
         _check_chain(connection, is_server)
         if peer.identity is None:
-            raise HandshakeError("the peer has shown no certificate")
+            raise HandshakeError("the peer has sent no certificate")
         return Secured(peer.identity.peer, peer.identity.key, _agreed(connection, muxers))
 
     def _renew(self, now: datetime) -> None:
-        """Makes a certificate, for the handshakes from now on."""
+        """Makes a certificate for the handshakes from now on."""
         self._certificate, self._key = make_certificate(self._private_key, now)
         self._valid_from = self._certificate.not_valid_before_utc
         self._renew_at = self._certificate.not_valid_after_utc - timedelta(days=TLS_RENEW_DAYS)
         self._contexts.clear()
 
     def _contexts_for(self, muxers: tuple[str, ...]) -> tuple[SSL.Context, SSL.Context]:
-        """The client's and the server's; a host always offers the same multiplexers, so the last are kept."""
+        """The client's and the server's context. A host always offers the same muxers, so they are kept."""
         found = self._contexts.get(muxers)
         if found is None:
             client, server = self._new_context(), self._new_context()
@@ -189,20 +189,20 @@ class TlsTransport:
         set_signatures(context, _SIGNATURES)
         context.use_certificate(self._certificate)
         context.use_privatekey(self._key)
-        # The peer's object decides alone: there is no authority whose judgement it could overrule.
+        # The peer's object alone decides: there is no authority that it could contradict.
         decide_by_peer(context)
         return context
 
 
 def _check_chain(connection: SSL.Connection, is_server: bool) -> None:
-    """A client's list begins with the peer's certificate itself, a server's has only what came with it."""
+    """Checks that there is one certificate. A client's list includes the peer's own, a server's does not."""
     shown = chain_len(connection) + is_server
     if shown != 1:
-        raise HandshakeError(f"the peer has shown {shown} certificates instead of one")
+        raise HandshakeError(f"the peer has sent {shown} certificates instead of one")
 
 
 def _agreed(connection: SSL.Connection, muxers: tuple[str, ...]) -> str | None:
-    """The multiplexer agreed by ALPN; None for one still to be negotiated, as where ALPN was not used."""
+    """The multiplexer agreed by ALPN; None if it must still be negotiated, for instance without ALPN."""
     chosen = chosen_protocol(connection)
     if chosen in (b"", ALPN):
         return None
@@ -213,7 +213,7 @@ def _agreed(connection: SSL.Connection, muxers: tuple[str, ...]) -> str | None:
 
 
 def _has_aes() -> bool:
-    """Whether this processor has instructions for AES; True where the system does not say."""
+    """Whether this processor has instructions for AES; True if the system does not say."""
     try:
         with Path("/proc/cpuinfo").open() as file:
             return " aes" in file.read(_CPU_CHARS)
@@ -221,6 +221,6 @@ def _has_aes() -> bool:
         return True
 
 
-# Ours, most preferred first; what a server takes is the first of the client's. With AES instructions AES is
-# twice as fast as ChaCha20 (docs/decisions/0012), without them it is the slower one.
+# Our ciphers, best first; a server takes the first of the client's list. With AES instructions, AES is twice
+# as fast as ChaCha20 (docs/decisions/0012); without them it is slower.
 _CIPHERS: Final = b":".join((_AES, _CHACHA, _AES_256) if _has_aes() else (_CHACHA, _AES, _AES_256))

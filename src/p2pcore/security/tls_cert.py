@@ -1,9 +1,9 @@
-"""The certificate of libp2p TLS: made for a host, and read from a peer.
+"""The certificate of libp2p TLS: makes one for a host, and reads one from a peer.
 
 Comes in: a host key, or the DER bytes of a peer's certificate. Goes out: a self-signed certificate with the
-libp2p extension first and alone, or whose it is. Never trusts a name or an authority, never accepts what is
-not strict DER, never looks at the clock: the caller compares the validity. Only the composition is ours: the
-cryptography is `cryptography`'s and PyNaCl's. Specification: libp2p tls, "libp2p Public Key Extension".
+libp2p extension only, or the peer's identity. Never trusts a name or an authority, never accepts DER that is
+not strict, never reads a clock: the caller checks the validity. The cryptography is in `cryptography` and
+PyNaCl. Specification: libp2p tls, "libp2p Public Key Extension".
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from p2pcore.values.keys import PrivateKey, PublicKey
 from p2pcore.values.peer_id import PeerId
 
 SIGNATURE_PREFIX: Final = b"libp2p-tls-handshake:"
-"""Before the certificate's SubjectPublicKeyInfo in what a host signs (spec tls)."""
+"""The prefix of the certificate's SubjectPublicKeyInfo in the bytes that a host signs (spec tls)."""
 EXTENSION: Final = x509.ObjectIdentifier("1.3.6.1.4.1.53594.1.1")
 """The libp2p extension (spec tls)."""
 
 _V3: Final = 2
-# The kinds of signature rust-libp2p accepts: a good baseline, and only the first is made by anybody.
+# The signature algorithms that rust-libp2p accepts. In practice, everybody uses the first.
 _ECDSA_HASHES: Final = {"secp256r1": "sha256", "secp384r1": "sha384"}
 _RSA_HASHES: Final = {"sha256", "sha384", "sha512"}
 _MALFORMED: Final = (
-    ValueError,  # IdentityError among them
+    ValueError,  # IdentityError is one
     TypeError,
     UnsupportedAlgorithm,
     x509.DuplicateExtension,
@@ -67,7 +67,7 @@ class _Spki:
 
 @asn1.sequence
 class _Body:
-    """TBSCertificate of version 3, without the unique ids the specification forbids (RFC 5280, 4.1)."""
+    """TBSCertificate of version 3, without the unique ids that the specification forbids (RFC 5280, 4.1)."""
 
     version: Annotated[int, asn1.Explicit(0)]
     serial: asn1.TLV
@@ -81,11 +81,11 @@ class _Body:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a certificate says, verified but for the time.
+    """The content of a certificate; all but its validity is verified.
 
     Attributes:
         peer, key: the host's id and public key.
-        not_before, not_after: its validity, both inclusive, UTC.
+        not_before, not_after: its validity, both times inclusive, UTC.
     """
 
     peer: PeerId
@@ -97,9 +97,9 @@ class Identity:
 def make_certificate(
     host_key: PrivateKey, now: datetime
 ) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    """A certificate for `host_key` with a fresh P-256 key of its own, valid from an hour before `now`.
+    """A certificate for `host_key` with a new P-256 key of its own, valid from an hour before `now`.
 
-    Returns: the certificate and its private key, which has nothing to do with the host's.
+    Returns: the certificate and its private key, which is independent of the host's key.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     nobody = x509.Name([])
@@ -132,18 +132,18 @@ def signed_key(host_key: PrivateKey, spki: bytes) -> bytes:
 
 @lru_cache(maxsize=TLS_CERTIFICATES_KEPT)
 def read_certificate(der: bytes) -> Identity:
-    """Whose certificate `der` is.
+    """The identity in the certificate `der`.
 
-    A pure function of its argument, so that a peer that connects again costs no signature checks here (TLS
-    itself still has it prove each time that it has the certificate's key).
+    The result depends only on `der`, and is cached: a peer that connects again costs no signature checks
+    here. TLS still makes it prove each time that it has the certificate's key.
 
     Raises:
-        HandshakeError: it is malformed, lacks the extension, has a critical one we do not know, or a
-            signature in it is wrong or of a kind not accepted.
+        HandshakeError: it is malformed, lacks the extension, has an unknown critical extension, or has a
+            signature that is wrong or not accepted.
     """
     if len(der) > MAX_TLS_CERTIFICATE_BYTES:
         raise HandshakeError(
-            f"a certificate of {len(der)} bytes; at most {MAX_TLS_CERTIFICATE_BYTES} are taken"
+            f"a certificate of {len(der)} bytes is over the limit of {MAX_TLS_CERTIFICATE_BYTES}"
         )
     try:
         certificate = x509.load_der_x509_certificate(der)
@@ -165,7 +165,7 @@ def read_certificate(der: bytes) -> Identity:
 def _extension_value(certificate: x509.Certificate) -> bytes:
     """The value of the one libp2p extension."""
     value = None
-    for extension in certificate.extensions:  # raises for one that comes twice
+    for extension in certificate.extensions:  # raises if one occurs twice
         if extension.oid == EXTENSION and isinstance(extension.value, x509.UnrecognizedExtension):
             value = extension.value.value
         elif extension.critical:
@@ -178,7 +178,7 @@ def _extension_value(certificate: x509.Certificate) -> bytes:
 
 
 def _check_self_signature(certificate: x509.Certificate) -> None:
-    """Raises HandshakeError unless the certificate's own key signed it, by an algorithm that is accepted."""
+    """Raises HandshakeError unless the certificate's own key signed it, with an accepted algorithm."""
     key = certificate.public_key()
     method = certificate.signature_algorithm_parameters
     signature, body = certificate.signature, certificate.tbs_certificate_bytes
@@ -198,13 +198,13 @@ def _check_self_signature(certificate: x509.Certificate) -> None:
     except InvalidSignature:
         raise HandshakeError("the peer's certificate is not signed by its own key") from None
     raise HandshakeError(
-        f"the peer's certificate has a key or signature of a kind not accepted"
+        f"the peer's certificate has a key or signature algorithm that is not accepted"
         f" ({certificate.public_key_algorithm_oid.dotted_string},"
         f" {certificate.signature_algorithm_oid.dotted_string})"
     )
 
 
 def _is_fit(key: rsa.RSAPublicKey) -> bool:
-    """Whether the key is neither weak nor so large that it costs us too much."""
+    """True if the key is not too weak, and not so large that checking it costs too much."""
     exponent_bits = key.public_numbers().e.bit_length()
     return MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS and exponent_bits <= MAX_RSA_EXPONENT_BITS

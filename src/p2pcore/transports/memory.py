@@ -1,8 +1,8 @@
 """Connections within one process: dials and listens on /memory/N.
 
-Comes in: numbers. Goes out: upgraded connections and listeners, made of the same chain as those over sockets
-but for its bottom, a MemoryWire. For tests and for nodes in one process: both ends live on one event loop. A
-number is taken by one listener of the process. Never opens a descriptor.
+Comes in: numbers. Goes out: upgraded connections and listeners. The chain is the same as over sockets, except
+for its bottom layer, a MemoryWire. For tests and for nodes in one process: both ends live on one event loop.
+Each number has at most one listener in the process. Never opens a descriptor.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ class MemoryConn:
         """The top of the chain while steps are negotiated.
 
         Raises:
-            ConnectionClosed: it has been replaced, or is gone.
+            ConnectionClosed: the mailbox has been replaced, or the connection is gone.
         """
         return self._wire.open_mailbox()
 
     async def start(self) -> None:
-        """Begins to take what the other end sends. Raises OSError: `abort` came first."""
+        """Begins to receive from the other end. Raises OSError: `abort` came first."""
         if self._wire.is_closed:
             raise ConnectionAbortedError("the connection was closed before it was started")
         self._wire.start()
@@ -62,7 +62,7 @@ class MemoryConn:
 class MemoryListener:
     """Satisfies interfaces.RawListener; use `MemoryListener.bind`."""
 
-    __slots__ = ("_backlog", "_changed", "_closed", "_finishing", "_loop", "_number", "_queue", "multiaddr")
+    __slots__ = ("_backlog", "_changed", "_closed", "_draining", "_loop", "_number", "_queue", "multiaddr")
 
     def __init__(self, number: int, backlog: int) -> None:
         self._loop = asyncio.get_running_loop()
@@ -70,7 +70,7 @@ class MemoryListener:
         self._backlog = backlog
         self._queue: collections.deque[MemoryConn] = collections.deque()
         self._changed = asyncio.Event()
-        self._finishing = False
+        self._draining = False
         self._closed = False
         self.multiaddr = Multiaddr(f"/memory/{number}")
         _listeners[number] = self
@@ -80,7 +80,7 @@ class MemoryListener:
         """Listens on /memory/N; 0 takes a free number.
 
         Raises:
-            AddressError: another address, or one that names a peer.
+            AddressError: not /memory/N, or it names a peer.
             OSError: EADDRINUSE: the number is taken.
         """
         number = memory_number(addr)
@@ -93,16 +93,16 @@ class MemoryListener:
 
     @property
     def is_over(self) -> bool:
-        """True once nobody can connect any more."""
+        """True when nobody can connect any more."""
         return self._closed or self._loop.is_closed()
 
     def connect(self) -> MemoryConn:
-        """The dialler's end of a new connection; the other is for `accept`.
+        """The dialler's end of a new connection; `accept` returns the other end.
 
         Raises: OSError: ECONNREFUSED: it is closed, full, or belongs to another event loop.
         """
         full = len(self._queue) >= self._backlog
-        if self._finishing or full or self.is_over or self._loop is not asyncio.get_running_loop():
+        if self._draining or full or self.is_over or self._loop is not asyncio.get_running_loop():
             why = f"{self._backlog} connections wait there" if full else "nobody on this event loop listens"
             raise ConnectionRefusedError(errno.ECONNREFUSED, f"{self.multiaddr}: {why}")
         ours, theirs = memory_pair(self._loop)
@@ -112,9 +112,9 @@ class MemoryListener:
         return MemoryConn(ours, dialler, self.multiaddr)
 
     async def accept(self) -> MemoryConn:
-        """The next connection. Cancelled, it has taken none. Raises ListenerClosed."""
+        """The next connection. If cancelled, it has taken none. Raises ListenerClosed."""
         while not self._queue:
-            if self._finishing or self._closed:
+            if self._draining or self._closed:
                 await self.close()
                 raise ListenerClosed(f"the listener on {self.multiaddr} is closed")
             self._changed.clear()
@@ -122,17 +122,17 @@ class MemoryListener:
         return self._queue.popleft()
 
     async def rebind(self) -> None:
-        """Nothing can be lost. Raises ListenerClosed."""
+        """Does nothing: there is no socket to lose. Raises ListenerClosed."""
         if self._closed:
             raise ListenerClosed(f"the listener on {self.multiaddr} is closed")
 
-    def finish(self) -> None:
-        """`accept` gives out what is queued by now, then raises ListenerClosed."""
-        self._finishing = True
+    def drain(self) -> None:
+        """Drains: `accept` returns the queued connections, then raises ListenerClosed."""
+        self._draining = True
         self._changed.set()
 
     async def close(self) -> None:
-        """Stops listening; connections that nobody accepted are closed. Idempotent."""
+        """Stops listening; connections that nobody has accepted are aborted. Idempotent."""
         self._closed = True
         if _listeners.get(self._number) is self:
             del _listeners[self._number]
@@ -145,8 +145,8 @@ class MemoryTransport:
     """The memory transport.
 
     Args:
-        upgrader: secures and multiplexes what is dialled and accepted.
-        backlog: dialled connections that may wait for a listener.
+        upgrader: secures and multiplexes dialled and accepted connections.
+        backlog: connections that may wait until a listener accepts them.
     """
 
     __slots__ = ("_backlog", "_upgrader")
@@ -159,7 +159,7 @@ class MemoryTransport:
         self._backlog = backlog
 
     def can_dial(self, addr: Multiaddr) -> bool:
-        """True for /memory/N, N not 0, with or without a peer id behind."""
+        """True for /memory/N where N is not 0; a peer id may follow."""
         try:
             return memory_number(addr) != 0
         except AddressError:
@@ -181,12 +181,12 @@ class MemoryTransport:
         return await self._upgrader.upgrade_outbound(listener.connect(), expected)
 
     async def listen(self, addr: Multiaddr) -> Listener:
-        """Starts to accept and upgrade. Raises as MemoryListener.bind."""
+        """Starts to accept and upgrade connections. Raises as MemoryListener.bind."""
         return self._upgrader.upgrade_listener(MemoryListener.bind(addr, self._backlog))
 
 
 def memory_number(addr: Multiaddr) -> int:
-    """N of /memory/N[/p2p/ID]. Raises AddressError: it is another address."""
+    """N of /memory/N[/p2p/ID]. Raises AddressError: `addr` is another address."""
     parts = str(addr.without_p2p()).split("/")[1:]
     if len(parts) != 2 or parts[0] != "memory":
         raise AddressError(f"{addr} is not /memory/N[/p2p/ID]")

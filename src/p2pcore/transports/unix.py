@@ -1,9 +1,9 @@
-"""UNIX stream sockets: dials and listens on /unix/PATH, with /p2p/ID behind it where the peer is known.
+"""UNIX stream sockets: dials and listens on /unix/PATH; /p2p/ID may follow the path.
 
-Comes in: addresses with absolute paths; /unix/%2Ftmp%2Fx.sock, the form of js-libp2p, is one. Goes out:
-upgraded connections and listeners. A listener owns its file: it replaces one that nobody listens on, never
-one that is in use or no socket, and removes at its end what is still its own. Abstract names of Linux have
-no multiaddr: a path begins with a slash. See unix(7).
+Comes in: addresses with absolute paths; js-libp2p's form /unix/%2Ftmp%2Fx.sock works too. Goes out: upgraded
+connections and listeners. A listener owns its file. It replaces a socket that nobody listens on, but never
+one in use, and never another file. At its end it removes the file if that is still its own. Linux's abstract
+names have no multiaddr: a path begins with a slash. See unix(7).
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ class UnixOptions:
 
     Attributes:
         connect_timeout: seconds to wait for a listener whose backlog is full.
-        mode: permissions of a listener's file, 0o600 for instance; None leaves them to the umask. Whoever may
-            write to the file may connect.
+        mode: permissions of a listener's file, for instance 0o600; None: the umask decides. Every process
+            that may write to the file may connect.
         backlog: connections the kernel may queue.
-        sockets: sockets that listen already, as `open_unix` makes them. Listening on the address of one takes
-            it over, once; its file stays at the end.
+        sockets: listening sockets, made by `open_unix`. Listening on the address of one takes it over, once;
+            its file is not removed at the end.
 
     Raises:
-        TypeError, ValueError: a field is not what is said above.
+        TypeError, ValueError: a field has a wrong type or value.
     """
 
     connect_timeout: float = TCP_CONNECT_TIMEOUT_S
@@ -71,7 +71,7 @@ class UnixOptions:
 
 
 class UnixConn(MaConn):
-    """A connection over a UNIX socket. Diallers have no address: an inbound one has no remote address."""
+    """A connection over a UNIX socket. A dialler has no address: its `remote_multiaddr` is None."""
 
     __slots__ = ()
 
@@ -100,7 +100,7 @@ class UnixListener(MaListener):
 
         Raises:
             AddressError: `addr` is not a UNIX address, its path is too long, or it names a peer.
-            OSError: it cannot be bound: EADDRINUSE: somebody listens there; EEXIST: the file is no socket.
+            OSError: binding failed. EADDRINUSE: the path has a listener. EEXIST: the file is not a socket.
         """
         path = unix_path(addr)
         check_local(addr)
@@ -111,7 +111,7 @@ class UnixListener(MaListener):
 
     @classmethod
     def adopt(cls, sock: socket.socket, backlog: int = LISTEN_BACKLOG) -> UnixListener:
-        """Takes over a socket that listens already; others may hold it too, so its file stays at the end."""
+        """Takes over a listening socket. It never removes the file: other processes may use the socket."""
         return cls._of(sock, unix_multiaddr(sock), False, backlog)
 
     def _conn(self, sock: socket.socket, remote: Any) -> MaConn:
@@ -124,7 +124,7 @@ class UnixListener(MaListener):
         return sock
 
     def _letting_go(self) -> None:
-        """Removes the file while the socket still holds its inode: the number is nobody else's until then."""
+        """Removes the file before the socket is closed: until then no other file can have its inode."""
         if self._file is not None:
             remove_unix(unix_path(self._multiaddr), self._file)
 
@@ -133,7 +133,7 @@ class UnixTransport:
     """The UNIX socket transport.
 
     Args:
-        upgrader: secures and multiplexes what is dialled and accepted.
+        upgrader: secures and multiplexes dialled and accepted connections.
         options: see UnixOptions.
     """
 
@@ -148,7 +148,7 @@ class UnixTransport:
         self._sockets = {unix_multiaddr(sock): sock for sock in options.sockets}
 
     def can_dial(self, addr: Multiaddr) -> bool:
-        """True for a path that fits a socket address, with or without a peer id behind."""
+        """True for a path that fits a socket address; a peer id may follow."""
         try:
             unix_path(addr)
         except AddressError:
@@ -159,12 +159,12 @@ class UnixTransport:
         """Connects and upgrades.
 
         Args:
-            addr: where to; a peer id at its end must be proved.
-            peer: the id that must be proved; None: the one of `addr`, or any.
+            addr: the address; the peer must prove the id at its end, if there is one.
+            peer: the id that the peer must prove; None: the id in `addr`, or any.
 
         Raises:
             AddressError: not a UNIX address, or `addr` and `peer` name two peers.
-            OSError: the connection failed; TimeoutError: the listener's backlog stayed full.
+            OSError: connecting failed; TimeoutError: the listener's backlog stayed full.
             NegotiationError, HandshakeError, UpgradeTimeout: the upgrade failed, see `.stage`.
         """
         path = unix_path(addr)
@@ -178,7 +178,7 @@ class UnixTransport:
         try:
             sock.setblocking(False)
             await self._connect_socket(sock, path)
-            # The socket has no name of its own: what both ends know is the listener's.
+            # The socket has no name of its own: both ends know only the name of the listener.
             return UnixConn(asyncio.get_running_loop(), sock, target, target)
         except BaseException:
             sock.close()
@@ -193,10 +193,10 @@ class UnixTransport:
                         raise OSError(failed, os.strerror(failed), path)
                     await asyncio.sleep(UNIX_CONNECT_PAUSE_S)
         except TimeoutError as error:
-            raise TimeoutError(f"the listener on {path} took no connection for {timeout:g} s") from error
+            raise TimeoutError(f"the listener on {path} accepted no connection for {timeout:g} s") from error
 
     async def listen(self, addr: Multiaddr) -> Listener:
-        """Binds, and starts to accept and upgrade. Raises as UnixListener.listen."""
+        """Binds, and starts to accept and upgrade connections. Raises as UnixListener.listen."""
         adopted = self._sockets.pop(addr, None)
         if adopted is not None:
             inner = UnixListener.adopt(adopted, self._options.backlog)
@@ -209,7 +209,7 @@ def unix_path(addr: Multiaddr) -> str:
     """The path of /unix/PATH[/p2p/ID].
 
     Raises:
-        AddressError: it is another address, or the path does not fit a socket address.
+        AddressError: it is another kind of address, or the path does not fit a socket address.
     """
     target = addr.without_p2p()
     if [protocol.name for protocol in target.protocols()] != ["unix"]:
@@ -217,26 +217,26 @@ def unix_path(addr: Multiaddr) -> str:
     raw = target._raw_value(_UNIX.code) or b""  # its text may be escaped
     path, size = os.fsdecode(raw), len(raw)
     if size > MAX_UNIX_PATH_BYTES:
-        raise AddressError(f"{addr}: a path of {size} bytes; a socket's has at most {MAX_UNIX_PATH_BYTES}")
+        raise AddressError(f"{addr}: a path of {size} bytes is over the limit of {MAX_UNIX_PATH_BYTES}")
     return path
 
 
 def unix_multiaddr(sock: socket.socket) -> Multiaddr:
-    """The address a UNIX socket is bound to. Raises AddressError: to none, or an abstract name."""
+    """The address a UNIX socket is bound to. Raises AddressError: it has no name, or an abstract one."""
     return _addr_of(os.fsdecode(sock.getsockname()))
 
 
 def _addr_of(path: str) -> Multiaddr:
-    """The address of an absolute path, whatever is in it. Raises AddressError."""
+    """The address of an absolute path, which may have any characters. Raises AddressError."""
     raw = os.fsencode(path)
     return Multiaddr(_UNIX.vcode + varint.encode(len(raw)) + raw)
 
 
 def open_unix(path: str, mode: int | None = None, backlog: int = LISTEN_BACKLOG) -> socket.socket:
-    """A socket that listens on `path`, in place of one that nobody listens on any more.
+    """A socket that listens on `path`; replaces a socket file that nobody listens on.
 
     Raises:
-        BlockingIOError: another process binds in this directory at this moment: try again.
+        BlockingIOError: another process is binding in this directory: try again.
         OSError: as UnixListener.listen.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -254,7 +254,7 @@ def open_unix(path: str, mode: int | None = None, backlog: int = LISTEN_BACKLOG)
 
 
 async def _opened(path: str, mode: int | None, backlog: int) -> socket.socket:
-    """As `open_unix`, waiting for others for a while."""
+    """As `open_unix`, but waits a while for other processes."""
     loop = asyncio.get_running_loop()
     end = loop.time() + UNIX_BIND_TIMEOUT_S
     while True:
@@ -268,7 +268,7 @@ async def _opened(path: str, mode: int | None, backlog: int) -> socket.socket:
 
 @contextmanager
 def _alone_in(directory: str) -> Iterator[None]:
-    """Of all who do this, one at a time: two at once could take each other's new socket for a stale one."""
+    """Lets one process at a time bind here: two could take each other's new socket for a stale one."""
     fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -288,13 +288,13 @@ def _bind(sock: socket.socket, path: str) -> None:
 
 
 def _remove_stale(path: str) -> None:
-    """Removes the socket `path` that nobody listens on. Raises OSError: somebody does, or it is no socket."""
+    """Removes the socket `path` if nobody listens on it. Raises OSError: it is in use, or not a socket."""
     try:
         status = os.lstat(path)
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(status.st_mode):
-        raise FileExistsError(errno.EEXIST, "a file that is no socket is there", path)
+        raise FileExistsError(errno.EEXIST, "the file exists and is not a socket", path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         if probe.connect_ex(path) != errno.ECONNREFUSED:
@@ -303,7 +303,7 @@ def _remove_stale(path: str) -> None:
 
 
 def file_of(path: str) -> tuple[int, int] | None:
-    """Device and inode of `path`; None where it is gone already."""
+    """Device and inode of `path`; None if it does not exist."""
     with suppress(OSError):
         status = os.lstat(path)
         return (status.st_dev, status.st_ino)
@@ -311,7 +311,7 @@ def file_of(path: str) -> tuple[int, int] | None:
 
 
 def remove_unix(path: str, file: tuple[int, int] | None) -> None:
-    """Removes `path` where it is still `file`, its device and inode."""
+    """Removes `path` if it is still `file` (device and inode)."""
     if file is not None and file_of(path) == file:
         with suppress(OSError):
             os.unlink(path)

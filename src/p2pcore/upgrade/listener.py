@@ -390,7 +390,7 @@ class UpgradedListener:
 
     async def _drain(self, accept_queued: bool) -> None:
         if accept_queued:
-            self._inner.finish()
+            self._inner.drain()
         else:
             await self._inner.close()
         await asyncio.wait([self._incoming])

@@ -1,5 +1,5 @@
-"""What things are called: multiaddrs, peer ids, keys, signed records.
+"""Multiaddrs, peer ids, keys, signed records: values that name and identify things.
 
 Comes in: untrusted text and bytes. Goes out: immutable values that have passed every check.
-Never opens a socket, reads a clock or waits. Anybody above `_fast` may import it.
+Never opens a socket, reads a clock or waits. Every module above `_fast` may import it.
 """

@@ -1,9 +1,9 @@
-"""Keys in files: what form they are in, and reading and writing them safely.
+"""Keys in files: recognizes their form, reads and writes them safely.
 
-Comes in: paths, the bytes of files. Goes out: bytes with the form they are in, files that only their owner
-can read. Never says whether 32 bytes are a seed or a public key: the caller does. Never overwrites a file
-unless told to, and then at once: the old one is there until the new one is. Never reads more than
-MAX_KEY_FILE_BYTES. No message shows a text that may be a key, wherever a path was expected.
+Comes in: paths, the bytes of files. Goes out: bytes and the form they have; files that only their owner can
+read. Never decides whether 32 bytes are a seed or a public key: the caller does. Overwrites a file only if
+told to, and in one step: there is always an old or a new file. Never reads more than MAX_KEY_FILE_BYTES. A
+text that was given as a path may be a key by mistake, so no message shows such a text.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from p2pcore.limits import MAX_KEY_FILE_BYTES
 PRIVATE_MODE: Final = 0o600
 PUBLIC_MODE: Final = 0o644
 FORMS: Final = ("protobuf", "public", "seed", "pem", "der")
-"""What a caller can say a file holds: see PrivateKey.read."""
+"""The forms a caller may name: see PrivateKey.read."""
 
 _ED25519_HEAD: Final = bytes.fromhex("08011220")  # Type 1, and 32 bytes of Data
 _BOMS: Final = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
@@ -31,13 +31,11 @@ _PEM: Final = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.
 _RUN: Final = re.compile(r"[A-Za-z0-9+/=_-]{24,}")
 _PEER_ID: Final = re.compile(r"(12D3KooW|16Uiu2HA)[1-9A-HJ-NP-Za-km-z]{40,50}")
 _NO_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
-_WAY_OUT: Final = (
-    'form="seed" says that it is a private key of Ed25519 (py-libp2p), form="public" a public key'
-)
+_WAY_OUT: Final = 'form="seed" means an Ed25519 private key (py-libp2p), form="public" a public key'
 
 
 class Form(enum.Enum):
-    """What the bytes of a key are."""
+    """The form of a key's bytes."""
 
     PROTOBUF = "a protobuf, private or public"
     PUBLIC = "a PublicKey protobuf"
@@ -50,7 +48,7 @@ class Form(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A key as it stood in a file: the encoding of the file is undone, that of the key is not."""
+    """A key from a file, in the encoding of the key; base64 or hex of the file is already decoded."""
 
     form: Form
     data: bytes = field(repr=False)
@@ -64,15 +62,15 @@ def recognize(data: bytes, form: str | None = None) -> Found:
     """The key in `data`, the bytes of a file.
 
     Args:
-        form: one of FORMS, where the file does not say, or to take nothing else.
+        form: one of FORMS; needed where the file does not say it; no other form is accepted then.
 
     Raises:
-        IdentityError: no key, several keys, another form, or bytes that may be a private key or a public one.
-        ValueError: there is no such form.
+        IdentityError: no key, several keys, another form, or bytes that may be private as well as public.
+        ValueError: `form` is unknown.
     """
     if form is not None and form not in FORMS:
         raise ValueError(f"form: one of {', '.join(FORMS)} expected, not {form!r}")
-    if form == "seed" and len(data) == 32:  # also where the seed is readable text
+    if form == "seed" and len(data) == 32:  # even if these bytes are also readable text
         return Found(Form.SEED, data)
     text = _text(data)
     found = _in_text(text, form) if text is not None else _in_bytes(data, form)
@@ -99,7 +97,7 @@ def _in_text(text: str, form: str | None) -> Found:
     if stripped.startswith(("ssh-", "ecdsa-sha2-", "sk-")):
         return Found(Form.OPENSSH_PUBLIC, stripped.encode(), is_private=False)
     if stripped.startswith("PuTTY-User-Key-File"):
-        raise IdentityError("a key of PuTTY, which we do not read: export it as OpenSSH")
+        raise IdentityError("PuTTY keys are not supported: export the key as OpenSSH")
     return _in_bytes(_decoded(stripped), form)
 
 
@@ -109,7 +107,7 @@ def _in_pem(text: str) -> Found:
     public = [block for block in blocks if block[0].endswith("PUBLIC KEY")]
     chosen = private or public
     if not blocks:
-        raise IdentityError("PEM without its last line, -----END ...-----")
+        raise IdentityError("PEM without its last line: -----END ...-----")
     if not chosen:
         raise IdentityError(f"PEM of {blocks[0][0].lower()}, where a key was expected")
     if len(chosen) > 1:
@@ -130,7 +128,7 @@ def _decoded(text: str) -> bytes:
         return base64.b64decode(padded.translate({45: "+", 95: "/"}), validate=True)
     except ValueError:
         pass
-    raise IdentityError("no key: neither PEM, DER, OpenSSH nor a protobuf, nor one in base64 or hex")
+    raise IdentityError("no key: expected PEM, DER, OpenSSH, or a protobuf (also in base64 or hex)")
 
 
 def _in_bytes(data: bytes, form: str | None) -> Found:
@@ -138,24 +136,24 @@ def _in_bytes(data: bytes, form: str | None) -> Found:
     if form == "seed":
         if is_short_protobuf or len(data) in (32, 64):
             return Found(Form.SEED, data[4:] if is_short_protobuf else data)
-        raise IdentityError(f"no seed of an Ed25519 key: {len(data)} bytes, where 32 were expected")
+        raise IdentityError(f"an Ed25519 seed has 32 bytes, not {len(data)}")
     if form == "public":
         return Found(Form.PUBLIC, data)
     if len(data) == 32:
-        raise IdentityError(f"32 bytes, which may be a private key or a public one; {_WAY_OUT}")
+        raise IdentityError(f"32 bytes may be a private or a public key; {_WAY_OUT}")
     if is_short_protobuf:
-        raise IdentityError(f"an Ed25519 key of 32 bytes, which may be private or public; {_WAY_OUT}")
+        raise IdentityError(f"an Ed25519 key of 32 bytes may be private or public; {_WAY_OUT}")
     if len(data) == 64:
         return Found(Form.SEED, data)
     if data[:1] == b"\x30":
         return Found(Form.DER, data)
     if data[:1] == b"\x08":
         return Found(Form.PROTOBUF, data)
-    raise IdentityError("no key: neither PEM, DER, OpenSSH nor a protobuf, nor one in base64 or hex")
+    raise IdentityError("no key: expected PEM, DER, OpenSSH, or a protobuf (also in base64 or hex)")
 
 
 def is_encrypted(data: bytes) -> bool:
-    """Whether a password is needed for `data`, the bytes of a PEM or OpenSSH key file; False for DER."""
+    """Whether `data`, the bytes of a PEM or OpenSSH key file, needs a password; False for DER."""
     text = _text(data)
     if text is None or "-----BEGIN " not in text:
         return False
@@ -176,7 +174,7 @@ def _bytes_of(text: str) -> bytes:
 
 
 def may_be_key(text: str) -> bool:
-    """Whether `text`, which should be a path, an id or the like, may be a key, or one with a typing error."""
+    """Whether `text`, given as a path or an id, may be a key by mistake, perhaps with a typing error."""
     if "PRIVATE KEY" in text or "/key/swarm/psk" in text:
         return True
     compact = re.sub(r"[\s:]", "", text)
@@ -185,24 +183,24 @@ def may_be_key(text: str) -> bool:
 
 
 def _is_dense(run: str) -> bool:
-    """Whether it is mostly hexadecimal, or of all the kinds of characters that base64 has."""
+    """Whether `run` is mostly hexadecimal, or has every kind of character that base64 has."""
     if sum(char in "0123456789abcdefABCDEF" for char in run) > 0.8 * len(run):
         return True
     return re.search("[a-z]", run) is not None and re.search("[A-Z].*[0-9+=]|[0-9+=].*[A-Z]", run) is not None
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    """`path` for messages; of what may be a key only how long it is."""
+    """`path` for messages; for a text that may be a key, only its length."""
     text = os.fsdecode(path)
     return f"<{len(text)} characters that may be a key>" if may_be_key(text) else text
 
 
 def read_file(path: str | os.PathLike[str] | int, max_bytes: int = MAX_KEY_FILE_BYTES) -> bytes:
-    """What is in the file at `path`, or behind the descriptor, which stays open.
+    """Reads the file at `path`, or the open descriptor `path`, which stays open.
 
     Raises:
-        OSError: it cannot be read; the path is in it as `shown` gives it.
-        IdentityError: it has more than `max_bytes`.
+        OSError: it cannot be read; the error has the path as `shown` gives it.
+        IdentityError: the file has more than `max_bytes`.
     """
     try:
         with open(path, "rb", closefd=not isinstance(path, int)) as file:
@@ -215,16 +213,16 @@ def read_file(path: str | os.PathLike[str] | int, max_bytes: int = MAX_KEY_FILE_
         if len(data) > max_bytes:
             raise IdentityError(f"more than {max_bytes} bytes, so it is no key file")
         return data
-    # Raised out here, so that the first error, with the path in it, is not its context.
+    # Raised outside of `except`: the first error contains the path, and must not become the context.
     raise OSError(failure, os.strerror(failure), path if isinstance(path, int) else shown(path))
 
 
 def write_file(path: str | os.PathLike[str], data: bytes, mode: int, overwrite: bool = False) -> None:
-    """Writes a file with `mode` as a whole or not at all.
+    """Writes a file with `mode`, completely or not at all.
 
     Raises:
-        FileExistsError: there is one, and `overwrite` is False. OSError: it cannot be written. Either way
-            nothing has changed.
+        FileExistsError: the file exists, and `overwrite` is False. OSError: it cannot be written. In both
+            cases nothing has changed.
     """
     target = os.fsdecode(path)
     if os.path.isdir(target):
@@ -249,7 +247,7 @@ def write_file(path: str | os.PathLike[str], data: bytes, mode: int, overwrite: 
 
 
 def _put(new: str, target: str, overwrite: bool) -> None:
-    """Gives the file `new` the name `target`. A link does not replace what came there meanwhile."""
+    """Renames the file `new` to `target`. Without `overwrite` it uses a link, which replaces nothing."""
     if not overwrite:
         try:
             os.link(new, target)
@@ -270,7 +268,7 @@ def _remove(path: str) -> None:
 
 
 def _sync_directory(path: str) -> None:
-    """So that the name, too, survives the loss of power; not every file system does that."""
+    """Makes the new name survive a power failure; not every file system can."""
     try:
         descriptor = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:

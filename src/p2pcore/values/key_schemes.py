@@ -1,8 +1,8 @@
-"""What each type of host key can do: Ed25519, RSA, secp256k1 and ECDSA (P-256).
+"""The operations of each type of host key: Ed25519, RSA, secp256k1 and ECDSA (P-256).
 
-Comes in: `Data` of key protobufs, messages, signatures, keys as `cryptography` has them. Goes out: the same,
-checked and in their one form. It contains no cryptography: Ed25519 is libsodium (PyNaCl), the others are
-`cryptography`, imported when first needed. Never shows a private key. Specification: libp2p peer-ids.
+Comes in: `Data` of key protobufs, messages, signatures, keys of `cryptography`. Goes out: the same, checked
+and in one form. It implements no cryptography: libsodium (PyNaCl) does Ed25519, `cryptography` the others;
+it is imported when first needed. Never shows a private key. Specification: libp2p peer-ids.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class KeyType(enum.IntEnum):
 
 
 class Scheme(Protocol):
-    """What one key type can do. `check_*` raise IdentityError; the rest get checked data."""
+    """The operations of one key type. `check_*` raise IdentityError; the others expect checked data."""
 
     def check_public(self, data: bytes) -> None: ...
     def check_private(self, data: bytes) -> bytes:
-        """Returns `data` in the form it is kept in."""
+        """Returns `data` in the form that we keep."""
 
     def generate(self) -> bytes: ...
     def public_of(self, data: bytes) -> bytes: ...
@@ -92,15 +92,15 @@ class _Ed25519:
 
 
 class _Der:
-    """What RSA and ECDSA share: public data is DER SubjectPublicKeyInfo, private data PKCS#1 or SEC1 DER."""
+    """Common to RSA and ECDSA: public data is DER SubjectPublicKeyInfo, private data PKCS#1 or SEC1 DER."""
 
     def check_public(self, data: bytes) -> None:
         if _spki(self.export_public(data)) != data:
-            raise IdentityError("a public key is not in its one DER form")
+            raise IdentityError("the DER of a public key is not in its canonical form")
 
     def check_private(self, data: bytes) -> bytes:
         if _traditional(self._load(data, is_checked=False)) != data:
-            raise IdentityError("a private key is not in its one DER form (PKCS#1, SEC1)")
+            raise IdentityError("the DER of a private key is not in its canonical form (PKCS#1, SEC1)")
         return data
 
     def public_of(self, data: bytes) -> bytes:
@@ -123,7 +123,7 @@ class _Der:
         return self._load(data, is_checked=True)
 
     def _load(self, data: bytes, is_checked: bool) -> RSAPrivateKey | EllipticCurvePrivateKey:
-        """Checking that primes are primes takes a third of a second, so that is done once a key."""
+        """Loads a key. Checking its primes takes a third of a second, so each key is checked once."""
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.serialization import load_der_private_key
 
@@ -132,7 +132,7 @@ class _Der:
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise IdentityError(f"not a DER private key: {error}") from error
         self.check_kind(key)
-        return key  # type: ignore[return-value]  # check_kind has looked
+        return key  # type: ignore[return-value]  # check_kind has checked the type
 
     def check_kind(self, key: PublicKeyTypes | PrivateKeyTypes) -> None:
         raise NotImplementedError
@@ -176,7 +176,7 @@ class _Rsa(_Der):
         assert isinstance(key, RSAPublicKey)
         try:
             key.verify(signature, message, PKCS1v15(), SHA256())
-        except (InvalidSignature, ValueError):  # ValueError: some OpenSSL did not like the key
+        except (InvalidSignature, ValueError):  # ValueError: some versions of OpenSSL refuse the key
             return False
         return True
 
@@ -209,9 +209,9 @@ class _Ecdsa(_Der):
 
 
 class _Secp256k1:
-    """Public data: compressed point; private data: 32-byte scalar; signatures have a low S, both ways.
+    """Public data: compressed point; private data: 32-byte scalar. We make and accept only low-S signatures.
 
-    OpenSSL makes and takes both halves of S; rust and js refuse the high one.
+    OpenSSL makes and accepts a high S too; rust and js refuse it.
     """
 
     def check_public(self, data: bytes) -> None:
@@ -308,7 +308,7 @@ def _ec_verify(key: PublicKeyTypes, message: bytes, signature: bytes) -> bool:
 
 
 def import_public(key: PublicKeyTypes) -> tuple[KeyType, bytes]:
-    """Type and Data of a key that another format held; PublicKey checks bounds and curve."""
+    """Type and Data of a key that was in another format; PublicKey checks its bounds and its curve."""
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -324,7 +324,7 @@ def import_public(key: PublicKeyTypes) -> tuple[KeyType, bytes]:
 
 
 def import_private(key: PrivateKeyTypes) -> tuple[KeyType, bytes]:
-    """As _import_public."""
+    """As import_public."""
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
     if isinstance(key, ed25519.Ed25519PrivateKey):

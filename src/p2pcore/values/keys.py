@@ -1,8 +1,8 @@
 """Host keys: Ed25519, RSA, secp256k1 and ECDSA (P-256), their protobufs, signatures and text forms.
 
 Comes in: protobuf bytes, PEM, PKCS#8, base64, files, messages and signatures. Goes out: PublicKey and
-PrivateKey values. Never accepts a protobuf that is not canonical (a peer id hashes those bytes), never
-prints a private key, and never guesses whether a key is private. Specification: libp2p peer-ids.
+PrivateKey values. Never accepts a protobuf that is not canonical: a peer id hashes its bytes. Never prints a
+private key, never guesses whether a key is private. Specification: libp2p peer-ids.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 __all__ = ["WRITTEN_FORMS", "KeyType", "PrivateKey", "PublicKey", "parse_key"]
 
 WRITTEN_FORMS: Final = ("protobuf", "base64", "hex", "pem", "der")
-"""The forms that keys are written in."""
+"""The forms in which keys are written."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class PublicKey:
-    """A public key, checked when it is made. Only bytes are kept: one lives on every connection.
+    """A public key, checked when it is created. It keeps only bytes: every connection has one.
 
     Attributes:
         type: its algorithm.
@@ -46,7 +46,7 @@ class PublicKey:
             DER SubjectPublicKeyInfo for RSA and ECDSA.
 
     Raises:
-        IdentityError: `data` is no key of this type, or one outside our bounds.
+        IdentityError: `data` is not a key of this type, or the key is outside our bounds.
     """
 
     type: KeyType
@@ -65,7 +65,7 @@ class PublicKey:
         return cls(*_decode("public", data, MAX_PUBLIC_KEY_BYTES))
 
     def to_protobuf(self) -> bytes:
-        """The canonical protobuf: what a peer id hashes."""
+        """The canonical protobuf; a peer id is its hash."""
         return _encode(self.type, self.data)
 
     @classmethod
@@ -97,7 +97,7 @@ class PublicKey:
         return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
     def to_form(self, form: str) -> bytes:
-        """The bytes of a file; `form` as of PrivateKey.write. Raises ValueError: there is no such form."""
+        """The bytes of a key file; `form` as in PrivateKey.write. Raises ValueError: `form` is unknown."""
         if form == "pem":
             return self.to_pem().encode()
         if form == "der":
@@ -108,7 +108,7 @@ class PublicKey:
         return _written(self, form)
 
     def verify(self, message: bytes, signature: bytes) -> bool:
-        """True if `signature` is this key's over `message`; anything else, however malformed, is False."""
+        """True if this key made `signature` of `message`; False for anything else, even malformed."""
         return SCHEMES[self.type].verify(self.data, message, signature)
 
     def peer_id(self) -> PeerId:
@@ -120,7 +120,7 @@ class PublicKey:
 
 
 class PrivateKey:
-    """A private key with its public key. Equal by value; `repr` shows the peer id, never the key."""
+    """A private key with its public key. Compares by value. `repr` shows the peer id, never the key."""
 
     __slots__ = ("_data", "public_key", "type")
 
@@ -136,7 +136,7 @@ class PrivateKey:
 
     @classmethod
     def generate(cls, type: KeyType = KeyType.ED25519) -> PrivateKey:
-        """A fresh key from the system's entropy. RSA takes a second or so."""
+        """A new key from the system's entropy. RSA takes about a second."""
         return cls(type, SCHEMES[type].generate())
 
     @classmethod
@@ -183,7 +183,7 @@ class PrivateKey:
         """The key in the bytes of a file; see `read`. Raises IdentityError."""
         key = parse_key(data, form, password)
         if not isinstance(key, PrivateKey):
-            raise IdentityError("a public key, where a private one is needed")
+            raise IdentityError("a public key where a private key is needed")
         return key
 
     @classmethod
@@ -192,20 +192,20 @@ class PrivateKey:
     ) -> PrivateKey:
         """The private key in the file at `path`.
 
-        It may be a protobuf as go-libp2p and `write` have it, binary or in base64 or hex; PEM or DER of
-        PKCS#8, PKCS#1 or SEC1; OpenSSH; or the 64 bytes of libsodium. Comments may stand around PEM.
+        It may be a protobuf as go-libp2p and `write` make it, binary or in base64 or hex; PEM or DER of
+        PKCS#8, PKCS#1 or SEC1; OpenSSH; or the 64 bytes of libsodium. PEM may have comments around it.
 
         Args:
-            form: what the file holds where it does not say itself, or to take nothing else. "seed": an
+            form: the form of the file, if the file does not say it; no other is accepted then. "seed": an
                 Ed25519 key of 32 bytes, as py-libp2p writes it: raw, hex, base64, or in a protobuf.
-                "protobuf", "pem", "der": that alone.
-            password: of encrypted PEM, DER or OpenSSH.
+                "protobuf", "pem", "der": only that.
+            password: for encrypted PEM, DER or OpenSSH.
 
         Raises:
             OSError: it cannot be read.
-            IdentityError: no private key; one that may as well be public (say which by `form`); the password
-                is missing, wrong, or not needed.
-            ValueError: there is no such `form`.
+            IdentityError: there is no private key; it may also be a public key (then give `form`); the
+                password is missing, wrong, or not needed.
+            ValueError: `form` is unknown.
         """
         return cls.parse(key_files.read_file(path), form, password)
 
@@ -216,21 +216,21 @@ class PrivateKey:
         password: bytes | str | None = None,
         overwrite: bool = False,
     ) -> None:
-        """Writes the key into a file that only its owner can read (mode 0600), whole or not at all.
+        """Writes the key into a file that only its owner can read (mode 0600), completely or not at all.
 
         Args:
-            form: "protobuf", "base64" (as go-libp2p has both), "hex", "pem" or "der" (PKCS#8).
+            form: "protobuf", "base64" (go-libp2p uses both), "hex", "pem" or "der" (PKCS#8).
             password: encrypts PEM and DER; at least one byte.
-            overwrite: replace a file that is there, in one step.
+            overwrite: replace an existing file, in one step.
 
         Raises:
-            FileExistsError: there is a file, and `overwrite` is False. OSError: it cannot be written.
-            ValueError: no such form, or it takes no password.
+            FileExistsError: the file exists, and `overwrite` is False. OSError: it cannot be written.
+            ValueError: `form` is unknown, or takes no password.
         """
         key_files.write_file(path, self.to_form(form, password), key_files.PRIVATE_MODE, overwrite)
 
     def to_form(self, form: str, password: bytes | str | None = None) -> bytes:
-        """The bytes of a file; see `write`. A secret."""
+        """The bytes of a key file; see `write`. A secret."""
         if form not in ("pem", "der"):
             if password is not None:
                 raise ValueError(f"{form} is not encrypted: pem and der take a password")
@@ -252,7 +252,7 @@ class PrivateKey:
         try:
             key = load(data, password)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: about the password
-            raise IdentityError(f"not a private key we can read: {error}") from error
+            raise IdentityError(f"not a private key that we can read: {error}") from error
         return cls(*import_private(key))
 
     def to_pem(self) -> str:
@@ -275,7 +275,7 @@ class PrivateKey:
     def sign(self, message: bytes) -> bytes:
         """The signature over `message`, in the form of the key's type.
 
-        Never sign what a peer chose without a context prefix of ours before it.
+        Never sign bytes that a peer chose without our own context prefix before them.
         """
         return SCHEMES[self.type].sign(self._data, message)
 
@@ -301,13 +301,13 @@ class PrivateKey:
 def parse_key(
     data: bytes, form: str | None = None, password: bytes | str | None = None
 ) -> PrivateKey | PublicKey:
-    """The key in the bytes of a file, private or public; see PrivateKey.read. Never guesses which.
+    """The key in the bytes of a file, private or public; see PrivateKey.read. Never guesses which it is.
 
     Args:
-        form: as of PrivateKey.read, or "public": a PublicKey protobuf, also in base64 or hex.
+        form: as in PrivateKey.read, or "public": a PublicKey protobuf, also in base64 or hex.
 
     Raises:
-        IdentityError: as PrivateKey.read. ValueError: there is no such form.
+        IdentityError: as PrivateKey.read. ValueError: `form` is unknown.
     """
     found = key_files.recognize(data, form)
     secret = _password(password)
@@ -338,7 +338,7 @@ def _made(found: Found, secret: bytes | None) -> PrivateKey | PublicKey:
 def _either(
     private: Callable[[bytes], PrivateKey], public: Callable[[bytes], PublicKey], data: bytes
 ) -> PrivateKey | PublicKey:
-    """The key in a form whose structure says which it is: nothing is both."""
+    """The key in a form that is never both: its structure says whether it is private."""
     try:
         return private(data)
     except IdentityError as error:
@@ -355,7 +355,7 @@ def _public_der(data: bytes) -> PublicKey:
     try:
         return PublicKey(*import_public(load_der_public_key(data)))
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise IdentityError(f"not a public key we can read: {error}") from error
+        raise IdentityError(f"not a public key that we can read: {error}") from error
 
 
 def _openssh(found: Found, secret: bytes | None) -> PrivateKey | PublicKey:
@@ -367,9 +367,9 @@ def _openssh(found: Found, secret: bytes | None) -> PrivateKey | PublicKey:
             return PrivateKey(*import_private(load_ssh_private_key(found.data, secret)))
         return PublicKey(*import_public(load_ssh_public_key(found.data)))
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        # UnsupportedAlgorithm also where bcrypt, which decrypts them, is not installed: the text says so.
+        # UnsupportedAlgorithm may mean that bcrypt, which decrypts them, is not installed: the text says so.
         raise IdentityError(
-            f"not a key of OpenSSH we can read: {error} (`ssh-keygen -p -m PKCS8 -f FILE` makes it PEM)"
+            f"not an OpenSSH key that we can read: {error} (`ssh-keygen -p -m PKCS8 -f FILE` makes it PEM)"
         ) from error
 
 
@@ -388,7 +388,7 @@ def _written(key: PrivateKey | PublicKey, form: str) -> bytes:
 
 
 # -- protobuf ----------------------------------------------------------------------------------
-# By hand: the peer id hashes these bytes, so there is one encoding, and whatever differs from it is refused.
+# Written by hand: the peer id hashes these bytes, so there is one encoding, and any other is refused.
 
 
 def _encode(type: int, data: bytes) -> bytes:
@@ -406,7 +406,7 @@ def _decode(kind: str, encoded: bytes, max_bytes: int) -> tuple[KeyType, bytes]:
     if len(encoded) > max_bytes + 5:
         raise IdentityError(f"a {kind} key of {len(encoded)} bytes is over the limit of {max_bytes}")
     encoded = bytes(encoded)
-    if len(encoded) == 36 and encoded.startswith(_ED25519_HEAD):  # nearly every key there is
+    if len(encoded) == 36 and encoded.startswith(_ED25519_HEAD):  # nearly every key in use
         return KeyType.ED25519, encoded[4:]
     number, size = encoded[1:4:2] if len(encoded) >= 4 else (0, 0)
     data = encoded[4 if size < 0x80 else 5 :]

@@ -1,9 +1,9 @@
-"""Multiaddrs: self-describing network addresses, as values.
+"""Multiaddrs: self-describing network addresses.
 
 Comes in: text, bytes, or objects of the `multiaddr` package (through their text: its bytes are
 wrong for some protocols). Goes out: `Multiaddr`, immutable, hashable, ordered by bytes, with the
-names that users of that package know. Everything malformed raises AddressError. Never resolves a
-name, never opens a socket; the codec is `p2pcore._fast.codec.multiaddr`. Source: multiformats multiaddr.
+method names of that package. Everything malformed raises AddressError. Never resolves a name, never
+opens a socket; the codec is `p2pcore._fast.codec.multiaddr`. Source: multiformats multiaddr.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Protocol:
 
     Attributes:
         code, name: as in the multicodec table.
-        size: bits of the value; 0: there is none; -1: it varies.
+        size: bits of the value; 0: no value; -1: any size.
         path: True if the value takes the rest of the address.
     """
 
@@ -88,7 +88,7 @@ _UNROUTABLE: Final = (
     ip_network("ff00::/8"),
     ip_network("2001:db8::/32"),
 )
-# Global unicast; and NAT64 (RFC 6052, RFC 8215), which stands for a public IPv4 address.
+# Global unicast, and NAT64 (RFC 6052, RFC 8215), where each address means a public IPv4 address.
 _GLOBAL6: Final = (ip_network("2000::/3"), ip_network("64:ff9b::/96"), ip_network("64:ff9b:1::/48"))
 # RFC 6761, 8375, 6762: names that never lead to a public host.
 _LOCAL_NAMES: Final = (".in-addr.arpa", ".ip6.arpa", ".invalid", ".home.arpa", ".local", ".test")
@@ -97,7 +97,7 @@ _ABSENT: Final = object()
 
 
 def protocol_with_name(name: str) -> Protocol:
-    """The protocol of this name, or of this alias. Raises AddressError if there is none."""
+    """The protocol with this name or alias. Raises AddressError: there is none."""
     found = _BY_NAME.get(name)
     if found is None:
         raise AddressError(f"{name[:80]!r}: the name of a known protocol expected")
@@ -105,7 +105,7 @@ def protocol_with_name(name: str) -> Protocol:
 
 
 def protocol_with_code(code: int) -> Protocol:
-    """The protocol of this code. Raises AddressError if there is none."""
+    """The protocol with this code. Raises AddressError: there is none."""
     found = _BY_CODE.get(code)
     if found is None:
         raise AddressError(f"{code}: the code of a known protocol expected")
@@ -113,7 +113,7 @@ def protocol_with_code(code: int) -> Protocol:
 
 
 def protocol_with_any(proto: object) -> Protocol:
-    """The protocol meant by a name, a code, or a protocol object of this or the `multiaddr` package."""
+    """The protocol of a name, a code, or a protocol object of this or the `multiaddr` package."""
     if isinstance(proto, Protocol):
         return proto
     if isinstance(proto, str):
@@ -159,11 +159,11 @@ class Multiaddr(MultiaddrValue):
 
     Raises:
         AddressError: malformed, unknown protocol, or over the limits.
-        TypeError: something else altogether.
+        TypeError: `addr` has another type.
 
     It is also a mapping from protocols (names, codes or objects) to the first value of each.
-    Equality is that of bytes; `str()` is the canonical text. The empty address comes only out of
-    `decapsulate`, `join` and `split`; it has no text.
+    Two addresses are equal if their bytes are; `str()` is the canonical text. Only `decapsulate`, `join`
+    and `split` give the empty address, which has no text.
     """
 
     __slots__ = ()
@@ -172,7 +172,7 @@ class Multiaddr(MultiaddrValue):
 
     @staticmethod
     def _convert(addr: object) -> bytes:
-        foreign = sys.modules.get("multiaddr")  # if nobody has imported it, this is none of its objects
+        foreign = sys.modules.get("multiaddr")  # not imported: `addr` cannot be its object
         if foreign is None or not isinstance(addr, foreign.Multiaddr):
             return MultiaddrValue._convert(addr)
         if not addr.to_bytes():
@@ -185,34 +185,34 @@ class Multiaddr(MultiaddrValue):
 
     @classmethod
     def join(cls, *addrs: object) -> Self:
-        """One address of all components of `addrs`, outermost first; empty without any."""
+        """One address with all components of `addrs`, outermost first; empty for no `addrs`."""
         data = b"".join(cls(addr)._bytes for addr in addrs)
         return cls(data) if data else empty(cls)
 
     def encapsulate(self, other: object) -> Self:
-        """This address with `other` on top: /ip4/1.2.3.4 and /tcp/80 give /ip4/1.2.3.4/tcp/80.
+        """This address followed by `other`: /ip4/1.2.3.4 and /tcp/80 give /ip4/1.2.3.4/tcp/80.
 
         Raises:
-            AddressError: over the limits, or this one ends with a path.
+            AddressError: the result is over the limits, or this address ends with a path.
         """
         return self.join(self, other)
 
     def decapsulate(self, other: object) -> Self:
-        """This address up to the last place where all components of `other` occur; itself if nowhere."""
+        """This address before the last occurrence of `other`; unchanged if there is none."""
         part = type(self)(other)._bytes
         return self._cut(self._last(part) if part else -1)
 
     def decapsulate_code(self, code: object) -> Self:
-        """This address up to the last component of this protocol (code, name or object)."""
+        """This address before the last component of this protocol (code, name or object)."""
         wanted = protocol_with_any(code).code
         places = [at for at, found in zip(self._offsets(), self._codes(), strict=True) if found == wanted]
         return self._cut(places[-1] if places else -1)
 
     def with_p2p(self, peer: PeerId | str) -> Self:
-        """This address with /p2p/`peer` at its end, where it may already be; a path too (see `peer_id`).
+        """This address with /p2p/`peer` at its end, added if missing. Works for paths (see `peer_id`).
 
         Raises:
-            AddressError: it ends with the id of another peer. IdentityError: `peer` is none.
+            AddressError: it ends with the id of another peer. IdentityError: `peer` is not a peer id.
         """
         peer = PeerId(peer)
         last = self.peer_id
@@ -234,11 +234,11 @@ class Multiaddr(MultiaddrValue):
         return type(self)(str(self).rpartition("/p2p/")[0])
 
     def without_zone(self) -> Self:
-        """This address without the zone in front, which is the name of an interface of this machine."""
+        """This address without the zone at its start, which names an interface of this machine."""
         return self._head()
 
     def split(self, maxsplit: int = -1) -> list[Self]:
-        """Addresses of one component each; after `maxsplit` of them, the rest in one piece."""
+        """Addresses of one component each. After `maxsplit` of them, the rest is one address."""
         offsets = self._offsets()
         if 0 <= maxsplit < len(offsets):
             offsets = offsets[: maxsplit + 1]
@@ -262,12 +262,12 @@ class Multiaddr(MultiaddrValue):
         Raises:
             AddressError: that package does not know one of the protocols.
         """
-        import multiaddr  # only those who ask for its objects pay for it
+        import multiaddr  # here: only callers of this method need the package
 
         try:
             return multiaddr.Multiaddr(str(self) if self._bytes else b"")
         except Exception as error:  # its codecs raise anything
-            raise AddressError(f"the multiaddr package does not take {self}: {error}") from error
+            raise AddressError(f"the multiaddr package does not accept {self}: {error}") from error
 
     def protocols(self) -> ProtocolsView:
         """The protocol of each component, in order."""
@@ -280,7 +280,7 @@ class Multiaddr(MultiaddrValue):
         return ItemsView(zip(self.protocols(), self.values(), strict=True))
 
     def values(self) -> tuple[str | None, ...]:
-        """The value of each component, in order: text, or None for protocols without."""
+        """The value of each component, in order: text, or None if its protocol has no value."""
         return tuple(value for _, value in self.components())
 
     def value_for_protocol(self, proto: object) -> str | None:
@@ -298,7 +298,7 @@ class Multiaddr(MultiaddrValue):
     __getitem__ = value_for_protocol
 
     def get(self, proto: object, default: T | None = None) -> str | T | None:
-        """As value_for_protocol, but `default` where there is no such component."""
+        """As value_for_protocol, but returns `default` if there is no such component."""
         known = _known(proto)
         return default if known is None else self._value(known.code, default)
 
@@ -311,7 +311,7 @@ class Multiaddr(MultiaddrValue):
 
     def starts_with(self, other: object) -> bool:
         """True if the first components are those of `other`."""
-        # Bytes suffice: from the same start the same bytes are the same components.
+        # Comparing bytes is enough: at the same offset, equal bytes are equal components.
         return self._bytes.startswith(type(self)(other)._bytes)
 
     def ends_with(self, other: object) -> bool:
@@ -322,12 +322,12 @@ class Multiaddr(MultiaddrValue):
     # -- peers ---------------------------------------------------------------------------------
 
     def _last_code(self) -> int:
-        """Code of the last component; 0 of the empty address."""
+        """Code of the last component; 0 for the empty address."""
         codes = self._codes()
         return codes[-1] if codes else 0
 
     def _path_peer(self) -> PeerId | None:
-        """The id that a path ends with, behind /p2p/ and something that is left of the path."""
+        """The peer id after /p2p/ at the end of a path, if there is still some path before it."""
         head, _, text = (self._value(_UNIX, None) or "").rpartition("/p2p/")
         try:
             return PeerId.from_text(text) if head else None
@@ -336,10 +336,10 @@ class Multiaddr(MultiaddrValue):
 
     @property
     def peer_id(self) -> PeerId | None:
-        """Who the address leads to: the last component, if it is p2p; else None.
+        """The peer that the address leads to: its last component, if that is p2p; else None.
 
-        Nothing can follow a path in a multiaddr, so in /unix/run/a.sock/p2p/ID the last two parts of the path
-        are the peer: a path that ends in /p2p/ and a peer's id stands for the socket before that.
+        No component can follow a path. So in /unix/run/a.sock/p2p/ID the last two parts of the path count as
+        the peer: a path that ends with /p2p/ and a peer id means the socket before it.
         """
         last = self._last_code()
         if last != _P2P:
@@ -349,7 +349,7 @@ class Multiaddr(MultiaddrValue):
         return PeerId(self._bytes[read[1] :]) if read else None
 
     def get_peer_id(self) -> str | None:
-        """Text of the last p2p component that follows every p2p-circuit; else None."""
+        """Text of the last p2p component after every p2p-circuit; else None."""
         found = None
         for name, value in self.components():
             if name == "p2p":
@@ -366,12 +366,12 @@ class Multiaddr(MultiaddrValue):
     # -- what kind of place it is (go-multiaddr, manet) ------------------------------------------
 
     def _head(self) -> Self:
-        """Without a zone in front."""
+        """This address without a zone at its start."""
         codes = self._codes()
         return self.split(1)[1] if len(codes) > 1 and codes[0] == _ZONE else self
 
     def _ip(self) -> IPv4Address | IPv6Address | None:
-        """The IP address it starts with, perhaps after a zone; a mapped one as the IPv4 it means."""
+        """The IP address at its start, after a zone if there is one; a mapped IPv4 address as IPv4."""
         head = self._head()
         code = head._codes()[0] if head else 0
         if code not in (_IP4, _IP6):
@@ -381,7 +381,7 @@ class Multiaddr(MultiaddrValue):
         return mapped or address
 
     def _host_name(self) -> str | None:
-        """The DNS name it starts with, in lower case, with a dot in front and none at its end."""
+        """The DNS name at its start, in lower case, with a dot before it and none at its end."""
         head = self._head()
         code = head._codes()[0] if head else 0
         name = head._value(code, None) if code in _HOSTS else None
@@ -418,7 +418,7 @@ class Multiaddr(MultiaddrValue):
             return False
         if self._head()._codes()[0] == _IP4:
             return True
-        return any(address in net for net in _GLOBAL6)  # never a mapped one: nobody can dial that
+        return any(address in net for net in _GLOBAL6)  # not mapped addresses: nobody can dial them
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         return (type(self), (self._bytes,)) if self._bytes else (empty, (type(self),))
@@ -446,6 +446,6 @@ __all__ = [
 
 
 def check_local(addr: Multiaddr) -> None:
-    """For whoever binds to `addr`: our own id is no part of it. Raises AddressError: it names a peer."""
+    """Checks an address to listen on. Raises AddressError: it has a peer id, but the id is always our own."""
     if addr.peer_id is not None:
-        raise AddressError(f"{addr}: one listens without a peer id")
+        raise AddressError(f"{addr}: an address to listen on has no peer id")

@@ -1,4 +1,4 @@
-"""Peer ids: who a peer is, as a value.
+"""Peer ids.
 
 Comes in: multihash bytes, any text form (base58btc, or CIDv1 in any multibase), or a serialized
 public key. Goes out: `PeerId`, immutable, hashable, ordered by bytes. Everything malformed raises
@@ -20,15 +20,15 @@ _SHA2_256_PREFIX = b"\x12\x20"
 class PeerId(PeerIdValue):
     """The multihash of a public key.
 
-    `PeerId(value)` takes what `from_bytes` and `from_text` take, or another PeerId. `str()` is the
-    base58btc text, the one to show and to log.
+    `PeerId(value)` takes what `from_bytes` and `from_text` take, or another PeerId. `str()` is the base58btc
+    text; show and log this one.
     """
 
     __slots__ = ()
 
     @classmethod
     def from_bytes(cls, data: bytes | bytearray | memoryview) -> Self:
-        """Takes a multihash from the wire.
+        """The peer id of a multihash from the wire.
 
         Raises:
             IdentityError: not a sha2-256 hash, nor an identity hash of at most 42 bytes.
@@ -39,10 +39,10 @@ class PeerId(PeerIdValue):
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """Takes text: base58btc of the multihash, or CIDv1 with codec libp2p-key in any multibase.
+        """The peer id of a text: base58btc of the multihash, or CIDv1 with codec libp2p-key in any multibase.
 
         Raises:
-            IdentityError: over 128 characters, a bad digit, or no such multihash or CID inside.
+            IdentityError: over 128 characters, a bad digit, or not a multihash or CID of a peer.
         """
         if not isinstance(text, str):
             raise TypeError("from_text takes str; bytes go to from_bytes")
@@ -53,7 +53,7 @@ class PeerId(PeerIdValue):
         """The id of a public key.
 
         Args:
-            serialized: the canonical PublicKey protobuf; it is hashed as it stands, not parsed.
+            serialized: the canonical PublicKey protobuf; it is hashed without being parsed.
 
         Raises:
             IdentityError: it is empty.
@@ -65,11 +65,11 @@ class PeerId(PeerIdValue):
         return cls(_SHA2_256_PREFIX + sha256(serialized).digest())
 
     def public_key_bytes(self) -> bytes | None:
-        """The PublicKey protobuf an identity hash contains, unchecked; None if the key was hashed."""
+        """The PublicKey protobuf inside an identity hash, not checked; None if the key was hashed."""
         return self._bytes[2:] if self._bytes[0] == 0 else None
 
     def matches(self, serialized: bytes) -> bool:
-        """True if this is the id of the public key with this canonical protobuf."""
+        """True if this is the id of the public key in this canonical protobuf."""
         return bool(serialized) and PeerId.from_public_key_bytes(serialized)._bytes == self._bytes
 
     def __copy__(self) -> Self:

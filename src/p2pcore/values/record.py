@@ -1,8 +1,8 @@
 """Signed envelopes, and the signed peer record they carry.
 
 Comes in: envelope bytes from a peer, or our addresses and key. Goes out: Envelope and PeerRecord
-values whose signature and signer have been checked. Never re-encodes what was signed, never takes
-a record whose subject is not its signer, never reads a clock: time is an argument.
+values whose signature and signer have been checked. Never re-encodes signed bytes, never accepts
+a record about a peer that did not sign it, never reads a clock: time is an argument.
 Specification: libp2p RFC 0002 (envelope), RFC 0003 (routing record), with go's domain and type.
 """
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     M = TypeVar("M", bound=Message)
 
 PEER_RECORD_DOMAIN: Final = "libp2p-peer-record"
-"""The context a peer record is signed in (go, js; rust's older one is not accepted)."""
+"""The context in which a peer record is signed (go, js; the older one of rust is not accepted)."""
 PEER_RECORD_TYPE: Final = b"\x03\x01"
 """Multicodec libp2p-peer-record, two bytes big-endian (go, js)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A payload with its signer; `open` and `seal` are the ways to get one that is right.
+    """A payload with its signer; create one with `open` or `seal`, which check it.
 
     Attributes:
         public_key: the signer's; payload_type, payload, signature: as sent.
-        raw: the whole envelope as it came, for handing it on unmodified.
+        raw: the whole envelope as received, to be passed on unchanged.
     """
 
     public_key: PublicKey
@@ -47,10 +47,10 @@ class Envelope:
 
     @classmethod
     def seal(cls, key: PrivateKey, domain: str, payload_type: bytes, payload: bytes) -> Envelope:
-        """Signs `payload` for `domain`, which is known from the context and not sent.
+        """Signs `payload` for `domain`; both sides know the domain, and it is not sent.
 
         Raises:
-            ValueError: `domain` or `payload_type` is empty: what is signed could be taken for something else.
+            ValueError: `domain` or `payload_type` is empty: the signature could be used for another purpose.
         """
         from p2pcore.pb.envelope_pb2 import Envelope as Message
 
@@ -66,11 +66,11 @@ class Envelope:
 
     @classmethod
     def open(cls, data: bytes, domain: str, payload_type: bytes) -> Envelope:
-        """The envelope in `data`, with its signature checked.
+        """The envelope in `data`, after checking its signature.
 
         Raises:
-            IdentityError: over 8 KiB, malformed, with a bad key, forged, or of another domain or type.
-            ValueError: `domain` or `payload_type` is empty, which is the caller's fault.
+            IdentityError: over 8 KiB, malformed, forged, with a bad key, or with another domain or type.
+            ValueError: `domain` or `payload_type` is empty, which is the caller's mistake.
         """
         from p2pcore.pb.envelope_pb2 import Envelope as Message
 
@@ -91,11 +91,11 @@ class Envelope:
 
 @dataclass(frozen=True, slots=True)
 class PeerRecord:
-    """The addresses a peer vouches for.
+    """The addresses that a peer has signed for itself.
 
     Attributes:
-        peer_id: whose they are; addrs: at most 64, possibly none.
-        seq: grows with each record of a peer; meaningless between peers.
+        peer_id: the peer; addrs: at most 64, possibly none.
+        seq: grows with each record of a peer; compare it only between records of one peer.
     """
 
     peer_id: PeerId
@@ -107,8 +107,8 @@ class PeerRecord:
         """A record newer than all before it.
 
         Args:
-            addrs: the best first: only the first 64 fit, and none over 512 bytes.
-            previous_seq: of our last record, 0 if there is none; now_ns: unix time in nanoseconds.
+            addrs: the best first. Only 64 fit, and an address of more than 512 bytes is left out.
+            previous_seq: the seq of our last record, 0 if there is none; now_ns: unix time in nanoseconds.
         """
         fitting = tuple(addr for addr in addrs if len(addr.to_bytes()) <= MAX_RECORD_ADDR_BYTES)
         return cls(peer_id, max(previous_seq + 1, now_ns), fitting[:MAX_RECORD_ADDRS])
@@ -125,21 +125,21 @@ class PeerRecord:
         return Envelope.seal(key, PEER_RECORD_DOMAIN, PEER_RECORD_TYPE, message.SerializeToString())
 
     def supersedes(self, stored: PeerRecord | None) -> bool:
-        """True if this record is to replace `stored`; one that is older or equal is no error, but no news."""
+        """True if this record is newer than `stored` and should replace it."""
         return stored is None or self.seq > stored.seq
 
 
 def open_peer_record(data: bytes, expected: PeerId | None = None) -> PeerRecord:
-    """The record in the envelope `data`; addresses we cannot read or that are too many are left out.
+    """The record in the envelope `data`, without addresses that we cannot read or that are too many.
 
-    Keep `data` as it is: it can be handed on, a record encoded anew could not.
+    Keep `data` to pass it on: a record that is encoded again has no valid signature.
 
     Args:
-        expected: the peer it must be about; None for any.
+        expected: the peer that it must be about; None for any.
 
     Raises:
-        IdentityError: what Envelope.open refuses, a malformed payload, or a record about
-            somebody else than its signer or than `expected`.
+        IdentityError: as Envelope.open; a malformed payload; or a record about a peer other than its
+            signer or `expected`.
     """
     from p2pcore.pb.peer_record_pb2 import PeerRecord as Message
 
@@ -150,23 +150,23 @@ def open_peer_record(data: bytes, expected: PeerId | None = None) -> PeerRecord:
     if peer_id != signer:
         raise IdentityError(f"{signer} signed a record about {peer_id}")
     if expected is not None and peer_id != expected:
-        raise IdentityError(f"a record about {peer_id} where one about {expected} belongs")
+        raise IdentityError(f"a record about {peer_id}, expected {expected}")
     found = (item.multiaddr for item in message.addresses[:MAX_RECORD_ADDRS])
     return PeerRecord(peer_id, message.seq, tuple(_readable(found)))
 
 
 def _check_purpose(domain: str, payload_type: bytes) -> None:
     if not domain or not payload_type:
-        raise ValueError("an envelope is for a domain and holds a type of payload: neither may be empty")
+        raise ValueError("the domain and the payload type of an envelope must not be empty")
 
 
 def _signed(domain: str, payload_type: bytes, payload: bytes) -> bytes:
-    """What the signature is over: each part after its length."""
+    """The signed bytes: each part after its length."""
     return b"".join(encode_varint(len(part)) + part for part in (domain.encode(), payload_type, payload))
 
 
 def parse_signed(kind: type[M], data: bytes) -> M:
-    """The message in an envelope, or the envelope; unknown fields are refused, as nobody signed those of it.
+    """Parses an envelope or its payload; refuses unknown fields, since an envelope's own are not signed.
 
     Raises: IdentityError.
     """
@@ -175,11 +175,11 @@ def parse_signed(kind: type[M], data: bytes) -> M:
     try:
         message = kind.FromString(data)
     except DecodeError as error:
-        raise IdentityError("an envelope or its payload is not the message it should be") from error
+        raise IdentityError("an envelope or its payload is not the expected message") from error
     size = message.ByteSize()
     message.DiscardUnknownFields()
     if message.ByteSize() != size:
-        raise IdentityError("an envelope or its payload holds more than it should")
+        raise IdentityError("an envelope or its payload has unknown fields")
     return message
 
 

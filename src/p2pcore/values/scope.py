@@ -1,4 +1,4 @@
-"""How far a multiaddr reaches: this machine, a private network, or the internet; and whose it is.
+"""How far a multiaddr reaches: this machine, a private network, or the internet; and its IP and subnet.
 
 Comes in: multiaddrs. Goes out: a Scope, an IP address, a subnet. Never resolves a name or touches a socket.
 """
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from p2pcore.values.multiaddr import Multiaddr
 
 IP6_SUBNET_BITS = 56
-"""What one subscriber of a provider has (RFC 6177); its addresses count as one."""
+"""The subnet of one subscriber of a provider (RFC 6177); its addresses are counted together."""
 
 _IP = frozenset({"ip4", "ip6", "ip6zone", "dns", "dns4", "dns6", "dnsaddr"})
 LOCAL_TRANSPORTS = frozenset({"unix", "memory"})
-"""First components that never leave the machine."""
+"""First components of addresses that work only on this machine."""
 
 
 class Scope(enum.IntEnum):
-    """Ordered by reach."""
+    """How far an address reaches; a greater value reaches farther."""
 
     LOOPBACK = 0
     PRIVATE = 1
@@ -30,7 +30,7 @@ class Scope(enum.IntEnum):
 
 
 def is_local(addr: Multiaddr) -> bool:
-    """True for addresses of transports that never leave the machine: names that mean nothing to a peer."""
+    """True for addresses of transports that never leave the machine; a remote peer cannot use them."""
     first = next(iter(addr.protocols()), None)
     return first is not None and first.name in LOCAL_TRANSPORTS
 
@@ -42,15 +42,15 @@ def is_ip(addr: Multiaddr) -> bool:
 
 
 def told_to(scope: Scope, addrs: Iterable[Multiaddr]) -> list[Multiaddr]:
-    """Those of our `addrs` that a peer `scope` away may be able to use.
+    """Those of our `addrs` that a peer at distance `scope` may be able to use.
 
-    None reaches less far than the peer is away, and none has a zone: that is the name of an interface here.
+    Each reaches at least as far as the peer, and none has a zone: a zone names an interface of this machine.
     """
     return [addr for addr in addrs if scope_of(addr) >= scope and "ip6zone" not in addr]
 
 
 def scope_of(addr: Multiaddr | None) -> Scope:
-    """How far `addr` reaches; None, a socket without a name, stays on the machine."""
+    """How far `addr` reaches. None, a socket without an address, reaches this machine only."""
     if addr is None or addr.is_loopback:
         return Scope.LOOPBACK
     if addr.is_public:
@@ -59,7 +59,7 @@ def scope_of(addr: Multiaddr | None) -> Scope:
 
 
 def ip_of(addr: Multiaddr | None) -> IPv4Address | IPv6Address | None:
-    """The IP address of `addr`; an IPv4 address mapped into IPv6 is what it maps. None: it has none."""
+    """The IP address of `addr`, or None if it has none; a mapped IPv4 address comes out as IPv4."""
     text = None if addr is None else addr.get("ip4") or addr.get("ip6")
     if text is None:
         return None
@@ -68,7 +68,7 @@ def ip_of(addr: Multiaddr | None) -> IPv4Address | IPv6Address | None:
 
 
 def subnet_of(addr: Multiaddr | None) -> str | None:
-    """What `addr` is counted under: its IPv4 address, or its IPv6 /56; None: it has no IP address."""
+    """The subnet that `addr` counts for: its IPv4 address or its IPv6 /56; None without an IP address."""
     ip = ip_of(addr)
     if ip is None or ip.version == 4:
         return None if ip is None else str(ip)

@@ -47,8 +47,8 @@ class Counting:
         self.rebinds += 1
         await self.inner.rebind()
 
-    def finish(self) -> None:
-        self.inner.finish()
+    def drain(self) -> None:
+        self.inner.drain()
 
     async def close(self) -> None:
         await self.inner.close()

@@ -374,11 +374,11 @@ async def MaListenerOn(addr: Multiaddr) -> AsyncIterator[MaListener]:
 
 
 @looped
-async def test_listeners_that_all_finish_serve_what_the_kernel_has_queued() -> None:
+async def test_listeners_that_all_drain_serve_what_the_kernel_has_queued() -> None:
     async with shared(Kind.PLAIN, Kind.HTTP) as (port, _, (plain, http)):
         socks = [await said(port.multiaddr, data) for data in (PLAIN, HTTP, PLAIN)]
-        plain.finish()
-        http.finish()
+        plain.drain()
+        http.drain()
         conns = [await plain.accept(), await plain.accept(), await http.accept()]
         for listener in (plain, http):
             with pytest.raises(ListenerClosed):
@@ -389,11 +389,11 @@ async def test_listeners_that_all_finish_serve_what_the_kernel_has_queued() -> N
 
 
 @looped
-async def test_one_listener_that_finishes_while_another_goes_on_ends_with_what_it_has() -> None:
+async def test_one_listener_that_drains_while_another_goes_on_ends_with_what_it_has() -> None:
     async with shared(Kind.PLAIN, Kind.HTTP) as (port, _, (plain, http)):
         sock = await said(port.multiaddr, PLAIN)
         await eventually(lambda: plain._ready)
-        plain.finish()
+        plain.drain()
         (await plain.accept()).abort()
         with pytest.raises(ListenerClosed):
             await plain.accept()

@@ -1,5 +1,5 @@
-"""TCP, and the port that several kinds of connections share.
+"""TCP, and ports that several kinds of connections share.
 
-Comes in: `/ip4/…/tcp/N`, `/ip6/…/tcp/N`. Goes out: connections; listeners on a port of their own, or on one
-that they share.
+Comes in: `/ip4/…/tcp/N`, `/ip6/…/tcp/N`. Goes out: connections; listeners, each on its own port or on a
+shared one.
 """

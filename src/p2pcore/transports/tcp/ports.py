@@ -1,7 +1,7 @@
 """The TCP ports a host listens on, for every transport over TCP: plain, WebSocket, WebSocket over TLS.
 
 Comes in: the options of a host; an address and the kind of connections wanted there. Goes out: RawListeners,
-each on a socket of its own or on one that several kinds share, and sockets to dial with. Never upgrades.
+each on its own socket or on a shared one, and sockets to dial with. Never upgrades.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from p2pcore.transports.tcp.shared import Kind, SharedPort
 from p2pcore.values.multiaddr import Multiaddr
 
 _IP_BIND_ADDRESS_NO_PORT = 24
-"""Of linux/in.h; Python has no name for it."""
+"""From linux/in.h; Python does not define it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +32,22 @@ class TcpOptions:
 
     Attributes:
         connect_timeout: seconds for the TCP handshake alone.
-        linger: SO_LINGER in whole seconds. None leaves closing to the kernel, which delivers what is written.
-            0 resets at close: no TIME_WAIT, but bytes written just before are lost. See LingerListener for
-            more than 0.
+        linger: SO_LINGER in whole seconds. None: the kernel delivers written bytes after close. 0: close
+            resets the connection; there is no TIME_WAIT, but bytes just written are lost. More than 0: see
+            LingerListener.
         reuse_port: let other processes share the port of a listener.
         backlog: connections the kernel may queue.
-        dial_from: the local IP address outbound connections of its family leave from; None: the kernel's
-            choice. One local address reaches one listener at most some 28,000 times (ip_local_port_range).
-        dial_from_listener: leave from the port of a listener where one fits; see reuseport.py.
-        sockets: sockets that listen already, as `manet.listener.open_listening` makes them. Listening on the
-            address of one takes it over, once; its queue may be shared with other processes.
-        share_port: several kinds of connections may listen on each port, and those that ask for port 0 of one
-            IP address get one port. False: only where a host listens on several addresses with one port.
+        dial_from: the local IP address for outbound connections of its family; None: the kernel chooses. One
+            local address can reach one listener about 28,000 times at most (ip_local_port_range).
+        dial_from_listener: dial from the port of a listener, if one fits; see reuseport.py.
+        sockets: listening sockets, made by `manet.listener.open_listening`. Listening on the address of one
+            takes it over, once. Other processes may share its queue.
+        share_port: several kinds of connections may listen on one port, and all kinds that ask for port 0 of
+            an IP address get the same port. False: only if a host listens on several addresses with one port.
 
     Raises:
-        TypeError, ValueError: a field is not what is said above; `dial_from` is no numeric address, or given
-            together with `dial_from_listener`.
+        TypeError, ValueError: a field has a wrong type or value; `dial_from` is not a numeric address, or is
+            used together with `dial_from_listener`.
     """
 
     connect_timeout: float = TCP_CONNECT_TIMEOUT_S
@@ -89,8 +89,8 @@ class TcpPorts:
 
     Args:
         options: see TcpOptions.
-        shared: addresses, up to the port, whose port several kinds share.
-        is_psk: the network is private, so plain connections begin with a nonce; see shared.kind_of.
+        shared: addresses, up to the port, where several kinds share the port.
+        is_psk: the network is private: plain connections begin with a nonce; see shared.kind_of.
     """
 
     def __init__(
@@ -110,15 +110,15 @@ class TcpPorts:
     # -- listening -----------------------------------------------------------------------------
 
     def listen(self, addr: Multiaddr, kind: Kind = Kind.PLAIN) -> RawListener:
-        """Binds, or joins a shared port; called where an event loop runs.
+        """Binds, or joins a shared port; call it inside a running event loop.
 
         Args:
-            addr: /ip4|ip6/…/tcp/N, nothing behind; port 0 takes a free one.
-            kind: what the connections of this listener begin with; of no matter on a port of its own.
+            addr: /ip4|ip6/…/tcp/N and nothing more; 0 means any free port.
+            kind: how the connections of this listener begin; it matters only on a shared port.
 
         Raises:
-            AddressError: not a TCP address; OSError: it cannot be bound, EADDRINUSE also where the port
-                has a listener of this kind.
+            AddressError: not a TCP address; OSError: binding failed; EADDRINUSE also means that the port has
+                a listener of this kind.
         """
         if not self.options.share_port and addr not in self._shared_addrs:
             return self._bind(addr)
@@ -132,7 +132,7 @@ class TcpPorts:
         self._shared.pop(port, None)
 
     def _port_for(self, addr: Multiaddr, kind: Kind) -> SharedPort | None:
-        """The open port for `addr`; of those taken for port 0 one that has no listener of this kind."""
+        """The open port for `addr`; for port 0, one that has no listener of this kind yet."""
         any_port = parse_endpoint(addr).port == 0
         for port, asked in self._shared.items():
             if port.multiaddr == addr or (any_port and asked == addr and kind not in port.kinds):
@@ -153,10 +153,10 @@ class TcpPorts:
     # -- dialling ------------------------------------------------------------------------------
 
     def open_socket(self, target: Endpoint, is_retry: bool = False) -> socket.socket:
-        """A socket to connect to `target` with, tuned, and bound where the options say so.
+        """A tuned socket to connect to `target`, bound if the options say so.
 
         Args:
-            is_retry: the last one could not leave from a listener's port: leave from another.
+            is_retry: the last one could not use a listener's port: use another port.
 
         Raises: OSError.
         """
@@ -176,7 +176,7 @@ class TcpPorts:
         return sock
 
     def is_port_taken(self, error: OSError) -> bool:
-        """True where a dial failed because it left from a listener's port, and another may do."""
+        """True if a dial failed because it used a listener's port; another port may work."""
         return self.options.dial_from_listener and reuseport.is_unusable(error)
 
     def _bind_beside_listener(self, sock: socket.socket, target: Endpoint) -> None:
@@ -193,7 +193,7 @@ def _source(text: str) -> Endpoint:
 
 
 def _bind_source(sock: socket.socket, source: Endpoint) -> None:
-    """Leaves the choice of the port to connect(2), which may give one to several destinations."""
+    """Binds the address alone: connect(2) chooses the port, and may use one port for several destinations."""
     if sys.platform == "linux":
         sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
     sock.bind(source.sockaddr())

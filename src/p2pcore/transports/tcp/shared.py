@@ -1,9 +1,9 @@
-"""One TCP port for several kinds of connections, told apart by their first three bytes.
+"""One TCP port for several kinds of connections, recognized by their first three bytes.
 
-Comes in: a listening socket. Goes out: a RawListener for each kind (plain libp2p, HTTP, TLS), whose
-connections are started already and have lost no byte. What is of no kind that anybody listens for is closed
-and counted. Silent peers keep nobody out, and errors of accept(2) go to the listeners, which pause and bind
-anew. The port is given up with the last of its listeners. Never looks further than three bytes.
+Comes in: a listening socket. Goes out: a RawListener for each kind (plain libp2p, HTTP, TLS); its connections
+are started already and have lost no byte. A connection without a listener for its kind is closed and counted.
+Silent peers do not block others. Errors of accept(2) go to the listeners, which pause and bind again. The
+port is closed with the last of its listeners. Never looks at more than three bytes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _TLS = frozenset(bytes((0x16, 3, minor)) for minor in (1, 2, 3))
 
 
 class Kind(enum.Enum):
-    """What a connection begins with."""
+    """How a connection begins."""
 
     PLAIN = "plain libp2p"
     HTTP = "HTTP"
@@ -48,7 +48,7 @@ class Kind(enum.Enum):
 
 
 class Refusal(enum.StrEnum):
-    """Why a connection of a shared port was closed before any listener had it."""
+    """Why a connection of a shared port was closed before a listener accepted it."""
 
     UNKNOWN = "unknown first bytes"
     UNWANTED = "no listener for its kind"
@@ -59,11 +59,11 @@ class Refusal(enum.StrEnum):
 
 
 def kind_of(first: bytes, is_psk: bool = False) -> Kind | None:
-    """The kind of a connection that begins with these three bytes; None for what is none.
+    """The kind of a connection that begins with these three bytes; None: no known kind.
 
     Args:
-        is_psk: plain connections begin with a random nonce (libp2p's private networks), so all that is not
-            HTTP or TLS is plain. One nonce in 1.3 million looks like one of those; that dial fails.
+        is_psk: plain connections begin with a random nonce (libp2p's private networks), so everything except
+            HTTP and TLS is plain. One nonce in 1.3 million looks like HTTP or TLS, and that dial fails.
     """
     if first in _HTTP:
         return Kind.HTTP
@@ -73,9 +73,9 @@ def kind_of(first: bytes, is_psk: bool = False) -> Kind | None:
 
 
 class TcpReuseListener:
-    """The connections of one kind of a shared port: satisfies RawListener. Made by SharedPort.listen."""
+    """The connections of one kind on a shared port: satisfies RawListener. SharedPort.listen creates it."""
 
-    __slots__ = ("_changed", "_error", "_port", "_ready", "is_closed", "is_finishing", "kind")
+    __slots__ = ("_changed", "_error", "_port", "_ready", "is_closed", "is_draining", "kind")
 
     def __init__(self, port: SharedPort, kind: Kind) -> None:
         self._port = port
@@ -83,20 +83,20 @@ class TcpReuseListener:
         self._changed = asyncio.Event()
         self._error: OSError | None = None
         self.kind = kind
-        self.is_finishing = False
+        self.is_draining = False
         self.is_closed = False
 
     @property
     def multiaddr(self) -> Multiaddr:
-        """That of the port, with its number: no protocol above TCP."""
+        """The address of the port, with its number, without a protocol above TCP."""
         return self._port.multiaddr
 
     async def accept(self) -> RawConn:
-        """The next connection of this kind, which reads already. Cancelled, it has taken none.
+        """The next connection of this kind, which is started already. If cancelled, it has taken none.
 
         Raises:
             ListenerClosed: the listener was closed.
-            OSError: accept(2) failed for the port; every listener of it is told once.
+            OSError: accept(2) failed for the port; each listener of the port raises it once.
         """
         while True:
             if self._error is not None:
@@ -105,33 +105,33 @@ class TcpReuseListener:
             while self._ready:
                 conn = next(iter(self._ready))
                 taken = self._ready.pop(conn)
-                if not taken.done():  # else its time is up, and `give` is about to say so
+                if not taken.done():  # else its time is over, and `give` will return False
                     taken.set_result(None)
                     return conn
-            if self.is_closed or (self.is_finishing and not self._port.is_settling):
+            if self.is_closed or (self.is_draining and not self._port.is_settling):
                 raise ListenerClosed(f"the listener on {self.multiaddr} is closed")
             self._port.go_on()
             self._changed.clear()
             await self._changed.wait()
 
     async def rebind(self) -> None:
-        """Replaces the port's lost socket, unless another listener of it has. Raises as MaListener.rebind."""
+        """Replaces the port's lost socket, if no other listener has done so. Raises as MaListener.rebind."""
         if self.is_closed:
             raise ListenerClosed(f"the listener on {self.multiaddr} is closed")
         await self._port.rebind()
 
-    def finish(self) -> None:
-        """`accept` gives out what there is, then raises ListenerClosed.
+    def drain(self) -> None:
+        """Drains: `accept` returns the connections that have come, then raises ListenerClosed.
 
-        When all listeners of a port finish, what the kernel has queued is served too; while others go on,
-        nobody can tell whose that is.
+        When all listeners of a port drain, the kernel's queue is served too. While others go on, nobody can
+        tell for which listener a queued connection is.
         """
-        self.is_finishing = True
-        self._port.finish()
+        self.is_draining = True
+        self._port.drain()
         self.wake()
 
     async def close(self) -> None:
-        """Ends this listener, and with the last one the port. Idempotent."""
+        """Closes this listener; the last one also closes the port. Idempotent."""
         if self.is_closed:
             return
         self.is_closed = True
@@ -144,16 +144,16 @@ class TcpReuseListener:
     # -- for SharedPort ------------------------------------------------------------------------
 
     def wake(self) -> None:
-        """Something has changed for `accept`."""
+        """Makes `accept` look again."""
         self._changed.set()
 
     def fail(self, error: OSError) -> None:
-        """`accept` raises it."""
+        """Makes `accept` raise `error`."""
         self._error = error
         self.wake()
 
     async def give(self, conn: RawConn) -> bool:
-        """Hands `conn` over. Returns: False where nobody accepted it in time."""
+        """Hands `conn` over. Returns: False if nobody accepted it in time."""
         taken = asyncio.get_running_loop().create_future()
         self._ready[conn] = taken
         self.wake()
@@ -168,15 +168,15 @@ class TcpReuseListener:
 
 
 class SharedPort:
-    """A listening socket shared by up to one listener of each kind.
+    """A listening socket that at most one listener of each kind shares.
 
     Args:
-        inner: gives out connections nobody has started; owned.
+        inner: returns connections that nobody has started; owned.
         is_psk: see `kind_of`.
         on_closed: called once, when the port is free again.
 
     Attributes:
-        refused: connections that came to no listener, by Refusal.
+        refused: connections that no listener accepted, counted by Refusal.
     """
 
     def __init__(
@@ -206,11 +206,11 @@ class SharedPort:
 
     @property
     def kinds(self) -> frozenset[Kind]:
-        """What is listened for."""
+        """The kinds that have a listener."""
         return frozenset(self._listeners)
 
     def listen(self, kind: Kind) -> TcpReuseListener:
-        """A listener for one kind. Raises OSError: EADDRINUSE: there is one."""
+        """A listener for one kind. Raises OSError: EADDRINUSE: the kind has one already."""
         if self._is_over or kind in self._listeners:
             raise OSError(errno.EADDRINUSE, f"{self.multiaddr} has a listener for {kind.value} already")
         listener = self._listeners[kind] = TcpReuseListener(self, kind)
@@ -239,11 +239,11 @@ class SharedPort:
         finally:
             self._is_drained = True
             for listener in self._listeners.values():
-                listener.is_finishing = True
+                listener.is_draining = True
                 listener.wake()
 
     async def _report(self, error: OSError) -> None:
-        """Has every listener raise `error`; returns when one of them, having paused, asks for more."""
+        """Makes every listener raise `error`; returns when one of them, after its pause, asks for more."""
         self._failed = True
         self._resumed.clear()
         for listener in self._listeners.values():
@@ -251,7 +251,7 @@ class SharedPort:
         await self._resumed.wait()
 
     def go_on(self) -> None:
-        """A listener asks for connections."""
+        """Goes on after an error: a listener asks for connections."""
         self._failed = False
         self._resumed.set()
 
@@ -262,7 +262,7 @@ class SharedPort:
             self._failed = False
 
     async def _sort(self, conn: RawConn) -> None:
-        """The task of a connection until a listener has it."""
+        """The task of one connection, until a listener has it."""
         try:
             listener = await self._peek(conn)
             if isinstance(listener, Refusal):
@@ -271,7 +271,7 @@ class SharedPort:
             self._slots.leave(conn)
             self._peeked.acquire()
             try:
-                # A full house takes no more of those that were slow, and so were not counted on.
+                # While the port is full, a slow connection is refused: the bound does not count slow ones.
                 if self._peeked.count > 2 * MAX_PEEKED or not await listener.give(conn):
                     self._refuse(conn, Refusal.NOT_ACCEPTED)
             finally:
@@ -314,20 +314,20 @@ class SharedPort:
 
     @property
     def is_settling(self) -> bool:
-        """True while every listener finishes and connections accepted may still come."""
-        return not self._is_drained and all(each.is_finishing for each in self._listeners.values())
+        """True while every listener drains and accepted connections may still come."""
+        return not self._is_drained and all(each.is_draining for each in self._listeners.values())
 
-    def finish(self) -> None:
-        """Empties the kernel's queue and ends, once every listener finishes."""
-        if self._listeners and all(each.is_finishing for each in self._listeners.values()):
-            self._inner.finish()
+    def drain(self) -> None:
+        """Empties the kernel's queue and ends, when every listener drains."""
+        if self._listeners and all(each.is_draining for each in self._listeners.values()):
+            self._inner.drain()
             self.go_on()
 
     async def closed(self, listener: TcpReuseListener) -> None:
-        """`listener` has ended; with the last one the port is given up."""
+        """Called when `listener` has closed; the last one closes the port."""
         self._listeners.pop(listener.kind, None)
         if self._listeners:
-            self.finish()
+            self.drain()
             return
         self._is_over = True
         await self._inner.close()

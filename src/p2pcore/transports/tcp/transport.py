@@ -1,7 +1,7 @@
 """TCP: dials and listens on /ip4|ip6/…/tcp/N.
 
-Comes in: addresses with numeric hosts. Goes out: upgraded connections and listeners. It never resolves
-names, and closes the socket whatever fails.
+Comes in: addresses with numeric hosts. Goes out: upgraded connections and listeners. It never resolves names.
+It closes the socket after every failure.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class TcpTransport:
     """The TCP transport.
 
     Args:
-        upgrader: secures and multiplexes what is dialled and accepted.
+        upgrader: secures and multiplexes dialled and accepted connections.
         options: see TcpOptions.
-        ports: the ports of the host, where other transports listen on them too; they have their own options.
+        ports: the ports of the host, if other transports listen on them too; they have their own options.
     """
 
     __slots__ = ("_ports", "_upgrader")
@@ -43,7 +43,7 @@ class TcpTransport:
         self._ports = ports or TcpPorts(options or TcpOptions())
 
     def can_dial(self, addr: Multiaddr) -> bool:
-        """True for a numeric IP address and a TCP port, with or without a peer id behind."""
+        """True for a numeric IP address and a TCP port; a peer id may follow."""
         try:
             return parse_endpoint(addr).port != 0
         except AddressError:
@@ -53,12 +53,12 @@ class TcpTransport:
         """Connects and upgrades.
 
         Args:
-            addr: where to; a peer id at its end must be proved.
-            peer: the id that must be proved; None: the one of `addr`, or any.
+            addr: the address; the peer must prove the id at its end, if there is one.
+            peer: the id that the peer must prove; None: the id in `addr`, or any.
 
         Raises:
             AddressError: not a TCP address, or `addr` and `peer` name two peers.
-            OSError: the connection failed; TimeoutError: it took too long.
+            OSError: connecting failed; TimeoutError: it took too long.
             NegotiationError, HandshakeError, UpgradeTimeout: the upgrade failed, see `.stage`.
         """
         endpoint = parse_endpoint(addr)
@@ -86,23 +86,23 @@ class TcpTransport:
             raise TimeoutError(f"no TCP connection to {where} in {timeout} s") from error
 
     async def listen(self, addr: Multiaddr) -> Listener:
-        """Binds, and starts to accept and upgrade.
+        """Binds, and starts to accept and upgrade connections.
 
         Raises:
-            AddressError: not a TCP address; OSError: it cannot be bound.
+            AddressError: not a TCP address; OSError: binding failed.
         """
         return self._upgrader.upgrade_listener(self.bind(addr))
 
     def bind(self, addr: Multiaddr, kind: Kind = Kind.PLAIN) -> RawListener:
-        """Binds, or joins a port that several kinds share; what it gives out is not upgraded.
+        """Binds, or joins a shared port; the connections it accepts are not upgraded.
 
         Args:
-            addr: /ip4|ip6/…/tcp/N, nothing behind; port 0 takes a free one.
-            kind: what the wanted connections begin with, for a shared port.
+            addr: /ip4|ip6/…/tcp/N and nothing more; 0 means any free port.
+            kind: how the wanted connections begin, on a shared port.
 
         Raises:
-            AddressError: not a TCP address; OSError: it cannot be bound, EADDRINUSE also where the port
-                has a listener of this kind.
+            AddressError: not a TCP address; OSError: binding failed; EADDRINUSE also means that the port has
+                a listener of this kind.
         """
         return self._ports.listen(addr, kind)
 
@@ -120,13 +120,13 @@ async def _connect_with(sock: socket.socket, endpoint: Endpoint, timeout: float)
 async def _connect_socket(
     loop: asyncio.AbstractEventLoop, sock: socket.socket, address: tuple[Any, ...], timeout: float
 ) -> None:
-    """connect(2), waiting where it must. uvloop's sock_connect asks a resolver thread even for numbers.
+    """connect(2), waiting if needed. uvloop's sock_connect would ask a resolver thread even for numbers.
 
-    The second call tells whether the first has succeeded meanwhile, as it does on the loopback; otherwise it
-    costs one more system call and changes nothing.
+    The second call returns whether the first has succeeded meanwhile, as it does on the loopback. Otherwise
+    it costs one more system call and changes nothing.
     """
     failed = sock.connect_ex(address)
-    if failed == errno.EHOSTUNREACH:  # at once: a route of this machine says so, and not the network
+    if failed == errno.EHOSTUNREACH:  # immediate: the routes of this machine say so, not the network
         error = OSError(failed, os.strerror(failed))
         blame_us(error)
         raise error
@@ -155,7 +155,7 @@ def _set_done(future: asyncio.Future[None]) -> None:
 
 
 def expected_peer(addr: Multiaddr, named: PeerId | None, peer: PeerId | None) -> PeerId | None:
-    """The id to be proved: `peer`, or the one `addr` names. Raises AddressError: they differ."""
+    """The id that the peer must prove: `peer`, or the one in `addr`. Raises AddressError: they differ."""
     if peer is not None and named is not None and peer != named:
         raise AddressError(f"{addr} does not belong to peer {peer}")
     return named if peer is None else peer

@@ -1,8 +1,8 @@
-"""WebSocket multiaddrs taken apart, and made.
+"""Parses and builds WebSocket multiaddrs.
 
-Comes in: /ip4|ip6|dns…/…/tcp/N followed by /ws, /wss, /tls/ws or /tls/sni/NAME/ws, perhaps a /http-path,
-perhaps a /p2p/ID; /sni/NAME/ws is a plain one whose name has been resolved (see dialing/dns.py). Goes out: a
-WebsocketEndpoint, its names in normal form. Never resolves names, never touches the network.
+Comes in: /ip4|ip6|dns…/…/tcp/N, then /ws, /wss, /tls/ws or /tls/sni/NAME/ws, perhaps a /http-path, perhaps a
+/p2p/ID. Also /sni/NAME/ws: no TLS, and the name has been resolved (see dialing/dns.py). Goes out: a
+WebsocketEndpoint with normal host names. Never resolves names, never touches the network.
 Specification: libp2p websockets, "Addressing".
 """
 
@@ -18,26 +18,26 @@ from p2pcore.values.multiaddr import Multiaddr
 from p2pcore.values.peer_id import PeerId
 
 PROTOCOLS = ("ws", "wss")
-"""The last components of addresses one can listen on."""
+"""The last component of an address that a listener accepts."""
 
 _PLAIN = [("ws",), ("sni", "ws")]
 _SECURE = [("wss",), ("tls", "ws"), ("tls", "sni", "ws")]
 _STARTS = {"ws", "wss", "tls", "sni"}
 _NAMES = {"dns", "dns4", "dns6"}
-_UNESCAPED = "!$&'()*+,;=:@/-._~"  # of a path, RFC 3986 section 3.3
+_UNESCAPED = "!$&'()*+,;=:@/-._~"  # in a path, RFC 3986 section 3.3
 
 
 @dataclass(frozen=True, slots=True)
 class WebsocketEndpoint:
-    """Where a WebSocket is.
+    """The parts of a WebSocket address.
 
     Attributes:
-        tcp: the socket below, None where it has a host name; tcp_addr: its address. port: its TCP port.
-        is_secure: TLS between TCP and HTTP.
-        server_name: the host name in the address (sni, else that of the socket), "" where there is none.
-        reached_at: what a proxy is asked for: the host name of the socket, or as `host`.
+        tcp: the socket below, None if it has a host name; tcp_addr: its address; port: its TCP port.
+        is_secure: there is TLS between TCP and HTTP.
+        server_name: the host name in the address (sni, else the name of the socket), "" if there is none.
+        reached_at: the host to ask a proxy for: the host name of the socket, or as `host`.
         target: of the request, with its leading slash.
-        suffix: what follows the TCP port, in the form we print: "/tls/ws" for "/wss".
+        suffix: the part after the TCP port, in the form we print: "/tls/ws" for "/wss".
         peer: the id after /p2p, or None.
     """
 
@@ -53,27 +53,27 @@ class WebsocketEndpoint:
 
     @property
     def scheme(self) -> str:
-        """Of the HTTP request: "http" or "https"."""
+        """The scheme of the HTTP request: "http" or "https"."""
         return "https" if self.is_secure else "http"
 
     @property
     def host(self) -> str:
-        """The server's name, or its address where it has no name."""
+        """The server's name, or its address if it has no name."""
         return self.server_name or self.reached_at
 
     @property
     def authority(self) -> str:
-        """The Host header: the port only where it is not the scheme's own, IPv6 in brackets."""
+        """The Host header: with the port if it is not the scheme's default; IPv6 in brackets."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         default = 443 if self.is_secure else 80
         return host if self.port == default else f"{host}:{self.port}"
 
 
 def parse_websocket(addr: Multiaddr) -> WebsocketEndpoint:
-    """Reads a WebSocket address.
+    """Parses a WebSocket address.
 
     Raises:
-        AddressError: it is none.
+        AddressError: it is not a WebSocket address.
     """
     names = [protocol.name for protocol in addr.protocols()]
     at = next((i for i, name in enumerate(names) if name in _STARTS), 0)
@@ -111,7 +111,7 @@ def _normal(addr: Multiaddr, name: str) -> str:
 
 
 def _socket_of(addr: Multiaddr, head: Multiaddr) -> tuple[Endpoint | None, str, int]:
-    """The endpoint, None for a name; the name, "" for an endpoint; the port. Raises AddressError."""
+    """The endpoint (None for a name), the name ("" for an endpoint), the port. Raises AddressError."""
     protocols = [protocol.name for protocol in head.protocols()]
     if protocols[0] in _NAMES and protocols[1:] == ["tcp"]:
         name, port = head.values()

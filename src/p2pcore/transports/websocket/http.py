@@ -1,7 +1,7 @@
-"""HTTP/1.1 heads over a mailbox: one request, one answer, then something else or the end.
+"""HTTP/1.1 heads over a mailbox: one request, one answer, then another protocol or the end.
 
-Comes in: a mailbox on top of a connection. Goes out: requests and answers as events of h11, which
-does the protocol. Bytes behind a head that ends HTTP go back to the mailbox. Heads are bounded, bodies are
+Comes in: a mailbox on top of a connection. Goes out: requests and answers as events of h11, which implements
+the protocol. If a head ends HTTP, the bytes after it go back to the mailbox. Heads are bounded, bodies are
 never read. Specification: RFC 9112.
 """
 
@@ -25,7 +25,7 @@ _BODILESS = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 
 
 class HttpRefused(RemoteProtocolError):
-    """A peer's head is malformed or too large. `status` is the answer it deserves."""
+    """A peer's head is malformed or too large. `status` is the answer to send."""
 
     def __init__(self, message: str, status: int, headers: Headers = ()) -> None:
         super().__init__(message, status)
@@ -41,13 +41,13 @@ class HttpEnd:
     """One end of a connection that speaks HTTP for one exchange.
 
     Args:
-        mailbox: read and written; is_client: we ask.
+        mailbox: used to read and write; is_client: we send the request.
     """
 
     __slots__ = ("_h11", "_mailbox", "_method", "_room")
 
     def __init__(self, mailbox: Mailbox, is_client: bool) -> None:
-        import h11  # only connections that need it pay for it
+        import h11  # here: only connections that need it load it
 
         self._mailbox = mailbox
         self._room = MAX_HTTP_HEAD_BYTES
@@ -60,7 +60,7 @@ class HttpEnd:
         """The peer's request, an h11.Request.
 
         Raises:
-            HttpRefused: it is none, or too large; ConnectionClosed: the peer left.
+            HttpRefused: it is not a request, or too large; ConnectionClosed: the peer left.
         """
         request = await self._read_head()
         self._method = request.method
@@ -75,7 +75,7 @@ class HttpEnd:
         return not isinstance(self._h11.next_event(), h11.EndOfMessage)
 
     def switch(self, headers: Headers) -> None:
-        """Answers 101; what follows is not HTTP, and what of it has come goes back to the mailbox."""
+        """Answers 101. What follows is not HTTP; bytes of it that have come go back to the mailbox."""
         import h11
 
         answer = h11.InformationalResponse(status_code=101, headers=list(headers), reason=_reason(101))
@@ -83,10 +83,10 @@ class HttpEnd:
         self._give_back()
 
     async def answer(self, status: int, headers: Headers = (), body: bytes = b"") -> None:
-        """Answers, and ends the connection in good order: returns when it is gone.
+        """Answers and closes the connection; returns when it has ended.
 
         Raises:
-            LocalProtocolError: status or headers are not HTTP's; nothing has been sent.
+            LocalProtocolError: status or headers are not valid HTTP; nothing has been sent.
         """
         import h11
 
@@ -106,16 +106,16 @@ class HttpEnd:
         try:
             await self._mailbox.read_exactly(1)
         except (P2PError, OSError):
-            pass  # the end that was waited for
+            pass  # the expected end
 
     # -- the client's side ---------------------------------------------------------------------
 
     async def ask(self, method: str, target: str, headers: Headers) -> Any:
         """Sends a request without a body.
 
-        Returns: the answer: an h11.Response, or an h11.InformationalResponse with status 101. Where that
-            ends HTTP, what follows it is in the mailbox.
-        Raises: HttpRefused: the answer is malformed or too large; LimitExceeded: too many answers 1xx;
+        Returns: an h11.Response, or an h11.InformationalResponse with status 101. If the answer ends HTTP,
+            the bytes after it are in the mailbox.
+        Raises: HttpRefused: the answer is malformed or too large; LimitExceeded: too many interim answers;
             ConnectionClosed: the peer left.
         """
         import h11
@@ -151,7 +151,7 @@ class HttpEnd:
         return event
 
     async def _receive(self) -> None:
-        """Hands on what has come, never more than fits the head's bound."""
+        """Gives received bytes to h11, never more than fit the bound of a head."""
         if self._room <= 0:
             raise HttpRefused(
                 f"an HTTP head over {MAX_HTTP_HEAD_BYTES} bytes", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
@@ -169,13 +169,13 @@ class HttpEnd:
 
 
 def tokens(headers: Any, name: bytes) -> list[str]:
-    """The comma-separated words of every header called `name` (lower case), themselves in lower case."""
+    """The comma-separated words of every header called `name` (lower case), in lower case."""
     values = [value.decode("latin-1") for key, value in headers if key == name]
     return [word.strip().lower() for value in values for word in value.split(",") if word.strip()]
 
 
 def only(headers: Any, name: bytes) -> str | None:
-    """The value of the header called `name`, None where there is none or more than one."""
+    """The value of the header called `name`; None if there is none or more than one."""
     values = [value.decode("latin-1") for key, value in headers if key == name]
     return values[0] if len(values) == 1 else None
 
@@ -183,7 +183,7 @@ def only(headers: Any, name: bytes) -> str | None:
 def _reason(status: int) -> str:
     try:
         return HTTPStatus(status).phrase
-    except ValueError:  # a status of one's own
+    except ValueError:  # a status that is not standard
         return ""
 
 

@@ -1,7 +1,7 @@
-"""HTTP proxies, found in the environment, and the tunnel through one.
+"""HTTP proxies from the environment, and the tunnel through a proxy.
 
 Comes in: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY as urllib.request understands them; a mailbox on top
-of a connection to a proxy. Goes out: which proxy a host is reached by; a mailbox that talks to that host.
+of a connection to a proxy. Goes out: the proxy for a host; a mailbox that is connected to that host.
 Never shows credentials in an error. Specification: RFC 9110, section 9.3.6 (CONNECT).
 """
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 _DEFAULT_PORT = 80
 _HOST_IS_AWAY = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
-"""What a proxy answers where it does its work, and the host does not."""
+"""Statuses by which a proxy says that the host failed, and not the proxy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy that takes CONNECT in the clear.
+    """A proxy that accepts CONNECT without TLS.
 
     Attributes:
         host: a name in normal form, or a numeric address; port: 1..65535.
@@ -42,13 +42,13 @@ class Proxy:
 
 
 def proxy_for(scheme: str, host: str, port: int) -> Proxy | None:
-    """The proxy the environment names for `scheme` ("http" or "https") and this host; None: none.
+    """The proxy that the environment names for `scheme` ("http" or "https") and this host; None: no proxy.
 
     Args:
         host: a name in normal form, or a numeric address.
 
     Raises:
-        AddressError: the environment names one that is malformed, or no HTTP proxy.
+        AddressError: the environment names a malformed proxy, or one that is not an HTTP proxy.
     """
     if not any(name.lower().endswith("_proxy") for name in os.environ):
         return None
@@ -66,7 +66,7 @@ def proxy_for(scheme: str, host: str, port: int) -> Proxy | None:
 
 
 def _normal_exception(entry: str) -> str:
-    """An entry of NO_PROXY, [.]HOST[:PORT], with its host in normal form; as it is where that is no host."""
+    """An entry of NO_PROXY, [.]HOST[:PORT], with its host in normal form; unchanged if that is not a host."""
     name, colon, port = entry.rpartition(":")
     if not colon or not port.isdecimal() or ":" in name:
         name, colon, port = entry, "", ""
@@ -77,10 +77,10 @@ def _normal_exception(entry: str) -> str:
 
 
 def parse_proxy(url: str) -> Proxy:
-    """Reads [http://][USER[:PASSWORD]@]HOST[:PORT][/].
+    """Parses [http://][USER[:PASSWORD]@]HOST[:PORT][/].
 
     Raises:
-        AddressError: it is anything else; the text leaves out user and password.
+        AddressError: it has another form; the message does not contain user and password.
     """
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
@@ -99,11 +99,11 @@ def parse_proxy(url: str) -> Proxy:
 
 
 async def open_tunnel(mailbox: Mailbox, proxy: Proxy, host: str, port: int) -> None:
-    """Has `proxy` connect `mailbox` to `host`; on return it talks to that host.
+    """Makes `proxy` connect `mailbox` to `host`; on return `mailbox` talks to that host.
 
     Raises:
         NegotiationError: the proxy refuses; RemoteProtocolError, LimitExceeded: its answer is malformed.
-        ConnectionClosed: it left.
+        ConnectionClosed: the proxy left.
     """
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     headers = [("Host", target)]

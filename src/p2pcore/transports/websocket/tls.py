@@ -1,8 +1,8 @@
-"""TLS as web servers and browsers have it, below a WebSocket: certificates of names, not of peers.
+"""TLS of web servers and browsers, below a WebSocket: certificates for host names, not for peers.
 
-Comes in: certificates and keys, or which authorities to trust; a mailbox on top of TCP. Goes out: the same
-mailbox on top of TLS. It proves a host's name and nothing of a peer: its id is proved by the protocol
-inside. TLS 1.2 at least, ALPN http/1.1. Specification: RFC 8446, RFC 6125, libp2p websockets "Addressing".
+Comes in: certificates and keys, or the authorities to trust; a mailbox on top of TCP. Goes out: the same
+mailbox on top of TLS. It proves the name of a host, never a peer id: the security protocol inside does that.
+TLS 1.2 or later, ALPN http/1.1. Specification: RFC 8446, RFC 6125, libp2p websockets "Addressing".
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 _HTTP = b"http/1.1"
 _HANDSHAKE_RECORD = b"\x16"  # RFC 8446 section 5.1
-_NO_PARTIAL_WILDCARDS = 4  # of openssl/x509_vfy.h: "*.example.com", and never "w*.example.com"
-_CLOCK_SKEW = datetime.timedelta(hours=1)  # a new certificate is good for a client whose clock is behind
+_NO_PARTIAL_WILDCARDS = 4  # of openssl/x509_vfy.h: "*.example.com", not "w*.example.com"
+_CLOCK_SKEW = datetime.timedelta(hours=1)  # a client whose clock is slow accepts a new certificate too
 
 
 @dataclass(frozen=True, slots=True)
 class WebCertificate:
-    """A server's certificate and key, as `cryptography` has them.
+    """A server's certificate and key, as objects of `cryptography`.
 
     Attributes:
-        chain: its own certificate first, then those that lead to an authority.
+        chain: the server's certificate first, then those that lead to an authority.
         private_key: RSA, ECDSA or Ed25519.
     """
 
@@ -54,7 +54,7 @@ class WebCertificate:
         """Reads PEM files: a certificate with its chain ("fullchain.pem"), and its key.
 
         Raises:
-            OSError: a file cannot be read; ValueError: it holds something else, or the password is wrong.
+            OSError: a file cannot be read; ValueError: its content is wrong, or the password is.
         """
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
         from cryptography.x509 import load_pem_x509_certificates
@@ -62,16 +62,16 @@ class WebCertificate:
         chain = load_pem_x509_certificates(read_file(certificate, MAX_CERTIFICATE_FILE_BYTES))
         try:
             key = load_pem_private_key(read_file(private_key), password)
-        except TypeError as error:  # cryptography's answer to a password missing, or one too many
+        except TypeError as error:  # cryptography raises it: a password is missing, or not needed
             raise ValueError(f"{shown(private_key)}: {error}") from error
         return cls(tuple(chain), key)
 
     @classmethod
     def self_signed(cls, *names: str, days: int = 365) -> Self:
-        """A new one that nobody trusts unless told to, for these host names and IP addresses.
+        """A new certificate for these host names and IP addresses; clients trust it only if told to.
 
         Raises:
-            ValueError: there is no name. AddressError: one is no host name.
+            ValueError: there is no name. AddressError: a name is not a host name.
         """
         from cryptography import x509
         from cryptography.hazmat.primitives.asymmetric import ec
@@ -99,17 +99,17 @@ class WebCertificate:
 
     @property
     def pem(self) -> bytes:
-        """The chain, without the key: what a client is to trust where the certificate is self-signed."""
+        """The chain, without the key. A client of a self-signed certificate needs it as `ca_file`."""
         from cryptography.hazmat.primitives.serialization import Encoding
 
         return b"".join(each.public_bytes(Encoding.PEM) for each in self.chain)
 
 
 def server_context(certificate: WebCertificate) -> SSL.Context:
-    """What a listener shows.
+    """The context of a listener.
 
     Raises:
-        ValueError: there is no certificate, or the key is not its key.
+        ValueError: there is no certificate, or the key does not belong to it.
     """
     from OpenSSL import SSL
 
@@ -129,13 +129,13 @@ def server_context(certificate: WebCertificate) -> SSL.Context:
 
 
 def client_context(ca_file: str | os.PathLike[str] | None = None, verify: bool = True) -> SSL.Context:
-    """Whom a dialler trusts.
+    """The context of a dialler.
 
     Args:
-        ca_file: PEM file of authorities; None: the system's. verify: False trusts anybody.
+        ca_file: PEM file of trusted authorities; None: the system's. verify: False trusts every server.
 
     Raises:
-        OSError: `ca_file` cannot be read, or holds no certificate.
+        OSError: `ca_file` cannot be read, or has no certificate.
     """
     from OpenSSL import SSL
 
@@ -149,16 +149,16 @@ def client_context(ca_file: str | os.PathLike[str] | None = None, verify: bool =
         try:
             context.load_verify_locations(os.fspath(ca_file))
         except SSL.Error as error:
-            raise OSError(f"{os.fspath(ca_file)}: no file of certificates that can be read") from error
+            raise OSError(f"{os.fspath(ca_file)}: cannot read certificates from this file") from error
     context.set_verify(SSL.VERIFY_PEER, _verified)
     return context
 
 
 async def serve(mailbox: Mailbox, context: SSL.Context) -> None:
-    """The server's handshake; `mailbox` is on top of TLS then. Raises HandshakeError, ConnectionClosed."""
+    """The server's handshake; then `mailbox` is on top of TLS. Raises HandshakeError, ConnectionClosed."""
     from OpenSSL import SSL
 
-    # Plain HTTP would look like the start of a long record, and be waited for until the deadline.
+    # Plain HTTP would look like the start of a long record, and we would wait for its end until the deadline.
     first = await mailbox.peek(1)
     if first not in (_HANDSHAKE_RECORD, b""):
         raise HandshakeError(f"a TLS handshake begins with {_HANDSHAKE_RECORD!r}, not with {first!r}")
@@ -168,13 +168,13 @@ async def serve(mailbox: Mailbox, context: SSL.Context) -> None:
 
 
 async def connect(mailbox: Mailbox, context: SSL.Context, host: str) -> None:
-    """The client's handshake with `host`; `mailbox` is on top of TLS then.
+    """The client's handshake with `host`; then `mailbox` is on top of TLS.
 
     Args:
         host: a name in normal form, or an IP address.
 
     Raises:
-        HandshakeError: it failed, or the certificate is not trusted, or is for another host.
+        HandshakeError: it failed, or the certificate is not trusted or is for another host.
         ConnectionClosed: the server left.
     """
     from OpenSSL import SSL
@@ -196,7 +196,7 @@ def _context() -> SSL.Context:
 
 
 def _expect(connection: SSL.Connection, host: str) -> None:
-    """Has OpenSSL check the certificate's name; pyOpenSSL has no name for that."""
+    """Makes OpenSSL check the certificate's name; pyOpenSSL has no function for that."""
     from OpenSSL import SSL
 
     lib: Any = SSL._lib  # type: ignore[attr-defined]
@@ -210,11 +210,11 @@ def _expect(connection: SSL.Connection, host: str) -> None:
         lib.X509_VERIFY_PARAM_set_hostflags(param, _NO_PARTIAL_WILDCARDS)
         done = lib.X509_VERIFY_PARAM_set1_host(param, name, len(name))
     if done != 1:
-        raise HandshakeError(f"OpenSSL does not take {host!r} as the name of a host")
+        raise HandshakeError(f"OpenSSL does not accept {host!r} as a host name")
 
 
 def _verified(connection: SSL.Connection, certificate: Any, code: int, depth: int, ok: int) -> bool:
-    """OpenSSL's verdict, with its reason where it is against."""
+    """Returns OpenSSL's verdict; raises its reason if the certificate is bad."""
     from OpenSSL import SSL
 
     if ok:

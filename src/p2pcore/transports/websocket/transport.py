@@ -1,8 +1,8 @@
 """WebSocket: dials and listens on /ip4|ip6/…/tcp/N/ws, /wss, /tls/ws and /tls/sni/NAME/ws.
 
-Comes in: addresses with numeric hosts, or with names that a proxy looks up. Goes out: upgraded connections,
-and listeners over TCP's sockets. TLS, proxies and the HTTP upgrade happen when the upgrader starts a
-connection, within its deadline and its bounds. Never resolves a peer's name, never answers HTTP twice.
+Comes in: addresses with numeric hosts, or with names that a proxy resolves. Goes out: upgraded connections,
+and listeners over TCP's sockets. TLS, proxies and the HTTP upgrade run when the upgrader starts a connection,
+under its deadline and its bounds. Never resolves a peer's name, never answers HTTP twice.
 Specification: libp2p websockets; RFC 6455.
 """
 
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from p2pcore._fast.chain.layer import Mailbox
 
 Handshake = Callable[["Mailbox"], Awaitable[None]]
-"""Turns a started connection into a WebSocket: everything between TCP and the upgrader."""
+"""Turns a started connection into a WebSocket: TLS, proxy and HTTP upgrade."""
 
-_MAX_PROXY_ADDRS = 4  # addresses of a proxy's name that are tried
+_MAX_PROXY_ADDRS = 4  # how many addresses of a proxy are tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +47,16 @@ class WebsocketOptions:
     """How to dial and listen on WebSocket.
 
     Attributes:
-        certificate: what listeners on secure addresses show; an OpenSSL.SSL.Context is used as it is, and
-            may be given a renewed certificate while it listens.
-        ca_file: PEM file of the authorities a dialler trusts; None: the system's.
-        verify: False dials hosts whatever certificate they show. The peer's id is proved all the same.
-        handshake_timeout: seconds for TLS, proxy and HTTP together; the upgrade's own deadline holds too.
-        http_handler: answers plain HTTP requests on listening ports; None: 404.
-        use_proxies: dial through the proxies that the environment names.
+        certificate: for listeners on secure addresses. An OpenSSL.SSL.Context is used unchanged; you may give
+            it a renewed certificate while it listens.
+        ca_file: PEM file of the authorities that a dialler trusts; None: the system's.
+        verify: False accepts every certificate of a dialled host. The peer must still prove its id.
+        handshake_timeout: seconds for TLS, proxy and HTTP together; the deadline of the upgrade applies too.
+        http_handler: answers plain HTTP requests on listening ports; None: answer 404.
+        use_proxies: dial through the proxies named by the environment.
 
     Raises:
-        TypeError, ValueError: a field is not what is said above.
+        TypeError, ValueError: a field has a wrong type or value.
     """
 
     certificate: WebCertificate | SSL.Context | None = None
@@ -82,18 +82,18 @@ class WebsocketOptions:
 
 @functools.lru_cache(maxsize=64)
 def _with_suffix(addr: Multiaddr, suffix: Multiaddr) -> Multiaddr:
-    """`addr` with `suffix` behind: one object for all connections of a listener."""
+    """`addr` followed by `suffix`; all connections of a listener share the object."""
     return addr.encapsulate(suffix)
 
 
 class WebsocketConn:
-    """A raw connection that speaks WebSocket once it is started: satisfies interfaces.RawConn.
+    """A raw connection that speaks WebSocket after `start`: satisfies interfaces.RawConn.
 
     Args:
-        raw: what the WebSocket runs over; owned. It may be one whose own start does nothing any more.
-        handshake: run by `start`; timeout: seconds it may take.
-        suffix: what its multiaddrs have behind those of `raw`.
-        remote: the peer's multiaddr where it is not that of `raw` with `suffix` behind.
+        raw: the connection below; owned. It may be started already; its own `start` then does nothing.
+        handshake: run by `start`; timeout: seconds that it may take.
+        suffix: added to the multiaddrs of `raw`.
+        remote: the peer's multiaddr, if it is not that of `raw` with `suffix`.
     """
 
     __slots__ = ("_handshake", "_raw", "_remote", "_suffix", "_timeout")
@@ -126,7 +126,7 @@ class WebsocketConn:
 
     @property
     def remote_multiaddr(self) -> Multiaddr | None:
-        """The peer's address as a WebSocket's; where a proxy is between, what was dialled."""
+        """The peer's address as a WebSocket's; through a proxy, the dialled address."""
         if self._remote is not None:
             return self._remote
         remote = self._raw.remote_multiaddr
@@ -134,20 +134,20 @@ class WebsocketConn:
 
     @property
     def is_limited(self) -> bool:
-        """As the connection below."""
+        """As for the connection below."""
         return self._raw.is_limited
 
     @property
     def expected_peer(self) -> PeerId | None:
-        """As of the connection beneath."""
+        """As for the connection below."""
         return self._raw.expected_peer
 
     async def start(self) -> None:
         """Begins to read the socket, and becomes a WebSocket.
 
         Raises:
-            OSError: the socket is of no use; TimeoutError: the handshake took too long.
-            NegotiationError, HandshakeError, RemoteProtocolError, ConnectionClosed: it failed.
+            OSError: the socket cannot be used; TimeoutError: the handshake took too long.
+            NegotiationError, HandshakeError, RemoteProtocolError, ConnectionClosed: the handshake failed.
         """
         try:
             async with asyncio.timeout(self._timeout):
@@ -155,7 +155,7 @@ class WebsocketConn:
                 await self._handshake(self._raw.mailbox)
         except TimeoutError as error:
             raise TimeoutError(
-                str(error) or f"no end of the WebSocket handshake in {self._timeout:g} s"
+                str(error) or f"the WebSocket handshake did not end within {self._timeout:g} s"
             ) from error
 
     def abort(self) -> None:
@@ -164,14 +164,14 @@ class WebsocketConn:
 
 
 class WebsocketAcceptor:
-    """Makes WebSockets of accepted connections, for any listener.
+    """Turns accepted connections of any listener into WebSockets.
 
     Args:
         options: see WebsocketOptions.
-        suffix: what the listener's address has behind its port: "/ws", "/tls/ws", ...
+        suffix: the part of the listener's address after its port: "/ws", "/tls/ws", ...
 
     Raises:
-        AddressError: a secure one, without a certificate. ValueError: the key is not the certificate's.
+        AddressError: `suffix` needs a certificate. ValueError: the key does not belong to the certificate.
     """
 
     __slots__ = ("_context", "_options", "suffix")
@@ -182,12 +182,12 @@ class WebsocketAcceptor:
         self._context: SSL.Context | None = None
         if "tls" in suffix:
             if options.certificate is None:
-                raise AddressError(f"{suffix} takes a certificate: WebsocketOptions(certificate=...)")
+                raise AddressError(f"{suffix} needs a certificate: WebsocketOptions(certificate=...)")
             given = options.certificate
             self._context = web_tls.server_context(given) if isinstance(given, WebCertificate) else given
 
     def __call__(self, raw: RawConn) -> WebsocketConn:
-        """The server's side over `raw`, which nobody has read yet."""
+        """The server's side over `raw`; nobody may have read `raw` before."""
         return WebsocketConn(raw, self._accept, self.suffix, self._options.handshake_timeout)
 
     async def _accept(self, mailbox: Mailbox) -> None:
@@ -200,7 +200,7 @@ class WebsocketListener:
     """A listener whose connections are WebSockets: satisfies interfaces.RawListener.
 
     Args:
-        inner: where connections come from; owned. accept: makes WebSockets of them.
+        inner: where connections come from; owned. accept: turns them into WebSockets.
     """
 
     __slots__ = ("_accept", "_inner")
@@ -222,9 +222,9 @@ class WebsocketListener:
         """As RawListener.rebind."""
         await self._inner.rebind()
 
-    def finish(self) -> None:
-        """As RawListener.finish."""
-        self._inner.finish()
+    def drain(self) -> None:
+        """As RawListener.drain."""
+        self._inner.drain()
 
     async def close(self) -> None:
         """As RawListener.close."""
@@ -235,8 +235,8 @@ class WebsocketTransport:
     """The WebSocket transport.
 
     Args:
-        upgrader: secures and multiplexes what is dialled and accepted.
-        tcp: whose sockets, with their options, carry the WebSockets.
+        upgrader: secures and multiplexes dialled and accepted connections.
+        tcp: its sockets, with its options, carry the WebSockets.
         options: see WebsocketOptions.
     """
 
@@ -254,7 +254,7 @@ class WebsocketTransport:
         self._context: SSL.Context | None = None
 
     def can_dial(self, addr: Multiaddr) -> bool:
-        """True for a WebSocket at a numeric IP address, or at a name behind a proxy; a peer id may follow."""
+        """True for a WebSocket at an IP address, or at a name that a proxy resolves; a peer id may follow."""
         try:
             endpoint = parse_websocket(addr)
             return endpoint.port != 0 and (endpoint.tcp is not None or self._proxy(endpoint) is not None)
@@ -262,7 +262,7 @@ class WebsocketTransport:
             return False
 
     def keeps_name(self, addr: Multiaddr) -> bool:
-        """True for a WebSocket at a host name that a proxy is asked for. See interfaces.NameKeeper."""
+        """True for a WebSocket at a host name that a proxy resolves. See interfaces.NameKeeper."""
         try:
             endpoint = parse_websocket(addr)
             return endpoint.tcp is None and self._proxy(endpoint) is not None
@@ -273,12 +273,12 @@ class WebsocketTransport:
         """Connects, directly or through a proxy, and upgrades.
 
         Args:
-            addr: where to; a peer id at its end must be proved.
-            peer: the id that must be proved; None: the one of `addr`, or any.
+            addr: the address; the peer must prove the id at its end, if there is one.
+            peer: the id that the peer must prove; None: the id in `addr`, or any.
 
         Raises:
-            AddressError: not a WebSocket address, `addr` and `peer` name two peers, or a bad proxy.
-            OSError: the connection failed, or `ca_file` is no good; TimeoutError: it took too long.
+            AddressError: not a WebSocket address, `addr` and `peer` name two peers, or a malformed proxy.
+            OSError: connecting failed, or `ca_file` cannot be used; TimeoutError: it took too long.
             NegotiationError, HandshakeError, UpgradeTimeout: the upgrade failed, see `.stage`.
         """
         endpoint = parse_websocket(addr)
@@ -300,7 +300,7 @@ class WebsocketTransport:
         return await self._upgrader.upgrade_outbound(conn, expected)
 
     def _client_context(self) -> SSL.Context:
-        """The one of all dials: reading the system's authorities takes milliseconds."""
+        """One context for all dials: reading the system's authorities takes milliseconds."""
         if self._context is None:
             try:
                 self._context = web_tls.client_context(self._options.ca_file, self._options.verify)
@@ -310,15 +310,15 @@ class WebsocketTransport:
         return self._context
 
     async def _connected(self, endpoint: WebsocketEndpoint, proxy: Proxy | None) -> RawConn:
-        """A connection to the host, or to the proxy it is behind. Raises as TcpTransport.connect."""
+        """A connection to the host, or to its proxy. Raises as TcpTransport.connect."""
         if proxy is None:
             if endpoint.tcp is None:
-                raise AddressError(f"{endpoint.tcp_addr}: a name, and no proxy to look it up")
+                raise AddressError(f"{endpoint.tcp_addr}: a host name needs a proxy that resolves it")
             return await self._tcp.connect(endpoint.tcp)
         try:
             return await self._reach(proxy)
         except OSError as error:
-            blame_us(error)  # the host that was dialled is not to blame for the proxy
+            blame_us(error)  # the proxy failed, not the dialled host
             raise
 
     def _proxy(self, endpoint: WebsocketEndpoint) -> Proxy | None:
@@ -341,20 +341,20 @@ class WebsocketTransport:
         raise failure
 
     async def listen(self, addr: Multiaddr) -> Listener:
-        """Binds, and starts to accept and upgrade.
+        """Binds, and starts to accept and upgrade connections.
 
         Raises:
             AddressError: not a WebSocket address, or a secure one without a certificate.
-            OSError: it cannot be bound. ValueError: the key is not the certificate's.
+            OSError: binding failed. ValueError: the key does not belong to the certificate.
         """
         endpoint = parse_websocket(addr)
         check_local(addr)
         if endpoint.server_name and not endpoint.is_secure:
-            raise AddressError(f"{addr}: a name is only for listeners with TLS")
+            raise AddressError(f"{addr}: only listeners with TLS may have a name")
         accept = self.acceptor(endpoint.suffix)
         inner = self._tcp.bind(endpoint.tcp_addr, Kind.TLS if endpoint.scheme == "https" else Kind.HTTP)
         return self._upgrader.upgrade_listener(WebsocketListener(inner, accept))
 
     def acceptor(self, suffix: Multiaddr) -> WebsocketAcceptor:
-        """For a listener of another kind whose addresses end with `suffix`. Raises as WebsocketAcceptor."""
+        """An acceptor for any listener whose addresses end with `suffix`. Raises as WebsocketAcceptor."""
         return WebsocketAcceptor(self._options, suffix)

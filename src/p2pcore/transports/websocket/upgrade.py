@@ -1,8 +1,8 @@
 """The HTTP upgrade to WebSocket, both sides, over a mailbox.
 
-Comes in: a mailbox on top of TCP or TLS. Goes out: nothing; the connection speaks WebSocket from then on, by
-a WebsocketLayer below the mailbox. What is no upgrade is answered and closed. Extensions and subprotocols are
-never offered and never taken; every origin and every path is welcome. Specification: RFC 6455, section 4.
+Comes in: a mailbox on top of TCP or TLS; from then on it is on top of a WebsocketLayer. A request that is not
+an upgrade is answered, and the connection is closed. Extensions and subprotocols are never offered and never
+accepted; every origin and every path is accepted. Specification: RFC 6455, section 4.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _KEY_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
-    """What an HTTP handler answers.
+    """The answer of an HTTP handler.
 
     Attributes:
-        status: 200..599; headers: besides Connection and Content-Length, which are added.
+        status: 200..599; headers: without Connection and Content-Length, which are added.
         body: at most MAX_HTTP_ANSWER_BYTES; not sent to a HEAD request.
     """
 
@@ -49,7 +49,7 @@ class HttpAnswer:
 HttpHandler = Callable[[str, str, Headers], Awaitable[HttpAnswer]]
 """`await handler(method, target, headers)` for a plain HTTP request; header names are in lower case.
 
-It has what is left of the handshake's time. A CONNECT never reaches it, nor does the body of a request.
+It has the rest of the handshake's time. It gets no CONNECT requests and no bodies of requests.
 """
 
 
@@ -57,12 +57,13 @@ async def accept_upgrade(mailbox: Mailbox, http_handler: HttpHandler | None = No
     """The server's side.
 
     Args:
-        mailbox: nothing of the request has been read.
-        http_handler: answers what is no upgrade; None: 404.
+        mailbox: nobody has read a byte of the request.
+        http_handler: answers requests that are not upgrades; None: answer 404.
 
     Raises:
-        RequestAnswered: a plain request that `http_handler` took; NegotiationError: one that nobody took;
-            RemoteProtocolError: a bad one. Each has been answered, and the connection is gone.
+        RequestAnswered: a plain request, answered by `http_handler`; NegotiationError: a plain request
+            without a handler; RemoteProtocolError: a bad request. Each has been answered, and the connection
+            is closed.
         ConnectionClosed: the peer left.
     """
     http = HttpEnd(mailbox, is_client=False)
@@ -89,7 +90,7 @@ async def request_upgrade(mailbox: Mailbox, authority: str, target: str = "/") -
 
     Raises:
         NegotiationError: the server does not upgrade; RemoteProtocolError: its answer breaks the rules.
-        ConnectionClosed: it left.
+        ConnectionClosed: the server left.
     """
     key = base64.b64encode(os.urandom(_KEY_BYTES)).decode()
     headers = [
@@ -109,7 +110,7 @@ async def request_upgrade(mailbox: Mailbox, authority: str, target: str = "/") -
 
 
 def accept_token(key: str) -> str:
-    """What proves that a request's key was understood (RFC 6455 section 4.2.2)."""
+    """The value that proves that the server understood the key (RFC 6455 section 4.2.2)."""
     digest = hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest()
     return base64.b64encode(digest).decode()
 
@@ -121,16 +122,16 @@ def status_of(answer: Any) -> str:
 
 
 def _checked_key(request: Any, http: HttpEnd) -> str:
-    """The key of an upgrade request. Raises HttpRefused for one that breaks the rules."""
+    """The key of an upgrade request. Raises HttpRefused: the request breaks the rules."""
     headers = request.headers
     key = only(headers, b"sec-websocket-key")
     if request.method != b"GET" or request.http_version != b"1.1":
-        raise _bad(f"a WebSocket upgrade is asked for by GET and HTTP/1.1, not {_line(request)}")
+        raise _bad(f"a WebSocket upgrade uses GET and HTTP/1.1, not {_line(request)}")
     if only(headers, b"upgrade") is None or "upgrade" not in tokens(headers, b"connection"):
         raise _bad("Upgrade must come once, and Connection must name it")
     if only(headers, b"sec-websocket-version") != _VERSION:
         raise HttpRefused(
-            "another version of WebSocket than 13",
+            "the WebSocket version is not 13",
             HTTPStatus.UPGRADE_REQUIRED,
             [("Upgrade", "websocket"), ("Sec-WebSocket-Version", _VERSION)],
         )
@@ -154,7 +155,7 @@ def _is_key(text: str) -> bool:
 
 def _check_answer(headers: Any, key: str) -> None:
     if tokens(headers, b"upgrade") != ["websocket"] or "upgrade" not in tokens(headers, b"connection"):
-        raise RemoteProtocolError("the answer 101 does not upgrade to WebSocket")
+        raise RemoteProtocolError("the answer has status 101, but does not upgrade to WebSocket")
     if only(headers, b"sec-websocket-accept") != accept_token(key):
         raise RemoteProtocolError("the answer's Sec-WebSocket-Accept does not belong to our key")
     for name in (b"sec-websocket-extensions", b"sec-websocket-protocol"):
@@ -163,10 +164,10 @@ def _check_answer(headers: Any, key: str) -> None:
 
 
 async def _answer(http: HttpEnd, request: Any, handler: HttpHandler | None) -> bool:
-    """Answers a plain request by the handler, 404 without one, 500 where it fails. Returns: did it?"""
+    """Answers a plain request by `handler`; 404 without one, 500 if it fails. Returns: whether it worked."""
     answer: HttpAnswer | None = None
     sent = HttpAnswer(HTTPStatus.NOT_FOUND)
-    if handler is not None and request.method != b"CONNECT":  # a 2xx to that would be a tunnel
+    if handler is not None and request.method != b"CONNECT":  # a 2xx answer to CONNECT would open a tunnel
         answer = await _handled(request, handler)
         sent = answer or HttpAnswer(HTTPStatus.INTERNAL_SERVER_ERROR)
     try:
@@ -179,7 +180,7 @@ async def _answer(http: HttpEnd, request: Any, handler: HttpHandler | None) -> b
 
 
 async def _handled(request: Any, handler: HttpHandler) -> HttpAnswer | None:
-    """The handler's answer; None where it failed."""
+    """The handler's answer; None if it failed."""
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers]
     try:
         answer = await handler(request.method.decode("latin-1"), request.target.decode("latin-1"), headers)
