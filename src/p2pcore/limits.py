@@ -213,7 +213,7 @@ MAX_UNIX_PATH_BYTES: Final = 107
 UNIX_BIND_TIMEOUT_S: Final = 1.0
 """How long we wait for another process that binds in the same directory; a bind takes microseconds."""
 UNIX_CONNECT_PAUSE_S: Final = 0.01
-"""Pause between attempts to connect to a UNIX listener with a full backlog: nothing reports when it has room."""
+"""Pause between attempts to connect to a UNIX listener whose backlog is full: no event reports room."""
 MAX_DATAGRAM_BYTES: Final = 65535
 """One received datagram; UDP over IPv4 carries 65,507."""
 MAX_QUEUED_DATAGRAMS: Final = 256

@@ -61,7 +61,7 @@ async def handshake(
         mailbox: top of the chain; the handshake begins with the bytes it already holds. The end of its
             input is the end of the connection.
         connection: made with socket None and set to its side (`set_connect_state`, `set_accept_state`).
-                After that, only ask it for results (`get_peer_certificate`, ...).
+            After that, only ask it for results (`get_peer_certificate`, ...).
         step: goes on as far as it can without reading, and returns whether the handshake is done. Default: a
             step of `connection`, which calls back through pyOpenSSL.
         can_wait: the last output may wait for the next write: a server of TLS 1.3 has only tickets to send.
