@@ -1,7 +1,7 @@
 """Every bound of p2pcore: name with its unit, default, and why it is what it is.
 
-Comes in: nothing. Goes out: integers (bytes, counts) and floats (seconds). Never computed at run
-time. "go", "rust" and "js" name go-libp2p, rust-libp2p and js-libp2p; "spec" the libp2p specifications.
+The bounds are integers (bytes, counts) and floats (seconds), and are never computed at run time. "go", "rust"
+and "js" mean go-libp2p, rust-libp2p and js-libp2p; "spec" means the libp2p specifications.
 """
 
 from __future__ import annotations

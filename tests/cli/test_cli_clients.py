@@ -246,8 +246,8 @@ def test_wrong_usage(cli: Cli, args: tuple[str, ...], text: str) -> None:
         (".", ".: is a directory"),
         ("/dev/zero", "more than 65536 bytes"),
         ("garbage", "garbage: no key"),
-        ("public", "a public key, where a private one is needed"),
-        ("either", "which may be private or public"),
+        ("public", "a public key where a private key is needed"),
+        ("either", "may be private or public"),
     ],
 )
 def test_a_bad_key_file(cli: Cli, path: str, text: str) -> None:

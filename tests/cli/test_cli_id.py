@@ -194,7 +194,7 @@ def test_an_encrypted_key_takes_its_password_from_the_environment(cli: Cli) -> N
         (("show", "-"), 1, "-: empty, where a key was expected"),
         (("show", "/dev/null"), 1, "empty, where a key was expected"),
         (("show", "text"), 1, "text: no key"),
-        (("show", "pem"), 1, "pem: not a private key we can read"),
+        (("show", "pem"), 1, "pem: not a private key that we can read"),
         (("show", "forged"), 1, "forged: the public half"),
         (("convert", "text", "--to", "pem"), 1, "text: no key"),
         (("convert", "text"), 2, "Missing option '--to'"),

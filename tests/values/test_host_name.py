@@ -42,7 +42,7 @@ def test_a_name_has_one_normal_form(text: str, normal: str) -> None:
     ],
 )
 def test_what_is_no_host_name_is_refused(text: str) -> None:
-    with pytest.raises(AddressError, match="no host name"):
+    with pytest.raises(AddressError, match="not a host name"):
         normal_host(text)
 
 

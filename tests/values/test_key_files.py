@@ -134,7 +134,7 @@ def test_what_may_be_private_or_public_is_refused_until_the_caller_says(name: st
             PrivateKey.parse(data, form)
     if name.startswith("py"):
         assert parse_key(data, "public") == PublicKey(KeyType.ED25519, SEED)
-        with pytest.raises(IdentityError, match="a public key, where a private one"):
+        with pytest.raises(IdentityError, match="a public key where a private key"):
             PrivateKey.parse(data, "public")
 
 
@@ -153,7 +153,7 @@ def test_public_keys_that_say_so_are_never_taken_for_private_ones() -> None:
     line = theirs().public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH) + b" me@here\n"
     for data in (public.to_form("pem"), public.to_form("der"), line):
         assert parse_key(data) == public
-        with pytest.raises(IdentityError, match="a public key, where a private one"):
+        with pytest.raises(IdentityError, match="a public key where a private key"):
             PrivateKey.parse(data)
 
 
@@ -214,11 +214,11 @@ def test_whether_a_file_needs_a_password_is_known_before_it_is_parsed() -> None:
         (SECRET.to_pem().encode() + KEY.to_pem().encode(), "2 keys, where one was expected"),
         (b"-----BEGIN PRIVATE KEY-----\nAAAA", "without its last line"),
         (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----", "PEM of certificate"),
-        (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----", "not a private key we can read"),
+        (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----", "not a private key that we can read"),
         (b"PuTTY-User-Key-File-3: ssh-ed25519\n", "PuTTY"),
-        (b"ssh-dss AAAA me", "not a key of OpenSSH we can read"),
+        (b"ssh-dss AAAA me", "not an OpenSSH key that we can read"),
         (b"\x08\x01\x12\x40" + bytes(63), "not a canonical private key"),
-        (b"\x30\x03\x02\x01\x00", "not a private key we can read"),
+        (b"\x30\x03\x02\x01\x00", "not a private key that we can read"),
         (os.urandom(40), "no"),
     ],
 )

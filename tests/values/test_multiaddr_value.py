@@ -391,7 +391,7 @@ def test_a_malformed_object_of_the_package_is_an_address_error() -> None:
 
 
 def test_what_the_package_does_not_know_is_an_address_error() -> None:
-    with pytest.raises(AddressError, match="does not take"):
+    with pytest.raises(AddressError, match="does not accept"):
         Multiaddr("/tcp/9090/plaintextv2").to_multiaddr()
 
 

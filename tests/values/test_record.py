@@ -55,9 +55,9 @@ def payload(seq: int = 1, peer: bytes | None = None, addrs: tuple[bytes, ...] = 
 @pytest.mark.parametrize(("domain", "kind"), [("", b"\x03\x01"), ("a-domain", b""), ("", b"")])
 def test_an_envelope_without_a_purpose_is_neither_sealed_nor_opened(domain: str, kind: bytes) -> None:
     """What is signed for nothing in particular could be taken for anything."""
-    with pytest.raises(ValueError, match="neither may be empty") as sealing:
+    with pytest.raises(ValueError, match="must not be empty") as sealing:
         Envelope.seal(KEY, domain, kind, b"payload")
-    with pytest.raises(ValueError, match="neither may be empty") as opening:
+    with pytest.raises(ValueError, match="must not be empty") as opening:
         Envelope.open(Envelope.seal(KEY, "a-domain", b"\x03\x01", b"payload").raw, domain, kind)
     assert not isinstance(sealing.value, IdentityError)  # it is the caller's fault, not a peer's
     assert not isinstance(opening.value, IdentityError)

@@ -35,7 +35,7 @@ def load_private_key(path: str, form: str | None = None) -> PrivateKey:
     """The private key in the file at `path` ("-": standard input). Raises CommandFailed, OSError."""
     key = load_key(path, form)
     if not isinstance(key, PrivateKey):
-        raise CommandFailed(f"{path}: a public key, where a private one is needed")
+        raise CommandFailed(f"{path}: a public key where a private key is needed")
     return key
 
 

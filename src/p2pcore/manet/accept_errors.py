@@ -26,7 +26,7 @@ def is_temporary(error: OSError) -> bool:
 
 
 class Backoff:
-    """Pauses that double from a minimum to a maximum; a success starts them again.
+    """Pauses that double from a minimum to a maximum; after a success they begin at the minimum again.
 
     Args:
         minimum, maximum: seconds, 0 < minimum <= maximum.

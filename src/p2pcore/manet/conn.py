@@ -130,7 +130,7 @@ class MaConn:
 
     @property
     def remote_multiaddr(self) -> Multiaddr | None:
-        """The peer's address; None where it has none."""
+        """The peer's address; None if it has none."""
         if isinstance(self._remote, tuple):
             self._remote = to_multiaddr(self._remote)
         return self._remote

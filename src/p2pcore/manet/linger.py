@@ -33,7 +33,7 @@ class LingerListener:
 
     @property
     def multiaddr(self) -> Multiaddr:
-        """What it is bound to, with the real port."""
+        """The bound address, with the real port."""
         return self._inner.multiaddr
 
     async def accept(self) -> MaConn:

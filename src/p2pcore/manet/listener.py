@@ -73,14 +73,14 @@ class MaListener:
         """Binds and listens; call it inside a running event loop.
 
         Args:
-            addr: /ip4|ip6/…/tcp/N; port 0 takes a free one.
+            addr: /ip4|ip6/…/tcp/N; 0 means any free port.
             reuse_port: let other sockets with the same option share the port. Off by default: a second
                 process must fail, and not silently take half of the connections.
             backlog: connections the kernel may queue; it cuts this to net.core.somaxconn.
 
         Raises:
             AddressError: `addr` is not a TCP address, or names a peer.
-            OSError: it cannot be bound.
+            OSError: binding failed.
         """
         endpoint = parse_endpoint(addr)
         check_local(addr)
@@ -109,7 +109,7 @@ class MaListener:
 
     @property
     def multiaddr(self) -> Multiaddr:
-        """What it is bound to, with the real port."""
+        """The bound address, with the real port."""
         return self._multiaddr
 
     @property
@@ -251,7 +251,7 @@ class MaListener:
         self._drop()
         self._sock = sock = await self._reopened()
         self._identity = _identity(sock.fileno())
-        if self._closed:  # meanwhile
+        if self._closed:  # closed meanwhile
             self._drop()
             raise ListenerClosed(f"the listener on {self._multiaddr} is closed")
 

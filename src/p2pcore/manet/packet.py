@@ -67,7 +67,7 @@ class MaPacketConn:
 
         Raises:
             AddressError: `addr` is not a UDP address, or names a peer.
-            OSError: it cannot be bound. ValueError: `max_queued` is not positive.
+            OSError: binding failed. ValueError: `max_queued` is not positive.
         """
         endpoint = parse_endpoint(addr, "udp")
         check_local(addr)

@@ -40,7 +40,7 @@ class RelayListener:
         return self._multiaddr
 
     async def offer(self, conn: RelayedConn) -> bool:
-        """Waits until `accept` takes `conn`. False: it did not take it in time, and will not."""
+        """Waits until `accept` takes `conn`. False: it was not taken in time."""
         if self._is_draining or len(self._offers) >= limits.MAX_RELAY_WAITING:
             return False
         taken = self._offers[conn] = asyncio.get_running_loop().create_future()
@@ -49,7 +49,7 @@ class RelayListener:
             async with asyncio.timeout(limits.RELAY_ACCEPT_TIMEOUT_S):
                 return await asyncio.shield(taken)
         except TimeoutError:
-            return taken.done() and taken.result()  # taken in the moment when the time was over
+            return taken.done() and taken.result()  # `accept` may take it just when the time is over
         finally:
             self._offers.pop(conn, None)
 

@@ -128,7 +128,7 @@ class Hop:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """A message of a stop stream, as Hop."""
+    """A message of a stop stream; its fields are as in Hop."""
 
     type: StopType
     peer: PeerId | None = None

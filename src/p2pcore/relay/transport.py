@@ -33,7 +33,7 @@ class RelayTransport:
     """The relay client; satisfies interfaces.Transport.
 
     Args:
-        upgrader: secures and multiplexes what is dialled and accepted, end to end.
+        upgrader: secures and multiplexes dialled and accepted connections, end to end.
         network: the swarm; it reaches relays and takes the handler of stop streams.
         changed: called when the addresses of `announced` have changed.
         now: unix seconds.
@@ -86,7 +86,7 @@ class RelayTransport:
         route = route_of(addr)
         target = peer if route.target is None else route.target
         if target is None or (peer is not None and peer != target):
-            raise AddressError(f"{addr}: expected one target, also given {peer}")
+            raise AddressError(f"{addr} has no target, or another target than the peer {peer}")
         if target == route.relay:
             raise AddressError(f"{addr} leads through a relay to itself")
         relay = await reach(self._network, route)
@@ -107,7 +107,7 @@ class RelayTransport:
         """
         relay = None if addr == CIRCUIT else route_of(addr).relay
         if relay in self._listeners:
-            raise OSError(errno.EADDRINUSE, f"this node listens on {addr} already")
+            raise OSError(errno.EADDRINUSE, f"this node already listens on {addr}")
         keeper = None if relay is None else self._new_keeper(addr)
         if not self._listeners:
             self._network.set_stream_handler(STOP, self.serve_stop)

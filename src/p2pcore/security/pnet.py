@@ -75,7 +75,7 @@ class PSK:
         key = decode(text)
         if key is None:
             raise IdentityError(
-                f"line 3 of the key file is no key of {KEY_BYTES} bytes in {encoding.decode().strip()}"
+                f"line 3 of the key file is not a key of {KEY_BYTES} bytes in {encoding.decode().strip()}"
             )
         return cls(key)
 

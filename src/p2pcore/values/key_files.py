@@ -211,7 +211,7 @@ def read_file(path: str | os.PathLike[str] | int, max_bytes: int = MAX_KEY_FILE_
         failure = errno.EINVAL
     else:
         if len(data) > max_bytes:
-            raise IdentityError(f"more than {max_bytes} bytes, so it is no key file")
+            raise IdentityError(f"more than {max_bytes} bytes, so it is not a key file")
         return data
     # Raised outside of `except`: the first error contains the path, and must not become the context.
     raise OSError(failure, os.strerror(failure), path if isinstance(path, int) else shown(path))

@@ -65,7 +65,7 @@ class PublicKey:
         return cls(*_decode("public", data, MAX_PUBLIC_KEY_BYTES))
 
     def to_protobuf(self) -> bytes:
-        """The canonical protobuf; a peer id is its hash."""
+        """The canonical protobuf; a peer id is made from its bytes."""
         return _encode(self.type, self.data)
 
     @classmethod

@@ -161,7 +161,7 @@ def _check_purpose(domain: str, payload_type: bytes) -> None:
 
 
 def _signed(domain: str, payload_type: bytes, payload: bytes) -> bytes:
-    """The signed bytes: each part after its length."""
+    """The signed bytes: each part with its length before it."""
     return b"".join(encode_varint(len(part)) + part for part in (domain.encode(), payload_type, payload))
 
 

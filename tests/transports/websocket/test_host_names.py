@@ -211,10 +211,10 @@ def test_exceptions_with_ports_and_the_names_of_proxies_are_normal_too(
 @looped
 async def test_a_plain_listener_takes_no_name() -> None:
     async with Host(listen=()) as host:
-        with pytest.raises(AddressError, match="only for listeners with TLS"):
+        with pytest.raises(AddressError, match="only listeners with TLS"):
             await host.swarm.add_listen_addr("/ip4/127.0.0.1/tcp/0/sni/a.example/ws")
 
 
 def test_a_certificate_of_what_is_no_name_is_refused() -> None:
-    with pytest.raises(AddressError, match="no host name"):
+    with pytest.raises(AddressError, match="not a host name"):
         WebCertificate.self_signed("a..b")

@@ -159,7 +159,7 @@ async def test_it_does_not_listen_on_other_addresses(text: str) -> None:
 
 @looped
 async def test_a_secure_address_without_a_certificate_is_a_clear_error() -> None:
-    with pytest.raises(ListenError, match=r"/tls/ws takes a certificate: WebsocketOptions\(certificate"):
+    with pytest.raises(ListenError, match=r"/tls/ws needs a certificate: WebsocketOptions\(certificate"):
         async with Host(listen=["/ip4/127.0.0.1/tcp/0/wss"]):
             pass
     wrong = WebCertificate(CERTIFICATE.chain, OTHER.private_key)

@@ -201,7 +201,7 @@ class SharedPort:
 
     @property
     def multiaddr(self) -> Multiaddr:
-        """What it is bound to, with the real port."""
+        """The bound address, with the real port."""
         return self._inner.multiaddr
 
     @property

@@ -97,7 +97,7 @@ class HttpEnd:
         try:
             head = h11.Response(status_code=status, headers=kept, reason=_reason(status))
         except (h11.LocalProtocolError, TypeError, ValueError) as error:
-            raise LocalProtocolError(f"no HTTP answer: {error}") from error
+            raise LocalProtocolError(f"not a valid HTTP answer: {error}") from error
         raw = self._h11.send(head)
         if self._method != b"HEAD" and status not in _BODILESS:
             raw += body
@@ -141,7 +141,7 @@ class HttpEnd:
         except h11.RemoteProtocolError as error:
             raise HttpRefused(f"malformed HTTP: {error}", error.error_status_hint) from error
         if not isinstance(event, (h11.Request, h11.InformationalResponse, h11.Response)):
-            raise HttpRefused(f"HTTP: no head, but {type(event).__name__}", HTTPStatus.BAD_REQUEST)
+            raise HttpRefused(f"expected an HTTP head, not {type(event).__name__}", HTTPStatus.BAD_REQUEST)
         if len(event.headers) > MAX_HTTP_HEADERS:
             raise HttpRefused(
                 f"{len(event.headers)} HTTP headers, over {MAX_HTTP_HEADERS}",

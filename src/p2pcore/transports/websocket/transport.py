@@ -211,7 +211,7 @@ class WebsocketListener:
 
     @property
     def multiaddr(self) -> Multiaddr:
-        """What it is bound to, with the real port."""
+        """The bound address, with the real port."""
         return self._inner.multiaddr.encapsulate(self._accept.suffix)
 
     async def accept(self) -> WebsocketConn:
