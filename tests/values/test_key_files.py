@@ -214,7 +214,10 @@ def test_whether_a_file_needs_a_password_is_known_before_it_is_parsed() -> None:
         (SECRET.to_pem().encode() + KEY.to_pem().encode(), "2 keys, where one was expected"),
         (b"-----BEGIN PRIVATE KEY-----\nAAAA", "without its last line"),
         (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----", "PEM of certificate"),
-        (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----", "not a private key that we can read"),
+        (
+            b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----",
+            "not a private key that we can read",
+        ),
         (b"PuTTY-User-Key-File-3: ssh-ed25519\n", "PuTTY"),
         (b"ssh-dss AAAA me", "not an OpenSSH key that we can read"),
         (b"\x08\x01\x12\x40" + bytes(63), "not a canonical private key"),

@@ -209,7 +209,7 @@ def test_record_about_another_peer_than_its_signer_is_refused() -> None:
 
 
 def test_record_about_another_peer_than_expected_is_refused() -> None:
-    with pytest.raises(IdentityError, match="belongs"):
+    with pytest.raises(IdentityError, match="expected"):
         open_peer_record(bytes.fromhex(OWN.envelope), OTHER.peer_id())
 
 
