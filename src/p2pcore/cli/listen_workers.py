@@ -88,7 +88,7 @@ class _Show:
             except OutputFailed as error:
                 self.failed = error
                 assert self.supervisor is not None
-                self.supervisor.end()
+                self.supervisor.drain_or_kill()
 
     def _show(self, event: WorkerEvent) -> None:
         if event.kind == "report":
