@@ -377,7 +377,7 @@ class Supervisor:
         self._tell("exited", process, process.ended.result())
 
     def _retire(self, slot: _Slot, timeout_s: float) -> Process | None:
-        """Stops `slot` and drains its worker, which empties the queues of its sockets. Returns: the worker."""
+        """Stops `slot` and drains its worker. The worker empties the queues of its sockets."""
         slot.is_stopped = True
         self._release(slot)
         if slot.process is not None:
