@@ -396,7 +396,7 @@ class Conn(Protocol):
 
     @property
     def id(self) -> str:
-        """A name for logs, unique in this process."""
+        """A name for logs, unique in its swarm."""
 
     @property
     def opened_at(self) -> float:

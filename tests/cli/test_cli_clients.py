@@ -375,7 +375,7 @@ def test_a_full_disk_is_one_line(cli: Cli) -> None:
         )
     assert (done.returncode, done.stderr) == (
         1,
-        b"p2pcore id new: cannot write standard output: no space left on device\n",
+        b"p2pcore id new: cannot write to standard output: no space left on device\n",
     )
 
 

@@ -201,7 +201,7 @@ def test_an_encrypted_key_takes_its_password_from_the_environment(cli: Cli) -> N
         (("new", "--type", "dsa"), 2, "'dsa' is not one of"),
         (("new", "--format", "protobuf"), 2, "protobuf is a binary format"),
         (("new", "--out", "/nonexistent/key"), 1, "/nonexistent/key: no such file or directory"),
-        (("new", "--out", ".", "--force"), 1, ".: a directory"),
+        (("new", "--out", ".", "--force"), 1, ".: this is a directory"),
         (("frobnicate",), 2, "No such command 'frobnicate'"),
     ],
 )

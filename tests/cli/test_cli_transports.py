@@ -114,8 +114,8 @@ def test_a_node_whose_relay_starts_later_says_that_it_waits_and_prints_its_addre
             1,
             "x: no such file",
         ),
-        (("--unix-mode", "rw"), 2, "no permissions in octal"),
-        (("--unix-mode", "1777"), 2, "no permissions in octal"),
+        (("--unix-mode", "rw"), 2, "are not permissions in octal"),
+        (("--unix-mode", "1777"), 2, "are not permissions in octal"),
         (("--tls-ca", "nowhere", "--addr", "/p2p-circuit/x"), 2, "/p2p-circuit"),
     ],
 )

@@ -85,9 +85,9 @@ CIRCUIT = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3f
 @pytest.mark.parametrize(
     ("args", "status", "text"),
     [
-        (("--workers", "0"), 2, "no number of workers"),
-        (("--workers", "257"), 2, "1 to 256 are expected"),
-        (("--workers", "two"), 2, "no number of workers"),
+        (("--workers", "0"), 2, "not a number of workers"),
+        (("--workers", "257"), 2, "from 1 to 256"),
+        (("--workers", "two"), 2, "not a number of workers"),
         (("--workers", "2", "--drain", "-1"), 2, "is not a number of seconds"),
         (("--workers", "2", "--relay"), 2, "--relay needs a single process"),
         (("--workers", "2", "--relay-unlimited"), 2, "--relay needs a single process"),

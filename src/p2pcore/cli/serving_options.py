@@ -110,8 +110,8 @@ _OPTIONS = (
     click.option(
         "--share-port",
         is_flag=True,
-        help="Addresses with the same IP address and port 0 share one port. The first bytes of a connection "
-        "tell its kind. Addresses with the same other port always share it.",
+        help="Let addresses with the same IP address and port 0 share one port. Addresses with the same IP "
+        "address and another port always share it.",
     ),
     click.option(
         "--unix-mode",

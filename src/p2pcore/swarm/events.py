@@ -104,7 +104,7 @@ class UpgradeFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class DialFailed(Event):
-    """No address of `peer` could be reached (None: any peer). `error` is usually a DialError."""
+    """No address worked in a dial. `peer`: None if any peer would do. `error` is usually a DialError."""
 
     peer: PeerId | None
     error: BaseException
@@ -119,7 +119,7 @@ class AddrsChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class ConnectednessChanged(Event):
-    """It has changed whether there is a connection to `peer`, or of what kind."""
+    """The connectedness of `peer` has changed. `connectedness` is the new one."""
 
     peer: PeerId
     connectedness: Connectedness
