@@ -102,7 +102,7 @@ class Exchange:
             self._back.update(data)
             self.received += len(data)
             if self.received > self.sent:
-                raise CommandFailed("more came back than was sent")
+                raise CommandFailed("more bytes came back than were sent")
             if self._is_shown:
                 await sink.call(lambda data=data: _write_all(data))  # type: ignore[misc]
 

@@ -27,7 +27,7 @@ class DialBackoff:
     __slots__ = ("_entries",)
 
     def __init__(self) -> None:
-        self._entries: dict[Key, tuple[int, float]] = {}  # failures and end; last failed last
+        self._entries: dict[Key, tuple[int, float]] = {}  # failures, end of the wait; oldest failure first
 
     def __len__(self) -> int:
         return len(self._entries)

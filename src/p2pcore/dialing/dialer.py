@@ -176,7 +176,7 @@ class Dialer:
         usable = []
         for addr in self._admitted(peer, good, causes):
             if force_direct and addr.is_relayed:
-                causes[addr] = AddressError("it is relayed, and a direct connection was asked for")
+                causes[addr] = AddressError("the address is relayed, but a direct connection is required")
             elif not (ignore_backoff or force_direct) and (wait := self.backoff.wait(peer, addr, now)):
                 causes[addr] = AddressInBackoff(wait)
             else:

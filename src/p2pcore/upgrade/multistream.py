@@ -73,9 +73,11 @@ def body_length(prefix: bytes) -> int:
     if length >= _HIGH_BIT:
         length = length & 0x7F | prefix[1] << 7
         if length < _HIGH_BIT:  # a third byte would make it too long for the next check
-            raise NegotiationError(f"{prefix.hex()} is no multistream-select length")
+            raise NegotiationError(f"{prefix.hex()} is not a valid multistream-select length")
     if not 0 < length <= MAX_MULTISTREAM_BYTES:
-        raise NegotiationError(f"a multistream-select message of {length} bytes")
+        raise NegotiationError(
+            f"a multistream-select message of {length} bytes; 1 to {MAX_MULTISTREAM_BYTES} are allowed"
+        )
     return length
 
 
