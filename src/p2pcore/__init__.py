@@ -1,7 +1,7 @@
-"""p2pcore: a libp2p networking core. The public names, and nothing else.
+"""p2pcore: a libp2p networking core. This module has only the public names.
 
-Importing it opens no socket, starts no event loop and reads no file; each name is loaded when first used.
-Type checkers and editors read `__init__.pyi`, which has the same names; a test compares the two.
+To import it opens no socket, starts no event loop and reads no file. Each name is loaded when it is first
+used. Type checkers and editors read `__init__.pyi`, which has the same names; a test compares the two.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _MODULES = {
     "values.peer_id": "PeerId",
     "workers": "Supervisor Worker WorkerEvent WorkerStatus",
 }
-"""The public names by the module that has them; `__all__` and `__getattr__` come from here."""
+"""The public names of each module. `__all__` and `__getattr__` use this table."""
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = ["__version__", *_HOMES]

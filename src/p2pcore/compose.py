@@ -1,8 +1,8 @@
-"""What a host is made of, by name: security protocols, multiplexers, transports.
+"""Makes the parts of a host from their names: security protocols, multiplexers, transports.
 
-Comes in: names ("noise", "yamux") or ready objects, and the options a Host was given. Goes out: what the
-upgrader and the swarm take. With `host` the only module that names concrete parts; a part that needs
-another library is imported when it is first asked for.
+Comes in: names ("noise", "yamux") or ready objects, and the options of a Host. Goes out: objects for the
+upgrader and the swarm. Only this module and `host` name concrete parts. A part is imported when it is first
+used.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ SECURITY = {
     "tls": "security.tls.TlsTransport",
     "plaintext": "security.plaintext.PlaintextTransport",
 }
-"""Security protocols by name; each is made of the host's private key."""
+"""Security protocols by name. Each takes the host's private key."""
 MUXERS = {"yamux": "muxers.yamux.YamuxMultiplexer", "mplex": "muxers.mplex.MplexMultiplexer"}
 """Multiplexers by name."""
 
 
 def security(choice: Sequence[str | SecureTransport], key: PrivateKey) -> list[SecureTransport]:
-    """The security protocols of `choice`, in its order. Raises as `_chosen`."""
+    """The security protocols of `choice`, in the same order. Raises: see `_chosen`."""
     return _chosen("security", SECURITY, choice, SecureTransport, lambda name, make: make(key))
 
 
 def muxers(
     choice: Sequence[str | Multiplexer], yamux: YamuxOptions | None, mplex: MplexOptions | None
 ) -> list[Multiplexer]:
-    """The multiplexers of `choice`, in its order, with the options of each; None: the defaults.
+    """The multiplexers of `choice`, in the same order, each with its options. None: default options.
 
-    Raises as `_chosen`; TypeError for options of another class.
+    Raises: TypeError: options of a wrong class. See also `_chosen`.
     """
     if yamux is not None:
         options.instance("yamux", yamux, YamuxOptions)
@@ -67,7 +67,7 @@ def muxers(
 def max_inbound_streams(
     choice: Sequence[str | Multiplexer], yamux: YamuxOptions | None, mplex: MplexOptions | None
 ) -> int:
-    """Streams a peer may have open on one connection, with the multiplexer of `choice` that allows most."""
+    """Streams that a peer may open on one connection: the highest number of all multiplexers in `choice`."""
     default = limits.YAMUX_MAX_INBOUND_STREAMS
     yamuxes = default if yamux is None else yamux.max_inbound_streams
     mplexes = limits.MPLEX_MAX_INBOUND_STREAMS if mplex is None else mplex.max_inbound_streams
@@ -76,9 +76,11 @@ def max_inbound_streams(
 
 
 def protector(psk: PSK | str | os.PathLike[str] | bytes | None) -> Protector | None:
-    """The private network of `psk` (see PSK.of), None without one.
+    """The private network of `psk` (see PSK.of). None if `psk` is None.
 
-    Raises TypeError: it is nothing a key can be; IdentityError, OSError.
+    Raises:
+        TypeError: `psk` has a wrong type.
+        IdentityError: it is not a key. OSError: its file cannot be read.
     """
     if psk is None:
         return None
@@ -96,14 +98,14 @@ def transports(
     unix: UnixOptions | None,
     is_psk: bool,
 ) -> list[Transport]:
-    """TCP and what runs on it, UNIX sockets, memory; in order of preference for dialling.
+    """The transports TCP, WebSocket, UNIX and memory, in order of preference for dialling.
 
     Args:
-        listen: addresses, of which those with one port share it.
-        tcp, websocket, unix: None: the defaults.
-        is_psk: the network is private.
+        listen: the addresses to listen on. Addresses with the same port share it.
+        tcp, websocket, unix: options; None: the defaults.
+        is_psk: True if the network is private.
 
-    Raises TypeError for options of another class.
+    Raises: TypeError: options of a wrong class.
     """
     from p2pcore.transports.memory import MemoryTransport
     from p2pcore.transports.tcp.ports import TcpOptions, TcpPorts
@@ -122,7 +124,7 @@ def transports(
 
 
 def shared_ports(addrs: Iterable[Multiaddr]) -> frozenset[Multiaddr]:
-    """The IP addresses and ports that several of `addrs` name; port 0 is another one each time."""
+    """Each IP address and port that several of `addrs` have. Port 0 is left out: it means a new port."""
     bases: Counter[Multiaddr] = Counter()
     for addr in addrs:
         with suppress(AddressError):
@@ -137,11 +139,11 @@ def _chosen(
     interface: type,
     make: Callable[[str, Any], T],
 ) -> list[T]:
-    """`choice` with each name replaced by what `make(name, class)` makes of it.
+    """`choice` with the result of `make(name, class)` in the place of each name.
 
     Raises:
-        TypeError: `choice` is no list, or an item is neither a name nor an object with that interface.
-        ValueError: there is no such name, or no item.
+        TypeError: `choice` is not a list, or an item is neither a name nor an object with this interface.
+        ValueError: a name is unknown, or `choice` is empty.
     """
     options.items(argument, choice, "names or objects", object)
     if not choice:

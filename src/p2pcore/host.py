@@ -1,7 +1,7 @@
-"""The host: one node, composed. With `compose` the only module that names concrete parts.
+"""The host: one complete node. Only this module and `compose` name concrete parts.
 
 Comes in: names and option objects. Goes out: connections, streams, the answers of ping, identify, echo and
-perf. It owns everything it makes, from `async with` to its end, and leaves nothing behind.
+perf. It owns everything it makes, and closes all of it at its end.
 """
 
 from __future__ import annotations
@@ -57,42 +57,44 @@ logger = logging.getLogger("p2pcore.host")
 T = TypeVar("T")
 
 Address = Multiaddr | str
-"""A multiaddr, or its text; with /p2p/ID at its end where the peer is known."""
+"""A multiaddr, or its text. It ends with /p2p/ID if the peer is known."""
 Target = Conn | PeerId | Multiaddr | str
-"""Whom to talk to: an open connection, a connected peer's id, or an address; the latter two also as text."""
+"""A peer to talk to: an open connection, the id of a connected peer, or an address. Text is also possible."""
 
 
 class Host:
     """A libp2p node on TCP, WebSocket, UNIX sockets and memory; an async context manager.
 
     Args:
-        private_key: our identity; a fresh Ed25519 key by default.
-        listen: addresses to listen on; port 0 takes a free one, none at all makes a node that only dials.
+        private_key: our identity; by default a new Ed25519 key.
+        listen: addresses to listen on. Port 0 takes a free port. Without an address the node only dials.
         security, muxers: names (see compose.SECURITY and compose.MUXERS) or objects, in order of preference.
-            A dialler with one security protocol saves the round trip that choosing takes.
-        psk: the key of a private network: a PSK, the path of a key file, its bytes, or the key's own 32. Only
-            peers that have it can be talked to. LIBP2P_FORCE_PNET=1 in the environment asks for one.
-        gater: says who may connect, at five points; see interfaces.Gater, and p2pcore.BasicGater.
+            With a single security protocol, a dial saves one round trip.
+        psk: the key of a private network: a PSK, the path of a key file, the bytes of such a file, or the 32
+            bytes of the key. Only peers with the same key can connect. If LIBP2P_FORCE_PNET=1 is in the
+            environment, a key is required.
+        gater: says who may connect, at five points; see interfaces.Gater and p2pcore.BasicGater.
         tcp, websocket, unix: how each transport dials and listens; see TcpOptions (for WebSocket too),
             WebsocketOptions, UnixOptions.
-        yamux, mplex: bounds of connections and streams with that multiplexer; see YamuxOptions, MplexOptions.
+        yamux, mplex: bounds of connections and streams with this multiplexer; see YamuxOptions, MplexOptions.
         listener: bounds of each listener, and of upgrades in both directions; see ListenerOptions.
         dial: see DialOptions.
-        conns: which connections there may be; see ConnOptions.
-        identify: whether identify is served, and what it tells peers; see IdentifyOptions. With False, peers
-            are not identified on their own either.
-        ping, perf, echo: whether that protocol is served. `perf` is for measurements only.
-        relay_service: what others may have relayed by this node, see RelayOptions; None: nothing.
+        conns: which connections the host may have; see ConnOptions.
+        identify: whether identify is served, and what it tells peers; see IdentifyOptions. False also turns
+            off the identification of new peers.
+        ping, perf, echo: whether this protocol is served. `perf` is only for measurements.
+        relay_service: makes this node a relay for other peers, see RelayOptions; None: it is not a relay.
 
     Raises:
-        TypeError, ValueError: an argument is not what is said above; the message names it.
-        IdentityError, OSError: `psk` is no key, or its file cannot be read.
+        TypeError, ValueError: an argument has a wrong type or value. The message names it.
+        IdentityError, OSError: `psk` is not a key, or its file cannot be read.
 
     Attributes:
-        private_key, swarm: the identity, and the swarm for all that is not wrapped here.
-        relay: the client of relays, for reservations without a listener of their own.
-        relay_service: the relay this node is, with its counters, or None.
-        listen_results: what became of each listen address, since the start.
+        private_key: our identity.
+        swarm: has everything that Host has no method for.
+        relay: the client of relays. It can reserve a place at a relay without a listener.
+        relay_service: the relay of this node, with its counters, or None.
+        listen_results: the result of each listen address at the start.
     """
 
     def __init__(
@@ -155,7 +157,7 @@ class Host:
         self._serve(ping, identify is not False, perf, echo)
 
     def _addrs_changed(self) -> None:
-        """The relay has reserved a place, or lost one."""
+        """The relay client has reserved a place, or lost one."""
         self._identify.changed()
         self.swarm.addrs_changed()
 
@@ -172,7 +174,7 @@ class Host:
     # -- life ----------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Listens. Raises ListenError where no address works; then everything is closed again."""
+        """Listens on all addresses. Raises ListenError: no address works; the host is closed then."""
         self._check_loop()
         try:
             self.listen_results = await self.swarm.listen(*self._listen)
@@ -193,7 +195,10 @@ class Host:
         await self.swarm.close()
 
     async def drain(self, timeout_s: float = limits.DRAIN_TIMEOUT_S, *, accept_queued: bool = True) -> int:
-        """Ends without cutting anybody off who ends in time; see Swarm.drain. Returns: streams cut off."""
+        """Waits up to `timeout_s` until streams end, then closes; see Swarm.drain.
+
+        Returns: the number of streams that were cut off.
+        """
         options.seconds("timeout_s", timeout_s, or_zero=True)
         options.flag("accept_queued", accept_queued)
         self._check_loop()
@@ -211,7 +216,7 @@ class Host:
         await self.close()
 
     def _check_loop(self) -> None:
-        """For each coroutine. Raises RuntimeError: it does not run on the loop this host is used on."""
+        """Every coroutine calls this. Raises RuntimeError: it does not run on the loop of this host."""
         running = asyncio.get_running_loop()
         if self._loop is None:
             self._loop, self._thread = running, threading.current_thread()
@@ -219,14 +224,14 @@ class Host:
             raise self._wrong_loop()
 
     def _check_thread(self) -> None:
-        """For what is called without a loop, too. Raises RuntimeError: another thread calls it."""
+        """Other methods call this; they also work without a loop. Raises RuntimeError: a wrong thread."""
         if self._loop is not None and threading.current_thread() is not self._thread:
             raise self._wrong_loop()
 
     def _wrong_loop(self) -> RuntimeError:
         here = threading.current_thread()
         if here is self._thread:
-            return RuntimeError("this host was used on another event loop before: make a host for each loop")
+            return RuntimeError("this host belongs to another event loop: make one host for each loop")
         return RuntimeError(
             f"this host belongs to the event loop of thread {self._thread.name!r} and was called from thread "
             f"{here.name!r}: use asyncio.run_coroutine_threadsafe or loop.call_soon_threadsafe"
@@ -241,30 +246,33 @@ class Host:
 
     @property
     def addrs(self) -> list[Multiaddr]:
-        """Where we listen: real ports, wildcards replaced by the addresses of the interfaces."""
+        """The addresses we listen on, with real ports. Interface addresses replace a wildcard."""
         return self.swarm.interface_listen_addresses()
 
     @property
     def addrs_with_peer(self) -> list[Multiaddr]:
-        """As `addrs`, each with /p2p/ID: what others dial."""
+        """The same as `addrs`, each with /p2p/ID. Peers dial these."""
         return [addr.with_p2p(self.peer_id) for addr in self.addrs]
 
     @property
     def protocols(self) -> tuple[str, ...]:
-        """What inbound streams may speak."""
+        """The protocols that inbound streams may speak."""
         return self.swarm.protocols
 
     # -- connections and streams ---------------------------------------------------------------
 
     async def connect(self, target: Target, *more: Address, ignore_backoff: bool = False) -> Conn:
-        """A connection to `target`: the one there is, or a new one.
+        """A connection to `target`: the present one, or a new one.
 
         Args:
-            target: see Target. An address without /p2p/ID is always dialled anew. Host names are resolved.
+            target: see Target. An address without /p2p/ID always makes a new connection. Host names are
+                resolved.
             more: further addresses of the same peer, tried together with the first.
             ignore_backoff: dial even an address that failed a short while ago.
 
-        Raises: DialError, SwarmClosed; AddressError, IdentityError: `target` is malformed.
+        Raises:
+            DialError, SwarmClosed: see Swarm.dial_peer.
+            AddressError, IdentityError: `target` is malformed.
         """
         self._check_loop()
         if not isinstance(target, (PeerId, Multiaddr, str)):
@@ -276,19 +284,24 @@ class Host:
         if peer is not None:
             return await self.swarm.dial_peer(peer, (addr, *more), ignore_backoff=ignore_backoff)
         if more:
-            raise AddressError(f"{addr} names no peer, so no other address can be tried for it")
+            raise AddressError(f"{addr} has no /p2p/ID; several addresses need the id of their peer")
         return await self.swarm.dial_addr(addr)
 
     async def new_stream(
         self, target: Target, protocols: str | Sequence[str], allow_limited: bool = False
     ) -> Stream:
-        """A stream to `target` that speaks the first of `protocols` it has.
+        """A stream to `target` that speaks the first of `protocols` the peer has.
 
-        One protocol is negotiated lazily: nothing is waited for, and a peer that lacks it shows as
-        ProtocolNotSupported at the first read. `allow_limited`: a connection that a relay bounds will do;
-        without it such a one waits for a direct one, see Swarm.new_stream.
+        A single protocol is negotiated lazily: this call does not wait for the answer. If the peer does not
+        speak it, the first read raises ProtocolNotSupported.
 
-        Raises: as `connect`; as Swarm.new_stream.
+        Args:
+            target: see `connect`.
+            protocols: one protocol id, or several in order of preference.
+            allow_limited: use a connection even if a relay limits it. Otherwise wait for a direct connection,
+                see Swarm.new_stream.
+
+        Raises: the errors of `connect` and Swarm.new_stream.
         """
         conn = await self.connect(target)
         if conn is target:
@@ -296,25 +309,26 @@ class Host:
         return await self.swarm.new_stream(conn.remote_peer, protocols, allow_limited)
 
     async def close_peer(self, peer: PeerId | str, code: int = 0) -> None:
-        """Closes every connection to `peer`, telling it `code` (see p2pcore.codes)."""
+        """Closes every connection to `peer` and sends it `code` (see p2pcore.codes)."""
         self._check_loop()
         await self.swarm.close_peer(PeerId(peer), code)
 
     async def close_conn(self, conn_id: str, code: int = 0) -> bool:
-        """Closes one connection, by its `Conn.id`. Returns: whether there was one."""
+        """Closes the connection with this `Conn.id`. Returns: whether there was one."""
         self._check_loop()
         return await self.swarm.close_conn(conn_id, code)
 
     def connectedness(self, peer: PeerId | str) -> Connectedness:
-        """Whether there is an open connection to `peer`, and whether it is a limited one."""
+        """Whether there is an open connection to `peer`, and whether a relay limits it."""
         return self.swarm.connectedness(PeerId(peer))
 
     def events(self, *kinds: type[Event], queue: int = limits.EVENT_QUEUE_LENGTH) -> Subscription:
-        """What happens from now on: `async for event in host.events(): ...`; ends with the host.
+        """The events from now on: `async for event in host.events(): ...`. They end with the host.
 
         Args:
-            kinds: classes of p2pcore.swarm.events; all without any.
-            queue: events kept for a slow reader. Then the oldest are dropped, and a Missed tells how many.
+            kinds: classes of p2pcore.swarm.events. Without kinds: all events.
+            queue: events kept for a slow reader. If there are more, the oldest are dropped, and a Missed says
+                how many.
 
         Raises: ValueError, TypeError, LimitExceeded: see Events.subscribe.
         """
@@ -322,34 +336,35 @@ class Host:
         return self.swarm.events.subscribe(kinds, queue)
 
     def counters(self) -> dict[str, int]:
-        """How often things have happened since the start, by name, for logs and metrics.
+        """How often each thing has happened since the start, by name, for logs and metrics.
 
-        Connections opened, closed and refused, addresses dialled, streams refused; of all listeners, upgrades
-        failed by reason, errors of accept(2), and HTTP requests answered. No number ever falls.
+        There are counters for connections that opened, closed or were refused, for dials, and for refused
+        streams. Further counters are for all listeners together: failed upgrades by reason, errors of
+        accept(2), and answered HTTP requests. No number ever falls.
         """
         return self.swarm.counters()
 
     def set_stream_handler(self, protocol: str, handler: ProtocolHandler) -> None:
-        """Serves inbound streams of `protocol`; see Swarm.set_stream_handler. Peers are told."""
+        """Serves inbound streams of `protocol`, and tells peers; see Swarm.set_stream_handler."""
         self._check_thread()
         options.function("handler", handler)
         self.swarm.set_stream_handler(protocol, handler)
         self._identify.changed()
 
     def remove_stream_handler(self, protocol: str) -> None:
-        """Serves `protocol` no more. Peers are told."""
+        """Stops serving `protocol`, and tells peers."""
         self._check_thread()
         self.swarm.remove_stream_handler(protocol)
         self._identify.changed()
 
     def notify(self, notifiee: Notifiee) -> None:
-        """Tells `notifiee` of listeners and connections; see Swarm.notify."""
+        """Calls `notifiee` for listeners and connections from now on; see Swarm.notify."""
         self._check_thread()
         options.satisfies("notifiee", notifiee, Notifiee)
         self.swarm.notify(notifiee)
 
     def stop_notify(self, notifiee: Notifiee) -> None:
-        """Tells `notifiee` nothing more."""
+        """Stops calling `notifiee`."""
         self._check_thread()
         self.swarm.stop_notify(notifiee)
 
@@ -358,16 +373,19 @@ class Host:
     async def ping(
         self, target: Target, count: int = 1, timeout_s: float = limits.PING_TIMEOUT_S
     ) -> list[float]:
-        """`count` pings one after another. Returns: the round trips in seconds. Raises as `pings`."""
+        """Pings `count` times. Returns: the round-trip times in seconds. Raises: the errors of `pings`."""
         async with aclosing(self.pings(target, count, timeout_s)) as rtts:
             return [rtt async for rtt in rtts]
 
     async def pings(
         self, target: Target, count: int, timeout_s: float = limits.PING_TIMEOUT_S
     ) -> AsyncGenerator[float, None]:
-        """`count` pings, each round trip as it is known. One caller at a time for each peer.
+        """Pings `count` times, and yields each round-trip time in seconds as soon as it is known.
 
-        Leave it early only through `contextlib.aclosing`. Raises as `new_stream` and protocols.ping.ping.
+        For each peer only one caller pings at a time; others wait. If you stop the iteration early, use
+        `contextlib.aclosing`.
+
+        Raises: the errors of `new_stream` and protocols.ping.ping.
         """
         options.whole("count", count, most=sys.maxsize)
         options.seconds("timeout_s", timeout_s)
@@ -381,19 +399,22 @@ class Host:
                 yield rtt
 
     async def identify(self, target: Target) -> IdentifyInfo:
-        """What the peer says of itself: what is known, or asked now. Raises as protocols.identify."""
+        """What the peer says about itself. Asks the peer if that is not known yet.
+
+        Raises: the errors of IdentifyService.identify in protocols.identify.
+        """
         return await self._identify.identify(await self.connect(target))
 
     def info_of(self, conn: Conn) -> IdentifyInfo | None:
-        """What the peer of `conn` has said of itself so far; None: nothing yet. Asks nobody."""
+        """What the peer of `conn` has said about itself so far. None: nothing yet. Never asks the peer."""
         return identify.info_of(conn)
 
     async def echo(self, target: Target, data: bytes, allow_limited: bool = False) -> bytes:
-        """Sends `data` to the peer's echo, and returns what came back. Raises as protocols.echo.echo."""
+        """Sends `data` to the peer's echo. Returns: what came back. Raises: see protocols.echo.echo."""
         return await echo.echo(await self.new_stream(target, echo.PROTOCOL, allow_limited), data)
 
     async def perf(self, target: Target, upload: int, download: int) -> PerfRun:
-        """Measures: `upload` bytes there, `download` bytes back. Raises as protocols.perf.PerfRun.run."""
+        """Measures `upload` bytes to the peer and `download` bytes back. Raises: see protocols.perf.perf."""
         return await perf.perf(await self.new_stream(target, perf.PROTOCOL), upload, download)
 
 
@@ -424,7 +445,7 @@ def _upgrader_options(
 def _identify_service(
     swarm: Swarm, key: PrivateKey, choice: IdentifyOptions | bool
 ) -> identify.IdentifyService:
-    """Outside Host.__init__, whose arguments are named like the modules."""
+    """Makes the identify service. In Host.__init__ the name `identify` is an argument, not the module."""
     options.instance("identify", choice, bool, identify.IdentifyOptions)
     given = identify.IdentifyOptions() if isinstance(choice, bool) else choice
     if given.agent_version is None:
@@ -435,7 +456,7 @@ def _identify_service(
 def _relay_service(swarm: Swarm, key: PrivateKey, choice: RelayOptions | None) -> RelayService | None:
     if choice is None:
         return None
-    from p2pcore.relay.service import RelayOptions, RelayService  # for the few nodes that are relays
+    from p2pcore.relay.service import RelayOptions, RelayService  # here, because few nodes are relays
 
     options.instance("relay_service", choice, RelayOptions)
     service = RelayService(swarm, key, choice)
@@ -444,17 +465,19 @@ def _relay_service(swarm: Swarm, key: PrivateKey, choice: RelayOptions | None) -
 
 
 def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None, spin_s: float = limits.SPIN_S) -> T:
-    """Runs `main` to its end on a fresh uvloop event loop, as `asyncio.run` does on asyncio's.
+    """Runs `main` to its end on a new uvloop event loop. It is like `asyncio.run`, with another loop.
 
     Args:
-        debug: the loop's debug mode; None: as PYTHONASYNCIODEBUG says.
+        debug: the loop's debug mode; None: by PYTHONASYNCIODEBUG.
         spin_s: see `tune_loop`.
 
-    Raises: RuntimeError: an event loop runs in this thread already; whatever `main` raises.
+    Raises:
+        RuntimeError: an event loop runs in this thread already.
+        Exception: any error of `main`.
     """
     if _running_loop() is not None:
         main.close()  # else Python warns that nobody has awaited it
-        raise RuntimeError("p2pcore.run starts an event loop, and one runs here already: await the coroutine")
+        raise RuntimeError("p2pcore.run starts an event loop, but one runs here already: await the coroutine")
     _check_spin(spin_s)
     import uvloop
 
@@ -465,15 +488,16 @@ def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None, spin_s: floa
 
 
 def tune_loop(loop: asyncio.AbstractEventLoop | None = None, *, spin_s: float = limits.SPIN_S) -> None:
-    """Sets what all hosts of one event loop share, for a program that does not use `run`.
+    """Sets options that all hosts on one event loop share, for a program that does not use `run`.
 
     Args:
-        loop: the one that runs by default.
-        spin_s: seconds, 0 (never) to limits.MAX_SPIN_S, for which the loop looks for the answer to a short
-            message before it sleeps, where answers have come quickly lately. It costs CPU time.
+        loop: the event loop; by default the running loop.
+        spin_s: seconds, 0 (never) to limits.MAX_SPIN_S. After a short message the loop looks for the answer
+            for so long before it sleeps, if the last answers came quickly. It costs CPU time.
 
     Raises:
-        TypeError, ValueError: `spin_s` is not that. RuntimeError: no loop is given, and none runs.
+        TypeError, ValueError: `spin_s` has a wrong type or value.
+        RuntimeError: no loop is given, and none runs.
     """
     _check_spin(spin_s)
     loop = loop or asyncio.get_running_loop()

@@ -1,10 +1,10 @@
 """What each layer promises to the one above it: small Protocols, no code.
 
-Comes in: nothing. Goes out: the types that swarm, upgrader, transports, security and muxers name
-instead of one another. Never an implementation, never a default.
+Swarm, upgrader, transports, security and muxers use these types, and do not import one another. There is
+never an implementation or a default here.
 
-Names are go-libp2p's in snake_case; a call that only waits for bytes is `async`, one that merely
-hands bytes over is not.
+Names are go-libp2p's in snake_case. A call that waits for bytes is `async`; a call that only passes bytes on
+is not.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ class RawConn(Protocol):
 
     @property
     def mailbox(self) -> Mailbox:
-        """The top of the chain while steps are negotiated."""
+        """The top of the chain during negotiation."""
 
     @property
     def local_multiaddr(self) -> Multiaddr:
-        """The socket's own address (never the listener's wildcard)."""
+        """The socket's own address, never the wildcard of the listener."""
 
     @property
     def remote_multiaddr(self) -> Multiaddr | None:
-        """The peer's address; None where the socket has none (UNIX)."""
+        """The peer's address. None: the socket has none (UNIX)."""
 
     @property
     def transport(self) -> str:
@@ -44,38 +44,39 @@ class RawConn(Protocol):
 
     @property
     def is_limited(self) -> bool:
-        """True where somebody else bounds its bytes or its time: a relayed connection."""
+        """True if a relay limits its bytes or its time."""
 
     @property
     def expected_peer(self) -> PeerId | None:
-        """Who an accepted connection must prove to come from, where a relay has said so; else None."""
+        """The id that the peer of an accepted connection must prove, if a relay has named it; else None."""
 
     async def start(self) -> None:
-        """Begins to read the socket; nothing is read before. Called once, by the upgrader.
+        """Begins to read the socket. Nothing is read before. The upgrader calls it once.
 
-        A connection that reads already, because a shared port has looked at its first bytes, just goes on.
+        On a shared port the connection may read already, because the port looks at the first bytes. Then
+        reading just continues.
 
         Raises:
-            OSError: the socket is of no use any more; it has been closed.
+            OSError: the socket is broken. It has been closed.
         """
 
     def abort(self) -> None:
-        """Closes at once, started or not; queued bytes are dropped. Idempotent."""
+        """Closes at once, started or not. Queued bytes are dropped. Idempotent."""
 
 
 class RawListener(Protocol):
-    """A listening socket with a multiaddr that gives out raw connections."""
+    """A listening socket with a multiaddr. It gives raw connections."""
 
     @property
     def multiaddr(self) -> Multiaddr:
-        """What it is bound to, with the real port."""
+        """The address it is bound to, with the real port."""
 
     async def accept(self) -> RawConn:
         """The next connection.
 
         Raises:
             ListenerClosed: the listener has been closed.
-            OSError: accept(2) failed; the caller decides whether that is temporary.
+            OSError: accept(2) failed. The caller decides whether the error is temporary.
         """
 
     async def rebind(self) -> None:
@@ -83,24 +84,24 @@ class RawListener(Protocol):
 
         Raises:
             ListenerClosed: the listener has been closed.
-            OSError: the address cannot be bound now; it may be tried again.
+            OSError: the address cannot be bound now. The caller may try again.
         """
 
     def drain(self) -> None:
         """`accept` returns the connections queued by now, then raises ListenerClosed."""
 
     async def close(self) -> None:
-        """Stops listening; a pending accept raises ListenerClosed. Idempotent."""
+        """Stops listening. A pending `accept` raises ListenerClosed. Idempotent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Secured:
-    """What a security handshake found out.
+    """The result of a security handshake.
 
     Attributes:
-        remote_peer: the id the peer proved.
+        remote_peer: the id the peer has proved.
         remote_key: its public key.
-        muxer: the multiplexer agreed inside the handshake, or None.
+        muxer: the multiplexer that the handshake has agreed on, or None.
     """
 
     remote_peer: PeerId
@@ -109,7 +110,7 @@ class Secured:
 
 
 class Protection(Protocol):
-    """What hides one connection."""
+    """The encryption of one connection in a private network."""
 
     @property
     def has_agreed(self) -> bool:
@@ -120,9 +121,10 @@ class Protector(Protocol):
     """A private network."""
 
     def protect(self, mailbox: Mailbox) -> Protection:
-        """Seats its layer below `mailbox`, the top of a raw chain nobody has written to yet.
+        """Inserts its layer below `mailbox`, the top of a raw chain. Nothing may have been written yet.
 
-        Bytes of a peer without the key raise WrongNetworkKey, here or at the next read of `mailbox`.
+        If the peer does not have the key, its bytes raise WrongNetworkKey, here or at the next read of
+        `mailbox`.
         """
 
 
@@ -131,70 +133,72 @@ class SecureTransport(Protocol):
 
     @property
     def protocol(self) -> str:
-        """Its multistream-select id, "/noise" for instance."""
+        """Its multistream-select id, for instance "/noise"."""
 
     async def secure_inbound(
         self, mailbox: Mailbox, expected: PeerId | None, muxers: Sequence[str]
     ) -> Secured:
-        """Runs the responder's side; on return `mailbox` is on top of the secure channel.
+        """Runs the responder's side. After it, `mailbox` is on top of the secure channel.
 
         Args:
-            mailbox: top of the raw chain; bytes it already holds belong to the handshake.
-            expected: the id the peer must prove, or None for any.
-            muxers: our multiplexers in order of preference, for early negotiation; may be empty.
+            mailbox: the top of the raw chain. Bytes it holds already belong to the handshake.
+            expected: the id the peer must prove; None: any id.
+            muxers: our multiplexers in order of preference, for early negotiation. May be empty.
 
         Raises:
-            HandshakeError: refused, forged or malformed; PeerIdMismatch for another id.
-            ConnectionClosed: the peer went away.
+            HandshakeError: the peer refused, or sent something forged or malformed.
+            PeerIdMismatch: the peer has another id.
+            ConnectionClosed: the peer closed the connection.
         """
 
     async def secure_outbound(
         self, mailbox: Mailbox, expected: PeerId | None, muxers: Sequence[str]
     ) -> Secured:
-        """The initiator's side of `secure_inbound`."""
+        """Runs the initiator's side; otherwise like `secure_inbound`."""
 
 
 class Channel(Protocol):
-    """What multistream-select talks through: a Mailbox, or a Stream."""
+    """The part of a Mailbox or a Stream that multistream-select uses."""
 
     def read(self, max_bytes: int, /) -> Awaitable[bytes]:
-        """Up to `max_bytes`, at least one; b"" at the end."""
+        """From 1 to `max_bytes` bytes; b"" at the end."""
 
     def read_exactly(self, n: int, /) -> Awaitable[bytes]:
         """Exactly n bytes. Raises IncompleteRead at the end."""
 
     def take_opening(self) -> bytes | None:
-        """The message behind multistream-select's header, where both are here whole by now.
+        """The message after multistream-select's header, if both are completely here.
 
-        None: nothing has been taken; they may come yet.
+        None: they are not, and nothing has been taken. They may still come.
         """
 
     def write(self, data: bytes, /) -> Awaitable[None] | None:
-        """Hands `data` on; a Mailbox does so at once, a Stream is awaited."""
+        """Writes `data`. A Mailbox does that at once; on a Stream, await the result."""
 
     def write_later(self, data: bytes, /) -> None:
-        """Hands `data` on without a wait, ahead of what is written next; at the latest when a read waits."""
+        """Writes `data` together with the next write, or when a read has to wait. Does not wait."""
 
     def expect(self, reply: bytes, protocol: str, step: str, /) -> None:
-        """Lazy negotiation: the peer's next bytes must be `reply`, which no read sees.
+        """Lazy negotiation: the next bytes of the peer must be `reply`. No read returns them.
 
-        Reads get ProtocolNotSupported for a refusal of `protocol`, NegotiationError for anything else.
+        If the peer refuses `protocol`, reads raise ProtocolNotSupported. If it sends anything else, they
+        raise NegotiationError.
 
         Args:
             reply: the header and the echo of the proposal.
-            protocol: what is proposed.
-            step: what the negotiation is for, as errors name it.
+            protocol: the proposed protocol.
+            step: the purpose of the negotiation, for errors.
         """
 
 
 class Stream(Channel, Protocol):
-    """One bidirectional stream of bytes. All waits may be cancelled; nothing is half read then."""
+    """A bidirectional stream of bytes. Any wait may be cancelled; a cancelled read has taken nothing."""
 
     @property
     def id(self) -> int: ...
     @property
     def protocol(self) -> str | None:
-        """The agreed protocol id; None until it is negotiated."""
+        """The agreed protocol id. None: it is not negotiated yet."""
 
     @protocol.setter
     def protocol(self, value: str | None) -> None: ...
@@ -202,9 +206,9 @@ class Stream(Channel, Protocol):
     def direction(self) -> Direction: ...
     @property
     def conn(self) -> Conn:
-        """The connection it belongs to, the session's `owner`. A handler has it until it returns.
+        """The connection of this stream: the `owner` of its session. It stays until the handler returns.
 
-        Where no swarm holds the session, or the connection has ended and no handler runs, there is none.
+        It is None if no swarm holds the session, or if the connection has ended and no handler runs.
         """
 
     @property
@@ -212,58 +216,59 @@ class Stream(Channel, Protocol):
         """True once both halves have ended or the stream was reset."""
 
     def read(self, max_bytes: int = 65536) -> Awaitable[bytes]:
-        """Up to `max_bytes`, at least one; b"" at the end. One reader at a time.
+        """From 1 to `max_bytes` bytes; b"" at the end. Only one reader at a time.
 
         Raises:
-            StreamReset: it was reset; StreamClosed: the read half was closed here.
-            ProtocolNotSupported: the peer does not speak the one protocol that was proposed.
-            NegotiationTimeout, NegotiationError: it did not say so within 10 s, or said something else.
-            DeadlineExceeded: see set_read_deadline; ConnectionClosed: the connection is gone.
+            StreamReset: the stream was reset. StreamClosed: we have closed the read half.
+            ProtocolNotSupported: the peer does not speak the single protocol that was proposed.
+            NegotiationTimeout: the peer did not answer the proposal within 10 s.
+            NegotiationError: the peer answered something else.
+            DeadlineExceeded: see set_read_deadline. ConnectionClosed: the connection has ended.
         """
 
     def read_exactly(self, n: int) -> Awaitable[bytes]:
         """Exactly n bytes (n at most one initial window). Raises IncompleteRead, and as `read`."""
 
     def readinto(self, buffer: bytearray | memoryview) -> Awaitable[int]:
-        """Fills `buffer` from its start with what is there, at least one byte; 0 at the end."""
+        """Reads at least one byte into `buffer`. Returns: the number of bytes; 0 at the end."""
 
     def write(self, data: bytes | bytearray | memoryview) -> Awaitable[None]:
-        """Returns when all of `data` is handed on; waits while the peer's window is used up.
+        """Writes all of `data`. Waits while the peer's window is full.
 
-        `data` must not change until then. Cancelled: a prefix may have been sent.
+        `data` must not change until this returns. If this is cancelled, a first part may have been sent.
         """
 
     async def close(self) -> None:
-        """Ends both halves: end of data to the peer, and what still comes is dropped. Idempotent."""
+        """Tells the peer that our data has ended, and drops what still comes. Idempotent."""
 
     async def close_write(self) -> None:
-        """End of our data; reading goes on. Idempotent.
+        """Tells the peer that our data has ended. Reading continues. Idempotent.
 
-        On a stream whose one protocol was proposed a moment ago it waits for the answer, but not for longer
-        than half a second.
+        If a single protocol was proposed and the answer has not come yet, this waits for the answer, at most
+        half a second.
         """
 
     async def close_read(self) -> None:
-        """What still comes is dropped; writing goes on. Idempotent."""
+        """Drops what still comes. Writing continues. Idempotent."""
 
     def reset(self, code: int = 0) -> None:
-        """Aborts both halves at once, with a 32-bit code for the peer. Idempotent."""
+        """Aborts both halves at once. The peer gets the 32-bit `code`. Idempotent."""
 
     def set_deadline(self, seconds: float | None) -> None:
-        """Both of the following."""
+        """Sets the deadline of reads and of writes."""
 
     def set_read_deadline(self, seconds: float | None) -> None:
-        """Reads fail with DeadlineExceeded from `seconds` from now on; None: never."""
+        """Reads raise DeadlineExceeded when `seconds` from now have passed. None: no deadline."""
 
     def set_write_deadline(self, seconds: float | None) -> None:
-        """As set_read_deadline, for writes."""
+        """Like set_read_deadline, for writes."""
 
 
 StreamHandler = Callable[[Stream], None]
-"""Called from the event loop, outside the data path, with each stream the peer opens."""
+"""Called with each stream the peer opens, from the event loop, outside the data path."""
 
 ProtocolHandler = Callable[[Stream], Awaitable[Stream | None]]
-"""Serves one inbound stream of a protocol; `stream.conn` is its connection. See Swarm.set_stream_handler."""
+"""Serves one inbound stream. `stream.conn` is its connection. See Swarm.set_stream_handler."""
 
 
 @runtime_checkable
@@ -271,32 +276,32 @@ class MuxedConn(Protocol):
     """A connection that carries streams.
 
     Attributes:
-        owner: what its streams give as `conn`; set by the swarm that holds it, cleared when it has ended.
+        owner: the `conn` of its streams. The swarm that holds it sets it, and clears it after its end.
     """
 
     owner: Conn | None
 
     def open_stream(self) -> Awaitable[Stream]:
-        """A new outbound stream; waits while too many are unacknowledged.
+        """A new outbound stream. Waits while too many are unacknowledged.
 
-        Raises: ConnectionClosed (GoAway) when no more can be opened.
+        Raises: ConnectionClosed (or GoAway): no more streams can be opened.
         """
 
     def accept_stream(self) -> Awaitable[Stream]:
-        """The next stream the peer opens, where no handler is set. Raises ConnectionClosed."""
+        """The next stream the peer opens, if no handler is set. Raises ConnectionClosed."""
 
     def set_stream_handler(self, handler: StreamHandler | None) -> None:
-        """Inbound streams go to `handler`, those already waiting first."""
+        """Passes inbound streams to `handler`. Streams that wait already come first."""
 
     @property
     def is_closed(self) -> bool: ...
     @property
     def num_streams(self) -> int: ...
     async def close(self, code: int = 0) -> None:
-        """Orderly: go-away, what is queued, FIN, a short drain. Streams fail. Idempotent."""
+        """Closes in order: go-away, queued bytes, FIN, a short drain. Open streams fail. Idempotent."""
 
     def abort(self, code: int = 0) -> None:
-        """At once: go-away if it can be sent without waiting, then the socket closes. Idempotent."""
+        """Closes at once. Sends a go-away only if that needs no wait. Idempotent."""
 
     def add_close_callback(self, callback: Callable[[BaseException | None], None]) -> None:
         """`callback(error)` runs once, from the event loop, when the connection has ended."""
@@ -307,10 +312,10 @@ class Multiplexer(Protocol):
 
     @property
     def protocol(self) -> str:
-        """Its multistream-select id, "/yamux/1.0.0" for instance."""
+        """Its multistream-select id, for instance "/yamux/1.0.0"."""
 
     def start(self, mailbox: Mailbox, is_client: bool) -> MuxedConn:
-        """Takes the place of `mailbox` on the chain; bytes it holds are the session's first."""
+        """Makes a session in the place of `mailbox` on the chain. It gets the bytes of `mailbox` first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,11 +330,11 @@ class ConnState:
 
 @dataclass(frozen=True, slots=True)
 class ConnKind:
-    """What all connections upgraded in the same way have in common: one object for all of them.
+    """The values that all connections of one kind share. There is one object for all of them.
 
     Attributes:
         local_peer: our id. direction: who dialled. state: how they were upgraded.
-        is_limited: a relay bounds their bytes or their time.
+        is_limited: True if a relay limits their bytes or their time.
     """
 
     local_peer: PeerId
@@ -339,7 +344,7 @@ class ConnKind:
 
 
 class CapableConn(Protocol):
-    """What an upgrade has made, until a swarm takes it over: the session, who was proved, and how."""
+    """The result of an upgrade, until a swarm takes it over: a session, and the identity of the peer."""
 
     @property
     def session(self) -> MuxedConn:
@@ -349,11 +354,11 @@ class CapableConn(Protocol):
     def kind(self) -> ConnKind: ...
     @property
     def remote_peer(self) -> PeerId:
-        """The id the peer proved."""
+        """The id the peer has proved."""
 
     @property
     def remote_public_key(self) -> PublicKey:
-        """The key the peer proved it with."""
+        """The key with which the peer has proved its id."""
 
     @property
     def local_multiaddr(self) -> Multiaddr: ...
@@ -364,16 +369,16 @@ class CapableConn(Protocol):
         """True once its session has ended."""
 
     def abort(self, code: int = 0) -> None:
-        """Ends its session at once, with a go-away if that needs no waiting. Idempotent."""
+        """Ends its session at once. Sends a go-away only if that needs no wait. Idempotent."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnStat:
-    """What a connection is at one moment.
+    """The state of a connection at one moment.
 
     Attributes:
-        direction: who dialled. opened_at: `time.time()` of when the swarm took it over.
-        is_limited: a relay bounds it. num_streams: open ones, both ways.
+        direction: who dialled. opened_at: `time.time()` when the swarm took it over.
+        is_limited: True if a relay limits it. num_streams: open streams, in both directions.
     """
 
     direction: Direction
@@ -384,34 +389,34 @@ class ConnStat:
 
 @runtime_checkable
 class Conn(Protocol):
-    """A connection of a swarm: the one that users, notifiees, gaters, events and handlers see."""
+    """A connection of a swarm. Users, notifiees, gaters, events and handlers all see this object."""
 
     _info: object | None
-    """Identify's alone (ask Host.info_of): a slot here costs a tenth of an entry in a table."""
+    """Only identify uses it (see Host.info_of). A slot here costs a tenth of an entry in a table."""
 
     @property
     def id(self) -> str:
-        """A name for logs, unique in this process."""
+        """A name for logs, unique in its swarm."""
 
     @property
     def opened_at(self) -> float:
-        """`time.time()` of when the swarm took it over."""
+        """`time.time()` when the swarm took it over."""
 
     @property
     def local_peer(self) -> PeerId: ...
     @property
     def remote_peer(self) -> PeerId:
-        """The id the peer proved."""
+        """The id the peer has proved."""
 
     @property
     def remote_public_key(self) -> PublicKey:
-        """The key the peer proved it with."""
+        """The key with which the peer has proved its id."""
 
     @property
     def local_multiaddr(self) -> Multiaddr: ...
     @property
     def remote_multiaddr(self) -> Multiaddr | None:
-        """The peer's end; None where the transport has no such address."""
+        """The peer's end. None: the transport has no such address."""
 
     @property
     def direction(self) -> Direction:
@@ -423,83 +428,85 @@ class Conn(Protocol):
 
     @property
     def is_limited(self) -> bool:
-        """True where a relay bounds its bytes or its time; streams on it are opened on request only."""
+        """True if a relay limits its bytes or its time. Streams on it need `allow_limited`."""
 
     @property
     def is_direct(self) -> bool:
-        """False where a relay carries it."""
+        """False if a relay carries it."""
 
     @property
     def is_closed(self) -> bool:
-        """True once nothing can be opened on it any more."""
+        """True once no stream can be opened on it."""
 
     @property
     def num_streams(self) -> int:
-        """Streams open now, both ways."""
+        """The number of open streams, in both directions."""
 
     @property
     def stat(self) -> ConnStat:
-        """Direction, age, streams: a value that does not change any more."""
+        """Direction, age and streams as they are now. The value does not change later."""
 
     @property
     def session(self) -> MuxedConn:
-        """The multiplexer's session, for what only that multiplexer offers."""
+        """The multiplexer's session, for functions that only this multiplexer has."""
 
     async def new_stream(self, protocols: str | Sequence[str], allow_limited: bool = False) -> Stream:
-        """A stream that speaks the first of `protocols` the peer has; one protocol is negotiated lazily.
+        """A stream that speaks the first of `protocols` the peer has. A single one is negotiated lazily.
 
         Raises:
-            LimitedConnection: a relay bounds the connection, and `allow_limited` is not set.
-            ConnectionClosed: no stream can be opened; ProtocolNotSupported, NegotiationError: no agreement.
-            TimeoutError: see limits.NEW_STREAM_TIMEOUT_S; ValueError: `protocols` is empty.
+            LimitedConnection: a relay limits the connection, and `allow_limited` is not set.
+            ConnectionClosed: no stream can be opened.
+            ProtocolNotSupported, NegotiationError: the two sides did not agree on a protocol.
+            TimeoutError: see limits.NEW_STREAM_TIMEOUT_S.
+            ValueError: `protocols` is empty.
         """
 
     def open_stream(self) -> Awaitable[Stream]:
-        """A stream on which nothing is negotiated yet. Raises ConnectionClosed."""
+        """A stream without a negotiated protocol. Raises ConnectionClosed."""
 
     def add_close_callback(self, callback: Callable[[BaseException | None], None]) -> None:
         """`callback(error)` runs once, from the event loop, when the connection has ended."""
 
     async def close(self, code: int = 0) -> None:
-        """Closes in good order: go-away, what is queued, FIN. Cancelled, it closes at once. Idempotent."""
+        """Closes in order: go-away, queued bytes, FIN. If cancelled, it closes at once. Idempotent."""
 
     def abort(self, code: int = 0) -> None:
         """Closes at once. Idempotent."""
 
 
 class Gater(Protocol):
-    """Says who may connect, at five points. Synchronous and quick; False closes, or does not dial."""
+    """Says who may connect, at five points. Methods must be quick and must not wait. False refuses."""
 
     def intercept_peer_dial(self, peer: PeerId) -> bool:
-        """Before `peer` is dialled."""
+        """Is called before `peer` is dialled."""
 
     def intercept_addr_dial(self, peer: PeerId | None, addr: Multiaddr) -> bool:
-        """Before `addr` of `peer` is dialled; None: whoever answers there."""
+        """Is called before `addr` of `peer` is dialled. None: any peer may answer there."""
 
     def intercept_accept(self, local: Multiaddr, remote: Multiaddr | None) -> bool:
-        """An accepted connection, before anything is read from it."""
+        """Is called for an accepted connection before anything is read from it."""
 
     def intercept_secured(
         self, direction: Direction, peer: PeerId, local: Multiaddr, remote: Multiaddr | None
     ) -> bool:
-        """The peer has proved its id; nothing is multiplexed yet."""
+        """Is called when the peer has proved its id, before the multiplexer is negotiated."""
 
     def intercept_upgraded(self, conn: Conn) -> bool:
-        """A whole connection, before anybody is told of it."""
+        """Is called for a complete connection, before the swarm reports it."""
 
 
 class Resolver(Protocol):
-    """Looks host names up. Its answers are not trusted, and cut where they are too long."""
+    """Looks up host names. Answers are not trusted; a list that is too long is cut."""
 
     async def addresses(self, name: str, version: int) -> Sequence[str]:
-        """The IP addresses of `name`, as texts; `version` is 4 or 6. Raises ResolutionError."""
+        """The IP addresses of `name` as text. `version` is 4 or 6. Raises ResolutionError."""
 
     async def texts(self, name: str) -> Sequence[str]:
-        """The TXT records of `name`, the strings of each joined. Raises ResolutionError."""
+        """The TXT records of `name`. The strings of one record are joined. Raises ResolutionError."""
 
 
 class Listener(Protocol):
-    """Gives out upgraded connections."""
+    """Gives upgraded connections."""
 
     @property
     def multiaddr(self) -> Multiaddr: ...
@@ -507,15 +514,15 @@ class Listener(Protocol):
         """The next upgraded connection. Raises ListenerClosed."""
 
     async def drain(self, accept_queued: bool = True) -> None:
-        """Stops listening and lets upgrades under way end, while `accept` goes on giving out; then closes.
+        """Stops listening, waits until running upgrades end and `accept` has taken all, then closes.
 
         Args:
-            accept_queued: serve what the kernel has queued as well; False leaves that to whoever shares
-                the socket.
+            accept_queued: also serve connections that the kernel has queued. False leaves them to another
+                process that shares the socket.
         """
 
     async def close(self) -> None:
-        """Stops listening, aborts upgrades, closes connections not yet accepted. Idempotent."""
+        """Stops listening, aborts upgrades and connections that `accept` has not taken. Idempotent."""
 
 
 class Transport(Protocol):
@@ -523,11 +530,11 @@ class Transport(Protocol):
 
     @property
     def protocols(self) -> tuple[str, ...]:
-        """Multiaddr protocol names it answers for when an address ends with them."""
+        """The multiaddr protocols it handles: an address that ends with one of them is for this transport."""
 
     @property
     def is_proxy(self) -> bool:
-        """True if any component of an address makes it ours (a relay)."""
+        """True if one of its protocols anywhere in an address makes the address its own (a relay)."""
 
     def can_dial(self, addr: Multiaddr) -> bool: ...
     async def dial(self, addr: Multiaddr, peer: PeerId | None) -> CapableConn:
@@ -537,41 +544,41 @@ class Transport(Protocol):
         """
 
     async def listen(self, addr: Multiaddr) -> Listener:
-        """Binds. Raises AddressError or OSError, unchanged."""
+        """Binds `addr`. Raises AddressError, OSError."""
 
 
 @runtime_checkable
 class NameKeeper(Protocol):
-    """A transport that may have somebody else look host names up: a proxy."""
+    """A transport that may let a proxy look up host names."""
 
     def keeps_name(self, addr: Multiaddr) -> bool:
-        """True where `addr` is to be dialled with its host name, which is not looked up here."""
+        """True if `addr` must be dialled with its host name: we do not look the name up."""
 
 
 class Upgrader(Protocol):
     """Secures and multiplexes raw connections."""
 
     async def upgrade_inbound(self, conn: RawConn, deadline: float | None = None) -> CapableConn:
-        """Answers the peer's negotiation; `conn` is closed on any failure.
+        """Upgrades an accepted connection. If that fails, it closes `conn`.
 
         Args:
-            conn: accepted and not yet started.
-            deadline: event loop time by which it must be done; None: the upgrader's own timeout from now.
+            conn: accepted and not started yet.
+            deadline: event loop time at which it must be done; None: the upgrader's own timeout from now.
 
         Raises:
-            NegotiationError, HandshakeError, UpgradeTimeout: with the failed step in `.stage`.
+            NegotiationError, HandshakeError, UpgradeTimeout: `.stage` is the step that failed.
         """
 
     async def upgrade_outbound(
         self, conn: RawConn, peer: PeerId | None, deadline: float | None = None
     ) -> CapableConn:
-        """The dialler's side of `upgrade_inbound`; `peer` is the id that must be proved, None for any."""
+        """Upgrades a dialled connection. The peer must prove the id `peer`; None: any id."""
 
     def upgrade_listener(self, inner: RawListener) -> Listener: ...
 
 
 class ListenerState(enum.Enum):
-    """LISTENING takes connections, RETRYING pauses after an error of accept(2), CLOSED has ended."""
+    """LISTENING: takes connections. RETRYING: pauses after an error of accept(2). CLOSED: has ended."""
 
     LISTENING = "listening"
     RETRYING = "retrying"
@@ -579,7 +586,7 @@ class ListenerState(enum.Enum):
 
 
 class ListenerNews(Protocol):
-    """Whom listeners report to. Quick; what it raises is logged, and ends nothing."""
+    """Hears the reports of listeners. Methods must be quick. If one raises, the error is only logged."""
 
     def upgrade_failed(
         self,
@@ -589,28 +596,28 @@ class ListenerNews(Protocol):
         local: Multiaddr | None,
         remote: Multiaddr | None,
     ) -> None:
-        """A connection was made, and then not secured or multiplexed.
+        """A raw connection was made, but the upgrade (security and multiplexer) failed.
 
         Args:
-            direction: who dialled. stage: the step that failed, or what else ended it ("timeout").
-            error: why. local, remote: our end (the listener's address for inbound ones), and the peer's.
+            direction: who dialled. stage: the step that failed, or another reason ("timeout").
+            error: the error. local, remote: our address (of the listener, if inbound), and the peer's.
         """
 
     def accept_refused(self, addr: Multiaddr) -> None:
-        """The listener of `addr` closed a connection unread; whoever refused it reports why."""
+        """`admits` refused a connection, and the listener on `addr` closed it unread."""
 
     def request_answered(self, addr: Multiaddr) -> None:
-        """The listener of `addr` answered a plain HTTP request, which is no failed upgrade."""
+        """The listener on `addr` answered a plain HTTP request. This is not a failed upgrade."""
 
     def accept_failed(self, addr: Multiaddr, error: OSError) -> None:
-        """accept(2) failed on the listener of `addr`."""
+        """accept(2) failed on the listener on `addr`."""
 
     def listener_changed(self, addr: Multiaddr, state: ListenerState, error: BaseException | None) -> None:
-        """The listener of `addr` is in `state` now, because of `error` where there was one."""
+        """The listener on `addr` is in `state` now. `error` is the reason, if there is one."""
 
 
 class Network(Protocol):
-    """The swarm, seen from below: what notifiees, relays and protocols need of it."""
+    """The part of the swarm that notifiees, relays and protocols use."""
 
     @property
     def local_peer(self) -> PeerId: ...
@@ -620,7 +627,7 @@ class Network(Protocol):
     def num_conns(self) -> int: ...
     @property
     def protocols(self) -> tuple[str, ...]:
-        """What inbound streams may speak."""
+        """The protocols that inbound streams may speak."""
 
     async def dial_peer(
         self,
@@ -630,7 +637,7 @@ class Network(Protocol):
         force_direct: bool = False,
         ignore_backoff: bool = False,
     ) -> Conn:
-        """The best connection to `peer`, dialled where there is none; no relayed one if `force_direct`."""
+        """The best connection to `peer`, or a new one. With `force_direct`: never a relayed one."""
 
     async def new_stream(
         self, peer: PeerId, protocols: str | Sequence[str], allow_limited: bool = False
@@ -638,7 +645,7 @@ class Network(Protocol):
         """A stream to `peer` on its best connection."""
 
     def peers(self) -> Collection[PeerId]:
-        """The peers there is a connection to."""
+        """The peers that we are connected to."""
 
     def best_conn(self, peer: PeerId) -> Conn | None:
         """The best open connection to `peer`, or None."""
@@ -647,23 +654,23 @@ class Network(Protocol):
         """The connections to `peer`, oldest first."""
 
     def interface_listen_addresses(self) -> list[Multiaddr]:
-        """Where we listen, wildcards replaced by the addresses of the interfaces."""
+        """The addresses we listen on. Interface addresses replace a wildcard."""
 
     def set_stream_handler(self, protocol: str, handler: ProtocolHandler) -> None:
         """Serves inbound streams of `protocol`."""
 
     def remove_stream_handler(self, protocol: str) -> None:
-        """Serves `protocol` no more."""
+        """Stops serving `protocol`."""
 
     def notify(self, notifiee: Notifiee) -> None:
-        """Tells `notifiee` of listeners and connections from now on."""
+        """Calls `notifiee` for listeners and connections from now on."""
 
     def stop_notify(self, notifiee: Notifiee) -> None:
-        """Tells `notifiee` nothing more."""
+        """Stops calling `notifiee`."""
 
 
 class Notifiee(Protocol):
-    """Is told of listeners and connections. Synchronous and quick; see Swarm.notify for the order."""
+    """Is called when listeners and connections open and end. Methods must be quick. See Swarm.notify."""
 
     def listen(self, network: Network, addr: Multiaddr) -> None: ...
     def listen_close(self, network: Network, addr: Multiaddr) -> None: ...

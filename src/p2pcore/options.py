@@ -1,8 +1,8 @@
-"""Checks of what a program gives: the arguments of a host, and the fields of its option objects.
+"""Checks the arguments of a host, and the fields of its option objects.
 
-Each check takes the name and the value of one argument. It returns nothing where the value is good, else it
-raises TypeError (the wrong kind of value) or ValueError (out of range), with the name, the value and what was
-expected. The value of a secret is never shown. Option classes call them in `__post_init__`.
+Each check takes the name and the value of one argument. If the value is wrong, it raises TypeError (wrong
+type) or ValueError (out of range). The message has the name, the value and what is expected. It never shows
+the value of a secret. Option classes call the checks in `__post_init__`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from p2pcore import limits
 
 T = TypeVar("T")
 
-_SHOWN_CHARS = 80  # of a value in a message
+_SHOWN_CHARS = 80  # at most, of a value in a message
 
 
 def given(name: str, value: T | None, kind: type[T]) -> T:
-    """`value`, or `kind()` in the place of None. Raises TypeError: it is something else."""
+    """`value`, or `kind()` if it is None. Raises TypeError: it is something else."""
     if value is None:
         return kind()
     instance(name, value, kind)
@@ -26,7 +26,7 @@ def given(name: str, value: T | None, kind: type[T]) -> T:
 
 
 def flag(name: str, value: object) -> None:
-    """True or False, and nothing that merely counts as one of them."""
+    """Checks that `value` is True or False. 1, "" and the like are wrong."""
     if not isinstance(value, bool):
         _wrong_type(name, "True or False", value)
 
@@ -34,7 +34,7 @@ def flag(name: str, value: object) -> None:
 def seconds(
     name: str, value: object, *, or_zero: bool = False, most: float = limits.MAX_TIMEOUT_S, why: str = ""
 ) -> None:
-    """A time: finite, more than 0 (with `or_zero` at least 0) and at most `most`. `why` explains 0."""
+    """Checks a time: finite, more than 0 (with `or_zero` at least 0), at most `most`. `why` explains 0."""
     least = f"from 0 ({why}) to" if why else "from 0 to" if or_zero else "more than 0 and at most"
     expected = f"a number of seconds {least} {most:.12g}"
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -44,7 +44,7 @@ def seconds(
 
 
 def whole(name: str, value: object, least: int = 0, most: int = limits.MAX_COUNT) -> None:
-    """A whole number from `least` to `most`."""
+    """Checks that `value` is a whole number from `least` to `most`."""
     expected = f"a whole number from {least} to {most}"
     if isinstance(value, bool) or not isinstance(value, int):
         _wrong_type(name, expected, value)
@@ -53,7 +53,7 @@ def whole(name: str, value: object, least: int = 0, most: int = limits.MAX_COUNT
 
 
 def file_mode(name: str, value: object) -> None:
-    """Permissions of a file. 600 is not 0o600, and too large."""
+    """Checks the permissions of a file. 600 is wrong, because it is not 0o600."""
     expected = f"permissions such as 0o600, at most {limits.MAX_FILE_MODE:#o}"
     if isinstance(value, bool) or not isinstance(value, int):
         _wrong_type(name, expected, value)
@@ -62,7 +62,7 @@ def file_mode(name: str, value: object) -> None:
 
 
 def text(name: str, value: object, max_chars: int) -> None:
-    """A text of at most `max_chars` characters."""
+    """Checks that `value` is a text of at most `max_chars` characters."""
     if not isinstance(value, str):
         _wrong_type(name, "a text", value)
     if len(value) > max_chars:
@@ -70,19 +70,19 @@ def text(name: str, value: object, max_chars: int) -> None:
 
 
 def one_of(name: str, value: object, choices: Sequence[str]) -> None:
-    """One of a few words."""
+    """Checks that `value` is one of `choices`."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {_shown(value)}")
 
 
 def instance(name: str, value: object, *kinds: type, is_secret: bool = False) -> None:
-    """An object of one of `kinds`. With `is_secret` the message shows no value."""
+    """Checks that `value` is an object of one of `kinds`. With `is_secret` the message shows no value."""
     if not isinstance(value, kinds):
         _wrong_type(name, " or ".join(_article(kind.__name__) for kind in kinds), value, is_secret)
 
 
 def items(name: str, value: object, what: str, *kinds: type) -> None:
-    """A list or a tuple of `kinds`: one text alone would be taken for a list of its characters."""
+    """Checks that `value` is a list or tuple of `kinds`. A single text is wrong."""
     if not isinstance(value, list | tuple):
         _wrong_type(name, f"a list of {what}", value)
     for item in value:
@@ -92,13 +92,13 @@ def items(name: str, value: object, what: str, *kinds: type) -> None:
 
 
 def function(name: str, value: object) -> None:
-    """Something that can be called."""
+    """Checks that `value` can be called."""
     if not callable(value):
         _wrong_type(name, "a function", value)
 
 
 def satisfies(name: str, value: object, interface: type) -> None:
-    """An object with every attribute and method of `interface`, a typing.Protocol."""
+    """Checks that `value` has every attribute and method of `interface`, a typing.Protocol."""
     expected = f"{_article(interface.__name__)} (p2pcore.interfaces)"
     if isinstance(value, type):
         raise TypeError(f"{name} must be {expected}, not the class {value.__name__} itself")

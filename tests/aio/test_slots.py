@@ -17,8 +17,8 @@ async def test_only_so_many_items_are_quick_at_once() -> None:
     waiting = asyncio.ensure_future(slots.wait())
     await settle(5)
     assert not waiting.done()
-    slots.leave(1)
-    slots.leave(1)
+    slots.release(1)
+    slots.release(1)
     await waiting
     assert len(slots) == 1
 
@@ -52,7 +52,7 @@ async def test_without_slow_items_nothing_is_put_aside() -> None:
     waiting = asyncio.ensure_future(slots.wait())
     await settle(5)
     assert not waiting.done()
-    slots.leave(1)
+    slots.release(1)
     await waiting
 
 
@@ -66,7 +66,7 @@ async def test_wait_empty_returns_when_the_last_item_has_left() -> None:
     for item in (1, 2):
         await asyncio.sleep(0)
         assert not waiting.done()
-        slots.leave(item)
+        slots.release(item)
     await waiting
 
 
@@ -76,7 +76,7 @@ async def test_everybody_who_waits_is_woken() -> None:
     slots.enter(1)
     waiting = [asyncio.ensure_future(wait()) for wait in (slots.wait, slots.wait_empty, slots.wait)]
     await settle()
-    slots.leave(1)
+    slots.release(1)
     await asyncio.gather(*waiting)
 
 
@@ -89,5 +89,5 @@ async def test_one_who_gives_up_leaves_the_others_waiting() -> None:
     second.cancel()
     await settle()
     assert second.cancelled()
-    slots.leave(1)
+    slots.release(1)
     await first

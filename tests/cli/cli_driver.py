@@ -143,6 +143,19 @@ class Running:
         line, _, self._held = self._held.partition(b"\n")
         return line.decode()
 
+    def error_line(self) -> str:
+        """The next line of standard error; fails where none comes."""
+        stderr = self.process.stderr
+        assert stderr is not None
+        line = b""
+        while not line.endswith(b"\n"):
+            ready, _, _ = select.select([stderr.fileno()], [], [], seconds(LIMIT_S))
+            assert ready, "no line came"
+            byte = os.read(stderr.fileno(), 1)
+            assert byte, "the command ended"
+            line += byte
+        return line.decode().rstrip("\n")
+
     def _errors(self) -> str:
         assert self.process.stderr is not None
         return self.process.stderr.read().decode()

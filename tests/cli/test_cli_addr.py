@@ -62,7 +62,7 @@ def test_several_are_one_object_a_line(cli: Cli) -> None:
     [
         ("", "1 to 2048 bytes expected"),
         ("/", "at least one component expected"),
-        ("zz", "neither text that begins with '/' nor hex"),
+        ("zz", "must be text that begins with '/', or hex"),
         ("0xff", "varint"),
         ("/ip4/1.2.3", "ip4 '1.2.3'"),
         ("/tcp/99999", "0..65535"),

@@ -179,15 +179,15 @@ def test_somebody_else_there(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("target", "text"),
     [
-        ("nonsense", "'nonsense' is no multiaddr"),
-        (OTHER, "is no multiaddr"),
-        ("", "'' is no multiaddr"),
+        ("nonsense", "'nonsense' is not a multiaddr"),
+        (OTHER, "is not a multiaddr"),
+        ("", "'' is not a multiaddr"),
         ("/ip4/127.0.0.1/tcp/1", "has no /p2p/PEER_ID at its end"),
         (f"/ip4/1.2.3/tcp/1/p2p/{OTHER}", "ip4 '1.2.3'"),
         (f"/ip4/127.0.0.1/tcp/1x/p2p/{OTHER}", "tcp '1x'"),
-        (f"/ip4/127.0.0.1/tcp/0/p2p/{OTHER}", "nobody can be reached on port 0"),
+        (f"/ip4/127.0.0.1/tcp/0/p2p/{OTHER}", "port 0 cannot be dialled"),
         ("/ip4/127.0.0.1/tcp/1/p2p/xyz", "p2p 'xyz'"),
-        (f"/dns4/example.com/tcp/0/p2p/{OTHER}", "nobody can be reached on port 0"),
+        (f"/dns4/example.com/tcp/0/p2p/{OTHER}", "port 0 cannot be dialled"),
     ],
 )
 def test_a_bad_target(cli: Cli, target: str, text: str) -> None:
@@ -217,12 +217,12 @@ def test_no_transport(cli: Cli, target: str) -> None:
     [
         (("ping",), "Missing argument 'TARGET'"),
         (("ping", "NODE", "more"), "unexpected extra argument"),
-        (("ping", "NODE", "-n", "x"), "'x' is no count"),
-        (("ping", "NODE", "-n", "-1"), "'-1' is no count"),
-        (("ping", "NODE", "-n", "9" * 30), "is no count"),
-        (("ping", "NODE", "-i", "-1"), "'-1' is no time"),
-        (("ping", "NODE", "-i", "nan"), "'nan' is no time"),
-        (("ping", "NODE", "-i", "1e9"), "'1e9' is no time"),
+        (("ping", "NODE", "-n", "x"), "'x' is not a whole number"),
+        (("ping", "NODE", "-n", "-1"), "'-1' is not a whole number"),
+        (("ping", "NODE", "-n", "9" * 30), "is not a whole number"),
+        (("ping", "NODE", "-i", "-1"), "'-1' is not a number of seconds"),
+        (("ping", "NODE", "-i", "nan"), "'nan' is not a number of seconds"),
+        (("ping", "NODE", "-i", "1e9"), "'1e9' is not a number of seconds"),
         (("ping", "NODE", "--bogus"), "No such option"),
         (("perf", "NODE", "-u", "-5"), "'-5' is no size"),
         (("perf", "NODE", "-u", "1e3"), "'1e3' is no size"),
@@ -246,7 +246,7 @@ def test_wrong_usage(cli: Cli, args: tuple[str, ...], text: str) -> None:
         (".", ".: is a directory"),
         ("/dev/zero", "more than 65536 bytes"),
         ("garbage", "garbage: no key"),
-        ("public", "a public key where a private key is needed"),
+        ("public", "this is a public key; a private key is needed"),
         ("either", "may be private or public"),
     ],
 )
@@ -293,7 +293,7 @@ def test_a_peer_that_lies_in_its_echo(cli: Cli) -> None:
             target = str(host.addrs_with_peer[0])
             return await asyncio.to_thread(cli.run, "echo", target, "--json", stdin=b"hello")
 
-    assert_fails(run(main()), 1, "other bytes came back than were sent")
+    assert_fails(run(main()), 1, "the bytes that came back are not the bytes that were sent")
 
 
 def test_what_a_peer_says_cannot_drive_the_terminal(cli: Cli) -> None:
@@ -375,7 +375,7 @@ def test_a_full_disk_is_one_line(cli: Cli) -> None:
         )
     assert (done.returncode, done.stderr) == (
         1,
-        b"p2pcore id new: cannot write standard output: no space left on device\n",
+        b"p2pcore id new: cannot write to standard output: no space left on device\n",
     )
 
 
@@ -384,7 +384,10 @@ def test_closed_standard_descriptors_do_no_harm(cli: Cli, node: str) -> None:
     done = subprocess.run(
         ["sh", "-c", f"{command} id show - <&-"], capture_output=True, timeout=seconds(LIMIT_S), check=False
     )
-    assert (done.returncode, done.stderr) == (1, b"p2pcore id show: -: empty, where a key was expected\n")
+    assert (done.returncode, done.stderr) == (
+        1,
+        b"p2pcore id show: -: the file is empty; a key was expected\n",
+    )
     done = subprocess.run(
         ["sh", "-c", f"{command} ping {node} -n 1 <&- >&- 2>&-"], timeout=seconds(LIMIT_S), check=False
     )

@@ -40,7 +40,7 @@ def test_new_prints_a_key_that_has_no_file(cli: Cli) -> None:
 def test_new_overwrites_only_with_force(cli: Cli) -> None:
     path = cli.directory / "key"
     path.write_text("precious")
-    assert_fails(cli.run("id", "new", "--out", "key"), 1, "key: exists already; --force replaces it")
+    assert_fails(cli.run("id", "new", "--out", "key"), 1, "key: the file exists already; --force replaces it")
     assert path.read_text() == "precious"
     path.chmod(0o644)
     assert cli.run("id", "new", "--out", "key", "--force", "--format", "base64").status == 0
@@ -120,7 +120,7 @@ def test_a_private_key_others_can_read_is_a_warning(cli: Cli) -> None:
     (cli.directory / "key").chmod(0o644)
     shown = cli.run("id", "show", "key")
     assert shown.status == 0
-    assert shown.err == "p2pcore: warning: key: others can read this key (mode 644); chmod 600 it\n"
+    assert shown.err == "p2pcore: warning: key: other users can read this key (mode 644): chmod 600 it\n"
 
 
 SEED = bytes(range(100, 132))
@@ -191,17 +191,17 @@ def test_an_encrypted_key_takes_its_password_from_the_environment(cli: Cli) -> N
         (("show", "nothing"), 1, "nothing: neither a file nor a peer id"),
         (("show", "."), 1, "is a directory"),
         (("show", "/dev/zero"), 1, "more than 65536 bytes"),
-        (("show", "-"), 1, "-: empty, where a key was expected"),
-        (("show", "/dev/null"), 1, "empty, where a key was expected"),
+        (("show", "-"), 1, "-: the file is empty; a key was expected"),
+        (("show", "/dev/null"), 1, "the file is empty; a key was expected"),
         (("show", "text"), 1, "text: no key"),
         (("show", "pem"), 1, "pem: not a private key that we can read"),
         (("show", "forged"), 1, "forged: the public half"),
         (("convert", "text", "--to", "pem"), 1, "text: no key"),
         (("convert", "text"), 2, "Missing option '--to'"),
         (("new", "--type", "dsa"), 2, "'dsa' is not one of"),
-        (("new", "--format", "protobuf"), 2, "a protobuf is binary"),
+        (("new", "--format", "protobuf"), 2, "protobuf is a binary format"),
         (("new", "--out", "/nonexistent/key"), 1, "/nonexistent/key: no such file or directory"),
-        (("new", "--out", ".", "--force"), 1, ".: a directory"),
+        (("new", "--out", ".", "--force"), 1, ".: this is a directory"),
         (("frobnicate",), 2, "No such command 'frobnicate'"),
     ],
 )

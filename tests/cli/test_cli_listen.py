@@ -152,12 +152,12 @@ def test_a_port_in_use(cli: Cli) -> None:
         (("--addr", "/dns4/localhost/tcp/0"), 2, "not a host name"),
         (("--addr", "/ip4/127.0.0.1/tcp/80x"), 2, "tcp '80x'"),
         (("--addr", "/ip4/127.0.0.1/tcp/70000"), 2, "tcp '70000'"),
-        (("--addr", "127.0.0.1:80"), 2, "'127.0.0.1:80' is no multiaddr"),
+        (("--addr", "127.0.0.1:80"), 2, "'127.0.0.1:80' is not a multiaddr"),
         (("--addr",), 2, "requires an argument"),
         (
             ("--addr", f"/ip4/127.0.0.1/tcp/0/p2p/{PEER}"),
             2,
-            "listen on /ip4/127.0.0.1/tcp/0; the peer id is that of --key",
+            "listen on /ip4/127.0.0.1/tcp/0; the peer id comes from --key",
         ),
         (("--key", "nothing"), 1, "nothing: no such file or directory"),
         (("extra",), 2, "unexpected extra argument"),
@@ -252,8 +252,8 @@ def test_debug_shows_the_traceback() -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("--security", "nois"), "no security protocol is named 'nois'; there are: noise"),
-        (("--muxers", "yamux,,"), "no multiplexer is named ''; there are: yamux"),
+        (("--security", "nois"), "no security protocol is named 'nois'; possible are noise"),
+        (("--muxers", "yamux,,"), "no multiplexer is named ''; possible are yamux"),
         (("--muxers", "yamux,yamux"), "'yamux,yamux' names a multiplexer twice"),
     ],
 )

@@ -73,27 +73,49 @@ def test_a_node_reached_through_a_relay(cli: Cli) -> None:
     assert relay.end() == Result(0, "", "")
 
 
+def test_a_node_whose_relay_starts_later_says_that_it_waits_and_prints_its_address_then(cli: Cli) -> None:
+    assert cli.run("id", "new", "--out", "key").status == 0
+    first = cli.start("listen", "--relay", "--key", "key")
+    relay_addr = first.line()
+    assert first.end() == Result(0, "", "")
+    hidden = cli.start("listen", "--addr", f"{relay_addr}/p2p-circuit")
+    try:
+        said = [hidden.error_line(), hidden.error_line()]
+        assert any("no reservation" in line for line in said)
+        assert f"p2pcore: waiting until the relay reserves a place for {relay_addr}/p2p-circuit" in said
+        port = relay_addr.partition("/p2p/")[0]
+        relay = cli.start("listen", "--relay", "--key", "key", "--addr", port)
+        assert relay.line() == relay_addr
+        addr = hidden.line()
+        assert addr.startswith(f"{relay_addr}/p2p-circuit/p2p/")
+        assert cli.run("ping", addr, "-n", "1").status == 0
+        assert hidden.end() == Result(0, "", "")
+        assert relay.end() == Result(0, "", "")
+    finally:
+        hidden.kill()
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "text"),
     [
-        (("--addr", "/ip4/127.0.0.1/tcp/0/tls/ws"), 2, "takes a certificate: --tls-cert and --tls-key"),
+        (("--addr", "/ip4/127.0.0.1/tcp/0/tls/ws"), 2, "needs a certificate: --tls-cert and --tls-key"),
         (("--addr", "/p2p-circuit"), 2, "RELAY/p2p-circuit is expected"),
         (("--addr", "/ip4/127.0.0.1/tcp/1/p2p-circuit"), 2, "RELAY/p2p-circuit is expected"),
         (("--tls-ca", "nowhere"), 1, "nowhere: no such file"),
-        (("--tls-ca", os.devnull), 1, "no certificate (PEM) is in there"),
-        (("--tls-cert", "x"), 2, "--tls-cert and --tls-key belong together"),
+        (("--tls-ca", os.devnull), 1, "there is no certificate (PEM) in this file"),
+        (("--tls-cert", "x"), 2, "--tls-cert and --tls-key must be given together"),
         (
             ("--tls-cert", "x", "--tls-key", "y", "--tls-self-signed"),
             2,
-            "--tls-self-signed makes a certificate",
+            "--tls-self-signed and --tls-cert cannot",
         ),
         (
             ("--addr", "/ip4/127.0.0.1/tcp/0/tls/ws", "--tls-cert", "x", "--tls-key", "y"),
             1,
             "x: no such file",
         ),
-        (("--unix-mode", "rw"), 2, "no permissions in octal"),
-        (("--unix-mode", "1777"), 2, "no permissions in octal"),
+        (("--unix-mode", "rw"), 2, "are not permissions in octal"),
+        (("--unix-mode", "1777"), 2, "are not permissions in octal"),
         (("--tls-ca", "nowhere", "--addr", "/p2p-circuit/x"), 2, "/p2p-circuit"),
     ],
 )

@@ -85,16 +85,16 @@ CIRCUIT = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3f
 @pytest.mark.parametrize(
     ("args", "status", "text"),
     [
-        (("--workers", "0"), 2, "no number of workers"),
-        (("--workers", "257"), 2, "1 to 256 are expected"),
-        (("--workers", "two"), 2, "no number of workers"),
-        (("--workers", "2", "--drain", "-1"), 2, "is no time"),
-        (("--workers", "2", "--relay"), 2, "--relay takes one process"),
-        (("--workers", "2", "--relay-unlimited"), 2, "--relay takes one process"),
+        (("--workers", "0"), 2, "not a number of workers"),
+        (("--workers", "257"), 2, "from 1 to 256"),
+        (("--workers", "two"), 2, "not a number of workers"),
+        (("--workers", "2", "--drain", "-1"), 2, "is not a number of seconds"),
+        (("--workers", "2", "--relay"), 2, "--relay needs a single process"),
+        (("--workers", "2", "--relay-unlimited"), 2, "--relay needs a single process"),
         (
             ("--workers", "2", "--addr", CIRCUIT),
             2,
-            "takes one process",
+            "needs a single process",
         ),
         (("--workers", "2", "--psk", "nothing"), 1, "listen: nothing: no such file"),
         (("--workers", "2", "--addr", "/ip4/192.0.2.1/tcp/0"), 1, "no interface of this machine has it"),

@@ -180,8 +180,8 @@ def test_the_rate_limit_counts_each_connection_and_forgets_after_a_minute() -> N
         with pytest.raises(LimitExceeded):
             limit.enter(1)
         limit.enter(2)
-        limit.leave(1)
-        limit.leave(2)
+        limit.release(1)
+        limit.release(2)
     with pytest.raises(LimitExceeded):
         limit.enter(1)
     limit.enter(3)
@@ -382,7 +382,7 @@ def test_a_limit_forgets_a_connection_that_has_ended() -> None:
     limit = identify.RateLimit(1, lambda: 0.0)
     for _ in range(limits.MAX_IDENTIFY_PER_MINUTE):
         limit.enter(1)
-        limit.leave(1)
+        limit.release(1)
     limit.forget(2)
     with pytest.raises(LimitExceeded):
         limit.enter(1)

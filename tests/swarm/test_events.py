@@ -103,7 +103,7 @@ async def test_there_is_one_reader_at_a_time() -> None:
     subscription = Events().subscribe()
     reader = asyncio.create_task(anext(subscription))
     await asyncio.sleep(0)
-    with pytest.raises(RuntimeError, match="somebody else"):
+    with pytest.raises(RuntimeError, match="another task"):
         await anext(subscription)
     reader.cancel()
 

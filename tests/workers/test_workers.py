@@ -201,6 +201,74 @@ async def test_a_factory_that_fails_at_the_start_ends_everything(factory: Any, t
     await supervisor.wait()
 
 
+def told_of(events: list[WorkerEvent]) -> dict[int, list[str]]:
+    """For each process, what the supervisor has told of it, in order."""
+    kinds: dict[int, list[str]] = {}
+    for event in events:
+        kinds.setdefault(event.pid, []).append(event.kind)
+    return kinds
+
+
+def test_a_worker_that_serves_and_dies_before_anybody_looks_is_told_of_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is killed as it says that it is ready, and the supervisor looks only when it has ended."""
+    monkeypatch.setattr(limits, "WORKER_BACKOFF_MIN_S", 0.01)
+    heard, serving_, is_short_lived = Process._heard, Supervisor._serving, [False]
+
+    def heard_and_killed(process: Process, message: dict[str, Any]) -> None:
+        heard(process, message)
+        if message["event"] == "ready" and is_short_lived[0]:
+            process.kill()
+
+    async def serving_late(supervisor: Supervisor, process: Process) -> None:
+        if is_short_lived[0]:
+            await asyncio.wait([process.ended])
+        await serving_(supervisor, process)
+
+    monkeypatch.setattr(Process, "_heard", heard_and_killed)
+    monkeypatch.setattr(Supervisor, "_serving", serving_late)
+
+    async def main() -> None:
+        async with serving(workers=1) as node:
+            is_short_lived[0] = True
+            os.kill(node.supervisor.pids[0], signal.SIGKILL)
+            await eventually(lambda: len(node.kinds("exited")) >= 2, LIMIT_S)
+            is_short_lived[0] = False
+            second = node.kinds("exited")[1]
+            assert (second.status, second.restart_s) == (-signal.SIGKILL, 0.02)
+            assert told_of(node.events)[second.pid] == ["started", "exited"]
+
+            # As the replacement of a restart it leaves the old worker in its place.
+            await eventually(lambda: node.supervisor.pids, LIMIT_S)
+            await eventually(lambda: node.kinds("started")[-1].pid in node.supervisor.pids, LIMIT_S)
+            (kept,) = node.supervisor.pids
+            is_short_lived[0] = True
+            with pytest.raises(WorkerFailed, match=f"status {-signal.SIGKILL}"):
+                await node.supervisor.restart()
+            is_short_lived[0] = False
+            assert node.supervisor.pids == [kept]
+            assert told_of(node.events)[node.kinds("exited")[-1].pid] == ["started", "exited"]
+
+    run(main(), LIMIT_S)
+
+
+@looped
+async def test_the_end_of_a_worker_is_told_although_its_restart_was_cancelled() -> None:
+    async with serving(workers=1) as node:
+        (old,) = node.supervisor.pids
+        stream = await (await node.connect()).new_stream("/echo/1.0.0")
+        await stream.write(b"x")
+        await stream.read_exactly(1)  # it holds up the drain of the old worker
+        restarting = asyncio.create_task(node.supervisor.restart())
+        await eventually(lambda: node.kinds("draining"), LIMIT_S)
+        restarting.cancel()
+        await asyncio.wait([restarting])
+        await stream.close()
+        await eventually(lambda: old in {event.pid for event in node.kinds("exited")}, LIMIT_S)
+        assert told_of(node.events)[old] == ["started", "draining", "exited"]
+
+
 def test_a_worker_that_says_it_is_ready_a_second_time_is_replaced_and_holds_up_no_drain(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -210,7 +278,7 @@ def test_a_worker_that_says_it_is_ready_a_second_time_is_replaced_and_holds_up_n
             assert node.kinds("exited")[0].status == -signal.SIGKILL
 
     run(main(), LIMIT_S)
-    assert "ready a second time" in caplog.text
+    assert "said twice that it is ready" in caplog.text
 
 
 def open_sockets() -> set[str]:

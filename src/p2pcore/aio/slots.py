@@ -21,17 +21,17 @@ class Slots(Generic[T]):
         maximum: quick items at the same time.
         slow_after: seconds after which an item is slow.
         max_slow: slow items at the same time; 0: no item ever counts as slow.
-        end: called with the oldest item if there is one slow item too many; it is no longer counted then.
+        drop: called with the oldest item if there is one slow item too many. Its slot is free by then.
     """
 
-    __slots__ = ("_all", "_end", "_loop", "_max_slow", "_maximum", "_quick", "_slow_after", "_waiters")
+    __slots__ = ("_all", "_drop", "_loop", "_max_slow", "_maximum", "_quick", "_slow_after", "_waiters")
 
-    def __init__(self, maximum: int, slow_after: float, max_slow: int, end: Callable[[T], None]) -> None:
+    def __init__(self, maximum: int, slow_after: float, max_slow: int, drop: Callable[[T], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._maximum = maximum
         self._slow_after = slow_after
         self._max_slow = max_slow
-        self._end = end
+        self._drop = drop
         self._all: dict[T, None] = {}  # oldest first
         self._quick: dict[T, float] = {}  # those not known to be slow, with their start time
         self._waiters: set[asyncio.Future[None]] = set()
@@ -44,8 +44,8 @@ class Slots(Generic[T]):
         self._all[item] = None
         self._quick[item] = self._loop.time()
 
-    def leave(self, item: T) -> None:
-        """Ends an item. Idempotent."""
+    def release(self, item: T) -> None:
+        """Frees the slot of an item that has ended. Idempotent."""
         self._all.pop(item, None)
         self._quick.pop(item, None)
         self._wake()
@@ -76,7 +76,7 @@ class Slots(Generic[T]):
         if len(self._all) - len(self._quick) > self._max_slow:
             oldest = next(iter(self._all))
             del self._all[oldest]
-            self._end(oldest)
+            self._drop(oldest)
 
     async def _change(self) -> None:
         waiter = self._loop.create_future()

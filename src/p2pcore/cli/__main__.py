@@ -1,4 +1,4 @@
-"""`python -m p2pcore.cli`: the command p2pcore, where its script is not on the path."""
+"""`python -m p2pcore.cli`: the command p2pcore, if its script is not on the path."""
 
 from __future__ import annotations
 

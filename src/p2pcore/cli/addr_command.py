@@ -1,7 +1,7 @@
 """`p2pcore addr`: explains multiaddrs, component by component.
 
-Comes in: text, or hex of the binary form. Goes out: both forms, every component, what kind of place it is.
-Never resolves a name.
+Comes in: text, or hex of the binary form. Goes out: both forms, every component, the class of the address
+(loopback, private, public). Never resolves a name.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class AnyAddressType(AddressParam):
         try:
             return bytes.fromhex(value.removeprefix("0x"))
         except ValueError:
-            self.fail(f"{value!r} is neither text that begins with '/' nor hex", param, ctx)
+            self.fail(f"{value!r} must be text that begins with '/', or hex", param, ctx)
 
 
 @click.command()
@@ -47,7 +47,7 @@ def command(addrs: tuple[Multiaddr, ...], as_json: bool) -> None:
 
 
 def explain_addr(addr: Multiaddr) -> tuple[list[str], dict[str, Any]]:
-    """Lines for people and fields for machines."""
+    """The explanation of an address, as lines for people and fields for machines."""
     components = [
         {"code": protocol.code, "name": protocol.name, "value": value, "hex": part.to_bytes().hex()}
         for part in addr.split()
@@ -81,7 +81,7 @@ def _table(components: list[dict[str, Any]]) -> list[str]:
 
 
 def classify(addr: Multiaddr) -> list[str]:
-    """What kind of place an address is."""
+    """The classes of an address: "loopback", "private" and so on."""
     claims = {
         "loopback": addr.is_loopback,
         "private": addr.is_private,

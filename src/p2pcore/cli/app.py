@@ -1,7 +1,7 @@
-"""The group of commands: which there are, and how each of them ends.
+"""The list of commands, and how a command ends.
 
-Comes in: arguments. Goes out: an exit status, and one line on standard error where it is not 0.
-The module of a command is imported when that command is asked for, so that `--help` stays quick.
+Comes in: arguments. Goes out: an exit status, and one line on standard error if it is not 0. The module of a
+command is imported only when that command runs, so that `--help` stays quick.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ COMMANDS = {
     "addr": "Explain multiaddrs, as text or as hex.",
     "echo": "Send standard input to a peer, print what comes back.",
     "id": "Make, show and convert keys and peer ids.",
-    "identify": "Show what a peer says of itself.",
+    "identify": "Show what a peer says about itself.",
     "listen": "Run a node that peers can ping, identify and echo from.",
     "perf": "Measure throughput to and from a peer.",
     "ping": "Measure the round-trip time to a peer.",
     "psk": "Make and show keys of private networks.",
 }
-"""Name and first line of help of each command; the rest is in the module of that name."""
+"""The name of each command and the first line of its help. The module NAME_command has the rest."""
 
 GROUPS = ("id", "psk")
-"""Those that have commands of their own."""
+"""The commands that have commands of their own."""
 
 COMPLETE_VARIABLE = "_P2PCORE_COMPLETE"
-"""Set by the scripts that click writes for shells: then the command only completes a line."""
+"""Shell completion scripts of click set this variable. Then the command only completes a line."""
 
 _HELP = getattr(click.exceptions, "NoArgsIsHelpError", ())
-"""Raised by click 8.2 and later where there are no arguments at all."""
+"""click 8.2 and later raise this if there are no arguments at all."""
 
 
 class Commands(click.Group):
-    """A group whose commands are loaded one at a time."""
+    """A group that imports the module of a command only when the command runs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -60,7 +60,7 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="p2pcore", message="%(prog)s %(version)s")
 def commands() -> None:
-    """Talk to libp2p peers, and be one.
+    """Talk to libp2p peers, or run one.
 
     \b
     Each command takes --json (one JSON object per line) and --help.
@@ -87,7 +87,7 @@ def invoke(args: Sequence[str] | None) -> int:
 
 
 def _left_by_click(end: SystemExit) -> int:
-    """click leaves so after shell completion, and where help was written to a closed pipe."""
+    """click raises SystemExit after shell completion, and if it writes help to a closed pipe."""
     if os.environ.get(COMPLETE_VARIABLE):
         return end.code if isinstance(end.code, int) else FAILURE
     forgive_output()
@@ -95,7 +95,7 @@ def _left_by_click(end: SystemExit) -> int:
 
 
 def _path(args: Sequence[str]) -> str:
-    """The command that was asked for, "p2pcore id new" for instance."""
+    """The command of the user, for instance "p2pcore id new"."""
     names = ["p2pcore", *(name for name in args[:1] if name in COMMANDS)]
     return " ".join([*names, *(name for name in args[1:2] if args[0] in GROUPS and name.isalpha())])
 
@@ -112,6 +112,6 @@ def _ended_by(error: Exception, path: str) -> int:
     failure = explain(error)
     if isinstance(error, OutputFailed):
         forgive_output()
-        failure = Failure(FAILURE, f"cannot write standard output: {reason(error.__cause__ or error)}")
+        failure = Failure(FAILURE, f"cannot write to standard output: {reason(error.__cause__ or error)}")
     error_line(f"{path}: {failure.text}")
     return failure.status

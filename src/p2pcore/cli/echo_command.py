@@ -1,7 +1,7 @@
-"""`p2pcore echo`: standard input to a peer, and what comes back to standard output.
+"""`p2pcore echo`: sends standard input to a peer, and prints what comes back.
 
-Comes in: any bytes, without end if need be. Goes out: the same bytes; with --json their count and the time
-instead. Every byte that comes back is compared, by digest, and at most one read each way is held.
+Comes in: bytes, with or without an end. Goes out: the same bytes, or with --json their count and the time. A
+digest compares every byte that comes back. At most one read in each direction is in memory.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ INPUT, OUTPUT = 0, 1
 @click.option(
     "--allow-limited",
     is_flag=True,
-    help="Also through a relay that bounds the bytes or the time of the connection.",
+    help="Use the connection even if a relay limits its bytes or its time.",
 )
 def command(target: Multiaddr, any_peer: bool, node: NodeOptions, as_json: bool, allow_limited: bool) -> None:
     """Send standard input to TARGET, a multiaddr ending with /p2p/PEER_ID; print what comes back.
 
-    With --json what comes back is only compared and counted.
+    With --json, what comes back is compared and counted but not printed.
     """
     run(_echo(target, any_peer, node, Output(as_json), allow_limited))
 
@@ -55,10 +55,10 @@ async def _echo(
 
 
 class Exchange:
-    """Both directions of one echo stream at once.
+    """Sends and receives on one echo stream at the same time.
 
     Attributes:
-        sent, received: bytes so far.
+        sent, received: the number of bytes so far.
     """
 
     def __init__(self, stream: Stream, is_shown: bool) -> None:
@@ -70,7 +70,7 @@ class Exchange:
         self.received = 0
 
     async def run(self) -> None:
-        """Until both sides have ended. On failure, and if it is cancelled, the stream is reset."""
+        """Returns when both sides have ended. If it fails or is cancelled, the stream is reset."""
         sending = asyncio.create_task(self._send())
         receiving = asyncio.create_task(self._receive())
         both = (sending, receiving)
@@ -102,16 +102,16 @@ class Exchange:
             self._back.update(data)
             self.received += len(data)
             if self.received > self.sent:
-                raise CommandFailed("more came back than was sent")
+                raise CommandFailed("more bytes came back than were sent")
             if self._is_shown:
                 await sink.call(lambda data=data: _write_all(data))  # type: ignore[misc]
 
     def check(self) -> None:
-        """Raises CommandFailed where other bytes came back than were sent."""
+        """Raises CommandFailed: the bytes that came back are not the bytes that were sent."""
         if self.received < self.sent:
             raise CommandFailed(f"only {self.received} of {self.sent} bytes came back")
         if self._there.digest() != self._back.digest():
-            raise CommandFailed("other bytes came back than were sent")
+            raise CommandFailed("the bytes that came back are not the bytes that were sent")
 
 
 def _write_all(data: bytes) -> None:

@@ -1,6 +1,6 @@
-"""Exit statuses and error messages: one line that says what to do about it.
+"""Exit statuses and error messages. A message is one line that says what the user can do.
 
-Comes in: exceptions. Goes out: a status and a line. Looks at types and attributes, never at texts.
+Comes in: exceptions. Goes out: a status and a line. Looks at types and attributes of errors, never at texts.
 """
 
 from __future__ import annotations
@@ -31,13 +31,15 @@ FAILURE: Final = 1
 USAGE: Final = 2
 UNREACHABLE: Final = 3
 INTERNAL: Final = 70
-"""EX_SOFTWARE of sysexits(3): a fault of p2pcore itself."""
+"""EX_SOFTWARE of sysexits(3): a bug of p2pcore."""
 INTERRUPTED: Final = 130
-"""128 + SIGINT, as shells have it."""
+"""128 + SIGINT, as in shells."""
 BROKEN_PIPE: Final = 141
 """128 + SIGPIPE."""
-TRANSPORTS: Final = "/ip4|ip6/ADDRESS/tcp/PORT, that with /ws or /tls/ws, /unix/PATH, and RELAY/p2p-circuit"
-"""What a node of the command line listens on and dials."""
+TRANSPORTS: Final = (
+    "/ip4|ip6/ADDRESS/tcp/PORT, the same followed by /ws or /tls/ws, /unix/PATH, and RELAY/p2p-circuit"
+)
+"""The addresses that a node of the command line listens on and dials."""
 
 
 _WORD: Final = re.compile(r"[^\s'\"(),;]+")
@@ -46,18 +48,18 @@ _ADDRESSES: Final = ("/ip4/", "/ip6/", "/ip6zone/", "/dns", "/unix/", "/p2p/")
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How a command ended: its exit status, and the line for standard error."""
+    """The exit status of a command that failed, and its line for standard error."""
 
     status: int
     text: str
 
 
 class CommandFailed(Exception):
-    """A command could not do what it should; the text is the line to show."""
+    """A command could not do its work. The text is the line to show."""
 
 
 def explain(error: BaseException) -> Failure:
-    """The status and the line for whatever ended a command."""
+    """The status and the line for the error that ended a command."""
     if isinstance(error, click.UsageError):
         hint = f" (see '{error.ctx.command_path} --help')" if error.ctx is not None else ""
         return Failure(USAGE, _without_keys(error.format_message().removesuffix(".")) + hint)
@@ -74,9 +76,9 @@ def explain(error: BaseException) -> Failure:
 
 
 def _without_keys(text: str) -> str:
-    """A usage error shows the words of the command line; one that may be a key is not among them."""
+    """A usage error shows words of the command line. This hides a word that may be a key."""
     if "PRIVATE KEY" in text:
-        return f"wrong usage; what is wrong is {shown(text)}"
+        return f"wrong usage: {shown(text)}"
     return _WORD.sub(lambda word: word[0] if word[0].startswith(_ADDRESSES) else shown(word[0]), text)
 
 
@@ -89,7 +91,7 @@ def _explain_dial(error: DialError) -> Failure:
 
 
 def reason(error: BaseException) -> str:
-    """What is wrong, in a few words."""
+    """The reason of an error, in a few words."""
     if isinstance(error, PeerIdMismatch):
         return f"the peer there is {error.actual}, not {error.expected}"
     if isinstance(error, ProtocolNotSupported):
@@ -97,9 +99,9 @@ def reason(error: BaseException) -> str:
     if isinstance(error, DialError) and error.causes:
         return "cannot connect to " + "; ".join(f"{addr}: {reason(cause)}" for addr, cause in error.causes)
     if isinstance(error, LimitedConnection):
-        return "the relay limits this connection: ping and identify run over it, and echo --allow-limited"
+        return "the relay limits this connection: only ping, identify and echo --allow-limited run over it"
     if isinstance(error, NoTransport):
-        return f"no transport for such an address: there are {TRANSPORTS}"
+        return f"no transport for such an address; possible are {TRANSPORTS}"
     if isinstance(error, OSError) and error.errno and not isinstance(error, P2PError):
         return _system(error)
     return str(error) or type(error).__name__

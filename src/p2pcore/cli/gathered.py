@@ -1,4 +1,4 @@
-"""Several options of the command line as one argument of a command's function.
+"""Puts the values of several command-line options into one object, which the command's function gets.
 
 Comes in: a dataclass, and the click options for its fields. Goes out: a decorator for commands.
 """
@@ -14,7 +14,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def gathered(made: type[Any], name: str, options: Sequence[Callable[[Any], Any]]) -> Callable[[F], F]:
-    """A decorator: the command takes `options`; its function gets one `made` of them, as `name`."""
+    """A decorator: a command takes `options`; its function gets their values as one `made`, called `name`."""
 
     def decorate(function: F) -> F:
         @functools.wraps(function)

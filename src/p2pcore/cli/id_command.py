@@ -1,7 +1,7 @@
 """`p2pcore id`: makes, shows and converts keys and peer ids.
 
-Comes in: key files, peer ids as text. Goes out: the same in another form. Private keys leave only where they
-were asked for: `new` and `convert`, never `show`.
+Comes in: key files, peer ids as text. Goes out: the same in another form. Only `new` and `convert` print or
+write a private key; `show` never does.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ def command() -> None:
 
 @command.command()
 @click.option("--type", "kind", type=click.Choice(TYPES), default=TYPES[0], show_default=True)
-@click.option("--out", "path", metavar="FILE", help="Write the private key there, readable by you alone.")
+@click.option("--out", "path", metavar="FILE", help="Write the private key to FILE; only you can read it.")
 @click.option("--format", "form", type=click.Choice(FORMATS), help="Default: protobuf in FILE, else base64.")
 @click.option("--force", is_flag=True, help="Replace FILE if there is one.")
 @json_option
 def new(kind: str, path: str | None, form: str | None, force: bool, as_json: bool) -> None:
-    """Make a key. Without --out it is printed, and kept nowhere."""
+    """Make a key. Without --out the key is printed and not saved."""
     output = Output(as_json)
     form = form or ("protobuf" if path else "base64")
     if path is None and form in BINARY:
         raise click.UsageError(
-            f"a {form} is binary: give --out FILE, or another --format", click.get_current_context()
+            f"{form} is a binary format: give --out FILE, or another --format", click.get_current_context()
         )
     key = PrivateKey.generate(KeyType[kind.upper()])
     data = key.to_form(form)
@@ -68,10 +68,10 @@ from_option = click.option(
     "--from",
     "origin",
     type=click.Choice(INPUT_FORMS),
-    help="What SOURCE holds, where it does not say: 32 bytes are a seed (a private Ed25519 key of py-libp2p) "
-    "or a public key, and nothing tells which.",
+    help="What SOURCE contains, if that is not clear: 32 bytes may be a seed (a private Ed25519 key of "
+    "py-libp2p) or a public key.",
 )
-"""What a key file holds, as `origin`."""
+"""Gives a command what the key file contains, as `origin`."""
 
 
 @command.command()
@@ -104,8 +104,8 @@ def _peer_id(source: str) -> PeerId:
 @click.argument("source")
 @click.option("--to", "form", type=click.Choice(FORMATS), required=True)
 @from_option
-@click.option("--public", is_flag=True, help="The public key alone.")
-@click.option("--out", "path", metavar="FILE", help="Where to; default: standard output.")
+@click.option("--public", is_flag=True, help="Write only the public key.")
+@click.option("--out", "path", metavar="FILE", help="Write to FILE. Default: standard output.")
 @click.option("--force", is_flag=True, help="Replace FILE if there is one.")
 @json_option
 def convert(
@@ -129,7 +129,7 @@ def convert(
 
 def _write(data: bytes, form: str) -> None:
     if form in BINARY and sys.stdout.isatty():
-        raise CommandFailed(f"a {form} is binary, and standard output a terminal: give --out FILE")
+        raise CommandFailed(f"{form} is a binary format, and standard output is a terminal: give --out FILE")
     try:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
@@ -138,7 +138,7 @@ def _write(data: bytes, form: str) -> None:
 
 
 def describe(item: Key | PeerId) -> tuple[list[tuple[str, str]], dict[str, Any]]:
-    """Rows for people, and fields for machines, of everything public about a key or an id."""
+    """Everything public about a key or an id, as rows for people and fields for machines."""
     peer = item if isinstance(item, PeerId) else item.peer_id()
     fields: dict[str, Any] = {
         "peer_id": str(peer),

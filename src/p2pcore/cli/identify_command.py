@@ -1,6 +1,7 @@
-"""`p2pcore identify`: what a peer says of itself, and how the connection to it is secured.
+"""`p2pcore identify`: shows what a peer says about itself, and how the connection to it is secured.
 
-Comes in: an address. Goes out: every field of identify. What is not signed is the peer's word only.
+Comes in: an address. Goes out: every field of identify. The peer has signed only some of them; it may lie in
+the others.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from p2pcore.cli.params import target_options
 @click.command()
 @target_options
 def command(target: Multiaddr, any_peer: bool, node: NodeOptions, as_json: bool) -> None:
-    """Show what TARGET, a multiaddr ending with /p2p/PEER_ID, says of itself."""
+    """Show what TARGET, a multiaddr ending with /p2p/PEER_ID, says about itself."""
     run(_identify(target, any_peer, node, Output(as_json)))
 
 
@@ -31,7 +32,7 @@ async def _identify(target: Multiaddr, any_peer: bool, node: NodeOptions, output
 
 
 def describe(conn: Conn, info: IdentifyInfo) -> dict[str, Any]:
-    """Everything that is known, as fields for JSON."""
+    """Everything that is known about the peer and the connection, as fields for JSON."""
     state = conn.state
     return {
         "peer": str(info.peer),
@@ -57,7 +58,7 @@ def _texts(addrs: Iterable[Multiaddr]) -> list[str]:
 
 
 def _lines(fields: dict[str, Any]) -> list[str]:
-    """One line for each value; the other values of a list are below its first."""
+    """One line for each value. The name is only on the first line of a list."""
     rows = []
     for name, value in fields.items():
         values = value if isinstance(value, list) else [value]

@@ -1,7 +1,7 @@
-"""Keys in files, for commands: reading any form, writing, and what to tell of it.
+"""Reads and writes key files for commands, and explains what is wrong with them.
 
-Comes in: paths, text, keys. Goes out: keys, files. Never overwrites a file unless told to. Never shows a text
-that may be a key.
+Comes in: paths, text, keys. Goes out: keys, files. Never overwrites a file unless the user says so. Never
+shows a text that may be a key.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ Key = PrivateKey | PublicKey
 FORMATS: Final = WRITTEN_FORMS
 INPUT_FORMS: Final = key_files.FORMS
 PASSWORD_VARIABLE: Final = "P2PCORE_KEY_PASSWORD"
-"""Holds the password of an encrypted key file; without it a terminal is asked."""
+"""The environment variable with the password of an encrypted key file. Without it, we ask on the terminal."""
 
 
 def load_private_key(path: str, form: str | None = None) -> PrivateKey:
     """The private key in the file at `path` ("-": standard input). Raises CommandFailed, OSError."""
     key = load_key(path, form)
     if not isinstance(key, PrivateKey):
-        raise CommandFailed(f"{path}: a public key where a private key is needed")
+        raise CommandFailed(f"{path}: this is a public key; a private key is needed")
     return key
 
 
 def load_psk(source: str) -> PSK:
-    """The key of a private network that `source` is, or that is in the file there ("-": standard input).
+    """The key of a private network. `source`: the key itself, a file, or "-" for standard input.
 
-    Raises: CommandFailed: no key; OSError: the file cannot be read.
+    Raises: CommandFailed: there is no key. OSError: the file cannot be read.
     """
     try:
         psk = None if source == "-" else PSK.from_text(source)
         if psk is not None:
             error_line(
-                "p2pcore: warning: all users of this machine can see a key in a command line; use a file"
+                "p2pcore: warning: all users of this machine can see a key on the command line; use a file"
             )
             return psk
         psk = PSK.parse(_read(source, MAX_PSK_FILE_BYTES))
@@ -61,7 +61,7 @@ def load_psk(source: str) -> PSK:
 def load_key(path: str, form: str | None = None) -> Key:
     """The private or public key in the file at `path` ("-": standard input), see PrivateKey.read.
 
-    Raises: CommandFailed: no key in there; OSError: the file cannot be read.
+    Raises: CommandFailed: there is no key in the file. OSError: the file cannot be read.
     """
     data = _read(path, MAX_KEY_FILE_BYTES)
     try:
@@ -74,7 +74,7 @@ def load_key(path: str, form: str | None = None) -> Key:
 
 
 def _as_option(text: str) -> str:
-    """What the library says of its argument, said of the option of `p2pcore id`."""
+    """Replaces the library's argument in a message by the option of `p2pcore id`."""
     return text.replace('form="seed"', "`id convert --from seed`").replace('form="public"', "`--from public`")
 
 
@@ -86,30 +86,30 @@ def _password(data: bytes) -> str | None:
         password = click.prompt("Password of the key", hide_input=True, err=True)
     if password is None:
         raise CommandFailed(
-            f"the key is encrypted: {PASSWORD_VARIABLE} in the environment takes its password"
+            f"the key is encrypted: put its password into the environment variable {PASSWORD_VARIABLE}"
         )
     return password
 
 
 def check_certificates(path: str) -> None:
-    """Asks before a dial, where it would seem to be the peer's fault.
+    """Checks a file of certificates before a dial. Otherwise the error would seem to be the peer's fault.
 
-    Raises: CommandFailed: no certificate is in the file at `path`; OSError: it cannot be read.
+    Raises: CommandFailed: there is no certificate in the file. OSError: it cannot be read.
     """
     with open(path, "rb") as file:
         if not any(b"CERTIFICATE-----" in line for line in file):
-            raise CommandFailed(f"{path}: no certificate (PEM) is in there")
+            raise CommandFailed(f"{path}: there is no certificate (PEM) in this file")
 
 
 def _read(path: str, max_bytes: int) -> bytes:
     try:
         data = key_files.read_file(
             0 if path == "-" else path, max_bytes
-        )  # sys.stdin is None where it was closed
+        )  # the descriptor, because sys.stdin is None if it was closed
     except IdentityError as error:
         raise CommandFailed(f"{path}: {error}") from error
     if not data.strip():
-        raise CommandFailed(f"{path}: empty, where a key was expected")
+        raise CommandFailed(f"{path}: the file is empty; a key was expected")
     return data
 
 
@@ -118,17 +118,19 @@ def _warn_if_shared(path: str) -> None:
         return
     mode = stat.S_IMODE(os.stat(path).st_mode)
     if mode & 0o077:
-        error_line(f"p2pcore: warning: {path}: others can read this key (mode {mode:o}); chmod 600 it")
+        error_line(f"p2pcore: warning: {path}: other users can read this key (mode {mode:o}): chmod 600 it")
 
 
 def write_file(path: str, data: bytes, mode: int, force: bool) -> None:
-    """Writes a new file with `mode`, or with `force` puts it in the place of an old one.
+    """Writes a new file with `mode`. With `force`, the new file replaces an old one.
 
-    Raises: CommandFailed: there is a file already; OSError: it cannot be written. Nothing has changed then.
+    If this raises, nothing has changed.
+
+    Raises: CommandFailed: there is a file already. OSError: it cannot be written.
     """
     if os.path.isdir(path):
-        raise CommandFailed(f"{path}: a directory, where a file is to be written")
+        raise CommandFailed(f"{path}: this is a directory; the name of a file is needed")
     try:
         key_files.write_file(path, data, mode, force)
     except FileExistsError:
-        raise CommandFailed(f"{path}: exists already; --force replaces it") from None
+        raise CommandFailed(f"{path}: the file exists already; --force replaces it") from None

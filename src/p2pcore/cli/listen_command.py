@@ -1,7 +1,7 @@
-"""`p2pcore listen`: a node that serves ping, identify and echo until it is told to end.
+"""`p2pcore listen`: runs a node that serves ping, identify and echo until a signal comes.
 
-Comes in: addresses, a key. Goes out: the multiaddrs to dial, and with -v each connection that comes and goes.
-At the first signal it drains for as long as --drain says; the second one ends it at once.
+Comes in: addresses, a key. Goes out: the multiaddrs to dial, and with -v each connection that opens or ends.
+At the first signal it drains for as long as --drain says. A second signal ends it at once.
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ from typing import Any
 
 import click
 
-from p2pcore import Host, Multiaddr
+from p2pcore import Host, Multiaddr, PeerId
 from p2pcore.cli.node import run
 from p2pcore.cli.node_options import NodeOptions, node_options
-from p2pcore.cli.output import Output, OutputFailed, log_level
+from p2pcore.cli.output import Output, OutputFailed, error_line, log_level
 from p2pcore.cli.params import AddressType, SecondsType, WorkersType, json_option
 from p2pcore.cli.serving_options import ServingOptions, serving_options
 from p2pcore.cli.shown import Shown, show_addrs
+from p2pcore.swarm.events import AddrsChanged, Subscription
 
 DEFAULT = "/ip4/127.0.0.1/tcp/0"
 WORKERS_DRAIN_S = 10.0
-"""--drain with --workers: what most programs that answer requests need for those under way."""
+"""The default of --drain with --workers: enough for most programs to answer the requests they have."""
 
 
 @click.command()
@@ -32,26 +33,27 @@ WORKERS_DRAIN_S = 10.0
     multiple=True,
     type=AddressType(),
     metavar="MULTIADDR",
-    help=f"Where to listen; may be repeated. Default: {DEFAULT}, a free port for this machine alone.",
+    help=f"Address to listen on; may be repeated. Default: {DEFAULT}, a free port that only this machine "
+    "can reach.",
 )
 @node_options
 @serving_options
-@click.option("--perf", is_flag=True, help="Serve perf too: peers may then use all the bandwidth there is.")
+@click.option("--perf", is_flag=True, help="Serve perf too. Peers may then use all your bandwidth.")
 @click.option(
     "--workers",
     type=WorkersType(),
     metavar="N",
-    help="Serve in N processes that share the ports and the identity, and are restarted where they die.",
+    help="Serve in N processes that share the ports and the identity. A process that dies is restarted.",
 )
 @click.option(
     "--drain",
     "drain_s",
     type=SecondsType(),
     metavar="SECONDS",
-    help="How long streams may go on after Ctrl-C or SIGTERM, and with --workers when one is replaced. "
+    help="How long streams may go on after Ctrl-C or SIGTERM, and when a worker is replaced. "
     f"Default: {WORKERS_DRAIN_S:g} with --workers, else 0.",
 )
-@click.option("-v", "--verbose", count=True, help="Show connections; -vv and -vvv also what is logged.")
+@click.option("-v", "--verbose", count=True, help="Show connections; -vv and -vvv also show the log.")
 @json_option
 def command(
     addrs: tuple[Multiaddr, ...],
@@ -65,7 +67,8 @@ def command(
 ) -> None:
     """Run a node that serves ping, identify and echo, until Ctrl-C.
 
-    Prints each of its multiaddrs, with /p2p/PEER_ID, on a line of its own.
+    Prints each of its multiaddrs, with /p2p/PEER_ID, on a line of its own. An address behind a relay is
+    printed when the relay has reserved a place.
     """
     serving.check(addrs, is_alone=workers is None)
     log_level(verbose)
@@ -81,20 +84,43 @@ def command(
 
 async def _serve(host: Host, output: Output, with_conns: bool, drain_s: float) -> None:
     failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    show = _or_fail(output, failed)
     if with_conns:
-        host.notify(Shown(_or_fail(output, failed)))
+        host.notify(Shown(show))
     async with host:
-        show_addrs(host.addrs_with_peer, output)
+        reserved = asyncio.create_task(_show_reserved(host, host.events(AddrsChanged), show))
         try:
             await failed
         except asyncio.CancelledError:  # a signal
             if drain_s:
                 await host.drain(drain_s)
             raise
+        finally:
+            reserved.cancel()
+
+
+async def _show_reserved(host: Host, changes: Subscription, show: Callable[..., None]) -> None:
+    """Shows the addresses of `host`, then each address behind a relay when the relay has reserved a place."""
+    shown = set(host.addrs_with_peer)
+    show_addrs(host.addrs_with_peer, show)
+    reserved = set(map(_relay_of, shown))
+    for result in host.listen_results:
+        if result.error is None and result.addr.is_relayed and _relay_of(result.addr) not in reserved:
+            error_line(f"p2pcore: waiting until the relay reserves a place for {result.addr}")
+    async for _ in changes:
+        new = [addr for addr in host.addrs_with_peer if addr.is_relayed and addr not in shown]
+        shown.update(new)
+        show_addrs(new, show)
+
+
+def _relay_of(addr: Multiaddr) -> PeerId | None:
+    """The relay in `addr`; None: it has none."""
+    through = addr.decapsulate_code("p2p-circuit") if addr.is_relayed else None
+    return None if through is None else through.peer_id
 
 
 def _or_fail(output: Output, failed: asyncio.Future[None]) -> Callable[..., None]:
-    """`output.show` for a notifiee, which must not raise: the failure goes to `failed`."""
+    """`output.show` for callers that must not raise: an OutputFailed goes to `failed`."""
 
     def show(line: str, **fields: Any) -> None:
         try:

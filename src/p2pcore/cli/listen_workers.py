@@ -1,7 +1,7 @@
-"""`p2pcore listen --workers N`: the same node in several processes.
+"""`p2pcore listen --workers N`: runs the same node in several processes.
 
-Comes in: what the command was given. Goes out: the addresses, once; with -v workers and connections as they
-come and go. Only the supervisor writes to standard output; workers tell it what to show.
+Comes in: the options of the command. Goes out: the addresses, once; with -v also workers and connections when
+they start or end. Only the supervisor writes to standard output. Workers send it what to show.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from p2pcore.cli.shown import Shown, show_addrs
 
 
 def make_host(worker: Worker, node: NodeOptions, serving: ServingOptions, perf: bool, verbosity: int) -> Host:
-    """The factory: runs in each worker."""
+    """The factory. It runs in each worker."""
     prepare()
     log_level(verbosity)
     settings = node.settings() | serving.settings(node, worker.listen)
@@ -39,8 +39,11 @@ def listen(
     verbosity: int,
     output: Output,
 ) -> None:
-    """Serves until a signal. Raises as Supervisor.start; OutputFailed; CommandFailed, OSError: bad files."""
-    node.settings(), serving.settings(node, ())  # a bad file is reported once, before workers start
+    """Serves until a signal comes.
+
+    Raises: CommandFailed, OSError: a file cannot be used. OutputFailed. The errors of Supervisor.start.
+    """
+    node.settings(), serving.settings(node, ())  # reports a bad file once, before the workers start
     show = _Show(output)
     supervisor = Supervisor(
         make_host,
@@ -56,7 +59,7 @@ def listen(
 
     async def serve() -> None:
         await supervisor.run(show.started)
-        if show.failed is None:  # ended by a signal: one more must not show as a death by it, see node.run
+        if show.failed is None:  # a signal ended it: exit now, so that another signal cannot kill us
             os._exit(0)
 
     p2pcore.run(serve())
@@ -65,7 +68,7 @@ def listen(
 
 
 class _Show:
-    """Shows the addresses, then events, those that came first included. An observer must not raise."""
+    """Shows the addresses, then events. Events that came earlier wait. `event` must not raise."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
@@ -74,7 +77,7 @@ class _Show:
         self.failed: OutputFailed | None = None
 
     def started(self, supervisor: Supervisor) -> None:
-        show_addrs(supervisor.addrs_with_peer, self._output)
+        show_addrs(supervisor.addrs_with_peer, self._output.show)
         early, self._early = self._early or [], None
         for event in early:
             self.event(event)
@@ -88,7 +91,7 @@ class _Show:
             except OutputFailed as error:
                 self.failed = error
                 assert self.supervisor is not None
-                self.supervisor.end()
+                self.supervisor.drain_or_kill()
 
     def _show(self, event: WorkerEvent) -> None:
         if event.kind == "report":

@@ -1,8 +1,8 @@
-"""Running one command on the event loop: signals, the host of a client, standard input and output.
+"""Runs one command on the event loop: signals, the host of a client, standard input and output.
 
-Comes in: a coroutine. Goes out: its end. After the first signal that takes less than a second, and the time
-of a drain if one was asked for; a second signal ends the process at once. Never blocks the loop: reads and
-writes that may block have a thread each.
+Comes in: a coroutine. After the first signal the command ends in less than a second, plus the time of a
+drain. A second signal ends the process at once. Never blocks the loop: a read or write that may block has a
+thread of its own.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from p2pcore.cli.params import check_target
 T = TypeVar("T")
 
 CLOSING_S = 0.8
-"""How long an orderly end may take after Ctrl-C; a peer that does not answer is not waited for."""
+"""Seconds that the end may take after Ctrl-C. We do not wait longer for a peer that does not answer."""
 
 
 class _Stop:
-    """The first signal cancels the command, the second ends the process.
+    """The first signal cancels the command. The second signal ends the process.
 
-    A command that a signal has ended leaves from within the loop (`leave`): later the handlers are gone, and
-    a second signal would show as a traceback, or as a death by it, depending on when it comes.
+    After a signal the process exits while the loop still runs (`exit_by_signal`). Later there are no signal
+    handlers: a second signal would then print a traceback or kill the process.
     """
 
     def __init__(self, task: asyncio.Task[Any], status: int | None, closing_s: float) -> None:
@@ -52,8 +52,8 @@ class _Stop:
         asyncio.get_running_loop().call_later(self._closing_s, os._exit, self.status)
         self._task.cancel()
 
-    def leave(self) -> None:
-        """Ends the process if there was a signal. Nothing is buffered: Output flushes each line."""
+    def exit_by_signal(self) -> None:
+        """Ends the process if there was a signal. No output is lost: Output flushes each line."""
         if self.status is not None:
             os._exit(self.status)
 
@@ -62,7 +62,7 @@ def run(main: Coroutine[Any, Any, None], interrupted: int | None = None, grace_s
     """Runs `main` on uvloop to its end. After a signal it does not return: the process ends.
 
     Args:
-        interrupted: the exit status after a signal; None: 128 and the signal's number.
+        interrupted: the exit status after a signal; None: 128 plus the number of the signal.
         grace_s: seconds that `main` may use to drain after a signal, before it closes.
     """
 
@@ -74,7 +74,7 @@ def run(main: Coroutine[Any, Any, None], interrupted: int | None = None, grace_s
         try:
             await main
         finally:
-            stop.leave()
+            stop.exit_by_signal()
 
     p2pcore.run(guarded())
 
@@ -88,7 +88,7 @@ async def dialled(target: Multiaddr, any_peer: bool, node: NodeOptions) -> Async
 
 
 class Background:
-    """A thread for calls that may block for ever, one at a time; it does not keep the process from ending."""
+    """A thread for calls that may block for ever, one at a time. The process can end while it blocks."""
 
     def __init__(self) -> None:
         self._calls: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]]] = queue.SimpleQueue()
@@ -96,7 +96,7 @@ class Background:
         threading.Thread(target=self._work, daemon=True).start()
 
     async def call(self, function: Callable[[], T]) -> T:
-        """The result of `function()`, or what it raises. Cancelled: the call itself goes on."""
+        """Returns or raises what `function()` does. If this is cancelled, the call itself goes on."""
         future: asyncio.Future[T] = self._loop.create_future()
         self._calls.put((function, future))
         return await future

@@ -1,7 +1,7 @@
 """The options for security, multiplexing and private networks.
 
-Comes in: text from the command line. Goes out: a NodeOptions, from which `listen` and every command that
-dials make their Host. The error for an unknown name lists the known ones.
+Comes in: text from the command line. Goes out: a NodeOptions. `listen` and every command that dials make
+their Host from it. The error for an unknown name lists the known names.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class NamesType(NamesParam):
         names = tuple(name.strip() for name in str(value).split(","))
         for name in names:
             if name not in self._choices:
-                there = ", ".join(self._choices)
-                self.fail(f"no {self._what} is named {name!r}; there are: {there}", param, ctx)
+                known = ", ".join(self._choices)
+                self.fail(f"no {self._what} is named {name!r}; possible are {known}", param, ctx)
         if len(set(names)) != len(names):
             self.fail(f"{value!r} names a {self._what} twice", param, ctx)
         return names
@@ -60,11 +60,11 @@ class NodeOptions:
     verify: bool
 
     def host(self, **more: Any) -> Host:
-        """A host with these options and `more`. Raises CommandFailed, OSError: a file cannot be used."""
+        """A host with these options and the arguments `more`. Raises CommandFailed, OSError: a bad file."""
         return Host(self.private_key(), **{**self.settings(), **more})
 
     def private_key(self) -> PrivateKey | None:
-        """The key of --key; None without. Raises CommandFailed, OSError."""
+        """The key of --key, or None. Raises CommandFailed, OSError."""
         return None if self.key_file is None else load_private_key(self.key_file)
 
     def settings(self) -> dict[str, Any]:
@@ -85,7 +85,7 @@ _OPTIONS = (
         "--key",
         "key_file",
         metavar="FILE",
-        help="Private key to use, as `p2pcore id new --out FILE` writes it. Default: a fresh one.",
+        help="File with the private key, as `p2pcore id new --out FILE` writes it. Default: a new key.",
     ),
     click.option(
         "--security",
@@ -93,7 +93,7 @@ _OPTIONS = (
         metavar="NAMES",
         default="noise",
         show_default=True,
-        help=f"Security protocols in order of preference, of {', '.join(SECURITY)}.",
+        help=f"Security protocols in order of preference; possible are {', '.join(SECURITY)}.",
     ),
     click.option(
         "--muxers",
@@ -101,19 +101,21 @@ _OPTIONS = (
         metavar="NAMES",
         default="yamux",
         show_default=True,
-        help=f"Multiplexers in order of preference, of {', '.join(MUXERS)}.",
+        help=f"Multiplexers in order of preference; possible are {', '.join(MUXERS)}.",
     ),
     click.option(
         "--psk",
         "psk_file",
         metavar="FILE",
-        help="Key of a private network, as `p2pcore psk new --out FILE` writes it: talk to its peers alone.",
+        help="File with the key of a private network, as `p2pcore psk new --out FILE` writes it. Only peers "
+        "with this key can connect.",
     ),
     click.option(
         "--tls-ca",
         "ca_file",
         metavar="FILE",
-        help="Authorities (PEM) that hosts dialled at /tls/ws are checked against. Default: the system's.",
+        help="File with the certificate authorities (PEM) to trust when dialling /tls/ws. Default: those of "
+        "the system.",
     ),
     click.option(
         "--no-tls-verify",
@@ -121,7 +123,7 @@ _OPTIONS = (
         is_flag=True,
         flag_value=False,
         default=True,
-        help="Dial /tls/ws whatever certificate is shown; the peer's id is proved all the same.",
+        help="Dial /tls/ws without a check of the certificate. The peer must still prove its id.",
     ),
 )
 

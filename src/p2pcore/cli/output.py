@@ -1,7 +1,7 @@
-"""What a command prints: lines for people, or one JSON object a line for machines.
+"""Prints the results of a command: lines for people, or one JSON object on each line for machines.
 
-Comes in: lines, fields. Goes out: standard output, flushed line by line; errors and warnings on standard
-error, one line each. Never lets through a control character: much of what is shown was written by a peer.
+Comes in: lines, fields. Goes out: standard output, flushed after each line; errors and warnings on standard
+error, one line each. Never prints a control character, because a peer may have written the text.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 
 
 class OutputFailed(Exception):
-    """Standard output takes no more; the cause says why."""
+    """Standard output cannot be written. The cause says why."""
 
 
 class Output:
-    """Where a command puts its results.
+    """Prints the results of a command.
 
     Attributes:
-        is_json: True if machines read it.
+        is_json: True: print JSON for machines. False: print lines for people.
     """
 
     def __init__(self, is_json: bool) -> None:
@@ -41,14 +41,14 @@ class Output:
 
 
 def clean(text: str) -> str:
-    """`text` without anything a terminal would act on: what cannot be printed is shown as an escape."""
+    """`text` with an escape in the place of each character that is not printable."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def columns(rows: Sequence[tuple[str, str]]) -> list[str]:
-    """Lines of a name and a value each, the values in one column."""
+    """One line for each (name, value), with all values in one column."""
     width = max((len(name) for name, _ in rows), default=0)
     return [f"{name:<{width}}  {value}".rstrip() for name, value in rows]
 
@@ -62,7 +62,7 @@ def error_line(text: str) -> None:
 
 
 def forgive_output() -> None:
-    """Drops what is still buffered for a broken standard output, so that exiting does not fail too."""
+    """Drops what is buffered for a broken standard output, so that the exit does not fail too."""
     try:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
@@ -72,7 +72,7 @@ def forgive_output() -> None:
 
 
 class _OneLine(logging.Handler):
-    """Log records on standard error, one line each; a traceback's last line instead of the traceback."""
+    """Prints log records on standard error, one line each. Of a traceback it prints only the last line."""
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
@@ -83,9 +83,10 @@ class _OneLine(logging.Handler):
 
 
 def prepare() -> None:
-    """Once, before anything is printed: warnings of the library become lines, and any text can be encoded.
+    """Call this once, before anything is printed. Then warnings print as lines, and any text can be printed.
 
-    Closed standard descriptors are opened again: a socket with one of their numbers would make libuv abort.
+    It also opens closed standard descriptors again. Otherwise a socket could get one of their numbers, and
+    libuv would abort.
     """
     _reopen_closed()
     for stream in (sys.stdout, sys.stderr):
@@ -106,7 +107,7 @@ def _reopen_closed() -> None:
 
 
 def log_level(verbosity: int) -> None:
-    """-vv shows what the library logs at info, -vvv at debug; handshakes that fail are debug."""
+    """Sets the log level: -vv shows info, -vvv shows debug. Failed handshakes are logged at debug."""
     level = {0: logging.WARNING, 1: logging.WARNING, 2: logging.INFO}.get(verbosity, logging.DEBUG)
     logger = logging.getLogger("p2pcore")
     logger.setLevel(level)

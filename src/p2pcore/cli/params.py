@@ -1,4 +1,4 @@
-"""The types of arguments and options: multiaddrs, targets, sizes; and the options several commands share.
+"""The types of arguments and options (multiaddrs, targets, sizes), and options that several commands share.
 
 Comes in: text from the command line. Goes out: values, or a usage error that says what was expected.
 """
@@ -33,7 +33,7 @@ _NAMES = ("dns", "dns4", "dns6", "dnsaddr")
 
 
 class AddressType(AddressParam):
-    """A multiaddr to listen on: with a numeric host, unless it is that of a relay."""
+    """A multiaddr to listen on. The host must be numeric; the host of a relay may be a name."""
 
     name = "multiaddr"
 
@@ -41,7 +41,7 @@ class AddressType(AddressParam):
         if isinstance(value, Multiaddr):
             return value
         if not value.startswith("/"):
-            self.fail(f"{value!r} is no multiaddr: /ip4/ADDRESS/tcp/PORT is expected", param, ctx)
+            self.fail(f"{value!r} is not a multiaddr such as /ip4/ADDRESS/tcp/PORT", param, ctx)
         try:
             addr = Multiaddr(value)
         except (AddressError, IdentityError, LimitExceeded) as error:
@@ -54,13 +54,13 @@ class AddressType(AddressParam):
         names = [protocol.name for protocol in addr.protocols()]
         if names[-1] == "p2p-circuit":
             if "p2p" not in names:
-                self.fail(f"{addr}: RELAY/p2p-circuit is expected, RELAY with its /p2p/PEER_ID", param, ctx)
+                self.fail(f"{addr}: RELAY/p2p-circuit is expected; RELAY ends with /p2p/PEER_ID", param, ctx)
             return
         if names[0] in _NAMES:
-            self.fail(f"{addr}: listening takes an /ip4 or /ip6 address, not a host name", param, ctx)
+            self.fail(f"{addr}: listening needs an /ip4 or /ip6 address, not a host name", param, ctx)
         if addr.peer_id is not None:
             text = str(addr.without_p2p())
-            self.fail(f"listen on {text}; the peer id is that of --key", param, ctx)
+            self.fail(f"listen on {text}; the peer id comes from --key", param, ctx)
 
 
 class TargetType(AddressType):
@@ -69,7 +69,7 @@ class TargetType(AddressType):
     def check(self, addr: Multiaddr, param: Parameter | None, ctx: Context | None) -> None:
         """Fails for an address that nobody can dial."""
         if addr.get("tcp") == "0":
-            self.fail(f"{addr}: nobody can be reached on port 0", param, ctx)
+            self.fail(f"{addr}: port 0 cannot be dialled", param, ctx)
 
 
 class CountType(IntParam):
@@ -79,7 +79,7 @@ class CountType(IntParam):
 
     def convert(self, value: Any, param: Parameter | None, ctx: Context | None) -> int:
         if not str(value).isdecimal() or not str(value).isascii() or len(str(value)) > 18:
-            self.fail(f"{value!r} is no count: a whole number of 0 or more is expected", param, ctx)
+            self.fail(f"{value!r} is not a whole number of 0 or more", param, ctx)
         return int(value)
 
 
@@ -92,7 +92,7 @@ class WorkersType(IntParam):
     def convert(self, value: Any, param: Parameter | None, ctx: Context | None) -> int:
         is_number = str(value).isdecimal() and str(value).isascii() and len(str(value)) < 10
         if not is_number or not 1 <= int(value) <= self.maximum:
-            self.fail(f"{value!r} is no number of workers: 1 to {self.maximum} are expected", param, ctx)
+            self.fail(f"{value!r} is not a number of workers from 1 to {self.maximum}", param, ctx)
         return int(value)
 
 
@@ -131,20 +131,20 @@ class SecondsType(SecondsParam):
         except ValueError:
             seconds = math.nan
         if not 0 <= seconds <= self.maximum:
-            self.fail(f"{value!r} is no time: seconds from 0 to {self.maximum:g} are expected", param, ctx)
+            self.fail(f"{value!r} is not a number of seconds from 0 to {self.maximum:g}", param, ctx)
         return seconds
 
 
 def json_option(function: F) -> F:
-    """--json, as `as_json`."""
+    """Adds --json, as `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")(function)
 
 
 def target_options(function: F) -> F:
-    """TARGET, --any-peer, --json and the options of a node: every command that dials takes them."""
+    """Adds TARGET, --any-peer, --json and the options of a node. Every command that dials has them."""
     function = json_option(node_options(function))
     function = click.option(
-        "--any-peer", is_flag=True, help="Let TARGET be without /p2p/PEER_ID, and trust whoever answers."
+        "--any-peer", is_flag=True, help="Allow a TARGET without /p2p/PEER_ID, and trust any peer there."
     )(function)
     return click.argument("target", type=TargetType())(function)
 
@@ -154,6 +154,6 @@ def check_target(target: Multiaddr, any_peer: bool) -> None:
     if target.peer_id is None and not any_peer:
         raise click.UsageError(
             f"{target} has no /p2p/PEER_ID at its end, so an impostor could answer; "
-            "add it, or --any-peer to talk to whoever is there",
+            "add it, or give --any-peer to trust any peer there",
             click.get_current_context(),
         )

@@ -1,8 +1,8 @@
-"""`p2pcore perf`: throughput to a peer and back.
+"""`p2pcore perf`: measures throughput to a peer and back.
 
 Comes in: an address, two sizes. Goes out: the rate of each second, a summary, and on a terminal a progress
-bar. Bytes are counted as they are handed to the stream, so the last window's worth of an upload may still be
-on its way; the summary counts until the peer has answered.
+bar. A byte counts when the stream has taken it, so the last bytes of an upload may still be on the way. The
+summary measures until the peer has answered.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ async def _perf(
             try:
                 await asyncio.wait((watching, running), return_when=asyncio.FIRST_COMPLETED)
                 if watching.done():
-                    watching.result()  # it ends only by failing: standard output is broken
+                    watching.result()  # raises: it ends only if standard output is broken
                 await running
                 draw(measured.sent, measured.received)
             finally:
@@ -117,7 +117,7 @@ def show_summary(measured: PerfRun, peer: str, output: Output) -> None:
 
 @contextmanager
 def _bar(upload: int, download: int, output: Output) -> Iterator[Draw]:
-    """A progress bar on standard error, if that is a terminal; lines of results appear above it."""
+    """A progress bar on standard error, if that is a terminal. Result lines appear above it."""
     if output.is_json or not sys.stderr.isatty():
         yield lambda sent, received: None
         return

@@ -1,4 +1,4 @@
-"""`p2pcore ping`: round-trip times to a peer and their summary, like ping(8).
+"""`p2pcore ping`: measures round-trip times to a peer and shows a summary, like ping(8).
 
 Comes in: an address, a count, an interval. Goes out: a line for each ping, then a summary, also after Ctrl-C.
 """
@@ -21,9 +21,11 @@ from p2pcore.cli.params import CountType, SecondsType, target_options
 
 @click.command()
 @target_options
-@click.option("-n", "--count", type=CountType(), default=5, show_default=True, help="Pings; 0: until Ctrl-C.")
 @click.option(
-    "-i", "--interval", type=SecondsType(), default=1.0, show_default=True, help="From one ping to the next."
+    "-n", "--count", type=CountType(), default=5, show_default=True, help="Number of pings; 0: until Ctrl-C."
+)
+@click.option(
+    "-i", "--interval", type=SecondsType(), default=1.0, show_default=True, help="Seconds between two pings."
 )
 def command(
     target: Multiaddr, any_peer: bool, node: NodeOptions, as_json: bool, count: int, interval: float
@@ -54,7 +56,7 @@ async def _ping(
 
 
 class Statistics:
-    """Least, mean, greatest and standard deviation of round trips, in constant memory."""
+    """Minimum, mean, maximum and standard deviation of round trips, in constant memory."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -64,7 +66,7 @@ class Statistics:
         self._squares = 0.0
 
     def add(self, seconds: float) -> None:
-        """One more. Welford's method: no cancellation however many there are."""
+        """Adds one round trip. Welford's method stays exact for any number of round trips."""
         self.count += 1
         self._least = min(self._least, seconds)
         self._greatest = max(self._greatest, seconds)
@@ -74,11 +76,11 @@ class Statistics:
 
     @property
     def deviation(self) -> float:
-        """Of the population, as ping(8) computes its mdev."""
+        """The standard deviation of the population, like mdev of ping(8)."""
         return math.sqrt(self._squares / self.count) if self.count else 0.0
 
     def fields(self) -> dict[str, float]:
-        """For machines, in milliseconds."""
+        """The results for machines, in milliseconds."""
         return {
             "count": self.count,
             "min_ms": self._least * 1000,
@@ -88,7 +90,7 @@ class Statistics:
         }
 
     def line(self) -> str:
-        """For people."""
+        """The results for people."""
         times = (self._least, self._mean, self._greatest, self.deviation)
         figures = "/".join(f"{seconds * 1000:.3f}" for seconds in times)
         return f"{self.count} answered, rtt min/avg/max/mdev = {figures} ms"

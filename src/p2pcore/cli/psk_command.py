@@ -1,7 +1,7 @@
-"""`p2pcore psk`: makes the key of a private network, and shows how to tell one key from another.
+"""`p2pcore psk`: makes the key of a private network, and shows the fingerprint of a key.
 
-Comes in: key files. Goes out: key files, fingerprints. A key is written to the file asked for, or without one
-to standard output; `show` never prints it.
+Comes in: key files. Goes out: key files, fingerprints. `new` writes the key to a file or to standard output.
+`show` never prints the key.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ def command() -> None:
 
 
 @command.command()
-@click.option("--out", "path", metavar="FILE", help="Write the key there, readable by you alone.")
+@click.option("--out", "path", metavar="FILE", help="Write the key to FILE; only you can read it.")
 @click.option("--force", is_flag=True, help="Replace FILE if there is one.")
 @json_option
 def new(path: str | None, force: bool, as_json: bool) -> None:
-    """Make a key, as go-libp2p's swarm.key. Without --out it is printed, and kept nowhere."""
+    """Make a key in the format of go-libp2p's swarm.key. Without --out the key is printed and not saved."""
     psk = PSK.generate()
     rows = [("fingerprint", psk.fingerprint)]
     output = Output(as_json)
@@ -41,6 +41,6 @@ def new(path: str | None, force: bool, as_json: bool) -> None:
 @click.argument("source")
 @json_option
 def show(source: str, as_json: bool) -> None:
-    """Show the fingerprint of the key in the file SOURCE ("-": standard input), to compare by eye."""
+    """Show the fingerprint of the key in the file SOURCE ("-": standard input), to compare two keys."""
     psk = load_psk(source)
     Output(as_json).show(columns([("fingerprint", psk.fingerprint)]), fingerprint=psk.fingerprint)

@@ -1,6 +1,6 @@
-"""The options that `listen` alone has: ports, permissions, certificates, relaying.
+"""The options that only `listen` has: ports, permissions, certificates, relaying.
 
-Comes in: text from the command line. Goes out: a ServingOptions, and from it keyword arguments of Host.
+Comes in: text from the command line. Goes out: a ServingOptions, which gives keyword arguments of Host.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ class ServingOptions:
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.certificate_key is None):
-            self._wrong("--tls-cert and --tls-key belong together")
+            self._wrong("--tls-cert and --tls-key must be given together")
         if self.certificate is not None and self.self_signed:
-            self._wrong("--tls-self-signed makes a certificate, and --tls-cert gives one")
+            self._wrong("--tls-self-signed and --tls-cert cannot be given together")
 
     @property
     def is_relay(self) -> bool:
-        """Whether this node relays connections of others."""
+        """Whether this node relays connections of other peers."""
         return self.relay or self.relay_unlimited
 
     def check(self, addrs: Iterable[Multiaddr], is_alone: bool) -> None:
-        """Raises a usage error: these options do not fit `addrs`, or several processes."""
-        alone = "takes one process: with --workers each would have relayed connections of its own"
+        """Raises a usage error if these options do not fit `addrs`, or do not fit several processes."""
+        alone = "needs a single process: with --workers each process would have its own relayed connections"
         if self.is_relay and not is_alone:
             self._wrong(f"--relay {alone}")
         for addr in addrs:
@@ -58,7 +58,7 @@ class ServingOptions:
                 self._wrong(f"{addr} {alone}")
             is_secure = names[-1] == "wss" or (names[-1] == "ws" and "tls" in names)
             if is_secure and self.certificate is None and not self.self_signed:
-                self._wrong(f"{addr} takes a certificate: --tls-cert and --tls-key, or --tls-self-signed")
+                self._wrong(f"{addr} needs a certificate: --tls-cert and --tls-key, or --tls-self-signed")
 
     def settings(self, node: NodeOptions, addrs: Iterable[Multiaddr]) -> dict[str, Any]:
         """Keyword arguments of Host, for a node that listens on `addrs`. Raises CommandFailed, OSError."""
@@ -95,14 +95,14 @@ def _names(addrs: Iterable[Multiaddr]) -> list[str]:
 
 
 class ModeType(ModeParam):
-    """Permissions of a file, in octal."""
+    """The permissions of a file, in octal."""
 
     name = "mode"
 
     def convert(self, value: Any, param: Parameter | None, ctx: Context | None) -> int:
         text = str(value)
         if not text.isascii() or not text.isdigit() or set(text) & {"8", "9"} or int(text, 8) > 0o777:
-            self.fail(f"{text!r} are no permissions in octal, 600 for instance", param, ctx)
+            self.fail(f"{text!r} are not permissions in octal such as 600", param, ctx)
         return int(text, 8)
 
 
@@ -110,30 +110,32 @@ _OPTIONS = (
     click.option(
         "--share-port",
         is_flag=True,
-        help="Addresses that ask for port 0 of one IP address get one port, told apart by the first bytes. "
-        "Those with the same port share it anyway.",
+        help="Let addresses with the same IP address and port 0 share one port. Addresses with the same IP "
+        "address and another port always share it.",
     ),
     click.option(
         "--unix-mode",
         type=ModeType(),
         metavar="OCTAL",
-        help="Permissions of the files of /unix addresses; whoever may write to one may connect.",
+        help="Permissions of the files of /unix addresses. A user who may write to the file may connect.",
     ),
     click.option(
         "--tls-cert",
         "certificate",
         metavar="FILE",
-        help="Certificate and chain (PEM) that /tls/ws addresses show; needs --tls-key.",
+        help="File with the certificate and its chain (PEM) for /tls/ws addresses; needs --tls-key.",
     ),
-    click.option("--tls-key", "certificate_key", metavar="FILE", help="The private key (PEM) of --tls-cert."),
+    click.option(
+        "--tls-key", "certificate_key", metavar="FILE", help="File with the private key (PEM) of --tls-cert."
+    ),
     click.option(
         "--tls-self-signed",
         "self_signed",
         is_flag=True,
-        help="Make a certificate for /tls/ws addresses that nobody trusts: for trying things out.",
+        help="Make a certificate for /tls/ws addresses. Nobody trusts it; it is for tests.",
     ),
-    click.option("--relay", is_flag=True, help="Relay connections of others, within limits."),
-    click.option("--relay-unlimited", is_flag=True, help="The same, each for any time and any bytes."),
+    click.option("--relay", is_flag=True, help="Relay connections of other peers, with limits."),
+    click.option("--relay-unlimited", is_flag=True, help="Like --relay, without limits of time and bytes."),
 )
 
 serving_options = gathered(ServingOptions, "serving", _OPTIONS)

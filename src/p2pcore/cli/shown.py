@@ -1,4 +1,4 @@
-"""What `p2pcore listen` shows, in one process or in several: its addresses, connections that come and go.
+"""What `p2pcore listen` shows, in one process or in several: addresses, and connections that open and end.
 
 Comes in: addresses, notifications of a host. Goes out: lines and JSON objects.
 """
@@ -9,27 +9,26 @@ import time
 from collections.abc import Callable, Sequence
 
 from p2pcore import Conn, Multiaddr, Network
-from p2pcore.cli.output import Output
 
 
-def show_addrs(addrs: Sequence[Multiaddr], output: Output) -> None:
-    """Shows each address on a line of its own."""
+def show_addrs(addrs: Sequence[Multiaddr], show: Callable[..., object]) -> None:
+    """Shows each address on a line of its own, with `show(line, **fields)`."""
     for addr in addrs:
-        output.show(str(addr), event="listening", addr=str(addr))
+        show(str(addr), event="listening", addr=str(addr))
 
 
 class Shown:
-    """Shows connections as they come and go, with `show(line, **fields)`."""
+    """Shows connections when they open and end, with `show(line, **fields)`."""
 
     def __init__(self, show: Callable[..., object]) -> None:
         self._show = show
         self._since: dict[Conn, float] = {}
 
     def listen(self, network: Network, addr: Multiaddr) -> None:
-        """Shown by `show_addrs`, with the interface addresses."""
+        """Shows nothing: `show_addrs` shows the addresses."""
 
     def listen_close(self, network: Network, addr: Multiaddr) -> None:
-        """The log says so."""
+        """Shows nothing: the log has it."""
 
     def connected(self, network: Network, conn: Conn) -> None:
         self._since[conn] = time.monotonic()
@@ -56,5 +55,5 @@ class Shown:
 
 
 def _text(addr: Multiaddr | None) -> str | None:
-    """None where the peer has no address: on a UNIX socket."""
+    """The text of `addr`, or None if the peer has no address (UNIX socket)."""
     return None if addr is None else str(addr)

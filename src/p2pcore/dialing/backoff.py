@@ -1,11 +1,11 @@
-"""Addresses that failed a short while ago, and how long each is left alone.
+"""Addresses that failed a short while ago, and how long we wait before we dial each again.
 
-Comes in: (peer, address) of a dial that failed or worked, and the time. Goes out: seconds to wait. Only the
-address that worked is cleared, so that a peer that dials us while it cannot be dialled is not dialled at full
-rate (go-libp2p's fault W39). Never owns a timer: entries are looked at when another is added.
+Comes in: (peer, address) of a dial that failed or worked, and the time. Goes out: seconds to wait. A success
+clears only its own address. So a peer that dials us, and that we cannot dial, is not dialled at full rate
+(go-libp2p's fault W39). Never owns a timer: a new entry removes old ones.
 
-The n-th failure in a row, n from 0, costs BACKOFF_BASE_S + BACKOFF_STEP_S * n * n seconds, at most
-BACKOFF_MAX_S (go-libp2p). A streak is forgotten once an address has been left alone that long again.
+After the n-th failure in a row, n from 0, we wait BACKOFF_BASE_S + BACKOFF_STEP_S * n * n seconds, at most
+BACKOFF_MAX_S (go-libp2p). If nobody dials the address for as long again, the failures are forgotten.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class DialBackoff:
     __slots__ = ("_entries",)
 
     def __init__(self) -> None:
-        self._entries: dict[Key, tuple[int, float]] = {}  # failures and end; last failed last
+        self._entries: dict[Key, tuple[int, float]] = {}  # failures, end of the wait; oldest failure first
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -41,16 +41,16 @@ class DialBackoff:
         self._entries[peer, addr] = (failures + 1, now + pause(failures))
 
     def worked(self, peer: PeerId, addr: Multiaddr) -> None:
-        """`addr` of `peer` has been reached; others of it are left as they are."""
+        """`addr` of `peer` has been reached. Its other addresses do not change."""
         self._entries.pop((peer, addr), None)
 
     def wait(self, peer: PeerId, addr: Multiaddr, now: float) -> float:
-        """Seconds until `addr` of `peer` may be dialled again; 0 if at once."""
+        """Seconds until `addr` of `peer` may be dialled again; 0: now."""
         _, until = self._entries.get((peer, addr), (0, now))
         return max(0.0, until - now)
 
     def _sweep(self, now: float) -> None:
-        """Makes room for one: forgets streaks that are over, from the oldest; then the oldest."""
+        """Makes room for one entry: removes entries that are over, oldest first, then the oldest entry."""
         while self._entries:
             key, (failures, until) = next(iter(self._entries.items()))
             is_over = now - until > pause(failures - 1)
@@ -60,5 +60,5 @@ class DialBackoff:
 
 
 def pause(failures: int) -> float:
-    """Seconds after a failure that `failures` others in a row came before."""
+    """Seconds to wait after a failure that comes after `failures` other failures in a row."""
     return min(limits.BACKOFF_MAX_S, limits.BACKOFF_BASE_S + limits.BACKOFF_STEP_S * failures**2)

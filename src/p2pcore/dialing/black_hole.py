@@ -1,11 +1,11 @@
-"""Finds out whether UDP, or IPv6, works from here at all, and leaves it alone where it does not.
+"""Finds out whether UDP or IPv6 works from here at all. If one does not, its addresses are not dialled.
 
-Comes in: addresses about to be dialled, and how dials of public ones ended. Goes out: which addresses to
-leave out. Never looks at a clock. Source: go-libp2p's black-hole detector, with its numbers.
+Comes in: addresses to dial, and the results of dials to public addresses. Goes out: the addresses to leave
+out. Never looks at a clock. Source: go-libp2p's black-hole detector, with its numbers.
 
-Until BLACK_HOLE_WINDOW dials have ended all are allowed. With fewer than BLACK_HOLE_MIN_SUCCESSES among
-the last of those the kind is left out, except for one dial of a peer in every BLACK_HOLE_WINDOW; a success
-then begins anew.
+The first BLACK_HOLE_WINDOW dials are all allowed. After that, a kind is blocked while fewer than
+BLACK_HOLE_MIN_SUCCESSES of its last BLACK_HOLE_WINDOW dials have worked. Of a blocked kind, one dial in every
+BLACK_HOLE_WINDOW is allowed. If that one works, the count starts again from zero.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from p2pcore.values.multiaddr import Multiaddr
 
 KINDS = {"UDP": "udp", "IPv6": "ip6"}
-"""What is watched, and the multiaddr protocol of it."""
+"""The kinds of address that are watched, each with its multiaddr protocol."""
 
 
 class BlackHoleCounter:
@@ -35,12 +35,12 @@ class BlackHoleCounter:
 
     @property
     def is_probing(self) -> bool:
-        """True while too little is known."""
+        """True while there are too few results to decide."""
         return len(self._results) < limits.BLACK_HOLE_WINDOW
 
     @property
     def is_blocked(self) -> bool:
-        """True where this kind seems not to work."""
+        """True if this kind seems not to work."""
         return not self.is_probing and sum(self._results) < limits.BLACK_HOLE_MIN_SUCCESSES
 
     def record(self, worked: bool) -> None:
@@ -51,7 +51,7 @@ class BlackHoleCounter:
         self._results.append(worked)
 
     def allows(self) -> bool:
-        """Whether a peer may be dialled in this way; counts the question."""
+        """Whether an address of this kind may be dialled. Each call counts."""
         if not self.is_blocked:
             return True
         self._num_asked += 1
@@ -67,9 +67,10 @@ class BlackHoleDetector:
         self._counters = {kind: BlackHoleCounter() for kind in KINDS}
 
     def blocked(self, addrs: Iterable[Multiaddr]) -> dict[Multiaddr, str]:
-        """Which of the addresses of one peer to leave out, each with the kind that does not work.
+        """The addresses of one peer to leave out, each with the kind that does not work.
 
-        An address of two kinds is allowed while one of them is being probed: it may be why.
+        An address of two kinds is allowed while one of them is being probed: that one may be the reason for
+        the failures.
         """
         found: dict[Multiaddr, str] = {}
         wanted = {addr: kinds for addr in addrs if (kinds := _kinds(addr))}
@@ -84,7 +85,7 @@ class BlackHoleDetector:
         return found
 
     def record(self, addr: Multiaddr, worked: bool) -> None:
-        """A dial of `addr` has ended, other than by being given up."""
+        """A dial of `addr` has worked or failed. A cancelled dial is not recorded."""
         for kind in _kinds(addr):
             self._counters[kind].record(worked)
 

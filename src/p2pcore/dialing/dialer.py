@@ -1,8 +1,9 @@
-"""Dialling: from the id or the address of a peer to a connection of the swarm.
+"""Dialling: from the id or an address of a peer to a connection of the swarm.
 
-Comes in: ids and addresses, names among them. Goes out: connections, or a DialError that lists each address
-with its cause. Resolves, filters, leaves alone what failed just now or never works from here, and shares one
-dial among all who want the same peer. Bounded: MAX_DIALS addresses at once, the others wait in line.
+Comes in: ids and addresses, also with host names. Goes out: connections, or a DialError that lists each
+address with its cause. The dialler resolves names, and leaves out addresses that failed a short while ago or
+that never work from here. Calls for the same peer share one dial. At most MAX_DIALS addresses are dialled at
+once; further ones wait.
 """
 
 from __future__ import annotations
@@ -44,19 +45,19 @@ if TYPE_CHECKING:
     from p2pcore.values.peer_id import PeerId
 
 _NOT_ITS_FAULT = (SwarmClosed, GaterRefused, LimitExceeded, DialError)
-"""Failures that say nothing about the address; a relay that was not reached has back-off of its own."""
+"""Errors that say nothing about the address. DialError: a relay was not reached; it has its own back-off."""
 
 
 @dataclass(frozen=True, slots=True)
 class DialOptions:
-    """How peers are dialled, whatever the transport.
+    """How peers are dialled, with any transport.
 
     Attributes:
-        max_dials: addresses dialled at once; more wait in line.
-        resolver: looks host names up; None: as the machine does.
+        max_dials: addresses dialled at once. Further dials wait.
+        resolver: looks up host names; None: the operating system's resolver.
 
     Raises:
-        TypeError, ValueError: a field is not what is said above.
+        TypeError, ValueError: a field has a wrong type or value. The message names it.
     """
 
     max_dials: int = limits.MAX_DIALS
@@ -72,13 +73,14 @@ class Dialer:
     """The dials of one swarm.
 
     Args:
-        local_peer: our id. conns: where finished connections are. add_conn: takes over a new one.
+        local_peer: our id. conns: the open connections. add_conn: takes over a new connection.
         transport_for, own_addrs: see DialFilter.
-        admission: asked before each dial. news: told how dials end.
-        resolver: looks names up; None: as the machine does. max_dials: addresses dialled at once.
+        admission: is asked before each dial. news: hears how dials end.
+        resolver: looks up host names; None: the operating system's resolver.
+        max_dials: addresses dialled at once.
 
     Attributes:
-        backoff, black_holes: what was learnt from earlier dials.
+        backoff, black_holes: knowledge from earlier dials.
     """
 
     def __init__(
@@ -100,11 +102,11 @@ class Dialer:
         self._admission = admission
         self._news = news
         self._resolver = resolver or SystemResolver()
-        # First come, first served; who is cancelled is passed over.
+        # First come, first served. A dial that was cancelled while it waited is skipped.
         self._slots = asyncio.Semaphore(max_dials)
         self._dials: dict[tuple[PeerId, bool], PeerDial] = {}
         self._unshared: set[PeerDial] = set()
-        self._alone: set[asyncio.Task[Any] | None] = set()  # who dial one numeric address
+        self._alone: set[asyncio.Task[Any] | None] = set()  # callers that dial one numeric address
         self._is_closed = False
         self.backoff = DialBackoff()
         self.black_holes = BlackHoleDetector()
@@ -134,7 +136,7 @@ class Dialer:
     def _dial_to_join(
         self, peer: PeerId, force_direct: bool, good: list[Multiaddr], causes: Causes, num_skipped: int
     ) -> PeerDial:
-        """The dial under way with what is new added, or a new one. Raises DialError: there is no address."""
+        """The dial that runs, with the new addresses added, or a new dial. Raises DialError: no address."""
         dial = self._dials.get((peer, force_direct))
         joinable = dial is not None and not dial.is_over
         if not good and not joinable:
@@ -168,13 +170,13 @@ class Dialer:
     def _usable(
         self, peer: PeerId, addrs: Sequence[Multiaddr], force_direct: bool, ignore_backoff: bool
     ) -> tuple[list[Multiaddr], Causes]:
-        """What of numeric `addrs` is to be dialled now, and why the rest is not."""
+        """The numeric `addrs` to dial now, and why the others are left out."""
         good, causes = self._filter.choose(peer, addrs)
         now = asyncio.get_running_loop().time()
         usable = []
         for addr in self._admitted(peer, good, causes):
             if force_direct and addr.is_relayed:
-                causes[addr] = AddressError("it is relayed, and a direct connection was asked for")
+                causes[addr] = AddressError("the address is relayed, but a direct connection is required")
             elif not (ignore_backoff or force_direct) and (wait := self.backoff.wait(peer, addr, now)):
                 causes[addr] = AddressInBackoff(wait)
             else:
@@ -187,7 +189,7 @@ class Dialer:
     def _admitted(
         self, peer: PeerId | None, addrs: Iterable[Multiaddr], causes: Causes
     ) -> Iterator[Multiaddr]:
-        """What of `addrs` the gater lets be dialled; why it does not goes to `causes`."""
+        """The `addrs` that the gater allows. For the others, its error goes to `causes`."""
         for addr in addrs:
             try:
                 self._admission.check_addr_dial(peer, addr)
@@ -215,7 +217,7 @@ class Dialer:
             raise
         except asyncio.CancelledError:
             if task in self._alone or task is None or task.uncancel():
-                raise  # not by `close`, or not by it alone
+                raise  # `close` did not cancel it, or somebody else did as well
             raise SwarmClosed("the swarm was closed") from None
         except Exception as error:
             raise self._failed(peer, DialError(peer, [(target, error)])) from error
@@ -223,7 +225,7 @@ class Dialer:
             self._alone.discard(task)
 
     async def _dial_name(self, addr: Multiaddr, peer: PeerId | None) -> Conn:
-        """Dials all that a name leads to; without a peer, whatever ids the answers name must be proved."""
+        """Dials all addresses of a name. If `peer` is None, an answer with /p2p/ID needs proof of that id."""
         numeric, causes = await self._resolved([addr])
         self._check_open()
         chosen, refused = self._filter.choose(peer, numeric)
@@ -241,13 +243,13 @@ class Dialer:
             self._unshared.discard(dial)
 
     async def _dial_one(self, addr: Multiaddr, peer: PeerId | None) -> Conn:
-        """Connects to one numeric address, with what that teaches."""
+        """Connects to one numeric address, and records whether it worked."""
         if peer is None:
             peer, addr = addr.peer_id, addr.without_p2p()
         transport = self._filter.transport_to(addr)
         scope = scope_of(addr)
         try:
-            if transport.is_proxy:  # takes no descriptor, but perhaps another dial
+            if transport.is_proxy:  # needs no descriptor, but may itself need another dial
                 conn = await self._connect(transport, addr, peer, scope)
             else:
                 await self._slots.acquire()
@@ -277,11 +279,11 @@ class Dialer:
             raise TimeoutError(str(error) or f"no connection after {limit:g} s") from None
 
     def _learn(self, addr: Multiaddr, peer: PeerId | None, scope: Scope, error: Exception) -> None:
-        """A dial of `addr` failed; one that was given up does not come here."""
+        """Records that a dial of `addr` has failed. A cancelled dial does not come here."""
         self._news.addr_dialled(False)
         stage = getattr(error, "stage", None)
         ours = is_ours(error)
-        if scope is Scope.PUBLIC and not ours:  # whoever answered badly was reached all the same
+        if scope is Scope.PUBLIC and not ours:  # a stage means that the peer has answered
             self.black_holes.record(addr, stage is not None)
         if peer is not None and not ours and not isinstance(error, _NOT_ITS_FAULT):
             self.backoff.failed(peer, addr, asyncio.get_running_loop().time())
@@ -291,7 +293,7 @@ class Dialer:
     # -- shared --------------------------------------------------------------------------------
 
     async def _resolved(self, addrs: Sequence[Multiaddr]) -> tuple[list[Multiaddr], Causes]:
-        """`addrs` with names replaced by the addresses behind them, and why some have none."""
+        """`addrs` with the addresses of each name in its place, and the errors of names without any."""
         names = [addr for addr in addrs if self._needs_resolving(addr)]
         answers = await asyncio.gather(*map(self._resolve, names))
         found = dict(zip(names, answers, strict=True))
@@ -332,15 +334,15 @@ class Dialer:
             raise SwarmClosed("the swarm was closed")
 
     def _failed(self, peer: PeerId | None, error: DialError) -> DialError:
-        """`error`, which subscribers have been told of."""
+        """Reports `error` to subscribers. Returns: `error`."""
         self._news.dial_failed(peer, error)
         return error
 
     def close(self) -> None:
-        """Ends every dial, and lets no other begin."""
+        """Aborts every dial. No new dial can begin."""
         self._is_closed = True
         while self._alone:
             if (task := self._alone.pop()) is not None:
                 task.cancel()
         for dial in [*self._dials.values(), *self._unshared]:
-            dial.stop()
+            dial.abort()

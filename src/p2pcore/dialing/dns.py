@@ -1,8 +1,8 @@
 """Turns /dns, /dns4, /dns6 and /dnsaddr addresses into numeric ones.
 
-Comes in: a multiaddr, and a Resolver that asks. Goes out: multiaddrs with /ip4 or /ip6. Answers are hostile:
-their number, depth and the time for all of them are bounded, and what is malformed in them is left out.
-A name in front of WebSocket stays in the address, behind /sni. Source: multiformats/multiaddr, protocols
+Comes in: a multiaddr, and a Resolver that asks. Goes out: multiaddrs with /ip4 or /ip6. Answers may be
+hostile: their number, their depth and the total time are bounded. Malformed parts are left out. If WebSocket
+follows the name, the name stays in the address as /sni/NAME. Source: multiformats/multiaddr, protocols
 DNSADDR; go-multiaddr-dns.
 """
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from p2pcore.interfaces import Resolver
 
 FAMILIES = {"dns": (4, 6), "dns4": (4,), "dns6": (6,)}
-"""IP versions each protocol stands for."""
+"""The IP versions that each protocol stands for."""
 _NAMES = frozenset(protocol_with_name(name).vcode for name in (*FAMILIES, "dnsaddr"))
-"""The codes of host names; all have one byte."""
+"""The codes of the host name protocols. Each code is one byte."""
 _RECORD_TYPES = {4: "A", 6: "AAAA"}
 _SOCKET_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _PREFIX = "dnsaddr="
 
 
 def needs_resolving(addr: Multiaddr) -> bool:
-    """True where `addr` begins with a host name."""
+    """True if `addr` begins with a host name."""
     return addr.to_bytes()[:1] in _NAMES
 
 
@@ -42,15 +42,16 @@ def _nothing_is_kept(addr: Multiaddr) -> bool:
 async def resolve(
     addr: Multiaddr, resolver: Resolver, is_kept: Callable[[Multiaddr], bool] = _nothing_is_kept
 ) -> list[Multiaddr]:
-    """The numeric addresses behind `addr`, in the order of the answers, at most MAX_RESOLVED_ADDRS.
+    """The numeric addresses of `addr`, in the order of the answers, at most MAX_RESOLVED_ADDRS.
 
-    A /dnsaddr gives only addresses that end with what follows the name: the peer's id, as a rule.
+    From the answers for a /dnsaddr we take only addresses that end with the rest of `addr` after the name.
+    That rest is usually the peer's id.
 
     Args:
-        is_kept: whether somebody else looks the host name of an address up. Never asked of /dnsaddr.
+        is_kept: whether a proxy looks up the host name of an address. Never called for /dnsaddr.
 
     Raises:
-        ResolutionError: there are none; the text says why.
+        ResolutionError: there are no numeric addresses. The text says why.
     """
     search = _Search(resolver, is_kept)
     try:
@@ -61,7 +62,7 @@ async def resolve(
 
 
 class _Search:
-    """One address being resolved; counts what it asks."""
+    """Resolves one address, and counts its queries."""
 
     def __init__(self, resolver: Resolver, is_kept: Callable[[Multiaddr], bool]) -> None:
         self._resolver = resolver
@@ -81,11 +82,11 @@ class _Search:
         return numeric[: limits.MAX_RESOLVED_ADDRS]
 
     def _is_open(self, addr: Multiaddr) -> bool:
-        """Whether `addr` has a name that is to be looked up here."""
+        """Whether `addr` has a name that we must look up here."""
         return needs_resolving(addr) and ("dnsaddr" in _head(addr) or not self._is_kept(addr))
 
     async def _step(self, addrs: dict[Multiaddr, None], *, is_dnsaddr: bool) -> dict[Multiaddr, None]:
-        """`addrs` with those of one kind replaced by what they lead to; kept bounded."""
+        """`addrs` with the answers in the place of each address of one kind. The result is bounded."""
         asked = [addr for addr in addrs if ("dnsaddr" in _head(addr)) is is_dnsaddr and self._is_open(addr)]
         if not asked:
             return addrs
@@ -113,7 +114,7 @@ class _Search:
         return [found for texts in lists for text in texts for found in _numeric(text, rest)]
 
     def _question(self, name: str) -> str | None:
-        """What DNS is asked for: the normal form, still with the dot that keeps search domains off."""
+        """The name to ask DNS for: the normal form. A dot at the end stays: it turns search domains off."""
         try:
             return normal_host(name) + ("." if name.endswith(".") else "")
         except AddressError as error:
@@ -121,7 +122,7 @@ class _Search:
             return None
 
     async def _ask(self, question: Any, *args: object) -> Sequence[str]:
-        """An answer, cut to its bound; nothing where it failed or too much has been asked."""
+        """The answer, cut to its bound. Empty if the query failed or there were too many queries."""
         if self._num_queries >= limits.MAX_DNS_QUERIES:
             self._failures.append(
                 LimitExceeded("MAX_DNS_QUERIES", self._num_queries + 1, limits.MAX_DNS_QUERIES)
@@ -130,7 +131,7 @@ class _Search:
         self._num_queries += 1
         try:
             answer: Sequence[str] = await question(*args)
-        except Exception as error:  # a resolver is the user's
+        except Exception as error:  # the user's resolver may raise anything
             self._failures.append(error)
             return ()
         return answer[: limits.MAX_RESOLVED_ADDRS]
@@ -155,7 +156,7 @@ def _addresses_in(texts: Sequence[str]) -> Iterator[Multiaddr]:
 
 
 def _numeric(text: str, rest: Multiaddr | None) -> Iterator[Multiaddr]:
-    """The address of one answer, in front of `rest`; none where the answer is malformed."""
+    """The address in one answer, followed by `rest`. Yields nothing if the answer is malformed."""
     try:
         head = Multiaddr(f"/ip6/{text}" if ":" in text else f"/ip4/{text}")
         yield head if rest is None else head.encapsulate(rest)
@@ -164,10 +165,10 @@ def _numeric(text: str, rest: Multiaddr | None) -> Iterator[Multiaddr]:
 
 
 def _with_server_name(rest: Multiaddr, name: str) -> Multiaddr:
-    """`rest`, in which WebSocket on the way to the host of that name is told the name, in normal form."""
+    """`rest` with /sni/NAME (the normal form of `name`) in front of the WebSocket of that host."""
     parts = [str(part) for part in rest.split()]
     for at, part in enumerate(parts):
-        if part == "/p2p-circuit" or part.startswith("/sni/"):  # of another host; named already
+        if part == "/p2p-circuit" or part.startswith("/sni/"):  # another host follows, or there is a name
             break
         if part == "/wss":
             parts[at : at + 1] = ["/tls", f"/sni/{normal_host(name)}", "/ws"]
@@ -179,9 +180,9 @@ def _with_server_name(rest: Multiaddr, name: str) -> Multiaddr:
 
 
 class SystemResolver:
-    """Asks as the machine is set up: getaddrinfo(3), and for TXT records the servers of resolv.conf.
+    """Asks the operating system: getaddrinfo(3), and for TXT records the servers of resolv.conf.
 
-    TXT records, which only /dnsaddr needs, take dnspython: `pip install "p2pcore[dns]"`.
+    Only /dnsaddr needs TXT records. They need dnspython: `pip install "p2pcore[dns]"`.
     """
 
     async def addresses(self, name: str, version: int) -> list[str]:
@@ -202,11 +203,11 @@ class SystemResolver:
 
 
 class DnsResolver:
-    """Asks DNS servers itself, by dnspython.
+    """Asks DNS servers itself, with dnspython.
 
     Args:
-        servers: their IP addresses; None: those of resolv.conf.
-        port: where all of them listen.
+        servers: the IP addresses of the servers; None: the servers of resolv.conf.
+        port: the UDP and TCP port of all servers.
     """
 
     def __init__(self, servers: Sequence[str] | None = None, port: int = 53) -> None:

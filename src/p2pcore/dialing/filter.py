@@ -1,7 +1,7 @@
-"""Which addresses of a peer are worth dialling, and why the others are not.
+"""Which addresses of a peer are worth a dial, and why the others are not.
 
-Comes in: numeric addresses. Goes out: those to dial, without /p2p/ID at the end, and an error for each of the
-others. Never dials, resolves or waits. Source: go-libp2p's swarm, `filterKnownUndialables`.
+Comes in: numeric addresses. Goes out: the addresses to dial, without /p2p/ID at the end, and an error for
+each of the others. Never dials, resolves or waits. Source: go-libp2p's swarm, `filterKnownUndialables`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _IP6 = protocol_with_name("ip6").vcode
 
 
 class DialFilter:
-    """What can be told from an address alone.
+    """Decides only by the address itself.
 
     Args:
-        transport_for: what dials an address, or None.
-        own_addrs: where this node listens.
+        transport_for: gives the transport that dials an address, or None.
+        own_addrs: gives the addresses this node listens on.
     """
 
     __slots__ = ("_own_addrs", "_transport_for")
@@ -42,7 +42,7 @@ class DialFilter:
         self._own_addrs = own_addrs
 
     def transport_to(self, addr: Multiaddr) -> Transport:
-        """What dials `addr`. Raises NoTransport, or AddressError where it makes no sense to."""
+        """The transport that dials `addr`. Raises NoTransport; AddressError: a dial makes no sense."""
         transport = self._transport_for(addr)
         if transport is None:
             raise NoTransport(f"no transport for {addr}")
@@ -51,19 +51,19 @@ class DialFilter:
         if _is_link_local(addr):
             raise AddressError("a link-local IPv6 address needs a zone: /ip6zone/INTERFACE in front")
         if not addr.is_relayed and addr in self._own_addrs():
-            raise AddressError("this node itself listens there")
+            raise AddressError("this node itself listens on this address")
         return transport
 
     def keeps_name(self, addr: Multiaddr) -> bool:
-        """Whether whoever dials `addr`, or the relay in it, has its host name looked up elsewhere."""
+        """Whether the transport that dials `addr` (or the relay in it) lets a proxy look up its host name."""
         direct = addr.decapsulate_code("p2p-circuit")
         transport = self._transport_for(direct) if direct else None
         return isinstance(transport, NameKeeper) and transport.keeps_name(direct)
 
     def choose(self, peer: PeerId | None, addrs: Iterable[Multiaddr]) -> tuple[list[Multiaddr], Causes]:
-        """The addresses to dial `peer` at, once each and in order, and why the rest is not.
+        """The addresses to dial, in order and without repeats, and the errors of the others.
 
-        Where `peer` is None the /p2p/ID at the end of an address stays: it says whom to expect.
+        If `peer` is None, the /p2p/ID at the end of an address stays: it says which peer to expect.
         """
         good: dict[Multiaddr, None] = {}
         causes: Causes = {}
@@ -71,14 +71,14 @@ class DialFilter:
             target = addr if peer is None else addr.without_p2p()
             try:
                 if peer is not None and addr.peer_id not in (None, peer):
-                    raise AddressError(f"it names another peer than {peer}")
+                    raise AddressError(f"the address names another peer than {peer}")
                 self.transport_to(addr.without_p2p())
                 good[target] = None
             except (AddressError, NoTransport) as error:
                 causes[addr] = error
         for addr in _served_by_tcp(good):
             del good[addr]
-            causes[addr] = AddressError("plain TCP at the same address comes before WebSocket")
+            causes[addr] = AddressError("plain TCP at the same address is used in place of WebSocket")
         return list(good), causes
 
 
@@ -87,7 +87,7 @@ def _is_link_local(addr: Multiaddr) -> bool:
 
 
 def _served_by_tcp(addrs: Iterable[Multiaddr]) -> list[Multiaddr]:
-    """The WebSocket addresses among `addrs` whose host and port are there as plain TCP as well."""
+    """The WebSocket addresses in `addrs` whose host and port are also in `addrs` as plain TCP."""
     plain: set[str] = set()
     web: list[tuple[Multiaddr, str]] = []
     for addr in addrs:

@@ -1,9 +1,9 @@
-"""One dial to one peer, shared by all who ask for it at the same time.
+"""One dial to one peer. All callers that want this peer at the same time share it.
 
-Comes in: addresses, and a way to dial one. Goes out: the first connection, or each address with its cause.
-Addresses are started as the ranker spaces them, the next at once when nothing is in flight. Never tries an
-address twice, nor more than MAX_DIALS_PER_PEER at once; ends when nobody waits any more. Takes its time from
-the event loop alone.
+Comes in: addresses, and a function that dials one. Goes out: the first connection, or each address with its
+cause. The ranker decides when each address is dialled. If no address is being dialled, the next one starts at
+once. Never tries an address twice, never dials more than MAX_DIALS_PER_PEER at once. The dial ends when no
+caller waits. Only the event loop gives the time.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ DialOne = Callable[["Multiaddr", "PeerId | None"], Awaitable["Conn"]]
 
 
 class PeerDial:
-    """The addresses of one peer, one task for each that is being dialled.
+    """The addresses of one peer, and one task for each address that is being dialled.
 
     Attributes:
-        is_reported: for the owner, to tell of a failure once.
+        is_reported: True once the owner has reported the failure, so that it does so only once.
     """
 
     __slots__ = (
+        "_aborted",
         "_causes",
         "_dial_one",
         "_loop",
@@ -41,7 +42,6 @@ class PeerDial:
         "_refused",
         "_result",
         "_skipped",
-        "_stopped",
         "_tasks",
         "_timer",
         "_waiters",
@@ -52,30 +52,32 @@ class PeerDial:
         self._loop = asyncio.get_running_loop()
         self._peer = peer
         self._dial_one = dial_one
-        self._queue: list[tuple[float, int, Multiaddr]] = []  # a heap: when it is due, which in order
+        self._queue: list[tuple[float, int, Multiaddr]] = []  # a heap: due time, position, address
         self._causes: dict[Multiaddr, BaseException | None] = {}
         self._refused: dict[Multiaddr, BaseException] = {}
         self._skipped = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._result: asyncio.Future[Conn | None] = self._loop.create_future()
-        self._stopped = False
+        self._aborted = False
         self._waiters = 0
         self.is_reported = False
 
     @property
     def is_over(self) -> bool:
-        """True once it has a result, or nobody waits for one any more: nobody may join it then."""
+        """True once it has a result, or no caller waits. Then no caller may join it."""
         return self._result.done() or not self._waiters
 
     def add(
         self, addrs: Iterable[Multiaddr], refused: Mapping[Multiaddr, BaseException], num_skipped: int = 0
     ) -> None:
-        """Puts in line what has not been tried yet, at most MAX_DIAL_ADDRS in all.
+        """Queues the addresses that have not been tried yet, at most MAX_DIAL_ADDRS in all.
 
         Args:
-            addrs: worth dialling; refused: those that are not, with the reason, and num_skipped: how many
-                were not looked at; both for the report. One refused now may still be tried later.
+            addrs: the addresses to dial.
+            refused: for the report: the addresses that are not dialled, each with the reason. A later call
+                may still dial them.
+            num_skipped: for the report: how many addresses were not looked at.
         """
         self._skipped += num_skipped
         for addr, error in refused.items():
@@ -92,7 +94,7 @@ class PeerDial:
         self._start_due()
 
     def _start_due(self) -> None:
-        """Starts what is due, and the next batch as well where nothing is in flight; sets the timer."""
+        """Starts the addresses that are due, or the next ones if none is being dialled. Sets the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -109,9 +111,9 @@ class PeerDial:
             self._timer = self._loop.call_at(self._queue[0][0], self._start_due)
 
     async def wait(self) -> Conn:
-        """The first connection made. The dial is given up when the last waiter leaves.
+        """The first connection that is made. The dial ends when the last waiter is cancelled.
 
-        Raises: DialError with each address and its cause; SwarmClosed after `stop`.
+        Raises: DialError: all addresses failed; it has the cause of each. SwarmClosed: after `abort`.
         """
         self._waiters += 1
         try:
@@ -124,12 +126,12 @@ class PeerDial:
             if not self._waiters:
                 self._cancel()
         if conn is None:
-            raise SwarmClosed("the swarm was closed") if self._stopped else self._failure()
+            raise SwarmClosed("the swarm was closed") if self._aborted else self._failure()
         return conn
 
-    def stop(self) -> None:
-        """Ends the dial, for the swarm closes."""
-        self._stopped = True
+    def abort(self) -> None:
+        """Ends the dial at once, because the swarm closes."""
+        self._aborted = True
         self._settle(None)
 
     async def _work(self, addr: Multiaddr) -> None:
@@ -150,7 +152,7 @@ class PeerDial:
         self._cancel()
 
     def _cancel(self) -> None:
-        """Ends what is in flight, except the task this runs in: that one is about to return."""
+        """Cancels the dials that run, except the current task, which is about to return."""
         self._queue.clear()
         if self._timer is not None:
             self._timer.cancel()

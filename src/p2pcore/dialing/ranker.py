@@ -1,12 +1,13 @@
-"""In which order, and how long after one another, the addresses of a peer are dialled ("happy eyeballs").
+"""The order in which the addresses of a peer are dialled, and the pauses between them ("happy eyeballs").
 
-Comes in: addresses worth dialling. Goes out: (seconds to wait, address), soonest first. Never looks at a
-clock: the caller starts the next batch at once where nothing is in flight. Source: go-libp2p's dial ranker,
-RFC 8305.
+Comes in: addresses worth a dial. Goes out: (seconds to wait, address), soonest first. Never looks at a clock:
+if no address is being dialled, the caller starts the next ones at once. Source: go-libp2p's dial ranker, RFC
+8305.
 
-Private, public and relayed addresses are ranked apart, side by side. In each, IPv6 has a head start over
-IPv4, and the first address of either over the rest; TCP comes before WebSocket, low ports before high ones.
-What is neither an IP address nor a host name nor on this machine (onion, garlic) comes after all others.
+Private, public and relayed addresses form three groups, which are dialled side by side. In each group the
+first IPv6 address starts first, then the first IPv4 address, then the others. TCP comes before WebSocket, and
+low ports before high ports. Addresses that are not IP, not a host name and not on this machine (onion,
+garlic) come last.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Ranked = list[tuple[float, "Multiaddr"]]
 
 
 def rank(addrs: Iterable[Multiaddr]) -> Ranked:
-    """`addrs` with the seconds each should wait, soonest first; equals keep their order."""
+    """`addrs`, each with the seconds it should wait, soonest first. Equal times keep their order."""
     private: list[Multiaddr] = []
     public: list[Multiaddr] = []
     relayed: list[Multiaddr] = []
@@ -51,7 +52,7 @@ def _delay(item: tuple[float, Multiaddr]) -> float:
 
 
 def _group(addrs: list[Multiaddr], step: float, others: float) -> Ranked:
-    """One group: the best, `step` later the best of the other family, `step` later the rest."""
+    """Ranks one group: the best, after `step` the best of the other family, after `step` the others."""
     known = sorted((addr for addr in addrs if _is_known(addr)), key=_score)
     ranked: Ranked = []
     if known:
@@ -67,7 +68,7 @@ def _group(addrs: list[Multiaddr], step: float, others: float) -> Ranked:
 
 
 def _is_known(addr: Multiaddr) -> bool:
-    """True for what is tried first: TCP, and what never leaves the machine."""
+    """True for addresses that are tried first: TCP, and addresses on this machine."""
     return "tcp" in addr or addr.protocols()[0].name in LOCAL_TRANSPORTS
 
 

@@ -53,7 +53,7 @@ class RateLimit:
         self._counts: dict[object, int] = {}
 
     def enter(self, key: object) -> None:
-        """Admits one more request of `key`, until `leave`. Raises LimitExceeded."""
+        """Admits one more request of `key`, until `release`. Raises LimitExceeded."""
         if self._now() - self._began >= RATE_WINDOW_S:
             self._began = self._now()
             self._counts.clear()
@@ -72,7 +72,7 @@ class RateLimit:
         if not self._counts:
             self._counts.clear()  # an emptied table keeps its memory
 
-    def leave(self, key: object) -> None:
+    def release(self, key: object) -> None:
         """Call it when an admitted request has ended."""
         self._active[key] -= 1
         if not self._active[key]:
@@ -199,7 +199,7 @@ class IdentifyService:
             stream.set_deadline(limits.IDENTIFY_TIMEOUT_S)
             await stream.write(self._message_for(conn))
         finally:
-            self._asked.leave(conn)
+            self._asked.release(conn)
 
     async def serve_push(self, stream: Stream) -> None:
         """The stream handler of identify push: takes the changes. Raises as `identify`."""
@@ -208,7 +208,7 @@ class IdentifyService:
         try:
             self._learn(conn, await _read_message(stream))
         finally:
-            self._pushed.leave(conn)
+            self._pushed.release(conn)
 
     def _message_for(self, conn: Conn) -> bytes:
         told = (self._network.interface_listen_addresses(), self._network.protocols)

@@ -1,4 +1,4 @@
-"""The connections of one node: who listens, who is connected, who serves which stream, who is told.
+"""The connections of one node: its listeners, connections, stream handlers and observers.
 
 Comes in: transports, upgraded connections, handlers. Goes out: connections, negotiated streams, events.
 Never names a concrete transport. Imports `upgrade` and `dialing`; `host` and `protocols` import it.

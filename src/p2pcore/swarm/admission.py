@@ -1,11 +1,11 @@
 """Who may connect: asks the connection gater, and holds the caps on connections.
 
-Comes in: connections at five points of their way, and the end of each. Goes out: nothing, or GaterRefused or
-LimitExceeded, which names the cap that was hit. Caps are hard (go-libp2p's watermarks are soft: W20), hold at
-the moment a connection is taken over, and are looked at before any handshake where the address suffices.
+Comes in: each connection at five points of its setup, and its end. Goes out: GaterRefused, or LimitExceeded
+with the name of the cap. A cap is hard (go-libp2p's watermarks are soft: W20). The swarm checks it when it
+takes a connection over, and before any handshake if the address is enough to decide.
 
-The cap for each IP address counts inbound connections alone, and spares loopback and private networks and
-relayed connections, where one address stands for many (go's hits them all: W17).
+The cap for each IP address counts only inbound connections. It does not count loopback, private networks and
+relayed connections, because many peers share such an address (go-libp2p counts them all: W17).
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ _HOOKS = {
 
 
 class Admission:
-    """The gater and the caps of one swarm; the defaults admit everybody.
+    """The gater and the caps of one swarm. The defaults admit everybody.
 
     Args:
-        gater: see interfaces.Gater. One that raises has said no, and is logged once for each question.
-        max_conns: connections, both ways. max_conns_per_peer: those of one peer, both ways.
-        max_conns_per_ip: inbound ones of one public IPv4 address or IPv6 /56.
+        gater: see interfaces.Gater. If a method raises, that means no. It is logged once for each question.
+        max_conns: connections in both directions. max_conns_per_peer: the same for one peer.
+        max_conns_per_ip: inbound connections from one public IPv4 address or IPv6 /56.
 
     Raises:
         ValueError: a cap is less than 1. TypeError: the gater lacks a method of interfaces.Gater.
 
     Attributes:
-        news: told of each refusal; set by the swarm it belongs to.
+        news: hears of each refusal. The swarm sets it.
     """
 
     __slots__ = (
@@ -77,7 +77,7 @@ class Admission:
     ) -> None:
         for cap in (max_conns, max_conns_per_peer, max_conns_per_ip):
             if cap is not None and cap < 1:
-                raise ValueError(f"a cap on connections is at least 1, not {cap}")
+                raise ValueError(f"a cap on connections must be at least 1, not {cap}")
         if gater is not None:
             options.satisfies("gater", gater, Gater)
         self._gater = gater
@@ -94,7 +94,7 @@ class Admission:
     # -- the five points -----------------------------------------------------------------------
 
     def check_peer_dial(self, peer: PeerId | None) -> None:
-        """Before anything is dialled. Raises GaterRefused, LimitExceeded."""
+        """Is called before any address of `peer` is dialled. Raises GaterRefused, LimitExceeded."""
         if self._gater is not None and peer is not None:
             self._ask("peer dial", peer, None, peer)
         self._check_total(peer, None)
@@ -102,12 +102,12 @@ class Admission:
             self._check_peer(peer, None)
 
     def check_addr_dial(self, peer: PeerId | None, addr: Multiaddr) -> None:
-        """Before `addr` is dialled. Raises GaterRefused."""
+        """Is called before `addr` is dialled. Raises GaterRefused."""
         if self._gater is not None:
             self._ask("addr dial", peer, addr, peer, addr)
 
     def admits(self, conn: RawConn) -> bool:
-        """Whether an accepted connection may be read from; looks at addresses and counts alone."""
+        """Whether an accepted connection may be read from. Looks only at addresses and counts."""
         if self.is_trivial:
             return True
         remote = conn.remote_multiaddr
@@ -123,12 +123,12 @@ class Admission:
     def check_secured(
         self, direction: Direction, peer: PeerId, local: Multiaddr, remote: Multiaddr | None
     ) -> None:
-        """The peer has proved its id. Raises GaterRefused."""
+        """Is called when the peer has proved its id. Raises GaterRefused."""
         if self._gater is not None:
             self._ask("secured", peer, remote, direction, peer, local, remote)
 
     def check_upgraded(self, conn: Conn) -> None:
-        """Before `conn` is taken over. Raises GaterRefused, LimitExceeded."""
+        """Is called before the swarm takes `conn` over. Raises GaterRefused, LimitExceeded."""
         peer, remote = conn.remote_peer, conn.remote_multiaddr
         if self._gater is not None:
             self._ask("upgraded", peer, remote, conn)
@@ -140,11 +140,11 @@ class Admission:
     # -- counting ------------------------------------------------------------------------------
 
     def joined(self, conn: Conn) -> None:
-        """`conn` has been taken over."""
+        """Counts `conn`, which the swarm has taken over."""
         self._count(conn, 1)
 
     def left(self, conn: Conn) -> None:
-        """`conn` has ended. Called once for each that has joined."""
+        """Stops counting `conn`, which has ended. Called once for each connection that has joined."""
         self._count(conn, -1)
 
     def _count(self, conn: Conn, by: int) -> None:
@@ -196,7 +196,7 @@ class Admission:
 
 
 def counted_under(addr: Multiaddr | None) -> str | None:
-    """What connections from `addr` are counted under: see subnet_of; None: they are not."""
+    """The subnet that connections from `addr` count for (see subnet_of). None: they are not counted."""
     if addr is None or addr.is_relayed or scope_of(addr) is not Scope.PUBLIC:
         return None
     return subnet_of(addr)

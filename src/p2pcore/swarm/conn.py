@@ -1,7 +1,7 @@
-"""A connection as its swarm gives it out: the session an upgrade made, who was proved, and its own streams.
+"""The connection that a swarm gives to its users: a session, and the identity that the peer has proved.
 
-Comes in: what an upgrade has made. Goes out: interfaces.Conn. Closing goes down to the session, and the end
-comes up from it, once. Never owns a task, a timer or a buffer: a connection that is idle costs its slots.
+Comes in: the result of an upgrade. Goes out: interfaces.Conn. Closing goes down to the session. The session
+reports its end once. A connection never owns a task, a timer or a buffer: while idle it costs only its slots.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ if TYPE_CHECKING:
     from p2pcore.values.peer_id import PeerId
 
 ID_SUFFIX_CHARS = 8
-"""Of the peer id in a connection id: its end, since all Ed25519 ids begin alike (W31)."""
+"""The part of the peer id in a connection id. We take its end: all Ed25519 ids begin alike (W31)."""
 
 
 class Conn:
     """One connection of a swarm; satisfies interfaces.Conn.
 
     Args:
-        made: by the upgrader; not kept.
-        ordinal: unique in this swarm.
-        since: event loop time of now.
-        ended: called once with this connection and the error, from the event loop, when it has ended.
+        made: the result of the upgrade. It is not kept.
+        ordinal: a number that is unique in this swarm.
+        since: the event loop's time now.
+        ended: called once, with the connection and the error, when it has ended. The event loop calls it.
 
     Attributes:
-        session: the multiplexer's session, for what only that multiplexer offers.
-        remote_peer: the id the peer proved.
-        local_multiaddr, remote_multiaddr: both ends; the peer's is None where it has no such address.
-        opened_at: `time.time()` of when the swarm took it over.
+        session: the multiplexer's session, for functions that only this multiplexer has.
+        remote_peer: the id the peer has proved.
+        local_multiaddr, remote_multiaddr: both ends. The peer's end is None if it has no address (UNIX).
+        opened_at: `time.time()` when the swarm took it over.
     """
 
-    # _ordinal and _since are for the modules of swarm/ alone, _info for identify.
+    # Only the modules of swarm/ use _ordinal and _since. Only identify uses _info.
     __slots__ = (
         "_ended",
         "_info",
@@ -69,7 +69,7 @@ class Conn:
         self.remote_multiaddr: Multiaddr | None = made.remote_multiaddr
         self.opened_at = time.time()
         self._kind = made.kind
-        # An id that contains the key makes it anew when asked: 110 bytes less for each idle connection.
+        # If the id contains the key, we make the key from it when asked. That saves 110 bytes a connection.
         self._key = made.remote_public_key if made.remote_peer.public_key_bytes() is None else None
         self._ordinal = ordinal
         self._since = since
@@ -81,7 +81,7 @@ class Conn:
 
     @property
     def id(self) -> str:
-        """A name for logs, unique in this process: the end of the peer's id, and a number."""
+        """A name for logs, unique in this swarm: the end of the peer's id, and a number."""
         return f"{str(self.remote_peer)[-ID_SUFFIX_CHARS:]}-{self._ordinal}"
 
     @property
@@ -91,7 +91,7 @@ class Conn:
 
     @property
     def remote_public_key(self) -> PublicKey:
-        """The key the peer proved its id with."""
+        """The key with which the peer has proved its id."""
         if self._key is not None:
             return self._key
         return PublicKey.from_protobuf(self.remote_peer.public_key_bytes() or b"")
@@ -108,17 +108,17 @@ class Conn:
 
     @property
     def is_limited(self) -> bool:
-        """True where a relay bounds its bytes or its time."""
+        """True if a relay limits its bytes or its time."""
         return self._kind.is_limited
 
     @property
     def is_direct(self) -> bool:
-        """False where a relay carries it."""
+        """False if a relay carries it."""
         return self.remote_multiaddr is None or not self.remote_multiaddr.is_relayed
 
     @property
     def is_closed(self) -> bool:
-        """True once nothing can be opened on it any more."""
+        """True once no stream can be opened on it."""
         return self.session.is_closed
 
     @property
@@ -128,24 +128,26 @@ class Conn:
 
     @property
     def stat(self) -> ConnStat:
-        """Direction, age, streams: a value that does not change any more."""
+        """Direction, age and streams as they are now. The value does not change later."""
         return ConnStat(self.direction, self.opened_at, self.is_limited, self.num_streams)
 
     async def new_stream(self, protocols: str | Sequence[str], allow_limited: bool = False) -> Stream:
         """A stream on this connection that speaks the first of `protocols` the peer has.
 
-        One protocol is negotiated lazily: nothing is waited for. A peer that lacks it shows as
-        ProtocolNotSupported at the first read, one that does not answer within
-        limits.STREAM_NEGOTIATION_TIMEOUT_S as NegotiationTimeout; the stream is reset then.
+        A single protocol is negotiated lazily: this call does not wait for the answer. If the peer does not
+        speak it, the first read raises ProtocolNotSupported. If the peer does not answer within
+        limits.STREAM_NEGOTIATION_TIMEOUT_S, it raises NegotiationTimeout. In both cases the stream is reset.
 
         Args:
-            allow_limited: also where a relay bounds the bytes or the time of the connection.
+            allow_limited: open the stream even if a relay limits the bytes or the time of the connection.
 
         Raises:
-            LimitedConnection: it does, and `allow_limited` is not set.
-            ConnectionClosed: no stream can be opened; ProtocolNotSupported, NegotiationError: no agreement.
-            NegotiationTimeout: no answer to several protocols.
-            TimeoutError: see limits.NEW_STREAM_TIMEOUT_S; ValueError: `protocols` is empty.
+            LimitedConnection: a relay limits the connection, and `allow_limited` is not set.
+            ConnectionClosed: no stream can be opened.
+            ProtocolNotSupported, NegotiationError: the two sides did not agree on a protocol.
+            NegotiationTimeout: several protocols were proposed, and the peer did not answer.
+            TimeoutError: see limits.NEW_STREAM_TIMEOUT_S.
+            ValueError: `protocols` is empty.
         """
         if self._kind.is_limited and not allow_limited:
             raise LimitedConnection(
@@ -154,7 +156,7 @@ class Conn:
         return await open_negotiated(self.session, protocols)
 
     def open_stream(self) -> Awaitable[Stream]:
-        """A stream on which nothing is negotiated yet; see `new_stream`. Raises ConnectionClosed."""
+        """A stream without a negotiated protocol; see `new_stream`. Raises ConnectionClosed."""
         return self.session.open_stream()
 
     def add_close_callback(self, callback: Callable[[BaseException | None], None]) -> None:
@@ -162,10 +164,10 @@ class Conn:
         self.session.add_close_callback(callback)
 
     async def close(self, code: int = 0) -> None:
-        """Closes in good order: go-away, what is queued, FIN. Cancelled, it closes at once. Idempotent.
+        """Closes in order: go-away, queued bytes, FIN. If cancelled, it closes at once. Idempotent.
 
-        From the moment this begins no new stream is opened on it; the swarm's lists are without it from the
-        event loop's next turn on.
+        No new stream can be opened once this has begun. The swarm's lists drop the connection in the event
+        loop's next turn.
         """
         try:
             await self.session.close(code)
@@ -178,5 +180,5 @@ class Conn:
         self.session.abort(code)
 
     def __call__(self, error: BaseException | None) -> None:
-        """It is its session's close callback itself: a bound method for each connection would cost memory."""
+        """The session calls this when it ends. A bound method for each connection would cost memory."""
         self._ended(self, error)

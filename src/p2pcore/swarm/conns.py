@@ -1,7 +1,8 @@
-"""The connections of a swarm by peer: which there are, which is best, who waits for one.
+"""The connections of a swarm, by peer: lists, the best connection, and waits for a direct connection.
 
-Comes in: connections as they are taken over and end. Goes out: lists, the best, and the news that a direct
-one has come. Never opens, closes or tells anything. A connection costs one entry of a dict.
+Comes in: connections, when the swarm takes them over and when they end. Goes out: lists, the best connection,
+and a wake-up when a direct connection comes. Never opens or closes a connection, never reports anything.
+A connection costs one entry of a dict.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Connectedness(enum.Enum):
-    """Whether there is a connection to a peer; LIMITED: only such as a relay bounds."""
+    """Whether there is a connection to a peer. LIMITED: a relay limits each of them."""
 
     NOT_CONNECTED = "not connected"
     CONNECTED = "connected"
@@ -27,13 +28,13 @@ class Connectedness(enum.Enum):
 
 
 class ConnTable:
-    """Every connection, those of one peer oldest first.
+    """All connections. The connections to one peer are in order, oldest first.
 
     Args:
-        superfluous: connections that are used only where there is no other.
+        superfluous: connections that are used only if there is no other.
 
     Attributes:
-        num_conns: how many there are.
+        num_conns: the number of connections.
     """
 
     __slots__ = ("_by_peer", "_superfluous", "_waiting", "num_conns")
@@ -45,7 +46,7 @@ class ConnTable:
         self.num_conns = 0
 
     def attach(self, peer: PeerId, conn: Conn) -> None:
-        """Puts `conn` behind the others of `peer`; one connection, as most peers have, needs no dict."""
+        """Adds `conn` after the others of `peer`. Most peers have one connection; that needs no dict."""
         others = self._by_peer.get(peer)
         if others is None:
             self._by_peer[peer] = conn
@@ -58,7 +59,7 @@ class ConnTable:
             self._wake(peer, None)
 
     def detach(self, conn: Conn) -> bool:
-        """Takes `conn` out. Returns: whether it was there."""
+        """Removes `conn`. Returns: whether it was there."""
         peer = conn.remote_peer
         mine = self._by_peer.get(peer)
         if mine is conn:
@@ -72,7 +73,7 @@ class ConnTable:
         self.num_conns -= 1
         if self._waiting and peer not in self._by_peer:
             self._wake(peer, ConnectionClosed(f"the last connection to {peer} has ended"))
-        if not self.num_conns:  # a table that was large stays so until it is cleared, although empty
+        if not self.num_conns:  # an empty dict keeps its memory until it is cleared
             self._by_peer.clear()
         return True
 
@@ -81,7 +82,7 @@ class ConnTable:
         return [conn for peer in self._by_peer for conn in self.of(peer)]
 
     def peers(self) -> list[PeerId]:
-        """The peers there is a connection to."""
+        """The peers that we are connected to."""
         return list(self._by_peer)
 
     def of(self, peer: PeerId) -> list[Conn]:
@@ -90,14 +91,14 @@ class ConnTable:
         return list(mine) if isinstance(mine, (dict, tuple)) else [mine]
 
     def with_id(self, conn_id: str) -> Conn | None:
-        """The connection of that `Conn.id`; looks at each."""
+        """The connection whose `Conn.id` is `conn_id`. Looks at every connection."""
         return next((conn for conn in self.all() if conn.id == conn_id), None)
 
     def ranked(self, peer: PeerId) -> list[Conn]:
         """The open connections to `peer`, best first.
 
-        Not limited before limited, direct before relayed, most streams first, of equals the newest; those
-        that are superfluous come last.
+        Superfluous connections come last. Among the others: not limited before limited, direct before
+        relayed, more streams before fewer, newer before older.
         """
         alive = [conn for conn in self.of(peer) if not conn.is_closed]
         if len(alive) > 1:
@@ -114,16 +115,17 @@ class ConnTable:
         return ranked[0] if ranked else None
 
     def state(self, peer: PeerId) -> Connectedness:
-        """As the table is: connections about to end, and not yet taken out, count."""
+        """The connectedness by this table. A connection counts until it is removed, even if it is ending."""
         return connectedness_of(self.of(peer))
 
     # -- waiting for a direct connection -------------------------------------------------------
 
     async def wait_direct(self, peer: PeerId) -> None:
-        """Returns when a connection to `peer` that is not limited comes.
+        """Returns when a connection to `peer` comes that is not limited.
 
         Raises:
-            ConnectionClosed: the last connection to `peer` ended; whatever `give_up` was given.
+            ConnectionClosed: the last connection to `peer` has ended.
+            P2PError: the error that `fail` was given.
         """
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiters = self._waiting.setdefault(peer, set())
@@ -135,8 +137,8 @@ class ConnTable:
             if not waiters and self._waiting.get(peer) is waiters:
                 del self._waiting[peer]
 
-    def give_up(self, error: P2PError) -> None:
-        """Whoever waits in `wait_direct` gets `error`."""
+    def fail(self, error: P2PError) -> None:
+        """All calls that wait in `wait_direct` raise `error`."""
         for peer in list(self._waiting):
             self._wake(peer, error)
 
@@ -151,7 +153,7 @@ class ConnTable:
 
 
 def connectedness_of(conns: list[Conn]) -> Connectedness:
-    """What `conns`, all of one peer, make of it."""
+    """The connectedness of a peer whose connections are `conns`."""
     if not conns:
         return Connectedness.NOT_CONNECTED
     if all(conn.is_limited for conn in conns):

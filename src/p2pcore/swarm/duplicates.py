@@ -1,9 +1,10 @@
-"""What becomes of a second connection to a peer, where a host asks for one at most (`duplicates="dedup"`).
+"""Closes a second connection to a peer, if a host wants at most one (`duplicates="dedup"`).
 
-Comes in: each connection taken over. Goes out: closes of superfluous ones, with CONN_SUPPLANTED. Both ends
-choose the same: those dialled by the lower peer id stay; of several with one dialler, which alone knows their
-order, the dialler keeps the oldest (go-libp2p keeps all: W25). Never ends a connection that carries a stream:
-it is given out no more, and closed once it has none. One timer while there is such a connection, else none.
+Comes in: each new connection. Goes out: a close with CONN_SUPPLANTED for each superfluous connection. Both
+ends make the same choice: they keep what the lower peer id has dialled. If one side has dialled several, only
+that side knows their order: it keeps the oldest (go-libp2p keeps all: W25). A superfluous connection with
+streams is not given to users any more. It is closed once it has no stream. One timer runs while there is such
+a connection.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ POLICIES = ("keep", "dedup")
 
 
 class Duplicates:
-    """The superfluous connections of a swarm; `in` tells whether one is."""
+    """The superfluous connections of a swarm. `conn in duplicates` says whether `conn` is superfluous."""
 
     __slots__ = ("_closing", "_conns_to", "_superfluous", "_timer")
 
     def __init__(self, conns_to: Callable[[Conn], list[Conn]]) -> None:
-        """`conns_to` gives the connections to the peer of one, oldest first."""
+        """`conns_to(conn)` gives all connections to the peer of `conn`, oldest first."""
         self._conns_to = conns_to
         self._superfluous: dict[Conn, None] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -37,7 +38,7 @@ class Duplicates:
         return conn in self._superfluous
 
     def joined(self, conn: Conn) -> None:
-        """Marks what `conn`, just taken over, makes superfluous: others, or itself."""
+        """Marks what is superfluous now that `conn` has come: other connections, or `conn` itself."""
         rivals = [each for each in self._conns_to(conn) if not each.is_limited and not each.is_closed]
         if conn.is_limited or len(rivals) < 2:
             return
@@ -54,7 +55,7 @@ class Duplicates:
             self._timer = asyncio.get_running_loop().call_later(limits.DUPLICATE_LOOK_S, self._look)
 
     def _look(self) -> None:
-        """Closes what has no stream any more; forgets what has ended, or is the last one by now."""
+        """Closes connections without a stream. Forgets a connection that has ended or is the last one."""
         self._timer = None
         for conn in list(self._superfluous):
             others = [each for each in self._conns_to(conn) if each not in self._superfluous]
@@ -68,7 +69,7 @@ class Duplicates:
         self._look_later()
 
     async def close(self) -> None:
-        """Looks no more, and waits for the closes under way."""
+        """Stops the timer, and waits until the connections that are being closed have closed."""
         if self._timer is not None:
             self._timer.cancel()
         self._superfluous.clear()
@@ -81,6 +82,6 @@ def _is_ours(conn: Conn) -> bool:
 
 
 def _claim(conn: Conn) -> tuple[bool, int]:
-    """The smallest stays: dialled by the lower id first, then the oldest."""
+    """A key for sorting; the smallest stays. Dialled by the lower id comes first, then the oldest."""
     we_are_lower = conn.local_peer < conn.remote_peer
     return _is_ours(conn) is not we_are_lower, conn._ordinal

@@ -1,10 +1,10 @@
 """What happens to a node, as a stream of values: `async for event in host.events(...)`.
 
-Comes in: events, from the event loop. Goes out: a bounded queue for each subscriber. Putting an event in
-never waits and never fails: where a subscriber is slow its oldest events are dropped, and counted in a Missed
-that comes first. Nobody who subscribes costs anything to a connection: events are made only for somebody.
+Comes in: events, from the event loop. Goes out: a bounded queue for each subscriber. Adding an event never
+waits and never fails. If a subscriber is slow, its oldest events are dropped; a Missed event comes first and
+says how many. Without a subscriber no event is made, so a connection pays nothing.
 
-A subscription ends with `close`, with its last reference, or with the host; what is queued then still comes.
+A subscription ends with `close`, with its last reference, or with the host. Queued events still come.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ListenerOpened(Event):
 
 @dataclass(frozen=True, slots=True)
 class ListenerRetrying(Event):
-    """The listener on `addr` pauses, or binds anew, because of `error`; it goes on trying."""
+    """The listener on `addr` pauses or binds again because of `error`. It continues to try."""
 
     addr: Multiaddr
     error: BaseException
@@ -56,7 +56,7 @@ class ListenerRecovered(Event):
 
 @dataclass(frozen=True, slots=True)
 class ListenerEnded(Event):
-    """Nothing listens on `addr` any more; `error` says why where nobody asked for it, else it is None."""
+    """The listener on `addr` has ended. `error` is the reason, or None if somebody closed it."""
 
     addr: Multiaddr
     error: BaseException | None
@@ -74,10 +74,10 @@ class ConnClosed(Event):
     """`conn` has ended.
 
     Attributes:
-        conn: of no use any more but to say what it was.
-        error: how: a GoAway, a ConnectionClosed, whatever broke it; None: unknown.
-        code: of the go-away, see p2pcore.codes; None where there was none.
-        by_peer: True if the go-away was the peer's.
+        conn: the connection. Only its description can be used now.
+        error: the reason: a GoAway, a ConnectionClosed or another error. None: unknown.
+        code: the code of the go-away (see p2pcore.codes). None: there was no go-away.
+        by_peer: True if the peer sent the go-away.
     """
 
     conn: Conn
@@ -88,11 +88,11 @@ class ConnClosed(Event):
 
 @dataclass(frozen=True, slots=True)
 class UpgradeFailed(Event):
-    """A connection was made, and then not secured or multiplexed.
+    """A raw connection was made, but the upgrade (security and multiplexer) failed.
 
     Attributes:
-        direction: who dialled. stage: the step that failed, or what else ended it ("timeout").
-        error: why. local, remote: our end (the listener's address for inbound ones), and the peer's.
+        direction: who dialled. stage: the step that failed, or another reason ("timeout").
+        error: the error. local, remote: our address (of the listener, if inbound), and the peer's.
     """
 
     direction: Direction
@@ -104,7 +104,7 @@ class UpgradeFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class DialFailed(Event):
-    """No address of `peer` (None: any peer) could be reached; `error`, a DialError as a rule, lists them."""
+    """No address worked in a dial. `peer`: None if any peer would do. `error` is usually a DialError."""
 
     peer: PeerId | None
     error: BaseException
@@ -112,14 +112,14 @@ class DialFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class AddrsChanged(Event):
-    """Where we listen, wildcards replaced by the addresses of the interfaces."""
+    """The addresses we listen on have changed. In `addrs`, interface addresses replace a wildcard."""
 
     addrs: tuple[Multiaddr, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectednessChanged(Event):
-    """Whether there is a connection to `peer`, and of what kind."""
+    """The connectedness of `peer` has changed. `connectedness` is the new one."""
 
     peer: PeerId
     connectedness: Connectedness
@@ -127,10 +127,10 @@ class ConnectednessChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class Refused(Event):
-    """The gater or a cap kept a connection from being made.
+    """The gater or a cap has refused a connection.
 
     Attributes:
-        peer, addr: as far as they were known then.
+        peer, addr: None if not known at that moment.
         error: GaterRefused with its `point`, or LimitExceeded with its `limit`.
     """
 
@@ -141,13 +141,13 @@ class Refused(Event):
 
 @dataclass(frozen=True, slots=True)
 class Missed(Event):
-    """`count` events before the next one were dropped, because they were not read in time."""
+    """`count` events before the next one were dropped, because the subscriber did not read them in time."""
 
     count: int
 
 
 class Subscription:
-    """An async iterator of events, for one reader; also a context manager that closes it."""
+    """An async iterator of events for one reader. As a context manager, it closes itself at the end."""
 
     __slots__ = ("__weakref__", "_events", "_is_closed", "_kinds", "_num_missed", "_queue", "_reader")
 
@@ -160,18 +160,18 @@ class Subscription:
         self._is_closed = False
 
     def wants(self, kind: type[Event]) -> bool:
-        """Whether events of `kind` are put in."""
+        """Whether this subscription takes events of `kind`."""
         return issubclass(kind, self._kinds)
 
     def put(self, event: Event) -> None:
-        """Adds an event; the oldest makes room where the queue is full."""
+        """Adds an event. If the queue is full, the oldest event is dropped."""
         if len(self._queue) == self._queue.maxlen:
             self._num_missed += 1
         self._queue.append(event)
         self._wake()
 
     def close(self) -> None:
-        """Takes no more events; what is queued is still given out, then the iteration ends. Idempotent."""
+        """Takes no more events. Queued events still come, then the iteration ends. Idempotent."""
         self._is_closed = True
         self._events.remove(self)
         self._wake()
@@ -184,12 +184,12 @@ class Subscription:
         return self
 
     async def __anext__(self) -> Event:
-        """The next event, or a Missed. Cancelled, it has taken none."""
+        """The next event, or a Missed. If cancelled, it has taken no event."""
         while not self._queue:
             if self._is_closed:
                 raise StopAsyncIteration
             if self._reader is not None:
-                raise RuntimeError("somebody else is waiting for an event of this subscription")
+                raise RuntimeError("another task is waiting for an event of this subscription")
             self._reader = asyncio.get_running_loop().create_future()
             try:
                 await self._reader
@@ -211,7 +211,7 @@ class Events:
     """The subscriptions of one node.
 
     Attributes:
-        is_wanted: True while there is any: look at it before making an event.
+        is_wanted: True while there is a subscription. Look at it before you make an event.
     """
 
     __slots__ = ("_is_closed", "_subscriptions", "is_wanted")
@@ -224,18 +224,20 @@ class Events:
     def subscribe(
         self, kinds: Iterable[type[Event]] = (), length: int = limits.EVENT_QUEUE_LENGTH
     ) -> Subscription:
-        """A subscription to events of `kinds`, all without any, from now on.
+        """A subscription to events of `kinds` from now on. Without kinds: to all events.
 
         Raises:
-            ValueError: `length` is not 1 to MAX_EVENT_QUEUE_LENGTH. TypeError: a kind is no class of events.
-            LimitExceeded: there are MAX_EVENT_SUBSCRIBERS.
+            ValueError: `length` is not 1 to MAX_EVENT_QUEUE_LENGTH. TypeError: a kind is not an event class.
+            LimitExceeded: there are MAX_EVENT_SUBSCRIBERS subscriptions already.
         """
         wanted = tuple(kinds) or (Event,)
         for kind in wanted:
             if not (isinstance(kind, type) and issubclass(kind, Event)):
-                raise TypeError(f"a class of p2pcore.swarm.events expected, not {kind!r}")
+                raise TypeError(f"a kind must be a class of p2pcore.swarm.events, not {kind!r}")
         if not 1 <= length <= limits.MAX_EVENT_QUEUE_LENGTH:
-            raise ValueError(f"a queue of 1 to {limits.MAX_EVENT_QUEUE_LENGTH} events expected, not {length}")
+            raise ValueError(
+                f"the queue must hold from 1 to {limits.MAX_EVENT_QUEUE_LENGTH} events, not {length}"
+            )
         if len(self._subscriptions) >= limits.MAX_EVENT_SUBSCRIBERS:
             num = len(self._subscriptions) + 1
             raise LimitExceeded("MAX_EVENT_SUBSCRIBERS", num, limits.MAX_EVENT_SUBSCRIBERS)
@@ -248,24 +250,24 @@ class Events:
         return subscription
 
     def wants(self, kind: type[Event]) -> bool:
-        """Whether anybody wants events of `kind`."""
+        """Whether a subscription takes events of `kind`."""
         return self.is_wanted and any(each.wants(kind) for each in self._living())
 
     def emit(self, event: Event) -> None:
-        """Puts `event` into the queue of each that wants it. Never waits, never raises."""
+        """Adds `event` to the queue of each subscription that takes it. Never waits, never raises."""
         for subscription in self._living():
             if subscription.wants(type(event)):
                 subscription.put(event)
 
     def remove(self, subscription: Subscription) -> None:
-        """Ends a subscription; one that has ended is ignored."""
+        """Removes a subscription. If it has been removed already, nothing happens."""
         for ref in self._subscriptions:
             if ref() is subscription:
                 self._forget(ref)
                 return
 
     def close(self) -> None:
-        """Ends every subscription, and those to come, once what they hold has been read."""
+        """Ends every subscription once its queued events have been read. Later subscriptions end at once."""
         self._is_closed = True
         for subscription in self._living():
             subscription.close()

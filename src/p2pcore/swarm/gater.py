@@ -1,7 +1,7 @@
 """A connection gater that blocks peers, addresses and subnets: BasicGater satisfies interfaces.Gater.
 
-Comes in: what to block, at any time; the five questions of a swarm. Goes out: yes or no. It closes nothing
-that is open already, and keeps nothing on disk. Source: go-libp2p's conngater.
+Comes in: what to block, and the five questions of a swarm. Goes out: yes or no. It does not close connections
+that are open already, and it saves nothing to disk. Source: go-libp2p's conngater.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class BasicGater:
-    """Lets everybody connect but those it was told to block.
+    """Lets everybody connect except those it was told to block.
 
     Args:
-        peers: ids. subnets: IP networks ("10.0.0.0/8") or single IP addresses.
+        peers: ids to block. subnets: IP networks ("10.0.0.0/8") or single IP addresses to block.
 
     Raises:
-        IdentityError, ValueError: one of them is malformed.
+        IdentityError: a peer id is malformed. ValueError: a subnet is malformed.
     """
 
     def __init__(self, peers: Iterable[PeerId | str] = (), subnets: Iterable[str] = ()) -> None:
@@ -34,16 +34,16 @@ class BasicGater:
 
     @property
     def blocked_peers(self) -> frozenset[PeerId]:
-        """The peers blocked now."""
+        """The peers that are blocked now."""
         return frozenset(self._peers)
 
     @property
     def blocked_subnets(self) -> frozenset[str]:
-        """The networks blocked now; a single address has the length of its family."""
+        """The networks that are blocked now. A single address ends with /32 or /128."""
         return frozenset(map(str, self._subnets))
 
     def block_peer(self, peer: PeerId | str) -> None:
-        """Blocks a peer wherever it is, both ways. Raises IdentityError."""
+        """Blocks a peer at every address, in both directions. Raises IdentityError."""
         self._peers.add(PeerId(peer))
 
     def unblock_peer(self, peer: PeerId | str) -> None:
@@ -51,15 +51,15 @@ class BasicGater:
         self._peers.discard(PeerId(peer))
 
     def block_subnet(self, subnet: str) -> None:
-        """Blocks an IP network or address, both ways. Raises ValueError: it is none."""
+        """Blocks an IP network or address, in both directions. Raises ValueError: it is neither."""
         self._subnets.add(ip_network(subnet))
 
     def unblock_subnet(self, subnet: str) -> None:
-        """Ends `block_subnet` of the same network. Raises ValueError: it is none."""
+        """Ends `block_subnet` of the same network. Raises ValueError: it is not an IP network or address."""
         self._subnets.discard(ip_network(subnet))
 
     def _is_open(self, addr: Multiaddr | None) -> bool:
-        """Whether no blocked network holds the host `addr` starts with."""
+        """Whether the IP address at the start of `addr` is in no blocked network."""
         text = None if addr is None else addr.get("ip4") or addr.get("ip6")
         if text is None or not self._subnets:
             return True

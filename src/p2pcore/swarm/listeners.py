@@ -1,7 +1,7 @@
-"""The listeners of a swarm: one accept loop each, results for each address, and what they are bound to.
+"""The listeners of a swarm: the accept loop of each, and the addresses they are bound to.
 
-Comes in: addresses to listen on. Goes out: connections, handed to the swarm as they are accepted; reports of
-listeners that opened or ended. One task runs for each listener. A refused connection ends no loop.
+Comes in: addresses to listen on. Goes out: a result for each address, accepted connections for the swarm, and
+reports of listeners that open or end. One task runs for each listener. A refused connection does not end it.
 """
 
 from __future__ import annotations
@@ -40,10 +40,12 @@ Announce = Callable[[list[Multiaddr]], list[Multiaddr]]
 
 @dataclass(frozen=True, slots=True)
 class ListenResult:
-    """What became of one address given to `Swarm.listen`.
+    """The result for one address given to `Swarm.listen`.
 
     Attributes:
-        addr: as it was given; bound: what it is bound to, with the real port, or None; error: why it is not.
+        addr: the address as given.
+        bound: the address with the real port; None if it could not be bound.
+        error: why it could not be bound, or None.
     """
 
     addr: Multiaddr
@@ -52,12 +54,12 @@ class ListenResult:
 
 
 class Listeners:
-    """Every listener of one swarm.
+    """All listeners of one swarm.
 
     Args:
-        transport_for: what listens on an address, or None.
+        transport_for: gives the transport that listens on an address, or None.
         add_conn: takes over an accepted connection.
-        news: told of listeners and addresses.
+        news: hears of listeners and addresses.
 
     Attributes:
         announce: see Swarm.announce.
@@ -103,7 +105,7 @@ class Listeners:
         if self._is_closed:
             raise SwarmClosed("the swarm was closed")
         if needs_resolving(addr) and "p2p-circuit" not in addr:  # a relay is dialled, so it may have a name
-            raise AddressError(f"{addr}: listening takes a numeric address, /ip4 or /ip6, not a host name")
+            raise AddressError(f"{addr}: listening needs a numeric address (/ip4 or /ip6), not a host name")
         transport = self._transport_for(addr)
         if transport is None:
             raise NoTransport(f"no transport for {addr}")
@@ -114,7 +116,7 @@ class Listeners:
         bound = listener.multiaddr
         task = asyncio.get_running_loop().create_task(self._accept_loop(listener, bound))
         self._tasks[listener] = task
-        self._expanded = None  # what is known of the addresses is old
+        self._expanded = None  # the known addresses are out of date
         self._news.listener_opened(bound)
         self.tell_addrs()
         return bound
@@ -131,24 +133,24 @@ class Listeners:
                 except SwarmClosed:
                     return
                 except (GaterRefused, LimitExceeded):
-                    pass  # the admission has told it
-                except Exception:  # one connection is lost, not the listener
-                    logger.exception("a connection to %s could not be taken over", bound)
+                    pass  # the admission has reported it
+                except Exception:  # we lose one connection, not the listener
+                    logger.exception("cannot take over a connection to %s", bound)
                     made.abort()
-                del made  # or this would hold it until the next one comes
+                del made  # else this variable would keep it alive until the next one comes
         except ListenerClosed as closed:
             error = closed.__cause__
         except Exception as failure:
             error = failure
-            logger.exception("listener of %s failed", bound)
+            logger.exception("the listener on %s failed", bound)
         finally:
             await self._ended(listener, bound, error)
 
     async def _ended(self, listener: Listener, bound: Multiaddr, error: BaseException | None) -> None:
-        """The end of every accept loop; a listener still registered was closed by nobody here."""
+        """Ends every accept loop. If the listener is still registered, we have not closed it ourselves."""
         if self._tasks.pop(listener, None) is not None:
-            logger.warning("listener of %s ended by itself", bound)
-            error = error or ListenerClosed(f"the listener of {bound} ended by itself")
+            logger.warning("the listener on %s ended by itself", bound)
+            error = error or ListenerClosed(f"the listener on {bound} ended by itself")
         else:
             error = None
         self._expanded = None
@@ -159,11 +161,11 @@ class Listeners:
     # -- addresses -----------------------------------------------------------------------------
 
     def bound(self) -> list[Multiaddr]:
-        """What the listeners are bound to, wildcards as they are."""
+        """The addresses the listeners are bound to. A wildcard stays a wildcard."""
         return [listener.multiaddr for listener in self._tasks]
 
     def interface_addrs(self) -> list[Multiaddr]:
-        """As `bound`, with a wildcard replaced by each interface's address of its family."""
+        """The addresses of `bound`; the interface addresses of its family replace a wildcard."""
         now = asyncio.get_running_loop().time()
         if self._expanded is None or now - self._expanded[0] > limits.INTERFACE_ADDRS_TTL_S:
             before, self._expanded = self._expanded, (now, tuple(expand_wildcards(self.bound())))
@@ -172,11 +174,11 @@ class Listeners:
         return list(self._expanded[1])
 
     def announced(self) -> list[Multiaddr]:
-        """`interface_addrs`, as `announce` has them."""
+        """The result of `announce` for `interface_addrs`."""
         return self._announce(self.interface_addrs())
 
     def _announce(self, addrs: list[Multiaddr]) -> list[Multiaddr]:
-        """What `announce` makes of `addrs`; where it raises, its last answer: it may hide some."""
+        """The result of `announce` for `addrs`. If it raises: its last result, since it may hide some."""
         try:
             self._last_announced = list(self.announce(addrs))
         except RAISED:
@@ -184,15 +186,15 @@ class Listeners:
         return list(self._last_announced)
 
     def own_addrs(self) -> Collection[Multiaddr]:
-        """Where dialling would reach ourselves."""
+        """The addresses at which a dial would reach this node."""
         return self.interface_addrs() if self._tasks else ()
 
     def tell_addrs(self) -> None:
-        """Tells of the addresses as they are now."""
+        """Reports the addresses as they are now."""
         if self._news.wants_addrs:
             try:
                 self._tell(self.interface_addrs())
-            except OSError as error:  # no listener is the worse for it
+            except OSError as error:  # the listeners work all the same
                 logger.warning("cannot read the addresses of the interfaces: %s", error)
 
     def _tell(self, addrs: Iterable[Multiaddr]) -> None:
@@ -202,20 +204,20 @@ class Listeners:
     # -- closing -------------------------------------------------------------------------------
 
     def take_out(self) -> dict[Listener, asyncio.Task[None]]:
-        """Every listener with its accept loop, none of which is registered any more."""
+        """Unregisters all listeners. Returns: each listener with the task of its accept loop."""
         taken, self._tasks = self._tasks, {}
         return taken
 
     def refuse_new(self) -> None:
-        """From now on `add` raises SwarmClosed."""
+        """Makes every later `add` raise SwarmClosed."""
         self._is_closed = True
 
     async def close_bound_to(self, addrs: Collection[Multiaddr]) -> None:
-        """Closes the listeners bound to any of `addrs`; others are ignored."""
+        """Closes the listeners that are bound to one of `addrs`. Unknown addresses are ignored."""
         await self.close({each: task for each, task in self._tasks.items() if each.multiaddr in addrs})
 
     async def close(self, chosen: dict[Listener, asyncio.Task[None]]) -> None:
-        """Closes some listeners, registered or taken out, and waits for their loops."""
+        """Closes the `chosen` listeners, registered or taken out, and waits until their tasks end."""
         for listener in chosen:
             self._tasks.pop(listener, None)
         await asyncio.gather(*(listener.close() for listener in chosen), return_exceptions=True)

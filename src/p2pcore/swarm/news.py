@@ -1,8 +1,8 @@
-"""What happens to a node: the one place its parts report to, and where all who want to know hear it.
+"""What happens to a node: all parts report it here, and all observers hear it from here.
 
 Comes in: reports of the swarm, its listeners, dials, admission and streams, from the event loop. Goes out:
-calls of notifiees, events for subscriptions, counts. What nobody subscribes to costs its count alone. Never
-raises and never waits. Subscriptions hear first, then notifiees.
+events for subscriptions, then calls of notifiees, and counts. Without a subscription a report costs only its
+count. Never raises and never waits.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ COUNTERS = (
     "dials failed",
     "streams refused",
 )
-"""What is counted from the start; the reasons of failed upgrades and of accept(2) join as they occur."""
+"""The counters that exist from the start. Failed upgrades and errors of accept(2) add others later."""
 
 
 class News:
     """The reports of one node. Satisfies interfaces.ListenerNews.
 
     Attributes:
-        events: the subscriptions. notifiees: who is called. Both may come and go at any time.
+        events: the subscriptions. notifiees: the objects that are called. Both may change at any time.
     """
 
     __slots__ = ("_counts", "events", "notifiees")
@@ -62,7 +62,7 @@ class News:
         self.notifiees = Notifiees()
 
     def counters(self) -> dict[str, int]:
-        """How often things have happened since the start, by name. No number ever falls."""
+        """How often each thing has happened since the start, by name. No number ever falls."""
         return dict(self._counts)
 
     def _count(self, name: str) -> None:
@@ -71,7 +71,7 @@ class News:
     # -- connections ---------------------------------------------------------------------------
 
     def conn_opened(self, conn: Conn, change: Connectedness | None) -> None:
-        """`conn` is registered; `change`: what that has made of the connectedness of its peer, or None."""
+        """`conn` is registered. `change` is the new connectedness of its peer; None: it has not changed."""
         self._counts["connections opened"] += 1
         if self.events.is_wanted:
             self.events.emit(ConnOpened(conn))
@@ -79,7 +79,7 @@ class News:
         self.notifiees.connected(conn)
 
     def conn_closed(self, conn: Conn, error: BaseException | None, change: Connectedness | None) -> None:
-        """`conn` has ended with `error`, and is registered no more."""
+        """`conn` has ended with `error` and is no longer registered. `change`: as for `conn_opened`."""
         self._counts["connections closed"] += 1
         if self.events.is_wanted:
             self._connectedness(conn, change)
@@ -93,19 +93,19 @@ class News:
             self.events.emit(ConnectednessChanged(conn.remote_peer, change))
 
     def refused(self, peer: PeerId | None, addr: Multiaddr | None, error: P2PError) -> None:
-        """The gater or a cap kept a connection from being made."""
+        """The gater or a cap has refused a connection."""
         self._counts["connections refused"] += 1
         if self.events.is_wanted:
             self.events.emit(Refused(peer, addr, error))
 
     def stream_refused(self) -> None:
-        """A stream was reset because too many are being served."""
+        """A stream was reset because too many handlers run."""
         self._counts["streams refused"] += 1
 
     # -- dials ---------------------------------------------------------------------------------
 
     def addr_dialled(self, has_worked: bool) -> None:
-        """One address was dialled to an end; those given up are not reported."""
+        """A dial of one address has worked or failed. A cancelled dial is not reported."""
         self._counts["dials worked" if has_worked else "dials failed"] += 1
 
     def dial_failed(self, peer: PeerId | None, error: BaseException) -> None:
@@ -121,7 +121,7 @@ class News:
         local: Multiaddr | None,
         remote: Multiaddr | None,
     ) -> None:
-        """See interfaces.ListenerNews. A dial that fails so is counted as a failed dial alone."""
+        """See interfaces.ListenerNews. If we dialled, only "dials failed" counts it."""
         if direction is Direction.INBOUND:
             self._count(f"upgrades failed: {stage}")
         if self.events.is_wanted:
@@ -130,13 +130,13 @@ class News:
     # -- listeners -----------------------------------------------------------------------------
 
     def listener_opened(self, addr: Multiaddr) -> None:
-        """Something listens on `addr`."""
+        """A listener on `addr` has opened."""
         if self.events.is_wanted:
             self.events.emit(ListenerOpened(addr))
         self.notifiees.listen(addr)
 
     def accept_refused(self, addr: Multiaddr) -> None:
-        """See interfaces.ListenerNews; `refused` tells of it."""
+        """See interfaces.ListenerNews; `refused` makes the event."""
         self._count(f"upgrades failed: {REFUSED}")
 
     def request_answered(self, addr: Multiaddr) -> None:
@@ -148,7 +148,7 @@ class News:
         self._count(f"accept errors: {errno_name(error)}")
 
     def listener_changed(self, addr: Multiaddr, state: ListenerState, error: BaseException | None) -> None:
-        """See interfaces.ListenerNews; the end of a listener is reported by its swarm."""
+        """See interfaces.ListenerNews. The swarm reports the end of a listener."""
         if not self.events.is_wanted:
             return
         if state is ListenerState.RETRYING and error is not None:
@@ -157,16 +157,16 @@ class News:
             self.events.emit(ListenerRecovered(addr))
 
     def listener_ended(self, addr: Multiaddr, error: BaseException | None) -> None:
-        """Nothing listens on `addr` any more; `error`: why, where nobody asked for it."""
+        """The listener on `addr` has ended. `error` is the reason, or None if somebody closed it."""
         if self.events.is_wanted:
             self.events.emit(ListenerEnded(addr, error))
         self.notifiees.listen_close(addr)
 
     def addrs_changed(self, addrs: tuple[Multiaddr, ...]) -> None:
-        """Where we listen now. Working that out costs something: see `wants_addrs` first."""
+        """We listen on `addrs` now. To find them takes time, so look at `wants_addrs` first."""
         self.events.emit(AddrsChanged(addrs))
 
     @property
     def wants_addrs(self) -> bool:
-        """Whether anybody wants to hear of `addrs_changed`."""
+        """Whether a subscription takes AddrsChanged."""
         return self.events.wants(AddrsChanged)

@@ -1,10 +1,10 @@
-"""Who is told of listeners and connections, in the order they asked to be.
+"""The notifiees: objects that are called when listeners and connections open and end.
 
 Comes in: one event at a time, from the event loop. Goes out: synchronous calls of each notifiee, in the
-order of registration. Never lets one notifiee's failure reach another, or the swarm.
+order of registration. If one notifiee raises, the others and the swarm do not notice.
 
-A notifiee may register and remove others, or itself, from inside a callback: one added there is not told of
-the event under way, one removed there and not yet told is not told either (go-libp2p deadlocks: W28).
+A notifiee may add and remove notifiees, itself included, while it is called. A new one does not hear of the
+current event. A removed one does not hear of it if its turn has not come yet (go-libp2p deadlocks: W28).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ logger = logging.getLogger("p2pcore.notify")
 
 
 class Notifiees:
-    """An ordered set of notifiees, and the four things they are told.
+    """An ordered set of notifiees, and the four calls they get.
 
     Attributes:
-        network: what they are told about; set by the swarm before anything happens.
+        network: the first argument of each call. The swarm sets it before the first call.
     """
 
     __slots__ = ("_complaints", "_items", "network")
@@ -39,12 +39,12 @@ class Notifiees:
         self._items: tuple[Notifiee, ...] = ()
 
     def add(self, notifiee: Notifiee) -> None:
-        """Appends `notifiee`; a second time has no effect."""
+        """Adds `notifiee` at the end. If it is there already, nothing happens."""
         if not self._has(notifiee):
             self._items += (notifiee,)
 
     def remove(self, notifiee: Notifiee) -> None:
-        """Takes `notifiee` out; one that is not there is ignored."""
+        """Removes `notifiee`. If it is not there, nothing happens."""
         self._items = tuple(item for item in self._items if item is not notifiee)
 
     def listen(self, addr: Multiaddr) -> None:
@@ -56,7 +56,7 @@ class Notifiees:
                 self._raised(item, "listen")
 
     def listen_close(self, addr: Multiaddr) -> None:
-        """The listener of `addr` has ended."""
+        """The listener on `addr` has ended."""
         for item in self._each():
             try:
                 item.listen_close(self.network, addr)

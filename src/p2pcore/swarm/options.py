@@ -1,7 +1,6 @@
-"""Which connections a host may have: the caps on them, and what becomes of a second one to the same peer.
+"""Which connections a host may have: caps, and a rule for a second connection to the same peer.
 
-Comes in: numbers. Goes out: the same, checked. admission.py counts the caps; duplicates.py closes what is
-superfluous.
+admission.py enforces the caps; duplicates.py closes superfluous connections.
 """
 
 from __future__ import annotations
@@ -14,16 +13,16 @@ from p2pcore.swarm.duplicates import POLICIES
 
 @dataclass(frozen=True, slots=True)
 class ConnOptions:
-    """Which connections there may be.
+    """Which connections a host may have. None: only the operating system sets a limit.
 
     Attributes:
-        max_conns: connections, inbound and outbound together. None: only the operating system has a limit.
-        max_conns_per_peer: the same of one peer.
-        max_conns_per_ip: inbound connections of one public IPv4 address or IPv6 /56.
-        duplicates: "keep" several connections to one peer, or "dedup": close what is superfluous.
+        max_conns: connections, inbound and outbound together.
+        max_conns_per_peer: the same for one peer.
+        max_conns_per_ip: inbound connections from one public IPv4 address or IPv6 /56.
+        duplicates: "keep" allows several connections to one peer; "dedup" closes all but one.
 
     Raises:
-        TypeError, ValueError: a field is not what is said above.
+        TypeError, ValueError: a field has a wrong type or value. The message names it.
     """
 
     max_conns: int | None = None

@@ -1,8 +1,8 @@
-"""Streams of a swarm: opening them negotiated, and running a handler for each that a peer opens.
+"""The streams of a swarm: opens them, negotiates their protocol, and runs a handler for each inbound stream.
 
-Comes in: muxed connections, bare streams. Goes out: streams that speak an agreed protocol. One task runs for
-each inbound stream while its handler does, owned and counted here; none for a connection.
-Never reads a byte past the negotiation. Source: libp2p/specs connections, multistream-select.
+Comes in: muxed connections, streams without a protocol. Goes out: streams that speak an agreed protocol. One
+task runs for each inbound stream until its handler returns. This module owns and counts these tasks. Never
+reads a byte after the negotiation. Source: libp2p/specs connections, multistream-select.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ logger = logging.getLogger("p2pcore.streams")
 
 
 async def open_negotiated(conn: MuxedConn, protocols: str | Sequence[str]) -> Stream:
-    """A new stream of `conn` that speaks one of `protocols`; a single one is proposed lazily.
+    """A new stream on `conn` that speaks one of `protocols`. A single protocol is proposed lazily.
 
-    Cancelled or failed: the stream is reset. Raises as Conn.new_stream does.
+    If this is cancelled or fails, the stream is reset. Raises: see Conn.new_stream.
     """
     if not protocols:
         raise ValueError("no protocol to propose")
     opening = Begun(conn.open_stream())
-    if opening.is_done:  # as nearly always; a timer would cost more than the stream
+    if opening.is_done:  # nearly always; a timer would cost more than the stream
         stream = await opening
     else:
         async with asyncio.timeout(limits.NEW_STREAM_TIMEOUT_S):
@@ -71,8 +71,8 @@ class StreamServer:
     """The handlers of a swarm by protocol, and the tasks that run them.
 
     Args:
-        max_per_conn: streams of one connection served at once.
-        refused: called when a stream is reset because too many are being served.
+        max_per_conn: handlers of one connection that may run at once.
+        refused: called when a stream is reset because too many handlers run.
     """
 
     __slots__ = ("_ended", "_handlers", "_is_closed", "_max_per_conn", "_refused", "_running", "_tasks")
@@ -86,22 +86,22 @@ class StreamServer:
         self._refused = refused
         self._handlers: dict[str, ProtocolHandler] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._running: dict[Conn, int] = {}  # handlers of each connection that has any
-        self._ended: set[Conn] = set()  # of those connections, the ones that have ended
+        self._running: dict[Conn, int] = {}  # number of running handlers, for connections that have any
+        self._ended: set[Conn] = set()  # the connections in _running that have ended
         self._is_closed = False
 
     @property
     def protocols(self) -> tuple[str, ...]:
-        """What is served, in order of registration."""
+        """The protocols that are served, in order of registration."""
         return tuple(self._handlers)
 
     @property
     def num_running(self) -> int:
-        """Handlers running now, those still negotiating included."""
+        """The number of handlers that run now, including streams that are being negotiated."""
         return len(self._tasks)
 
     def set(self, protocol: str, handler: ProtocolHandler) -> None:
-        """Serves `protocol` with `handler`, in place of an earlier one. Raises ValueError for a bad id."""
+        """Serves `protocol` with `handler`, which replaces an earlier one. Raises ValueError: a bad id."""
         size = len(protocol.encode())
         if not protocol.startswith("/") or "\n" in protocol or size > limits.MAX_PROTOCOL_ID_BYTES:
             raise ValueError(
@@ -111,13 +111,13 @@ class StreamServer:
         self._handlers[protocol] = handler
 
     def remove(self, protocol: str) -> None:
-        """Serves `protocol` no more; handlers that run go on."""
+        """Stops serving `protocol`. Handlers that run now continue."""
         self._handlers.pop(protocol, None)
 
     def serve(self, stream: Stream) -> None:
-        """Negotiates and serves `stream` in a task of its own. The callback of every connection.
+        """Negotiates and serves `stream` in a task of its own. Every session calls this for a new stream.
 
-        A handler counts until it returns, also where its stream ended before: one that hangs is not free.
+        A handler counts until it returns, even if its stream has ended: a handler that hangs costs memory.
         """
         if self._is_closed:
             stream.reset(codes.STREAM_SHUTDOWN)
@@ -134,13 +134,13 @@ class StreamServer:
         task.add_done_callback(self._tasks.discard)
 
     def shrink(self) -> None:
-        """Gives back the memory of a time with many streams, if there are none now."""
+        """Frees the memory of the tables, if no handler runs. Call it when the last connection has ended."""
         if not self._tasks:
             self._tasks.clear()
             self._running.clear()
 
     async def close(self) -> None:
-        """Takes no more streams and cancels every handler; each resets its stream. Bounded in time."""
+        """Takes no more streams, and cancels every handler; each stream is reset. Bounded in time."""
         self._is_closed = True
         tasks = set(self._tasks)
         for task in tasks:
@@ -148,14 +148,14 @@ class StreamServer:
         if tasks:
             _, stuck = await asyncio.wait(tasks, timeout=limits.SWARM_CLOSE_TIMEOUT_S)
             if stuck:
-                logger.warning("%d stream handlers ignore their cancellation", len(stuck))
+                logger.warning("%d stream handlers were cancelled and did not end", len(stuck))
 
     def conn_ended(self, conn: Conn) -> None:
-        """`conn` has ended: its streams give it as `conn` only until the last handler of them returns."""
+        """`conn` has ended. Its streams still have it as `stream.conn` until their last handler returns."""
         if conn in self._running:
             self._ended.add(conn)
         else:
-            conn.session.owner = None  # session and connection name each other no more: both are freed
+            conn.session.owner = None  # breaks the reference cycle, so that both are freed
 
     def _left(self, conn: Conn) -> None:
         """A handler of `conn` has returned."""
@@ -184,14 +184,14 @@ class StreamServer:
         protocol = await handle(stream, self._handlers)
         handler = self._handlers.get(protocol)
         if handler is None:
-            raise NegotiationError(f"{protocol} was removed while it was being agreed")
+            raise NegotiationError(f"{protocol} was removed during its negotiation")
         stream.set_deadline(None)
         stream.protocol = protocol
         return handler
 
 
 def _fail(stream: Stream, error: Exception) -> None:
-    """Resets the stream of a handler that raised; only what is no peer's doing is logged as an error."""
+    """Resets the stream of a handler that raised. An error that no peer can cause is logged as an error."""
     if stream.protocol is None:
         code = codes.STREAM_PROTOCOL_NEGOTIATION_FAILED
     elif isinstance(error, RemoteProtocolError):

@@ -1,10 +1,10 @@
 """The swarm: every listener, dial and connection of one node, and the streams on them.
 
 Comes in: transports, addresses to listen on and to dial, stream handlers, notifiees. Goes out: connections,
-negotiated streams, notifications, events. Sees Transport and Listener, never a concrete one.
+negotiated streams, notifications, events. Knows only the interfaces Transport and Listener.
 
-It runs one task for each listener, each address being dialled and each running stream handler; none, and no
-timer, for a connection. All of it belongs to the event loop it was first used on. Names are go-libp2p's.
+It runs one task for each listener, each address that is being dialled and each running stream handler. It
+runs no task and no timer for a connection. A swarm belongs to one event loop. Names are go-libp2p's.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("p2pcore.swarm")
 
 _NEXT_CONN = (ConnectionClosed, StreamReset, TimeoutError)
-"""Failures of one connection after which the next is tried (W33)."""
+"""After one of these errors of a connection, `new_stream` tries the next connection (W33)."""
 
 
 class Swarm:
@@ -58,17 +58,17 @@ class Swarm:
     Args:
         local_peer: our id.
         transports: in order of preference for dialling.
-        admission: the gater and the caps; everybody is admitted by default.
-        news: where what happens is reported; given where listeners or others report to it as well.
-        resolver: looks host names up; None: as the machine does.
-        duplicates: "keep" several connections to one peer, or "dedup": close what is superfluous, see
+        admission: the gater and the caps. The default admits everybody.
+        news: the swarm reports here. Give it if other parts, for instance listeners, report there too.
+        resolver: looks up host names; None: the operating system's resolver.
+        duplicates: "keep" allows several connections to one peer; "dedup" closes all but one, see
             p2pcore.swarm.duplicates.
-        max_dials: addresses dialled at once; more wait in line.
-        max_handlers_per_conn: inbound streams of one connection served at once; more are reset. One whose
-            handler has not returned counts, also where the stream has ended.
+        max_dials: addresses dialled at once. Further dials wait.
+        max_handlers_per_conn: handlers of one connection that may run at once. Further streams are reset. A
+            handler counts until it returns, even if its stream has ended.
 
     Raises:
-        ValueError: `duplicates` is neither.
+        ValueError: `duplicates` is neither "keep" nor "dedup".
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Swarm:
         max_handlers_per_conn: int = limits.MAX_HANDLERS_PER_CONN,
     ) -> None:
         if duplicates not in POLICIES:
-            raise ValueError(f"duplicates: one of {', '.join(POLICIES)} expected, not {duplicates!r}")
+            raise ValueError(f"duplicates must be one of {', '.join(POLICIES)}, not {duplicates!r}")
         self._local_peer = local_peer
         self._admission = admission or Admission()
         self._news = news or News()
@@ -95,7 +95,7 @@ class Swarm:
         self._conns = ConnTable(self._duplicates)
         self._num_made = 0
         self._streams = StreamServer(max_handlers_per_conn, self._news.stream_refused)
-        self._serve = self._streams.serve  # one bound method for all connections, as the next one
+        self._serve = self._streams.serve  # one bound method for all connections; so is the next
         self._ended = self._conn_ended
         self._listeners = Listeners(self._transports.for_listening, self.add_conn, self._news)
         self._dialer = Dialer(
@@ -127,68 +127,74 @@ class Swarm:
 
     @property
     def events(self) -> Events:
-        """Who wants to know what happens; see p2pcore.swarm.events."""
+        """The subscriptions to events; see p2pcore.swarm.events."""
         return self._news.events
 
     def counters(self) -> dict[str, int]:
-        """How often things have happened, by name; see `Host.counters`."""
+        """How often each thing has happened, by name; see `Host.counters`."""
         return self._news.counters()
 
     # -- transports ----------------------------------------------------------------------------
 
     def add_transport(self, transport: Transport) -> None:
-        """Registers `transport` for each of its protocols; for dialling it comes after those before it.
+        """Registers `transport` for each of its protocols. Dials prefer transports that were added earlier.
 
-        Raises: ValueError: it handles no protocol, or one that is taken; SwarmClosed.
+        Raises:
+            ValueError: it handles no protocol, or another transport handles one of them already.
+            SwarmClosed: the swarm was closed.
         """
         self._check_open()
         self._transports.add(transport)
 
     def transport_for_listening(self, addr: Multiaddr) -> Transport | None:
-        """The transport of the last component of `addr`; where any belongs to a proxy, the last proxy."""
+        """The transport of the last component of `addr`. If components belong to proxies: the last proxy."""
         return self._transports.for_listening(addr)
 
     def transport_for_dialing(self, addr: Multiaddr) -> Transport | None:
-        """The first that can dial `addr`, a trailing /p2p/ID aside; a proxy where any component is its."""
+        """The first transport that can dial `addr` without its /p2p/ID. A proxy in `addr` comes first."""
         return self._transports.for_dialing(addr)
 
     # -- listening -----------------------------------------------------------------------------
 
     async def listen(self, *addrs: Multiaddr | str) -> list[ListenResult]:
-        """Listens on each address; some may fail as long as one works.
+        """Listens on each address. At least one must work.
 
-        Returns: one result for each address, in order; empty for no addresses.
-        Raises: ListenError: none worked; its `causes` are (address, error) of each. SwarmClosed.
+        Returns: one result for each address, in order.
+        Raises:
+            ListenError: no address worked. Its `causes` has (address, error) for each.
+            SwarmClosed: the swarm was closed.
         """
         self._check_open()
         return await self._listeners.listen([Multiaddr(addr) for addr in addrs])
 
     async def add_listen_addr(self, addr: Multiaddr | str) -> Multiaddr:
-        """Listens on `addr`. Notifiees are told before the first connection is accepted.
+        """Listens on `addr`. Notifiees are called before the first connection is accepted.
 
-        Returns: what it is bound to, with the real port.
-        Raises: SwarmClosed, NoTransport; AddressError: it has a host name; whatever the transport's listen
-            raises, unchanged.
+        Returns: the bound address, with the real port.
+        Raises:
+            SwarmClosed: the swarm was closed. NoTransport: no transport listens on such an address.
+            AddressError: `addr` has a host name.
+            Exception: what the transport's `listen` raises.
         """
         return await self._listeners.add(Multiaddr(addr))
 
     async def listen_close(self, *addrs: Multiaddr | str) -> None:
-        """Closes the listeners bound to any of `addrs`; others are ignored. Their connections live on."""
+        """Closes the listeners that are bound to one of `addrs`. Their connections stay open."""
         await self._listeners.close_bound_to({Multiaddr(addr) for addr in addrs})
 
     def listen_addresses(self) -> list[Multiaddr]:
-        """What the listeners are bound to, wildcards as they are."""
+        """The addresses the listeners are bound to. A wildcard stays a wildcard."""
         return self._listeners.bound()
 
     def interface_listen_addresses(self) -> list[Multiaddr]:
-        """As `listen_addresses`, with a wildcard replaced by each interface's address of its family."""
+        """The addresses to tell peers: interface addresses replace a wildcard, then `announce` is applied."""
         return self._listeners.announced()
 
     @property
     def announce(self) -> Announce:
-        """Maps the addresses we listen on to those `interface_listen_addresses` gives, and peers are told.
+        """A function from the addresses we listen on to the addresses that peers are told.
 
-        The same ones by default. Whoever sets it calls `addrs_changed` when it gives others than before.
+        By default it changes nothing. After you set it, call `addrs_changed` each time its result changes.
         """
         return self._listeners.announce
 
@@ -197,7 +203,7 @@ class Swarm:
         self._listeners.announce = announce
 
     def addrs_changed(self) -> None:
-        """Tells subscribers of the addresses `announce` gives now."""
+        """Reports the present result of `announce` to subscribers."""
         self._listeners.tell_addrs()
 
     # -- dialling ------------------------------------------------------------------------------
@@ -210,30 +216,34 @@ class Swarm:
         force_direct: bool = False,
         ignore_backoff: bool = False,
     ) -> Conn:
-        """The best connection to `peer`; dialled at `addrs`, and by all callers together, if there is none.
+        """The best connection to `peer`. If there is none, dials `addrs`.
 
-        Cancelling one caller leaves the dial to the others; the last one ends it.
+        Calls for one peer share one dial. If one caller is cancelled, the dial goes on for the others. If the
+        last caller is cancelled, the dial ends.
 
         Args:
-            addrs: numeric or with host names, at most MAX_DIAL_ADDRS are looked at. They are tried as
-                p2pcore.dialing.ranker spaces them.
-            force_direct: a relayed connection will not do; implies `ignore_backoff`.
-            ignore_backoff: dial even what failed a short while ago.
+            addrs: addresses, numeric or with host names; the first MAX_DIAL_ADDRS are used.
+                p2pcore.dialing.ranker gives their order and the pauses between them.
+            force_direct: do not use a relayed connection. Also sets `ignore_backoff`.
+            ignore_backoff: dial even addresses that failed a short while ago.
 
         Raises:
-            DialError: it is ourselves, there are no addresses, or all failed: `causes` has each. The gater
-                or a cap said no: see its `cause`.
-            SwarmClosed: the swarm is, or was meanwhile, closed.
+            DialError: there are no addresses, or all failed: `causes` has each. Or `cause` says why: the peer
+                is this node, or the gater or a cap has refused.
+            SwarmClosed: the swarm was closed before or during the call.
         """
         self._check_open()
         return await self._dialer.dial_peer(peer, addrs, force_direct, ignore_backoff)
 
     async def dial_addr(self, addr: Multiaddr | str) -> Conn:
-        """A new connection to `addr`, whatever others there are; its /p2p/ID, if any, must be proved.
+        """A new connection to `addr`, even if there is one already.
 
-        It is dialled even if it failed a short while ago. A host name is resolved, and all it leads to tried.
+        The peer must prove the /p2p/ID in `addr`, if there is one. The address is dialled even if it failed a
+        short while ago. If it has a host name, all addresses of that name are tried.
 
-        Raises: DialError, whose causes are what went wrong; SwarmClosed.
+        Raises:
+            DialError: no address worked; `causes` has the errors.
+            SwarmClosed: the swarm was closed before or during the call.
         """
         self._check_open()
         return await self._dialer.dial_addr(Multiaddr(addr))
@@ -241,10 +251,10 @@ class Swarm:
     # -- connections ---------------------------------------------------------------------------
 
     def add_conn(self, made: CapableConn) -> Conn:
-        """Takes over what an upgrade has made: registers it, announces it, then lets its streams in.
+        """Takes over the result of an upgrade: registers it, reports it, then accepts its streams.
 
         Raises:
-            SwarmClosed, GaterRefused, LimitExceeded: `made` has been aborted, with the code that says why.
+            SwarmClosed, GaterRefused, LimitExceeded: `made` was aborted, with the matching code.
         """
         loop = asyncio.get_running_loop()
         self._num_made += 1
@@ -279,7 +289,7 @@ class Swarm:
             raise
 
     def _conn_ended(self, conn: Conn, error: BaseException | None) -> None:
-        """The end of every connection, from its session: by the event loop, so never inside `add_conn`."""
+        """Each session calls this when it ends: from the event loop, so never inside `add_conn`."""
         before = self._conns.state(conn.remote_peer) if self._news.events.is_wanted else None
         self._conns.detach(conn)
         if not self._admission.is_trivial:
@@ -290,13 +300,13 @@ class Swarm:
         self._streams.conn_ended(conn)
 
     def _change(self, conn: Conn, before: Connectedness) -> Connectedness | None:
-        """What has become of `before` for the peer of `conn`; None where it is the same."""
+        """The new connectedness of the peer of `conn`. None: it is still `before`."""
         now = self._conns.state(conn.remote_peer)
         return None if now is before else now
 
     @property
     def num_conns(self) -> int:
-        """Connections open now."""
+        """The number of open connections."""
         return self._conns.num_conns
 
     def conns(self) -> list[Conn]:
@@ -304,7 +314,7 @@ class Swarm:
         return self._conns.all()
 
     def peers(self) -> list[PeerId]:
-        """The peers there is a connection to."""
+        """The peers that we are connected to."""
         return self._conns.peers()
 
     def conns_to_peer(self, peer: PeerId) -> list[Conn]:
@@ -314,21 +324,20 @@ class Swarm:
     def best_conn(self, peer: PeerId) -> Conn | None:
         """The best open connection to `peer`, or None.
 
-        One that is not limited before one that is, a direct before a relayed one, then the one with most
-        streams; of equals the newest.
+        Not limited is better than limited, then direct better than relayed, then more streams, then newer.
         """
         return self._conns.best(peer)
 
     def connectedness(self, peer: PeerId) -> Connectedness:
-        """Whether there is an open connection to `peer`, and whether it is a limited one."""
+        """Whether there is an open connection to `peer`, and whether a relay limits it."""
         return connectedness_of(self._conns.ranked(peer))
 
     async def close_peer(self, peer: PeerId, code: int = 0) -> None:
-        """Closes every connection to `peer`, telling it `code`."""
+        """Closes every connection to `peer` and sends it `code`."""
         await asyncio.gather(*(conn.close(code) for conn in self.conns_to_peer(peer)))
 
     async def close_conn(self, conn_id: str, code: int = 0) -> bool:
-        """Closes the connection of that id alone (W26), telling the peer `code`. Returns: was there one."""
+        """Closes only the connection with this id (W26), and sends `code`. Returns: whether there was one."""
         conn = self._conns.with_id(conn_id)
         if conn is None:
             return False
@@ -340,14 +349,15 @@ class Swarm:
     async def new_stream(
         self, peer: PeerId, protocols: str | Sequence[str], allow_limited: bool = False
     ) -> Stream:
-        """A stream to `peer` on its best connection, or the next best where that one fails (W33).
+        """A stream to `peer` on its best connection. If that connection fails, on the next best (W33).
 
-        Where there are only limited connections, and they are not allowed, it waits for a direct one, which a
-        hole punch may bring, at most DIAL_PEER_TIMEOUT_S.
+        If all connections are limited and `allow_limited` is not set, this waits up to DIAL_PEER_TIMEOUT_S
+        for a direct connection. A hole punch may bring one.
 
         Raises:
-            ConnectionClosed: no connection is left; LimitedConnection: no direct one came.
-            Otherwise as Conn.new_stream.
+            ConnectionClosed: no connection is left.
+            LimitedConnection: no direct connection came.
+            The other errors of Conn.new_stream.
         """
         ranked = self._conns.ranked(peer)
         if not allow_limited and ranked and ranked[0].is_limited:
@@ -369,58 +379,59 @@ class Swarm:
                 await self._conns.wait_direct(peer)
         except TimeoutError:
             raise LimitedConnection(
-                f"no direct connection to {peer} in {limits.DIAL_PEER_TIMEOUT_S:g} s; a stream on the "
-                "limited one needs allow_limited"
+                f"no direct connection to {peer} in {limits.DIAL_PEER_TIMEOUT_S:g} s; a stream on a "
+                "limited connection needs allow_limited"
             ) from None
 
     @property
     def protocols(self) -> tuple[str, ...]:
-        """What inbound streams may speak."""
+        """The protocols that inbound streams may speak."""
         return self._streams.protocols
 
     @property
     def num_handlers_running(self) -> int:
-        """Inbound streams being negotiated or served."""
+        """The number of inbound streams that are being negotiated or served."""
         return self._streams.num_running
 
     def set_stream_handler(self, protocol: str, handler: ProtocolHandler) -> None:
         """Serves inbound streams of `protocol` with `await handler(stream)`, each in a task of its own.
 
-        The stream is closed when `handler` returns, reset when it raises; `stream.conn` is its connection.
-        A handler that returns the stream has given it to somebody who will end it.
-        Raises: ValueError: `protocol` is no good protocol id.
+        The stream is closed when `handler` returns, and reset when it raises. `stream.conn` is its
+        connection. If `handler` returns the stream itself, the swarm leaves it open: other code must end it.
+        Raises: ValueError: `protocol` is not a valid protocol id.
         """
         self._streams.set(protocol, handler)
 
     def remove_stream_handler(self, protocol: str) -> None:
-        """Serves `protocol` no more."""
+        """Stops serving `protocol`."""
         self._streams.remove(protocol)
 
     # -- notifications and the end -------------------------------------------------------------
 
     def notify(self, notifiee: Notifiee) -> None:
-        """Tells `notifiee` of listeners and connections from now on.
+        """Calls `notifiee` for listeners and connections from now on.
 
-        Calls are synchronous, in order of registration. For each connection `connected` has returned from all
-        notifiees before the first `disconnected`, there is one of each, and no stream of it is served before.
+        Calls are synchronous, in order of registration. For each connection there is one `connected` and one
+        `disconnected`. All notifiees have returned from `connected` before a stream of that connection is
+        served, and before the first `disconnected`.
         """
         self._news.notifiees.add(notifiee)
 
     def stop_notify(self, notifiee: Notifiee) -> None:
-        """Tells `notifiee` nothing more."""
+        """Stops calling `notifiee`."""
         self._news.notifiees.remove(notifiee)
 
     async def drain(self, timeout_s: float = limits.DRAIN_TIMEOUT_S, accept_queued: bool = True) -> int:
-        """Ends in good order: listens no more, closes each connection once it has no stream, then `close`.
+        """Ends in order: stops listening, closes each connection when it has no stream, then `close`.
 
-        The go-away comes after the last stream, not before: rust-libp2p and js-libp2p end all streams of a
-        connection when they hear it.
+        The go-away comes after the last stream, not before it: when rust-libp2p and js-libp2p receive a
+        go-away, they end all streams of the connection.
 
         Args:
-            timeout_s: seconds; streams and handlers left then are cut off.
-            accept_queued: as interfaces.Listener.drain.
+            timeout_s: seconds. Streams and handlers that are still there then are cut off.
+            accept_queued: see interfaces.Listener.drain.
 
-        Returns: how many streams were cut off.
+        Returns: the number of streams that were cut off.
         """
         end = asyncio.get_running_loop().time() + timeout_s
         listeners = self._listeners.take_out()
@@ -441,7 +452,7 @@ class Swarm:
         return cut
 
     def _close_unused(self) -> None:
-        """Closes connections without streams, but for new ones whose first stream may be under way."""
+        """Closes connections without streams. Skips new connections: their first stream may be coming."""
         newest = asyncio.get_running_loop().time() - limits.DRAIN_GRACE_S
         for conn in self.conns():
             if conn.num_streams == 0 and conn._since < newest:
@@ -453,7 +464,7 @@ class Swarm:
         return sum(conn.num_streams for conn in self.conns())
 
     async def close(self) -> None:
-        """Ends dials, listeners, handlers and connections. Idempotent; each step is bounded in time."""
+        """Ends dials, listeners, handlers and connections. Each step is bounded in time. Idempotent."""
         if self._closing is None:
             self._closing = asyncio.get_running_loop().create_task(self._shut_down())
         await asyncio.shield(self._closing)
@@ -461,7 +472,7 @@ class Swarm:
     async def _shut_down(self) -> None:
         self._dialer.close()
         self._listeners.refuse_new()
-        self._conns.give_up(SwarmClosed("the swarm was closed"))
+        self._conns.fail(SwarmClosed("the swarm was closed"))
         listeners = self._listeners.take_out()
         await _bounded("listeners", self._listeners.close(listeners))
         for task in listeners.values():
@@ -473,7 +484,7 @@ class Swarm:
         await _bounded("connections", _wait(closing))
         for conn in conns:
             conn.abort(codes.CONN_SHUTDOWN)
-        await asyncio.sleep(0)  # sessions tell of their end in the event loop's next turn
+        await asyncio.sleep(0)  # sessions report their end in the event loop's next turn
         if self._unused:
             await _bounded("unused connections", _wait(asyncio.gather(*self._unused, return_exceptions=True)))
         self._news.events.close()
@@ -488,7 +499,7 @@ async def _wait(future: asyncio.Future[Any]) -> None:
 
 
 async def _bounded(what: str, work: Coroutine[Any, Any, None]) -> None:
-    """Awaits `work`, at most SWARM_CLOSE_TIMEOUT_S."""
+    """Awaits `work` for at most SWARM_CLOSE_TIMEOUT_S."""
     try:
         async with asyncio.timeout(limits.SWARM_CLOSE_TIMEOUT_S):
             await work

@@ -1,7 +1,7 @@
-"""The transports of a swarm, and which of them takes an address.
+"""The transports of a swarm, and the choice of one for an address.
 
-Comes in: transports, in order of preference. Goes out: the one to listen or to dial with. The choice is the
-same every time: a proxy where any component is its, else the first that can (go-libp2p's is random: W42).
+Comes in: transports, in order of preference. Goes out: the transport to listen or to dial with. A proxy comes
+first if the address has one of its protocols. The choice is the same every time (go-libp2p's is random: W42).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Transports:
-    """An ordered list, no two for the same protocol."""
+    """An ordered list of transports. No two handle the same protocol."""
 
     __slots__ = ("_by_name", "_items", "_proxies")
 
@@ -24,11 +24,11 @@ class Transports:
         self._proxies: dict[str, Transport] = {}
 
     def add(self, transport: Transport) -> None:
-        """Puts `transport` behind the others. Raises ValueError: see Swarm.add_transport."""
+        """Adds `transport` after the others. Raises ValueError: see Swarm.add_transport."""
         if not transport.protocols:
             raise ValueError(f"{type(transport).__name__} handles no protocol")
         if both := self._by_name.keys() & set(transport.protocols):
-            raise ValueError(f"there is a transport for {', '.join(sorted(both))} already")
+            raise ValueError(f"another transport handles {', '.join(sorted(both))} already")
         self._items.append(transport)
         names = dict.fromkeys(transport.protocols, transport)
         self._by_name.update(names)
@@ -36,13 +36,13 @@ class Transports:
             self._proxies.update(names)
 
     def for_listening(self, addr: Multiaddr) -> Transport | None:
-        """The transport of the last component of `addr`; where any belongs to a proxy, the last proxy."""
+        """The transport of the last component of `addr`. If components belong to proxies: the last proxy."""
         names = [name for name, _ in addr.components()]
         proxy = next((self._proxies[name] for name in reversed(names) if name in self._proxies), None)
         return proxy or (self._by_name.get(names[-1]) if names else None)
 
     def for_dialing(self, addr: Multiaddr) -> Transport | None:
-        """The first that can dial `addr`, a trailing /p2p/ID aside; a proxy where any component is its."""
+        """The first transport that can dial `addr` without its /p2p/ID. A proxy in `addr` comes first."""
         for name, proxy in self._proxies.items():
             if name in addr:
                 return proxy

@@ -1,8 +1,8 @@
-"""Accepts raw connections, upgrades each in its own task, gives out the finished ones.
+"""Accepts raw connections, upgrades each in its own task, and gives out the finished connections.
 
-Comes in: a RawListener and an Upgrader. Goes out: CapableConns through `accept`, failed upgrades to its news
-and its counters, its condition through `state`. It survives every error of accept(2), binds anew when
-its socket is lost, never upgrades without a bound or a deadline, and ends only by `close`.
+Comes in: a RawListener and an Upgrader. Goes out: CapableConns through `accept`, failed upgrades to `news`
+and to counters, its condition through `state`. It survives every error of accept(2). If its socket is lost,
+it binds again. Every upgrade has a bound and a deadline. Only `close` and `drain` end it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ TOO_MANY_SLOW = "too many slow upgrades"
 INTERNAL_ERROR = "internal error"
 REFUSED = "refused"
 
-_WARN_EVERY_S = 1.0  # of a storm, one line a second is enough
+_WARN_EVERY_S = 1.0  # if there are very many, one line a second is enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +60,16 @@ class ListenerOptions:
     """Bounds of a listener.
 
     Attributes:
-        accept_timeout: seconds from accept(2) to the moment `accept` takes the finished connection.
-        queue_length: finished connections that may wait before no more are upgraded.
-        max_upgrading: upgrades in flight that are not slow; when all are in use, peers stay in the kernel's
-            backlog.
-        slow_after: seconds after which an upgrade counts as slow: it waits for its peer, which may be silent.
-        max_slow: upgrades in flight that are slow; when one more becomes so, the oldest is ended.
+        accept_timeout: seconds from accept(2) until `accept` takes the finished connection.
+        queue_length: finished connections that may wait. When so many wait, no more are upgraded.
+        max_upgrading: upgrades that run at once and are not slow. While there are so many, new peers stay in
+            the kernel's backlog.
+        slow_after: seconds after which an upgrade counts as slow. It waits for its peer, which may be silent.
+        max_slow: slow upgrades that run at once. When there is one more, the oldest is aborted.
         backoff_min, backoff_max: seconds to pause after an error of accept(2).
 
     Raises:
-        TypeError, ValueError: a field is not what is said above.
+        TypeError, ValueError: a field has a wrong type or value. The message names it.
     """
 
     accept_timeout: float = ACCEPT_TIMEOUT_S
@@ -95,12 +95,12 @@ class ListenerOptions:
 
 @dataclass(frozen=True, slots=True)
 class ListenerHooks:
-    """Whom a listener asks, and whom it tells.
+    """The functions that a listener calls.
 
     Attributes:
-        admits: says whether an accepted connection may be read from; None: all may. What it refuses costs
-            no handshake, and is counted as REFUSED. Raising refuses, too.
-        news: whom failed upgrades, errors of accept(2) and changes of its state are reported to, if anybody.
+        admits: says whether an accepted connection may be read from; None: always. If it says no or raises,
+            there is no handshake, and the connection counts as REFUSED.
+        news: hears of failed upgrades, errors of accept(2) and changes of state. None: nobody hears.
     """
 
     admits: Callable[[RawConn], bool] | None = None
@@ -108,18 +108,18 @@ class ListenerHooks:
 
 
 class UpgradedListener:
-    """Satisfies interfaces.Listener; made where an event loop runs, and listening at once.
+    """Satisfies interfaces.Listener. Make it while an event loop runs; it listens at once.
 
     Args:
-        inner: where raw connections come from; owned.
-        upgrader: secures and multiplexes them.
+        inner: gives raw connections. The new object owns it.
+        upgrader: secures and multiplexes raw connections.
         options, hooks: see ListenerOptions, ListenerHooks.
 
     Attributes:
-        failures: upgrades that came to nothing, by reason.
-        accept_errors: errors of accept(2), by name of their errno.
-        num_accepted: raw connections taken; num_rebinds: sockets made anew; num_requests: plain HTTP requests
-            that were answered, which are no failures.
+        failures: the number of failed upgrades, by reason.
+        accept_errors: the number of errors of accept(2), by name of the errno.
+        num_accepted: raw connections accepted. num_rebinds: how often the socket was replaced.
+        num_requests: plain HTTP requests that were answered. They do not count as failures.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class UpgradedListener:
         self._backoff = Backoff(self._options.backoff_min, self._options.backoff_max)
         self._upgrading: dict[RawConn, asyncio.Task[None]] = {}
         self._slots: Slots[RawConn] = Slots(
-            self._options.max_upgrading, self._options.slow_after, self._options.max_slow, self._end_slow
+            self._options.max_upgrading, self._options.slow_after, self._options.max_slow, self._drop_slow
         )
         self._ready: collections.deque[tuple[float, CapableConn]] = collections.deque()
         self._accepters: collections.deque[asyncio.Future[None]] = collections.deque()
@@ -159,7 +159,7 @@ class UpgradedListener:
 
     @property
     def multiaddr(self) -> Multiaddr:
-        """What it is bound to, with the real port."""
+        """The address it is bound to, with the real port."""
         return self._inner.multiaddr
 
     @property
@@ -169,18 +169,18 @@ class UpgradedListener:
 
     @property
     def num_upgrading(self) -> int:
-        """Upgrades in flight."""
+        """The number of upgrades that run now."""
         return len(self._upgrading)
 
     @property
     def num_ready(self) -> int:
-        """Finished connections that wait for `accept`."""
+        """The number of finished connections that wait for `accept`."""
         return len(self._ready)
 
     # -- raw connections -----------------------------------------------------------------------
 
     async def _handle_incoming(self) -> None:
-        """Takes raw connections for as long as the listener lives."""
+        """Accepts raw connections until the listener ends."""
         try:
             while True:
                 await self._slots.wait()
@@ -200,15 +200,15 @@ class UpgradedListener:
                 self._upgrading[conn] = task
         except ListenerClosed as error:
             if self._draining is None:
-                self._end(error)
+                self._fail(error)
             else:
                 await self._settle()
         except Exception as error:
             logger.exception("the listener on %s ended", self.multiaddr)
-            self._end(error)
+            self._fail(error)
             await self._inner.close()
         finally:
-            self._end(None)
+            self._fail(None)
 
     def _admits(self, admits: Callable[[RawConn], bool], conn: RawConn) -> bool:
         try:
@@ -218,15 +218,15 @@ class UpgradedListener:
             return False
 
     async def _settle(self) -> None:
-        """Returns once no upgrade is under way and every finished connection has been taken."""
+        """Returns once no upgrade runs and `accept` has taken every finished connection."""
         await self._slots.wait_empty()
         await self._threshold.wait_empty()
 
-    def _end_slow(self, conn: RawConn) -> None:
-        """Ends an upgrade because too many are slow."""
+    def _drop_slow(self, conn: RawConn) -> None:
+        """Aborts an upgrade because too many are slow."""
         conn.abort()
         self._upgrading.pop(conn).cancel()
-        late = UpgradeTimeout("ended for the sake of newer ones")
+        late = UpgradeTimeout("aborted: too many upgrades are slow, and this is the oldest")
         self._failed(TOO_MANY_SLOW, conn.remote_multiaddr, late)
 
     async def _accept_raw(self) -> RawConn:
@@ -242,7 +242,7 @@ class UpgradedListener:
                 return conn
 
     async def _recover(self, error: OSError) -> None:
-        """Pauses after an error of accept(2), and binds anew until it works where the socket is lost."""
+        """Pauses after an error of accept(2). If the socket is lost, binds again until that works."""
         self.accept_errors[errno_name(error)] += 1
         self._report(lambda news: news.accept_failed(self.multiaddr, error))
         self._change_state(ListenerState.RETRYING, error)
@@ -261,9 +261,9 @@ class UpgradedListener:
         self._change_state(ListenerState.LISTENING, None)
 
     async def _hold(self, conn: RawConn) -> None:
-        """Keeps a connection that came while the queue filled up, until it may be upgraded.
+        """Holds a connection that came when the queue had just filled up, until it may be upgraded.
 
-        It needs no timer: whatever fills the queue was accepted, and is dropped, earlier.
+        It needs no timer: the connections in the queue were accepted earlier, so they are dropped earlier.
         """
         try:
             await self._threshold.wait()
@@ -274,7 +274,7 @@ class UpgradedListener:
     # -- upgrades ------------------------------------------------------------------------------
 
     async def _upgrade(self, conn: RawConn, deadline: float) -> None:
-        """The one task of a connection; it ends when the upgrade has."""
+        """The only task of a connection. It ends when the upgrade ends."""
         try:
             capable = await self._upgrader.upgrade_inbound(conn, deadline)
         except UpgradeTimeout as error:
@@ -288,7 +288,7 @@ class UpgradedListener:
             self._offer(capable, deadline)
         finally:
             self._upgrading.pop(conn, None)
-            self._slots.leave(conn)
+            self._slots.release(conn)
 
     def _upgrade_failed(self, conn: RawConn, error: Exception) -> None:
         reason = getattr(error, "stage", None)
@@ -323,7 +323,7 @@ class UpgradedListener:
                 return
 
     def _sweep_at(self, deadline: float) -> None:
-        """One timer for the whole queue; where `accept` keeps up it fires into an empty queue."""
+        """Sets the one timer of the queue. If `accept` is quick enough, the queue is empty when it fires."""
         if self._sweep is not None:
             if self._sweep.when() <= deadline:
                 return
@@ -352,7 +352,7 @@ class UpgradedListener:
         self._failed(NOT_ACCEPTED, conn.remote_multiaddr, late)
 
     async def accept(self) -> CapableConn:
-        """The next upgraded connection that is still alive. Cancelled, it has taken none.
+        """The next upgraded connection that is still open. If cancelled, it has taken none.
 
         Raises:
             ListenerClosed: the listener has ended.
@@ -376,14 +376,14 @@ class UpgradedListener:
             if accepter.cancelled():
                 if accepter in self._accepters:
                     self._accepters.remove(accepter)
-            elif self._ready:  # woken and cancelled at once: the next in line gets it
+            elif self._ready:  # woken and cancelled in the same turn: the next waiter gets the connection
                 self._wake_accepter()
             raise
 
     # -- the end -------------------------------------------------------------------------------
 
     async def drain(self, accept_queued: bool = True) -> None:
-        """See interfaces.Listener. Bounded by the deadlines of the upgrades; `close` cuts it short."""
+        """See interfaces.Listener. Ends at the latest with the deadlines of the upgrades, or by `close`."""
         if self._draining is None:
             self._draining = self._loop.create_task(self._drain(accept_queued))
         await asyncio.shield(self._draining)
@@ -397,21 +397,21 @@ class UpgradedListener:
         await self.close()
 
     async def close(self) -> None:
-        """Stops listening, aborts upgrades and connections not accepted, waits for its tasks. Idempotent."""
+        """Stops listening, aborts upgrades and connections not accepted, waits for tasks. Idempotent."""
         if self._closing is None:
             self._closing = self._loop.create_task(self._close())
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
         tasks = [self._incoming, *self._upgrading.values()]
-        self._end(None)
+        self._fail(None)
         await self._inner.close()
         self._incoming.cancel()
         await asyncio.wait(tasks)
         logger.info("no longer listening on %s", self.multiaddr)
 
-    def _end(self, error: BaseException | None) -> None:
-        """Lets go of every connection it holds; all that does not need waiting."""
+    def _fail(self, error: BaseException | None) -> None:
+        """Makes `accept` raise from now on, and aborts every connection it holds. Never waits."""
         if self._state is ListenerState.CLOSED:
             return
         self._ended_by = error
@@ -438,16 +438,16 @@ class UpgradedListener:
         self._report(lambda news: news.listener_changed(self.multiaddr, state, error))
 
     def _report(self, tell: Callable[[ListenerNews], None]) -> None:
-        """Has `tell` tell the news, if anybody wants to know. What it raises ends no listener."""
+        """Calls `tell(news)`, if there are news. An error it raises does not end the listener."""
         if self._hooks.news is None:
             return
         try:
             tell(self._hooks.news)
         except RAISED:
-            self._complaints.raised("whoever is told of a listener")
+            self._complaints.raised("the news of a listener")
 
     def _warn(self, text: str, *args: object) -> None:
-        """Warns, at most once a second; what comes sooner is for debugging."""
+        """Logs a warning, at most once a second. Further ones in that second are logged at debug."""
         now = self._loop.time()
         is_due = now - self._warned_at >= _WARN_EVERY_S
         if is_due:
@@ -456,5 +456,5 @@ class UpgradedListener:
 
 
 def errno_name(error: OSError) -> str:
-    """What errors of accept(2) are counted as: "EMFILE", or the name of the class where there is no errno."""
+    """The name under which an error of accept(2) is counted: "EMFILE", or its class if it has no errno."""
     return errno.errorcode.get(error.errno or 0, type(error).__name__)

@@ -1,10 +1,10 @@
 """multistream-select 1.0: both roles, and the lazy form.
 
-Comes in: a Channel (a Mailbox or a Stream) and protocol ids. Goes out: the agreed id; the next byte of the
-channel is the protocol's first. Never reads past the message it needs, never waits for the peer's header
-before it proposes, never waits for a byte once one has come that is wrong, never answers without a bound. The
-caller sets the deadline and, on any error, closes the connection or resets the stream. What touches the data
-path is in _fast/chain/multistream.pyx. Specification: libp2p connections, multiformats/multistream-select.
+Comes in: a Channel (a Mailbox or a Stream) and protocol ids. Goes out: the agreed id. The next byte of the
+channel is then the protocol's first byte. Never reads past the message it needs, and never waits for the
+peer's header before it proposes. It fails at the first wrong byte, and the number of answers is bounded. The
+caller sets the deadline; on any error it closes the connection or resets the stream. The part on the data
+path is _fast/chain/multistream.pyx. Specification: libp2p connections, multiformats/multistream-select.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from p2pcore.interfaces import Channel
 
 STREAM_STEP: Final = "stream protocol"
-"""What a negotiation at the start of a stream is for, as `stage` of its errors."""
+"""The `stage` of errors in the negotiation at the start of a stream."""
 
 _NEWLINE: Final = 0x0A
 _HIGH_BIT: Final = 0x80
-_SHOWN: Final = 8  # proposals in an error
+_SHOWN: Final = 8  # proposals in the text of an error
 _BEGUN: Final = {"TLS": "a TLS handshake", "HTTP": "an HTTP request or answer", "SSH": "an SSH session"}
 
 
@@ -55,7 +55,7 @@ def encode(text: str) -> bytes:
     if len(body) - 1 > MAX_PROTOCOL_ID_BYTES:
         raise LimitExceeded("MAX_PROTOCOL_ID_BYTES", len(body) - 1, MAX_PROTOCOL_ID_BYTES)
     if len(body) == 1 or body.index(_NEWLINE) != len(body) - 1:
-        raise LocalProtocolError(f"{text!r} is no protocol id: empty, or with a newline")
+        raise LocalProtocolError(f"{text!r} is not a protocol id: it is empty or has a newline")
     return _prefix(len(body)) + body
 
 
@@ -64,7 +64,7 @@ def _prefix(length: int) -> bytes:
 
 
 def body_length(prefix: bytes) -> int:
-    """Bytes that follow `prefix`, a length of one byte, or of two where the first has its high bit set.
+    """The number of bytes after `prefix`, a length of one byte, or two if the first has its high bit set.
 
     Raises:
         NegotiationError: zero, over the limit, longer than two bytes, or not in its shortest form.
@@ -73,14 +73,16 @@ def body_length(prefix: bytes) -> int:
     if length >= _HIGH_BIT:
         length = length & 0x7F | prefix[1] << 7
         if length < _HIGH_BIT:  # a third byte would make it too long for the next check
-            raise NegotiationError(f"{prefix.hex()} is no multistream-select length")
+            raise NegotiationError(f"{prefix.hex()} is not a valid multistream-select length")
     if not 0 < length <= MAX_MULTISTREAM_BYTES:
-        raise NegotiationError(f"a multistream-select message of {length} bytes")
+        raise NegotiationError(
+            f"a multistream-select message of {length} bytes; 1 to {MAX_MULTISTREAM_BYTES} are allowed"
+        )
     return length
 
 
 def text_of(message: bytes) -> str | None:
-    """The text of a whole message, or None where it cannot be a protocol id (newline inside, bad UTF-8)."""
+    """The text of a whole message. None: it cannot be a protocol id (newline inside, bad UTF-8)."""
     text = message[2 if message[0] >= _HIGH_BIT else 1 : -1]
     if _NEWLINE in text:
         return None
@@ -91,7 +93,7 @@ def text_of(message: bytes) -> str | None:
 
 
 async def _read_message(io: Channel, prefix: bytes) -> bytes:
-    """The message that begins with the byte `prefix`, read to its end and not further; prefix included."""
+    """Reads exactly to the end of the message that begins with `prefix`. Returns: it, with the prefix."""
     if prefix[0] >= _HIGH_BIT:
         prefix += await io.read_exactly(1)
     message = prefix + await io.read_exactly(body_length(prefix))
@@ -101,7 +103,7 @@ async def _read_message(io: Channel, prefix: bytes) -> bytes:
 
 
 async def _read_one_of(io: Channel, *hoped: bytes) -> bytes:
-    """The one of these messages that comes. Fails at the first byte that none of them has."""
+    """Reads one of the `hoped` messages. Fails at the first byte that fits none of them."""
     got = b""
     while True:
         piece = await io.read(min(len(each) for each in hoped) - len(got))
@@ -116,10 +118,10 @@ async def _read_one_of(io: Channel, *hoped: bytes) -> bytes:
 
 
 def _strange(data: bytes) -> str:
-    """What `data` is, which is no message that may come now."""
+    """Describes `data`, which is not one of the expected messages."""
     name = spoken(data)
     begun = "" if name is None else f": these bytes begin {_BEGUN[name]}"
-    return f"{data[:32]!r} came in place of a message of multistream-select{begun}"
+    return f"{data[:32]!r} came in place of a multistream-select message{begun}"
 
 
 # -- initiator ---------------------------------------------------------------------------------
@@ -128,18 +130,19 @@ def _strange(data: bytes) -> str:
 async def select(io: Channel, protocols: Sequence[str], step: str = STREAM_STEP) -> str:
     """Proposes `protocols` in order until the peer takes one.
 
-    Header and first proposal leave in one write. Cancelled or failed: `io` is of no further use.
+    The header and the first proposal are sent in one write. If this is cancelled or fails, `io` cannot be
+    used any more.
 
     Args:
-        io: where to negotiate.
-        protocols: what we want, the most wanted first; 1 to 64.
-        step: what the negotiation is for, as errors name it in their text and in `stage`.
+        io: the channel to negotiate on.
+        protocols: 1 to 64 protocol ids, in order of preference.
+        step: the purpose of the negotiation. Errors have it in their text and in `stage`.
 
     Returns:
-        The protocol the peer took.
+        The protocol that the peer took.
 
     Raises:
-        ProtocolNotSupported: the peer wants none of them.
+        ProtocolNotSupported: the peer speaks none of them.
         NegotiationError: the peer ended or broke the negotiation.
         LimitExceeded, LocalProtocolError: `protocols` cannot be proposed.
         ConnectionClosed, StreamReset: `io` failed.
@@ -152,7 +155,7 @@ async def select(io: Channel, protocols: Sequence[str], step: str = STREAM_STEP)
     try:
         taken = await _propose(io, proposals)
     except IncompleteRead as error:
-        why = f"the peer ended it before it took one of {_listed(protocols)}"
+        why = f"the peer ended the negotiation before it took one of {_listed(protocols)}"
         raise _failed(step, why) from error
     except NegotiationError as error:
         raise _failed(step, f"we proposed {_listed(protocols)}, and {error}") from None
@@ -162,13 +165,13 @@ async def select(io: Channel, protocols: Sequence[str], step: str = STREAM_STEP)
 
 
 async def _propose(io: Channel, proposals: Sequence[bytes]) -> int | None:
-    """The index of the proposal that the peer echoed; None if it echoed none."""
+    """The index of the proposal that the peer has echoed. None: it has echoed none."""
     await _write(io, HEADER + proposals[0])
     answer = io.take_opening()
     if answer is None:
         await _read_one_of(io, HEADER)
         answer = await _read_one_of(io, proposals[0], NOT_AVAILABLE, HEADER)
-    if answer == HEADER:  # js may repeat it
+    if answer == HEADER:  # js-libp2p may repeat it
         answer = await _read_one_of(io, proposals[0], NOT_AVAILABLE)
     for index, proposal in enumerate(proposals):
         if index:
@@ -182,10 +185,10 @@ async def _propose(io: Channel, proposals: Sequence[bytes]) -> int | None:
 
 
 def propose(io: Channel, protocol: str, step: str = STREAM_STEP) -> None:
-    """The lazy form, for one candidate: the proposal leaves with what is written next, and nobody waits.
+    """The lazy form, for a single protocol: does not wait. The proposal is sent with the next write.
 
-    The answer is checked as it comes, before anything that a read gives (Channel.expect). Only where a
-    request that the peer throws away is no loss: it may refuse after we have sent.
+    The answer is checked when it comes, before a read gives any data (Channel.expect). The peer may refuse
+    after we have sent a request. So use this only if it does no harm that the peer drops the request.
 
     Raises:
         LimitExceeded, LocalProtocolError: `protocol` cannot be proposed.
@@ -198,7 +201,7 @@ def propose(io: Channel, protocol: str, step: str = STREAM_STEP) -> None:
 
 @lru_cache(maxsize=512)
 def _opening(protocol: str) -> bytes:
-    """What proposes `protocol`, and what takes it."""
+    """The message that proposes `protocol`. The message that accepts it is the same."""
     return HEADER + encode(protocol)
 
 
@@ -208,21 +211,21 @@ def _opening(protocol: str) -> bytes:
 async def handle(io: Channel, supported: Container[str], step: str = STREAM_STEP) -> str:
     """Answers proposals until one is in `supported`.
 
-    Header and answer leave in one write where the peer sent header and proposal in one; on a Mailbox the last
-    answer leaves with the next write, or when a read has to wait.
-    Cancelled or failed: `io` is of no further use.
+    If the peer sent its header and proposal in one write, our header and answer leave in one write too. The
+    last answer leaves with the next write, or when a read has to wait. If this is cancelled or fails, `io`
+    cannot be used any more.
 
     Args:
-        io: where to negotiate.
-        supported: protocol ids we speak; asked once a proposal.
-        step: what the negotiation is for, as errors name it in their text and in `stage`.
+        io: the channel to negotiate on.
+        supported: the protocol ids we speak. It is asked once for each proposal.
+        step: the purpose of the negotiation. Errors have it in their text and in `stage`.
 
     Returns:
-        The protocol agreed. What the peer sent behind its proposal is still in `io`.
+        The agreed protocol. Bytes that the peer sent after its proposal are still in `io`.
 
     Raises:
-        ProtocolNotSupported: the peer went on, or ended, after it had proposed what we do not support.
-        NegotiationError: the peer ended or broke the negotiation, or has made 64 proposals in vain.
+        ProtocolNotSupported: we refused a proposal, and the peer did not go on or sent something else.
+        NegotiationError: the peer ended or broke the negotiation, or we have refused 64 proposals.
         ConnectionClosed, StreamReset: `io` failed.
     """
     refused: list[bytes] = []
@@ -234,7 +237,7 @@ async def handle(io: Channel, supported: Container[str], step: str = STREAM_STEP
         if isinstance(error, ConnectionClosed):
             raise
         if isinstance(error, IncompleteRead):
-            raise _failed(step, "the peer ended it before it made a proposal") from error
+            raise _failed(step, "the peer ended the negotiation before it made a proposal") from error
         raise _failed(step, str(error)) from None
 
 
@@ -257,7 +260,7 @@ async def _answer(io: Channel, supported: Container[str], refused: list[bytes]) 
         await _write(io, header + NOT_AVAILABLE)
         header = b""
         message = await _read_message(io, await io.read_exactly(1))
-    raise NegotiationError(f"the peer made {MAX_MULTISTREAM_PROPOSALS} proposals, none of them ours")
+    raise NegotiationError(f"the peer made {MAX_MULTISTREAM_PROPOSALS} proposals, and we support none")
 
 
 async def _write(io: Channel, data: bytes) -> None:
@@ -276,7 +279,7 @@ def _failed(step: str, why: str) -> NegotiationError:
 
 
 def _refused(step: str, refused: Sequence[bytes], error: Exception) -> ProtocolNotSupported:
-    """The peer has not gone on negotiating: it had no more to propose, or did not wait for our answer."""
+    """The error if the peer stops after we refused: it has no other proposal, or does not wait for us."""
     names = [text_of(message) or repr(message) for message in refused[:_SHOWN]]
     detail = f"; then {error}" if isinstance(error, NegotiationError) else ""
     return ProtocolNotSupported(names, step, True, detail)

@@ -1,8 +1,8 @@
-"""Raw connection to CapableConn: private network, security, handshake, muxer negotiation, multiplexer.
+"""Makes a CapableConn from a raw connection: private network, security, handshake, multiplexer.
 
-Comes in: a RawConn that nobody has started, a role, perhaps the id the peer must prove. Goes out: what the
-upgrade made, or a typed error with the failed step in `.stage`; the raw connection is closed then. One
-deadline covers all steps. Never trusts what multistream-select says: only the handshake proves anything.
+Comes in: a RawConn that is not started, a role, perhaps the id the peer must prove. Goes out: an Upgraded. On
+failure it closes the raw connection, and raises a typed error with the failed step in `.stage`. One deadline
+covers all steps. Never trusts what multistream-select says: only the handshake proves something.
 Specification: libp2p connections, "Upgrading connections".
 """
 
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 
 class Stage(enum.StrEnum):
-    """The steps of an upgrade, as they appear in `.stage` of an error."""
+    """The steps of an upgrade. An error has its step in `.stage`."""
 
     TRANSPORT = "transport handshake"
     NETWORK = "private network"
@@ -68,10 +68,10 @@ class UpgraderOptions:
     """Bounds of an upgrade.
 
     Attributes:
-        timeout: seconds for one whole upgrade, where the caller gives no deadline; it ends up to 0.25 later.
-        listener, hooks: how listeners made by `upgrade_listener` behave, whom they ask and tell.
-        check_secured: asked once the peer has proved its id, before anything is multiplexed; raises
-            GaterRefused to end it.
+        timeout: seconds for a whole upgrade, if the caller gives no deadline. It may end up to 0.25 s later.
+        listener, hooks: for listeners that `upgrade_listener` makes.
+        check_secured: called when the peer has proved its id, before the multiplexer starts. It raises
+            GaterRefused to refuse the peer.
     """
 
     timeout: float = ACCEPT_TIMEOUT_S
@@ -82,9 +82,9 @@ class UpgraderOptions:
 
 @dataclass(slots=True, eq=False)
 class Upgraded:
-    """What an upgrade has made; satisfies interfaces.CapableConn. A swarm copies it and lets go of it.
+    """The result of an upgrade; satisfies interfaces.CapableConn. A swarm copies its fields and drops it.
 
-    It is not frozen because that takes 300 instructions more for each field.
+    It is not frozen, because that would cost 300 instructions more for each field.
     """
 
     session: MuxedConn
@@ -112,11 +112,11 @@ class StreamUpgrader:
         security: security protocols in order of preference, at least one.
         muxers: multiplexers in order of preference, at least one.
         options: see UpgraderOptions.
-        protector: the private network; None for none.
+        protector: the private network, or None.
 
     Raises:
-        LocalProtocolError: a list is empty or names a protocol twice; there is no private network although
-            LIBP2P_FORCE_PNET=1 in the environment asks for one.
+        LocalProtocolError: a list is empty or names a protocol twice. Or LIBP2P_FORCE_PNET=1 is in the
+            environment, and `protector` is None.
     """
 
     def __init__(
@@ -140,11 +140,11 @@ class StreamUpgrader:
 
     @property
     def local_peer(self) -> PeerId:
-        """The id all upgraded connections have on our side."""
+        """Our id on all upgraded connections."""
         return self._local_peer
 
     def upgrade_listener(self, inner: RawListener) -> UpgradedListener:
-        """Starts to accept and upgrade what `inner`, which it owns from now on, gives out."""
+        """Starts to accept and upgrade the connections of `inner`. The result owns `inner`."""
         return UpgradedListener(inner, self, self._options.listener, self._options.hooks)
 
     async def upgrade_inbound(self, conn: RawConn, deadline: float | None = None) -> Upgraded:
@@ -186,7 +186,7 @@ class StreamUpgrader:
 
 
 class _Upgrade:
-    """One upgrade under way; `stage` says where it is."""
+    """One upgrade. `stage` is its present step."""
 
     __slots__ = ("_conn", "_direction", "_expected", "_protection", "_upgrader", "stage")
 
@@ -232,7 +232,7 @@ class _Upgrade:
         )
 
     def explained(self, error: BaseException) -> BaseException:
-        """`error`, or what it means where the peer has not shown that it has our network's key."""
+        """`error`, or WrongNetworkKey if the peer seems not to have the key of our private network."""
         if isinstance(error, WrongNetworkKey):
             self.stage = Stage.NETWORK
             return error
@@ -247,7 +247,7 @@ class _Upgrade:
 
     async def _secure_inbound(self, mailbox: Mailbox) -> tuple[str, Secured]:
         upgrader = self._upgrader
-        await mailbox.peek(1)  # so that the negotiation finds a proposal that is whole
+        await mailbox.peek(1)  # so that header and proposal are usually here when the negotiation begins
         name = await multistream.handle(mailbox, upgrader._security, Stage.SECURITY)
         self.stage = Stage.HANDSHAKE
         transport = upgrader._security[name]
@@ -258,7 +258,7 @@ class _Upgrade:
         names = upgrader._security_names
         if len(names) == 1:
             name = names[0]
-            multistream.propose(mailbox, name, Stage.SECURITY)  # a round trip less
+            multistream.propose(mailbox, name, Stage.SECURITY)  # saves a round trip
         else:
             name = await multistream.select(mailbox, names, Stage.SECURITY)
         transport = upgrader._security[name]
@@ -282,7 +282,7 @@ class _Upgrade:
 
 def _distinct(what: str, names: list[str]) -> tuple[str, ...]:
     if not names or len(set(names)) != len(names):
-        raise LocalProtocolError(f"{what} must be distinct and at least one, not {names}")
+        raise LocalProtocolError(f"{what} must be at least one, each only once, not {names}")
     return tuple(names)
 
 
@@ -294,22 +294,22 @@ _TELLING: dict[Stage, tuple[type[P2PError], ...]] = {
     Stage.GATER: (GaterRefused,),
     Stage.MUXER: (NegotiationError,),
 }
-"""What says by its type what went wrong in a stage; other errors become the cause of one that does."""
+"""The error types that explain a failure of each stage. Another error becomes the cause of one of these."""
 
 
 def _failure(error: BaseException, stage: Stage, conn: RawConn) -> BaseException:
-    """The error to raise for `error` in `stage`: itself where its type says enough, else one that does."""
+    """The error to raise for `error` in `stage`: itself, or a new one if its type does not say enough."""
     if isinstance(error, NegotiationError) and error.stage in (Stage.SECURITY, Stage.MUXER):
         stage = Stage(error.stage)  # Noise and ALPN agree on a multiplexer within the handshake
     if isinstance(error, _TELLING[stage]):
         failure: P2PError = error
         failure.add_note(f"in the {stage} with {conn.remote_multiaddr}")
     elif isinstance(error, TimeoutError):
-        failure = UpgradeTimeout(f"no end of the {stage} with {conn.remote_multiaddr} in time")
+        failure = UpgradeTimeout(f"the {stage} with {conn.remote_multiaddr} did not end in time")
     elif isinstance(error, (P2PError, OSError)):
         kind = HandshakeError if stage is Stage.HANDSHAKE else NegotiationError
         failure = kind(f"{stage} with {conn.remote_multiaddr}: {error}")
-    else:  # cancelled, or a fault of ours
+    else:  # cancelled, or our own bug
         return error
     failure.stage = stage
     return failure

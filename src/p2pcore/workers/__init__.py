@@ -1,8 +1,8 @@
-"""One node in several processes on the same ports: a supervisor, and workers that share its identity.
+"""One node in several processes on the same ports: a supervisor, and workers that share one identity.
 
-Comes in: an importable function that makes a Host, addresses, a number of processes. Goes out: workers that
-are started, watched, replaced and drained. Never forks a process that runs an event loop: workers are fresh
-interpreters. docs/workers.md has the whole story.
+Comes in: an importable function that makes a Host, addresses, a number of processes. Goes out: worker
+processes. The supervisor starts, watches, replaces and drains them. Never forks a process that runs an event
+loop: each worker is a fresh interpreter. See docs/workers.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m p2pcore.workers FD`: a worker process; its supervisor starts it, nobody else."""
+"""`python -m p2pcore.workers FD`: a worker process. Only its supervisor starts it."""
 
 from __future__ import annotations
 

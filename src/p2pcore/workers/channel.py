@@ -1,7 +1,7 @@
-"""What a supervisor and a worker say to each other: JSON objects, one a line, on a socket pair.
+"""The messages between a supervisor and a worker: JSON objects, one on each line, on a socket pair.
 
-Comes in: an asyncio stream pair. Goes out: dicts. Both ends are this package, so nothing here is a peer's; it
-is bounded all the same, and the end of the channel is the end of the other process.
+Comes in: an asyncio stream pair. Goes out: dicts. Both ends are this package, so no peer can write here.
+Sizes are bounded all the same. The channel ends when the other process ends.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ Message = dict[str, Any]
 
 
 class Channel:
-    """One end.
+    """One end of the socket pair.
 
     Attributes:
-        dropped: messages not sent because the other side does not read.
+        dropped: messages that were not sent because the other side did not read.
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -30,13 +30,13 @@ class Channel:
 
     @classmethod
     async def over(cls, sock: socket.socket) -> Self:
-        """Takes over one end of a socket pair."""
+        """Makes a channel of one end of a socket pair, and owns it."""
         sock.setblocking(False)
         reader, writer = await asyncio.open_unix_connection(sock=sock, limit=limits.MAX_WORKER_MESSAGE_BYTES)
         return cls(reader, writer)
 
     def send(self, **message: object) -> bool:
-        """Sends a message without waiting; drops it where WORKER_QUEUE_BYTES wait already, and says so."""
+        """Sends a message without waiting. Returns: False if WORKER_QUEUE_BYTES wait; then it is dropped."""
         transport = self._writer.transport
         if transport.is_closing() or transport.get_write_buffer_size() > limits.WORKER_QUEUE_BYTES:
             self.dropped += 1
@@ -45,11 +45,11 @@ class Channel:
         return True
 
     def send_bytes(self, data: bytes) -> None:
-        """Sends what the other side reads before it has a channel: `data` after its length."""
+        """Sends the length of `data`, then `data`. The other side reads it before it has a channel."""
         self._writer.write(len(data).to_bytes(4, "big") + data)
 
     async def receive(self) -> Message | None:
-        """The next message; None at the end. Raises ValueError: that was none."""
+        """The next message; None at the end. Raises ValueError: what came is not a message."""
         try:
             line = await self._reader.readline()
         except OSError:
@@ -58,11 +58,11 @@ class Channel:
             return None
         message = json.loads(line)
         if not isinstance(message, dict):
-            raise ValueError("a message is an object")
+            raise ValueError("a message must be a JSON object")
         return message
 
     async def flush(self) -> None:
-        """Waits until the other side's kernel has what was sent."""
+        """Waits until the kernel has taken everything that was sent."""
         try:
             await self._writer.drain()
         except OSError:
@@ -74,7 +74,7 @@ class Channel:
 
 
 def receive_bytes(sock: socket.socket) -> bytes:
-    """The other end of `send_bytes`, blocking. Raises EOFError."""
+    """Reads what `send_bytes` has sent. Blocks. Raises EOFError: the supervisor has ended."""
     size = int.from_bytes(_exactly(sock, 4), "big")
     return _exactly(sock, size)
 

@@ -1,8 +1,8 @@
-"""The ports and files of a supervisor: claimed once, and a listening socket for each worker on each of them.
+"""The ports and files of a supervisor. They are claimed once; each worker has a listening socket on each.
 
-Comes in: addresses to listen on. Goes out: real addresses, and listening sockets to hand to workers. The
-sockets stay open here while workers come and go, so what the kernel has queued for one that ended is served
-by the next. Never accepts anything itself.
+Comes in: addresses to listen on. Goes out: real addresses, and listening sockets for workers. The supervisor
+keeps these sockets open while workers end and start. So the next worker serves the connections that the
+kernel has queued. Never accepts a connection itself.
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ _SNI = "/tls/sni/"
 
 
 class _Claim(Protocol):
-    """A port or a file that is ours."""
+    """A port or a file that we own."""
 
     def open_socket(self, backlog: int) -> socket.socket:
-        """A listening socket on it for one worker. Raises OSError."""
+        """A new listening socket for one worker. Raises OSError."""
 
-    def stop(self) -> None:
-        """Nobody may connect any more except through sockets that were handed out."""
+    def close_listening(self) -> None:
+        """Closes our own listening socket. New connections reach only the sockets of workers."""
 
     def close(self) -> None:
-        """Gives it up."""
+        """Frees the port or the file."""
 
 
 class _PortClaim:
-    """A TCP port: bound and never listening, so that only the workers' own sockets get connections.
+    """A TCP port. Our socket is bound but never listens, so only the workers' sockets get connections.
 
-    The kernel would let two supervisors of one user share a port in silence: it is bound exclusively first.
+    The kernel would let two supervisors of one user share a port, without an error. So we first bind the port
+    exclusively.
     """
 
     def __init__(self, addr: Multiaddr) -> None:
@@ -50,15 +51,15 @@ class _PortClaim:
     def open_socket(self, backlog: int) -> socket.socket:
         return open_listening(parse_endpoint(self.addr), True, backlog)
 
-    def stop(self) -> None:
-        """It does not listen."""
+    def close_listening(self) -> None:
+        """Does nothing: our socket does not listen."""
 
     def close(self) -> None:
         self._sock.close()
 
 
 class _FileClaim:
-    """A UNIX socket, which all workers share: the kernel has no SO_REUSEPORT for them."""
+    """A UNIX socket that all workers share, because the kernel has no SO_REUSEPORT for UNIX sockets."""
 
     def __init__(self, addr: Multiaddr, mode: int | None, backlog: int) -> None:
         check_local(addr)
@@ -70,29 +71,30 @@ class _FileClaim:
     def open_socket(self, backlog: int) -> socket.socket:
         return self._sock.dup()
 
-    def stop(self) -> None:
+    def close_listening(self) -> None:
         if self._sock.fileno() >= 0:
             remove_unix(self._path, self._file)
             self._sock.close()
 
     def close(self) -> None:
-        self.stop()
+        self.close_listening()
 
 
 class Ports:
-    """Addresses claimed, and nothing queued on ports: only the sockets of workers get connections.
+    """The claimed addresses of a supervisor.
 
     Args:
-        addrs: where to listen; port 0 takes a free one, once. Several on one port share its socket.
+        addrs: addresses to listen on. Port 0 takes a free port, the same for all workers. Several addresses
+            on one port share its sockets.
         backlog: connections the kernel may queue for each worker.
-        unix_mode: permissions of the files of UNIX addresses; None: as the umask says.
+        unix_mode: permissions of the files of UNIX addresses; None: by the umask.
 
     Attributes:
-        addrs: as bound, wildcards as they are.
-        failures: (address, error) of what could not be bound.
+        addrs: the bound addresses. A wildcard stays a wildcard.
+        failures: (address, error) for each address that could not be bound.
 
     Raises:
-        ListenError: none could be bound; `causes` has each.
+        ListenError: no address could be bound. `causes` has the error of each.
     """
 
     def __init__(self, addrs: Iterable[Multiaddr], backlog: int, unix_mode: int | None = None) -> None:
@@ -113,7 +115,7 @@ class Ports:
             raise failure
 
     def open_sockets(self) -> list[socket.socket]:
-        """One more listening socket on each port and file, for one worker. Raises OSError."""
+        """New listening sockets for one worker, one for each port and file. Raises OSError."""
         opened: list[socket.socket] = []
         try:
             for claim in self._claims.values():
@@ -123,18 +125,18 @@ class Ports:
             raise
         return opened
 
-    def stop(self) -> None:
-        """New connections reach only the sockets that were handed out. Idempotent."""
+    def close_listening(self) -> None:
+        """Closes our own listening sockets. New connections reach only those of workers. Idempotent."""
         for claim in self._claims.values():
-            claim.stop()
+            claim.close_listening()
 
     def close(self) -> None:
-        """Gives everything up. Idempotent."""
+        """Frees all ports and files. Idempotent."""
         for claim in self._claims.values():
             claim.close()
 
     def _claim(self, addr: Multiaddr) -> Multiaddr:
-        """`addr` as bound. Raises NoTransport, AddressError, OSError."""
+        """Claims `addr`. Returns: the bound address. Raises NoTransport, AddressError, OSError."""
         if "unix" in addr:
             file = _FileClaim(addr, self._unix_mode, self._backlog)
             self._claims[addr] = file
@@ -154,6 +156,6 @@ class Ports:
 
 
 def close_all(sockets: list[socket.socket]) -> None:
-    """Closes and forgets `sockets`; where a worker holds one too, the kernel's socket lives on."""
+    """Closes `sockets` and empties the list. If a worker holds a socket too, it stays open in the kernel."""
     while sockets:
         sockets.pop().close()

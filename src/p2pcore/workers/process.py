@@ -1,8 +1,8 @@
-"""One worker process as its supervisor sees it: started, told things, watched to its end.
+"""One worker process, seen from its supervisor.
 
-Comes in: settings, a pickled factory, listening sockets. Goes out: whether it became ready, what it says, how
-it ended. Processes are started with vfork and exec, so that nothing of this one is copied, and in a process
-group of their own, so that Ctrl-C on a terminal reaches the supervisor alone.
+Comes in: settings, a pickled factory, listening sockets. Goes out: whether it became ready, its messages, its
+exit status. It is started with vfork and exec, so nothing of the supervisor is copied. It has its own process
+group, so Ctrl-C on a terminal reaches only the supervisor.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from p2pcore.workers.worker import Settings, WorkerStatus
 
 
 class Process:
-    """Made by `start`.
+    """A worker process. Made by `start`.
 
     Attributes:
         index, pid: which worker it is.
-        ready: done when it serves, or has ended without (then `is_ready` is False).
-        ended: done with its exit status, negative for a signal, when it has ended.
-        addrs: where it listens, with /p2p/ID; error: what it said of why it failed.
-        is_draining: it was told to end.
+        ready: done when it serves, or when it has ended before that (then `is_ready` is False).
+        ended: done when it has ended. Its result is the exit status, negative for a signal.
+        addrs: the addresses it listens on, with /p2p/ID. error: the reason it gave for its failure.
+        is_draining: True once it was told to drain.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Process:
     async def start(
         cls, settings: Settings, work: bytes, sockets: Sequence[socket.socket], on_message: OnMessage
     ) -> Process:
-        """Starts an interpreter and gives it its settings; see `ready` for when it serves. Raises OSError."""
+        """Starts an interpreter and sends it the settings. Does not wait for `ready`. Raises OSError."""
         instructions = _instructions(settings, work)
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-P", "-m", "p2pcore.workers", str(theirs.fileno())]
@@ -74,7 +74,7 @@ class Process:
             theirs.close()
         try:
             channel = await Channel.over(ours)
-        except BaseException:  # a cancelled start above all
+        except BaseException:  # above all if the start is cancelled
             ours.close()
             popen.kill()
             popen.wait()  # milliseconds: it was killed
@@ -84,11 +84,11 @@ class Process:
 
     @property
     def is_ready(self) -> bool:
-        """True once it has served, also after its end."""
+        """True once it has served, even after its end."""
         return self.ready_at > 0
 
     def drain(self, timeout_s: float, accept_queued: bool) -> None:
-        """Tells it to end in good order; one that does not serve yet is killed."""
+        """Tells it to drain. If it does not serve yet, it is killed."""
         self.is_draining = True
         if not self.is_ready or not self._channel.send(
             do="drain", timeout_s=timeout_s, accept_queued=accept_queued
@@ -101,7 +101,7 @@ class Process:
             self._popen.kill()
 
     async def status(self) -> WorkerStatus | None:
-        """What it holds now; None if it does not serve, or ends before it answers."""
+        """Its status now. None: it does not serve, or it ended before it answered."""
         if not self.is_ready or self.ended.done():
             return None
         answer: asyncio.Future[WorkerStatus] = asyncio.get_running_loop().create_future()
@@ -112,12 +112,12 @@ class Process:
         return answer.result() if answer.done() else None
 
     async def _watch(self) -> None:
-        """Its messages, then its end. The channel ends with the process, or the process is ended with it."""
+        """Handles its messages, then its end. If the channel ends first, the process is killed."""
         try:
             while (message := await self._channel.receive()) is not None:
                 self._heard(message)
-        except Exception as error:  # whatever it sends, its end is told: a drain waits for it
-            self.error = f"it sent what is no message: {error!r}"
+        except Exception as error:  # a drain waits for `ended`, so a bad message must not keep us from it
+            self.error = f"it sent a bad message: {error!r}"
             self.kill()
         self._channel.close()
         self.ended.set_result(await self._exit_status())
@@ -128,7 +128,7 @@ class Process:
         event = message["event"]
         if event == "ready":
             if self.ready.done():
-                raise ValueError("it is ready a second time")
+                raise ValueError("it said twice that it is ready")
             self.addrs = message["addrs"]
             self.ready_at = asyncio.get_running_loop().time()
             self.ready.set_result(None)
@@ -156,14 +156,14 @@ OnMessage = Callable[[Process, Message], None]
 
 
 def _instructions(settings: Settings, work: bytes) -> bytes:
-    """All a fresh interpreter needs to load `work`, as multiprocessing gives it to its own children."""
+    """Everything a fresh interpreter needs to load `work`: what multiprocessing gives its children too."""
     preparation = spawn.get_preparation_data("p2pcore worker")
     del preparation["authkey"]
     return pickle.dumps((preparation, settings, work))
 
 
 def pickled(factory: Any, args: Sequence[Any]) -> bytes:
-    """What each worker is to call. Raises ValueError: it cannot be imported in another process."""
+    """The call that each worker makes, pickled. Raises ValueError: another process cannot import it."""
     try:
         return pickle.dumps((factory, tuple(args)))
     except (pickle.PicklingError, AttributeError, TypeError) as error:

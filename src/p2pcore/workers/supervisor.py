@@ -1,8 +1,8 @@
-"""Starts workers, keeps as many as were asked for, replaces and drains them.
+"""Starts workers, restarts those that die, replaces and drains them.
 
-Comes in: a factory of hosts, addresses, orders, signals. Goes out: the addresses of the node, events. Holds
-one listening socket for each worker and address while workers come and go. Never accepts a connection itself,
-and never forks: each worker is a fresh interpreter.
+Comes in: a factory of hosts, addresses, method calls, signals. Goes out: the addresses of the node, events.
+Keeps one listening socket for each worker and address open while workers end and start. Never accepts a
+connection itself, and never forks: each worker is a fresh interpreter.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ logger = logging.getLogger("p2pcore.workers")
 
 @dataclass(frozen=True, slots=True)
 class WorkerEvent:
-    """What has become of a worker.
+    """Something that happened to a worker. Each "started" is followed by one "exited".
 
     Attributes:
-        kind: "started" (it serves), "draining" (it was told to end), "exited", "report" (Worker.report).
+        kind: "started" (it serves), "draining" (it was told to drain), "exited", "report" (Worker.report).
         index, pid: which worker.
-        status: of "exited": the exit status, negative for a signal.
-        restart_s: of "exited": seconds until another takes its place; None: none will.
-        fields: of "report": what it said.
+        status: for "exited": the exit status, negative for a signal.
+        restart_s: for "exited": seconds until another worker starts in its place; None: no other starts.
+        fields: for "report": its arguments.
     """
 
     kind: str
@@ -66,23 +66,24 @@ class _Slot:
 
 
 class Supervisor:
-    """One node in `workers` processes; an async context manager that drains them at its end.
+    """One node in `workers` processes. An async context manager: it drains them at its end.
 
     Args:
-        factory: makes the host of a worker: `factory(worker, *args)` with a `Worker`, usually by
-            `worker.host(...)`. A function at the top of an importable module.
-        args: picklable.
-        workers: processes, 1 to limits.MAX_WORKERS.
-        listen: addresses; port 0 takes a free port, the same for all workers.
-        private_key: the identity of all of them; a fresh one by default.
-        drain_s: what workers have to end in good order, where nothing else is said.
+        factory: makes the host of a worker. It is called as `factory(worker, *args)` with a `Worker`, and
+            usually returns `worker.host(...)`. It must be a function at the top level of a module that can be
+            imported.
+        args: further arguments of `factory`; they must be picklable.
+        workers: the number of processes, 1 to limits.MAX_WORKERS.
+        listen: addresses to listen on. Port 0 takes a free port, the same for all workers.
+        private_key: the identity that all workers share; by default a new one.
+        drain_s: seconds that a worker has to drain, if a method gets no `timeout_s`.
         backlog: connections the kernel may queue for each worker.
-        unix_mode: permissions of the files of /unix addresses; None: as the umask says.
-        on_event: told of WorkerEvents; quick, and not to raise.
+        unix_mode: permissions of the files of /unix addresses; None: by the umask.
+        on_event: called with each WorkerEvent. It must be quick and must not raise.
 
     Raises:
-        TypeError, ValueError: an argument is not what is said above; the message names it.
-        ValueError: `factory` or `args` cannot be pickled; there is no address.
+        TypeError, ValueError: an argument has a wrong type or value. The message names it.
+        ValueError: `factory` or `args` cannot be pickled, or there is no address.
         LocalProtocolError: this is a frozen program (PyInstaller).
     """
 
@@ -99,7 +100,7 @@ class Supervisor:
         unix_mode: int | None = None,
         on_event: Callable[[WorkerEvent], None] | None = None,
     ) -> None:
-        if getattr(sys, "frozen", False):  # sys.executable is the program itself, which would start again
+        if getattr(sys, "frozen", False):  # sys.executable is the program itself: it would start again
             raise LocalProtocolError("worker processes need a Python interpreter; a frozen program has none")
         options.whole("workers", workers, 1, limits.MAX_WORKERS)
         options.items("listen", listen, "addresses", Multiaddr, str)
@@ -113,7 +114,7 @@ class Supervisor:
         if on_event is not None:
             options.function("on_event", on_event)
         if not listen:
-            raise ValueError("workers share addresses to listen on: at least one is needed")
+            raise ValueError("workers share addresses to listen on: give at least one")
         self.private_key = private_key or PrivateKey.generate()
         self._work = pickled(factory, args)
         self._num_workers = workers
@@ -134,26 +135,29 @@ class Supervisor:
 
     @property
     def peer_id(self) -> PeerId:
-        """The id all workers have."""
+        """The id that all workers share."""
         return self.private_key.peer_id()
 
     @property
     def addrs_with_peer(self) -> list[Multiaddr]:
-        """What others dial: real ports, wildcards replaced, each with /p2p/ID; empty before `start`."""
+        """The addresses that peers dial, with real ports and /p2p/ID. Empty before `start`.
+
+        The addresses of the interfaces replace a wildcard.
+        """
         return list(self._addrs)
 
     @property
     def listen_failures(self) -> list[tuple[Multiaddr, Exception]]:
-        """Addresses that could not be bound, and why."""
+        """The addresses that could not be bound, each with its error."""
         return [] if self._ports is None else list(self._ports.failures)
 
     @property
     def pids(self) -> list[int]:
-        """The processes that serve now, those being drained included."""
+        """The ids of the processes that serve now, including those that drain."""
         return [each.pid for each in self._processes if each.is_ready and not each.ended.done()]
 
     async def status(self) -> list[WorkerStatus]:
-        """What each worker holds now, in order; one that does not serve, or drains, is left out."""
+        """The status of each worker now, by index. A worker that does not serve now is left out."""
         current = [slot.process for slot in self._slots if slot.process is not None]
         answers = await asyncio.gather(*(process.status() for process in current))
         return [answer for answer in answers if answer is not None]
@@ -161,10 +165,11 @@ class Supervisor:
     # -- life ----------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Binds, starts all workers, returns when all serve.
+        """Binds the addresses, starts all workers, returns when all serve.
 
         Raises:
-            ListenError: no address could be bound; WorkerFailed: a worker could not start. All is closed.
+            ListenError: no address could be bound.
+            WorkerFailed: a worker could not start. The others are ended.
         """
         self._ports = Ports(self._listen, self._backlog, self._unix_mode)
         for addr, error in self._ports.failures:
@@ -178,7 +183,9 @@ class Supervisor:
         except BaseException:
             for process in self._processes:
                 process.kill()
-            await self._finish()
+                if process.is_ready:
+                    self._tell_end_of(process)
+            await self._drained()
             raise
         for slot, process in zip(self._slots, started, strict=True):
             slot.process = process
@@ -186,35 +193,35 @@ class Supervisor:
         self._addrs = [Multiaddr(addr) for addr in started[0].addrs]
 
     async def drain(self, timeout_s: float | None = None) -> None:
-        """Ends every worker in good order, and waits for that; those left after `timeout_s` are killed."""
+        """Drains every worker, and waits until all have ended. After `timeout_s`, kills the rest."""
         timeout_s = self._grace(timeout_s)
         self._is_ending = True
         for task in self._tasks - {asyncio.current_task()}:
-            task.cancel()  # a restart under way
+            task.cancel()  # a restart that is running
         if self._ports is not None:
-            self._ports.stop()
+            self._ports.close_listening()
         for slot in self._slots:
-            self._let_go(slot)
+            self._release(slot)
         for process in self._processes:
             self._drain_process(process, timeout_s, True)
         await self._wait_or_kill(list(self._processes), timeout_s)
-        await self._finish()
+        await self._drained()
 
     def _grace(self, timeout_s: float | None) -> float:
-        """Seconds that workers have to end in good order. Raises TypeError, ValueError: it is no time."""
+        """Seconds that workers have to drain. Raises TypeError, ValueError: it is not a valid time."""
         if timeout_s is None:
             return self._drain_s
         options.seconds("timeout_s", timeout_s, or_zero=True)
         return timeout_s
 
     def kill(self) -> None:
-        """Ends every worker at once; `drain` or `wait` then return soon."""
+        """Kills every worker. `drain` and `wait` return soon after."""
         self._is_ending = True
         for process in self._processes:
             process.kill()
 
     async def wait(self) -> None:
-        """Returns when no worker is left, and none will be started."""
+        """Returns when no worker is left and no new one will start."""
         while self._slots:
             keeping = [slot.keeping for slot in self._slots if slot.keeping and not slot.keeping.done()]
             ending = [process.ended for process in self._processes if not process.ended.done()]
@@ -232,15 +239,15 @@ class Supervisor:
     ) -> None:
         await self.drain()
 
-    # -- orders --------------------------------------------------------------------------------
+    # -- changes -------------------------------------------------------------------------------
 
     async def restart(self, timeout_s: float | None = None) -> None:
-        """Replaces the workers one after another: the new one serves before the old one is drained.
+        """Replaces the workers one after another. The new worker serves before the old one drains.
 
-        Both take connections from the same sockets, so none is refused. Nothing changes for a worker whose
-        replacement does not come up.
+        Both accept connections from the same sockets, so no connection is refused. If a new worker cannot
+        start, the old one goes on.
 
-        Raises: WorkerFailed: a replacement did not come up.
+        Raises: WorkerFailed: a new worker could not start.
         """
         timeout_s = self._grace(timeout_s)
         async with self._restarting:
@@ -249,7 +256,7 @@ class Supervisor:
                     await self._replace(slot, timeout_s)
 
     async def stop_worker(self, index: int, timeout_s: float | None = None) -> None:
-        """Drains one worker for good; the others take what would have come to it."""
+        """Drains one worker and starts no other in its place. New connections go to the other workers."""
         slot = self._slots[index]
         timeout_s = self._grace(timeout_s)
         process = self._retire(slot, timeout_s)
@@ -273,13 +280,13 @@ class Supervisor:
         return process
 
     async def _serving(self, process: Process) -> None:
-        """Returns once `process` serves. Raises WorkerFailed: it does not, and is gone."""
+        """Returns once `process` serves; it may have ended since. Raises WorkerFailed: it never served."""
         try:
             await asyncio.wait([process.ready], timeout=limits.WORKER_START_TIMEOUT_S)
         except asyncio.CancelledError:
             process.kill()
             raise
-        if process.is_ready and not process.ended.done():
+        if process.is_ready:
             self._tell("started", process)
             return
         late = not process.ready.done()
@@ -290,7 +297,7 @@ class Supervisor:
         raise WorkerFailed(process.index, status, why or f"it ended with status {status}")
 
     async def _keep(self, slot: _Slot) -> None:
-        """Has a worker in `slot` for as long as it is not stopped."""
+        """Keeps a worker in `slot` until the slot is stopped."""
         while not slot.is_stopped and not self._is_ending:
             process = slot.process
             if process is None:
@@ -313,11 +320,12 @@ class Supervisor:
             return
         if slot.process is None:
             slot.process = process
-        else:  # a restart was quicker
+        else:  # `restart` has put another worker there in the meantime
+            self._tell_end_of(process)
             self._drain_process(process, self._drain_s, False)
 
     async def _pause(self, slot: _Slot, process: Process, status: int) -> None:
-        """Tells of the end of a worker, and waits before the next one."""
+        """Reports the end of a worker, and waits before the next one starts."""
         if slot.is_stopped or self._is_ending:
             self._tell("exited", process, status)
             return
@@ -334,36 +342,50 @@ class Supervisor:
         await asyncio.sleep(delay)
 
     def _next_pause(self, slot: _Slot) -> float:
-        """Seconds before the next start; if they are many, peers are not left waiting in a queue."""
+        """Seconds until the next start. If it is long, closes the sockets: no peer waits in their queues."""
         delay = slot.backoff.next()
         if delay > limits.WORKER_HOLD_QUEUE_S:
             close_all(slot.sockets)
         return delay
 
     async def _replace(self, slot: _Slot, timeout_s: float) -> None:
-        if slot.process is None:  # it died, and what is started in its place is new anyway
+        if slot.process is None:  # it died: a new worker starts there anyway
             return
         process = await self._start_process(slot)
         await self._serving(process)
+        if process.ended.done():
+            self._gone(process)
+            status = process.ended.result()
+            why = process.error or f"it ended with status {status}"
+            raise WorkerFailed(process.index, status, why)
         old, slot.process = slot.process, process
-        if slot.is_stopped or self._is_ending:
+        if slot.is_stopped or self._is_ending:  # `_keep` has ended
+            self._tell_end_of(process)
             self._drain_process(process, timeout_s, True)
         if old is None:
             return
+        self._tell_end_of(old)
         self._drain_process(old, timeout_s, False)
         await self._wait_or_kill([old], timeout_s)
-        self._processes.discard(old)
-        self._tell("exited", old, old.ended.result())
+
+    def _tell_end_of(self, process: Process) -> None:
+        """Reports the end of a worker that `_keep` does not watch, when it comes."""
+        process.ended.add_done_callback(lambda _: self._gone(process))
+
+    def _gone(self, process: Process) -> None:
+        self._processes.discard(process)
+        self._tell("exited", process, process.ended.result())
 
     def _retire(self, slot: _Slot, timeout_s: float) -> Process | None:
-        """Nobody serves `slot` any more; its worker, now draining, empties the queues of its sockets."""
+        """Stops `slot` and drains its worker. The worker empties the queues of its sockets."""
         slot.is_stopped = True
-        self._let_go(slot)
+        self._release(slot)
         if slot.process is not None:
             self._drain_process(slot.process, timeout_s, True)
         return slot.process
 
-    def _let_go(self, slot: _Slot) -> None:
+    def _release(self, slot: _Slot) -> None:
+        """Closes our copies of the sockets of `slot`. Starts no worker there."""
         close_all(slot.sockets)
         if slot.keeping is not None and slot.process is None:
             slot.keeping.cancel()
@@ -383,8 +405,8 @@ class Supervisor:
                 process.kill()
             await asyncio.wait(ends)
 
-    async def _finish(self) -> None:
-        """Everything that is left when all workers are told to end."""
+    async def _drained(self) -> None:
+        """Returns when all workers have ended, then closes the ports. Workers must have been told to end."""
         if self._processes:
             await asyncio.wait([process.ended for process in self._processes])
         tasks = [slot.keeping for slot in self._slots if slot.keeping is not None]
@@ -395,7 +417,7 @@ class Supervisor:
         if self._ports is not None:
             self._ports.close()
 
-    # -- what workers say ----------------------------------------------------------------------
+    # -- messages of workers -------------------------------------------------------------------
 
     def _heard(self, process: Process, message: Message) -> None:
         event = message["event"]
@@ -405,7 +427,7 @@ class Supervisor:
             self._asked_to_stop(process)
 
     def _asked_to_stop(self, process: Process) -> None:
-        """It got SIGTERM from somebody: it is drained for good, unless a replacement is there already."""
+        """A worker got SIGTERM: drains it. No other starts in its place, unless one is there already."""
         for slot in self._slots:
             if slot.process is process:
                 self._retire(slot, self._drain_s)
@@ -424,23 +446,23 @@ class Supervisor:
             try:
                 self._on_event(WorkerEvent(kind, process.index, process.pid, status, restart_s, fields or {}))
             except RAISED:
-                logger.exception("an observer of workers raised")
+                logger.exception("on_event raised")
 
     # -- signals -------------------------------------------------------------------------------
 
     async def run(self, on_start: Callable[[Supervisor], None] | None = None) -> None:
-        """The whole life: starts, obeys signals, returns when no worker is left.
+        """Starts the workers, handles signals, returns when no worker is left.
 
-        SIGINT and SIGTERM drain, a second one kills; SIGHUP replaces the workers one after another.
+        SIGINT and SIGTERM drain; a second one kills. SIGHUP replaces the workers one after another.
 
         Args:
             on_start: called once, when all workers serve.
 
-        Raises: as `start`; what `on_start` raises.
+        Raises: the errors of `start`, and any error of `on_start`.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.end)
+            loop.add_signal_handler(number, self.drain_or_kill)
         loop.add_signal_handler(signal.SIGHUP, self._begin, self._restart_quietly)
         try:
             await self._run(on_start)
@@ -463,8 +485,8 @@ class Supervisor:
             while self._tasks:
                 await asyncio.wait(self._tasks)
 
-    def end(self) -> None:
-        """Begins to drain without waiting for it; called once more, kills. For signal handlers."""
+    def drain_or_kill(self) -> None:
+        """The first call begins to drain and does not wait; a second call kills. For signal handlers."""
         if self._is_ending:
             self.kill()
         else:
@@ -483,7 +505,7 @@ class Supervisor:
         try:
             await self.restart()
         except (WorkerFailed, ListenError, OSError) as error:
-            logger.warning("no new workers: %s", error)
+            logger.warning("cannot restart the workers: %s", error)
 
 
 def _signal_name(number: int) -> str:
@@ -501,15 +523,15 @@ def serve(
     on_start: Callable[[Supervisor], None] | None = None,
     **options: Any,
 ) -> None:
-    """Runs `workers` processes until SIGINT or SIGTERM, then drains them: the whole of a program's `main`.
+    """Runs `workers` processes until SIGINT or SIGTERM, then drains them. A program needs nothing else.
 
-    Call it under `if __name__ == "__main__":`, since workers import the program again.
+    Call it under `if __name__ == "__main__":`, because workers import the program again.
 
     Args:
-        on_start: called once, when all workers serve; for printing `supervisor.addrs_with_peer`.
-        options: as for Supervisor.
+        on_start: called once, when all workers serve. It may print `supervisor.addrs_with_peer`.
+        options: further arguments of Supervisor.
 
-    Raises: as Supervisor and Supervisor.start.
+    Raises: the errors of Supervisor and Supervisor.start.
     """
 
     async def main() -> None:

@@ -1,8 +1,8 @@
-"""A worker process: makes its host, serves until it is told to end, drains.
+"""A worker process: makes its host, serves until it is told to end, then drains.
 
-Comes in: a descriptor of the channel to the supervisor, on it the settings. Goes out: an exit status, 0 after
-a drain. It ends in good order when told so, at SIGTERM, and when its supervisor is gone; at a second SIGTERM
-at once. Never shows a traceback unless P2PCORE_DEBUG is set.
+Comes in: the descriptor of the channel to the supervisor, which sends the settings. Goes out: an exit status,
+0 after a drain. It drains when the supervisor tells it to, at SIGTERM, and when the supervisor is gone. A
+second SIGTERM ends it at once. Never shows a traceback unless P2PCORE_DEBUG is set.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from p2pcore.values.multiaddr import Multiaddr
 from p2pcore.workers.channel import Channel, Message, receive_bytes
 
 HostFactory = Callable[..., "Host | Awaitable[Host]"]
-"""Called in each worker as `factory(worker, *args)`; gives a host that has not been started."""
+"""Each worker calls it as `factory(worker, *args)`. It returns a host that is not started."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a worker is started with."""
+    """The settings that a worker gets at its start."""
 
     index: int
     key: bytes
@@ -48,10 +48,11 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """What one worker holds and costs.
+    """The load of one worker.
 
     Attributes:
-        index, pid: which; conns, streams: open now; cpu_s: used so far; rss_bytes: memory resident.
+        index, pid: which worker. conns, streams: the numbers that are open now.
+        cpu_s: seconds of CPU time so far. rss_bytes: resident memory.
     """
 
     index: int
@@ -63,12 +64,12 @@ class WorkerStatus:
 
 
 class Worker:
-    """What a factory is given.
+    """The first argument of a factory.
 
     Attributes:
-        index: 0 up to the number of workers; a worker that takes another's place has its index.
-        private_key: the identity all share.
-        listen: addresses, with real ports; sockets: a listening socket for each port or file of theirs.
+        index: 0 to the number of workers minus 1. A worker that replaces another has the same index.
+        private_key: the identity that all workers share.
+        listen: the addresses, with real ports. sockets: a listening socket for each port or file.
         backlog: connections the kernel may queue for this worker.
     """
 
@@ -84,7 +85,7 @@ class Worker:
         """A host with the identity, addresses and sockets of this worker.
 
         Args:
-            tcp, unix: as for Host; what they say of sockets, the backlog and shared ports is the worker's.
+            tcp, unix: see Host. The worker itself sets their sockets, backlog and reuse_port.
             more: further arguments of Host.
         """
         files = tuple(sock for sock in self.sockets if sock.family == socket.AF_UNIX)
@@ -99,12 +100,12 @@ class Worker:
         )
 
     def report(self, **fields: object) -> bool:
-        """Tells the supervisor something, as an event of kind "report".
+        """Sends `fields` to the supervisor, which makes an event of kind "report".
 
         Args:
-            fields: what JSON can say.
+            fields: values that JSON can hold.
 
-        Returns: False where the supervisor does not keep up, and it was dropped.
+        Returns: False if the report was dropped, because the supervisor reads too slowly.
         """
         return self._channel.send(event="report", fields=fields)
 
@@ -131,7 +132,7 @@ async def _work(sock: socket.socket, preparation: dict[str, Any], settings: Sett
     try:
         spawn.prepare(preparation)
         gc.set_threshold(*limits.WORKER_GC_THRESHOLDS)
-        factory, args = pickle.loads(work)  # imports what it needs, which may fail like the factory itself
+        factory, args = pickle.loads(work)  # imports the user's modules, so it may fail like the factory
         worker = Worker(settings, channel)
         made = factory(worker, *args)
         host: Host = await made if inspect.isawaitable(made) else made
@@ -151,7 +152,7 @@ async def _work(sock: socket.socket, preparation: dict[str, Any], settings: Sett
 
 async def _serve(host: Host, settings: Settings, stop: _Stop) -> None:
     async with host:
-        gc.freeze()  # what is there now stays: collections need not look at it
+        gc.freeze()  # the present objects stay for ever, so collections need not look at them
         stop.arm(host, settings.index)
         addrs = [str(addr) for addr in host.addrs_with_peer]
         stop.channel.send(event="ready", addrs=addrs)
@@ -161,10 +162,10 @@ async def _serve(host: Host, settings: Settings, stop: _Stop) -> None:
 
 
 class _Stop:
-    """Listens for the end: an order of the supervisor, SIGTERM, the end of the supervisor.
+    """Waits for a reason to end: an order of the supervisor, SIGTERM, or the end of the supervisor.
 
-    At SIGTERM the supervisor is asked first, so that it lets go of the listening sockets before we do; only
-    then can their queues be emptied.
+    At SIGTERM we ask the supervisor first. It closes its copies of our listening sockets before we drain.
+    Only then can we empty their queues.
     """
 
     def __init__(self, channel: Channel) -> None:
@@ -214,7 +215,7 @@ def _rss() -> int:
     try:
         with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[1]) * resource.getpagesize()
-    except OSError:  # not Linux: the most there ever was
+    except OSError:  # not Linux: the maximum so far
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 

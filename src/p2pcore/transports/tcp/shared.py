@@ -268,7 +268,7 @@ class SharedPort:
             if isinstance(listener, Refusal):
                 self._refuse(conn, listener)
                 return
-            self._slots.leave(conn)
+            self._slots.release(conn)
             self._peeked.acquire()
             try:
                 # While the port is full, a slow connection is refused: the bound does not count slow ones.
@@ -280,7 +280,7 @@ class SharedPort:
             conn.abort()
             raise
         finally:
-            self._slots.leave(conn)
+            self._slots.release(conn)
             self._peeks.pop(conn, None)
 
     async def _peek(self, conn: RawConn) -> TcpReuseListener | Refusal:
