@@ -110,7 +110,7 @@ def write_page(results: Results, docs: Path) -> None:
     "--only", multiple=True, metavar="WORK", help="Only these works; prints a table, writes no files."
 )
 @click.option(
-    "--render", "only_render", is_flag=True, help="Measures nothing: renders the results there are."
+    "--render", "only_render", is_flag=True, help="Renders the existing results and measures nothing."
 )
 @click.option("--out", default=RESULTS, type=click.Path(path_type=Path), help="Where the results go.")
 @click.option("--docs", default=DOCS, type=click.Path(path_type=Path), help="Where benchmarks.md goes.")
