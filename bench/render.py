@@ -18,14 +18,14 @@ NOTES = Path(__file__).with_name("notes.toml")
 NOT_THERE = "not there yet"
 
 HOW = """\
-`make bench` writes this page from `bench/results/sidebyside.json`. [bench/README.md](../bench/README.md) tells how
-the figures are measured.
+`make bench` writes this page from `bench/results/sidebyside.json`. [bench/README.md](../bench/README.md)
+tells how the figures are measured.
 
-Each row compares two stacks in one run on one machine. Absolute figures differ from machine to machine; the ratio
-differs far less. Both sides of a connection run the same stack, with Noise, yamux and default options, unless the row
-says otherwise. In each round the stacks take turns. Listener and dialer each have their own core. The amount of work
-is fixed. A figure is the median over the rounds. The range is the range of the ratios of single rounds. CPU is user
-and system time, as each side reports it."""
+Each row compares two stacks in one run on one machine. Absolute figures differ from machine to machine;
+the ratio differs far less. Both sides of a connection run the same stack, with Noise, yamux and default
+options, unless the row says otherwise. In each round the stacks take turns. Listener and dialer each have
+their own core. The amount of work is fixed. A figure is the median over the rounds. The range is the
+range of the ratios of single rounds. CPU is user and system time, as each side reports it."""
 
 
 def number(value: float) -> str:

@@ -108,10 +108,11 @@ GROUPS: tuple[Group, ...] = (
     Group(
         "connections",
         "Complete connections",
-        "Each connection is dialed, secured, multiplexed and closed again, always by the same dialer. p2pcore "
-        "verifies the dialer's proof of identity once and keeps it (docs/decisions/0006), which saves each side "
-        "43 µs. Over Noise, go-libp2p makes a new proof for each connection. In the last row, every listener has "
-        "the same dialer (go-libp2p). Only the listener differs, so this is the fairest figure.",
+        "Each connection is dialed, secured, multiplexed and closed again, always by the same dialer. "
+        "p2pcore verifies the dialer's proof of identity once and keeps it (docs/decisions/0006), which "
+        "saves each side 43 µs. Over Noise, go-libp2p makes a new proof for each connection. In the last "
+        "row, every listener has the same dialer (go-libp2p). Only the listener differs, so this is the "
+        "fairest figure.",
         (
             Row("conn16_rate", "connections, 16 at a time", "/s", "conn16", "per_s", True, times(1.7)),
             Row(
@@ -186,9 +187,9 @@ GROUPS: tuple[Group, ...] = (
     Group(
         "idle",
         "Idle connections",
-        "What each connection adds at the listener, measured between 500 and 2,500 connections (js-libp2p: 250 "
-        "and 1,250), after garbage collection and a rest. Tasks are asyncio tasks, goroutines or tokio tasks; "
-        "js-libp2p counts none. A timer shows as a wake-up if it fires within the one second of this "
+        "What each connection adds at the listener, measured between 500 and 2,500 connections (js-libp2p: "
+        "250 and 1,250), after garbage collection and a rest. Tasks are asyncio tasks, goroutines or tokio "
+        "tasks; js-libp2p counts none. A timer shows as a wake-up if it fires within the one second of this "
         "measurement.",
         (
             Row(
