@@ -1,4 +1,4 @@
-"""docs/benchmarks.md, from results.
+"""Makes docs/benchmarks.md from results.
 
 Comes in: `Results`, notes.toml. Goes out: Markdown, and a table for the terminal. The same results
 give the same bytes. A row without a figure says why; a missed target says so.
@@ -42,7 +42,7 @@ def with_unit(value: float, unit: str) -> str:
 
 
 def target_text(target: Target | None, unit: str) -> str:
-    """What a row has to reach, in words short enough for a cell."""
+    """The target of a row, short enough for a cell."""
     if target is None:
         return ""
     sign = "≥" if target.at_least else "≤"

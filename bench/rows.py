@@ -1,7 +1,6 @@
-"""The rows of the benchmark: which figure of which work, in which unit, and what p2pcore has to reach.
+"""The rows of the benchmark: each has a figure of a work, a unit, and a target for p2pcore.
 
-Comes in: nothing. Goes out: `ROWS`, in groups. The targets are those of the project; a row that misses its
-target stays in the table.
+Goes out: `ROWS`, in groups. The project chose the targets. A row that misses its target stays in the table.
 """
 
 from __future__ import annotations
@@ -13,13 +12,13 @@ OURS = "python"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a row has to reach.
+    """The target of a row.
 
     Attributes:
         bound: of the ratio to the baseline, or of the value itself.
-        at_least: False if it is a maximum.
-        of_ratio: False if it is about the value.
-        slack: how much measuring may add to a bound that is a count of whole things.
+        at_least: False if `bound` is a maximum.
+        of_ratio: False if `bound` is for the value.
+        slack: how much the measurement may add, if `bound` is a count.
     """
 
     bound: float
@@ -44,8 +43,8 @@ class Row:
         title, unit: as printed; the unit is that of the figure times `scale`.
         work, figure: where the figure comes from (works.py).
         higher: True if more is better.
-        target: None for a row that only tells.
-        baseline: what the ratio is taken to.
+        target: None for a row without one.
+        baseline: the contender that the ratio compares with.
     """
 
     key: str
@@ -70,7 +69,7 @@ class Group:
 
 
 def times(bound: float) -> Target:
-    """At least so many times the baseline."""
+    """At least this many times the baseline."""
     return Target(bound, at_least=True, of_ratio=True)
 
 
