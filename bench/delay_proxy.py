@@ -1,9 +1,10 @@
-"""A TCP path with delay, in user space: what goes in comes out later, in order, as fast as it came.
+"""A TCP path with delay, in user space: bytes come out later, in order, and as fast as they came in.
 
-Comes in: connections on a port of its own. Goes out: the same bytes to `--to`, each `--delay-ms` after it
-was read; nothing is lost, reordered or slowed down. The kernel completes a handshake here at once, so that
-round trip is added: the listener sees a connection, and its first bytes, three delays after the client made
-it. Never holds more than MAX_HELD_BYTES for a direction of a connection. As a script it prints `PORT n`.
+Comes in: connections on its port. Goes out: the same bytes to `--to`, each `--delay-ms` after it
+was read; nothing is lost, reordered or slowed down. The kernel completes a TCP handshake here at once. The
+proxy adds the time for it: the listener sees a connection and its first bytes three delays after the client
+made it. Never holds more than MAX_HELD_BYTES for a direction of a connection. As a script it prints `PORT
+n`.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from time import perf_counter
 
 CHUNK_BYTES = 1 << 18
 MAX_HELD_BYTES = 1 << 26
-"""One direction of one connection: 30 ms at 2 GB/s. More than that and the proxy is the bottleneck."""
+"""For one direction of one connection: 30 ms at 2 GB/s. If this is full, the proxy is the bottleneck."""
 SOCKET_BYTES = 4 << 20
-"""Buffers of each socket, as far as the system allows: the delay is ours, not the kernel's."""
+"""Buffers of each socket, if the system allows it, so that only the proxy delays, not the kernel."""
 BACKLOG = 1024
 POOL = 256
 """Free chunks kept: 64 MiB."""
@@ -37,7 +38,7 @@ class Chunk:
 
 
 class Pool:
-    """Chunks that are used again: fresh ones of this size cost a page fault for every 4 KiB."""
+    """Chunks for reuse: a fresh chunk of this size costs a page fault for every 4 KiB."""
 
     def __init__(self) -> None:
         self._free: list[Chunk] = []
@@ -76,7 +77,7 @@ class Direction:
         return self._chunks[0].due if self._chunks and not self.blocked else None
 
     def read(self, pool: Pool) -> None:
-        """Takes what the source has. Its end is an empty chunk, so that it waits its turn too."""
+        """Reads from the source. The end of input is an empty chunk, so it is delayed too."""
         due = max(perf_counter() + self._delay_s, self._earliest)
         last = self._chunks[-1] if self._chunks else None
         gather = last is not None and last.size < CHUNK_BYTES and due - last.due < GATHER_S
@@ -94,7 +95,7 @@ class Direction:
         self.held += size
 
     def write(self, now: float, pool: Pool) -> None:
-        """Gives the sink what is due."""
+        """Writes to the sink the bytes that are due."""
         self.blocked = False
         while self._chunks and self._chunks[0].due <= now:
             chunk = self._chunks[0]
@@ -115,7 +116,7 @@ class Direction:
 
 
 class Path:
-    """One connection of a client, and the one to the listener, which is made when the handshake would end."""
+    """A client's connection, and the one to the listener, which is made when the handshake would end."""
 
     def __init__(self, client: socket.socket, delay_s: float) -> None:
         self.client, self.server = client, _new_socket()
@@ -188,7 +189,7 @@ class Proxy:
         return port
 
     def run(self) -> None:
-        """Serves; returns never."""
+        """Serves. Never returns."""
         while True:
             self.step()
 
@@ -239,7 +240,7 @@ class Proxy:
             self._update(path)
 
     def _update(self, path: Path) -> None:
-        """Waits for what is wanted now; a socket that is not wanted would report its end for ever."""
+        """Waits only for events that are needed now; other sockets would report their end for ever."""
         wanted = path.wanted()
         for descriptor, mask in wanted.items():
             if not path.masks[descriptor] and mask:
@@ -251,7 +252,7 @@ class Proxy:
         path.masks = wanted
 
     def _drop(self, path: Path) -> None:
-        """Ends both connections; what was held is lost, as on a path that broke."""
+        """Ends both connections. Bytes held are lost, as on a broken path."""
         for descriptor, mask in path.masks.items():
             if self._paths.pop(descriptor, None) is not None and mask:
                 self._epoll.unregister(descriptor)

@@ -1,7 +1,7 @@
-"""Figures that need no peer, each taken in an interpreter that has done nothing else.
+"""Figures that need no peer, each measured in a fresh interpreter.
 
 Comes in: `import python` or `multiaddr python|multiaddr`. Goes out: one line of JSON.
-Nothing that could have been imported already may be imported before the clock runs.
+Imports nothing before the clock runs that the measured import would load.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _descriptors() -> set[str]:
 
 
 def measure_import() -> dict[str, float]:
-    """Milliseconds for the package alone, then for what a node needs of it; what it opened."""
+    """Milliseconds to import the package, then what a node needs; and the descriptors it opened."""
     sockets: list[str] = []
     before = _descriptors()
     sys.addaudithook(lambda event, _: sockets.append(event) if event.startswith("socket.") else None)
@@ -43,7 +43,7 @@ def measure_import() -> dict[str, float]:
 
 
 def measure_multiaddr(name: str) -> dict[str, float]:
-    """Microseconds for text to bytes to text, mean over ADDRESSES."""
+    """Microseconds from text to bytes to text, mean over ADDRESSES."""
     make = import_module("p2pcore" if name == "python" else "multiaddr").Multiaddr
     for text in ADDRESSES:
         if str(make(make(text).to_bytes())) != text:

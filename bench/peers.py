@@ -1,7 +1,7 @@
-"""Peers of interop/README.md as processes: started on a core of their own, spoken to with deadlines.
+"""Peers of interop/README.md as processes: each has its own core, and each answer has a deadline.
 
-Comes in: commands of interop/build.py or of the user. Goes out: the JSON lines a peer answers. A peer that
-says or does anything else is a `PeerFailure`. Every process has a group of its own, killed at the end.
+Comes in: commands of interop/build.py or of the user. Goes out: the JSON lines a peer answers. If a peer
+says or does anything else, PeerFailure is raised. Each process has its own group, which is killed at the end.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ START_TIMEOUT_S = 30.0
 OPERATION_TIMEOUT_S = 120.0
 SETTLE_TIMEOUT_S = 30.0
 ERROR_CHARACTERS = 300
-"""Of what a failed peer said; enough for its one line of error."""
+"""Characters kept of what a failed peer said: enough for its one line of error."""
 
 Line = dict[str, Any]
 
 
 class PeerFailure(Exception):
-    """A peer did not do what it was asked."""
+    """A peer did not do what it was asked to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def _siblings(core: int) -> set[int]:
 
 
 def choose_cores() -> Cores:
-    """Two cores that are not two threads of one, if there are."""
+    """Two cores that are not threads of one physical core, if the machine has them."""
     if not hasattr(os, "sched_getaffinity"):
         return Cores(None, None)
     allowed = sorted(os.sched_getaffinity(0))
@@ -132,7 +132,7 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Of the process itself, for what the system says about it."""
+        """The process id."""
         return self._popen.pid
 
     def failure(self, what: str) -> PeerFailure:
@@ -156,7 +156,7 @@ class Process:
         """The next line, as JSON.
 
         Raises:
-            PeerFailure: there is none, or it is something else.
+            PeerFailure: there is no line, or it is not JSON.
         """
         text = self.line(timeout)
         if text is None:
@@ -219,7 +219,7 @@ class Listener(Process):
         return int(parts[parts.index("tcp") + 1])
 
     def through(self, port: int) -> str:
-        """Its address with another port in front: that of a proxy."""
+        """Its address with the port of a proxy."""
         parts = self.address.split("/")
         parts[parts.index("tcp") + 1] = str(port)
         return "/".join(parts)
@@ -230,7 +230,7 @@ class Listener(Process):
         return self.answer(START_TIMEOUT_S)
 
     def settled(self, conns: int) -> Line:
-        """`stat` once this many connections are open and a tenth of a second costs nothing any more.
+        """The answer to `stat` when `conns` connections are open and 0.1 s costs almost no CPU.
 
         Raises:
             PeerFailure: it does not come to rest.
@@ -263,7 +263,7 @@ def dial(peer: Peer, core: int | None, op: str, to: str, *options: str) -> list[
 
 
 class Held(Process):
-    """A dialer that holds `count` idle connections for as long as it is open."""
+    """A dialer that holds `count` idle connections while it is open."""
 
     def __init__(self, peer: Peer, core: int | None, to: str, count: int) -> None:
         super().__init__((*peer.command, "idle", "-to", to, "-n", str(count)), core)

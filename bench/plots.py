@@ -1,4 +1,4 @@
-"""One plot for each group of rows: a panel a row, a bar a contender, a dot a round, a line the target.
+"""One plot for each group of rows. A row is a panel, a contender a bar, a round a dot, the target a line.
 
 Comes in: `Results`. Goes out: SVG, the same bytes for the same results.
 """
@@ -37,7 +37,7 @@ STYLE: dict[str, object] = {
 
 
 def bound(results: Results, row: Row) -> float | None:
-    """Where the target lies on the axis of the row; None without one."""
+    """Where the target lies on the axis of the row; None if there is no target."""
     if row.target is None:
         return None
     if not row.target.of_ratio:

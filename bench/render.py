@@ -1,4 +1,4 @@
-"""docs/benchmarks.md, from results.
+"""Makes docs/benchmarks.md from results.
 
 Comes in: `Results`, notes.toml. Goes out: Markdown, and a table for the terminal. The same results
 give the same bytes. A row without a figure says why; a missed target says so.
@@ -18,13 +18,14 @@ NOTES = Path(__file__).with_name("notes.toml")
 NOT_THERE = "not there yet"
 
 HOW = """\
-Written by `make bench` from `bench/results/sidebyside.json`; [bench/README.md](../bench/README.md) tells how.
+`make bench` writes this page from `bench/results/sidebyside.json`. [bench/README.md](../bench/README.md)
+tells how the figures are measured.
 
-A row is a comparison in one run on one machine: absolute figures differ from machine to machine, the ratio
-far less. Both sides of a row are the same implementation, with Noise, yamux and the defaults a user gets,
-unless the row says otherwise. The contenders take turns within each round; listener and dialer run on a core
-of their own each; the amount of work is fixed. A figure is the median over the rounds, the range that of the
-ratios of single rounds. CPU is user and system time, as each side says of itself."""
+Each row compares two stacks in one run on one machine. Absolute figures differ from machine to machine;
+the ratio differs far less. Both sides of a connection run the same stack, with Noise, yamux and default
+options, unless the row says otherwise. In each round the stacks take turns. Listener and dialer each have
+their own core. The amount of work is fixed. A figure is the median over the rounds. The range is the
+range of the ratios of single rounds. CPU is user and system time, as each side reports it."""
 
 
 def number(value: float) -> str:
@@ -41,7 +42,7 @@ def with_unit(value: float, unit: str) -> str:
 
 
 def target_text(target: Target | None, unit: str) -> str:
-    """What a row has to reach, in words short enough for a cell."""
+    """The target of a row, short enough for a cell."""
     if target is None:
         return ""
     sign = "≥" if target.at_least else "≤"
@@ -58,7 +59,7 @@ def share_text(ratio: float) -> str:
 
 
 def missing_text(results: Results, row: Row, contender: str) -> str:
-    """Why there is no figure."""
+    """Says why there is no figure."""
     if contender in results.absent.get(row.work, {}):
         return NOT_THERE if contender == OURS else "has none"
     if any(each["work"] == row.work and each["contender"] == contender for each in results.failures):
@@ -100,7 +101,7 @@ def ratio_text(results: Results, row: Row) -> str:
 
 
 def _others(results: Results) -> list[str]:
-    """Contenders with a column of their own besides ours and go-libp2p."""
+    """The contenders with their own column, except p2pcore and go-libp2p."""
     return [name for name in results.contenders() if name not in (OURS, "go", "multiaddr")]
 
 
@@ -179,7 +180,7 @@ def _cpu_pair(results: Results, row: Row, name: str) -> str:
 
 
 def _missed(results: Results) -> str:
-    """The rows that miss their target, each with what is known of why."""
+    """The rows that miss their target, each with the known reason."""
     notes = load_notes()
     lines = []
     for row in ROWS:
@@ -193,7 +194,7 @@ def _missed(results: Results) -> str:
 
 
 def load_notes() -> dict[str, str]:
-    """By key of a row, what the profile says of why it is where it is."""
+    """What the profile says about a row, by the key of the row."""
     with NOTES.open("rb") as file:
         found: dict[str, str] = tomllib.load(file)
     return {key: " ".join(text.split()) for key, text in found.items()}
@@ -208,7 +209,8 @@ def _section(results: Results, group: Group) -> str:
     parts = [f"## {group.title}", group.text, f"![{group.title}](benchmarks/{group.key}.svg)"]
     parts += [_markdown_table(_headings(results), lines), _cpu_table(results, group)]
     if group.key == "local" and results.imports:
-        parts += ["Modules that take longest to import for a node, by themselves:", _list(results.imports)]
+        slowest = "The modules of a node that take longest to import, without their own imports:"
+        parts += [slowest, _list(results.imports)]
     return "\n\n".join(part for part in parts if part)
 
 

@@ -1,4 +1,4 @@
-"""What a run found: samples as they were taken, and the medians and ratios drawn from them.
+"""The results of a run: all samples, and the medians and ratios computed from them.
 
 Comes in: figures of works.py, facts about the machine. Goes out: one JSON file, and the values of rows.
 Never names the machine, its user or a path on it.
@@ -28,7 +28,7 @@ TITLES = {
     "rust": "rust-libp2p",
     "multiaddr": "multiaddr",
 }
-"""How the contenders are called in print; a peer given by hand goes by its own name."""
+"""The names of contenders in print; a peer given by hand keeps its own name."""
 
 
 @dataclass
@@ -37,8 +37,8 @@ class Results:
 
     Attributes:
         samples: figures by work and contender, one for each round.
-        failures: what went wrong, as it was said.
-        absent: by work and contender, why there is nothing to measure.
+        failures: what went wrong, in the words of the peer.
+        absent: by work and contender, why nothing can be measured.
     """
 
     when: str
@@ -66,7 +66,7 @@ class Results:
         return statistics.median(values) if values else None
 
     def ratio(self, row: Row, contender: str = OURS) -> float | None:
-        """The median as a share of the baseline's; None if either is missing or the baseline is nothing."""
+        """The median divided by the baseline's; None if one is missing or the baseline is 0."""
         if row.baseline is None:
             return None
         ours, theirs = self.median(row, contender), self.median(row, row.baseline)
@@ -81,13 +81,13 @@ class Results:
         return (min(ratios), max(ratios)) if ratios else None
 
     def contenders(self) -> list[str]:
-        """Whoever has a sample, in the order of TITLES, then by name."""
+        """The contenders with a sample, in the order of TITLES, then by name."""
         found = {name for samples in self.samples.values() for name in samples}
         known = [name for name in TITLES if name in found]
         return known + sorted(found - set(known))
 
     def save(self, path: Path) -> None:
-        """Writes the file as a whole or not at all."""
+        """Writes the whole file or nothing."""
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_suffix(".part")
         beside.write_text(json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
@@ -95,12 +95,12 @@ class Results:
 
     @classmethod
     def load(cls, path: Path) -> Results:
-        """What `save` wrote."""
+        """Reads what `save` wrote."""
         return cls(**json.loads(path.read_text()))
 
 
 def title(contender: str) -> str:
-    """How it is called in print."""
+    """The name of a contender in print."""
     return TITLES.get(contender, contender)
 
 
@@ -113,7 +113,7 @@ def without_paths(text: str) -> str:
 
 
 def commit() -> str:
-    """The commit that is measured, with a + if something in the tree differs from it."""
+    """The measured commit, with a + if the tree differs from it."""
     try:
         head = subprocess.run(
             ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
@@ -147,7 +147,7 @@ def _memory() -> str:
 
 
 def machine(cores: Cores) -> dict[str, str]:
-    """What a reader needs to judge the figures; nothing that tells whose machine it is."""
+    """What a reader needs to judge the figures; nothing that identifies the machine's owner."""
     pinned = "not pinned" if cores.listener is None else f"cores {cores.listener} and {cores.dialer}"
     return {
         "processor": f"{_cpu_model()} ({platform.machine()}), {os.cpu_count()} logical cores",
@@ -168,7 +168,7 @@ def _found(pattern: str, path: str) -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the contenders, and of what runs ours."""
+    """Versions of the contenders, and of the libraries that p2pcore uses."""
     found: dict[str, str | None] = {
         "p2pcore": metadata.version("p2pcore"),
         "go-libp2p": _found(r"go-libp2p v(\S+)", "go/go.mod"),

@@ -1,7 +1,6 @@
-"""The rows of the benchmark: which figure of which work, in which unit, and what p2pcore has to reach.
+"""The rows of the benchmark: each has a figure of a work, a unit, and a target for p2pcore.
 
-Comes in: nothing. Goes out: `ROWS`, in groups. The targets are those of the project; a row that misses its
-target stays in the table.
+Goes out: `ROWS`, in groups. The project chose the targets. A row that misses its target stays in the table.
 """
 
 from __future__ import annotations
@@ -13,13 +12,13 @@ OURS = "python"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a row has to reach.
+    """The target of a row.
 
     Attributes:
         bound: of the ratio to the baseline, or of the value itself.
-        at_least: False if it is a maximum.
-        of_ratio: False if it is about the value.
-        slack: how much measuring may add to a bound that is a count of whole things.
+        at_least: False if `bound` is a maximum.
+        of_ratio: False if `bound` is for the value.
+        slack: how much the measurement may add, if `bound` is a count.
     """
 
     bound: float
@@ -44,8 +43,8 @@ class Row:
         title, unit: as printed; the unit is that of the figure times `scale`.
         work, figure: where the figure comes from (works.py).
         higher: True if more is better.
-        target: None for a row that only tells.
-        baseline: what the ratio is taken to.
+        target: None for a row without one.
+        baseline: the contender that the ratio compares with.
     """
 
     key: str
@@ -70,7 +69,7 @@ class Group:
 
 
 def times(bound: float) -> Target:
-    """At least so many times the baseline."""
+    """At least this many times the baseline."""
     return Target(bound, at_least=True, of_ratio=True)
 
 
@@ -93,8 +92,8 @@ GROUPS: tuple[Group, ...] = (
     Group(
         "bulk",
         "One stream, as fast as it goes",
-        "One connection, one stream, 1 GiB in writes of 64 KiB (up: the dialer writes, down: the listener), "
-        "128 MiB in writes of 1 KiB for `small`.",
+        "One connection and one stream carry 1 GiB in writes of 64 KiB. Up: the dialer writes; down: the "
+        "listener writes. For writes of 1 KiB it is 128 MiB.",
         (
             Row("up", "bulk up", "MB/s", "up", "MB_s", True, times(1.5)),
             Row("down", "bulk down", "MB/s", "down", "MB_s", True, times(1.5)),
@@ -108,10 +107,11 @@ GROUPS: tuple[Group, ...] = (
     Group(
         "connections",
         "Complete connections",
-        "Dialed, secured, multiplexed, and closed again, by one dialer that comes back: p2pcore has verified "
-        "its proof of identity the first time and keeps it (docs/decisions/0006), which spares either side "
-        "43 µs. go-libp2p proves itself anew over Noise each time. The last row has one dialer (go-libp2p) "
-        "for every listener, so only the listener differs: the fairest figure there is.",
+        "Each connection is dialed, secured, multiplexed and closed again, always by the same dialer. "
+        "p2pcore verifies the dialer's proof of identity once and keeps it (docs/decisions/0006), which "
+        "saves each side 43 µs. Over Noise, go-libp2p makes a new proof for each connection. In the last "
+        "row, every listener has the same dialer (go-libp2p). Only the listener differs, so this is the "
+        "fairest figure.",
         (
             Row("conn16_rate", "connections, 16 at a time", "/s", "conn16", "per_s", True, times(1.7)),
             Row(
@@ -158,8 +158,8 @@ GROUPS: tuple[Group, ...] = (
     Group(
         "streams",
         "Many small streams and messages",
-        "On one connection: open a stream, 32 bytes to an echo and back, close; or 32 bytes there and back "
-        "on streams that stay open.",
+        "On one connection: open a stream, send 32 bytes to an echo, read them back, close; or send and read "
+        "32 bytes on streams that stay open.",
         (
             Row("stream64", "open, echo, close, 64 at a time", "/s", "stream64", "per_s", True, times(1.7)),
             Row(
@@ -186,10 +186,10 @@ GROUPS: tuple[Group, ...] = (
     Group(
         "idle",
         "Idle connections",
-        "What each connection adds at the listener between 500 and 2,500 of them (js-libp2p: 250 and 1,250), "
-        "after it has collected its garbage and come to rest. Tasks are what each stack counts: asyncio "
-        "tasks, goroutines, tokio tasks; js-libp2p counts none. Timers show as wake-ups when they fire, "
-        "within one second here.",
+        "What each connection adds at the listener, measured between 500 and 2,500 connections (js-libp2p: "
+        "250 and 1,250), after garbage collection and a rest. Tasks are asyncio tasks, goroutines or tokio "
+        "tasks; js-libp2p counts none. A timer shows as a wake-up if it fires within the one second of this "
+        "measurement.",
         (
             Row(
                 "idle_bytes",
@@ -216,8 +216,8 @@ GROUPS: tuple[Group, ...] = (
     Group(
         "delay",
         "Over a path with a round trip of 60 ms",
-        "Through a proxy that holds every byte for 30 ms each way and limits nothing else. The first byte "
-        "counts from the begin of a dial on a new connection, TCP handshake included; bulk is 512 MiB on one "
+        "A proxy holds every byte for 30 ms each way and limits nothing else. The time to the first byte "
+        "starts with the dial of a new connection and includes the TCP handshake. Bulk is 512 MiB on one "
         "stream.",
         (
             Row(
@@ -244,8 +244,8 @@ GROUPS: tuple[Group, ...] = (
     Group(
         "local",
         "In one process",
-        "`import p2pcore` in a fresh interpreter, and what a node needs of it (`from p2pcore import Host`); "
-        "an address from text to bytes and back to text.",
+        "`import p2pcore` in a fresh interpreter; the import that a node needs (`from p2pcore import Host`); "
+        "an address converted from text to bytes and back to text.",
         (
             Row("import", "import p2pcore", "ms", "import", "ms", False, up_to(60.0), None),
             Row(

@@ -1,4 +1,4 @@
-"""The rounds: in each, every work is done once by every contender, who take turns in going first.
+"""The rounds: in each, every contender does every work once, and they take turns in going first.
 
 Comes in: works, peers, the number of rounds. Goes out: `Results`. A contender that fails is noted and tried
 again in later rounds, at most MAX_FAILURES times; a contender that lacks what a work needs is absent from it.
@@ -28,7 +28,7 @@ from rows import OURS
 from works import Rig, Work
 
 MAX_FAILURES = 2
-"""Of one contender in one work: a deadline can be two minutes long."""
+"""For one contender in one work: a deadline can be two minutes long."""
 IMPORTS_SHOWN = 12
 
 
@@ -42,14 +42,14 @@ class Turn:
 
 
 def contenders(work: Work, rig: Rig) -> list[str]:
-    """Who takes part in a work."""
+    """The contenders that take part in a work."""
     if any(name not in rig.peers for name in work.needs):
         return []
     return list(work.contenders or rig.peers)
 
 
 def find_absent(works: Iterable[Work], rig: Rig) -> dict[str, dict[str, str]]:
-    """By work and peer, why it cannot listen with the options the work asks for."""
+    """By work and peer, why the peer cannot listen with the options of the work."""
     absent: dict[str, dict[str, str]] = {}
     known: dict[tuple[str, tuple[str, ...]], str | None] = {}
     for work in works:
@@ -72,7 +72,7 @@ def _why_not(rig: Rig, name: str, options: tuple[str, ...]) -> str | None:
 
 
 def turns(works: Iterable[Work], rig: Rig, rounds: int, absent: dict[str, dict[str, str]]) -> Iterator[Turn]:
-    """Everything to measure, in order: who goes first moves on by one in each round."""
+    """Everything to measure, in order: in each round the next contender goes first."""
     for number in range(rounds):
         for work in works:
             names = [name for name in contenders(work, rig) if name not in absent.get(work.name, {})]
@@ -82,7 +82,7 @@ def turns(works: Iterable[Work], rig: Rig, rounds: int, absent: dict[str, dict[s
 
 
 def import_times() -> list[str]:
-    """What makes the import of a node long: the modules that take most by themselves, most first."""
+    """The modules of a node that take longest to import, without their own imports, longest first."""
     command = [sys.executable, "-X", "importtime", "-c", "from p2pcore import Host"]
     subprocess.run(command, capture_output=True, check=True)  # writes the byte code there may not be yet
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stderr.splitlines()

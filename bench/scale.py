@@ -1,8 +1,8 @@
-"""Scale: very many connections, held, spread over workers, coming all at once; each figure with its bound.
+"""Scale checks: very many connections held, spread over workers, or opened at once. Each figure has a bound.
 
-Comes in: which checks, how large. Goes out: a table, or with --json one JSON object; exit status 1 if a bound
-is missed. Listener and dialers are processes; nothing leaves 127.0.0.0/8. CPU and memory are what
-the kernel says of the listener.
+Comes in: the names and sizes of checks. Goes out: a table, or with --json one JSON object; exit status 1 if a
+bound is missed. Listener and dialers are processes, and nothing leaves 127.0.0.0/8. The kernel tells the CPU
+time and the memory of the listener.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from p2pcore import Host, Multiaddr, Supervisor, WorkerEvent, run
 
 HERE = Path(__file__).resolve().parent
 WARM_UP = 512
-"""Connections of each dialler that come and go first: what is cached up to a bound is there at the start."""
+"""Connections that each dialler first opens and closes, so that bounded caches are full at the start."""
 IDLE_WATCH_S = 10.0
 SETTLE_SLICE_S = 0.2
-"""After a slice, for identify of its last connections."""
+"""Wait after a slice, for identify of its last connections."""
 ROUNDS = 16
 FEW = 1_000
-"""Connections the listener has that the full one is compared with."""
+"""Connections of the listener that the full one is compared with."""
 SETTLE_S = 60.0
 LINE_LIMIT_S = 900.0
 
@@ -54,7 +54,7 @@ class Figure:
 
     @property
     def bound(self) -> str:
-        """As a table shows it."""
+        """The text in the table."""
         texts = (
             f">= {self.least:g}" if self.least is not None else "",
             f"<= {self.most:g}" if self.most is not None else "",
@@ -102,7 +102,7 @@ class Dialler:
 
 @asynccontextmanager
 async def dialler(addr: Multiaddr, net: str, hosts: int = 64) -> AsyncIterator[Dialler]:
-    """A dialler that leaves from the addresses of `net`."""
+    """A dialler that dials from the addresses of `net`."""
     command = (sys.executable, str(HERE / "scale_dialer.py"), str(addr), "--net", net, "--hosts", str(hosts))
     process = await asyncio.create_subprocess_exec(
         *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
@@ -118,7 +118,7 @@ async def dialler(addr: Multiaddr, net: str, hosts: int = 64) -> AsyncIterator[D
 
 @asynccontextmanager
 async def diallers(addr: Multiaddr, count: int) -> AsyncIterator[list[Dialler]]:
-    """Several, each from 64 addresses of its own."""
+    """Several diallers, each with its own 64 addresses."""
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(dialler(addr, f"127.8.{at}")) for at in range(count)]
 
@@ -153,7 +153,7 @@ async def num_conns(supervisor: Supervisor) -> int:
 
 
 async def settled(supervisor: Supervisor, conns: int) -> None:
-    """Returns when the workers hold `conns`, or SETTLE_S have passed: a dialler is done a little earlier."""
+    """Returns when the workers hold `conns`, or after SETTLE_S: a dialler is done a little earlier."""
     for _ in range(int(SETTLE_S * 10)):
         if await num_conns(supervisor) == conns:
             return
@@ -161,7 +161,7 @@ async def settled(supervisor: Supervisor, conns: int) -> None:
 
 
 async def tell_all(all_of_them: Sequence[Dialler], *words: object) -> list[dict[str, float]]:
-    """The same command to each, at once."""
+    """Sends the same command to each dialler, at once."""
     return await asyncio.gather(*(each.tell(*words) for each in all_of_them))
 
 
@@ -228,7 +228,7 @@ async def _dial_in_slices(dialling: Sequence[Dialler], pid: int, total: int, sli
 async def _in_turns(full: Dialler, pid: int, few: int, count: int) -> tuple[float, float]:
     """CPU seconds of an accept where `few` connections are held, and at the full listener; `count` more each.
 
-    They take turns, so that what else the machine does weighs on both.
+    They take turns, so other load of the machine affects both.
     """
     costs: tuple[list[float], list[float]] = ([], [])
     async with listening(1) as other, dialler(other.addrs_with_peer[0], "127.8.9") as fresh:
@@ -280,7 +280,7 @@ async def check_workers(total: int, workers: int) -> list[Figure]:
 
 
 async def check_storm(honest: int, silent: int) -> list[Figure]:
-    """All at once, and some never say anything."""
+    """All connections at once; some peers never say anything."""
     async with listening(1) as supervisor:
         addr, (pid,) = supervisor.addrs_with_peer[0], supervisor.pids
         async with diallers(addr, 3) as dialling, dialler(addr, "127.9.1", 1) as mute:

@@ -1,8 +1,8 @@
-"""The dialling side of the scale checks: one process that holds many connections, and is told what to do.
+"""The dialling side of the scale checks: a process that holds many connections and obeys commands.
 
-Comes in: an address, how many hosts to dial from; then a command a line, `Dialer` has them. Goes out: a JSON
-object for each. Each host has an identity and an address in 127.0.0.0/8 of its own, and dials one connection
-at a time.
+Comes in: an address, the number of hosts that dial; then one command in a line, see `Dialer`. Goes out: a
+JSON object for each. Each host has its own identity and its own address in 127.0.0.0/8, and dials one
+connection at a time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SHOWN_FAILURES = 5
 
 
 class Dialer:
-    """Hosts, and what they hold."""
+    """The hosts, and the connections they hold."""
 
     def __init__(self, addr: str, hosts: list[Host]) -> None:
         self.addr = Multiaddr(addr)
@@ -86,7 +86,7 @@ class Dialer:
             await conn.close()
 
     async def storm(self, count: int) -> dict[str, object]:
-        """`count` connections begun at once; each is served when its echo has come back."""
+        """Starts `count` connections at once; each counts as served when its echo has come back."""
         began = time.perf_counter()
         done = await asyncio.gather(
             *(self._served(self.hosts[number % len(self.hosts)]) for number in range(count)),
@@ -103,7 +103,7 @@ class Dialer:
         self.held.append(conn)
 
     async def hush(self, count: int) -> dict[str, object]:
-        """`count` connections that never say anything, begun at once."""
+        """Starts `count` connections at once that never say anything."""
         loop = asyncio.get_running_loop()
         place = ("127.0.0.1", int(self.addr.get("tcp") or 0))
         self.silent = [socket.socket() for _ in range(count)]
@@ -116,7 +116,7 @@ class Dialer:
         return {"silent": sum(each is None for each in done)}
 
     async def hushed(self) -> dict[str, object]:
-        """Waits until the peer has closed every silent connection; how many it has not after a while."""
+        """Waits until the peer has closed every silent connection. Returns: how many are still open."""
         loop = asyncio.get_running_loop()
         waits = [asyncio.wait_for(_end(loop, sock), PATIENCE_S) for sock in self.silent]
         done = await asyncio.gather(*waits, return_exceptions=True)
@@ -164,7 +164,7 @@ def main() -> None:
     options = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    # A storm is one moment for all: who is served late is served all the same.
+    # All dial at the same moment, so some are served late.
     limits.DIAL_TIMEOUT_LOCAL_S = PATIENCE_S  # type: ignore[misc]
     run(_main(options))
 

@@ -15,7 +15,7 @@ TRIM = "/p2pcore-bench/trim/1"
 
 
 async def _trim(stream: Stream) -> None:
-    """Collects garbage, gives free memory back to the kernel, says what became of the upgrades."""
+    """Collects garbage, gives free memory back to the kernel, and reports the results of the upgrades."""
     gc.collect()
     try:
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""p2pcore beside other implementations, on this machine, in one run.
+"""Compares p2pcore with other implementations, on this machine, in one run.
 
 Comes in: peers of interop/README.md, the number of rounds. Goes out: results/sidebyside.json, and from it
 docs/benchmarks.md with its plots; with --only, a table on the terminal and nothing else. Exit status 1 if a
-measurement of ours failed. A target that is missed is a row that says so, not an error.
+measurement of p2pcore failed. A missed target is shown in its row and is no error.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from works import WORKS, Rig, Work
 RESULTS = ROOT / "bench" / "results" / "sidebyside.json"
 DOCS = ROOT / "docs"
 LOG_WIDTH = 150
-"""Columns for the table where there is no terminal to ask."""
+"""Width of the table if there is no terminal."""
 FULL_ROUNDS = 5
-"""From so many rounds on, peers that take minutes to build take part without being asked for."""
+"""From this number of rounds on, peers that take minutes to build always take part."""
 SHARES = {"js": 0.125}
-"""js-libp2p does an eighth of the work where the whole would take most of the time of a run."""
+"""js-libp2p does an eighth of such work; all of it would take most of the time of a run."""
 
 
 def build_peers(
     wanted: tuple[str, ...], extra: tuple[str, ...], with_slow: bool, console: Console
 ) -> dict[str, Peer]:
-    """The peers by name: those of interop/ that can be built, and those given by hand."""
+    """The peers by name: peers of interop/ that can be built, and peers given by hand."""
     builder = load_builder()
     names = [*builder.BUILDERS, *(builder.BENCH_BUILDERS if with_slow else ())]
     unknown = set(wanted) - set(builder.BUILDERS | builder.BENCH_BUILDERS)
@@ -61,7 +61,7 @@ def build_peers(
 
 
 def _build(builder: ModuleType, name: str) -> tuple[tuple[str, ...], str]:
-    """The command of a peer, or why there is none; one that does not build keeps no other away."""
+    """The command of a peer, or why there is none. If it does not build, the others still take part."""
     try:
         built = builder.build(name)
     except builder.BuildError as error:
@@ -110,7 +110,7 @@ def write_page(results: Results, docs: Path) -> None:
     "--only", multiple=True, metavar="WORK", help="Only these works; prints a table, writes no files."
 )
 @click.option(
-    "--render", "only_render", is_flag=True, help="Measures nothing: renders the results there are."
+    "--render", "only_render", is_flag=True, help="Renders the existing results and measures nothing."
 )
 @click.option("--out", default=RESULTS, type=click.Path(path_type=Path), help="Where the results go.")
 @click.option("--docs", default=DOCS, type=click.Path(path_type=Path), help="Where benchmarks.md goes.")

@@ -1,8 +1,8 @@
-"""How each figure is taken: one function for each kind of work, which does it once for one contender.
+"""How each figure is measured: a function for each kind of work does it once for one contender.
 
 Comes in: a `Rig` (peers and cores) and the name of a contender. Goes out: figures by name, in the units of
-rows.py. The amount of work is fixed; rates follow from the time it takes. Each measurement has a listener of
-its own, so none inherits the memory or the warmth of another. CPU times are what each side says of itself.
+rows.py. The amount of work is fixed; rates follow from the time it takes. Each measurement has a new
+listener, so none inherits memory or caches of another. Each side reports its own CPU time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BULK_BYTES = 1 << 30
 SMALL_BYTES = 1 << 27
 SMALL_WRITE_BYTES = 1 << 10
 DELAYED_BYTES = 1 << 29
-"""Enough for the time in which a window grows (half a second) to weigh little."""
+"""So many that the half second in which a window grows weighs little."""
 CONNS, CONNS_ONE_BY_ONE = 1_600, 400
 STREAMS, STREAMS_ONE_BY_ONE = 16_000, 3_000
 PINGS, PINGS_AT_ONCE = 5_000, 64_000
@@ -36,13 +36,13 @@ IDLE_WATCH_S = 1.0
 FIRST_BYTES = 3
 """New connections for one sample of the first byte."""
 DELAY_MS = 30.0
-"""Each way of the delayed path; a round trip has twice that."""
+"""The delay each way; a round trip has twice that."""
 LOCAL_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Rig:
-    """What a measurement needs: the peers by name, the cores, and the share of the work a slow peer does."""
+    """What a measurement needs: the peers by name, the cores, and the slow peers' share of the work."""
 
     peers: dict[str, Peer]
     cores: Cores
@@ -57,7 +57,7 @@ class Rig:
         return dial(self.peers[name], self.cores.dialer, op, to, *options)
 
     def amount(self, name: str, total: int) -> int:
-        """`total`, or less for a peer so slow that the whole would take minutes; rates remain comparable."""
+        """`total`, or less for a slow peer, which would take minutes; rates remain comparable."""
         return int(total * self.shares.get(name, 1.0))
 
 
@@ -69,11 +69,11 @@ class Work:
     """One thing that is measured.
 
     Attributes:
-        name: as in the results.
-        measure: does it once.
-        contenders: who does it; without any, every peer.
-        options: of the peers; one that cannot listen with them is absent, not broken.
-        needs: peers without which there is nothing to measure.
+        name: its name in the results.
+        measure: a function that does it once.
+        contenders: the peers that do it; if empty, all peers.
+        options: for the peers; a peer that cannot listen with them is absent and has not failed.
+        needs: peers that the measurement needs.
     """
 
     name: str
@@ -124,7 +124,7 @@ def _repeat(
 
 
 def _wakeups(pid: int) -> int:
-    """How often the threads of a process have gone to sleep so far, each of which was a wake-up before."""
+    """How often the threads of a process have gone to sleep so far: after each wake-up, once."""
     total = 0
     for status in Path(f"/proc/{pid}/task").glob("*/status"):
         for line in status.read_text().splitlines():
@@ -134,7 +134,7 @@ def _wakeups(pid: int) -> int:
 
 
 def _at_rest(listener: Listener, conns: int) -> Figures:
-    """Memory, tasks and wake-ups a second with this many idle connections."""
+    """Memory, tasks and wake-ups per second with this many idle connections."""
     listener.settled(conns)
     said = listener.ask("gc")
     before = _wakeups(listener.pid)
@@ -174,7 +174,7 @@ def _delayed(port: int) -> Iterator[int]:
 
 
 def _first_byte(rig: Rig, name: str) -> Figures:
-    """Round trips from the begin of a dial to the first byte of an echo; median of FIRST_BYTES dials."""
+    """Round trips from the start of a dial to the first byte of an echo; median of FIRST_BYTES dials."""
     took = []
     with rig.listener(name) as listener, _delayed(listener.port) as port:
         for _ in range(FIRST_BYTES):

@@ -1,10 +1,10 @@
-"""A service with requests and answers.
+"""A service that answers requests.
 
     python calculator.py serve
     python calculator.py ask ADDRESS add 1 2 3
 
-A message is JSON after its length in four bytes. A stream carries any number of requests, each answered in
-turn.
+A message is its length in four bytes, then JSON. A stream carries any number of requests, which are answered
+in order.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ async def send(stream: Stream, message: object) -> None:
 
 
 async def receive(stream: Stream) -> Any:
-    """The next message. Raises IncompleteRead where there is none, RemoteProtocolError, LimitExceeded."""
+    """The next message. Raises IncompleteRead at the end, RemoteProtocolError or LimitExceeded."""
     size = int.from_bytes(await stream.read_exactly(4), "big")
-    if size > MAX_MESSAGE_BYTES:  # looked at before anything is waited for
+    if size > MAX_MESSAGE_BYTES:  # checked before we wait for the message
         raise LimitExceeded("MAX_MESSAGE_BYTES", size, MAX_MESSAGE_BYTES)
     try:
         return json.loads(await stream.read_exactly(size))
@@ -41,7 +41,7 @@ async def receive(stream: Stream) -> Any:
 
 
 def answer(request: Any) -> dict[str, Any]:
-    """What is said to `request`; a mistake in it is an answer too."""
+    """The answer to `request`. If the request is wrong, the answer says so."""
     try:
         return {"result": OPERATIONS[request["operation"]](request["numbers"])}
     except (KeyError, TypeError, ValueError) as error:
@@ -50,12 +50,12 @@ def answer(request: Any) -> dict[str, Any]:
 
 async def serve_calculator(stream: Stream) -> None:
     while True:
-        stream.set_deadline(IDLE_S)  # a peer that says nothing does not keep its place for ever
+        stream.set_deadline(IDLE_S)  # a silent peer does not keep its place for ever
         try:
             request = await receive(stream)
         except IncompleteRead as error:
             if error.partial:
-                raise  # it ended in the middle of a message
+                raise  # the stream ended in the middle of a message
             return
         await send(stream, answer(request))
 

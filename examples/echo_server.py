@@ -1,4 +1,4 @@
-"""Gives back whatever it is sent, until Ctrl-C: python echo_server.py [ADDRESS]"""
+"""Sends every byte back, until Ctrl-C: python echo_server.py [ADDRESS]"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PROTOCOL = "/example-echo/1.0.0"
 
 
 async def echo(stream: Stream) -> None:
-    """One stream of a peer. It is closed when this returns, and reset when this raises."""
+    """Serves one stream. It is closed when this returns, and reset when this raises."""
     while data := await stream.read():
         await stream.write(data)
 

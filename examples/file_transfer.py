@@ -3,8 +3,8 @@
     python file_transfer.py offer FILE
     python file_transfer.py fetch ADDRESS DESTINATION
 
-The file goes as its length in eight bytes, its bytes, and their SHA-256. Neither side ever holds more of it
-than one piece: `write` waits for the receiver, whose disk may be slow.
+The stream carries the length of the file in eight bytes, the file, and its SHA-256. Neither side ever holds
+more than one piece: `write` waits for the receiver, whose disk may be slow.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ async def send(stream: Stream, path: Path) -> None:
         left = os.fstat(file.fileno()).st_size
         await stream.write(left.to_bytes(8, "big"))
         while left and (piece := await asyncio.to_thread(file.read, min(left, PIECE_BYTES))):
-            stream.set_deadline(STALL_S)  # for each piece anew: a large file may take its time
+            stream.set_deadline(STALL_S)  # a new deadline for each piece: a large file may take long
             sum_of_all.update(piece)
             await stream.write(piece)
             left -= len(piece)
@@ -38,10 +38,10 @@ async def send(stream: Stream, path: Path) -> None:
 
 
 async def receive(stream: Stream, path: Path) -> int:
-    """Writes what comes to `path`. Returns: how many bytes. Raises RemoteProtocolError: they are damaged."""
+    """Writes the file to `path`. Returns: its length. Raises RemoteProtocolError if it is damaged."""
     size = left = int.from_bytes(await stream.read_exactly(8), "big")
     sum_of_all = hashlib.sha256()
-    part = path.with_name(path.name + ".part")  # `path` is the whole file, or is not there
+    part = path.with_name(path.name + ".part")  # `path` has the whole file or does not exist
     try:
         with part.open("wb") as file:
             while left:
@@ -65,7 +65,7 @@ async def offer(path: str, address: str = "/ip4/127.0.0.1/tcp/0") -> None:
             await send(stream, Path(path))
         except OSError as error:
             print(f"not sent: {error}", file=sys.stderr)
-            stream.reset()  # the receiver knows that it has not got the whole file
+            stream.reset()  # the receiver knows that the file is not complete
 
     async with Host(listen=[address]) as host:
         host.set_stream_handler(PROTOCOL, serve)

@@ -14,7 +14,7 @@ PROTOCOL = "/example-transport/1.0.0"
 
 
 async def say_transport(stream: Stream) -> None:
-    """Tells the peer which way it came."""
+    """Tells the peer which transport it uses."""
     assert stream.conn is not None
     await stream.write(stream.conn.state.transport.encode())
 

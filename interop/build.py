@@ -1,9 +1,9 @@
 """Builds the peers of interop/ once, into a cache outside the clone.
 
 Comes in: the sources beside this file, the machine's toolchains. Goes out: for each peer the command that
-starts it, or the reason why there is none: no toolchain, or a registry that cannot be reached. A peer that
-can be fetched and does not build is a fault, and raises. Never writes into the clone; safe to run several at
-once. Standard library only.
+starts it, or the reason why there is none: no toolchain, or no access to a registry. If a peer can be fetched
+but does not build, that is a fault, and raises. Never writes into the clone. Several may run at once. Uses
+only the standard library.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 STEP_TIMEOUT_S = 900.0
-"""For one step of a build; fetching 150 MiB from a slow registry takes minutes."""
+"""For one step of a build; 150 MiB from a slow registry take minutes."""
 
 MIN_NODE_MAJOR = 22
 PAGE = "page.bundle.js"
-"""What a browser loads: js/page.js and all it imports, in one file."""
+"""The file that a browser loads: js/page.js with all its imports."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 NPM_CI = ("ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
 
 
 class BuildError(RuntimeError):
-    """A peer whose parts are all there does not build or start."""
+    """All parts of a peer are there, but it does not build or start."""
 
 
 class Unavailable(Exception):
@@ -43,7 +43,7 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One peer: `command` starts it; without one, `reason` says why not."""
+    """One peer: `command` starts it. If there is no command, `reason` says why."""
 
     name: str
     command: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ class Peer:
 
 
 def cache_dir() -> Path:
-    """Where everything built here lies: ${P2PCORE_CACHE:-${XDG_CACHE_HOME:-~/.cache}/p2pcore}/interop."""
+    """The folder for everything built here: ${P2PCORE_CACHE:-${XDG_CACHE_HOME:-~/.cache}/p2pcore}/interop."""
     chosen = os.environ.get("P2PCORE_CACHE")
     if chosen:
         return Path(chosen).resolve() / "interop"
@@ -74,7 +74,7 @@ def _fingerprint(name: str, variant: str) -> str:
 
 
 def _run(command: list[str], cwd: Path, failure: type[Exception], **env: str) -> str:
-    """Standard output of `command`; raises `failure` with its last words if it does not end well."""
+    """Standard output of `command`; if it fails, raises `failure` with its last lines."""
     try:
         done = subprocess.run(
             command,
@@ -102,7 +102,7 @@ def _tool(name: str) -> str:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """One builder of a peer at a time; the kernel lets go of the lock of a builder that dies."""
+    """Lets one builder work on a peer at a time. The kernel releases the lock of a builder that dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -110,7 +110,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _built_once(name: str, make: Callable[[Path], None], variant: str = "") -> Path:
-    """The directory `make` filled, now or some time before; it is there as a whole or not at all."""
+    """The directory that `make` has filled, now or earlier. It exists only when it is complete."""
     root = cache_dir()
     place = root / f"{name}-{_fingerprint(name, variant)}"
     with _locked(root / f"{name}.lock"):
@@ -153,7 +153,7 @@ def _needs_node() -> bool:
 
 
 def _node(place: Path) -> str:
-    """The node fetched with the peer if there is one, else the machine's."""
+    """The node that was fetched with the peer, or else the machine's."""
     bundled = sorted(place.glob("runtime/node_modules/node-*/bin/node"))
     return str(bundled[0]) if bundled else _tool("node")
 
@@ -203,23 +203,23 @@ def _python() -> Peer:
 
 BUILDERS: dict[str, Callable[[], Peer]] = {"go": _go, "js": _js, "python": _python}
 BROWSER_BUILDERS: dict[str, Callable[[], Peer]] = {"browser": _browser}
-"""Peers that only dial, and that a machine without a screen seldom has."""
+"""Peers that only dial. Machines without a screen seldom have them."""
 BENCH_BUILDERS: dict[str, Callable[[], Peer]] = {"rust": _rust}
-"""Peers that take part in benchmarks only, and are built only when they are asked for."""
+"""Peers for benchmarks only. They are built only on request."""
 ALL_BUILDERS = BUILDERS | BROWSER_BUILDERS | BENCH_BUILDERS
 
 
 def build(name: str) -> Peer:
-    """The peer called `name`, built if it has to be.
+    """The peer called `name`; builds it if necessary.
 
     Args:
         name: a key of `BUILDERS`, `BROWSER_BUILDERS` or `BENCH_BUILDERS`.
 
     Returns:
-        A peer with a command, or with the reason for having none.
+        A peer with a command, or with the reason why it has none.
 
     Raises:
-        BuildError: its parts are there, and do not build or start.
+        BuildError: all its parts are there, but it does not build or start.
     """
     try:
         return ALL_BUILDERS[name]()
@@ -228,7 +228,7 @@ def build(name: str) -> Peer:
 
 
 def main(names: list[str]) -> int:
-    """Builds `names` (all of them if empty); exit status 1 if one of those asked for has no command."""
+    """Builds `names` (all peers if empty). Exit status 1 if one of `names` has no command."""
     peers = [build(name) for name in names or BUILDERS]
     for peer in peers:
         print(f"{peer.name}: {' '.join(peer.command) or 'skipped: ' + peer.reason}")

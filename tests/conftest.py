@@ -1,7 +1,7 @@
-"""Makes `harness` importable from every folder of the suite, and lets no busy machine fail an example.
+"""Makes `harness` importable everywhere in the suite, and switches off hypothesis's checks of time.
 
-hypothesis measures how long an example takes and how long it takes to make one: both tell how busy the
-machine is.
+hypothesis measures how long it takes to make and to run an example. On a busy machine both fail without a
+fault.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A small DNS server on the loopback, for tests of what asks one over real sockets.
+"""A small DNS server on the loopback, for tests that resolve names over real sockets.
 
-Comes in: records by (name, type). Goes out: an address to ask; names without records do not exist.
+Comes in: records by (name, type). Goes out: its address. Names without records do not exist.
 """
 
 from __future__ import annotations

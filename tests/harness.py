@@ -1,4 +1,4 @@
-"""What every test shares: scaled time, feeding patterns for parsers, an event loop runner.
+"""Tools for every test: scaled time, ways to cut bytes for parsers, a runner for the event loop.
 
 Comes in: bytes, coroutines. Goes out: ways to cut bytes, results of coroutines. Never sleeps a fixed time.
 """
@@ -18,23 +18,23 @@ T = TypeVar("T")
 
 
 def _load() -> float:
-    """How many processes want each processor, 1 where there are enough processors; at most 5."""
+    """How many processes want each processor: 1 if there are enough processors, at most 5."""
     try:
         return min(max(os.getloadavg()[0] / (os.cpu_count() or 1), 1.0), 5.0)
-    except OSError:  # some systems do not tell
+    except OSError:  # some systems do not tell the load
         return 1.0
 
 
 TIME_SCALE = float(os.environ.get("P2PCORE_TEST_TIME_SCALE") or _load())
-"""Multiplies every wait of the suite: the machine's load at the start, or what the variable says.
+"""Multiplies every wait of the suite: the machine's load at the start, or the value of the variable.
 
 Raise it on a slow or sanitized build.
 """
 
-os.environ["P2PCORE_TEST_TIME_SCALE"] = str(TIME_SCALE)  # processes that tests start wait as long
+os.environ["P2PCORE_TEST_TIME_SCALE"] = str(TIME_SCALE)  # processes that tests start use the same factor
 
 HANG_S = 120.0
-"""After this (scaled) a test hangs. It is no measure of anything: it may be far too long."""
+"""After this time (scaled) a test counts as hanging. It measures nothing and may be far too long."""
 
 TAIL = b"\xa5tail\x00"
 
@@ -45,7 +45,7 @@ def seconds(value: float) -> float:
 
 
 def run(main: Coroutine[Any, Any, T], timeout: float = HANG_S) -> T:
-    """Runs `main` on a fresh uvloop loop; fails rather than hangs."""
+    """Runs `main` on a fresh uvloop loop; fails if it hangs."""
 
     async def bounded() -> T:
         async with asyncio.timeout(seconds(timeout)):
@@ -69,7 +69,7 @@ def looped(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
 
 
 async def settle(turns: int = 4) -> None:
-    """Lets everything that is ready run: deliveries, flushes, woken tasks."""
+    """Lets everything run that is ready: deliveries, flushes, woken tasks."""
     for _ in range(turns):
         await asyncio.sleep(0)
 
@@ -82,13 +82,13 @@ async def eventually(condition: Callable[[], object], timeout: float = HANG_S / 
 
 
 class _Closing(Protocol):
-    """A connection or a session that tells of its end."""
+    """A connection or a session that reports its end."""
 
     def add_close_callback(self, callback: Callable[[BaseException | None], None]) -> None: ...
 
 
 async def ended_by(conn: _Closing) -> BaseException | None:
-    """Why `conn` ended, once it has."""
+    """Waits until `conn` has ended. Returns: why."""
     end: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
     conn.add_close_callback(end.set_result)
     return await end
@@ -104,7 +104,7 @@ def cuts(data: bytes) -> Iterator[list[bytes]]:
 
 
 def feeding(data: bytes) -> Iterator[tuple[list[bytes], bytes]]:
-    """`cuts`, each without and with a tail that belongs to whatever follows; yields (chunks, tail)."""
+    """`cuts`, each without and with a tail of bytes that follow the message; yields (chunks, tail)."""
     for chunks in cuts(data):
         yield chunks, b""
         yield [*chunks[:-1], chunks[-1] + TAIL] if chunks else [TAIL], TAIL

@@ -1,4 +1,4 @@
-"""Two hosts on loopback, connected; for tests of what runs on real connections.
+"""Two connected hosts on the loopback, for tests that need real connections.
 
 Comes in: options of either host. Goes out: a Pair. Everything is closed at the end.
 """
@@ -14,7 +14,7 @@ from harness import eventually
 from p2pcore import Conn, Host
 
 BARE: dict[str, Any] = {"ping": False, "identify": False}
-"""A host that serves nothing and identifies nobody."""
+"""Options of a host that serves nothing and does not identify its peers."""
 
 
 @dataclass

@@ -54,11 +54,11 @@ RSA: Final = KeyVector(
 )
 
 MESSAGE: Final = b"Libp2p is the _best_!"
-"""What every signature here is over."""
+"""The message that every signature here signs."""
 
 
 class Fixture(NamedTuple):
-    """A public key, a signature of it over MESSAGE, and its id."""
+    """A public key, its signature over MESSAGE, and its id."""
 
     public: str
     signature: str
@@ -88,7 +88,7 @@ SECP256K1_UNCOMPRESSED: Final = "043540ad842af8a43551a94d8383a555a99226506b88f95
 
 
 class Identity(NamedTuple):
-    """An Ed25519 identity of the other sheets; hex."""
+    """An Ed25519 identity that other vectors use; hex."""
 
     seed: bytes
     public: str

@@ -1,4 +1,4 @@
-"""Runs in a process of its own for test_leaks.py: makes connections, and counts what there is.
+"""A separate process for test_leaks.py: makes connections, and counts objects.
 
 Comes in: a loop ("uvloop" or "asyncio"), what to do, how many connections. Goes out: one line of JSON.
 """
@@ -44,7 +44,7 @@ def counts() -> dict[str, int]:
 
 
 async def settled() -> dict[str, int]:
-    """The counts once they have not changed for a while: coarse timers and closed transports run out."""
+    """The counts when they no longer change: by then coarse timers and closed transports have ended."""
     same, last = 0, counts()
     while same < 5:
         await asyncio.sleep(0.1)
@@ -67,7 +67,7 @@ async def connect(server: Host, dialer: Host, count: int) -> None:
 
 
 async def identified(*hosts: Host) -> None:
-    """Waits until no connection is being identified any more."""
+    """Waits until every connection is identified."""
     await eventually(
         lambda: all(host.info_of(conn) for host in hosts for conn in host.swarm.conns()), timeout=HANG_S / 2
     )
@@ -75,7 +75,7 @@ async def identified(*hosts: Host) -> None:
 
 
 async def idle(count: int) -> dict[str, Any]:
-    """What `count` more idle connections cost, when there are some already."""
+    """What `count` more idle connections cost if some exist already."""
     async with Host() as server, Host(listen=()) as dialer:
         await connect(server, dialer, 20)
         await identified(server, dialer)
@@ -88,7 +88,7 @@ async def idle(count: int) -> dict[str, Any]:
 
 
 async def ciphers(count: int) -> dict[str, Any]:
-    """Uses `count` connections three times in turn, more than may keep their ciphers; how many do."""
+    """Uses `count` connections three times, more than may keep ciphers. Returns: how many keep them."""
     state = loop_state(asyncio.get_running_loop())
     long = bytes(4096)  # shorter records need no cipher object
     async with Host(identify=False, echo=True) as server, Host(listen=(), identify=False) as dialer:
@@ -117,7 +117,7 @@ async def once(count: int) -> None:
 
 
 async def close(count: int) -> dict[str, Any]:
-    """What is left of `count` connections after their hosts were closed."""
+    """What is left of `count` connections when their hosts are closed."""
     await once(20)
     before = await settled()
     await once(count)

@@ -1,6 +1,6 @@
 """Published vectors of multiaddr text and bytes; each holds in both directions.
 
-Comes in: nothing. Goes out: VECTORS, (text, hex of the bytes). Source: the suites of go-multiaddr and
+Goes out: VECTORS, (text, hex of the bytes). Source: the suites of go-multiaddr and
 rust-multiaddr, and @multiformats/multiaddr 13.0.3.
 """
 

@@ -31,7 +31,7 @@ LOOPBACK = Multiaddr("/ip4/127.0.0.1/tcp/0")
 
 
 class Reports:
-    """Satisfies interfaces.ListenerNews: hands what it is told to callbacks, the listener's address last."""
+    """Satisfies interfaces.ListenerNews: passes news to callbacks, with the listener's address last."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ def make_node(
     timeout: float = 30.0,
     **listener: Any,
 ) -> Node:
-    """A node with noise and yamux unless told otherwise; `listener`: of ListenerOptions and ListenerHooks."""
+    """A node, by default with noise and yamux; `listener`: fields of ListenerOptions and ListenerHooks."""
     names = {field.name for field in fields(ListenerHooks)} & listener.keys()
     hooks = {name: listener.pop(name) for name in names}
     key = key or PrivateKey.generate()
@@ -121,13 +121,13 @@ async def open_socket(addr: Multiaddr) -> socket.socket:
 
 
 async def open_raw(addr: Multiaddr) -> MaConn:
-    """A raw connection that nobody has started."""
+    """A raw connection that is not started."""
     sock = await open_socket(addr)
     return MaConn(asyncio.get_running_loop(), sock, sock.getsockname(), sock.getpeername())
 
 
 async def read_all(sock: socket.socket) -> bytes:
-    """Everything up to the end, or to a reset."""
+    """All bytes up to the end or a reset."""
     loop, out = asyncio.get_running_loop(), b""
     try:
         while data := await loop.sock_recv(sock, 65536):
@@ -138,13 +138,13 @@ async def read_all(sock: socket.socket) -> bytes:
 
 
 def num_descriptors() -> int:
-    """Open descriptors, less those of tests before that only the garbage collector can reach."""
+    """Open descriptors, after garbage of earlier tests is collected."""
     gc.collect()
     return len(os.listdir("/proc/self/fd"))
 
 
 async def settled_descriptors() -> int:
-    """As num_descriptors, after one connection has come and gone: the loop keeps one for itself then."""
+    """As num_descriptors, after a first connection has ended: from then on the loop keeps one descriptor."""
     node = make_node()
     async with node.listening() as listener:
         sock = await open_socket(listener.multiaddr)

@@ -1,6 +1,6 @@
-"""A relay and two hosts that meet through it, on loopback; and relays and clients played by hand.
+"""A relay and two hosts that connect through it, on the loopback; and relays and clients by hand.
 
-Comes in: options. Goes out: hosts, with everything closed at the end; what is answered to any bytes.
+Comes in: options. Goes out: hosts, all closed at the end; the answers to any bytes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ UNLIMITED = RelayOptions(circuit_s=0, circuit_bytes=0)
 
 
 def behind(relay: Host) -> Multiaddr:
-    """Where to listen to be reached through `relay`."""
+    """The address to listen on, to be reached through `relay`."""
     return relay.addrs_with_peer[0].encapsulate("/p2p-circuit")
 
 
@@ -42,7 +42,7 @@ class Relayed:
 
     @property
     def addr(self) -> Multiaddr:
-        """What `dialer` dials."""
+        """The address that `dialer` dials."""
         return self.target.addrs_with_peer[0]
 
     @property
@@ -72,7 +72,7 @@ async def relayed(
 async def fake_relay(
     answer: Callable[[Stream, Hop], Awaitable[Any]], **more: Any
 ) -> AsyncIterator[tuple[Host, list[Hop]]]:
-    """A host whose hop streams do what `answer` does; and the requests that came."""
+    """A host that answers hop streams with `answer`; and the requests that came."""
     asked: list[Hop] = []
 
     async def serve(stream: Stream) -> Stream | None:
@@ -108,7 +108,7 @@ async def ask_stop(host: Host, target: Any, data: bytes | Stop, end: bool = True
 
 
 async def grant(stream: Stream, request: Hop) -> None:
-    """A relay that grants whatever it is asked, for an hour, without a voucher, as rust-libp2p does."""
+    """A relay that grants every request, for an hour, without a voucher, as rust-libp2p does."""
     expire = int(time.time()) + 3600
     await stream.write(Hop(HopType.STATUS, reservation=Reservation(expire), status=Status.OK).encode())
 
@@ -121,7 +121,7 @@ def cause_of(error: DialError | ListenError) -> BaseException:
 
 @asynccontextmanager
 async def tasks_unchanged() -> AsyncIterator[None]:
-    """The block leaves the tasks that were there before."""
+    """Checks that the block leaves no new tasks."""
     before = asyncio.all_tasks()
     yield
     gc.collect()

@@ -1,6 +1,6 @@
-"""Connections, listeners and transports without sockets, so that a swarm's promises can be put in any order.
+"""Connections, listeners and transports without sockets, so a test can choose the order of all events.
 
-Comes in: what a test wants to happen. Goes out: objects like interfaces.CapableConn, Listener, Transport.
+Comes in: the events that a test wants. Goes out: objects like interfaces.CapableConn, Listener, Transport.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def addr(port: int, ip: str = "127.0.0.1") -> Multiaddr:
 
 
 class FakeStream:
-    """Takes writes, answers nothing."""
+    """Accepts writes and answers nothing."""
 
     def __init__(self, conn: FakeConn) -> None:
         self.conn = conn
@@ -72,7 +72,7 @@ class FakeStream:
 
 
 class FakeConn:
-    """What an upgrade has made, and its session, in one; a test decides its end, streams and slowness."""
+    """The result of an upgrade and its session in one object. A test decides its end, streams and delays."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class FakeConn:
         self.callbacks.append(callback)
 
     def end(self, error: BaseException | None = None) -> None:
-        """The peer goes away: callbacks run from the event loop, once."""
+        """The peer ends the connection: the event loop runs the callbacks, once."""
         self.is_closed = True
         callbacks, self.callbacks = self.callbacks, []
         for callback in callbacks:
@@ -163,7 +163,7 @@ class FakeListener:
 
 
 class FakeTransport:
-    """Dials as `on_dial` says; listens on any address but those in `broken`."""
+    """Dials as `on_dial` says; listens on every address that is not in `broken`."""
 
     is_proxy = False
 
@@ -215,7 +215,7 @@ class FakeTransport:
 
 
 class Recorder:
-    """A notifiee that writes down what it is told, and does what `on` says for an event."""
+    """A notifiee that records its news, and does what `on` says for an event."""
 
     def __init__(self, log: list[tuple[Any, ...]], name: str = "") -> None:
         self.log = log

@@ -10,6 +10,7 @@ import re
 import select
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,21 @@ LIMIT_S = HANG_S
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
 _LINK = re.compile(r"\]\(([^)#:]+)\)")
 _PATH = re.compile(r"`([\w.-]+(?:/[\w.-]+)*\.(?:pyx|pxd|pyi|py|sh|md|toml|txt|proto))`")
+_MEMBER = re.compile(r"`([A-Z]\w*[a-z]\w*)\.([a-z_]\w*)(?:\(.*?\))?`")
+"""`Class.member`, also with arguments."""
+
+
+@cache
+def words_beside(owner: str) -> set[str]:
+    """All words of the source files that define the class `owner` or a base of it."""
+    head = re.compile(rf"^(?:cdef )?class {owner}(?:\((.*)\))?:", re.M)
+    paths = [*(ROOT / "src").rglob("*.py"), *(ROOT / "src").rglob("*.pyx")]
+    found: set[str] = set()
+    for text in (path.read_text() for path in paths):
+        if match := head.search(text):
+            bases = re.findall(r"\w+", match[1] or "")
+            found.update(re.findall(r"\w+", text), *map(words_beside, bases))
+    return found
 
 
 def programs() -> dict[str, str]:
@@ -186,6 +202,14 @@ def test_the_files_a_document_names_exist(document: Path) -> None:
     )
     paths = set(_PATH.findall(_BLOCK.sub("", text)))
     assert [path for path in sorted(paths) if not any((place / path).exists() for place in places)] == []
+
+
+@pytest.mark.source
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_the_members_of_classes_a_document_names_exist(document: Path) -> None:
+    """`Stream.attach`: a file of the source has the class, and such a file has the name."""
+    named = set(_MEMBER.findall(_BLOCK.sub("", document.read_text()))) - {("CMakeLists", "txt")}
+    assert [f"{owner}.{name}" for owner, name in sorted(named) if name not in words_beside(owner)] == []
 
 
 @pytest.mark.source

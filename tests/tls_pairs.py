@@ -1,7 +1,7 @@
-"""TLS peers for tests: plain pyOpenSSL connections, and records sealed by hand with their own secrets.
+"""TLS peers for tests: pyOpenSSL connections, and records that are sealed by hand with their secrets.
 
-Comes in: which version, which side. Goes out: connections that have shaken hands in memory, records of any
-content type. Never verifies a certificate: what is trusted is not what these tests are about.
+Comes in: which version, which side. Goes out: connections in memory after the handshake, records of any
+content type. Never verifies a certificate, because these tests are not about trust.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TICKET = bytes.fromhex("04000010 00000001 00000000 01aa 0002bbbb 0000")
 CERTIFICATE_REQUEST = bytes.fromhex("0d00000d 01aa 000a 000d0006 0004 04030804")
 """Handshake messages (RFC 8446, sections 4.6.3, 4.6.1, 4.3.2)."""
 NUM_TICKETS = 2
-"""A server of OpenSSL sends this many, each in a record (SSL_CTX_set_num_tickets, which is out of reach)."""
+"""OpenSSL's server sends this many, each in a record (the binding lacks SSL_CTX_set_num_tickets)."""
 
 
 @functools.cache
@@ -70,7 +70,7 @@ def connection(made: SSL.Context, is_server: bool) -> SSL.Connection:
 
 
 def advanced(one: SSL.Connection) -> bool:
-    """Does what it can; whether its handshake is done."""
+    """Continues the handshake. Returns: whether it is done."""
     try:
         one.do_handshake()
     except SSL.WantReadError:
@@ -79,7 +79,7 @@ def advanced(one: SSL.Connection) -> bool:
 
 
 def output(one: SSL.Connection) -> bytes:
-    """What it has put out."""
+    """The bytes that it has sent."""
     try:
         return one.bio_read(1 << 20)
     except SSL.WantReadError:
@@ -87,7 +87,7 @@ def output(one: SSL.Connection) -> bytes:
 
 
 class Secrets:
-    """Notes the secrets of connections as their contexts tell them."""
+    """Records the secrets of connections; their contexts report them."""
 
     def __init__(self, *contexts: SSL.Context) -> None:
         self._lines: dict[str, bytes] = {}
@@ -99,7 +99,7 @@ class Secrets:
         self._lines[label] = bytes.fromhex(secret)
 
     def sealer(self, is_client: bool) -> Sealer:
-        """Seals as that side does, from its first record of data on."""
+        """Seals records like that side, beginning with its first record of data."""
         side, sent = ("CLIENT", 0) if is_client else ("SERVER", NUM_TICKETS)
         return Sealer(self._lines[f"{side}_TRAFFIC_SECRET_0"], sent)
 
@@ -118,7 +118,7 @@ class Sealer:
         self._count = 0
 
     def update(self) -> None:
-        """Goes on with the next keys, as behind a KeyUpdate."""
+        """Continues with the next keys, as after a KeyUpdate."""
         self._begin(_expand(self._secret, b"traffic upd", 32))
 
     def seal(self, content: bytes, kind: int = DATA, padding: int = 0) -> bytes:
@@ -145,7 +145,7 @@ def _expand(secret: bytes, label: bytes, n: int) -> bytes:
 
 
 def records(data: bytes) -> list[bytes]:
-    """Whole records, cut apart."""
+    """Cuts bytes into whole records."""
     out = []
     while data:
         end = 5 + int.from_bytes(data[3:5])
@@ -158,7 +158,7 @@ def records(data: bytes) -> list[bytes]:
 def shaken(
     version: int = SSL.TLS1_3_VERSION, secrets: list[Secrets] | None = None, ciphers: bytes = b""
 ) -> tuple[SSL.Connection, SSL.Connection]:
-    """A client and a server that have shaken hands, the server's tickets read; `ciphers` are TLS 1.2's."""
+    """A client and a server after the handshake, with the server's tickets read; `ciphers`: of TLS 1.2."""
     client_context, server_context = context(version), context(version, is_server=True)
     if ciphers:
         client_context.set_cipher_list(ciphers)
@@ -174,7 +174,7 @@ def shaken(
 
 
 def opened(one: SSL.Connection, sealed: bytes) -> bytes:
-    """What `one` reads of `sealed`."""
+    """The bytes that `one` reads from `sealed`."""
     if sealed:
         one.bio_write(sealed)
     data = b""
@@ -186,7 +186,7 @@ def opened(one: SSL.Connection, sealed: bytes) -> bytes:
 
 
 def sealed(one: SSL.Connection, pieces: Iterable[bytes]) -> bytes:
-    """Records of `one` with these pieces."""
+    """Records in which `one` sends these pieces."""
     for piece in pieces:
         one.sendall(piece)
     return output(one)

@@ -1,8 +1,8 @@
-"""An event loop whose clock jumps to the next timer when nothing else is to be done: minutes pass in no time.
+"""An event loop whose clock jumps to the next timer when nothing else is ready: minutes pass at once.
 
-Comes in: coroutines that wait on timers and futures alone, never on sockets. Goes out: their results; fails
-where they wait for something that will never happen. What takes its time from its event loop, as p2pcore
-does, runs on it as it is (go-libp2p can inject a clock into its dial worker only: W49).
+Comes in: coroutines that wait only on timers and futures, never on sockets. Goes out: their results; fails if
+they wait for something that never happens. p2pcore takes time only from its event loop, so it runs here
+unchanged (go-libp2p can inject a clock only into its dial worker: W49).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class _Selector(selectors.DefaultSelector):  # type: ignore[valid-type, misc]
-    """Does not wait: it moves the clock."""
+    """Moves the clock and does not wait."""
 
     now = 0.0
 
@@ -40,7 +40,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         super().__init__(self._clock)
 
     def time(self) -> float:
-        """Seconds since the loop was made, as its timers have it."""
+        """Seconds since the loop was made, on the clock of its timers."""
         return self._clock.now
 
 

@@ -1,6 +1,6 @@
 """A real Wire whose other end is a plain socket, for tests that play the peer byte by byte.
 
-Comes in: nothing. Goes out: the mailbox on top of the wire, and the socket. Closes both at the end.
+Goes out: the mailbox on top of the wire, and the socket. Closes both at the end.
 """
 
 from __future__ import annotations

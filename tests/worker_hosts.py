@@ -1,6 +1,6 @@
 """Factories of hosts for the tests of workers: each is imported in a fresh interpreter.
 
-Comes in: a Worker. Goes out: a host that says in which process it is, or fails as a test wants.
+Comes in: a Worker. Goes out: a host that tells its process id, or fails as a test wants.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ def mortal(worker: Worker, status: int) -> Host:
 
 
 def silent(worker: Worker) -> Host:
-    """Ends its process without a word."""
+    """Ends its process without a report."""
     os._exit(7)
 
 
 def ready_twice(worker: Worker) -> Host:
-    """Says once more that it is ready, which no worker does."""
+    """Reports a second time that it is ready, which no real worker does."""
     asyncio.get_running_loop().call_later(0.05, lambda: worker._channel.send(event="ready", addrs=[]))
     return make(worker)

@@ -1,7 +1,7 @@
-"""The gates' command line: measures, compares with the committed baseline, says what it found.
+"""The command line of the gates: measures, compares with the committed baseline, and reports.
 
 Comes in: `--write`, `--only TEXT`, `--group`. Goes out: a table, and exit status 1 where a row is worse than
-its baseline. Without valgrind what it counts is left out, which only fails where CI is set.
+its baseline. Without valgrind its rows are left out, which only fails if CI is set.
 """
 
 from __future__ import annotations

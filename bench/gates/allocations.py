@@ -1,7 +1,7 @@
-"""Allocations per operation: how often it asks for memory, whatever becomes of that.
+"""Allocations per operation: how often it asks for memory, even if it frees it at once.
 
-Comes in: nothing. Goes out: a Figure for each of WHERE. Python takes its memory from malloc for this, so that
-callgrind sees each request; objects from Python's free lists are none. Those of libuv and OpenSSL count too.
+Goes out: a Figure for each of WHERE. Python uses malloc here, so callgrind sees each request.
+Objects from Python's free lists do not count. Requests of libuv and OpenSSL count too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WHERE = (
 )
 FUNCTIONS = ("malloc", "calloc", "realloc")
 REQUESTS = {*FUNCTIONS, *(f"__libc_{name}" for name in FUNCTIONS)}
-"""Each by either of its names in the C library."""
+"""Each function has two names in the C library."""
 SLACK = 0.25
 
 

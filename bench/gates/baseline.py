@@ -1,6 +1,6 @@
-"""The committed baseline: figures, and the environment they were taken in.
+"""The committed baseline: figures, and the environment in which they were measured.
 
-Comes in: figures. Goes out: baseline.json, and what was in it. Written by `make gates-baseline` alone.
+Comes in: figures. Goes out: baseline.json, and what was in it. Only `make gates-baseline` writes it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PACKAGES = ("cryptography", "pynacl", "uvloop", "protobuf", "cython")
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What baseline.json says; empty where there is none."""
+    """The contents of baseline.json; empty if there is none."""
 
     environment: dict[str, str]
     values: dict[str, float]
@@ -45,7 +45,7 @@ def write(figures: Iterable[Figure], environment: dict[str, str], path: Path = P
 
 
 def environment() -> dict[str, str]:
-    """What the figures depend on besides the source; verdict.py says what of it must be the same."""
+    """What the figures depend on besides the source; verdict.py says which parts must be the same."""
     found = {
         "python": f"{platform.python_implementation()} {sys.version_info.major}.{sys.version_info.minor}",
         "arch": platform.machine(),
@@ -60,7 +60,7 @@ def environment() -> dict[str, str]:
 
 
 def _optimization() -> str:
-    """How the interpreter was built, as far as that changes what its code takes."""
+    """How the interpreter was built, where that changes the number of instructions."""
     arguments = str(sysconfig.get_config_var("CONFIG_ARGS"))
     found = [
         name for name in ("enable-optimizations", "with-lto", "with-pydebug") if f"--{name}" in arguments
@@ -69,7 +69,7 @@ def _optimization() -> str:
 
 
 def _simd() -> str:
-    """What valgrind's processor has of the real one's: everything up to AVX2, and never more."""
+    """The features of the real processor that valgrind's has too: everything up to AVX2, and never more."""
     try:
         flags = Path("/proc/cpuinfo").read_text().split()
     except OSError:

@@ -1,7 +1,7 @@
-"""A wire whose socket is moved by hand: what it is given it has received, in exactly these pieces.
+"""A wire without a real socket: a work gives it the bytes that it receives, in exactly these pieces.
 
-Comes in: bytes. Goes out: a Wire on a socket pair. Never waits for the kernel, so that the same work takes
-the same instructions each time.
+Comes in: bytes. Goes out: a Wire on a socket pair. Never waits for the kernel, so the same work takes the
+same instructions each time.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Cable:
     # the face of asyncio.Transport that Wire uses while it lives
 
     def get_extra_info(self, name: str) -> socket.socket:
-        """The socket, whatever is asked for."""
+        """The socket, for any name."""
         return self._near
 
     def set_write_buffer_limits(self, high: int, low: int) -> None:

@@ -1,7 +1,7 @@
 """Runs works under callgrind, and reads its profiles.
 
-Comes in: names of works, a parser of profiles. Goes out: for each work what the parser found in 2N times less
-what it found in N times. All works run in one process, so that starting it is paid once.
+Comes in: names of works, a parser of profiles. Goes out: for each work, the parser's figure for
+2N times minus its figure for N times. All works run in one process, which starts only once.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ Parser = Callable[[Iterable[str]], "Counter[str]"]
 
 
 def is_available() -> bool:
-    """Whether there is a valgrind to count with."""
+    """Whether valgrind is installed."""
     return shutil.which("valgrind") is not None
 
 
 def slopes(names: Sequence[str], parse: Parser, **environment: str) -> Iterator[tuple[str, Counter[str]]]:
-    """Each name with what N times of its work take.
+    """Each name with the figure for N times of its work.
 
     Raises: RuntimeError: a work failed.
     """
@@ -64,7 +64,7 @@ def _run(names: Sequence[str], folder: str, environment: dict[str, str]) -> None
 
 
 def _environment() -> dict[str, str]:
-    """One that does not change what is counted: no hash seed of its own, no settings of whoever runs it."""
+    """An environment that does not change the count: a fixed hash seed, and no settings of the user."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "MALLOC_"))}
     return kept | {
         "PYTHONHASHSEED": "0",
@@ -105,7 +105,7 @@ def self_cost(lines: Iterable[str]) -> Counter[str]:
 
 
 def calls(lines: Iterable[str]) -> Counter[str]:
-    """Calls of each function, by its name."""
+    """Calls of each function, by name."""
     names: dict[str, str] = {}
     found: Counter[str] = Counter()
     callee = ""
@@ -118,7 +118,7 @@ def calls(lines: Iterable[str]) -> Counter[str]:
 
 
 def _full_name(line: str, known: dict[str, str]) -> str:
-    """Of "xx=(3) name" the name, which is kept; of "xx=(3)" the one kept before."""
+    """The name in "xx=(3) name", which is kept; for "xx=(3)", the name kept before."""
     key, _, name = line.rstrip().partition("=")[2].partition(" ")
     if name:
         known[key] = name

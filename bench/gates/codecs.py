@@ -24,24 +24,24 @@ NUM_VARINTS = len(VALUES)
 
 
 def text_to_bytes() -> None:
-    """Each text to bytes."""
+    """Converts each text to bytes."""
     for text in TEXTS:
         Multiaddr(text).to_bytes()
 
 
 def bytes_to_text() -> None:
-    """Each address, given as bytes, to text."""
+    """Converts each address from bytes to text."""
     for data in BINARY:
         str(Multiaddr(data))
 
 
 def varints() -> None:
-    """Each number to bytes and back."""
+    """Converts each number to bytes and back."""
     for value in VALUES:
         varint.decode(varint.encode(value))
 
 
 def peer_ids() -> None:
-    """Each text to an id."""
+    """Converts each text to an id."""
     for text in PEERS:
         PeerId(text)

@@ -11,7 +11,7 @@ ECHO = "/echo/1.0.0"
 
 
 class Watch:
-    """A notifiee that counts connections and lets somebody wait for a number of them."""
+    """A notifiee that counts connections; a caller can wait for a number of them."""
 
     def __init__(self) -> None:
         self._open = 0
@@ -19,7 +19,7 @@ class Watch:
         self._waiter: asyncio.Future[None] | None = None
 
     async def until(self, wanted: int) -> None:
-        """Returns when there are `wanted` connections; asleep until then, so that nothing else is counted."""
+        """Returns when there are `wanted` connections. It sleeps until then, so nothing else is counted."""
         if self._open != wanted:
             self._wanted = wanted
             self._waiter = asyncio.get_running_loop().create_future()
@@ -47,7 +47,7 @@ class Watch:
 
 
 class Hosts:
-    """One that listens, one that dials; they do not identify each other: only what is named happens."""
+    """A host that listens and a host that dials. They do not identify each other, so nothing else runs."""
 
     def __init__(self, security: str = "noise") -> None:
         self.server = Host(identify=False, echo=True, security=(security,))
@@ -85,7 +85,7 @@ class Connections(Hosts):
     """Complete connections."""
 
     async def once(self) -> None:
-        """One, until both sides have forgotten it."""
+        """One connection, until both sides have forgotten it."""
         conn = await self.dial()
         await conn.close()
         await self.watch.until(0)
@@ -100,7 +100,7 @@ class Echoes(Hosts):
         self._conn = await self.dial()
 
     async def once(self) -> None:
-        """One stream: 32 bytes there and back, orderly ends."""
+        """One stream: 32 bytes there and back, and an orderly end."""
         stream = await self._conn.new_stream(ECHO)
         await stream.write(bytes(32))
         await stream.close_write()

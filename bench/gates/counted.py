@@ -1,7 +1,7 @@
 """Runs under callgrind: each work once to warm up, then N and 2N times between marks.
 
-Comes in: names of works. Goes out: calls of MARK, by which the counters are cut into parts, in the order of
-the names. Never looks at a clock; the garbage collector rests: when it runs depends on everything else.
+Comes in: names of works. Goes out: calls of MARK, which cut the counters into parts, in the order of the
+names. Never looks at a clock. The garbage collector is off, because its runs depend on everything else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gates.works import WORKS, Work
 from p2pcore import tune_loop
 
 MARK = "ctermid"
-"""What `os.ctermid` calls in the C library, and nothing else does: valgrind cuts the counters before it."""
+"""The function of the C library that only `os.ctermid` calls: valgrind cuts the counters before it."""
 
 
 def main() -> None:

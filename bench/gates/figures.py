@@ -1,6 +1,6 @@
-"""What a process knows about its own memory, once it has come to rest.
+"""What a process knows about its own memory when it is at rest.
 
-Comes in: nothing. Goes out: counts and bytes. Never compares.
+Goes out: counts and bytes. Never compares.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Held:
     """What is alive.
 
     Attributes:
-        objects: those the garbage collector tracks. blocks: of Python's allocator.
-        traced: bytes of Python-level allocations, 0 where tracemalloc is off. rss: resident bytes.
+        objects: all that the garbage collector tracks. blocks: of Python's allocator.
+        traced: bytes of Python-level allocations, 0 if tracemalloc is off. rss: resident bytes.
     """
 
     objects: int

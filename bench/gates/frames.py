@@ -1,4 +1,4 @@
-"""Works of one end of a connection alone: what it receives is prepared, what it sends is thrown away."""
+"""Works of one end of a connection: the bytes it receives are prepared, the bytes it sends are dropped."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ PROTOCOL = "/echo/1.0.0"
 
 
 def frame(kind: int, flags: int, length: int, body: bytes = b"") -> bytes:
-    """A yamux frame of the one stream there is."""
+    """A yamux frame of the only stream."""
     head = bytes([0, kind]) + flags.to_bytes(2, "big")
     return head + STREAM.to_bytes(4, "big") + length.to_bytes(4, "big") + body
 
 
 def message(flag: int, body: bytes = b"") -> bytes:
-    """An mplex message of the one stream there is; at most 16,383 bytes of body."""
+    """An mplex message of the only stream; at most 16,383 bytes of body."""
     size = len(body)
     length = bytes([size]) if size < 128 else bytes([size % 128 + 128, size // 128])
     return bytes([STREAM << 3 | flag]) + length + body
@@ -47,7 +47,7 @@ class Negotiation:
 
 
 class Initiator(Negotiation):
-    """Proposes one protocol, which is taken."""
+    """Proposes one protocol, and the peer accepts it."""
 
     answer = multistream.HEADER + multistream.encode(PROTOCOL)
 
@@ -121,7 +121,7 @@ class Updates(Frames):
 
 
 class DataFrames(Frames):
-    """Data frames in one piece, then read; the window they use is given back to the peer as it is read."""
+    """Data frames arrive in one piece and are read; reading gives the peer its window back."""
 
     def __init__(self, size: int) -> None:
         super().__init__()

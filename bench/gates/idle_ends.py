@@ -1,7 +1,7 @@
-"""The two processes of the idle rows: one listens and says what it holds, one dials and holds.
+"""The two processes of the idle rows: one listens and reports its memory, one dials and holds.
 
 Comes in: lines on standard input: "held" or a number of connections. Goes out: one line of JSON each. Both
-are hosts with the defaults a user gets, so each connection is identified.
+are hosts with default options, so each connection is identified.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from p2pcore import Host, run
 POLL_S = 0.02
 TIMEOUT_S = 300.0
 REST = 10
-"""Looks in a row at which nothing has changed: identify is over, and so are its timers."""
+"""Looks in a row without a change: then identify and its timers have ended."""
 
 
 def say(line: dict[str, Any]) -> None:
@@ -45,7 +45,7 @@ async def at_rest(host: Host, count: int) -> None:
 
 
 async def listen() -> None:
-    """Answers each number with what is held at so many connections."""
+    """Answers each number with the memory at this number of connections."""
     async with Host() as host:
         say({"addr": str(host.addrs_with_peer[0])})
         while line := await next_line():
@@ -54,7 +54,7 @@ async def listen() -> None:
 
 
 async def dial(target: str) -> None:
-    """Answers each number when it holds so many connections."""
+    """Answers each number when it holds this number of connections."""
     async with Host(listen=()) as host:
         while line := await next_line():
             await more(host, target, int(line) - host.swarm.num_conns)
@@ -62,7 +62,7 @@ async def dial(target: str) -> None:
 
 
 async def more(host: Host, target: str, count: int) -> None:
-    """Dials one after another, so that memory is asked for in the same order each time, and comes to rest."""
+    """Dials one after another, so memory is requested in the same order each time; then waits for rest."""
     wanted = host.swarm.num_conns + count
     for _ in range(count):
         await host.swarm.dial_addr(target)

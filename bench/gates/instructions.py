@@ -1,7 +1,7 @@
 """Instructions per operation, counted by callgrind.
 
-Comes in: names of works. Goes out: a Figure for each, and one more where libsodium and OpenSSL have a part in
-it. Instructions spent inside the libraries of the primitives are left out of the others: those are not ours.
+Comes in: names of works. Goes out: a Figure for each, and one more if libsodium or OpenSSL take
+part. The first figure leaves out instructions inside these libraries, because they are not ours.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from gates.verdict import INTERPRETER, PRIMITIVES, Figure
 from gates.works import WORKS, Work
 
 LIBRARIES = ("_sodium.", "libsodium", "libcrypto", "/cryptography/")
-"""In the path of a library of primitives; cryptography's own glue counts as part of it."""
+"""Parts of paths of these libraries; the glue code of `cryptography` counts as part of them."""
 
 
 def measure(names: Sequence[str]) -> Iterator[Figure]:

@@ -1,7 +1,7 @@
 """Memory rows: what is alive for each idle connection, each open stream, each frame.
 
-Comes in: nothing. Goes out: figures. Everything runs in processes of its own with a fixed hash seed: one
-for objects and Python-level allocations, others without tracemalloc for resident memory, whose least counts.
+Goes out: figures. Each measurement is a process with a fixed hash seed: one for objects and Python-level
+allocations, and several without tracemalloc for resident memory, of which the least counts.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ TIMEOUT_S = 600.0
 COUNTED = (100, 600)
 """Connections between which objects are counted."""
 RESIDENT = tuple(range(500, 3501, 500))
-"""Connections at which resident memory is looked at. It grows by whole arenas of Python's allocator: a line
-through many points hardly sees them. The last is below a common limit of descriptors."""
+"""Numbers of connections at which resident memory is read. It grows by whole arenas of Python's allocator;
+a line through many points smooths these steps. The last is below a common limit of descriptors."""
 ROUNDS = 3
-"""The allocator's luck makes it larger, never smaller: the least of so many runs is the figure."""
+"""Chance in the allocator makes a figure larger, never smaller, so the least of these runs counts."""
 FRAME_SLACK = 0.02
-"""Objects a frame: of 2,000 frames, what the interpreter's own caches may come to."""
+"""Objects for each frame: what the interpreter's own caches may add, divided by 2,000 frames."""
 
 
 def measure_counts() -> Iterator[Figure]:
@@ -56,7 +56,7 @@ def measure_resident() -> Iterator[Figure]:
 
 
 class _Process:
-    """One of idle_ends.py: a question is a line, an answer is a line."""
+    """A process of idle_ends.py: a question is a line, an answer is a line."""
 
     def __init__(self, trace: bool, *arguments: str) -> None:
         self._popen = subprocess.Popen(
@@ -82,7 +82,7 @@ class _Process:
         self._popen.stdin.flush()
 
     def answer(self) -> dict[str, Any]:
-        """Waits for what it says; it gives up by itself where it must wait too long."""
+        """Waits for its answer; the process gives up by itself if it waits too long."""
         assert self._popen.stdout is not None
         line = self._popen.stdout.readline()
         if not line:
@@ -92,7 +92,7 @@ class _Process:
 
 
 def _idle(counts: Sequence[int], trace: bool) -> dict[str, dict[str, float]]:
-    """What one connection takes on either side: the slope over these numbers of connections."""
+    """The memory of one connection on each side: the slope over these numbers of connections."""
     with _Process(trace, "listen") as listener:
         target = listener.answer()["addr"]
         with _Process(trace, "dial", target) as dialer:

@@ -1,6 +1,6 @@
 """The process of the stream and frame rows: two hosts on one connection.
 
-Comes in: nothing. Goes out: one line of JSON: what an open idle stream and a received frame leave alive.
+Goes out: one line of JSON: the memory that an open idle stream and a received frame keep alive.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BEFORE, STREAMS = 100, 400
 FRAMES = 2000
 FRAME_BYTES = 1024
 TURNS = 20
-"""Turns of the event loop in which everything that is under way comes to its end."""
+"""Turns of the event loop in which everything under way ends."""
 
 
 class Ends:
@@ -36,7 +36,7 @@ class Ends:
         await asyncio.get_running_loop().create_future()
 
     async def open(self, count: int) -> list[Stream]:
-        """Streams on which one byte was said, so that both sides have agreed on the protocol."""
+        """Streams on which one byte was sent, so both sides have agreed on the protocol."""
         streams = []
         wanted = len(self.served) + count
         for _ in range(count):
@@ -60,7 +60,7 @@ class Ends:
 
 
 async def turns(condition: Callable[[], bool] = lambda: True) -> None:
-    """Lets the event loop turn until it is so, and a little longer."""
+    """Lets the event loop turn until the condition is true, and a little longer."""
     async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(0)
@@ -69,7 +69,7 @@ async def turns(condition: Callable[[], bool] = lambda: True) -> None:
 
 
 async def idle_streams() -> dict[str, float]:
-    """What each of STREAMS more streams keeps alive, both ends and the handler's task together."""
+    """What each of STREAMS more streams keeps alive: both ends and the handler's task."""
     ends = Ends()
     await ends.start()
     kept = await ends.open(BEFORE)
@@ -81,7 +81,7 @@ async def idle_streams() -> dict[str, float]:
 
 
 async def frames() -> dict[str, float]:
-    """What each of FRAMES frames, received and read, leaves alive."""
+    """What each of FRAMES frames keeps alive when it has been received and read."""
     ends = Ends()
     await ends.start()
     (near,) = await ends.open(1)

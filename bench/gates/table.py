@@ -1,4 +1,4 @@
-"""The verdicts as a table, and in words what to do about them.
+"""The verdicts as a table, and advice on what to do.
 
 Comes in: verdicts, the environments. Goes out: lines of text.
 """
@@ -51,7 +51,7 @@ def _failure(verdict: Verdict) -> str:
 
 
 def _differences(here: Mapping[str, str], there: Mapping[str, str]) -> Iterator[str]:
-    """Versions that differ from the baseline's may be the cause of a failure."""
+    """Names versions that differ from the baseline's, because they may be the cause of a failure."""
     for key in sorted(set(here) | set(there)):
         if here.get(key) != there.get(key):
             yield f"  note: {key} is {here.get(key)}, of the baseline {there.get(key)}"

@@ -1,4 +1,4 @@
-"""Figures against a baseline: what is worse, what is better, what cannot be compared.
+"""Compares figures with a baseline: worse, better, or not comparable.
 
 Comes in: rows of figures, a baseline, the environment of each. Goes out: one Verdict a row. Never measures.
 """
@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 TOLERANCE = 0.05
-"""How far over its baseline a figure may be; the issue that asked for the gates chose it."""
+"""How far a figure may be over its baseline. The issue that asked for the gates chose it."""
 
 COMPARABLE = ("python", "arch", "system")
-"""Where one of these differs, figures say nothing about the change: rows are shown and skipped."""
+"""If one of these differs, figures say nothing about the change: rows are shown and skipped."""
 INTERPRETER = ("optimization",)
-"""Rows of instructions need the same of these too: how the interpreter was built."""
+"""For rows of instructions, these must be the same too: how the interpreter was built."""
 PRIMITIVES = ("simd",)
-"""Rows of libsodium and OpenSSL need the same of these: they choose their code by processor."""
+"""For rows of libsodium and OpenSSL, these must be the same: they choose their code by processor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,8 @@ class Figure:
 
     Attributes:
         name: unique; begins with its group. value: less is better. unit: of it.
-        slack: what may come on top of the tolerance, in the unit; for rows whose baseline is 0 or nearly so.
-        needs: keys of the environment, besides COMPARABLE, that must be as in the baseline.
+        slack: added to the tolerance, in the unit; for rows with a baseline of 0 or almost 0.
+        needs: keys of the environment, besides COMPARABLE, that must equal the baseline's.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Figure:
 
 
 class Outcome(enum.Enum):
-    """What became of a row."""
+    """The result of a row."""
 
     OK = "ok"
     WORSE = "WORSE"
@@ -50,7 +50,7 @@ class Outcome(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A row compared; `baseline` or `value` is None where there is none, `reason` says why it was skipped."""
+    """A compared row. `baseline` and `value` may be None. `reason` says why the row was skipped."""
 
     name: str
     outcome: Outcome
@@ -61,14 +61,14 @@ class Verdict:
 
     @property
     def ratio(self) -> float | None:
-        """The figure over its baseline; None where there is no such number."""
+        """The figure divided by its baseline; None if there is no such number."""
         if self.value is None or not self.baseline:
             return None
         return self.value / self.baseline
 
     @property
     def is_failure(self) -> bool:
-        """Whether the gates fail for it: it is worse, or it was not measured any more."""
+        """Whether the gates fail for this row: it is worse, or no longer measured."""
         return self.outcome in (Outcome.WORSE, Outcome.MISSING)
 
 
@@ -95,7 +95,7 @@ def compare(
 
 
 def _difference(here: Mapping[str, str], there: Mapping[str, str], keys: Iterable[str]) -> str:
-    """The first of `keys` that differs, in words; "" where none does."""
+    """The first of `keys` that differs, in words; "" if none does."""
     for key in keys:
         if here.get(key) != there.get(key):
             return f"{key} is {here.get(key)}, of the baseline {there.get(key)}"

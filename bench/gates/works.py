@@ -1,7 +1,7 @@
 """The fixed works whose instructions are counted.
 
 Comes in: an event loop. Goes out: for each work a function that does it n times, and one that cleans up.
-Never anything random in a work itself, and nothing that takes longer the second time.
+Nothing in a work is random, and nothing takes longer the second time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Work:
 
     Attributes:
         name: of the row. prepare: gives (do it n times, clean up). count: N.
-        per: operations in one time. has_primitives: a second row says what libsodium and OpenSSL take of it.
+        per: operations in one time. has_primitives: a second row counts libsodium and OpenSSL.
     """
 
     name: str

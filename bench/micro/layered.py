@@ -1,7 +1,7 @@
-"""What the benchmark of every layer below the multiplexer does: bytes through it, each way.
+"""What every benchmark of a layer below the multiplexer does: it moves bytes through it, each way.
 
-Comes in: layers, sizes. Goes out: a rate. Never touches a socket buffer that could fill: what is sent is
-taken at once.
+Comes in: layers, sizes. Goes out: a rate. Never fills a socket buffer: sent bytes are taken at
+once.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def open_records(benchmark: Any, pair: Callable[[], tuple[Layer, Layer]], size: 
 
 
 def read_all(reader: Cable, raw: bytes) -> None:
-    """Delivers `raw` in reads of 256 KiB, and takes what comes of it."""
+    """Delivers `raw` in reads of 256 KiB, and takes the result."""
     box = reader.mailbox
     for at in range(0, len(raw), READ_BYTES):
         reader.deliver(raw[at : at + READ_BYTES])

@@ -1,7 +1,7 @@
 """What every multiplexer's benchmark does: data of one stream, each way.
 
 Comes in: a session with a peer whose bytes are made by hand (RawYamux, RawMplex), frames. Goes out: a rate.
-Never has a cipher: the record layer below does nothing.
+There is no cipher: the record layer below does nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TOTAL = 8 << 20
 
 
 def receive(benchmark: Any, peer: Any, opening: bytes, frame: bytes, size: int) -> None:
-    """`frame`, with `size` bytes of data, comes in bursts of 64 KiB and is read as it comes."""
+    """Bursts of 64 KiB of `frame`, with `size` bytes of data each, arrive and are read."""
     peer.deliver(opening)
     stream = peer.loop.run_until_complete(peer.session.accept_stream())
     chunk = frame * max(1, 65536 // size)

@@ -1,6 +1,6 @@
 """Mplex by itself: parsing and writing messages over a record layer that does nothing.
 
-Comes in: sizes of messages. Goes out: seconds for a fixed number of bytes or streams. Never has a cipher.
+Comes in: sizes of messages. Goes out: seconds for a fixed number of bytes or streams. There is no cipher.
 """
 
 from __future__ import annotations

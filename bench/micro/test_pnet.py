@@ -28,7 +28,7 @@ def test_send(benchmark: Any, size: int) -> None:
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
 def test_receive(benchmark: Any, size: int) -> None:
-    """What comes is garbage behind the header: the keystream does not mind."""
+    """Behind the header come arbitrary bytes, because the keystream works on any bytes."""
     loop = uvloop.new_event_loop()
     piece = bytes(size)
 

@@ -1,4 +1,4 @@
-"""Noise records: sealing and opening, per size of what is written at once.
+"""Noise records: sealing and opening, by the size of a write.
 
 Comes in: sizes. Goes out: seconds for a fixed amount of bytes, and bytes per second in extra_info.
 """

@@ -1,4 +1,4 @@
-"""TLS records: sealing and opening, per size of what is written at once; compare with test_records.py.
+"""TLS records: sealing and opening, by the size of a write; compare with test_records.py.
 
 Comes in: sizes. Goes out: seconds for a fixed amount of bytes, and bytes per second in extra_info.
 """

@@ -1,4 +1,4 @@
-"""WebSocket frames: framing, masking and taking apart, per size of what is written at once.
+"""WebSocket frames: framing, masking and parsing, by the size of a write.
 
 Comes in: sizes, roles. Goes out: seconds for a fixed amount of bytes, and bytes per second in extra_info.
 """

@@ -1,4 +1,4 @@
-"""What both sides of the Python peer share: lines of JSON, patterned bytes, this process's figures.
+"""Tools for both sides of the Python peer: lines of JSON, patterned bytes, figures of this process.
 
 Comes in: objects, counts. Goes out: lines on standard output, bytes, numbers. Uses public names only.
 """
@@ -27,11 +27,11 @@ _PATTERN = memoryview(bytes(range(PERIOD)) * (READ_BYTES // PERIOD + 2))
 
 
 class Wrong(Exception):
-    """The other side did something else than it should."""
+    """The other side did something wrong."""
 
 
 class Progress:
-    """Counts whatever an operation waits for, so that a stall can be told from slowness."""
+    """Counts the steps of an operation, to tell a stall from a slow peer."""
 
     count = 0
 
@@ -51,7 +51,7 @@ async def write_pattern(stream: Stream, start: int, total: int, block: int) -> N
 
 
 async def read_pattern(stream: Stream, start: int) -> int:
-    """Reads to the end; how many bytes came, every one of them right."""
+    """Reads to the end, and checks every byte. Returns: how many bytes came."""
     total = 0
     while data := await stream.read(READ_BYTES):
         if data != patterned(start + total, len(data)):
@@ -62,7 +62,7 @@ async def read_pattern(stream: Stream, start: int) -> int:
 
 
 def out(line: dict[str, Any]) -> None:
-    """One line of JSON, at once."""
+    """Prints one line of JSON and flushes it."""
     print(json.dumps(line), flush=True)
 
 
@@ -88,13 +88,13 @@ def release_memory() -> None:
 
 
 def raise_descriptor_limit() -> None:
-    """As many descriptors as the system allows this process."""
+    """Raises the limit of descriptors to the system's maximum."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def identified(info: IdentifyInfo, key: PublicKey) -> dict[str, Any]:
-    """What identify learned, as the contract wants it."""
+    """What identify learned, in the form of ../README.md."""
     records = info.record_addrs
     return {
         "peer_id": str(info.peer),

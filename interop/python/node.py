@@ -1,7 +1,7 @@
-"""What a host of the Python peer is made of, by the options of ../README.md.
+"""Makes a host of the Python peer from the options of ../README.md.
 
 Comes in: the command line, files with a network key and with certificates. Goes out: parsed options, a Host.
-What p2pcore does not have is an error with a reason, from p2pcore itself. Uses public names only.
+If p2pcore lacks something, its own error gives the reason. Uses public names only.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from common import Wrong
 from p2pcore import Host, TcpOptions
 
 SILENT = frozenset({"up", "down", "small", "stream", "pingpong", "conn", "idle"})
-"""Measurements, whose dialer does nothing else besides: it neither identifies nor serves."""
+"""Measurements. Their dialer does nothing else: it neither identifies nor serves."""
 SERVING = frozenset({"listen", "relay"})
 OPERATIONS = SILENT | {"ping", "identify", "echo", "streams", "halfclose", "reset"}
 SECURITY = {"noise": ("noise",), "tls": ("tls",), "plaintext": ("plaintext",), "both": ("noise", "tls")}
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options of the contract. Raises Wrong for an operation there is not."""
+    """The options of the contract. Raises Wrong for an unknown operation."""
     parser = argparse.ArgumentParser(prog="peer.py", allow_abbrev=False)
     parser.add_argument("op")
     parser.add_argument("-to")
@@ -46,7 +46,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def make_host(options: argparse.Namespace) -> Host:
-    """A host that is not started yet. Raises ValueError, OSError, P2PError: p2pcore cannot do that."""
+    """A host that is not started yet. Raises ValueError, OSError or P2PError if p2pcore cannot do it."""
     ops = set(options.op.split(","))
     quiet = options.bare or bool(ops & SILENT)
     serves = options.op == "listen"
@@ -69,7 +69,7 @@ def _addresses(options: argparse.Namespace, ops: set[str]) -> list[str]:
 
 
 def _extras(options: argparse.Namespace) -> dict[str, Any]:
-    """Arguments only a few hosts have."""
+    """Arguments that only a few hosts have."""
     found: dict[str, Any] = {}
     if options.psk:
         found["psk"] = options.psk
@@ -90,7 +90,7 @@ def _websocket(options: argparse.Namespace) -> Any:
 
 
 def _relay(limit: int) -> Any:
-    """A relay that bounds only the bytes of a circuit, if anything."""
+    """Options of a relay; `limit`: bytes each way, for two minutes at most; 0: no limit of either kind."""
     from p2pcore import RelayOptions
 
     many = 1 << 16

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""The Python peer for interop tests and benchmarks: p2pcore by the command contract of ../README.md.
+"""The Python peer for interop tests and benchmarks: p2pcore with the commands of ../README.md.
 
-Comes in: arguments, lines on standard input. Goes out: lines of JSON; one line that begins with ERROR and
-exit status 1 where the operation did not do all it should. Uses the public names of p2pcore only.
+Comes in: arguments, lines on standard input. Goes out: lines of JSON; if the operation
+fails, one line that begins with ERROR, and exit status 1. Uses the public names of p2pcore only.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from serve import Lines, Server, listen, obey
 T = TypeVar("T")
 
 STALL_S = 60.0
-"""An operation in which nothing happens for so long is given up."""
+"""If nothing happens for this long, the operation is given up."""
 ASK_S = 10.0
-"""How long the other side may take to have counted what we did."""
+"""How long the other side may take to count what we did."""
 OUR_CODE, ITS_CODE = 66, 77
 WRITE_BYTES = 8192
 BLOCK_BYTES = 65536
@@ -133,7 +133,7 @@ class Client:
         out({"op": op, "MB_s": total / seconds / 1e6, "seconds": seconds, "cpu_s": cpu_s() - cpu})
 
     async def measured(self, perf: PerfRun) -> None:
-        """Runs it, and lets the watchdog see how far it has come."""
+        """Runs it, and shows the watchdog its progress."""
         loop = asyncio.get_running_loop()
 
         def look() -> None:
@@ -265,7 +265,7 @@ class Client:
 
 
 async def both(writing: Awaitable[None], reading: Awaitable[T]) -> T:
-    """Awaits the two at once; what `reading` gives."""
+    """Awaits both at once. Returns: the result of `reading`."""
     writer = asyncio.ensure_future(_as_coroutine(writing))
     try:
         result = await reading
@@ -280,7 +280,7 @@ async def _as_coroutine(awaitable: Awaitable[None]) -> None:
 
 
 async def reset_code(stream: Stream) -> int:
-    """The code the other side resets `stream` with."""
+    """The code with which the other side resets `stream`."""
     try:
         await stream.read(1)
     except StreamReset as error:

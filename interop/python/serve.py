@@ -1,4 +1,4 @@
-"""The listening side of the Python peer: what `listen` serves, and what it answers on standard input.
+"""The listening side of the Python peer: what `listen` serves, and its answers to standard input.
 
 Comes in: streams of the protocols in ../README.md, the lines stat, gc and quit. Goes out: their answers.
 """
@@ -30,7 +30,7 @@ from p2pcore import Host, P2PError, Stream, StreamReset
 
 @dataclass(slots=True)
 class Server:
-    """A host and what it has counted; the counters are those of `stat`."""
+    """A host and its counters, which `stat` shows."""
 
     host: Host
     halfclosed: int = 0
@@ -97,7 +97,7 @@ async def listen(host: Host, bare: bool) -> None:
 
 
 async def obey(server: Server) -> None:
-    """Says where the host listens, and answers lines until `quit` or the end of standard input."""
+    """Prints the addresses of the host, and answers lines until `quit` or the end of standard input."""
     for addr in server.host.addrs_with_peer:
         print(f"ADDR {addr}", flush=True)
     lines = Lines()
@@ -109,14 +109,14 @@ async def obey(server: Server) -> None:
 
 
 class Lines:
-    """Lines of standard input, read on the event loop where it can watch that, else in a thread."""
+    """Lines of standard input, read on the event loop if it can watch the file, else in a thread."""
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[str] = asyncio.Queue()
         self._in_thread = False
         try:
             asyncio.get_running_loop().add_reader(sys.stdin.fileno(), self._readable)
-        except OSError:  # a regular file, or /dev/null: always readable, so no system call waits for it
+        except OSError:  # a regular file or /dev/null is always readable, so no system call waits for it
             self._in_thread = True
 
     def _readable(self) -> None:

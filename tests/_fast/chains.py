@@ -1,7 +1,7 @@
 """Chains for tests: over real sockets, and over a cable that cuts bytes exactly where a test wants.
 
-Comes in: an event loop, options, bytes. Goes out: wires, sessions, frames. Never hides an error: what a
-chain reports reaches the test.
+Comes in: an event loop, options, bytes. Goes out: wires, sessions, frames. Never hides an error: the test
+sees what a chain reports.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ KEY_B = bytes(range(32, 64))
 
 @dataclass(frozen=True)
 class Frame:
-    """One yamux frame; `length` is that of the header, also where there is no body."""
+    """One yamux frame; `length` is the length in the header, even without a body."""
 
     type: int
     flags: int
@@ -63,7 +63,7 @@ def data(id: int, body: bytes, flags: int = 0) -> bytes:
 
 
 def split_frames(raw: bytes) -> tuple[list[Frame], bytes]:
-    """Whole frames, and what is left of one that is not whole."""
+    """Whole frames, and the bytes of the last, incomplete one."""
     out = []
     while len(raw) >= HEADER_BYTES:
         kind, length = raw[1], int.from_bytes(raw[8:12], "big")
@@ -109,7 +109,7 @@ class Cable:
         return self.wire.mailbox
 
     def deliver(self, *chunks: bytes) -> None:
-        """Each chunk is received at once, as one read of the socket (longer ones as the buffer has room)."""
+        """Each chunk arrives as one read of the socket (longer chunks in reads of the buffer's size)."""
         for chunk in chunks:
             while chunk and not self.closing:
                 with memoryview(self.wire.get_buffer(len(chunk))) as buffer:
@@ -133,7 +133,7 @@ class Cable:
         return bytes(out)
 
     async def all_sent(self) -> bytes:
-        """As `sent`, with all that waits for the socket."""
+        """As `sent`, and also all bytes that wait for the socket."""
         await settle()
         out = self.sent()
         while self.queue:
@@ -143,7 +143,7 @@ class Cable:
         return out
 
     def clog(self) -> int:
-        """Fills the socket until it takes no more; returns how many bytes of filling `sent` must skip."""
+        """Fills the socket until it takes no more. Returns: how many of these bytes `sent` must skip."""
         n = 0
         try:
             while True:
@@ -212,7 +212,7 @@ class Cable:
 
 
 class RawMuxer(Cable):
-    """A session of the class `kind`, and its peer: frames by hand over a record layer that hides nothing."""
+    """A session of the class `kind`, and its peer: frames by hand over a record layer without encryption."""
 
     kind: Callable[..., Any]
 
@@ -249,7 +249,7 @@ READS: dict[str, Callable[[Stream], Awaitable[Any]]] = {
     "read_exactly": lambda s: s.read_exactly(4),
     "readinto": lambda s: s.readinto(bytearray(8)),
 }
-"""The ways to read, each of at least one byte."""
+"""The ways to read at least one byte."""
 
 
 async def opened(count: int = 1, **options: Any) -> tuple[RawYamux, Stream]:
@@ -269,7 +269,7 @@ async def sent_bodies(peer: RawYamux) -> bytes:
 
 
 def with_limits(code: str, **values: float) -> str:
-    """Runs `code` (the body of an async function) in a process of its own, where the limits are `values`.
+    """Runs `code` (the body of an async function) in a separate process with `values` as limits.
 
     The compiled modules read their limits once, when they are imported. Returns what it printed.
     """

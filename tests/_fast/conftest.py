@@ -1,4 +1,4 @@
-"""For all tests of compiled modules: nothing may be logged as an error: that always means a bug.
+"""Fails a test of a compiled module that logs an error, because that always means a bug.
 
 Comes in: the log of a test. Goes out: a failure if it has an error. Never changes what a test does.
 """
@@ -14,7 +14,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def no_errors_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Fails the test if p2pcore or asyncio logged an error, unless it took the records away itself."""
+    """Fails the test if p2pcore or asyncio logged an error, unless the test has removed the records."""
     yield
     gc.collect(0)
     errors = [r.getMessage() for r in caplog.get_records("call") if r.levelno >= logging.ERROR]

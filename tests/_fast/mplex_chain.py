@@ -1,4 +1,4 @@
-"""An mplex session and its peer by hand: messages over a record layer that hides nothing.
+"""An mplex session and its peer by hand: messages over a record layer without encryption.
 
 Comes in: messages, or bytes. Goes out: what the session has sent, as messages. The encoder is not the one
 under test.
@@ -15,7 +15,7 @@ from p2pcore._fast.mux.mplex import MplexSession
 from p2pcore._fast.mux.stream import Stream
 
 NEW, MSG_R, MSG_I, CLOSE_R, CLOSE_I, RESET_R, RESET_I, INVALID = range(8)
-"""Flags: R is said by the side that did not open the stream, I by the one that did."""
+"""Flags: the side that opened the stream sends I, the other side sends R."""
 BUFFER = 262144
 
 
@@ -82,14 +82,14 @@ class RawMplex(RawMuxer):
         return await self.session.accept_stream()
 
     async def open_outbound(self) -> Stream:
-        """A stream opened here; the message that says so is taken away."""
+        """A stream opened here; the message that opens it is removed."""
         stream = await self.session.open_stream()
         assert [m.flag for m in await self.answers()] == [NEW]
         return stream
 
 
 async def refused(peer: RawMplex, kind: type[Exception] = errors.RemoteProtocolError) -> None:
-    """The session ended for what the peer did."""
+    """Checks that the session ended because of the peer."""
     assert isinstance(peer.session.close_reason, kind), peer.session.close_reason
     await settle()
     assert peer.eof_written

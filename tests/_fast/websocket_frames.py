@@ -19,7 +19,7 @@ def masked(payload: bytes, mask: bytes) -> bytes:
 def frame(
     payload: bytes = b"", opcode: int = BINARY, *, fin: bool = True, mask: bytes | None = None, rsv: int = 0
 ) -> bytes:
-    """One frame with the shortest length there is."""
+    """One frame with the shortest form of its length."""
     n = len(payload)
     bit = 0x80 if mask is not None else 0
     first = bytes([(0x80 if fin else 0) | rsv << 4 | opcode])

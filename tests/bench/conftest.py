@@ -1,6 +1,6 @@
-"""Makes the modules of bench/ importable; where there is no bench/, its tests are skipped.
+"""Makes the modules of bench/ importable; without bench/, its tests are skipped.
 
-Comes in: nothing. Goes out: `scripted`, a peer whose behaviour a test chooses.
+Goes out: `scripted`, a peer whose behaviour a test chooses.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Runs the command as a user does: in a process of its own, on free ports.
+"""Runs the command as a user does: in a separate process, on free ports.
 
-Comes in: arguments. Goes out: exit status, lines of standard output and standard error. Waits for what it
-expects and for nothing else.
+Comes in: arguments. Goes out: exit status, lines of standard output and standard error. Waits only for
+what it expects.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Result:
 
 
 class Zygote:
-    """A process that has imported the command, and forks to become it: see cli_zygote.py."""
+    """A process that has imported the command and forks to run it: see cli_zygote.py."""
 
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -61,7 +61,7 @@ class Zygote:
             said, errors = pool.submit(_read_all, out), pool.submit(_read_all, err)
             try:
                 status = json.loads(self._socket.recv(100))
-            except BaseException:  # it hangs: nobody may wait for what it says
+            except BaseException:  # it hangs: do not wait for its output
                 os.killpg(self._process.pid, signal.SIGKILL)
                 zygote.cache_clear()
                 raise
@@ -73,7 +73,7 @@ class Zygote:
 
 
 zygote = functools.cache(Zygote)
-"""The one of this session, started when it is first needed."""
+"""The zygote of this test run, started when it is first needed."""
 
 
 def _read_all(descriptor: int) -> bytes:
@@ -90,13 +90,13 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 class Cli:
-    """Runs commands in a directory of their own."""
+    """Runs commands in one directory."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
     def run(self, *args: str, stdin: bytes = b"", **variables: str) -> Result:
-        if variables:  # the interpreter that is kept has the environment of the suite
+        if variables:  # the zygote has the environment of the suite
             return self._run_anew(args, stdin, variables)
         return zygote().run(args, self.directory, stdin)
 
@@ -131,7 +131,7 @@ class Running:
         self._held = b""
 
     def line(self) -> str:
-        """The next line of standard output; fails where none comes."""
+        """The next line of standard output; fails if none comes."""
         stdout = self.process.stdout
         assert stdout is not None
         while b"\n" not in self._held:
@@ -161,7 +161,7 @@ class Running:
         return self.process.stderr.read().decode()
 
     def end(self, number: int = signal.SIGINT) -> Result:
-        """Sends a signal, and how the command ended."""
+        """Sends a signal. Returns: how the command ended."""
         self.process.send_signal(number)
         return self.wait()
 

@@ -1,7 +1,7 @@
-"""Becomes the command as often as it is asked, and imports it once: tests run it by the hundred.
+"""Imports the command once and runs it many times in forks, because tests run it by the hundred.
 
 Comes in: orders on the socket whose number is its argument, each with arguments and a directory in JSON and
-the three standard descriptors. Goes out: the exit status of each. Each command has a fork of its own.
+the three standard descriptors. Goes out: the exit status of each. Each command has its own fork.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def become(order: dict[str, object], descriptors: list[int]) -> int:
 
 
 def serve(orders: socket.socket) -> int:
-    """Obeys until nobody is there to order anything."""
+    """Obeys until the socket is closed."""
     while True:
         message, descriptors, _, _ = socket.recv_fds(orders, 1 << 20, 3)
         if not message:

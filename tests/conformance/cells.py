@@ -1,8 +1,8 @@
-"""The table of the transport suite: every transport, with every security protocol and multiplexer there is.
+"""The table of the transport suite: every transport with every security protocol and multiplexer.
 
 Comes in: the names in compose.SECURITY and compose.MUXERS. Goes out: CELLS, and for each a node that listens
-and one that dials. A transport is added as one row of ROWS. Nothing is faked: hosts are composed as users
-compose them, only that nobody accepts but the test.
+and one that dials. To add a transport, add a row to ROWS. Nothing is faked: hosts are made as users make
+them, but the test accepts the connections.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Ends:
     """A node that listens and one that dials.
 
     Attributes:
-        cell: what they speak; server: the id of the one that listens; addr: where it is told to.
-        transport: the name connections have in their state.
+        cell: their protocols; server: the id of the listening node; addr: where it is asked to listen.
+        transport: its name in the state of connections.
     """
 
     cell: Cell
@@ -87,7 +87,7 @@ def direct(addr: str, transport: str, server: dict[str, Any] | None = None, **bo
     """Two hosts that reach each other at `addr`, in which {tmp} is a fresh folder.
 
     Args:
-        transport: what ConnState calls it; server: options of the listening Host, both: of both.
+        transport: its name in ConnState; server: options of the listening Host; both: options of both.
     """
 
     @asynccontextmanager
@@ -117,7 +117,7 @@ SHARED = TcpOptions(share_port=True)
 
 @asynccontextmanager
 async def relayed(cell: Cell) -> AsyncIterator[Ends]:
-    """Two hosts that reach each other through a third, on TCP; all speak what the cell says."""
+    """Two hosts that reach each other through a third, on TCP; all use the protocols of the cell."""
     options: dict[str, Any] = {"listen": (), "security": [cell.security], "muxers": [cell.muxer]}
     service = RelayOptions(circuit_s=0, circuit_bytes=0, max_circuits_per_peer=64)
     async with (
@@ -152,7 +152,7 @@ VARIANTS: dict[str, Row] = {
     "psk_shared": direct("/ip4/127.0.0.1/tcp/0", "tcp", psk=PSK, tcp=SHARED),
     "psk_shared_wss": direct("/ip4/127.0.0.1/tcp/0/tls/ws", "websocket", websocket=WEB, psk=PSK, tcp=SHARED),
 }
-"""The same with other options, which do not depend on what secures and multiplexes: once each."""
+"""The same with options that do not depend on security and muxer: once each."""
 
 CELLS = [
     Cell(row, security, muxer) for row in ROWS for security in compose.SECURITY for muxer in compose.MUXERS

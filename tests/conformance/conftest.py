@@ -1,4 +1,4 @@
-"""Makes the tables beside the suites importable, and lets nothing be logged as an error: that means a bug.
+"""Makes the tables next to the suites importable. Fails a test that logs an error: that means a bug.
 
 Comes in: the log of a test. Goes out: a failure if it has an error. Never changes what a test does.
 """

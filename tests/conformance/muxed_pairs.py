@@ -1,7 +1,7 @@
-"""Two sessions of one muxer, a channel and a pipe between them: what the suite of muxers runs over.
+"""Two sessions of one muxer, with a channel and a pipe between them, for the suite of muxers.
 
 Comes in: the names of a muxer, a channel and a pipe. Goes out: a client's and a server's session. The pipe
-"bytes" gives every byte to its receiver by itself. A new muxer or channel is a line in MUXERS or CHANNELS.
+"bytes" delivers every byte separately. A new muxer or channel is a line in MUXERS or CHANNELS.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Muxer:
     """One muxer.
 
     Attributes:
-        make: gives the Multiplexer, for the seconds it may stand still for a stream nobody reads.
+        make: makes the Multiplexer; its argument: how many seconds it may wait for a stream that is not read.
         most_unread: bytes that one stream, and all of a connection, may hold unread for n streams.
-        has_flow_control: a stream nobody reads stands still by itself; else it is reset after that time.
+        has_flow_control: only a stream that is not read stops; otherwise it is reset after that time.
         tells_codes: reset codes reach the peer.
     """
 
@@ -70,12 +70,12 @@ CHANNELS: dict[str, Callable[[], tuple[Any, Any]]] = {
 
 
 class CutCable(Cable):
-    """A cable whose other end gives what is sent to a partner, byte by byte."""
+    """A cable that passes sent bytes to a partner, one by one."""
 
     partner: CutCable
 
     def listen(self) -> None:
-        """Begins to hand on."""
+        """Starts passing bytes on."""
         self.loop.add_reader(self.far, self._hand_on)
 
     def _hand_on(self) -> None:
@@ -138,7 +138,7 @@ def joined(kind: type[C]) -> tuple[C, C]:
 
 @dataclass(frozen=True)
 class Kind:
-    """What a test runs over."""
+    """The parts under a test."""
 
     muxer: str
     channel: str
@@ -156,11 +156,11 @@ class Kind:
         return self.pipe == "bytes"
 
     def scaled(self, most: int, least: int) -> int:
-        """`most`, or `least` where every byte takes its own turn."""
+        """`most`, or `least` if every byte takes its own turn."""
         return least if self.is_cut else most
 
     def start(self, ends: Sequence[Any], stall_s: float) -> tuple[MuxedConn, MuxedConn]:
-        """A client's session and a server's, on what has a mailbox."""
+        """A client's and a server's session, on objects with a mailbox."""
         sessions = []
         for end, channel, is_client in zip(ends, CHANNELS[self.channel](), (True, False), strict=True):
             box: Mailbox = end.mailbox

@@ -1,7 +1,7 @@
-"""Two ends of one security protocol and a pipe between them: what the suite of secure transports runs over.
+"""Two ends of one security protocol and a pipe between them, for the suite of security protocols.
 
 Comes in: the names in compose.SECURITY, and of a pipe. Goes out: a dialler's and a listener's mailbox and
-transport. The pipe "bytes" gives every byte by itself, "pieces" cuts anywhere; both can be broken on purpose.
+transport. The pipe "bytes" delivers every byte separately; "pieces" cuts anywhere. A test can damage both.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class PiecesCable(CutCable):
 
 
 class BrokenCable(CutCable):
-    """Damages what it hands on: the byte at `flip` is changed; from `end` on there is nothing more.
+    """Damages the bytes it passes on: it changes the byte at `flip`, and sends nothing from `end` on.
 
     Attributes:
         at: bytes sent so far.
@@ -62,10 +62,10 @@ class BrokenCable(CutCable):
 
 @dataclass(frozen=True)
 class Kind:
-    """What a test runs over.
+    """The parts under a test.
 
     Attributes:
-        proves: a peer cannot claim to be another, nor can anybody change what it says.
+        proves: a peer cannot claim another id, and nobody can change its bytes.
         has_early_muxer: the multiplexer is agreed inside the handshake.
     """
 
@@ -87,7 +87,7 @@ class Kind:
         return compose.security([self.security], key)[0]
 
     def scaled(self, most: int, least: int) -> int:
-        """`most`, or `least` where every byte takes its own turn."""
+        """`most`, or `least` if every byte takes its own turn."""
         return most if self.pipe == "socket" else least
 
     async def pair(self) -> tuple[Wire, Wire] | tuple[CutCable, CutCable]:
@@ -118,7 +118,7 @@ class Ends:
         expected: Sequence[PeerId | None] = (None, None),
         muxers: Sequence[Sequence[str]] = (MUXERS, MUXERS),
     ) -> list[Any]:
-        """What both sides come to: Secured, or the error, by which a side closes."""
+        """The result of both sides: Secured, or the error with which a side closes."""
 
         async def one(i: int) -> Secured:
             step = (self.transports[i].secure_outbound, self.transports[i].secure_inbound)[i]
@@ -157,7 +157,7 @@ async def ends(
 
 @asynccontextmanager
 async def secured(kind: Kind) -> AsyncIterator[Ends]:
-    """Both ends behind the handshake."""
+    """Both ends after the handshake."""
     async with ends(kind) as made:
         results = await made.handshake()
         assert all(isinstance(each, Secured) for each in results), results
@@ -168,5 +168,5 @@ _PATTERN = bytes(i * i % 251 for i in range(1009))
 
 
 def pattern(n: int, start: int = 0) -> bytes:
-    """Bytes that repeat so seldom that a piece in the wrong place shows."""
+    """Bytes that seldom repeat, so a piece in the wrong place is visible."""
     return (_PATTERN * ((n + start) // len(_PATTERN) + 1))[start : start + n]

@@ -1,4 +1,4 @@
-"""What test_own_faults.py runs as root, in a network namespace of its own: one promise."""
+"""test_own_faults.py runs this as root, in a new network namespace. One run tests one promise."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def ip(*args: str) -> None:
 
 
 async def no_route_blames_nobody() -> None:
-    """Without a network, and then with routes that say no."""
+    """Without a network, and then with routes that refuse."""
     peer = PrivateKey.generate().peer_id()
     addrs = [f"/ip4/8.8.8.8/tcp/1/p2p/{peer}", f"/ip6/2001:4860::1/tcp/1/p2p/{peer}"]
     async with Host(listen=()) as host:
@@ -37,7 +37,7 @@ async def no_route_blames_nobody() -> None:
 
 
 async def a_low_port_is_left_to_root() -> None:
-    """Binds a low port, gives up root, and dials from there as it cannot any more."""
+    """Binds a low port, gives up root, and dials from that port, which is no longer allowed."""
     listen = ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/tcp/81"]
     async with (
         Host(listen=listen[:1]) as server,

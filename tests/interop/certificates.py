@@ -1,7 +1,6 @@
-"""A certificate for servers on loopback that every stack accepts once it is told to trust it.
+"""A certificate for servers on the loopback. Every stack accepts it if told to trust it.
 
-Comes in: a directory. Goes out: two PEM files in it: a certificate of 127.0.0.1, signed by itself, and its
-key.
+Comes in: a directory. Goes out: two PEM files in it: a self-signed certificate of 127.0.0.1, and its key.
 """
 
 from __future__ import annotations

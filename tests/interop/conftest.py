@@ -1,7 +1,7 @@
 """Builds the peers once, gives each test its pair, and counts what ran.
 
-Comes in: interop/build.py. Goes out: the fixture `pair`, skipped with the reason where a toolchain is
-missing, and a last line `interop: N ran, M skipped` that counts p2pcore against other implementations only.
+Comes in: interop/build.py. Goes out: the fixture `pair`, skipped with the reason if a toolchain is missing,
+and a last line `interop: N ran, M skipped` that counts p2pcore against other implementations only.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PAIR_ID = re.compile(rf"test_\w+\.py::.*\b({NAMES})-to-({NAMES})(?:-by-({NAMES})
 
 @pytest.fixture(scope="session")
 def peers() -> dict[str, Any]:
-    """Every peer by name, built or with the reason for not being."""
+    """Every peer by name: built, or with the reason why not."""
     builder = load_builder()
     return {name: builder.build(name) for name in builder.BUILDERS | builder.BROWSER_BUILDERS}
 
@@ -43,7 +43,7 @@ def pair(request: pytest.FixtureRequest, peers: dict[str, Any]) -> Iterator[Pair
 
 @pytest.fixture(scope="session")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Material]:
-    """A certificate and a network key in files; sockets have a directory of their own, with a short path."""
+    """A certificate and a network key in files; sockets are in a separate directory with a short path."""
     place = tmp_path_factory.mktemp("material")
     network = place / "network"
     network.write_text(f"/key/swarm/psk/1.0.0/\n/base16/\n{secrets.token_hex(32)}\n")
@@ -54,7 +54,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Material]:
 
 @pytest.fixture(scope="session")
 def network(peers: dict[str, Any], material: Material) -> Iterator[Network]:
-    """Whatever the matrix needs running; a peer that is not there skips the test that asks for it."""
+    """Runs the peers of the matrix; if a peer is missing, the tests that need it are skipped."""
 
     def command(name: str) -> tuple[str, ...]:
         if not peers[name].command:
@@ -68,7 +68,7 @@ def network(peers: dict[str, Any], material: Material) -> Iterator[Network]:
 
 
 def _is_foreign(report: Any) -> bool:
-    """True for the report of a test of p2pcore with go-libp2p or js-libp2p; what was deselected has none."""
+    """True for the report of a test of p2pcore with go-libp2p or js-libp2p."""
     if not hasattr(report, "when"):
         return False
     found = PAIR_ID.search(getattr(report, "nodeid", ""))

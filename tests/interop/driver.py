@@ -1,7 +1,7 @@
 """Runs one peer against another, by the contract of interop/README.md.
 
-Comes in: peers of interop/build.py. Goes out: the JSON lines of the dialer, or an AssertionError with what
-both said. Every wait has a deadline; every process is killed with its group afterwards.
+Comes in: peers of interop/build.py. Goes out: the JSON lines of the dialer, or an AssertionError with the
+output of both. Every wait has a deadline; every process is killed with its group afterwards.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def last_words(file: IO[str]) -> str:
 
 
 class Process:
-    """A peer in a process group of its own, its output as lines with deadlines."""
+    """A peer in its own process group; its output as lines with deadlines."""
 
     def __init__(self, command: tuple[str, ...], *args: str) -> None:
         self.errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
@@ -97,11 +97,11 @@ class Process:
             raise AssertionError(f"still running after {timeout} s: {self.describe()}") from None
 
     def describe(self) -> str:
-        """What it was asked, how it is, and what it said on standard error."""
+        """Its command, its state, and its standard error."""
         return f"[{self.args_text}] exit {self.popen.poll()}, standard error: {last_words(self.errors)!r}"
 
     def close(self) -> None:
-        """Kills the whole group, whatever state it is in. Idempotent."""
+        """Kills the whole group in any state. Idempotent."""
         if self.errors.closed:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -142,19 +142,19 @@ class Listener(Process):
         return parsed
 
     def wait_for(self, key: str, value: object) -> None:
-        """Asks `stat` until it says so."""
+        """Asks `stat` until the condition is true."""
         end = time.monotonic() + seconds(STOP_TIMEOUT_S)
         while (said := self.ask("stat"))[key] != value:
             assert time.monotonic() < end, f"{said}, {self.describe()}"
 
     def quit(self) -> None:
-        """Leaves as the contract says, exit status 0."""
+        """Ends as ../README.md says, with exit status 0."""
         self.say("quit")
         assert self.wait(STOP_TIMEOUT_S) == 0, self.describe()
 
 
 def flags(options: Mapping[str, object]) -> list[str]:
-    """`options` as the contract writes them; one that is True has no value."""
+    """`options` as arguments; an option that is True has no value."""
     given = ((f"-{name}",) if value is True else (f"-{name}", str(value)) for name, value in options.items())
     return [text for option in given for text in option]
 
@@ -221,7 +221,7 @@ class Pair:
         return errors
 
     def quit(self) -> None:
-        """Asks the listener to leave; the next operation has a new one."""
+        """Asks the listener to end; the next operation starts a new one."""
         try:
             self.running.quit()
         finally:
@@ -265,7 +265,7 @@ class Network:
         return running
 
     def run(self, cell: Cell, route: Route, operations: str, to: str, **options: object) -> list[Line]:
-        """The lines of operations that have to succeed; after a failure nothing that ran lives on."""
+        """The lines of operations that have to succeed; after a failure all peers are ended."""
         try:
             status, lines, errors = self.attempt(cell, route, operations, to, **options)
             told = f"{route} {operations}: {errors!r}; last line {lines[-1:]}; {self.describe()}"
@@ -292,7 +292,7 @@ class Network:
             process.close()
 
     def describe(self) -> str:
-        """What each listener and relay says of itself."""
+        """The state and output of each listener and relay."""
         return "; ".join(running.describe() for _, running in self._running.values())
 
     def _end(self, role: str) -> None:

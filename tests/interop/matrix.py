@@ -1,7 +1,7 @@
 """The matrix as data: which transport, security protocol, multiplexer and network key, and who can take part.
 
-Comes in: nothing. Goes out: `CELLS`, `ROUTES` and what each asks of a listener, a dialer and a relay. What a
-stack cannot do stands here once, with the reason, and in the table of interop/README.md.
+Goes out: `CELLS`, `ROUTES`, and the options of each for a listener, a dialer and a relay. If a stack cannot
+do something, it is here once, with the reason, and in the table of interop/README.md.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ADDRESSES = {
     "shared": ("/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/tcp/0/ws", "/ip4/127.0.0.1/tcp/0/tls/ws"),
     "relayed": ("/ip4/127.0.0.1/tcp/0",),
 }
-"""Where a listener listens by transport; a UNIX socket has a path of its own each time."""
+"""The address of a listener by transport; a UNIX socket has a new path each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Material:
     """Files every peer can read.
 
     Attributes:
-        certificate, key: of 127.0.0.1, signed by itself, PEM.
+        certificate, key: self-signed, of 127.0.0.1, PEM.
         network: a private network key.
         sockets: a directory for UNIX sockets.
     """
@@ -77,19 +77,19 @@ class Cell:
         return ADDRESSES[self.transport]
 
     def connects(self, route: Route) -> tuple[str, str]:
-        """What the dialer says it agreed on; go-libp2p shows nothing of a relayed connection."""
+        """What the dialer reports as agreed; for a relayed connection go-libp2p reports nothing."""
         if self.transport == "relayed" and route.dialer == "go":
             return "", ""
         return SECURITY[self.security], MUXERS[self.muxer]
 
     def dialer(self, material: Material, name: str = "") -> dict[str, object]:
-        """Options of its dialer; a page in a browser takes none."""
+        """Options of its dialer; a page in a browser has none."""
         if name == "browser":
             return {}
         return self.common(material) | ({"ca": material.certificate} if self.is_secure_web else {})
 
     def is_tender(self, route: Route) -> bool:
-        """True where js-libp2p sends all it has before it reads again, and others lose their patience."""
+        """True if js-libp2p sends everything before it reads again, so others reset the stream."""
         return route.dialer == "js" and self.muxer == "mplex" and self.transport in ("ws", "wss")
 
     def lacks(self, dialer: str, listener: str) -> str:
@@ -114,7 +114,7 @@ def spelled(address: str, peer: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Who dials, who listens, and the relay between them if there is one.
+    """The dialer, the listener, and the relay between them if there is one.
 
     Attributes:
         limit: bytes the relay passes on each way; 0: all.
@@ -141,7 +141,7 @@ def _cells(transport: str) -> list[Cell]:
 
 DIRECT = [Route("go", "python"), Route("python", "go"), Route("js", "python"), Route("python", "js")]
 CONTROLS = [Route("go", "js"), Route("js", "go"), Route("go", "go"), Route("js", "js")]
-"""The others among themselves: what fails here is no fault of p2pcore."""
+"""Pairs without p2pcore: a failure here is no fault of p2pcore."""
 RELAYED = [
     Route("python", "python", "go"),
     Route("python", "python", "js"),
@@ -170,11 +170,11 @@ CORE = {
     Cell("shared", "noise", "yamux"),
     Cell("relayed", "noise", "yamux"),
 }
-"""Where the whole amount is moved; the rest moves less. TCP with Noise and yamux is all of test_pairs.py."""
+"""Cells that move the whole amount; others move less. test_pairs.py covers TCP with Noise and yamux."""
 
 
 def routes(cell: Cell, controls: bool) -> list[Route]:
-    """Who meets in this cell; `controls` adds those without p2pcore."""
+    """The pairs of this cell; `controls` adds pairs without p2pcore."""
     if cell.transport == "relayed":
         ours = RELAYED_CORE if cell in CORE else RELAYED
         return [*ours, *(RELAYED_CONTROLS if controls else ())]

@@ -1,6 +1,6 @@
-"""What test_gone_peer.py runs, as root in a network namespace: a peer in another one vanishes.
+"""test_gone_peer.py runs this as root in a network namespace. A peer in another namespace vanishes.
 
-The kernel's times are shortened first: a test does not wait for a minute.
+It first shortens the kernel's times, so the test does not take a minute.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What test_link_local.py runs: one promise, in a network namespace with veth0 and veth1."""
+"""test_link_local.py runs this in a network namespace with veth0 and veth1. One run tests one promise."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def dialling_from_an_address_with_a_zone_connects() -> None:
 
 
 async def packets_arrive() -> None:
-    one = MaPacketConn.bind(Multiaddr("/ip6/::/udp/0"))  # says nothing of the interface to leave by
+    one = MaPacketConn.bind(Multiaddr("/ip6/::/udp/0"))  # does not name the interface to use
     other = MaPacketConn.bind(Multiaddr(f"{HERE}/udp/0"))
     await one.send_to(b"there", other.local_multiaddr)
     data, sender = await other.recv_from()

@@ -1,6 +1,6 @@
-"""The two parties of the noise vectors, and frames to talk to them with.
+"""The two parties of the noise vectors, and frames to talk to them.
 
-Comes in: the secrets of the vectors. Goes out: keys, ids, transports whose entropy is known. For tests only.
+Comes in: the secrets of the vectors. Goes out: keys, ids, and transports with known entropy.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ async def received_frame(theirs: socket.socket) -> bytes:
 
 
 def signed(key: PrivateKey, static: bytes, *muxers: str, **fields: Any) -> bytes:
-    """A right payload of `key`; `fields` replace its parts, None leaves one out."""
+    """A valid payload of `key`; `fields` replace its parts; None leaves a part out."""
     parts: dict[str, Any] = {
         "identity_key": key.public_key.to_protobuf(),
         "identity_sig": key.sign(noise.SIGNATURE_PREFIX + static),

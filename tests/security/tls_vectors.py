@@ -1,4 +1,4 @@
-"""Certificates of libp2p TLS: of the specification (1 to 4), of rust-libp2p (5 to 8), of js (9). Data only."""
+"""Certificates of libp2p TLS: from the specification (1 to 4), rust-libp2p (5 to 8) and js (9). Data only."""
 
 # ruff: noqa: E501
 
@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 
 class CertificateVector(NamedTuple):
-    """One certificate; hex DER. `peer` is whose it is, None where it is forged."""
+    """One certificate; hex DER. `peer` is its owner; None if the certificate is forged."""
 
     der: str
     peer: str | None

@@ -1,6 +1,6 @@
-"""A shared port to test, what connections begin with, and a listener whose errors are scripted.
+"""A shared port for tests, first bytes of connections, and a listener with scripted errors.
 
-Comes in: kinds. Goes out: ports, sockets that have spoken. For tests only.
+Comes in: kinds. Goes out: ports, and sockets that have sent bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FIRST = {Kind.PLAIN: PLAIN, Kind.HTTP: HTTP, Kind.TLS: TLS}
 
 
 class Counting:
-    """A MaListener that counts what it gave out, and fails first as a script says."""
+    """A MaListener that counts its connections, and first fails as a script says."""
 
     def __init__(self, addr: Multiaddr = LOOPBACK) -> None:
         self.inner = MaListener.bind(addr)
@@ -56,7 +56,7 @@ class Counting:
 
 @asynccontextmanager
 async def shared(*kinds: Kind, **options: Any) -> AsyncIterator[tuple[SharedPort, Counting, Any]]:
-    """A port, what it accepts from, and its listeners (one, or a list)."""
+    """A port, the listener it accepts from, and its listeners (one, or a list)."""
     counting = Counting()
     port = SharedPort(counting, **options)
     listeners = [port.listen(kind) for kind in kinds]

@@ -1,4 +1,4 @@
-"""What several tests of transports need around them."""
+"""Fixtures for several tests of WebSocket."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from websocket_nodes import CERTIFICATE
 
 @pytest.fixture
 def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the environment says, nothing is between."""
+    """Ignores proxies in the environment."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)

@@ -1,6 +1,6 @@
 """Listeners and dials of the WebSocket transport for its tests, and raw requests.
 
-Comes in: options, addresses. Goes out: transports, listeners that are closed again, answers. For tests only.
+Comes in: options, addresses. Goes out: transports, listeners that are closed at the end, answers.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def tcp_part(addr: Multiaddr) -> Multiaddr:
 
 
 async def talk(addr: Multiaddr, raw: bytes) -> bytes:
-    """What comes back for `raw`, up to the end of the connection."""
+    """The answer to `raw`, up to the end of the connection."""
     sock = await open_socket(tcp_part(addr))
     with sock:
         await asyncio.get_running_loop().sock_sendall(sock, raw)
