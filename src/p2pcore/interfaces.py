@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from p2pcore.codes import Direction
+from p2pcore.limits import YAMUX_INITIAL_WINDOW_BYTES
 
 if TYPE_CHECKING:
     from p2pcore._fast.chain.layer import Mailbox
@@ -221,8 +222,11 @@ class Stream(Channel, Protocol):
             DeadlineExceeded: see set_read_deadline; ConnectionClosed: the connection is gone.
         """
 
-    def read_exactly(self, n: int) -> Awaitable[bytes]:
-        """Exactly n bytes (n at most one initial window). Raises IncompleteRead, and as `read`."""
+    def read_exactly(self, n: int, most: int = YAMUX_INITIAL_WINDOW_BYTES) -> Awaitable[bytes]:
+        """Exactly n bytes. Raises IncompleteRead; LimitExceeded if n is over `most`; and as `read`.
+
+        Until all have come, up to n bytes are held besides the stream's window.
+        """
 
     def readinto(self, buffer: bytearray | memoryview) -> Awaitable[int]:
         """Fills `buffer` from its start with what is there, at least one byte; 0 at the end."""
@@ -230,7 +234,8 @@ class Stream(Channel, Protocol):
     def write(self, data: bytes | bytearray | memoryview) -> Awaitable[None]:
         """Returns when all of `data` is handed on; waits while the peer's window is used up.
 
-        `data` must not change until then. Cancelled: a prefix may have been sent.
+        `data` must not change until then. Cancelled: a prefix may have been sent. What it raises, it raises when
+        it is awaited.
         """
 
     async def close(self) -> None:
@@ -290,6 +295,10 @@ class MuxedConn(Protocol):
 
     @property
     def is_closed(self) -> bool: ...
+    @property
+    def has_arrived(self) -> bool:
+        """Whether streams of the peer wait to be taken. They can be taken after the end, too."""
+
     @property
     def num_streams(self) -> int: ...
     async def close(self, code: int = 0) -> None:

@@ -9,6 +9,7 @@ path is in _fast/chain/multistream.pyx. Specification: libp2p connections, multi
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Container, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
@@ -22,6 +23,7 @@ from p2pcore.errors import (
     LocalProtocolError,
     NegotiationError,
     ProtocolNotSupported,
+    StreamReset,
 )
 from p2pcore.limits import MAX_MULTISTREAM_BYTES, MAX_MULTISTREAM_PROPOSALS, MAX_PROTOCOL_ID_BYTES
 
@@ -251,7 +253,9 @@ async def _answer(io: Channel, supported: Container[str], refused: list[bytes]) 
     for _ in range(MAX_MULTISTREAM_PROPOSALS):
         text = text_of(message)
         if text is not None and text in supported:
-            io.write_later(header + message)
+            with contextlib.suppress(ConnectionClosed, StreamReset):
+                # Nobody hears the answer to what came with the connection's end. It is served all the same.
+                io.write_later(header + message)
             return text
         refused.append(message)
         await _write(io, header + NOT_AVAILABLE)

@@ -71,7 +71,7 @@ cdef class MemoryWire(Bottom):
         if self.ending:
             return 0  # whoever sends learns it from lost()
         if self.gone:
-            return self.drop(errors.ConnectionClosed("the other end closed the connection"))
+            return 0  # what has come is fed first; then the end follows
         if not self.may_queue(n):
             return 0
         self.peer.inbox.push(data, n)
@@ -104,8 +104,6 @@ cdef class MemoryWire(Bottom):
         if peer is not None:
             peer.peer = None
             peer.gone = peer.fin_got = True
-            if peer.queued:  # what it has sent will never be taken
-                peer.drop(errors.ConnectionClosed("the other end closed the connection"))
             peer._wake()
         return 0
 

@@ -114,6 +114,9 @@ cdef class MplexStream(Stream):
     cdef int write_waits(self) except -1:
         return self.session.waiting_add(self) if self.session.paused else 0
 
+    cdef int writes_done(self) except -1:
+        return self.session.writes_done() if self.session.closing is not None else 0
+
 
 @cython.final
 cdef class MplexSession(Session):
