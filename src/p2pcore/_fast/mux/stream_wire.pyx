@@ -86,6 +86,7 @@ cdef class StreamWire(Bottom):
     # -- the end -------------------------------------------------------------------------------
 
     cdef int send_fin(self) except -1:
+        self.is_orderly = True
         self.stream.hold(False)
         self.stream.close_write()
         if self.started:
@@ -97,5 +98,8 @@ cdef class StreamWire(Bottom):
 
     cdef int break_off(self) except -1:
         self.stream.detach()
-        self.stream.reset(0)
+        if self.is_orderly and self.stream.error is None:
+            self.stream.close_read()  # a reset could overtake what the peer has not read yet
+        else:
+            self.stream.reset(0)
         return self.lose_soon()
