@@ -26,6 +26,9 @@ PEER, OTHER = PeerId(ED25519.base58), PeerId(SECP256K1.base58)
 ADDR = Multiaddr("/ip4/192.0.2.1/tcp/4001")
 VALUES: dict[str, Any] = {
     "protocols": ("/a/1", "/b/2"),
+    "stage": "muxer negotiation",
+    "by_peer": True,
+    "detail": ": they are older",
     "message": "what went wrong",
     "args": ("what went wrong",),
     "speaks": "TLS",

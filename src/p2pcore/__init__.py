@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-__version__ = "0.1.0"
+from p2pcore.values.version import __version__
 
 _MODULES = {
     "dialing.dialer": "DialOptions",

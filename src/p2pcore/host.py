@@ -18,7 +18,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from p2pcore import __version__, compose, limits, options
+from p2pcore import compose, limits, options
 from p2pcore._fast.loop.loop_state import loop_state
 from p2pcore.dialing.dialer import DialOptions
 from p2pcore.errors import AddressError
@@ -35,6 +35,7 @@ from p2pcore.upgrade.upgrader import StreamUpgrader, UpgraderOptions
 from p2pcore.values.keys import PrivateKey
 from p2pcore.values.multiaddr import Multiaddr
 from p2pcore.values.peer_id import PeerId
+from p2pcore.values.version import __version__
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import Multiplexer, SecureTransport, Stream
@@ -126,8 +127,6 @@ class Host:
         self.listen_results: list[ListenResult] = []
         conns = options.given("conns", conns, ConnOptions)
         dial = options.given("dial", dial, DialOptions)
-        if gater is not None:
-            options.satisfies("gater", gater, Gater)
         admission = Admission(gater, conns.max_conns, conns.max_conns_per_peer, conns.max_conns_per_ip)
         news = News()
         upgrader = StreamUpgrader(

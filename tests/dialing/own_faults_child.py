@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import p2pcore
-from p2pcore import Host
+from p2pcore import Host, TcpOptions
 from p2pcore.errors import DialError
 from p2pcore.values.keys import PrivateKey
 
@@ -39,7 +39,10 @@ async def no_route_blames_nobody() -> None:
 async def a_low_port_is_left_to_root() -> None:
     """Binds a low port, gives up root, and dials from there as it cannot any more."""
     listen = ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/tcp/81"]
-    async with Host(listen=listen[:1]) as server, Host(listen=listen[1:], dial_from_listener=True) as dialer:
+    async with (
+        Host(listen=listen[:1]) as server,
+        Host(listen=listen[1:], tcp=TcpOptions(dial_from_listener=True)) as dialer,
+    ):
         os.setuid(NOBODY)
         await dialer.ping(server.addrs_with_peer[0])
 

@@ -6,7 +6,7 @@ import asyncio
 import sys
 
 import p2pcore
-from p2pcore import Host
+from p2pcore import Host, TcpOptions
 from p2pcore.manet.packet import MaPacketConn
 from p2pcore.values.multiaddr import Multiaddr
 
@@ -36,14 +36,17 @@ async def websocket_connects() -> None:
 async def dialling_from_the_listener_connects() -> None:
     """The first listener has the same address on the other interface."""
     listen = ["/ip6zone/veth0/ip6/fe80::99/tcp/0", f"{HERE}/tcp/0"]
-    async with Host(listen=[f"{HERE}/tcp/0"]) as host, Host(listen=listen, dial_from_listener=True) as other:
+    async with (
+        Host(listen=[f"{HERE}/tcp/0"]) as host,
+        Host(listen=listen, tcp=TcpOptions(dial_from_listener=True)) as other,
+    ):
         await other.ping(host.addrs_with_peer[0])
         (conn,) = host.swarm.conns()
         assert conn.remote_multiaddr == other.addrs[1], (conn.remote_multiaddr, other.addrs)
 
 
 async def dialling_from_an_address_with_a_zone_connects() -> None:
-    _, remote = await _pings(f"{HERE}/tcp/0", dial_from="fe80::99%veth1")
+    _, remote = await _pings(f"{HERE}/tcp/0", tcp=TcpOptions(dial_from="fe80::99%veth1"))
     assert remote.startswith(HERE), remote
 
 

@@ -331,7 +331,7 @@ async def test_a_reservation_that_expires_is_told_when_it_does(monkeypatch: pyte
 
     async with (
         fake_relay(answer) as (relay, asked),
-        Host(**BARE | {"identify": True, "push_delay_s": 0.0}) as peer,
+        Host(**BARE | IDENTIFY) as peer,
         Host(**BARE | IDENTIFY | {"listen": [behind(relay), "/ip4/127.0.0.1/tcp/0"]}) as one,
     ):
         with one.events(AddrsChanged) as events:
@@ -342,5 +342,5 @@ async def test_a_reservation_that_expires_is_told_when_it_does(monkeypatch: pyte
             event = await anext(events)
             assert event.addrs == tuple(one.addrs)
             assert len(one.addrs) == 1
-        await eventually(lambda: conn.info.listen_addrs == tuple(one.addrs))
+        await eventually(lambda: peer.info_of(conn).listen_addrs == tuple(one.addrs))
         assert len(asked) == 1

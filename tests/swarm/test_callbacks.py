@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from harness import eventually, looped
-from nodes import LOOPBACK, open_socket, read_all
+from nodes import LOOPBACK, Reports, open_socket, read_all
 from p2pcore import BasicGater, Host, P2PError
+from p2pcore.interfaces import ListenerState
 from p2pcore.manet.listener import MaListener
 from p2pcore.swarm.admission import Admission
 from p2pcore.swarm.events import AddrsChanged, ListenerEnded, UpgradeFailed
-from p2pcore.upgrade.listener import ListenerOptions, ListenerState, UpgradedListener
+from p2pcore.upgrade.listener import ListenerHooks, UpgradedListener
 
 HOOKS = [name for name in dir(BasicGater) if name.startswith("intercept_")]
 FAULTS = [KeyError, asyncio.CancelledError, GeneratorExit]
@@ -64,9 +65,9 @@ async def connects(dialer: Host, server: Host) -> bool:
 def test_half_a_gater_is_refused_when_it_is_given(hook: str) -> None:
     gater = BasicGater()
     setattr(gater, hook, None)
-    with pytest.raises(TypeError, match=f"the gater BasicGater lacks {hook}"):
+    with pytest.raises(TypeError, match=f"gater must be a Gater .* without {hook}"):
         Host(gater=gater)
-    with pytest.raises(TypeError, match="lacks intercept_peer_dial, intercept_addr_dial, "):
+    with pytest.raises(TypeError, match="without intercept_peer_dial, intercept_addr_dial, "):
         Admission(object())  # type: ignore[arg-type]
 
 
@@ -148,7 +149,7 @@ async def test_addresses_are_not_told_by_an_announce_that_never_worked() -> None
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("name", ["admits", "on_upgrade_failed", "on_state_changed"])
+@pytest.mark.parametrize("name", ["admits", "upgrade_failed", "accept_refused"])
 @looped
 async def test_the_callbacks_of_a_listener_may_raise(name: str, fault: type[BaseException]) -> None:
     calls: list[str] = []
@@ -161,8 +162,12 @@ async def test_the_callbacks_of_a_listener_may_raise(name: str, fault: type[Base
         async def upgrade_inbound(self, conn: Any, deadline: float | None = None) -> Any:
             raise ZeroDivisionError
 
-    options = ListenerOptions(**{name: callback})  # type: ignore[arg-type]
-    listener = UpgradedListener(MaListener.bind(LOOPBACK), Refuses(), options)  # type: ignore[arg-type]
+    news = Reports()
+    hooks = ListenerHooks(
+        admits=callback if name == "admits" else lambda conn: name != "accept_refused", news=news
+    )
+    setattr(news, name, callback)
+    listener = UpgradedListener(MaListener.bind(LOOPBACK), Refuses(), hooks=hooks)  # type: ignore[arg-type]
     for count in (1, 2):
         sock = await open_socket(listener.multiaddr)
         assert await read_all(sock) == b""

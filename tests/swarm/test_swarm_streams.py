@@ -120,7 +120,7 @@ async def test_a_peer_that_never_answers_a_proposal_is_given_up_in_time(
 
     async with pair() as p:
         kept: list[Stream] = []
-        p.server_conn.set_stream_handler(kept.append)
+        p.server_conn.session.set_stream_handler(kept.append)
         with pytest.raises(NegotiationTimeout) as caught:
             await request(p.conn, proposed)
         assert caught.value.stage == "stream protocol"
@@ -137,7 +137,7 @@ async def test_streams_closed_before_a_mute_peer_answers_do_not_pile_up(
 
     async with pair() as p:
         kept: list[Stream] = []
-        p.server_conn.set_stream_handler(kept.append)
+        p.server_conn.session.set_stream_handler(kept.append)
         for _ in range(200):
             stream = await p.conn.new_stream("/x")
             await stream.write(b"note")
@@ -159,7 +159,9 @@ async def test_a_busy_client_of_a_slow_and_honest_peer_loses_nothing() -> None:
         p.server.set_stream_handler("/note", keep)
         loop = asyncio.get_running_loop()
         serve: Any = p.server.swarm._streams.serve
-        p.server_conn.set_stream_handler(lambda stream: loop.call_later(seconds(0.7), serve, stream) and None)
+        p.server_conn.session.set_stream_handler(
+            lambda stream: loop.call_later(seconds(0.7), serve, stream) and None
+        )
         for number in range(3000):
             stream = await p.conn.new_stream("/note")
             await stream.write(b"%d" % number)

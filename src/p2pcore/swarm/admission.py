@@ -13,13 +13,15 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, TypeVar
 
+from p2pcore import options
 from p2pcore.aio.callbacks import RAISED, Complaints
 from p2pcore.codes import Direction
 from p2pcore.errors import GaterRefused, LimitExceeded, P2PError
+from p2pcore.interfaces import Gater
 from p2pcore.values.scope import Scope, scope_of, subnet_of
 
 if TYPE_CHECKING:
-    from p2pcore.interfaces import Conn, Gater, RawConn
+    from p2pcore.interfaces import Conn, RawConn
     from p2pcore.swarm.news import News
     from p2pcore.values.multiaddr import Multiaddr
     from p2pcore.values.peer_id import PeerId
@@ -76,7 +78,8 @@ class Admission:
         for cap in (max_conns, max_conns_per_peer, max_conns_per_ip):
             if cap is not None and cap < 1:
                 raise ValueError(f"a cap on connections is at least 1, not {cap}")
-        _check_gater(gater)
+        if gater is not None:
+            options.satisfies("gater", gater, Gater)
         self._gater = gater
         self._complaints = Complaints(logger)
         self._max_conns = max_conns
@@ -190,12 +193,6 @@ class Admission:
         if self.news is not None:
             self.news.refused(peer, addr, error)
         raise error
-
-
-def _check_gater(gater: object) -> None:
-    lacks = [name for name in _HOOKS.values() if not callable(getattr(gater, name, None))]
-    if gater is not None and lacks:
-        raise TypeError(f"the gater {type(gater).__name__} lacks {', '.join(lacks)}; see p2pcore.Gater")
 
 
 def counted_under(addr: Multiaddr | None) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness import looped
-from p2pcore import Host
+from p2pcore import DialOptions, Host
 from p2pcore.errors import AddressError, DialError, ResolutionError
 from p2pcore.transports.websocket.proxy import Proxy, proxy_for
 from p2pcore.transports.websocket.tls import WebCertificate
@@ -96,7 +96,10 @@ NAMES = [
 async def test_a_plain_websocket_names_its_host(name: str, asked: str, sent: str) -> None:
     async with Host(listen=["/ip4/127.0.0.1/tcp/0/ws"]) as server:
         front = Front(port_of(server))
-        async with front.running() as port, Host(listen=(), resolver=Names(asked)) as dialer:
+        async with (
+            front.running() as port,
+            Host(listen=(), dial=DialOptions(resolver=Names(asked))) as dialer,
+        ):
             await dialer.ping(f"/dns4/{name}/tcp/{port}/ws/p2p/{server.peer_id}")
             assert front.seen == [("GET / HTTP/1.1", f"{sent}:{port}")]
             (conn,) = dialer.swarm.conns()
@@ -115,7 +118,11 @@ async def test_a_secure_websocket_proves_the_normal_form_of_its_name(
     served = WebsocketOptions(certificate=certificate)
     async with (
         Host(listen=["/ip4/127.0.0.1/tcp/0/tls/ws"], websocket=served) as server,
-        Host(listen=(), websocket=WebsocketOptions(ca_file=ca), resolver=Names(asked, "other")) as dialer,
+        Host(
+            listen=(),
+            websocket=WebsocketOptions(ca_file=ca),
+            dial=DialOptions(resolver=Names(asked, "other")),
+        ) as dialer,
     ):
         rest = f"tcp/{port_of(server)}/tls/ws/p2p/{server.peer_id}"
         await dialer.ping(f"/dns4/{name}/{rest}")
@@ -139,7 +146,9 @@ async def test_a_name_that_only_the_proxy_knows_is_asked_of_the_proxy(
         proxy = Front(port_of(server))
         async with (
             proxy.running() as port,
-            Host(listen=(), websocket=WebsocketOptions(ca_file=ca), resolver=names) as dialer,
+            Host(
+                listen=(), websocket=WebsocketOptions(ca_file=ca), dial=DialOptions(resolver=names)
+            ) as dialer,
         ):
             monkeypatch.setenv("ALL_PROXY", f"http://127.0.0.1:{port}")
             addr = f"/dns4/{name}/tcp/4001{form}/p2p/{server.peer_id}"
@@ -155,7 +164,7 @@ async def test_a_relay_behind_a_proxy_is_asked_for_by_name(monkeypatch: pytest.M
     names = Names()
     async with Host(listen=["/ip4/127.0.0.1/tcp/0/ws"]) as server:
         proxy = Front(port_of(server))
-        async with proxy.running() as port, Host(listen=(), resolver=names) as dialer:
+        async with proxy.running() as port, Host(listen=(), dial=DialOptions(resolver=names)) as dialer:
             monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
             target = Host(listen=()).peer_id
             with pytest.raises(DialError, match=r"protocol|support"):  # it is no relay, but it was reached
@@ -189,7 +198,7 @@ async def test_a_name_in_no_proxy_is_looked_up_and_dialled(
 
     async with (
         Host(listen=["/ip4/127.0.0.1/tcp/0/ws"]) as server,
-        Host(listen=(), resolver=Every()) as dialer,
+        Host(listen=(), dial=DialOptions(resolver=Every())) as dialer,
     ):
         monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
         monkeypatch.setenv("NO_PROXY", no_proxy)

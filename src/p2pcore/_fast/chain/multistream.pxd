@@ -1,4 +1,4 @@
-# What of multistream-select 1.0 touches the data path. See the .pyx.
+# See multistream.pyx.
 from libc.stdint cimport uint8_t
 
 from p2pcore._fast.loop.buffer cimport ByteQueue

@@ -17,7 +17,7 @@ cdef class _LazyAnswer(Answer):
     cdef bint is_late               # it has not come soon: the end of our data waits for it no longer
 
     cdef int start(self) except -1
-    cdef int stop(self) except -1
+    cdef int forget(self) except -1
 
 
 cdef class StreamRead(Op):

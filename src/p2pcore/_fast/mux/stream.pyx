@@ -487,7 +487,7 @@ cdef class Stream:
     cdef int _settle(self) except -1:
         """No answer is waited for any more."""
         if self.answer is not None:
-            self.answer.stop()
+            self.answer.forget()
             self.answer = None
         return 0
 
@@ -517,7 +517,7 @@ cdef class _LazyAnswer(Answer):
         """The proposal leaves now."""
         return self.stream.state.timers.watch(self, END_WAIT_S)
 
-    cdef int stop(self) except -1:
+    cdef int forget(self) except -1:
         """Nobody waits for it any more."""
         if self.stream is not None:
             self.stream.state.timers.unwatch(self)
