@@ -71,7 +71,9 @@ cdef class MemoryWire(Bottom):
         if self.ending:
             return 0  # whoever sends learns it from lost()
         if self.gone:
-            return 0  # what has come is fed first; then the end follows
+            if self.inbox.size:
+                return 0  # what has come is fed first; then the end follows
+            return self.drop(errors.ConnectionClosed("the other end closed the connection"))
         if not self.may_queue(n):
             return 0
         self.peer.inbox.push(data, n)

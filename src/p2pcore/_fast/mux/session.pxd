@@ -34,6 +34,7 @@ cdef class Session(Layer):
     cdef readonly bint paused       # the socket is full
     cdef bint is_lost               # lost() has been called: the socket is gone
     cdef list closers               # waiting _CloseOps
+    cdef uint32_t num_writing       # streams with a write that waits, for whatever
     cdef dict waiting               # streams with writes that wait for the socket, in turn; None: none
 
     cdef uint32_t max_inbound
@@ -67,7 +68,6 @@ cdef class Session(Layer):
     cdef int remove(self, Stream stream) except -1
 
     cdef int _seated(self) except -1
-    cdef bint _has_writes(self) except -1
     cdef int _close_now(self, uint32_t code) except -1
     cdef int _schedule_delivery(self) except -1
     cdef bint _is_due(self, Stream stream) except -1

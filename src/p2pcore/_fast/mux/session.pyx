@@ -98,7 +98,7 @@ cdef class Session(Layer):
         """
         self._seated()
         if self.error is None and self.closing is None:
-            if self._has_writes():
+            if self.num_writing:
                 self.closing = _Closing.__new__(_Closing)
                 self.closing.session = self
                 self.closing.code = code
@@ -123,13 +123,6 @@ cdef class Session(Layer):
             self.cork.flush()
             self.drop(self.error)
 
-    cdef bint _has_writes(self) except -1:
-        """Whether a write of any stream waits."""
-        for stream in self.living():
-            if (<Stream> stream).writers:
-                return True
-        return False
-
     cdef int _close_now(self, uint32_t code) except -1:
         for stream in self.living():
             (<Stream> stream).last_chance()
@@ -140,8 +133,11 @@ cdef class Session(Layer):
     # -- for the muxer -------------------------------------------------------------------------
 
     cdef int writes_done(self) except -1:
-        """A stream has no write left that waits. Called only while `closing`."""
-        return self.state.flusher.flush_soon(self.closing)
+        """A stream has no write left that waits."""
+        self.num_writing -= 1
+        if self.closing is not None and not self.num_writing:
+            self.state.flusher.flush_soon(self.closing)
+        return 0
 
     cdef int arrive(self, Stream stream) except -1:
         """The peer opened `stream`; it is delivered from the event loop."""
@@ -363,7 +359,7 @@ cdef class _Closing(Flushable):
     """A session that ends when the writes that wait are done, or their time is over."""
 
     cdef int flush(self) except -1:
-        return self.session._close_now(self.code) if self.session.error is None and not self.session._has_writes() else 0
+        return self.overdue() if not self.session.num_writing else 0
 
     cdef int overdue(self) except -1:
         return self.session._close_now(self.code) if self.session.error is None else 0

@@ -74,6 +74,7 @@ cdef class Stream:
     cdef int want(self, Py_ssize_t n) except -1
     cdef int drop_received(self, Py_ssize_t n) except -1
     cdef int write_waits(self) except -1
+    cdef int writes_begin(self) except -1
     cdef int writes_done(self) except -1
     cdef bint may_push(self) noexcept
     cdef uint64_t key(self) noexcept

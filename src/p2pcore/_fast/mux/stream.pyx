@@ -250,6 +250,7 @@ cdef class Stream:
             writers, self.writers = self.writers, None
             for op in writers:
                 (<WriteOp> op).release()
+            self.writes_done()
         self._maybe_lose_sink()
         return self._wake_reader()
 
@@ -268,9 +269,9 @@ cdef class Stream:
                 return self.write_waits()
             del self.writers[0]
             op.release()
+            if not self.writers:
+                self.writes_done()
         self._maybe_send_fin()
-        if not self.writers:
-            self.writes_done()
         if self.sink is not None and not self.writers:
             self.sink.resume()
         return 0
@@ -377,6 +378,10 @@ cdef class Stream:
 
     cdef int write_waits(self) except -1:
         """A write waits: pump() must be called when it can go on."""
+        raise NotImplementedError
+
+    cdef int writes_begin(self) except -1:
+        """A write waits, and none did before."""
         raise NotImplementedError
 
     cdef int writes_done(self) except -1:
@@ -703,6 +708,8 @@ cdef class WriteOp(Op):
             return True
         if stream.writers is None:
             stream.writers = []
+        if not stream.writers:
+            stream.writes_begin()
         stream.writers.append(self)
         self.enlisted = True
         stream.write_waits()

@@ -117,8 +117,12 @@ cdef class YamuxStream(Stream):
     cdef int write_waits(self) except -1:
         return self.session.waiting_add(self) if self.session.paused else self.session._window_watch()
 
+    cdef int writes_begin(self) except -1:
+        self.session.num_writing += 1
+        return 0
+
     cdef int writes_done(self) except -1:
-        return self.session.writes_done() if self.session.closing is not None else 0
+        return self.session.writes_done()
 
     cdef bint may_push(self) noexcept:
         return self.send_window != 0
@@ -130,9 +134,6 @@ cdef class _WindowWatch(Flushable):
 
     cdef int overdue(self) except -1:
         cdef YamuxSession session = self.session
-        if session.error is not None or not session._has_writes():
-            self.is_on = False
-            return 0
         self.num_silent = 0 if session.heard else self.num_silent + 1
         session.heard = False
         if self.num_silent == 0:
@@ -451,6 +452,13 @@ cdef class YamuxSession(Session):
             self.frame.sealed = self.cork.sealed
         has_grown(&self.frame, self.cork)
         return n
+
+    cdef int writes_done(self) except -1:
+        Session.writes_done(self)
+        if not self.num_writing and self.window_watch is not None and self.window_watch.is_on:
+            self.window_watch.is_on = False
+            self.state.timers.unwatch(self.window_watch)
+        return 0
 
     cdef int _window_watch(self) except -1:
         """A write waits for the peer's window."""
