@@ -308,7 +308,7 @@ class MuxedConn(Protocol):
         """At once: go-away if it can be sent without waiting, then the socket closes. Idempotent."""
 
     def add_close_callback(self, callback: Callable[[BaseException | None], None]) -> None:
-        """`callback(error)` runs once, from the event loop, when the connection has ended."""
+        """`callback(error)` runs once, from the event loop, when the connection has ended; also where it has by now."""
 
 
 class Multiplexer(Protocol):

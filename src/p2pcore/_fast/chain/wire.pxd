@@ -13,4 +13,5 @@ cdef class Wire(Bottom):
 
     cdef int _maybe_read(self) except -1
     cdef int _read_rest(self) except -1
+    cdef int _leave_rest_to_kernel(self) except -1
     cdef int _queue(self, const uint8_t *data, Py_ssize_t n) except -1

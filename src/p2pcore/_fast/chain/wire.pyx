@@ -216,9 +216,17 @@ cdef class Wire(Bottom):
         self.transport.resume_reading()
         return 0
 
+    cdef int _leave_rest_to_kernel(self) except -1:
+        """Has the kernel send what it holds after an orderly end, where SO_LINGER is 0 too."""
+        try:
+            self.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, NO_LINGER)
+        except OSError as error:
+            logger.debug("SO_LINGER: %s", error)
+        return 0
+
     cdef int break_off(self) except -1:
         self.is_closed = True
-        if self.fin_sent and self.num_unsent() > 1:  # an orderly end: the kernel goes on, also where SO_LINGER is 0
-            self.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, NO_LINGER)
+        if self.fin_sent and self.num_unsent() > 1:
+            self._leave_rest_to_kernel()
         self.transport.abort()
         return 0

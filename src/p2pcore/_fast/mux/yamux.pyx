@@ -15,7 +15,7 @@ from p2pcore._fast.chain.layer cimport Layer
 from p2pcore._fast.loop.clock cimport monotonic
 from p2pcore._fast.loop.flush cimport Flushable
 from p2pcore._fast.loop.rate cimport spend
-from p2pcore._fast.loop.waiting cimport PENDING, Op, again
+from p2pcore._fast.loop.waiting cimport PENDING, Op, again, failed
 from p2pcore._fast.mux.open_frame cimport LEAST_BODY, can_grow, has_grown
 from p2pcore._fast.mux.session cimport Session
 from p2pcore._fast.mux.stream cimport Stream
@@ -201,15 +201,18 @@ cdef class YamuxSession(Session):
         """Asks the peer for an answer.
 
         Returns: an awaitable of the round trip in seconds.
-        Raises: LimitExceeded if YAMUX_MAX_PINGS are unanswered; ConnectionClosed.
+        Raises, when awaited: LimitExceeded if YAMUX_MAX_PINGS are unanswered; ConnectionClosed.
         """
         self._seated()
         if self.error is not None:
-            raise again(self.error)
+            return failed(self.error)
         cdef _PingOp op = _PingOp.__new__(_PingOp)
         op.state = self.state
         op.session = self
-        self._send_ping(op)
+        try:
+            self._send_ping(op)
+        except errors.LimitExceeded as error:
+            return failed(error)
         return op
 
     # -- receiving -----------------------------------------------------------------------------
