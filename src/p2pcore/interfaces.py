@@ -234,8 +234,7 @@ class Stream(Channel, Protocol):
     def write(self, data: bytes | bytearray | memoryview) -> Awaitable[None]:
         """Returns when all of `data` is handed on; waits while the peer's window is used up.
 
-        `data` must not change until then. Cancelled: a prefix may have been sent. What it raises, it raises when
-        it is awaited.
+        `data` must not change until then. Cancelled: a prefix may have been sent. It raises when it is awaited.
         """
 
     async def close(self) -> None:
@@ -308,7 +307,7 @@ class MuxedConn(Protocol):
         """At once: go-away if it can be sent without waiting, then the socket closes. Idempotent."""
 
     def add_close_callback(self, callback: Callable[[BaseException | None], None]) -> None:
-        """`callback(error)` runs once, from the event loop, when the connection has ended; also where it has by now."""
+        """`callback(error)` runs once, from the event loop, when it has ended, or where it has by now."""
 
 
 class Multiplexer(Protocol):

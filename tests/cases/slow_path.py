@@ -1,7 +1,7 @@
 """A TCP path that hands on one byte at a time, now and then with a pause: what an end must not overtake.
 
-Comes in: an address to lead to. Goes out: an address that leads there. Nothing is lost; each direction ends when its
-source has ended and all of it has been handed on.
+Comes in: an address to lead to. Goes out: an address that leads there. Nothing is lost; each direction ends
+when its source has ended and all of it has been handed on.
 """
 
 from __future__ import annotations

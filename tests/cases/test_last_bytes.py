@@ -1,4 +1,4 @@
-"""Whole programs: the last bytes before an end, in two processes and over a slow path; a peer that is stopped.
+"""Whole programs: the last bytes before an end, also over a slow path; a peer that is stopped.
 
 Comes in: programs as users write them. Goes out: claims about what they print.
 """
@@ -119,7 +119,9 @@ async def test_the_last_message_of_a_program_arrives_over_a_path_of_single_bytes
 
 
 @looped
-async def test_what_the_kernel_has_still_arrives_after_close_returned_on_a_path_slower_than_the_drain() -> None:
+async def test_what_the_kernel_has_still_arrives_after_close_returned_on_a_path_slower_than_the_drain() -> (
+    None
+):
     got: list[bytes] = []
     async with sink({}, got) as addr, slow_path(addr, 64) as slow:
         await program(LAST, slow, "yamux", "noise", 1000, "close")

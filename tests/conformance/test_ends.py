@@ -1,8 +1,8 @@
 """Echo under random cuts, ends and resets, on every transport and muxer, byte for byte.
 
-Comes in: P2PCORE_ENDS_MIB, how much in all (`make ends` has the full amount), P2PCORE_ENDS_SEED. Goes out: claims: every
-byte that an orderly end acknowledges arrives, and nothing else does. A connection in each round is closed while
-its last streams are under way.
+Comes in: P2PCORE_ENDS_MIB, how much in all (`make ends` has the full amount), P2PCORE_ENDS_SEED. Goes out:
+claims: every byte that an orderly end acknowledges arrives, and nothing else does. The connection of each
+round is closed while its last streams are under way.
 """
 
 from __future__ import annotations

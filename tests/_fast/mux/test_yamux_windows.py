@@ -28,8 +28,8 @@ from _fast.chains import (
     frames,
     session_pair,
     split_frames,
-    with_limits,
     stream_pair,
+    with_limits,
 )
 from harness import eventually, looped, seconds, settle
 from p2pcore import errors, limits
