@@ -234,7 +234,7 @@ class Stream(Channel, Protocol):
     def write(self, data: bytes | bytearray | memoryview) -> Awaitable[None]:
         """Returns when all of `data` is handed on; waits while the peer's window is used up.
 
-        `data` must not change until then. Cancelled: a prefix may have been sent. It raises when it is awaited.
+        `data` must not change until then. Cancelled: a prefix may have gone. It raises when it is awaited.
         """
 
     async def close(self) -> None:

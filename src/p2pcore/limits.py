@@ -367,7 +367,7 @@ MAX_QUEUED_CONTROL_BYTES: Final = 256 * 1024
 CLOSE_DRAIN_TIMEOUT_S: Final = 1.0
 """From our FIN to the peer's at an orderly close, then the socket is closed anyway."""
 CLOSE_WRITES_TIMEOUT_S: Final = 3.0
-"""How long a close waits for writes that the peer's window or the socket holds up: less than a swarm gives."""
+"""How long a close waits for writes that the peer's window or the socket holds up: less than swarms give."""
 CLOSE_FLUSH_TIMEOUT_S: Final = 10.0
 """From our FIN, while the peer goes on to take what was sent before it; then the kernel sends the rest."""
 SPIN_S: Final = 50e-6
@@ -424,7 +424,7 @@ YAMUX_MAX_PINGS: Final = 32
 YAMUX_PONG_TIMEOUT_S: Final = 10.0
 """A keepalive ping unanswered for this long ends the connection (go's write timeout)."""
 YAMUX_WINDOW_LOOK_S: Final = 8.0
-"""A write waits for the peer's window: after one look or two without a byte of the peer a ping asks whether it
+"""A write waits for the peer's window: after one look or two without any byte a ping asks whether it
 is there. With the time for the answer that makes 19 to 28 s, of 30 that a user accepts."""
 YAMUX_WINDOW_GRACE_S: Final = 1.0
 """One look more before that ends a connection: if this process stood still, an answer may be here unread."""

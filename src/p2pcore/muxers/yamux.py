@@ -27,7 +27,7 @@ class YamuxOptions:
         max_window_bytes: where a stream's receive window stops growing, 262144 bytes to 1 GiB.
         window_budget_bytes: by how much the windows of all streams together may grow.
         keepalive_s: idle seconds before a ping that must be answered within 10 s, whatever this is; 0 for
-            never, which is right on TCP: the kernel's keepalive finds a dead peer without waking this process.
+            never, which is right on TCP: the kernel's keepalive finds a dead peer and wakes nothing.
             A write that waits for the peer's window asks by itself.
 
     Raises:
