@@ -6,6 +6,7 @@ keeps a buffer of its own; never reads while throttled; closes only when the out
 """
 
 import logging
+import socket
 import struct
 import sys
 import termios
@@ -18,7 +19,6 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint8_t
 
 from os import strerror
-from socket import SO_LINGER, SOL_SOCKET
 
 from p2pcore import errors
 
@@ -219,7 +219,7 @@ cdef class Wire(Bottom):
     cdef int _leave_rest_to_kernel(self) except -1:
         """Has the kernel send what it holds after an orderly end, where SO_LINGER is 0 too."""
         try:
-            self.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, NO_LINGER)
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
         except OSError as error:
             logger.debug("SO_LINGER: %s", error)
         return 0
