@@ -9,7 +9,6 @@ path is in _fast/chain/multistream.pyx. Specification: libp2p connections, multi
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Container, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
@@ -253,9 +252,10 @@ async def _answer(io: Channel, supported: Container[str], refused: list[bytes]) 
     for _ in range(MAX_MULTISTREAM_PROPOSALS):
         text = text_of(message)
         if text is not None and text in supported:
-            with contextlib.suppress(ConnectionClosed, StreamReset):
-                # Nobody hears the answer to what came with the connection's end. It is served all the same.
+            try:
                 io.write_later(header + message)
+            except (ConnectionClosed, StreamReset):
+                return text  # nobody hears the answer to what came with the end. It is served all the same
             return text
         refused.append(message)
         await _write(io, header + NOT_AVAILABLE)
