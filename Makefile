@@ -11,7 +11,7 @@ GATES_ARGS ?=
 NATIVE := CMakeLists.txt src/p2pcore/_fast/CMakeLists.txt $(wildcard src/p2pcore/_fast/*/*.pyx src/p2pcore/_fast/*/*.pxd)
 SANITIZE := -fsanitize=address,undefined -fno-omit-frame-pointer -g -O1
 
-.PHONY: help serve test lint unit interop wheel-test sanitize lowest newest gates gates-baseline bench protobuf wheel hooks clean FORCE
+.PHONY: help serve test lint unit ends interop wheel-test sanitize lowest newest gates gates-baseline bench protobuf wheel hooks clean FORCE
 
 # What make itself has to say goes to stderr: the stdout of `make serve` has addresses and nothing else.
 say = @echo "== $(1)" >&2
@@ -78,6 +78,9 @@ lowest:          ## the suite on the lowest versions of everything that p2pcore 
 
 newest:          ## the suite on the newest ones, pre-releases and versions over our bounds among them
 	PYTHON=$(PYTHON) tools/versions-test.sh newest
+
+ends: $(VENV)/.built  ## 250 MiB of echo under random cuts, ends and resets on every transport and muxer (about a minute)
+	P2PCORE_ENDS_MIB=250 $(PY) -m pytest -q -s tests/conformance/test_ends.py
 
 gates: $(VENV)/.built  ## instructions and memory against the committed baseline; needs valgrind (docs/gates.md)
 	PYTHONPATH=bench $(PY) -m gates $(GATES_ARGS)

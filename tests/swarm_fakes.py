@@ -91,6 +91,8 @@ class FakeConn:
         self.remote_multiaddr = addr(2) if at is None else Multiaddr(at)
         self.owner: Any = None
         self.is_closed = False
+        self.has_arrived = False
+        self.error: BaseException | None = None
         self.num_streams = streams
         self.handler: Callable[[Any], None] | None = None
         self.callbacks: list[Callable[[BaseException | None], None]] = []
@@ -116,11 +118,15 @@ class FakeConn:
         self.handler = handler
 
     def add_close_callback(self, callback: Callable[[BaseException | None], None]) -> None:
-        self.callbacks.append(callback)
+        if self.is_closed:
+            asyncio.get_running_loop().call_soon(callback, self.error)
+        else:
+            self.callbacks.append(callback)
 
     def end(self, error: BaseException | None = None) -> None:
         """The peer ends the connection: the event loop runs the callbacks, once."""
         self.is_closed = True
+        self.error = error
         callbacks, self.callbacks = self.callbacks, []
         for callback in callbacks:
             asyncio.get_running_loop().call_soon(callback, error)

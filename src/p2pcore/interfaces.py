@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from p2pcore.codes import Direction
+from p2pcore.limits import YAMUX_INITIAL_WINDOW_BYTES
 
 if TYPE_CHECKING:
     from p2pcore._fast.chain.layer import Mailbox
@@ -226,8 +227,11 @@ class Stream(Channel, Protocol):
             DeadlineExceeded: see set_read_deadline. ConnectionClosed: the connection has ended.
         """
 
-    def read_exactly(self, n: int) -> Awaitable[bytes]:
-        """Exactly n bytes (n at most one initial window). Raises IncompleteRead, and as `read`."""
+    def read_exactly(self, n: int, most: int = YAMUX_INITIAL_WINDOW_BYTES) -> Awaitable[bytes]:
+        """Exactly n bytes. Raises IncompleteRead; LimitExceeded if n is over `most`; and as `read`.
+
+        Until all have come, up to n bytes are held besides the stream's window.
+        """
 
     def readinto(self, buffer: bytearray | memoryview) -> Awaitable[int]:
         """Reads at least one byte into `buffer`. Returns: the number of bytes; 0 at the end."""
@@ -235,7 +239,8 @@ class Stream(Channel, Protocol):
     def write(self, data: bytes | bytearray | memoryview) -> Awaitable[None]:
         """Writes all of `data`. Waits while the peer's window is full.
 
-        `data` must not change until this returns. If this is cancelled, a first part may have been sent.
+        `data` must not change until this returns. If this is cancelled, a first part may have been sent. Errors
+        are raised when it is awaited.
         """
 
     async def close(self) -> None:
@@ -296,6 +301,10 @@ class MuxedConn(Protocol):
     @property
     def is_closed(self) -> bool: ...
     @property
+    def has_arrived(self) -> bool:
+        """Whether streams of the peer wait to be taken. They can be taken after the end, too."""
+
+    @property
     def num_streams(self) -> int: ...
     async def close(self, code: int = 0) -> None:
         """Closes in order: go-away, queued bytes, FIN, a short drain. Open streams fail. Idempotent."""
@@ -304,7 +313,7 @@ class MuxedConn(Protocol):
         """Closes at once. Sends a go-away only if that needs no wait. Idempotent."""
 
     def add_close_callback(self, callback: Callable[[BaseException | None], None]) -> None:
-        """`callback(error)` runs once, from the event loop, when the connection has ended."""
+        """`callback(error)` runs once, from the event loop, when it has ended, or where it has by now."""
 
 
 class Multiplexer(Protocol):

@@ -366,6 +366,10 @@ MAX_QUEUED_CONTROL_BYTES: Final = 256 * 1024
 """Bytes queued for a peer that does not read, without what windows allow: pongs, credit, resets."""
 CLOSE_DRAIN_TIMEOUT_S: Final = 1.0
 """From our FIN to the peer's at an orderly close. Then the socket is closed without it."""
+CLOSE_WRITES_TIMEOUT_S: Final = 3.0
+"""How long a close waits for writes that the peer's window or the socket holds up: less than swarms allow."""
+CLOSE_FLUSH_TIMEOUT_S: Final = 10.0
+"""After our FIN, while the peer still takes what was sent before it. Then the kernel sends the rest."""
 SPIN_S: Final = 50e-6
 """How long a loop looks for the answer to a short message before it sleeps (docs/decisions/0009)."""
 MAX_SPIN_S: Final = 0.001
@@ -419,6 +423,11 @@ YAMUX_MAX_PINGS: Final = 32
 """Our own pings that may be unanswered at one time (go's backlog)."""
 YAMUX_PONG_TIMEOUT_S: Final = 10.0
 """After this long without an answer to a keepalive ping, the connection ends (go's write timeout)."""
+YAMUX_WINDOW_LOOK_S: Final = 8.0
+"""Between two checks of a write that waits for the peer's window. After one or two checks without any byte
+of the peer, we send a ping. With the time for the answer, that takes 19 to 28 s; a user accepts 30."""
+YAMUX_WINDOW_GRACE_S: Final = 1.0
+"""One more check before that ends a connection: an answer may be here unread if this process stood still."""
 YAMUX_GO_AWAY_DRAIN_S: Final = 60.0
 """Streams that are still open this long after the peer's orderly go-away are ended."""
 YAMUX_RTT_INTERVAL_S: Final = 30.0

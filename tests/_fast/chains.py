@@ -203,8 +203,8 @@ class Cable:
     def _lose(self) -> None:
         if not self.lost:
             self.lost = True
-            self.near.close()
             self.wire.connection_lost(None)
+            self.near.close()
 
     def __del__(self) -> None:
         self.near.close()

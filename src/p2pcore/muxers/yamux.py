@@ -26,7 +26,8 @@ class YamuxOptions:
         max_window_bytes: the largest receive window of a stream, 262144 bytes to 1 GiB.
         window_budget_bytes: how many bytes all windows together may grow.
         keepalive_s: idle seconds before a ping that the peer must answer within 10 s; 0: no pings. 0 is right
-            on TCP: the kernel's keepalive finds a dead peer without waking this process.
+            on TCP: the kernel's keepalive finds a dead peer without waking this process. A write that waits
+            for the peer's window sends a ping by itself.
 
     Raises:
         TypeError, ValueError: a field has a wrong type or value.

@@ -55,7 +55,7 @@ class ConnTable:
         else:
             self._by_peer[peer] = {others: None, conn: None}
         self.num_conns += 1
-        if self._waiting and not conn.is_limited:
+        if self._waiting and not conn.is_limited and not conn.is_closed:
             self._wake(peer, None)
 
     def detach(self, conn: Conn) -> bool:

@@ -264,13 +264,13 @@ class Swarm:
         self._conns.attach(conn.remote_peer, conn)
         session = conn.session
         session.owner = conn
-        session.add_close_callback(conn)
         if not self._admission.is_trivial:
             self._admission.joined(conn)
         if self._dedups:
             self._duplicates.joined(conn)
         self._news.conn_opened(conn, before and self._change(conn, before))
         session.set_stream_handler(self._serve)
+        session.add_close_callback(conn)  # behind the handler: one that has ended gives its streams first
         return conn
 
     def _admit(self, conn: Conn) -> None:

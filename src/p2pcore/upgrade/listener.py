@@ -352,7 +352,7 @@ class UpgradedListener:
         self._failed(NOT_ACCEPTED, conn.remote_multiaddr, late)
 
     async def accept(self) -> CapableConn:
-        """The next upgraded connection that is still open. If cancelled, it has taken none.
+        """The next upgraded connection that is open, or has streams of the peer. If cancelled, it has taken none.
 
         Raises:
             ListenerClosed: the listener has ended.
@@ -361,7 +361,7 @@ class UpgradedListener:
             while self._ready:
                 _, conn = self._ready.popleft()
                 self._threshold.release()
-                if not conn.is_closed:
+                if not conn.is_closed or conn.session.has_arrived:
                     return conn
             if self._state is ListenerState.CLOSED:
                 raise ListenerClosed(f"the listener on {self.multiaddr} is closed") from self._ended_by

@@ -22,6 +22,7 @@ from p2pcore.errors import (
     LocalProtocolError,
     NegotiationError,
     ProtocolNotSupported,
+    StreamReset,
 )
 from p2pcore.limits import MAX_MULTISTREAM_BYTES, MAX_MULTISTREAM_PROPOSALS, MAX_PROTOCOL_ID_BYTES
 
@@ -254,7 +255,10 @@ async def _answer(io: Channel, supported: Container[str], refused: list[bytes]) 
     for _ in range(MAX_MULTISTREAM_PROPOSALS):
         text = text_of(message)
         if text is not None and text in supported:
-            io.write_later(header + message)
+            try:
+                io.write_later(header + message)
+            except (ConnectionClosed, StreamReset):
+                return text  # nobody hears the answer to what came with the end. It is served all the same
             return text
         refused.append(message)
         await _write(io, header + NOT_AVAILABLE)

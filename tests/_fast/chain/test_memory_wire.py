@@ -137,6 +137,16 @@ async def test_an_abort_ends_the_other_end_behind_what_was_sent() -> None:
 
 
 @looped
+async def test_what_came_before_the_other_end_went_is_read_though_bytes_for_it_wait() -> None:
+    one, two = pair()
+    box(two).write(bytes(PIPE + 1))
+    box(one).write(b"last words")
+    one.abort()
+    assert await box(two).read_exactly(10) == b"last words"
+    await eventually(lambda: two.is_closed)
+
+
+@looped
 async def test_a_write_to_an_end_that_is_gone_ends_this_one_too() -> None:
     one, two = pair(is_started=False)
     writer = box(one)

@@ -15,6 +15,7 @@ import weakref
 import pytest
 
 from _fast.chains import (
+    FIN,
     GO_AWAY,
     SYN,
     WU,
@@ -243,6 +244,31 @@ async def test_the_peers_reset_ends_everything_with_connection_closed(how: str) 
         await reading
     with pytest.raises(errors.ConnectionClosed):
         await stream.write(b"x")
+    await wire.wait_closed()
+
+
+@looped
+async def test_what_came_before_a_connection_broke_is_read_though_a_write_notices_first() -> None:
+    near, far = await socket_pair(tcp=True)
+    wire = await wire_on(near)
+    box = wire.mailbox
+    assert box is not None
+    box.insert(PlainChannel())
+    session = YamuxSession(False)
+    box.replace(session)
+    far.send(frame(WU, SYN, 1))
+    opened = await session.accept_stream()
+    await settle()
+    sent = bytes(range(256)) * 100
+    far.send(data(1, sent) + frame(WU, FIN, 1))
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    far.close()  # resets: our next send fails before the loop has read
+    opened.write(b"into the void")
+    await asyncio.ensure_future(asyncio.sleep(0))
+    got = b""
+    while piece := await opened.read():
+        got += piece
+    assert got == sent
     await wire.wait_closed()
 
 

@@ -126,6 +126,28 @@ async def test_the_end_of_one_connection_resets_the_other_stream() -> None:
 
 
 @looped
+async def test_what_a_circuit_still_holds_of_a_source_that_is_gone_goes_on_and_then_its_end() -> None:
+    circuit = Circuit()
+    await circuit.start()
+    circuit.near.deliver(data(1, bytes(WINDOW)))  # all that the far side takes without credit
+    first = bodies(await circuit.far.answers())
+    circuit.near.deliver(data(1, WORDS), data(1, WORDS, FIN))  # the first of them fills the target's queue
+    assert len(first) == WINDOW
+    circuit.near.deliver_eof()
+    circuit.far.deliver(data(1, b"to nobody"))
+    assert not bodies(await circuit.far.answers())
+    assert not circuit.ended
+    circuit.far.deliver(frame(WU, 0, 1, WINDOW))
+    answers = await circuit.far.answers()
+    assert bodies(answers) == WORDS + WORDS
+    assert flags(answers) & FIN
+    assert not flags(answers) & RST
+    circuit.far.deliver(frame(WU, FIN, 1))
+    await settle()
+    assert circuit.ended == [None]
+
+
+@looped
 async def test_a_target_that_takes_nothing_holds_the_source_back_within_its_window() -> None:
     circuit = Circuit()
     await circuit.start()

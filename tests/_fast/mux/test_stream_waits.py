@@ -451,3 +451,95 @@ async def test_opening_with_data_in_the_syn_works() -> None:
     peer.deliver(data(1, b"early", SYN))
     stream = await peer.session.accept_stream()
     assert await stream.read() == b"early"
+
+
+# -- what is raised, and when ----------------------------------------------------------------------
+
+
+@looped
+async def test_a_write_that_can_only_fail_raises_when_it_is_awaited() -> None:
+    _, stream = await opened()
+    await stream.close_write()
+    writing = stream.write(b"too late")
+    with pytest.raises(errors.StreamClosed):
+        await writing
+    stream.reset()
+    again = stream.write(b"far too late")
+    with pytest.raises(errors.StreamReset):
+        await again
+
+
+@looped
+async def test_a_ping_and_a_read_over_the_bound_raise_when_they_are_awaited() -> None:
+    peer, stream = await opened()
+    reading = stream.read_exactly(WINDOW + 1)
+    with pytest.raises(errors.LimitExceeded):
+        await reading
+    peer.session.abort()
+    ping = peer.session.ping()
+    with pytest.raises(errors.GoAway):
+        await ping
+
+
+# -- read_exactly beyond a window ------------------------------------------------------------------
+
+LONG = 3 * WINDOW + 17
+
+
+@looped
+async def test_read_exactly_gives_more_than_a_window_up_to_a_bound_of_the_callers() -> None:
+    client, server = await session_pair()
+    near, far = await stream_pair(client, server)
+    words = bytes(range(256)) * (LONG // 256 + 1)
+    writing = started(near.write(words))
+    assert await far.read_exactly(LONG, LONG) == words[:LONG]
+    assert await far.read_exactly(len(words) - LONG) == words[LONG:]
+    await writing
+    with pytest.raises(errors.LimitExceeded):
+        await far.read_exactly(LONG + 1, most=LONG)
+    await closed(client, server)
+
+
+@looped
+async def test_a_long_read_that_is_cancelled_or_late_leaves_all_bytes_to_the_next() -> None:
+    peer, stream = await opened()
+    reading = started(stream.read_exactly(LONG, LONG))
+    await settle()
+    for _ in range(2):
+        peer.deliver(data(1, bytes(WINDOW // 2)))
+        await settle()
+    reading.cancel()
+    await settle()
+    peer.deliver(data(1, b"tail"))
+    assert stream.num_buffered == WINDOW + 4
+    stream.set_read_deadline(0)
+    with pytest.raises(errors.DeadlineExceeded):
+        await stream.read_exactly(LONG, LONG)
+    stream.set_read_deadline(None)
+    assert await stream.read_exactly(WINDOW) == bytes(WINDOW)
+    assert await stream.read() == b"tail"
+
+
+@looped
+async def test_a_long_read_cut_short_has_what_came_as_its_partial() -> None:
+    peer, stream = await opened()
+    reading = started(stream.read_exactly(LONG, LONG))
+    await settle()
+    peer.deliver(data(1, bytes(WINDOW)))
+    await settle()
+    peer.deliver(data(1, b"end", FIN))
+    with pytest.raises(errors.IncompleteRead) as caught:
+        await reading
+    assert caught.value.partial == bytes(WINDOW) + b"end"
+
+
+@looped
+async def test_a_long_read_of_a_stream_that_is_reset_raises_the_reset() -> None:
+    peer, stream = await opened()
+    reading = started(stream.read_exactly(LONG, LONG))
+    await settle()
+    peer.deliver(data(1, bytes(WINDOW)))
+    await settle()
+    peer.deliver(frame(WU, RST, 1))
+    with pytest.raises(errors.StreamReset):
+        await reading

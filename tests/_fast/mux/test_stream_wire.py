@@ -22,7 +22,7 @@ from _fast.chains import (
     stream_pair,
     with_limits,
 )
-from harness import cuts, eventually, looped, settle
+from harness import cuts, eventually, looped, seconds, settle
 from p2pcore import limits
 from p2pcore._fast.chain.layer import Mailbox
 from p2pcore._fast.crypto.secure import PlainChannel
@@ -306,11 +306,14 @@ async def test_a_peer_that_does_not_end_its_half_is_not_waited_for_long() -> Non
         box.replace(inner)
         await inner.close()
         flags = [each.flags for each in await outer.answers() if each.id == 1]
-        print(FIN in flags, RST in flags, outer.session.num_streams)
+        print(FIN in flags, RST in flags)  # a reset could overtake what the peer has not read
+        await eventually(lambda: not outer.session.num_streams)
+        print(RST in [each.flags for each in await outer.answers() if each.id == 1])
         """,
         CLOSE_DRAIN_TIMEOUT_S=0.01,
+        CLOSE_FLUSH_TIMEOUT_S=seconds(1),
     )
-    assert out.split() == ["True", "True", "0"]
+    assert out.split() == ["True", "False", "True"]
 
 
 @looped

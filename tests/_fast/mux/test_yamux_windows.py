@@ -29,6 +29,7 @@ from _fast.chains import (
     session_pair,
     split_frames,
     stream_pair,
+    with_limits,
 )
 from harness import eventually, looped, seconds, settle
 from p2pcore import errors, limits
@@ -303,6 +304,72 @@ async def test_keepalive_pings_an_idle_peer_and_ends_a_dead_one() -> None:
     peer = RawYamux(keepalive_s=0.01)
     await eventually(lambda: split_frames(peer.sent())[0])
     assert not peer.session.is_closed
+
+
+def test_keepalive_shorter_than_the_time_for_an_answer_is_kept_after_each_answer() -> None:
+    out = with_limits(
+        """
+        peer = RawYamux(keepalive_s=seconds(0.3))
+        times = []
+        for value in (1, 2, 3):
+            await eventually(lambda: Frame(PING, SYN, 0, value) in split_frames(peer.sent())[0])
+            times.append(peer.loop.time())
+            peer.deliver(frame(PING, ACK, 0, value))
+        print(times[2] - times[0] < seconds(5))
+        """,
+        YAMUX_PONG_TIMEOUT_S=seconds(10),
+    )
+    assert out == "True\n"
+
+
+SILENT = {"YAMUX_WINDOW_LOOK_S": 0.3, "YAMUX_PONG_TIMEOUT_S": 0.3, "YAMUX_WINDOW_GRACE_S": 0.1}
+
+
+def test_a_write_that_waits_for_the_window_asks_and_ends_the_connection_where_nothing_answers() -> None:
+    out = with_limits(
+        """
+        peer, stream = await opened()
+        writing = started(stream.write(bytes(WINDOW + 1)))
+        await peer.all_sent()
+        got = []
+        def asked():
+            got.extend(split_frames(peer.sent())[0])
+            return any(each.type == PING for each in got)
+        await eventually(asked)
+        print(writing.done(), peer.session.is_closed)
+        try:
+            await writing
+        except errors.ConnectionClosed as error:
+            print(error)
+        await eventually(lambda: peer.lost)
+        """,
+        **{name: seconds(value) for name, value in SILENT.items()},
+    )
+    assert out.startswith("False False\na write waits for the peer, which has not answered a yamux ping")
+
+
+def test_a_write_that_waits_for_the_window_of_a_peer_that_is_there_waits_on() -> None:
+    out = with_limits(
+        """
+        peer, stream = await opened()
+        from p2pcore._fast.loop.loop_state import loop_state
+        writing = started(stream.write(bytes(WINDOW + 1)))
+        await peer.all_sent()
+        for _ in range(3):
+            got = []
+            def asked():
+                got.extend(each for each in split_frames(peer.sent())[0] if each.type == PING)
+                return got
+            await eventually(asked)
+            peer.deliver(frame(PING, ACK, 0, got[0].length))
+        print(writing.done(), peer.session.is_closed, loop_state(peer.loop).num_watched)
+        peer.deliver(frame(WU, 0, 1, 1))
+        await writing
+        print(loop_state(peer.loop).num_watched)
+        """,
+        **{name: seconds(value) for name, value in SILENT.items()},
+    )
+    assert out == "False False 1\n0\n"
 
 
 # -- how frames leave ----------------------------------------------------------------------------------------

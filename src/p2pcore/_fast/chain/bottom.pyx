@@ -19,6 +19,7 @@ logger = logging.getLogger("p2pcore.wire")
 cdef double STALL_S = limits.WRITE_STALL_TIMEOUT_S
 cdef double STALL_LOOK_S = STALL_S / limits.WRITE_STALL_LOOKS
 cdef double DRAIN_S = limits.CLOSE_DRAIN_TIMEOUT_S
+cdef double FLUSH_S = limits.CLOSE_FLUSH_TIMEOUT_S
 cdef Py_ssize_t MAX_QUEUED = limits.MAX_QUEUED_CONTROL_BYTES
 
 
@@ -117,9 +118,16 @@ cdef class Bottom(Layer):
         return self.queued or self.is_closed
 
     cdef int overdue(self) except -1:
-        """The peer took nothing for STALL_S, or did not end its half within DRAIN_S after we ended ours."""
+        """The peer took nothing for STALL_S, or did not end its half within DRAIN_S after we ended ours.
+
+        As long as it goes on to take what was sent before our end, it has FLUSH_S.
+        """
         cdef Py_ssize_t unsent
         if self.fin_sent:
+            unsent = self.num_unsent()
+            if 0 < unsent < self.unsent and monotonic() - self.moved_at < FLUSH_S:
+                self.unsent = unsent
+                return self.state.timers.watch(self, DRAIN_S)
             return self.drop(errors.ConnectionClosed("the connection was closed here"))
         unsent = self.num_unsent()
         if unsent < self.unsent:
@@ -152,6 +160,8 @@ cdef class Bottom(Layer):
         if not self.queued and not self.fin_sent:
             self.fin_sent = True
             self.throttled = False
+            self.moved_at = monotonic()
+            self.unsent = self.num_unsent()
             self.state.timers.watch(self, DRAIN_S)
             self.send_fin()
         if self.fin_sent and self.both_ended():

@@ -71,6 +71,8 @@ cdef class MemoryWire(Bottom):
         if self.ending:
             return 0  # whoever sends learns it from lost()
         if self.gone:
+            if self.inbox.size:
+                return 0  # what has come is fed first; then the end follows
             return self.drop(errors.ConnectionClosed("the other end closed the connection"))
         if not self.may_queue(n):
             return 0
@@ -104,8 +106,6 @@ cdef class MemoryWire(Bottom):
         if peer is not None:
             peer.peer = None
             peer.gone = peer.fin_got = True
-            if peer.queued:  # what it has sent will never be taken
-                peer.drop(errors.ConnectionClosed("the other end closed the connection"))
             peer._wake()
         return 0
 

@@ -5,6 +5,9 @@ send(2) on the socket itself while the transport has nothing queued, else by tra
 keeps a buffer of its own; never reads while throttled; closes only when the outermost feed is done.
 """
 
+import logging
+import socket
+import struct
 import sys
 import termios
 from asyncio import Future
@@ -24,8 +27,12 @@ from p2pcore._fast.chain.layer cimport Layer, Mailbox
 from p2pcore._fast.loop.loop_state cimport loop_state
 
 
+logger = logging.getLogger("p2pcore.wire")
+cdef bytes NO_LINGER = struct.pack("ii", 0, 0)
+
 cdef extern from "<sys/socket.h>" nogil:
     ssize_t c_send "send"(int fd, const void *data, size_t n, int flags)
+    ssize_t c_recv "recv"(int fd, void *data, size_t n, int flags)
     int MSG_DONTWAIT
     int MSG_NOSIGNAL
 
@@ -112,6 +119,8 @@ cdef class Wire(Bottom):
         self.resume_above()
 
     def connection_lost(self, exc):
+        if self.broke or (exc is not None and not self.ending):
+            self._read_rest()
         self.fd = -1
         self.transport = None
         self.lose(closed_by(exc))
@@ -120,6 +129,26 @@ cdef class Wire(Bottom):
                 if not waiter.done():
                     waiter.set_result(None)
             self.closed_waiters = None
+
+    cdef int _read_rest(self) except -1:
+        """Feeds what the kernel still holds of a connection that broke while we wrote: it came before."""
+        cdef ssize_t n
+        while self.above is not None and self.fd >= 0 and not self.throttled and not self.fin_sent:
+            n = c_recv(self.fd, self.state.receive.data, self.state.receive.size, MSG_DONTWAIT)
+            if n < 0:
+                break
+            self.feeding = True
+            try:
+                if n == 0:
+                    self.above.feed_eof()
+                    break
+                self.above.feed(self.state.receive.data, n)
+            except errors.P2PError as error:
+                logger.debug("after a connection broke: %s", error)
+                break
+            finally:
+                self.feeding = False
+        return 0
 
     # -- the chain -----------------------------------------------------------------------------
 
@@ -141,6 +170,7 @@ cdef class Wire(Bottom):
                 if errno != EINTR:
                     break
             if sent < 0 and errno != EAGAIN:
+                self.broke = True
                 return self.drop(closed_by(OSError(errno, strerror(errno))))
         return self._queue(data, n)
 
@@ -186,7 +216,17 @@ cdef class Wire(Bottom):
         self.transport.resume_reading()
         return 0
 
+    cdef int _leave_rest_to_kernel(self) except -1:
+        """Has the kernel send what it holds after an orderly end, where SO_LINGER is 0 too."""
+        try:
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+        except OSError as error:
+            logger.debug("SO_LINGER: %s", error)
+        return 0
+
     cdef int break_off(self) except -1:
         self.is_closed = True
+        if self.fin_sent and self.num_unsent() > 1:
+            self._leave_rest_to_kernel()
         self.transport.abort()
         return 0

@@ -22,4 +22,5 @@ cdef class Op:
 
 
 cdef object again(object error)     # for `raise`: an error many tasks get, without the tracebacks of the others
+cdef Op failed(object error)
 cdef Op done                    # awaits to None at once; shared

@@ -131,6 +131,21 @@ cdef class _Done(Op):
         raise StopIteration
 
 
+@cython.final
+cdef class _Failed(Op):
+    cdef object error
+
+    cdef object step(self):
+        raise again(self.error)
+
+
+cdef Op failed(object error):
+    """Something that raises `error` when it is awaited."""
+    cdef _Failed op = _Failed.__new__(_Failed)
+    op.error = error
+    return op
+
+
 cdef object again(object error):
     """`error`, to be raised once more. Its old traceback goes: it would grow each time, and keep frames alive."""
     error.__traceback__ = None

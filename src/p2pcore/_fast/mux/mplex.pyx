@@ -114,6 +114,13 @@ cdef class MplexStream(Stream):
     cdef int write_waits(self) except -1:
         return self.session.waiting_add(self) if self.session.paused else 0
 
+    cdef int writes_begin(self) except -1:
+        self.session.num_writing += 1
+        return 0
+
+    cdef int writes_done(self) except -1:
+        return self.session.writes_done()
+
 
 @cython.final
 cdef class MplexSession(Session):

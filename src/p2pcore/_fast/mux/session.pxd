@@ -3,9 +3,18 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from p2pcore._fast.chain.layer cimport Layer
 from p2pcore._fast.crypto.secure cimport Cork
+from p2pcore._fast.loop.flush cimport Flushable
 from p2pcore._fast.loop.rate cimport Bucket
 from p2pcore._fast.mux.open_frame cimport OpenFrame
 from p2pcore._fast.mux.stream cimport Stream
+
+
+cdef class Session
+
+
+cdef class _Closing(Flushable):
+    cdef Session session
+    cdef uint32_t code
 
 
 cdef class Session(Layer):
@@ -20,10 +29,12 @@ cdef class Session(Layer):
     cdef list openers               # waiting _OpenOps
     cdef object callbacks           # the close callback, a list of several, None without any
     cdef bint is_told               # they have been called
+    cdef _Closing closing           # close() was called, and writes wait; None before
     cdef object error               # why the session ended; None while it lives
     cdef readonly bint paused       # the socket is full
     cdef bint is_lost               # lost() has been called: the socket is gone
     cdef list closers               # waiting _CloseOps
+    cdef uint32_t num_writing       # streams with a write that waits, for whatever
     cdef dict waiting               # streams with writes that wait for the socket, in turn; None: none
 
     cdef uint32_t max_inbound
@@ -41,6 +52,7 @@ cdef class Session(Layer):
     cdef bint is_full(self, Py_ssize_t max_unaccepted) except -1
     cdef int violated(self, object error) except -1
     cdef int wake_opener(self) except -1
+    cdef int writes_done(self) except -1
     cdef list living(self)
     cdef bint forget(self, Stream stream) except -1
     cdef int waiting_add(self, Stream stream) except -1
@@ -56,4 +68,6 @@ cdef class Session(Layer):
     cdef int remove(self, Stream stream) except -1
 
     cdef int _seated(self) except -1
+    cdef int _close_now(self, uint32_t code) except -1
     cdef int _schedule_delivery(self) except -1
+    cdef bint _is_due(self, Stream stream) except -1

@@ -9,10 +9,11 @@ import logging
 cimport cython
 from libc.stdint cimport uint8_t, uint32_t
 
-from p2pcore import errors
+from p2pcore import errors, limits
 
 from p2pcore._fast.chain.layer cimport Layer
 from p2pcore._fast.crypto.secure cimport Cork
+from p2pcore._fast.loop.flush cimport Flushable
 from p2pcore._fast.mux.stream cimport Stream
 from p2pcore._fast.loop.waiting cimport PENDING, Op, again, done
 
@@ -22,6 +23,7 @@ logger = logging.getLogger("p2pcore.session")
 cdef Py_ssize_t HEADER_BYTES = 12
 # The go-away code for a peer that broke the protocol, as yamux has it.
 cdef uint32_t PROTOCOL_ERROR = 1
+cdef double CLOSE_WRITES_S = limits.CLOSE_WRITES_TIMEOUT_S
 
 
 cdef class Session(Layer):
@@ -34,7 +36,13 @@ cdef class Session(Layer):
 
     @property
     def is_closed(self):
-        return self.error is not None
+        """Whether nothing can be opened any more."""
+        return self.error is not None or self.closing is not None
+
+    @property
+    def has_arrived(self):
+        """Whether streams of the peer wait to be taken, also after the end."""
+        return bool(self.arrived)
 
     @property
     def close_reason(self):
@@ -61,7 +69,10 @@ cdef class Session(Layer):
         return op
 
     def set_stream_handler(self, handler):
-        """Inbound streams go to `handler(stream)`, first those that wait already. None: to accept_stream."""
+        """Inbound streams go to `handler(stream)`, first those that wait already. None: to accept_stream.
+
+        Set before add_close_callback, it gets also those that wait in a session that has ended, and before the callback.
+        """
         self.handler = handler
         if handler is not None and self.arrived:
             self._schedule_delivery()
@@ -78,17 +89,23 @@ cdef class Session(Layer):
             self.callbacks = [self.callbacks, callback]
 
     def close(self, uint32_t code=0):
-        """Ends in order: a go-away behind what is queued, FIN, a short drain. Streams fail. Idempotent.
+        """Ends in order: what was written, the ends of streams, a go-away, FIN, a short drain. Idempotent.
+
+        Writes that wait, for the peer's window or the socket, go on for CLOSE_WRITES_TIMEOUT_S at most. Then, or at
+        once if none waits, all streams fail.
 
         Returns: an awaitable that is done when the socket is closed.
         """
         self._seated()
-        if self.error is None:
-            for stream in self.living():
-                (<Stream> stream).last_chance()
-            self.send_go_away(code)
-            self.fail(errors.GoAway(code, False))
-            self.shut()
+        if self.error is None and self.closing is None:
+            if self.num_writing:
+                self.closing = _Closing.__new__(_Closing)
+                self.closing.session = self
+                self.closing.code = code
+                self.state.timers.watch(self.closing, CLOSE_WRITES_S)
+                _wake_all(self.openers)
+            else:
+                self._close_now(code)
         if self.is_lost:
             return done
         cdef _CloseOp op = _CloseOp.__new__(_CloseOp)
@@ -106,7 +123,21 @@ cdef class Session(Layer):
             self.cork.flush()
             self.drop(self.error)
 
+    cdef int _close_now(self, uint32_t code) except -1:
+        for stream in self.living():
+            (<Stream> stream).last_chance()
+        self.send_go_away(code)
+        self.fail(errors.GoAway(code, False))
+        return self.shut()
+
     # -- for the muxer -------------------------------------------------------------------------
+
+    cdef int writes_done(self) except -1:
+        """A stream has no write left that waits."""
+        self.num_writing -= 1
+        if self.closing is not None and not self.num_writing:
+            self.state.flusher.flush_soon(self.closing)
+        return 0
 
     cdef int arrive(self, Stream stream) except -1:
         """The peer opened `stream`; it is delivered from the event loop."""
@@ -129,14 +160,18 @@ cdef class Session(Layer):
         return self.shut()
 
     cdef int fail(self, object error) except -1:
-        """From now on streams, opens and accepts fail with `error`. Says nothing to the peer."""
+        """From now on streams, opens and accepts fail with `error`. Says nothing to the peer.
+
+        What has arrived stays: streams are still delivered, and give what came before the end.
+        """
         if self.error is not None:
             return 0
         self.error = error
+        if self.closing is not None:
+            self.state.timers.unwatch(self.closing)
         for stream in self.living():
             (<Stream> stream).fail(error, False)
         self.streams = None
-        self.arrived = None
         self.waiting = None
         self.growing = None
         _wake_all(self.openers)
@@ -273,6 +308,8 @@ cdef class Session(Layer):
         return 0
 
     def _tell_ended(self):
+        if self.handler is not None:
+            self._deliver()
         callbacks = self.callbacks
         self.callbacks = None
         self.is_told = True
@@ -301,13 +338,31 @@ cdef class Session(Layer):
             return
         arrived, self.arrived = self.arrived, None
         for item in arrived or ():
-            if self.error is None and not (<Stream> item).has_ended():
-                self.accepted(<Stream> item)
+            if self._is_due(<Stream> item):
                 try:
                     handler(item)
                 except Exception:
                     logger.exception("a stream handler failed")
                     item.reset()
+        if self.is_told:
+            self.handler = None
+
+    cdef bint _is_due(self, Stream stream) except -1:
+        """Whether `stream` is handed out now. If the session lives, the peer is told; else its bytes must be worth it."""
+        if self.error is None:
+            return not stream.has_ended() and self.accepted(stream) == 0
+        return stream.error is self.error and (stream.fin_received or stream.has_bytes())
+
+
+@cython.final
+cdef class _Closing(Flushable):
+    """A session that ends when the writes that wait are done, or their time is over."""
+
+    cdef int flush(self) except -1:
+        return self.overdue() if not self.session.num_writing else 0
+
+    cdef int overdue(self) except -1:
+        return self.session._close_now(self.code) if self.session.error is None else 0
 
 
 cdef int _wake_all(list ops) except -1:
@@ -361,6 +416,8 @@ cdef class _OpenOp(_SessionOp):
             self.unlist()
         if session.error is not None:
             raise again(session.error)
+        if session.closing is not None:
+            raise errors.GoAway(session.closing.code, False)
         stream = session.new_stream()
         if stream is None:
             return PENDING
@@ -386,8 +443,7 @@ cdef class _AcceptOp(_SessionOp):
             self.unlist()
         while session.arrived:
             stream = <Stream> session.arrived.pop(0)
-            if not stream.has_ended():
-                session.accepted(stream)
+            if session._is_due(stream):
                 return stream
         if session.error is not None:
             raise again(session.error)

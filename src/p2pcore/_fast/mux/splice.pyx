@@ -24,6 +24,8 @@ cdef class SpliceHalf(Layer):
     """One direction: the sink of its source."""
 
     cdef int feed(self, uint8_t *data, Py_ssize_t n) except -1:
+        if self.target.error is not None:
+            return 0  # it cannot be told any more. Its own bytes still go the other way, and then lost() follows
         try:
             if 0 <= self.left < n:
                 raise errors.LimitExceeded("bytes of a relayed connection", self.passed + n, self.passed + self.left)
@@ -42,6 +44,10 @@ cdef class SpliceHalf(Layer):
         return self.whole.drop_if_ended()
 
     cdef int lost(self, object error) except -1:
+        """The source has failed. If its peer had ended before, that end has been passed on, behind all bytes."""
+        if self.source.eof_fed and self.target.error is None:
+            self.target.close_read()
+            return self.whole.drop_if_ended()
         return self.whole.drop(error)
 
     cdef int resume(self) except -1:

@@ -37,6 +37,7 @@ cdef class Stream:
     cdef bint fin_sent              # we have said that we send no more
     cdef bint fin_due               # ... or will, when the waiting writes and the negotiation are done
     cdef bint read_closed           # nobody here reads any more
+    cdef bint is_conn_lost          # `error` is the connection's end: what the peer has completed can be read
     cdef ByteQueue queue            # received and not yet read; None before the first byte
     cdef StreamRead reader          # the one waiting read, until its task runs again
     cdef list writers               # waiting WriteOps, oldest first; None before the first
@@ -54,6 +55,7 @@ cdef class Stream:
     cdef int fail(self, object error, bint discard) except -1
     cdef int pump(self, Py_ssize_t most) except -1
     cdef int last_chance(self) except -1
+    cdef bint has_bytes(self) noexcept
     cdef bint has_ended(self) noexcept
 
     # for a sink
@@ -72,6 +74,8 @@ cdef class Stream:
     cdef int want(self, Py_ssize_t n) except -1
     cdef int drop_received(self, Py_ssize_t n) except -1
     cdef int write_waits(self) except -1
+    cdef int writes_begin(self) except -1
+    cdef int writes_done(self) except -1
     cdef bint may_push(self) noexcept
     cdef uint64_t key(self) noexcept
 
@@ -80,6 +84,8 @@ cdef class Stream:
     cdef int _check_read(self) except -1
     cdef int _check_write(self) except -1
     cdef int _maybe_feed_eof(self) except -1
+    cdef int _maybe_lose_sink(self) except -1
+    cdef Op _write(self, object data)
     cdef int _store(self, uint8_t *data, Py_ssize_t n) except -1
     cdef int _put_back(self, const uint8_t *data, Py_ssize_t n) except -1
     cdef Py_ssize_t _answered(self, const uint8_t *data, Py_ssize_t n) except -1

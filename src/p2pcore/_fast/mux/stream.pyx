@@ -18,7 +18,7 @@ from p2pcore._fast.loop.buffer cimport Block, ByteQueue
 from p2pcore._fast.chain.layer cimport Layer
 from p2pcore._fast.chain.multistream cimport MSS_HEADER, Answer, take_opening
 from p2pcore._fast.loop.clock cimport monotonic
-from p2pcore._fast.loop.waiting cimport PENDING, Op, again, done
+from p2pcore._fast.loop.waiting cimport PENDING, Op, again, done, failed
 
 cdef Py_ssize_t MAX_READ_EXACTLY = limits.YAMUX_INITIAL_WINDOW_BYTES
 cdef uint32_t NEGOTIATION_FAILED = codes.STREAM_PROTOCOL_NEGOTIATION_FAILED
@@ -61,13 +61,17 @@ cdef class Stream:
         op.n = max_bytes
         return op
 
-    def read_exactly(self, Py_ssize_t n):
-        """Exactly `n` bytes, 0..262144 (one initial window).
+    def read_exactly(self, Py_ssize_t n, Py_ssize_t most=MAX_READ_EXACTLY):
+        """Exactly `n` bytes.
 
+        Args:
+            n: 0 to `most`. Until they are here, up to `n` bytes are held besides the stream's window.
+            most: what the caller is ready to hold, where the peer says how long something is; 262144 (one initial
+                window) by default.
         Raises: IncompleteRead if the stream ends before; LimitExceeded for a larger n; as read().
         """
-        if n < 0 or n > MAX_READ_EXACTLY:
-            raise errors.LimitExceeded("read_exactly", n, MAX_READ_EXACTLY)
+        if n < 0 or n > most:
+            return failed(errors.LimitExceeded("read_exactly", n, most))
         cdef _ReadExactly op = _ReadExactly.__new__(_ReadExactly)
         op.state = self.state
         op.stream = self
@@ -100,8 +104,15 @@ cdef class Stream:
 
         `data` must not change until then. Several writes go out in the order they were made, awaited or not.
         Raises: StreamReset, StreamClosed, DeadlineExceeded (a prefix may have been sent),
-            ConnectionClosed.
+            ConnectionClosed; all of them when awaited.
         """
+        try:
+            return self._write(data)
+        except errors.P2PError as error:
+            return failed(error)
+
+    cdef Op _write(self, object data):
+        """As write(), but what it raises it raises at once."""
         cdef WriteOp op
         cdef Py_ssize_t n, at = 0
         self._check_write()
@@ -123,7 +134,7 @@ cdef class Stream:
 
         Raises: StreamReset, StreamClosed, ConnectionClosed.
         """
-        self.write(data)
+        self._write(data)
 
     def close(self):
         """Ends both halves: the peer gets the end of data, and what still comes is dropped. Idempotent."""
@@ -228,9 +239,10 @@ cdef class Stream:
         return self._wake_reader()
 
     cdef int fail(self, object error, bint discard) except -1:
-        """Reads and writes fail from now on. Unless `discard`, what was received can be read first."""
+        """Reads and writes fail from now on. Unless `discard`, what was received can be read first, and FIN counts."""
         if self.error is None:
             self.error = error
+            self.is_conn_lost = not discard
         self._settle()
         if discard and self.queue is not None:
             self.queue.clear()
@@ -238,9 +250,8 @@ cdef class Stream:
             writers, self.writers = self.writers, None
             for op in writers:
                 (<WriteOp> op).release()
-        sink, self.sink = self.sink, None
-        if sink is not None:
-            (<Layer> sink).lost(error)
+            self.writes_done()
+        self._maybe_lose_sink()
         return self._wake_reader()
 
     cdef int pump(self, Py_ssize_t most) except -1:
@@ -258,6 +269,8 @@ cdef class Stream:
                 return self.write_waits()
             del self.writers[0]
             op.release()
+            if not self.writers:
+                self.writes_done()
         self._maybe_send_fin()
         if self.sink is not None and not self.writers:
             self.sink.resume()
@@ -267,6 +280,10 @@ cdef class Stream:
         """The session closes: the end of our data goes out even if the negotiation is not answered yet."""
         self._settle()
         return self._maybe_send_fin()
+
+    cdef bint has_bytes(self) noexcept:
+        """Whether a read gets bytes at once."""
+        return self.queue is not None and self.queue.size > 0
 
     cdef bint has_ended(self) noexcept:
         return self.error is not None or (self.fin_sent and self.fin_received)
@@ -309,7 +326,8 @@ cdef class Stream:
                     self.credit(n)
             finally:
                 self.state.records.give(block)
-        return self._maybe_feed_eof()
+        self._maybe_feed_eof()
+        return self._maybe_lose_sink()
 
     cdef bint put(self, const uint8_t *data, Py_ssize_t n) except -1:
         """Sends `data` for the sink, and keeps a copy of what cannot go now.
@@ -322,7 +340,7 @@ cdef class Stream:
         if not self.writers:
             k = self.push(data, n)
         if k < n:
-            self.write(PyBytes_FromStringAndSize(<const char *> data + k, n - k))
+            self._write(PyBytes_FromStringAndSize(<const char *> data + k, n - k))
         return bool(self.writers)
 
     cdef Py_ssize_t num_waiting(self) except -1:
@@ -362,6 +380,14 @@ cdef class Stream:
         """A write waits: pump() must be called when it can go on."""
         raise NotImplementedError
 
+    cdef int writes_begin(self) except -1:
+        """A write waits, and none did before."""
+        raise NotImplementedError
+
+    cdef int writes_done(self) except -1:
+        """No write waits any more."""
+        raise NotImplementedError
+
     cdef bint may_push(self) noexcept:
         """Whether the peer's window, if the muxer has one, lets a write go on."""
         return True
@@ -393,7 +419,7 @@ cdef class Stream:
             raise errors.DeadlineExceeded("the stream's read deadline has passed")
         if self.queue is not None and self.queue.size:
             return 0
-        if self.error is not None and not (self.fin_received and isinstance(self.error, errors.ConnectionClosed)):
+        if self.error is not None and not (self.fin_received and self.is_conn_lost):
             raise again(self.error)  # but after the peer's FIN all data is here: a lost connection changes nothing
         if self.read_closed:
             raise errors.StreamClosed("the stream's read half was closed here")
@@ -428,6 +454,16 @@ cdef class Stream:
             if self.queue is None or self.queue.size == 0:
                 self.eof_fed = True
                 self.sink.feed_eof()
+        return 0
+
+    cdef int _maybe_lose_sink(self) except -1:
+        """The stream has failed: the sink hears of it once it has got what came before, and not while it holds."""
+        sink = self.sink
+        if self.error is not None and sink is not None and not self.has_bytes():
+            self._maybe_feed_eof()
+            if self.sink is sink and (self.eof_fed or not self.fin_received or not self.is_conn_lost):
+                self.sink = None
+                (<Layer> sink).lost(self.error)
         return 0
 
     cdef int _put_back(self, const uint8_t *data, Py_ssize_t n) except -1:
@@ -545,9 +581,13 @@ cdef class _Read(StreamRead):
 @cython.final
 cdef class _ReadExactly(StreamRead):
 
+    cdef ByteQueue held             # what has come, where it is more than a window; None: it stays in the stream
+
     cdef object attempt(self):
         cdef Stream stream = self.stream
         cdef Py_ssize_t size
+        if self.n > MAX_READ_EXACTLY:
+            return self._attempt_long()
         stream._claim(self)
         size = 0 if stream.queue is None else stream.queue.size
         if size < self.n and (stream.error is not None or stream.fin_received) and size:
@@ -562,6 +602,45 @@ cdef class _ReadExactly(StreamRead):
             raise errors.IncompleteRead(b"", self.n)
         stream.want(self.n)
         return PENDING
+
+    cdef object _attempt_long(self):
+        """The window never holds so much at once, so the bytes are taken as they come."""
+        cdef Stream stream = self.stream
+        cdef bytes piece
+        stream._claim(self)
+        if self.held is None:
+            self.held = ByteQueue.__new__(ByteQueue)
+        while stream.has_bytes() and self.held.size < self.n:
+            piece = stream.queue.take(self.n - self.held.size)
+            self.held.push(<const uint8_t *> PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
+            stream.credit(PyBytes_GET_SIZE(piece))
+        if self.held.size == self.n:
+            return self.held.take_exactly(self.n)
+        if stream.fin_received or (stream.error is not None and stream.is_conn_lost and self.held.size):
+            raise errors.IncompleteRead(self.held.take_exactly(self.held.size), self.n)
+        try:
+            stream._check_read()
+        except errors.P2PError:
+            self._give_back()
+            raise
+        return PENDING
+
+    cdef int cancelled(self) except -1:
+        StreamRead.cancelled(self)
+        return self._give_back()
+
+    cdef int _give_back(self) except -1:
+        """What was taken is there for the next read, in front of what has come since."""
+        cdef Stream stream = self.stream
+        cdef ByteQueue held = self.held
+        self.held = None
+        if held is not None and held.size and (stream.error is None or stream.is_conn_lost):
+            if stream.read_closed:
+                return 0
+            if stream.queue is not None:
+                held.append(stream.queue)
+            stream.queue = held
+        return 0
 
 
 @cython.final
@@ -629,6 +708,8 @@ cdef class WriteOp(Op):
             return True
         if stream.writers is None:
             stream.writers = []
+        if not stream.writers:
+            stream.writes_begin()
         stream.writers.append(self)
         self.enlisted = True
         stream.write_waits()
@@ -665,6 +746,8 @@ cdef class WriteOp(Op):
             stream.writers.remove(self)
             self.release()
             stream._maybe_send_fin()
+            if not stream.writers:
+                stream.writes_done()
         return 0
 
     cdef double deadline(self) except -2:

@@ -5,4 +5,5 @@ from p2pcore._fast.mux.stream cimport Stream
 
 cdef class StreamWire(Bottom):
     cdef Stream stream
+    cdef bint is_orderly        # our half ended in order, behind all that was sent
     cdef bint started           # the stream gives us what it receives

@@ -8,11 +8,25 @@ connection that carries the stream: it ends the chain and resets the stream.
 cimport cython
 from libc.stdint cimport uint8_t
 
-from p2pcore import errors
+from p2pcore import errors, limits
 
 from p2pcore._fast.chain.bottom cimport Bottom
 from p2pcore._fast.chain.layer cimport Mailbox
+from p2pcore._fast.loop.flush cimport Flushable
 from p2pcore._fast.mux.stream cimport Stream
+
+cdef double FLUSH_S = limits.CLOSE_FLUSH_TIMEOUT_S
+
+
+@cython.final
+cdef class _Late(Flushable):
+    """A stream whose peer was to end its half by now."""
+
+    cdef Stream stream
+
+    cdef int overdue(self) except -1:
+        self.stream.reset(0)
+        return 0
 
 
 @cython.final
@@ -86,6 +100,7 @@ cdef class StreamWire(Bottom):
     # -- the end -------------------------------------------------------------------------------
 
     cdef int send_fin(self) except -1:
+        self.is_orderly = True
         self.stream.hold(False)
         self.stream.close_write()
         if self.started:
@@ -96,6 +111,14 @@ cdef class StreamWire(Bottom):
         return self.stream.has_ended()
 
     cdef int break_off(self) except -1:
+        cdef _Late late
         self.stream.detach()
-        self.stream.reset(0)
+        if self.is_orderly and not self.stream.has_ended():
+            # A reset now could overtake what the peer has not read yet.
+            self.stream.close_read()
+            late = _Late.__new__(_Late)
+            late.stream = self.stream
+            self.state.timers.watch(late, FLUSH_S)
+        else:
+            self.stream.reset(0)
         return self.lose_soon()

@@ -1,10 +1,14 @@
 # See yamux.pyx.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from p2pcore._fast.loop.flush cimport Flushable
 from p2pcore._fast.loop.rate cimport Bucket
 from p2pcore._fast.mux.session cimport Session
 from p2pcore._fast.mux.stream cimport Stream
 from p2pcore._fast.mux.yamux_frame cimport Header
+
+
+cdef class YamuxSession
 
 
 cdef class YamuxStream(Stream):
@@ -15,6 +19,12 @@ cdef class YamuxStream(Stream):
     cdef double granted_at          # monotonic second at which growth was last considered, 0 before
     cdef Py_ssize_t granted         # bytes granted since
     cdef bint acknowledged          # the peer has answered our SYN
+
+
+cdef class _WindowWatch(Flushable):
+    cdef YamuxSession session
+    cdef bint is_on                 # it is watched
+    cdef int num_silent             # looks since anything was received
 
 
 cdef class YamuxSession(Session):
@@ -34,6 +44,8 @@ cdef class YamuxSession(Session):
     cdef YamuxStream current        # whose body it is; None: dropped
 
     # pings that wait for their answer, and what the answers told
+    cdef _WindowWatch window_watch  # None before the first write that waits for a window
+    cdef bint heard                 # anything was received since it looked last
     cdef dict pings                 # value -> (sent at, the Op that waits or None)
     cdef uint32_t ping_value
     cdef readonly double rtt        # seconds, 0 while unknown
@@ -63,6 +75,7 @@ cdef class YamuxSession(Session):
     cdef YamuxStream _make(self, uint32_t id, bint inbound)
     cdef int _control(self, uint8_t kind, uint32_t flags, uint32_t id, uint32_t length) except -1
     cdef Py_ssize_t _put_data(self, YamuxStream stream, const uint8_t *data, Py_ssize_t n) except -1
+    cdef int _window_watch(self) except -1
     cdef int _send_ping(self, object op) except -1
     cdef int _grant(self, YamuxStream stream, Py_ssize_t need) except -1
     cdef int _grow(self, YamuxStream stream, Py_ssize_t missing) except -1

@@ -13,8 +13,9 @@ from p2pcore import errors, limits
 
 from p2pcore._fast.chain.layer cimport Layer
 from p2pcore._fast.loop.clock cimport monotonic
+from p2pcore._fast.loop.flush cimport Flushable
 from p2pcore._fast.loop.rate cimport spend
-from p2pcore._fast.loop.waiting cimport PENDING, Op, again
+from p2pcore._fast.loop.waiting cimport PENDING, Op, again, failed
 from p2pcore._fast.mux.open_frame cimport LEAST_BODY, can_grow, has_grown
 from p2pcore._fast.mux.session cimport Session
 from p2pcore._fast.mux.stream cimport Stream
@@ -38,6 +39,8 @@ cdef uint32_t INITIAL_WINDOW = limits.YAMUX_INITIAL_WINDOW_BYTES
 cdef uint32_t MAX_UNKNOWN_BODY = limits.YAMUX_MAX_UNKNOWN_BODY_BYTES
 cdef uint64_t MAX_U32 = 0xFFFFFFFF
 cdef double PONG_TIMEOUT_S = limits.YAMUX_PONG_TIMEOUT_S
+cdef double WINDOW_LOOK_S = limits.YAMUX_WINDOW_LOOK_S
+cdef double WINDOW_GRACE_S = limits.YAMUX_WINDOW_GRACE_S
 cdef double GO_AWAY_DRAIN_S = limits.YAMUX_GO_AWAY_DRAIN_S
 cdef double PONGS_PER_S = limits.YAMUX_MAX_PING_REPLIES_PER_S
 cdef double REFUSED_PER_S = limits.YAMUX_MAX_REFUSED_PER_S
@@ -112,10 +115,38 @@ cdef class YamuxStream(Stream):
         return 0
 
     cdef int write_waits(self) except -1:
-        return self.session.waiting_add(self) if self.session.paused else 0
+        return self.session.waiting_add(self) if self.session.paused else self.session._window_watch()
+
+    cdef int writes_begin(self) except -1:
+        self.session.num_writing += 1
+        return 0
+
+    cdef int writes_done(self) except -1:
+        return self.session.writes_done()
 
     cdef bint may_push(self) noexcept:
         return self.send_window != 0
+
+
+@cython.final
+cdef class _WindowWatch(Flushable):
+    """Looks whether the peer lives while a write waits for its window (docs/decisions/0001)."""
+
+    cdef int overdue(self) except -1:
+        cdef YamuxSession session = self.session
+        self.num_silent = 0 if session.heard else self.num_silent + 1
+        session.heard = False
+        if self.num_silent == 0:
+            return session.state.timers.watch(self, WINDOW_LOOK_S)
+        if self.num_silent == 1:
+            if not session.pings:
+                session._send_ping(None)
+            return session.state.timers.watch(self, PONG_TIMEOUT_S)
+        if self.num_silent == 2:
+            return session.state.timers.watch(self, WINDOW_GRACE_S)
+        session.fail(errors.ConnectionClosed(
+            f"a write waits for the peer, which has not answered a yamux ping for {PONG_TIMEOUT_S:g} s"))
+        return session.drop(session.error)
 
 
 @cython.final
@@ -170,21 +201,25 @@ cdef class YamuxSession(Session):
         """Asks the peer for an answer.
 
         Returns: an awaitable of the round trip in seconds.
-        Raises: LimitExceeded if YAMUX_MAX_PINGS are unanswered; ConnectionClosed.
+        Raises, when awaited: LimitExceeded if YAMUX_MAX_PINGS are unanswered; ConnectionClosed.
         """
         self._seated()
         if self.error is not None:
-            raise again(self.error)
+            return failed(self.error)
         cdef _PingOp op = _PingOp.__new__(_PingOp)
         op.state = self.state
         op.session = self
-        self._send_ping(op)
+        try:
+            self._send_ping(op)
+        except errors.LimitExceeded as error:
+            return failed(error)
         return op
 
     # -- receiving -----------------------------------------------------------------------------
 
     cdef int parse(self, uint8_t *data, Py_ssize_t n) except -1:
         cdef Py_ssize_t k
+        self.heard = True
         if self.keepalive:
             self.heard_at = monotonic()
         while n > 0 and self.error is None:
@@ -354,7 +389,10 @@ cdef class YamuxSession(Session):
         sent_at, waiting = found
         self.rtt_at = monotonic()
         self.rtt = max(1e-9, self.rtt_at - <double> sent_at)
-        self.ping_overdue = False
+        if self.ping_overdue:
+            self.ping_overdue = False
+            if not isinstance(self.draining, errors.GoAway):
+                self.state.timers.watch(self, self.keepalive)
         if waiting is not None:
             op = <_PingOp> waiting
             op.rtt = self.rtt
@@ -417,6 +455,25 @@ cdef class YamuxSession(Session):
             self.frame.sealed = self.cork.sealed
         has_grown(&self.frame, self.cork)
         return n
+
+    cdef int writes_done(self) except -1:
+        Session.writes_done(self)
+        if not self.num_writing and self.window_watch is not None and self.window_watch.is_on:
+            self.window_watch.is_on = False
+            self.state.timers.unwatch(self.window_watch)
+        return 0
+
+    cdef int _window_watch(self) except -1:
+        """A write waits for the peer's window."""
+        if self.window_watch is None:
+            self.window_watch = _WindowWatch.__new__(_WindowWatch)
+            self.window_watch.session = self
+        if not self.window_watch.is_on:
+            self.window_watch.is_on = True
+            self.window_watch.num_silent = 0
+            self.heard = False
+            self.state.timers.watch(self.window_watch, WINDOW_LOOK_S)
+        return 0
 
     cdef int _send_ping(self, object op) except -1:
         if self.pings is None:
@@ -529,6 +586,9 @@ cdef class YamuxSession(Session):
             return 0
         Session.fail(self, error)
         self.current = None
+        if self.window_watch is not None:
+            self.state.timers.unwatch(self.window_watch)
+            self.window_watch = None
         pings, self.pings = self.pings, None
         for _, op in (pings or {}).values():
             if op is not None:
