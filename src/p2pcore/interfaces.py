@@ -12,11 +12,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 from p2pcore.codes import Direction
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from p2pcore._fast.chain.layer import Mailbox
     from p2pcore.values.keys import PublicKey
     from p2pcore.values.multiaddr import Multiaddr
@@ -246,6 +248,13 @@ class Stream(Channel, Protocol):
     async def close_read(self) -> None:
         """What still comes is dropped; writing goes on. Idempotent."""
 
+    async def __aenter__(self) -> Self:
+        """`async with stream:` closes it at the end of the block, and resets it where the block raises."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> None: ...
+
     def reset(self, code: int = 0) -> None:
         """Aborts both halves at once, with a 32-bit code for the peer. Idempotent."""
 
@@ -276,6 +285,10 @@ class MuxedConn(Protocol):
 
     owner: Conn | None
 
+    @property
+    def num_refused(self) -> int:
+        """Streams of the peer that were reset because it had too many."""
+
     def open_stream(self) -> Awaitable[Stream]:
         """A new outbound stream; waits while too many are unacknowledged.
 
@@ -291,7 +304,9 @@ class MuxedConn(Protocol):
     @property
     def is_closed(self) -> bool: ...
     @property
-    def num_streams(self) -> int: ...
+    def num_streams(self) -> int:
+        """Streams in use here, both ways. One that was closed here does not count, whatever the peer does."""
+
     async def close(self, code: int = 0) -> None:
         """Orderly: go-away, what is queued, FIN, a short drain. Streams fail. Idempotent."""
 

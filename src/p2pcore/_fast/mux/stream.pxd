@@ -73,6 +73,7 @@ cdef class Stream:
     cdef int drop_received(self, Py_ssize_t n) except -1
     cdef int write_waits(self) except -1
     cdef bint may_push(self) noexcept
+    cdef int closed_here(self) except -1
     cdef uint64_t key(self) noexcept
 
     cdef bytes _take(self, Py_ssize_t most)
@@ -87,6 +88,8 @@ cdef class Stream:
     cdef int _give_up(self, object error) except -1
     cdef int _wake_reader(self) except -1
     cdef int _maybe_send_fin(self) except -1
+    cdef int _maybe_closed_here(self) except -1
+    cdef bint is_dropped(self, Py_ssize_t refs) except -1
 
 
 cdef class WriteOp(Op):

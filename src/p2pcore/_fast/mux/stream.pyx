@@ -151,7 +151,18 @@ cdef class Stream:
                 self.queue.clear()
                 self.drop_received(n)
             self._wake_reader()
+            self._maybe_closed_here()
         return done
+
+    async def __aenter__(self):
+        """`async with stream:` closes it at the end, and resets it where the block raises."""
+        return self
+
+    async def __aexit__(self, kind, error, traceback):
+        if kind is None:
+            await self.close()
+        else:
+            self.reset()
 
     def reset(self, uint32_t code=0):
         """Aborts both halves at once. The peer learns `code` if the muxer carries codes. Idempotent."""
@@ -228,7 +239,10 @@ cdef class Stream:
         return self._wake_reader()
 
     cdef int fail(self, object error, bint discard) except -1:
-        """Reads and writes fail from now on. Unless `discard`, what was received can be read first."""
+        """Reads and writes fail from now on. Unless `discard`, what was received can be read first.
+
+        What the peer's end has completed is read as if nothing had happened, where the peer or the connection failed.
+        """
         if self.error is None:
             self.error = error
         self._settle()
@@ -366,6 +380,10 @@ cdef class Stream:
         """Whether the peer's window, if the muxer has one, lets a write go on."""
         return True
 
+    cdef int closed_here(self) except -1:
+        """Both halves are closed here, and the peer's end has not come."""
+        return 0
+
     cdef uint64_t key(self) noexcept:
         """Its place in the session's table."""
         return self.id
@@ -393,8 +411,8 @@ cdef class Stream:
             raise errors.DeadlineExceeded("the stream's read deadline has passed")
         if self.queue is not None and self.queue.size:
             return 0
-        if self.error is not None and not (self.fin_received and isinstance(self.error, errors.ConnectionClosed)):
-            raise again(self.error)  # but after the peer's FIN all data is here: a lost connection changes nothing
+        if self.error is not None and not (self.fin_received and _is_remote(self.error)):
+            raise again(self.error)  # but after the peer's FIN all data is here: a later end changes nothing
         if self.read_closed:
             raise errors.StreamClosed("the stream's read half was closed here")
         return 0
@@ -475,7 +493,20 @@ cdef class Stream:
             self.fin_due = False
             self.fin_sent = True
             self.send_fin()
+            self._maybe_closed_here()
         return 0
+
+    cdef int _maybe_closed_here(self) except -1:
+        """If we want nothing more of the stream while the peer has not ended its half, the session is told."""
+        if self.read_closed and self.fin_sent and not self.fin_received and self.error is None:
+            self.closed_here()
+        return 0
+
+    cdef bint is_dropped(self, Py_ssize_t refs) except -1:
+        """Whether nobody is left who could use it: of `refs` references one is the table's, the others our own."""
+        if self.answer is not None:
+            refs -= 1
+        return refs == 1 and not self.writers and self.sink is None and not (self.read_closed and self.fin_sent)
 
 
 @cython.final
@@ -503,6 +534,13 @@ cdef class _LazyAnswer(Answer):
         self.is_late = True
         stream.state.timers.watch(self, timeout - END_WAIT_S)
         return stream._maybe_send_fin()
+
+
+cdef bint _is_remote(error) except -1:
+    """Whether the peer, or the loss of the connection, ended the stream."""
+    if isinstance(error, errors.StreamReset):
+        return error.remote
+    return isinstance(error, errors.ConnectionClosed)
 
 
 cdef double _at(seconds) except -1:
