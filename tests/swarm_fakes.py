@@ -92,6 +92,7 @@ class FakeConn:
         self.owner: Any = None
         self.is_closed = False
         self.num_streams = streams
+        self.num_refused = 0
         self.handler: Callable[[Any], None] | None = None
         self.callbacks: list[Callable[[BaseException | None], None]] = []
         self.open_error: Exception | None = None

@@ -252,7 +252,11 @@ class Stream(Channel, Protocol):
         """`async with stream:` closes it at the end of the block, and resets it where the block raises."""
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
     ) -> None: ...
 
     def reset(self, code: int = 0) -> None:

@@ -422,7 +422,8 @@ YAMUX_CAUTIOUS_STREAMS: Final = 448
 """The same until the peer has acknowledged a stream by a frame of its own. rust does not, and ends the
 connection at 512, its own streams and those it has not dropped yet included."""
 YAMUX_REGROW_S: Final = 10.0
-"""After a refusal we open no more streams than were open then; this long later an eighth more."""
+"""After a refusal we open no more streams than were open then; this long later one more, then
+two, then four: the peer may take more by now."""
 YAMUX_ACK_BACKLOG: Final = 256
 """Streams opened and not yet acknowledged, each way (go, rust)."""
 YAMUX_MAX_PING_REPLIES_PER_S: Final = 100

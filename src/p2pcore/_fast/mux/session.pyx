@@ -35,7 +35,6 @@ cdef uint32_t PROTOCOL_ERROR = 1
 cdef double REFUSED_WARNING_S = limits.REFUSED_WARNING_S
 cdef Py_ssize_t MAX_LINGERING = limits.MAX_LINGERING_STREAMS
 cdef Py_ssize_t LINGER_BYTES = limits.LINGER_BYTES
-cdef double LINGER_S = limits.LINGER_S
 cdef double SWEEP_FULL_S = limits.STREAM_SWEEP_FULL_S
 
 
@@ -230,7 +229,7 @@ cdef class Session(Layer):
             linger = Linger.__new__(Linger)
             linger.stream = stream
             self.lingers[stream] = linger
-            self.state.timers.watch(linger, LINGER_S)
+            self.state.timers.watch(linger, limits.LINGER_S)
         linger.dropped += n
         if linger.dropped > LINGER_BYTES:
             stream.reset(0)

@@ -274,18 +274,27 @@ cdef class YamuxSession(Session):
         stream.acknowledged = True
         self.unacknowledged -= 1
         if h.flags & RST:
-            self._refused_by_peer(stream)
+            if h.type == DATA or h.length != RESOURCE_LIMIT:  # which _fin_or_reset looks at
+                self._refused_by_peer(stream)
         elif not self.acks_at_once and h.type == WINDOW_UPDATE and h.length == 0:
             self.acks_at_once = True
             if self.regrow_at == 0:
                 self.most_outbound = self.max_outbound
+        if self.regrow_at and not h.flags & RST:
+            self.most_outbound = max(self.most_outbound, min(self.max_outbound, self._num_accepted()))
         return self.wake_opener()
 
     cdef int _refused_by_peer(self, YamuxStream stream) except -1:
-        """The peer has as many streams as it takes: those that were open when this one was opened."""
-        self.most_outbound = max(1, min(self.most_outbound, <uint32_t> stream.granted))
+        """The peer has as many streams as it takes: those it has accepted, or that were open before this one."""
+        cdef uint32_t most = max(self._num_accepted() - 1, min(self.most_outbound - 1, <uint32_t> stream.granted))
+        self.most_outbound = max(1, most)
         self.regrow_at = monotonic() + REGROW_S
+        self.regrow_by = 1
         return 0
+
+    cdef uint32_t _num_accepted(self) noexcept:
+        """Streams of ours that the peer has acknowledged: it takes at least so many."""
+        return self.num_outbound - self.unacknowledged
 
     cdef double retry_at(self) except -2:
         return self.regrow_at if self.num_outbound >= self.most_outbound else 0
@@ -539,7 +548,8 @@ cdef class YamuxSession(Session):
         self.sweep_at_limit()
         if self.regrow_at and now >= self.regrow_at and self.most_outbound < self.max_outbound:
             self.regrow_at = now + REGROW_S
-            self.most_outbound = min(self.max_outbound, self.most_outbound + max(1, self.most_outbound // 8))
+            self.most_outbound = min(self.max_outbound, self.most_outbound + self.regrow_by)
+            self.regrow_by *= 2
         return self.num_outbound < self.most_outbound
 
     cdef int linger(self, Stream stream) except -1:
