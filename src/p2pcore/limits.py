@@ -382,18 +382,18 @@ Linux would end an idle connection before the last probe (tcp(7))."""
 
 # -- streams of any muxer ------------------------------------------------------------------------
 REFUSED_STREAMS_PER_S: Final = 10_000
-"""Streams beyond a limit that are reset in a second, for ever. One costs a microsecond: a hundredth of a core ..."""
+"""Streams beyond a limit that are reset in a second, for ever. One costs 0.2 us: 0.2 % of a core ..."""
 REFUSED_STREAMS_BURST: Final = 50_000
 """... and this many at once. More is no program that waits for its answers, and ends the connection."""
 RESET_STREAMS_PER_S: Final = 5_000
-"""Streams a peer may open and reset in a second, before we have answered them, for ever. One costs what an
-answered stream costs until its handler has begun, about 50 us (docs/decisions/0016): a quarter of a core ..."""
+"""Streams a peer may open and reset in a second, before we have answered them, for ever. With its handler,
+started and thrown away, one costs what an answered one costs: about 12 us (docs/decisions/0016) ..."""
 RESET_STREAMS_BURST: Final = 20_000
 """... and this many at once: all streams of a connection time out together, many times in a row."""
 REFUSED_WARNING_S: Final = 10.0
 """Between two warnings that a connection has more streams than it may."""
 MAX_LINGERING_STREAMS: Final = 1024
-"""Streams of a peer closed here whose other half it keeps open, on one connection; then the oldest is reset."""
+"""Streams closed here whose other half the peer keeps open, on one connection; then its oldest is reset."""
 LINGER_BYTES: Final = 16 * 1024 * 1024
 """What a peer may go on sending on a stream closed here before it is reset: one window at its largest."""
 LINGER_S: Final = 30.0

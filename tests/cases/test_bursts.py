@@ -1,7 +1,7 @@
 """More calls at once than a connection takes: those within the limit live, the others wait or fail one by one.
 
-Comes in: busy and well-behaved clients, and raw peers with limits of their own. Goes out: the promise that nothing
-honest ends a connection. The attackers are in _fast/mux/test_yamux_attacks.py.
+Comes in: busy and well-behaved clients, and raw peers with limits of their own. Goes out: the promise that
+nothing honest ends a connection. The attackers are in _fast/mux/test_yamux_attacks.py.
 """
 
 from __future__ import annotations

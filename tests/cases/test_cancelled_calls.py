@@ -1,7 +1,7 @@
 """Calls that are given up: each fails alone, however many there are.
 
-Comes in: clients that reset their streams all at once, again and again. Goes out: the promise that an unrelated call
-on the same connection is answered. The attacker is in _fast/mux/test_yamux_attacks.py.
+Comes in: clients that reset their streams all at once, again and again. Goes out: the promise that an
+unrelated call on the same connection is answered. The attacker is in _fast/mux/test_yamux_attacks.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A server that answers before the upload is over, and closes: its answer arrives, whatever ends behind it.
 
-Comes in: hosts with either muxer, and raw peers. Goes out: the promise that a reset ends writing at once, and never
-takes bytes that the peer's end has completed.
+Comes in: hosts with either muxer, and raw peers. Goes out: the promise that a reset ends writing at once, and
+never takes bytes that the peer's end has completed.
 """
 
 from __future__ import annotations

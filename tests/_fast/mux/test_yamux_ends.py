@@ -234,7 +234,7 @@ async def test_a_closed_stream_drops_late_data_and_resets_a_peer_that_goes_on() 
     half = WINDOW // 2
     for _ in range(limits.LINGER_BYTES // half - 1):
         peer.deliver(data(1, bytes(half)))
-        assert Frame(WU, 0, 1, half) in await peer.answers()
+        assert any((f.type, f.flags, f.id) == (WU, 0, 1) for f in await peer.answers())
     assert not stream.is_closed
     peer.deliver(data(1, bytes(half)))
     assert await peer.answers() == [Frame(WU, RST, 1, 0)]
