@@ -1,4 +1,4 @@
-"""More calls at once than a connection takes: those within the limit live, the others wait or fail one by one.
+"""More calls at once than a connection takes: those within the limit live, the others wait, or fail alone.
 
 Comes in: busy and well-behaved clients, and raw peers with limits of their own. Goes out: the promise that
 nothing honest ends a connection. The attackers are in _fast/mux/test_yamux_attacks.py.

@@ -30,9 +30,9 @@ class MplexOptions:
         max_buffered_bytes: the same of all streams together, at least max_stream_bytes.
         stall_s: for how long the connection is not read when a stream is full, until it is read down to
             half; then that stream is reset.
-        refused_per_s, refused_burst: streams of the peer that are reset so, each second and at once, before the
-            connection ends.
-        resets_per_s, reset_burst: streams the peer may open and then reset before we have answered, each second
+        refused_per_s, refused_burst: streams of the peer that are reset so, each second and at once,
+            before the connection ends.
+        resets_per_s, reset_burst: streams the peer may open, then reset before we have answered, each second
             and at once, before the connection ends.
 
     Raises:

@@ -30,9 +30,9 @@ class YamuxOptions:
         window_budget_bytes: by how much the windows of all streams together may grow.
         keepalive_s: idle seconds before a ping that must be answered within 10 s; 0 for never, which is
             right on TCP: the kernel's keepalive finds a dead peer without waking this process.
-        refused_per_s, refused_burst: streams of the peer that are reset so, each second and at once, before the
-            connection ends.
-        resets_per_s, reset_burst: streams the peer may open and then reset before we have answered, each second
+        refused_per_s, refused_burst: streams of the peer that are reset so, each second and at once,
+            before the connection ends.
+        resets_per_s, reset_burst: streams the peer may open, then reset before we have answered, each second
             and at once, before the connection ends.
 
     Raises:

@@ -374,8 +374,12 @@ cdef class Session(Layer):
             linger = self.lingers.pop(stream, None)
             if linger is not None:
                 self.state.timers.unwatch(<Linger> linger)
+            if not self.lingers:
+                self.lingers = None
         if self.lingering is not None and stream in self.lingering:
             del self.lingering[stream]
+            if not self.lingering:
+                self.lingering = None
         elif stream.is_inbound:
             self.num_inbound -= 1
         return True

@@ -276,7 +276,7 @@ cdef class YamuxSession(Session):
         if h.flags & RST:
             if h.type == DATA or h.length != RESOURCE_LIMIT:  # which _fin_or_reset looks at
                 self._refused_by_peer(stream)
-        elif not self.acks_at_once and h.type == WINDOW_UPDATE and h.length == 0:
+        elif not self.acks_at_once and h.type == WINDOW_UPDATE and h.length < INITIAL_WINDOW // 2:
             self.acks_at_once = True
             if self.regrow_at == 0:
                 self.most_outbound = self.max_outbound
