@@ -22,6 +22,8 @@ cdef class Excess:
     cdef Bucket useless             # frames that bring nothing: for unknown streams, or empty
     cdef uint64_t num_refused
     cdef double warned_at           # monotonic second of the last warning, 0 before
+    cdef double swept_at            # the same of the last look for dropped streams because a place was wanted
+    cdef dict places                # key of a stream -> where it was opened; None but in debug mode
 
 
 cdef class Linger(Flushable):
@@ -54,9 +56,7 @@ cdef class Session(Layer):
     cdef uint64_t late              # frames that may still be under way to streams that have ended, whatever the rate
     cdef Allowance allowance        # how much more than it may a peer may try
     cdef Excess excess              # how much it has; None: nothing
-    cdef dict places                # stream -> where it was opened, in debug mode; None else
     cdef bint is_swept              # the loop looks now and then for streams that were dropped
-    cdef double swept_at            # monotonic second of the last such look at a limit
 
     cdef Stream growing             # whose frame `frame` is; None: no frame can grow
     cdef OpenFrame frame            # the last data frame written

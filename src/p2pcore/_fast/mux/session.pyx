@@ -65,7 +65,7 @@ USUAL = Allowance()
 
 @cython.final
 cdef class Excess:
-    """What a peer has done beyond the usual; made when it first does."""
+    """What only unusual sessions need: what a peer has done beyond the usual, limits reached, debug mode."""
 
 
 @cython.final
@@ -294,14 +294,17 @@ cdef class Session(Layer):
     cdef int sweep_at_limit(self) except -1:
         """As sweep(), where a place is wanted: not each time."""
         cdef double now = monotonic()
-        if now - self.swept_at >= SWEEP_FULL_S:
-            self.swept_at = now
+        cdef Excess excess = self._excess()
+        if now - excess.swept_at >= SWEEP_FULL_S:
+            excess.swept_at = now
             self.sweep()
         return 0
 
     cdef int _drop(self, Stream stream) except -1:
         """The program has dropped `stream` without closing it."""
-        place = None if self.places is None else self.places.pop(stream.key(), None)
+        place = None
+        if self.excess is not None and self.excess.places is not None:
+            place = self.excess.places.pop(stream.key(), None)
         if stream.fin_sent or stream.fin_due:
             stream.close_read()  # all was said: a reset could take it from a peer that has not read it yet
             return 0
@@ -330,7 +333,8 @@ cdef class Session(Layer):
         for linger in (self.lingers or {}).values():
             self.state.timers.unwatch(<Linger> linger)
         self.lingers = None
-        self.places = None
+        if self.excess is not None:
+            self.excess.places = None
         if self.is_swept:
             self.is_swept = False
             self.state.sweeper.discard(self)
@@ -368,8 +372,8 @@ cdef class Session(Layer):
             self.waiting.pop(stream, None)
         if self.growing is stream:
             self.growing = None
-        if self.places is not None:
-            self.places.pop(key, None)
+        if self.excess is not None and self.excess.places is not None:
+            self.excess.places.pop(key, None)
         if self.lingers is not None:
             linger = self.lingers.pop(stream, None)
             if linger is not None:
@@ -579,6 +583,7 @@ cdef class _OpenOp(_SessionOp):
     cdef object attempt(self):
         cdef Session session = self.session
         cdef Stream stream
+        cdef Excess excess
         if session.error is not None:
             self.unlist()
             raise again(session.error)
@@ -592,9 +597,10 @@ cdef class _OpenOp(_SessionOp):
         self.unlist()
         session.wake_opener()
         if session.state.is_debug:
-            if session.places is None:
-                session.places = {}
-            session.places[stream.key()] = _place()
+            excess = session._excess()
+            if excess.places is None:
+                excess.places = {}
+            excess.places[stream.key()] = _place()
         return stream
 
     cdef double deadline(self) except -2:
