@@ -27,7 +27,7 @@ from p2pcore._fast.mux.mplex_frame cimport (
 )
 from p2pcore._fast.mux.open_frame cimport LEAST_BODY, can_grow, has_grown
 from p2pcore._fast.mux.session cimport Allowance, Session
-from p2pcore._fast.mux.session import USUAL
+from p2pcore._fast.mux.session import _USUAL
 from p2pcore._fast.mux.stream cimport Stream
 from p2pcore._fast.codec.varint cimport varint_write
 
@@ -131,7 +131,7 @@ cdef class MplexSession(Session):
         Py_ssize_t max_stream_bytes=limits.MPLEX_STREAM_BUFFER_BYTES,
         Py_ssize_t max_buffered_bytes=limits.MPLEX_MAX_BUFFERED_BYTES,
         double stall_s=limits.MPLEX_STALL_S,
-        Allowance allowance not None=USUAL,
+        Allowance allowance not None=_USUAL,
         uint64_t first_id=0,
     ):
         self.allowance = allowance

@@ -60,7 +60,7 @@ cdef class Allowance:
         self.reset_burst = reset_burst
 
 
-USUAL = Allowance()
+_USUAL = Allowance()
 
 
 @cython.final

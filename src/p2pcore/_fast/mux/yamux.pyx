@@ -17,7 +17,7 @@ from p2pcore._fast.loop.rate cimport spend
 from p2pcore._fast.loop.waiting cimport PENDING, Op, again
 from p2pcore._fast.mux.open_frame cimport LEAST_BODY, can_grow, has_grown
 from p2pcore._fast.mux.session cimport Allowance, Session
-from p2pcore._fast.mux.session import USUAL
+from p2pcore._fast.mux.session import _USUAL
 from p2pcore._fast.mux.stream cimport Stream
 from p2pcore._fast.mux.yamux_frame cimport (
     ACK,
@@ -154,7 +154,7 @@ cdef class YamuxSession(Session):
         uint32_t max_window_bytes=limits.YAMUX_MAX_WINDOW_BYTES,
         uint64_t window_budget_bytes=limits.YAMUX_WINDOW_BUDGET_BYTES,
         double keepalive_s=0.0,
-        Allowance allowance not None=USUAL,
+        Allowance allowance not None=_USUAL,
         uint32_t first_id=0,
     ):
         self.allowance = allowance
