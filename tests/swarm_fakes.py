@@ -94,6 +94,7 @@ class FakeConn:
         self.has_arrived = False
         self.error: BaseException | None = None
         self.num_streams = streams
+        self.num_refused = 0
         self.handler: Callable[[Any], None] | None = None
         self.callbacks: list[Callable[[BaseException | None], None]] = []
         self.open_error: Exception | None = None

@@ -12,12 +12,14 @@ from __future__ import annotations
 import enum
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 from p2pcore.codes import Direction
 from p2pcore.limits import YAMUX_INITIAL_WINDOW_BYTES
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from p2pcore._fast.chain.layer import Mailbox
     from p2pcore.values.keys import PublicKey
     from p2pcore.values.multiaddr import Multiaddr
@@ -239,8 +241,8 @@ class Stream(Channel, Protocol):
     def write(self, data: bytes | bytearray | memoryview) -> Awaitable[None]:
         """Writes all of `data`. Waits while the peer's window is full.
 
-        `data` must not change until this returns. If this is cancelled, a first part may have been sent. Errors
-        are raised when it is awaited.
+        `data` must not change until this returns. If this is cancelled, a first part may have been sent.
+        Errors are raised when it is awaited.
         """
 
     async def close(self) -> None:
@@ -255,6 +257,17 @@ class Stream(Channel, Protocol):
 
     async def close_read(self) -> None:
         """Drops what still comes. Writing continues. Idempotent."""
+
+    async def __aenter__(self) -> Self:
+        """`async with stream:` closes it at the end of the block, and resets it where the block raises."""
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
 
     def reset(self, code: int = 0) -> None:
         """Aborts both halves at once. The peer gets the 32-bit `code`. Idempotent."""
@@ -286,6 +299,10 @@ class MuxedConn(Protocol):
 
     owner: Conn | None
 
+    @property
+    def num_refused(self) -> int:
+        """Streams of the peer that were reset because it had too many."""
+
     def open_stream(self) -> Awaitable[Stream]:
         """A new outbound stream. Waits while too many are unacknowledged.
 
@@ -305,7 +322,9 @@ class MuxedConn(Protocol):
         """Whether streams of the peer wait to be taken. They can be taken after the end, too."""
 
     @property
-    def num_streams(self) -> int: ...
+    def num_streams(self) -> int:
+        """Streams in use here, both ways. A stream that was closed here does not count."""
+
     async def close(self, code: int = 0) -> None:
         """Closes in order: go-away, queued bytes, FIN, a short drain. Open streams fail. Idempotent."""
 

@@ -290,12 +290,6 @@ MPLEX_MAX_BUFFERED_BYTES: Final = 4 * 1024 * 1024
 """The same for all streams of a connection together (js's decoder)."""
 MPLEX_STALL_S: Final = 5.0
 """How long one unread stream may stop us reading the connection; then that stream is reset (go-mplex)."""
-MPLEX_MAX_REFUSED_PER_S: Final = 100
-"""Streams refused per second before the connection is closed; bounds the resets we queue (rust: 1,128)."""
-MPLEX_RESET_RATE_PER_S: Final = 200
-"""Streams a peer may open and reset in a second ..."""
-MPLEX_RESET_BURST: Final = 400
-"""... with this many at once before the connection is closed (the rapid-reset attack)."""
 MPLEX_MAX_USELESS_PER_S: Final = 1000
 """Messages for unknown or ended streams, and empty messages, per second; js closes at 5."""
 MPLEX_LATE_MESSAGES: Final = 8192
@@ -390,6 +384,29 @@ TCP_USER_TIMEOUT_S: Final = TCP_KEEPALIVE_IDLE_S + TCP_KEEPALIVE_INTERVAL_S * TC
 """How long sent bytes, and probes, may stay unacknowledged: a minute (Linux: about 15). With less than that,
 Linux would end an idle connection before the last probe (tcp(7))."""
 
+# -- streams of any muxer ------------------------------------------------------------------------
+REFUSED_STREAMS_PER_S: Final = 10_000
+"""Streams beyond a limit that are reset in a second, for ever. One costs 0.2 us: 0.2 % of a core ..."""
+REFUSED_STREAMS_BURST: Final = 50_000
+"""... and this many at once. More is no program that waits for its answers, and ends the connection."""
+RESET_STREAMS_PER_S: Final = 5_000
+"""Streams a peer may open and reset in a second, before we have answered them, for ever. With its handler,
+started and thrown away, one costs what an answered one costs: about 12 us (docs/decisions/0016) ..."""
+RESET_STREAMS_BURST: Final = 20_000
+"""... and this many at once: all streams of a connection time out together, many times in a row."""
+REFUSED_WARNING_S: Final = 10.0
+"""Between two warnings that a connection has more streams than it may."""
+MAX_LINGERING_STREAMS: Final = 1024
+"""Streams closed here whose other half the peer keeps open, on one connection; then its oldest is reset."""
+LINGER_BYTES: Final = 16 * 1024 * 1024
+"""What a peer may go on sending on a stream closed here before it is reset: one window at its largest."""
+LINGER_S: Final = 30.0
+"""The same in time, from the first such byte (nginx's lingering_time). An answer can be read until then."""
+STREAM_SWEEP_S: Final = 5.0
+"""Between two looks for streams that the program has dropped without closing them."""
+STREAM_SWEEP_FULL_S: Final = 0.5
+"""The same where a limit of streams is reached: a look costs 20 us for 1,000 streams."""
+
 # -- yamux -------------------------------------------------------------------------------------
 YAMUX_INITIAL_WINDOW_BYTES: Final = 256 * 1024
 """Each direction of a new stream (spec yamux)."""
@@ -403,16 +420,18 @@ YAMUX_MAX_FRAME_BODY_BYTES: Final = MAX_NOISE_PLAINTEXT_BYTES - 12
 """A data frame and its header fit one noise record (go's do not: its fault W40)."""
 YAMUX_MAX_INBOUND_STREAMS: Final = 1024
 """Streams a peer may have open on one connection; more are reset."""
+YAMUX_MAX_OUTBOUND_STREAMS: Final = 1000
+"""Streams we have open on one connection; one more waits. js takes 1,000, go 1,024."""
+YAMUX_CAUTIOUS_STREAMS: Final = 448
+"""The same until the peer has acknowledged a stream by a frame of its own. rust does not, and ends the
+connection at 512, its own streams and those it has not dropped yet included."""
+YAMUX_REGROW_S: Final = 10.0
+"""After a refusal we open no more streams than were open then; this long later one more, then
+two, then four: the peer may take more by now."""
 YAMUX_ACK_BACKLOG: Final = 256
 """Streams opened and not yet acknowledged, each way (go, rust)."""
 YAMUX_MAX_PING_REPLIES_PER_S: Final = 100
 """Ping requests answered per second; the connection of a peer that sends more is closed."""
-YAMUX_MAX_REFUSED_PER_S: Final = 100
-"""Streams refused per second before the connection is closed."""
-YAMUX_RESET_RATE_PER_S: Final = 200
-"""Streams a peer may open and reset in a second ..."""
-YAMUX_RESET_BURST: Final = 400
-"""... with this many at once before the connection is closed (the rapid-reset attack)."""
 YAMUX_MAX_UNKNOWN_PER_S: Final = 1000
 """Frames for unknown streams per second; they are legal just after a reset."""
 YAMUX_LATE_FRAMES: Final = 8

@@ -37,6 +37,10 @@ def test_its_defaults_are_the_limits() -> None:
         "max_stream_bytes": limits.MPLEX_STREAM_BUFFER_BYTES,
         "max_buffered_bytes": limits.MPLEX_MAX_BUFFERED_BYTES,
         "stall_s": limits.MPLEX_STALL_S,
+        "refused_per_s": limits.REFUSED_STREAMS_PER_S,
+        "refused_burst": limits.REFUSED_STREAMS_BURST,
+        "resets_per_s": limits.RESET_STREAMS_PER_S,
+        "reset_burst": limits.RESET_STREAMS_BURST,
     }
 
 

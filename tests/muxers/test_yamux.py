@@ -31,10 +31,15 @@ def test_its_name_is_the_one_peers_negotiate() -> None:
 def test_its_defaults_are_the_limits() -> None:
     assert dataclasses.asdict(YamuxOptions()) == {
         "max_inbound_streams": limits.YAMUX_MAX_INBOUND_STREAMS,
+        "max_outbound_streams": limits.YAMUX_MAX_OUTBOUND_STREAMS,
         "ack_backlog": limits.YAMUX_ACK_BACKLOG,
         "max_window_bytes": limits.YAMUX_MAX_WINDOW_BYTES,
         "window_budget_bytes": limits.YAMUX_WINDOW_BUDGET_BYTES,
         "keepalive_s": 0.0,
+        "refused_per_s": limits.REFUSED_STREAMS_PER_S,
+        "refused_burst": limits.REFUSED_STREAMS_BURST,
+        "resets_per_s": limits.RESET_STREAMS_PER_S,
+        "reset_burst": limits.RESET_STREAMS_BURST,
     }
 
 
@@ -53,7 +58,7 @@ async def test_max_inbound_streams_is_kept() -> None:
     cable, session = start(YamuxOptions(max_inbound_streams=1))
     cable.deliver(frame(WU, SYN, 1), frame(WU, SYN, 3))
     await settle()
-    assert frames(cable.sent()) == [Frame(WU, RST, 3, 0)]
+    assert frames(cable.sent()) == [Frame(WU, RST, 3, 0x1002)]
     assert session.num_streams == 1
 
 

@@ -10,6 +10,10 @@ from dataclasses import fields
 from typing import Any, Generic, TypeVar
 
 from p2pcore._fast.chain.layer import Layer, Mailbox
+from p2pcore._fast.mux.session import Allowance
+
+_ALLOWED = ("refused_per_s", "refused_burst", "resets_per_s", "reset_burst")
+"""Fields of the options that make the allowance which all sessions share, in the order of its arguments."""
 
 S = TypeVar("S", bound=Layer)
 
@@ -18,7 +22,8 @@ class SessionStarter(Generic[S]):
     """Starts sessions with the same options; with a `protocol` it satisfies interfaces.Multiplexer.
 
     Args:
-        session: makes a session from `is_client` and one keyword for each field of `options`.
+        session: makes a session from `is_client`, an allowance, and a keyword for each other field of
+            `options`.
         options: a dataclass, YamuxOptions for instance.
     """
 
@@ -26,7 +31,9 @@ class SessionStarter(Generic[S]):
 
     def __init__(self, session: Callable[..., S], options: Any) -> None:
         self._session = session
-        self._bounds = {field.name: getattr(options, field.name) for field in fields(options)}
+        values = {field.name: getattr(options, field.name) for field in fields(options)}
+        allowance = Allowance(*(values.pop(name) for name in _ALLOWED))
+        self._bounds = values | {"allowance": allowance}
 
     def start(self, mailbox: Mailbox, is_client: bool) -> S:
         """A session in the place of `mailbox`; the bytes that it holds are the session's first input.

@@ -102,6 +102,10 @@ class News:
         """A stream was reset because too many handlers run."""
         self._counts["streams refused"] += 1
 
+    def streams_refused(self, count: int) -> None:
+        """A connection that has ended had reset so many streams because its peer had too many."""
+        self._counts["streams refused"] += count
+
     # -- dials ---------------------------------------------------------------------------------
 
     def addr_dialled(self, has_worked: bool) -> None:

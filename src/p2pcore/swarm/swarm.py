@@ -132,7 +132,9 @@ class Swarm:
 
     def counters(self) -> dict[str, int]:
         """How often each thing has happened, by name; see `Host.counters`."""
-        return self._news.counters()
+        counts = self._news.counters()
+        counts["streams refused"] += sum(conn.session.num_refused for conn in self.conns())
+        return counts
 
     # -- transports ----------------------------------------------------------------------------
 
@@ -292,6 +294,8 @@ class Swarm:
         """Each session calls this when it ends: from the event loop, so never inside `add_conn`."""
         before = self._conns.state(conn.remote_peer) if self._news.events.is_wanted else None
         self._conns.detach(conn)
+        if conn.session.num_refused:
+            self._news.streams_refused(conn.session.num_refused)
         if not self._admission.is_trivial:
             self._admission.left(conn)
         if not self._conns.num_conns:

@@ -352,7 +352,7 @@ class UpgradedListener:
         self._failed(NOT_ACCEPTED, conn.remote_multiaddr, late)
 
     async def accept(self) -> CapableConn:
-        """The next upgraded connection that is open, or has streams of the peer. If cancelled, it has taken none.
+        """The next upgraded connection that is open or has streams. If cancelled, it has taken none.
 
         Raises:
             ListenerClosed: the listener has ended.

@@ -124,7 +124,8 @@ async def test_what_comes_after_close_is_dropped_and_a_peer_that_goes_on_is_told
     stream = await peer.open_inbound(1)
     await stream.close()
     assert await peer.answers() == [Message(CLOSE_R, 1)]
-    for _ in range(BUFFER // 65536):
+    assert peer.session.num_streams == 0
+    for _ in range(limits.LINGER_BYTES // 65536):
         peer.deliver(msg(MSG_I, 1, bytes(65536)))
     assert await peer.answers() == []
     peer.deliver(msg(MSG_I, 1, b"x"))

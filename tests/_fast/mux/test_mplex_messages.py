@@ -30,6 +30,7 @@ from _fast.mplex_chain import (
 from harness import feeding, looped, settle
 from p2pcore import errors, limits
 from p2pcore._fast.mux.mplex import MplexStream
+from p2pcore._fast.mux.session import Allowance
 
 VECTORS = {
     "8801023137": Message(NEW, 17, b"17"),
@@ -299,15 +300,19 @@ async def test_a_name_is_kept_in_part_and_never_decoded_strictly() -> None:
 
 @looped
 async def test_a_stream_over_the_limit_is_reset_and_one_that_insists_ends_the_connection() -> None:
-    peer = RawMplex(max_inbound_streams=1)
-    await peer.open_inbound(1)
+    most = 100
+    peer = RawMplex(max_inbound_streams=1, allowance=Allowance(refused_per_s=1, refused_burst=most))
+    kept = await peer.open_inbound(1)
     peer.deliver(msg(NEW, 2, b"name"), msg(MSG_I, 2, b"dropped"))
     assert await peer.answers() == [Message(RESET_R, 2)]
     assert peer.session.num_streams == 1
-    for id in range(3, 3 + limits.MPLEX_MAX_REFUSED_PER_S + 1):
+    for id in range(3, 3 + most - 1):
         peer.deliver(msg(NEW, id))
+    assert len(await peer.answers()) == most - 1
+    assert peer.session.num_refused == most
+    assert not kept.is_closed
+    peer.deliver(msg(NEW, 1000))
     await refused(peer, errors.LimitExceeded)
-    assert len(peer.queue) + len(peer.sent()) < 4 * (limits.MPLEX_MAX_REFUSED_PER_S + 1)
 
 
 @looped
@@ -343,14 +348,15 @@ async def test_an_end_between_messages_is_none() -> None:
 
 @looped
 async def test_streams_opened_and_reset_are_counted() -> None:
-    peer = RawMplex()
+    most = 400
+    peer = RawMplex(allowance=Allowance(resets_per_s=1, reset_burst=most))
     peer.session.set_stream_handler(lambda stream: None)
     id = 0
     while not peer.session.is_closed:
         peer.deliver(msg(NEW, id) + msg(RESET_I, id))
         id += 1
-        assert id < 10 * limits.MPLEX_RESET_BURST
-    assert id >= limits.MPLEX_RESET_BURST
+        assert id < 10 * most
+    assert id >= most
     await refused(peer, errors.LimitExceeded)
 
 

@@ -32,9 +32,11 @@ from _fast.chains import (
     with_limits,
 )
 from harness import looped, run, seconds, settle
-from p2pcore import errors, limits
+from p2pcore import codes, errors, limits
+from p2pcore._fast.mux.session import Allowance
 from p2pcore._fast.mux.stream import Stream
 
+REFUSED = codes.STREAM_RESOURCE_LIMIT_EXCEEDED
 ALLOWED = (errors.RemoteProtocolError, errors.LimitExceeded, errors.ConnectionClosed)
 
 
@@ -123,21 +125,22 @@ async def test_a_ping_flood_is_answered_up_to_the_rate_and_then_ends_the_connect
 
 @looped
 async def test_a_flood_of_streams_is_refused_and_then_ends_the_connection() -> None:
-    peer = RawYamux(max_inbound_streams=1)
+    most = 100
+    peer = RawYamux(max_inbound_streams=1, allowance=Allowance(refused_per_s=1, refused_burst=most))
     peer.deliver(frame(WU, SYN, 1))
-    most = limits.YAMUX_MAX_REFUSED_PER_S
     peer.deliver(*[frame(WU, SYN, id) for id in range(3, 3 + 2 * most, 2)])
-    assert [f.flags for f in await peer.answers()] == [RST] * most
+    assert [(f.flags, f.length) for f in await peer.answers()] == [(RST, REFUSED)] * most
+    assert peer.session.num_refused == most
     peer.deliver(*[frame(WU, SYN, id) for id in range(1001, 1001 + 2 * most, 2)])
     await refused(peer, "refused")
 
 
 @looped
 async def test_rapid_reset_ends_the_connection() -> None:
-    peer = RawYamux()
+    most = 400
+    peer = RawYamux(allowance=Allowance(resets_per_s=1, reset_burst=most))
     seen: list[Stream] = []
     peer.session.set_stream_handler(seen.append)
-    most = limits.YAMUX_RESET_BURST
     for id in range(1, 1 + 2 * most, 2):
         peer.deliver(frame(WU, SYN, id) + frame(WU, RST, id))
     await settle()

@@ -30,7 +30,7 @@ from _fast.chains import (
     stream_pair,
 )
 from harness import eventually, looped, settle
-from p2pcore import errors
+from p2pcore import errors, limits
 from p2pcore._fast.mux.yamux import YamuxSession, YamuxStream
 
 # -- the end of a session -----------------------------------------------------------------------------
@@ -231,7 +231,12 @@ async def test_a_closed_stream_drops_late_data_and_resets_a_peer_that_goes_on() 
     assert await peer.answers() == [Frame(WU, FIN, 1, 0)]
     peer.deliver(data(1, bytes(1000)))
     assert await peer.answers() == []
-    peer.deliver(data(1, bytes(WINDOW // 2)))
+    half = WINDOW // 2
+    for _ in range(limits.LINGER_BYTES // half - 1):
+        peer.deliver(data(1, bytes(half)))
+        assert any((f.type, f.flags, f.id) == (WU, 0, 1) for f in await peer.answers())
+    assert not stream.is_closed
+    peer.deliver(data(1, bytes(half)))
     assert await peer.answers() == [Frame(WU, RST, 1, 0)]
     assert stream.is_closed
     peer.deliver(data(1, bytes(1000)) * 8, frame(WU, FIN, 1))
@@ -245,7 +250,8 @@ async def test_a_closed_stream_leaves_with_the_peers_fin() -> None:
     stream = await peer.open_inbound()
     await stream.close()
     await stream.close()
-    assert peer.session.num_streams == 1
+    assert peer.session.num_streams == 0
+    assert not stream.is_closed
     peer.deliver(data(1, b"tail", FIN))
     assert peer.session.num_streams == 0
     assert stream.is_closed

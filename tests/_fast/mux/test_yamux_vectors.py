@@ -322,7 +322,7 @@ async def test_a_stream_over_the_limit_is_reset_and_only_it() -> None:
     peer.deliver(frame(WU, SYN, 1), frame(WU, SYN, 3), data(5, b"too many", SYN) + data(1, b"fine"))
     first = await peer.session.accept_stream()
     assert await first.read() == b"fine"
-    assert Frame(WU, RST, 5, 0) in await peer.answers()
+    assert Frame(WU, RST, 5, 0x1002) in await peer.answers()
     assert peer.session.num_streams == 2
     first.reset()
     peer.deliver(frame(WU, SYN, 7))
@@ -335,7 +335,7 @@ async def test_streams_nobody_accepts_are_reset_beyond_the_backlog() -> None:
     peer = RawYamux(ack_backlog=3)
     for id in (1, 3, 5, 7):
         peer.deliver(frame(WU, SYN, id))
-    assert await peer.answers() == [Frame(WU, RST, 7, 0)]
+    assert await peer.answers() == [Frame(WU, RST, 7, 0x1002)]
     await peer.session.accept_stream()
     peer.deliver(frame(WU, SYN, 9))
     assert peer.session.num_streams == 4 - 1 + 1

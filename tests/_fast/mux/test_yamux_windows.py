@@ -15,7 +15,6 @@ from _fast.chains import (
     DATA,
     FIN,
     PING,
-    RST,
     SYN,
     WINDOW,
     WU,
@@ -227,7 +226,7 @@ async def test_open_stream_waits_behind_256_unacknowledged_streams() -> None:
     waiting = [asyncio.ensure_future(peer.session.open_stream()) for _ in range(3)]
     await settle()
     assert not any(w.done() for w in waiting)
-    peer.deliver(frame(WU, ACK, 1), frame(WU, RST, 3))
+    peer.deliver(frame(WU, ACK, 1), frame(WU, ACK, 3))
     await settle()
     assert [w.done() for w in waiting] == [True, True, False]
     streams[2].reset()

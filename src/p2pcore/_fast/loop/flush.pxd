@@ -3,6 +3,7 @@ cdef class Flushable:
     cdef bint flush_due         # already on the list
     cdef int flush(self) except -1
     cdef int overdue(self) except -1
+    cdef int sweep(self) except -1
 
 
 cdef class Flusher:

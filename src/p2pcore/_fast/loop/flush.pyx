@@ -15,7 +15,7 @@ cdef int MAX_CORKS = 4
 
 
 cdef class Flushable:
-    """Something with output to flush, or with a deadline."""
+    """Something with output to flush, with a deadline, or with what may be dropped."""
 
     cdef int flush(self) except -1:
         """Sends what has been gathered. The Flusher calls it at the end of the iteration."""
@@ -23,6 +23,10 @@ cdef class Flushable:
 
     cdef int overdue(self) except -1:
         """The time that was given to Timers.watch() is over."""
+        return 0
+
+    cdef int sweep(self) except -1:
+        """Drops what nobody holds any more. The Sweeper calls it now and then."""
         return 0
 
 

@@ -7,6 +7,7 @@ from p2pcore._fast.loop.flush import Flushable
 @final
 class LoopState:
     loop: AbstractEventLoop
+    is_debug: bool
     ciphered: OrderedDict[Flushable, None]
     def __new__(cls, loop: AbstractEventLoop) -> LoopState: ...
     @property

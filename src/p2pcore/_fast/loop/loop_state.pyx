@@ -1,9 +1,10 @@
 """What all connections of one event loop share.
 
 Comes in: an event loop. Goes out: its receive buffer, its free record buffers, and the parts with one job each:
-`flusher`, `timers`, `spin`. The loop owns it. Never used from another thread than the loop's.
+`flusher`, `timers`, `sweeper`, `spin`. The loop owns it. Never used from another thread than the loop's.
 """
 
+import sys
 from collections import OrderedDict
 
 cimport cython
@@ -13,6 +14,7 @@ from p2pcore import limits
 from p2pcore._fast.loop.buffer cimport Block, BlockPool
 from p2pcore._fast.loop.flush cimport Flusher
 from p2pcore._fast.loop.spin cimport Spin
+from p2pcore._fast.loop.sweeper cimport Sweeper
 from p2pcore._fast.loop.timers cimport Timers
 
 cdef Py_ssize_t RECORD_BLOCK_BYTES = limits.MAX_NOISE_RECORD_BYTES + 2 + limits.MAX_HEADROOM_BYTES
@@ -24,12 +26,14 @@ cdef class LoopState:
 
     def __cinit__(self, loop):
         self.loop = loop
+        self.is_debug = loop.get_debug() or sys.flags.dev_mode
         self.receive = Block(limits.RECEIVE_BUFFER_BYTES)
         self.lend = self._lend
         self.records = BlockPool(RECORD_BLOCK_BYTES, limits.MAX_SPILL_BUFFERS)
         self.ciphered = OrderedDict()
         self.flusher = Flusher(loop)
         self.timers = Timers(loop)
+        self.sweeper = Sweeper(loop)
         self.spin = Spin(loop)
 
     def _lend(self, sizehint):

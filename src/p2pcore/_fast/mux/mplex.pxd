@@ -10,7 +10,6 @@ cdef class MplexStream(Stream):
     cdef MplexSession session
     cdef bytes label                # the first bytes of the name the peer gave it; None for none
     cdef Py_ssize_t held            # bytes of its queue that session.buffered counts
-    cdef Py_ssize_t dropped         # bytes that came after both halves were closed here
     cdef bint is_full               # it is one of session.num_full
 
     cdef int flag(self, int kind) noexcept

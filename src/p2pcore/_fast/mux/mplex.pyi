@@ -1,7 +1,7 @@
 from collections.abc import Coroutine
 from typing import Any, final
 
-from p2pcore._fast.mux.session import Session
+from p2pcore._fast.mux.session import Allowance, Session
 from p2pcore._fast.mux.stream import Stream
 
 @final
@@ -23,6 +23,7 @@ class MplexSession(Session):
         max_stream_bytes: int = ...,
         max_buffered_bytes: int = ...,
         stall_s: float = ...,
+        allowance: Allowance = ...,
         first_id: int = ...,
     ) -> MplexSession: ...
     def open_stream(self) -> Coroutine[Any, Any, MplexStream]: ...

@@ -13,7 +13,6 @@ from libc.string cimport memcpy, memmove
 
 from p2pcore import errors, limits
 
-from p2pcore._fast.loop.rate cimport spend
 from p2pcore._fast.mux.mplex_frame cimport (
     CLOSE,
     MAX_HEADER_BYTES,
@@ -27,7 +26,8 @@ from p2pcore._fast.mux.mplex_frame cimport (
     varint_size,
 )
 from p2pcore._fast.mux.open_frame cimport LEAST_BODY, can_grow, has_grown
-from p2pcore._fast.mux.session cimport Session
+from p2pcore._fast.mux.session cimport Allowance, Session
+from p2pcore._fast.mux.session import _USUAL
 from p2pcore._fast.mux.stream cimport Stream
 from p2pcore._fast.codec.varint cimport varint_write
 
@@ -38,9 +38,6 @@ cdef uint64_t LAST_ID = limits.MPLEX_LAST_STREAM_ID
 cdef Py_ssize_t MAX_LABEL = limits.MPLEX_MAX_NAME_BYTES
 cdef Py_ssize_t LEAST_STREAM = limits.MPLEX_STREAM_BUFFER_BYTES
 cdef Py_ssize_t MAX_UNACCEPTED = limits.MPLEX_MAX_UNACCEPTED_STREAMS
-cdef double REFUSED_PER_S = limits.MPLEX_MAX_REFUSED_PER_S
-cdef double RESETS_PER_S = limits.MPLEX_RESET_RATE_PER_S
-cdef double RESET_BURST = limits.MPLEX_RESET_BURST
 cdef double USELESS_PER_S = limits.MPLEX_MAX_USELESS_PER_S
 cdef uint64_t LATE = limits.MPLEX_LATE_MESSAGES
 
@@ -103,13 +100,11 @@ cdef class MplexStream(Stream):
     cdef int drop_received(self, Py_ssize_t n) except -1:
         self.session._account(self)
         if self.fin_sent or self.fin_due:
-            # Both halves are closed here. Bytes that were under way are dropped in silence. A peer that goes on
-            # for ever gets a reset.
-            self.dropped += n
-            if self.dropped > self.session.max_stream and not self.has_ended():
-                self.send_reset(0)
-                self.fail(errors.StreamReset(0, False), True)
+            self.session.drops(self, n)
         return 0
+
+    cdef int closed_here(self) except -1:
+        return self.session.linger(self)
 
     cdef int write_waits(self) except -1:
         return self.session.waiting_add(self) if self.session.paused else 0
@@ -130,6 +125,7 @@ cdef class MplexSession(Session):
         is_client: True on the side that dialled; mplex itself makes no difference.
         max_inbound_streams, max_outbound_streams, max_stream_bytes, max_buffered_bytes, stall_s: see
             muxers.mplex.MplexOptions.
+        allowance: what it says of a peer that opens, or resets, too many streams.
         first_id: of the streams opened here. For tests of the last ids.
     """
 
@@ -142,8 +138,10 @@ cdef class MplexSession(Session):
         Py_ssize_t max_stream_bytes=limits.MPLEX_STREAM_BUFFER_BYTES,
         Py_ssize_t max_buffered_bytes=limits.MPLEX_MAX_BUFFERED_BYTES,
         double stall_s=limits.MPLEX_STALL_S,
+        Allowance allowance not None=_USUAL,
         uint64_t first_id=0,
     ):
+        self.allowance = allowance
         self.is_client = is_client
         self.max_inbound = max_inbound_streams
         self.max_outbound = max_outbound_streams
@@ -240,24 +238,23 @@ cdef class MplexSession(Session):
         return 0
 
     cdef int _refuse(self, uint64_t id) except -1:
-        """Resets one stream too many. A peer that opens many of them loses the connection."""
-        spend(&self.refusals, REFUSED_PER_S, REFUSED_PER_S, "mplex streams refused in a second")
+        """Resets one stream too many. A peer that opens very many of them loses the connection."""
+        self.refusing(True)
         self.late += LATE
         return self._control(RESET, id)
 
     cdef int _reset_by_peer(self, MplexStream stream) except -1:
-        if stream.is_inbound:
-            spend(&self.resets, RESETS_PER_S, RESET_BURST, "mplex streams opened and reset in a second")
+        self.count_reset(stream)
         self.remove(stream)
-        return stream.fail(errors.StreamReset(0, True), True)
+        return stream.fail(errors.StreamReset(0, True), not stream.fin_received)
 
     cdef int _nothing_gained(self) except -1:
         """A message for an unknown or ended stream, or an empty one: dropped, within limits."""
         if self.late:
             self.late -= 1
         else:
-            spend(&self.useless, USELESS_PER_S, USELESS_PER_S,
-                  "mplex messages for unknown or ended streams, or empty ones, in a second")
+            self.count_useless(
+                USELESS_PER_S, "mplex messages for unknown or ended streams, or empty ones, in a second")
         return 0
 
     cdef int _body(self, uint8_t *data, Py_ssize_t n) except -1:
@@ -381,15 +378,15 @@ cdef class MplexSession(Session):
         stream.session = self
         stream.id = id
         stream.is_inbound = inbound
-        if self.streams is None:
-            self.streams = {}
-        self.streams[stream.key()] = stream
+        self.enter(stream)
         return stream
 
     cdef Stream new_stream(self):
         cdef MplexStream stream
         if self.num_outbound >= self.max_outbound:
-            return None
+            self.sweep_at_limit()
+            if self.num_outbound >= self.max_outbound:
+                return None
         if self.next_id > LAST_ID:
             self.is_spent = True
             self.state.flusher.flush_soon(self)

@@ -9,6 +9,28 @@ from p2pcore._fast.mux.open_frame cimport OpenFrame
 from p2pcore._fast.mux.stream cimport Stream
 
 
+cdef class Allowance:
+    cdef readonly double refused_per_s
+    cdef readonly double refused_burst
+    cdef readonly double resets_per_s
+    cdef readonly double reset_burst
+
+
+cdef class Excess:
+    cdef Bucket refusals            # streams the peer opened and we refused
+    cdef Bucket resets              # streams the peer opened and reset
+    cdef Bucket useless             # frames that bring nothing: for unknown streams, or empty
+    cdef uint64_t num_refused
+    cdef double warned_at           # monotonic second of the last warning, 0 before
+    cdef double swept_at            # the same of the last look for dropped streams because a place was wanted
+    cdef dict places                # key of a stream -> where it was opened; None but in debug mode
+
+
+cdef class Linger(Flushable):
+    cdef Stream stream
+    cdef Py_ssize_t dropped         # bytes
+
+
 cdef class Session
 
 
@@ -38,11 +60,13 @@ cdef class Session(Layer):
     cdef dict waiting               # streams with writes that wait for the socket, in turn; None: none
 
     cdef uint32_t max_inbound
-    cdef uint32_t num_inbound       # inbound streams in the table
+    cdef uint32_t num_inbound       # inbound streams in the table, without those that linger
+    cdef dict lingering             # streams closed here that the peer has not ended, oldest first; None: none
+    cdef dict lingers               # stream -> Linger, where the peer goes on sending; None: none
     cdef uint64_t late              # frames that may still be under way to streams that have ended, whatever the rate
-    cdef Bucket refusals            # streams the peer opened and we refused
-    cdef Bucket resets              # streams the peer opened and reset
-    cdef Bucket useless             # frames that bring nothing: for unknown streams, or empty
+    cdef Allowance allowance        # how much more than it may a peer may try
+    cdef Excess excess              # how much it has; None: nothing
+    cdef bint is_swept              # the loop looks now and then for streams that were dropped
 
     cdef Stream growing             # whose frame `frame` is; None: no frame can grow
     cdef OpenFrame frame            # the last data frame written
@@ -50,6 +74,14 @@ cdef class Session(Layer):
     # for the muxer
     cdef int arrive(self, Stream stream) except -1
     cdef bint is_full(self, Py_ssize_t max_unaccepted) except -1
+    cdef int enter(self, Stream stream) except -1
+    cdef int linger(self, Stream stream) except -1
+    cdef bint drops(self, Stream stream, Py_ssize_t n) except -1
+    cdef int refusing(self, bint is_full) except -1
+    cdef int count_reset(self, Stream stream) except -1
+    cdef int count_useless(self, double per_s, str what) except -1
+    cdef int sweep_at_limit(self) except -1
+    cdef double retry_at(self) except -2
     cdef int violated(self, object error) except -1
     cdef int wake_opener(self) except -1
     cdef int writes_done(self) except -1
@@ -67,6 +99,8 @@ cdef class Session(Layer):
     cdef object eof_reason(self)
     cdef int remove(self, Stream stream) except -1
 
+    cdef Excess _excess(self)
+    cdef int _drop(self, Stream stream) except -1
     cdef int _seated(self) except -1
     cdef int _close_now(self, uint32_t code) except -1
     cdef int _schedule_delivery(self) except -1

@@ -1,14 +1,37 @@
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, final
 
 from p2pcore._fast.chain.layer import Layer
+from p2pcore._fast.loop.flush import Flushable
 from p2pcore._fast.mux.stream import Stream
+
+@final
+class Allowance:
+    refused_per_s: float
+    refused_burst: float
+    resets_per_s: float
+    reset_burst: float
+    def __new__(
+        cls,
+        refused_per_s: float = ...,
+        refused_burst: float = ...,
+        resets_per_s: float = ...,
+        reset_burst: float = ...,
+    ) -> Allowance: ...
+
+@final
+class Excess: ...
+
+@final
+class Linger(Flushable): ...
 
 class Session(Layer):
     owner: Any
     paused: bool
     @property
     def num_streams(self) -> int: ...
+    @property
+    def num_refused(self) -> int: ...
     @property
     def is_closed(self) -> bool: ...
     @property

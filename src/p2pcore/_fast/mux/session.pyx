@@ -5,17 +5,26 @@ handler or to accept_stream(), from the event loop and never from feed(). It has
 """
 
 import logging
+import sys
+import warnings
 
 cimport cython
+from cpython.dict cimport PyDict_Next
+from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t
 
 from p2pcore import errors, limits
 
 from p2pcore._fast.chain.layer cimport Layer
 from p2pcore._fast.crypto.secure cimport Cork
+from p2pcore._fast.loop.clock cimport monotonic
 from p2pcore._fast.loop.flush cimport Flushable
+from p2pcore._fast.loop.rate cimport spend
 from p2pcore._fast.mux.stream cimport Stream
 from p2pcore._fast.loop.waiting cimport PENDING, Op, again, done
+
+cdef extern from "Python.h":
+    Py_ssize_t Py_REFCNT(PyObject *object)
 
 logger = logging.getLogger("p2pcore.session")
 
@@ -24,6 +33,49 @@ cdef Py_ssize_t HEADER_BYTES = 12
 # The go-away code for a peer that broke the protocol, as yamux has it.
 cdef uint32_t PROTOCOL_ERROR = 1
 cdef double CLOSE_WRITES_S = limits.CLOSE_WRITES_TIMEOUT_S
+cdef double REFUSED_WARNING_S = limits.REFUSED_WARNING_S
+cdef Py_ssize_t MAX_LINGERING = limits.MAX_LINGERING_STREAMS
+cdef Py_ssize_t LINGER_BYTES = limits.LINGER_BYTES
+cdef double SWEEP_FULL_S = limits.STREAM_SWEEP_FULL_S
+
+
+@cython.final
+cdef class Allowance:
+    """How much more than it may a peer may try before its connection ends. Sessions of one muxer share it.
+
+    Args:
+        refused_per_s, refused_burst: streams beyond a limit, which are reset one by one.
+        resets_per_s, reset_burst: streams it opens, and resets before we have answered.
+    """
+
+    def __cinit__(
+        self,
+        double refused_per_s=limits.REFUSED_STREAMS_PER_S,
+        double refused_burst=limits.REFUSED_STREAMS_BURST,
+        double resets_per_s=limits.RESET_STREAMS_PER_S,
+        double reset_burst=limits.RESET_STREAMS_BURST,
+    ):
+        self.refused_per_s = refused_per_s
+        self.refused_burst = refused_burst
+        self.resets_per_s = resets_per_s
+        self.reset_burst = reset_burst
+
+
+_USUAL = Allowance()
+
+
+@cython.final
+cdef class Excess:
+    """What only unusual sessions need: what a peer has done beyond the usual, limits reached, debug mode."""
+
+
+@cython.final
+cdef class Linger(Flushable):
+    """A stream closed here on which the peer goes on sending: how much, and for how long it may."""
+
+    cdef int overdue(self) except -1:
+        self.stream.reset(0)
+        return 0
 
 
 cdef class Session(Layer):
@@ -31,8 +83,15 @@ cdef class Session(Layer):
 
     @property
     def num_streams(self):
-        """Streams that have not ended both ways."""
-        return 0 if self.streams is None else len(self.streams)
+        """Streams in use here: in the table, and not closed here both ways."""
+        if self.streams is None:
+            return 0
+        return len(self.streams) - (0 if self.lingering is None else len(self.lingering))
+
+    @property
+    def num_refused(self):
+        """Streams of the peer that were reset because it had too many."""
+        return 0 if self.excess is None else self.excess.num_refused
 
     @property
     def is_closed(self):
@@ -149,8 +208,141 @@ cdef class Session(Layer):
     cdef bint is_full(self, Py_ssize_t max_unaccepted) except -1:
         """Whether one more stream of the peer is too many."""
         if self.num_inbound >= self.max_inbound:
-            return True
+            self.sweep_at_limit()
+            if self.num_inbound >= self.max_inbound:
+                return True
         return self.handler is None and self.arrived is not None and len(self.arrived) >= max_unaccepted
+
+    cdef int enter(self, Stream stream) except -1:
+        """A new stream, ours or the peer's, takes its place in the table."""
+        if self.streams is None:
+            self.streams = {}
+            if not self.is_swept:
+                self.is_swept = True
+                self.state.sweeper.add(self)
+        self.streams[stream.key()] = stream
+        return 0
+
+    cdef int linger(self, Stream stream) except -1:
+        """`stream` is closed here both ways, and waits for the peer's end: its place is free for another one.
+
+        It stays in the table, so that what the peer still sends is known for what it is.
+        """
+        if self.error is not None:
+            return 0
+        if self.lingering is None:
+            self.lingering = {}
+        self.lingering[stream] = None
+        if stream.is_inbound:
+            self.num_inbound -= 1
+        if len(self.lingering) > MAX_LINGERING:
+            # Those opened here are bounded by how many may be open, and the peer may still have to read them.
+            for item in self.lingering:
+                if (<Stream> item).is_inbound:
+                    item.reset(0)
+                    break
+        return 0
+
+    cdef bint drops(self, Stream stream, Py_ssize_t n) except -1:
+        """`n` bytes came for a stream closed here both ways. False: too many, it has been reset.
+
+        They are dropped for a while, so that a peer that sends all before it reads gets to read our answer. go and js
+        throw away what they have not read when a reset comes.
+        """
+        cdef Linger linger
+        if stream.has_ended():
+            return False
+        if self.lingers is None:
+            self.lingers = {}
+        linger = self.lingers.get(stream)
+        if linger is None:
+            linger = Linger.__new__(Linger)
+            linger.stream = stream
+            self.lingers[stream] = linger
+            self.state.timers.watch(linger, limits.LINGER_S)
+        linger.dropped += n
+        if linger.dropped > LINGER_BYTES:
+            stream.reset(0)
+            return False
+        return True
+
+    cdef int refusing(self, bint is_full) except -1:
+        """A stream is about to be reset unseen; is_full: because the peer has too many.
+
+        Raises LimitExceeded: far too many were.
+        """
+        cdef Excess excess = self._excess()
+        cdef double now = monotonic()
+        excess.num_refused += is_full
+        if is_full and (not excess.warned_at or now - excess.warned_at >= REFUSED_WARNING_S):
+            excess.warned_at = now
+            logger.warning("%s: the peer opens more streams than it may (%d); the others go on",
+                           "a connection" if self.owner is None else self.owner.id, self.max_inbound)
+        return spend(&excess.refusals, self.allowance.refused_per_s, self.allowance.refused_burst, "streams refused")
+
+    cdef int count_reset(self, Stream stream) except -1:
+        """The peer resets `stream`. Raises LimitExceeded: too many of its own that we have begun to serve."""
+        if not stream.is_inbound or stream.fin_sent:
+            return 0
+        return spend(&self._excess().resets, self.allowance.resets_per_s, self.allowance.reset_burst,
+                     "streams opened and reset")
+
+    cdef int count_useless(self, double per_s, str what) except -1:
+        """A frame brings nothing. Raises LimitExceeded: too many in a second."""
+        return spend(&self._excess().useless, per_s, per_s, what)
+
+    cdef Excess _excess(self):
+        if self.excess is None:
+            self.excess = Excess.__new__(Excess)
+        return self.excess
+
+    cdef double retry_at(self) except -2:
+        """The monotonic second at which an open that waits may try again; 0: it is woken."""
+        return 0
+
+    # -- streams nobody holds ------------------------------------------------------------------
+
+    cdef int sweep(self) except -1:
+        """Finds the streams that only the table refers to: nobody will ever close them, so this does."""
+        cdef Py_ssize_t refs, at = 0
+        cdef PyObject *found = NULL
+        cdef list dropped = None
+        if self.streams is None:
+            self.is_swept = False
+            return self.state.sweeper.discard(self)
+        self.growing = None
+        while PyDict_Next(self.streams, &at, NULL, &found):
+            refs = Py_REFCNT(found)
+            if refs <= 2 and (<Stream> found).is_dropped(refs):
+                if dropped is None:
+                    dropped = []
+                dropped.append(<object> found)
+        for item in dropped or ():
+            self._drop(<Stream> item)
+        return 0
+
+    cdef int sweep_at_limit(self) except -1:
+        """As sweep(), where a place is wanted: not each time."""
+        cdef double now = monotonic()
+        cdef Excess excess = self._excess()
+        if now - excess.swept_at >= SWEEP_FULL_S:
+            excess.swept_at = now
+            self.sweep()
+        return 0
+
+    cdef int _drop(self, Stream stream) except -1:
+        """The program has dropped `stream` without closing it."""
+        place = None
+        if self.excess is not None and self.excess.places is not None:
+            place = self.excess.places.pop(stream.key(), None)
+        if stream.fin_sent or stream.fin_due:
+            stream.close_read()  # all was said: a reset could take it from a peer that has not read it yet
+            return 0
+        logger.debug("stream %d was dropped without being closed", stream.id)
+        stream.reset(0)
+        if place is not None:
+            warnings.warn(f"unclosed stream {stream.id} of {stream.protocol}, {place}", ResourceWarning, source=stream)
+        return 0
 
     cdef int violated(self, object error) except -1:
         """The peer broke the protocol or a limit: it is told, where the muxer can, and the connection closes."""
@@ -172,6 +364,15 @@ cdef class Session(Layer):
         for stream in self.living():
             (<Stream> stream).fail(error, False)
         self.streams = None
+        self.lingering = None
+        for linger in (self.lingers or {}).values():
+            self.state.timers.unwatch(<Linger> linger)
+        self.lingers = None
+        if self.excess is not None:
+            self.excess.places = None
+        if self.is_swept:
+            self.is_swept = False
+            self.state.sweeper.discard(self)
         self.waiting = None
         self.growing = None
         _wake_all(self.openers)
@@ -205,7 +406,19 @@ cdef class Session(Layer):
             self.waiting.pop(stream, None)
         if self.growing is stream:
             self.growing = None
-        if stream.is_inbound:
+        if self.excess is not None and self.excess.places is not None:
+            self.excess.places.pop(key, None)
+        if self.lingers is not None:
+            linger = self.lingers.pop(stream, None)
+            if linger is not None:
+                self.state.timers.unwatch(<Linger> linger)
+            if not self.lingers:
+                self.lingers = None
+        if self.lingering is not None and stream in self.lingering:
+            del self.lingering[stream]
+            if not self.lingering:
+                self.lingering = None
+        elif stream.is_inbound:
             self.num_inbound -= 1
         return True
 
@@ -365,6 +578,14 @@ cdef class _Closing(Flushable):
         return self.session._close_now(self.code) if self.session.error is None else 0
 
 
+cdef str _place():
+    """Where the program is, outside this package."""
+    frame = sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("p2pcore", "asyncio"):
+        frame = frame.f_back
+    return "opened somewhere" if frame is None else f"opened at {frame.f_code.co_filename}:{frame.f_lineno}"
+
+
 cdef int _wake_all(list ops) except -1:
     if ops:
         for op in ops:
@@ -376,21 +597,24 @@ cdef class _SessionOp(Op):
     """A call that waits in one of the session's lists."""
 
     cdef Session session
+    cdef bint is_listed
 
     cdef list queue(self):
         raise NotImplementedError
 
     cdef int suspended(self) except -1:
-        self.queue().append(self)
+        if not self.is_listed:
+            self.is_listed = True
+            self.queue().append(self)
         return 0
 
     cdef int cancelled(self) except -1:
         return self.unlist()
 
     cdef int unlist(self) except -1:
-        cdef list queue = self.queue()
-        if self in queue:
-            queue.remove(self)
+        if self.is_listed:
+            self.is_listed = False
+            self.queue().remove(self)
         return 0
 
     def close(self):
@@ -412,17 +636,32 @@ cdef class _OpenOp(_SessionOp):
 
     cdef object attempt(self):
         cdef Session session = self.session
-        if session.openers:
-            self.unlist()
+        cdef Stream stream
+        cdef Excess excess
         if session.error is not None:
+            self.unlist()
             raise again(session.error)
         if session.closing is not None:
+            self.unlist()
             raise errors.GoAway(session.closing.code, False)
-        stream = session.new_stream()
+        try:
+            stream = session.new_stream()
+        except BaseException:
+            self.unlist()
+            raise
         if stream is None:
-            return PENDING
+            return PENDING  # in the place it had
+        self.unlist()
         session.wake_opener()
+        if session.state.is_debug:
+            excess = session._excess()
+            if excess.places is None:
+                excess.places = {}
+            excess.places[stream.key()] = _place()
         return stream
+
+    cdef double deadline(self) except -2:
+        return self.session.retry_at()
 
     cdef int pass_on(self) except -1:
         return self.session.wake_opener()
@@ -439,8 +678,7 @@ cdef class _AcceptOp(_SessionOp):
     cdef object attempt(self):
         cdef Session session = self.session
         cdef Stream stream
-        if session.acceptors:
-            self.unlist()
+        self.unlist()
         while session.arrived:
             stream = <Stream> session.arrived.pop(0)
             if session._is_due(stream):

@@ -37,7 +37,7 @@ cdef class Stream:
     cdef bint fin_sent              # we have said that we send no more
     cdef bint fin_due               # ... or will, when the waiting writes and the negotiation are done
     cdef bint read_closed           # nobody here reads any more
-    cdef bint is_conn_lost          # `error` is the connection's end: what the peer has completed can be read
+    cdef bint keeps_input          # `error` takes nothing that has come: a lost connection, or a reset behind the peer's FIN
     cdef ByteQueue queue            # received and not yet read; None before the first byte
     cdef StreamRead reader          # the one waiting read, until its task runs again
     cdef list writers               # waiting WriteOps, oldest first; None before the first
@@ -77,6 +77,7 @@ cdef class Stream:
     cdef int writes_begin(self) except -1
     cdef int writes_done(self) except -1
     cdef bint may_push(self) noexcept
+    cdef int closed_here(self) except -1
     cdef uint64_t key(self) noexcept
 
     cdef bytes _take(self, Py_ssize_t most)
@@ -93,6 +94,8 @@ cdef class Stream:
     cdef int _give_up(self, object error) except -1
     cdef int _wake_reader(self) except -1
     cdef int _maybe_send_fin(self) except -1
+    cdef int _maybe_closed_here(self) except -1
+    cdef bint is_dropped(self, Py_ssize_t refs) except -1
 
 
 cdef class WriteOp(Op):

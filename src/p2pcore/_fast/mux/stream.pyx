@@ -162,7 +162,18 @@ cdef class Stream:
                 self.queue.clear()
                 self.drop_received(n)
             self._wake_reader()
+            self._maybe_closed_here()
         return done
+
+    async def __aenter__(self):
+        """`async with stream:` closes it at the end, and resets it where the block raises."""
+        return self
+
+    async def __aexit__(self, kind, error, traceback):
+        if kind is None:
+            await self.close()
+        else:
+            self.reset()
 
     def reset(self, uint32_t code=0):
         """Aborts both halves at once. The peer learns `code` if the muxer carries codes. Idempotent."""
@@ -239,10 +250,13 @@ cdef class Stream:
         return self._wake_reader()
 
     cdef int fail(self, object error, bint discard) except -1:
-        """Reads and writes fail from now on. Unless `discard`, what was received can be read first, and FIN counts."""
+        """Reads and writes fail from now on. Unless `discard`, what was received can be read first, and FIN counts.
+
+        What the peer's end has completed is read as if nothing had happened.
+        """
         if self.error is None:
             self.error = error
-            self.is_conn_lost = not discard
+            self.keeps_input = not discard
         self._settle()
         if discard and self.queue is not None:
             self.queue.clear()
@@ -392,6 +406,10 @@ cdef class Stream:
         """Whether the peer's window, if the muxer has one, lets a write go on."""
         return True
 
+    cdef int closed_here(self) except -1:
+        """Both halves are closed here, and the peer's end has not come."""
+        return 0
+
     cdef uint64_t key(self) noexcept:
         """Its place in the session's table."""
         return self.id
@@ -419,7 +437,7 @@ cdef class Stream:
             raise errors.DeadlineExceeded("the stream's read deadline has passed")
         if self.queue is not None and self.queue.size:
             return 0
-        if self.error is not None and not (self.fin_received and self.is_conn_lost):
+        if self.error is not None and not (self.fin_received and self.keeps_input):
             raise again(self.error)  # but after the peer's FIN all data is here: a lost connection changes nothing
         if self.read_closed:
             raise errors.StreamClosed("the stream's read half was closed here")
@@ -461,7 +479,7 @@ cdef class Stream:
         sink = self.sink
         if self.error is not None and sink is not None and not self.has_bytes():
             self._maybe_feed_eof()
-            if self.sink is sink and (self.eof_fed or not self.fin_received or not self.is_conn_lost):
+            if self.sink is sink and (self.eof_fed or not self.fin_received or not self.keeps_input):
                 self.sink = None
                 (<Layer> sink).lost(self.error)
         return 0
@@ -511,7 +529,20 @@ cdef class Stream:
             self.fin_due = False
             self.fin_sent = True
             self.send_fin()
+            self._maybe_closed_here()
         return 0
+
+    cdef int _maybe_closed_here(self) except -1:
+        """If we want nothing more of the stream while the peer has not ended its half, the session is told."""
+        if self.read_closed and self.fin_sent and not self.fin_received and self.error is None:
+            self.closed_here()
+        return 0
+
+    cdef bint is_dropped(self, Py_ssize_t refs) except -1:
+        """Whether nobody is left who could use it: of `refs` references one is the table's, the others our own."""
+        if self.answer is not None:
+            refs -= 1
+        return refs == 1 and not self.writers and self.sink is None and not (self.read_closed and self.fin_sent)
 
 
 @cython.final
@@ -616,7 +647,7 @@ cdef class _ReadExactly(StreamRead):
             stream.credit(PyBytes_GET_SIZE(piece))
         if self.held.size == self.n:
             return self.held.take_exactly(self.n)
-        if stream.fin_received or (stream.error is not None and stream.is_conn_lost and self.held.size):
+        if stream.fin_received or (stream.error is not None and stream.keeps_input and self.held.size):
             raise errors.IncompleteRead(self.held.take_exactly(self.held.size), self.n)
         try:
             stream._check_read()
@@ -634,7 +665,7 @@ cdef class _ReadExactly(StreamRead):
         cdef Stream stream = self.stream
         cdef ByteQueue held = self.held
         self.held = None
-        if held is not None and held.size and (stream.error is None or stream.is_conn_lost):
+        if held is not None and held.size and (stream.error is None or stream.keeps_input):
             if stream.read_closed:
                 return 0
             if stream.queue is not None:

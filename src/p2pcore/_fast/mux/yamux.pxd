@@ -31,6 +31,12 @@ cdef class YamuxSession(Session):
     cdef uint32_t next_id           # of the next stream we open
     cdef uint32_t backlog           # most unacknowledged outbound streams
     cdef uint32_t unacknowledged
+    cdef uint32_t num_outbound      # outbound streams in the table
+    cdef uint32_t max_outbound      # most of them
+    cdef uint32_t most_outbound     # most of them that we think the peer takes
+    cdef bint acks_at_once          # the peer has acknowledged a stream by a frame of its own
+    cdef uint32_t regrow_by         # by how many streams; doubles
+    cdef double regrow_at           # when to try more after a refusal, 0 before the first
     cdef double keepalive           # idle seconds before a ping; 0: never
     cdef uint32_t max_window        # where auto-tuning of one stream stops
     cdef uint64_t budget            # bytes by which windows may still grow, all streams together
@@ -61,6 +67,8 @@ cdef class YamuxSession(Session):
     cdef int _stream_frame(self, Header h) except -1
     cdef YamuxStream _opened_by_peer(self, Header h)
     cdef int _refuse(self, Header h) except -1
+    cdef int _answered(self, YamuxStream stream, Header h) except -1
+    cdef int _refused_by_peer(self, YamuxStream stream) except -1
     cdef int _unknown(self, Header h) except -1
     cdef int _data(self, YamuxStream stream, Header h) except -1
     cdef int _window_update(self, YamuxStream stream, Header h) except -1
@@ -73,6 +81,8 @@ cdef class YamuxSession(Session):
     cdef int _close_if_drained(self) except -1
     cdef int _drop_body(self, Header h) except -1
     cdef YamuxStream _make(self, uint32_t id, bint inbound)
+    cdef bint _makes_room(self) except -1
+    cdef uint32_t _num_accepted(self) noexcept
     cdef int _control(self, uint8_t kind, uint32_t flags, uint32_t id, uint32_t length) except -1
     cdef Py_ssize_t _put_data(self, YamuxStream stream, const uint8_t *data, Py_ssize_t n) except -1
     cdef int _window_watch(self) except -1

@@ -1,7 +1,7 @@
 from collections.abc import Coroutine
 from typing import Any, final
 
-from p2pcore._fast.mux.session import Session
+from p2pcore._fast.mux.session import Allowance, Session
 from p2pcore._fast.mux.stream import Stream
 
 @final
@@ -19,10 +19,12 @@ class YamuxSession(Session):
         is_client: bool,
         *,
         max_inbound_streams: int = ...,
+        max_outbound_streams: int = ...,
         ack_backlog: int = ...,
         max_window_bytes: int = ...,
         window_budget_bytes: int = ...,
         keepalive_s: float = ...,
+        allowance: Allowance = ...,
         first_id: int = ...,
     ) -> YamuxSession: ...
     def open_stream(self) -> Coroutine[Any, Any, YamuxStream]: ...

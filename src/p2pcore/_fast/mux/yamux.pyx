@@ -9,7 +9,7 @@ cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from p2pcore import errors, limits
+from p2pcore import codes, errors, limits
 
 from p2pcore._fast.chain.layer cimport Layer
 from p2pcore._fast.loop.clock cimport monotonic
@@ -17,7 +17,8 @@ from p2pcore._fast.loop.flush cimport Flushable
 from p2pcore._fast.loop.rate cimport spend
 from p2pcore._fast.loop.waiting cimport PENDING, Op, again, failed
 from p2pcore._fast.mux.open_frame cimport LEAST_BODY, can_grow, has_grown
-from p2pcore._fast.mux.session cimport Session
+from p2pcore._fast.mux.session cimport Allowance, Session
+from p2pcore._fast.mux.session import _USUAL
 from p2pcore._fast.mux.stream cimport Stream
 from p2pcore._fast.mux.yamux_frame cimport (
     ACK,
@@ -43,9 +44,9 @@ cdef double WINDOW_LOOK_S = limits.YAMUX_WINDOW_LOOK_S
 cdef double WINDOW_GRACE_S = limits.YAMUX_WINDOW_GRACE_S
 cdef double GO_AWAY_DRAIN_S = limits.YAMUX_GO_AWAY_DRAIN_S
 cdef double PONGS_PER_S = limits.YAMUX_MAX_PING_REPLIES_PER_S
-cdef double REFUSED_PER_S = limits.YAMUX_MAX_REFUSED_PER_S
-cdef double RESETS_PER_S = limits.YAMUX_RESET_RATE_PER_S
-cdef double RESET_BURST = limits.YAMUX_RESET_BURST
+cdef uint32_t CAUTIOUS_STREAMS = limits.YAMUX_CAUTIOUS_STREAMS
+cdef double REGROW_S = limits.YAMUX_REGROW_S
+cdef uint32_t RESOURCE_LIMIT = codes.STREAM_RESOURCE_LIMIT_EXCEEDED
 cdef double UNKNOWN_PER_S = limits.YAMUX_MAX_UNKNOWN_PER_S
 cdef uint64_t LATE_FRAMES = limits.YAMUX_LATE_FRAMES
 cdef double RTT_INTERVAL_S = limits.YAMUX_RTT_INTERVAL_S
@@ -105,14 +106,12 @@ cdef class YamuxStream(Stream):
         return self.session._grant(self, n)
 
     cdef int drop_received(self, Py_ssize_t n) except -1:
-        if not self.fin_sent and not self.fin_due:
-            return self.session._grant(self, 0)
-        # Both halves are closed here. Bytes that were under way are dropped in silence, as go does. A peer that
-        # goes on gets a reset; else it would fill the window and then wait for ever.
-        if self.receive_window < self.max_window // 2 and not self.has_ended():
-            self.send_reset(0)
-            self.fail(errors.StreamReset(0, False), True)
-        return 0
+        if (self.fin_sent or self.fin_due) and not self.session.drops(self, n):
+            return 0
+        return self.session._grant(self, 0)
+
+    cdef int closed_here(self) except -1:
+        return self.session.linger(self)
 
     cdef int write_waits(self) except -1:
         return self.session.waiting_add(self) if self.session.paused else self.session._window_watch()
@@ -170,8 +169,9 @@ cdef class YamuxSession(Session):
 
     Args:
         is_client: True on the side that dialled: it opens odd stream ids.
-        max_inbound_streams, ack_backlog, max_window_bytes, window_budget_bytes, keepalive_s: see
-            muxers.yamux.YamuxOptions.
+        max_inbound_streams, max_outbound_streams, ack_backlog, max_window_bytes, window_budget_bytes, keepalive_s:
+            see muxers.yamux.YamuxOptions.
+        allowance: what it says of a peer that opens, or resets, too many streams.
         first_id: of the streams opened here; 0 for the usual 1 or 2. For tests of the last ids.
     """
 
@@ -180,12 +180,17 @@ cdef class YamuxSession(Session):
         bint is_client,
         *,
         uint32_t max_inbound_streams=limits.YAMUX_MAX_INBOUND_STREAMS,
+        uint32_t max_outbound_streams=limits.YAMUX_MAX_OUTBOUND_STREAMS,
         uint32_t ack_backlog=limits.YAMUX_ACK_BACKLOG,
         uint32_t max_window_bytes=limits.YAMUX_MAX_WINDOW_BYTES,
         uint64_t window_budget_bytes=limits.YAMUX_WINDOW_BUDGET_BYTES,
         double keepalive_s=0.0,
+        Allowance allowance not None=_USUAL,
         uint32_t first_id=0,
     ):
+        self.allowance = allowance
+        self.max_outbound = max_outbound_streams
+        self.most_outbound = min(max_outbound_streams, CAUTIOUS_STREAMS)
         self.next_id = first_id or (1 if is_client else 2)
         self.max_inbound = max_inbound_streams
         self.backlog = ack_backlog
@@ -266,10 +271,7 @@ cdef class YamuxSession(Session):
                 return self._unknown(h)
             stream = <YamuxStream> found
             if not stream.acknowledged:
-                # Any frame of the peer for this stream shows that it has accepted it.
-                stream.acknowledged = True
-                self.unacknowledged -= 1
-                self.wake_opener()
+                self._answered(stream, h)
         if h.type == DATA:
             return self._data(stream, h)
         return self._window_update(stream, h)
@@ -293,13 +295,44 @@ cdef class YamuxSession(Session):
         return stream
 
     cdef int _refuse(self, Header h) except -1:
-        """Resets one stream too many. A peer that opens many of them loses the connection."""
-        spend(&self.refusals, REFUSED_PER_S, REFUSED_PER_S, "yamux streams refused in a second")
+        """Resets one stream too many. A peer that opens very many of them loses the connection."""
+        self.refusing(self.draining is None)
         self.unknown_credit += INITIAL_WINDOW
-        self._control(WINDOW_UPDATE, RST, h.id, 0)
+        self.late += LATE_FRAMES
+        self._control(WINDOW_UPDATE, RST, h.id, RESOURCE_LIMIT if self.draining is None else 0)
         if h.type == DATA:
             self._drop_body(h)
         return 0
+
+    cdef int _answered(self, YamuxStream stream, Header h) except -1:
+        """The first frame of the peer for a stream of ours: it has accepted it, or refuses it."""
+        stream.acknowledged = True
+        self.unacknowledged -= 1
+        if h.flags & RST:
+            if h.type == DATA or h.length != RESOURCE_LIMIT:  # which _fin_or_reset looks at
+                self._refused_by_peer(stream)
+        elif not self.acks_at_once and h.type == WINDOW_UPDATE and h.length < INITIAL_WINDOW // 2:
+            self.acks_at_once = True
+            if self.regrow_at == 0:
+                self.most_outbound = self.max_outbound
+        if self.regrow_at and not h.flags & RST:
+            self.most_outbound = max(self.most_outbound, min(self.max_outbound, self._num_accepted()))
+        return self.wake_opener()
+
+    cdef int _refused_by_peer(self, YamuxStream stream) except -1:
+        """The peer has as many streams as it takes: those it has accepted, or that were open before this one."""
+        cdef uint32_t most = max(self._num_accepted() - 1, min(self.most_outbound - 1, <uint32_t> stream.granted))
+        self.most_outbound = max(1, most)
+        self.regrow_at = monotonic() + REGROW_S
+        self.regrow_by = 1
+        return 0
+
+    cdef uint32_t _num_accepted(self) noexcept:
+        """Streams of ours that the peer has acknowledged: it takes at least so many."""
+        return self.num_outbound - self.unacknowledged
+
+    cdef double retry_at(self) except -2:
+        return self.regrow_at if self.num_outbound >= self.most_outbound else 0
 
     cdef int _unknown(self, Header h) except -1:
         """A frame for a stream that has ended or never was: ignored, within limits."""
@@ -310,7 +343,7 @@ cdef class YamuxSession(Session):
         elif self.late:
             self.late -= 1
         else:
-            spend(&self.useless, UNKNOWN_PER_S, UNKNOWN_PER_S, "yamux frames for unknown streams in a second")
+            self.count_useless(UNKNOWN_PER_S, "yamux frames for unknown streams in a second")
         if h.type == DATA:
             self._drop_body(h)
         return 0
@@ -364,15 +397,17 @@ cdef class YamuxSession(Session):
 
     cdef int _fin_or_reset(self, YamuxStream stream, uint32_t flags, uint32_t code) except -1:
         """Acts on FIN and RST, after the frame's body."""
-        if flags & RST:
-            if stream.is_inbound:
-                spend(&self.resets, RESETS_PER_S, RESET_BURST, "yamux streams opened and reset in a second")
-            self.remove(stream)
-            return stream.fail(errors.StreamReset(code, True), True)
         if flags & FIN and not stream.fin_received and stream.error is None:
             stream.receive_fin()
             if stream.fin_sent:
                 self.remove(stream)
+        if flags & RST:
+            self.count_reset(stream)
+            if code == RESOURCE_LIMIT and not stream.is_inbound and stream.receive_window == INITIAL_WINDOW:
+                if stream.granted_at == 0:  # it never sent anything: it was refused, not its handler
+                    self._refused_by_peer(stream)
+            self.remove(stream)
+            return stream.fail(errors.StreamReset(code, True), not stream.fin_received)
         return 0
 
     cdef int _ping(self, Header h) except -1:
@@ -418,7 +453,7 @@ cdef class YamuxSession(Session):
 
     cdef int _close_if_drained(self) except -1:
         """If no more streams are opened and the last one has ended, the connection ends too."""
-        if not self.streams and self.error is None:
+        if self.num_streams == 0 and self.error is None:
             if not isinstance(self.draining, errors.GoAway):
                 self.send_go_away(0)
             self.fail(self.draining)
@@ -541,9 +576,7 @@ cdef class YamuxSession(Session):
         stream.id = id
         stream.is_inbound = inbound
         stream.send_window = stream.receive_window = stream.max_window = INITIAL_WINDOW
-        if self.streams is None:
-            self.streams = {}
-        self.streams[id] = stream
+        self.enter(stream)
         return stream
 
     cdef Stream new_stream(self):
@@ -552,6 +585,8 @@ cdef class YamuxSession(Session):
             raise again(self.draining)
         if self.unacknowledged >= self.backlog:
             return None
+        if self.num_outbound >= self.most_outbound and not self._makes_room():
+            return None
         if self.next_id > MAX_U32 - 2:
             self._drain(errors.ConnectionClosed("all stream ids of this yamux session have been used"))
             self.state.flusher.flush_soon(self)
@@ -559,8 +594,26 @@ cdef class YamuxSession(Session):
         stream = self._make(self.next_id, False)
         self.next_id += 2
         self.unacknowledged += 1
+        stream.granted = self.num_outbound  # unused until data flows; says how many the peer had at least
+        self.num_outbound += 1
         self._control(WINDOW_UPDATE, SYN, stream.id, 0)
         return stream
+
+    cdef bint _makes_room(self) except -1:
+        """Whether one more stream may be opened after all: some were dropped, or the peer may take more by now."""
+        cdef double now = monotonic()
+        self.sweep_at_limit()
+        if self.regrow_at and now >= self.regrow_at and self.most_outbound < self.max_outbound:
+            self.regrow_at = now + REGROW_S
+            self.most_outbound = min(self.max_outbound, self.most_outbound + self.regrow_by)
+            self.regrow_by *= 2
+        return self.num_outbound < self.most_outbound
+
+    cdef int linger(self, Stream stream) except -1:
+        Session.linger(self, stream)
+        if self.draining is not None:
+            self.state.flusher.flush_soon(self)
+        return 0
 
     cdef int remove(self, Stream ended) except -1:
         cdef YamuxStream stream = <YamuxStream> ended
@@ -568,11 +621,13 @@ cdef class YamuxSession(Session):
             return 0
         self.late += LATE_FRAMES
         self.budget += stream.max_window - INITIAL_WINDOW
-        if not stream.is_inbound and not stream.acknowledged:
-            stream.acknowledged = True
-            self.unacknowledged -= 1
+        if not stream.is_inbound:
+            self.num_outbound -= 1
+            if not stream.acknowledged:
+                stream.acknowledged = True
+                self.unacknowledged -= 1
             self.wake_opener()
-        if self.draining is not None and not self.streams:
+        if self.draining is not None:
             self.state.flusher.flush_soon(self)
         return 0
 
