@@ -391,7 +391,7 @@ REFUSED_STREAMS_BURST: Final = 50_000
 """... and this many at once. More is no program that waits for its answers, and ends the connection."""
 RESET_STREAMS_PER_S: Final = 5_000
 """Streams a peer may open and reset in a second, before we have answered them, for ever. With its handler,
-started and thrown away, one costs what an answered one costs: about 12 us (docs/decisions/0016) ..."""
+started and thrown away, one costs what an answered one costs: about 12 us (docs/decisions/0018) ..."""
 RESET_STREAMS_BURST: Final = 20_000
 """... and this many at once: all streams of a connection time out together, many times in a row."""
 REFUSED_WARNING_S: Final = 10.0

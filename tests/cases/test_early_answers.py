@@ -75,7 +75,7 @@ async def test_a_reset_behind_the_end_takes_nothing_and_ends_writing(
             assert await stream.readinto(buffer) == 4
         assert await stream.read() == b""
         with pytest.raises(errors.StreamReset) as caught:
-            stream.write(b"more")
+            await stream.write(b"more")
         assert caught.value.remote
         assert peer.session.num_streams == 0
 

@@ -27,8 +27,8 @@ class MplexOptions:
         max_buffered_bytes: the same for all streams together, at least max_stream_bytes.
         stall_s: seconds without reading the connection when a stream is full, until half of it has been
             read; then that stream is reset.
-        refused_per_s, refused_burst: how many streams of the peer we refuse so, per second and at once, before
-            the connection ends.
+        refused_per_s, refused_burst: how many streams of the peer we refuse so, per second and at once,
+            before the connection ends.
         resets_per_s, reset_burst: how many streams the peer may open and reset before we have answered, per
             second and at once, before the connection ends.
 
