@@ -7,7 +7,6 @@ The conversation itself is upgrade/multistream.py. Specification: multiformats/m
 
 from p2pcore import errors
 
-cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
 from libc.string cimport memcmp
