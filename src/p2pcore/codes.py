@@ -36,3 +36,25 @@ STREAM_GARBAGE_COLLECTED: Final = 0x1006
 STREAM_SHUTDOWN: Final = 0x1007
 STREAM_GATED: Final = 0x1008
 STREAM_CODE_OUT_OF_RANGE: Final = 0x1009
+
+_CONN_REASONS: Final = {0: "in good order", 1: "protocol error", 2: "internal error"}  # as yamux has them
+_STREAM_REASONS: Final[dict[int, str]] = {}
+for _name, _value in list(globals().items()):
+    _kind, _, _words = _name.partition("_")
+    if _kind in ("CONN", "STREAM") and isinstance(_value, int):
+        (_CONN_REASONS if _kind == "CONN" else _STREAM_REASONS)[_value] = _words.replace("_", " ").lower()
+
+
+def conn_reason(code: int) -> str:
+    """What the code of a go-away means: "gated (0x1007)". A code of an application is only a number: "0x2a"."""
+    return _reason(_CONN_REASONS, code)
+
+
+def stream_reason(code: int) -> str:
+    """What the code of a reset means, as `conn_reason`."""
+    return _reason(_STREAM_REASONS, code)
+
+
+def _reason(reasons: dict[int, str], code: int) -> str:
+    words = reasons.get(code)
+    return f"{code:#x}" if words is None else f"{words} ({code:#x})"

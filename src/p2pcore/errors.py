@@ -49,6 +49,7 @@ import pickle
 from collections.abc import Sequence
 from typing import Any, Self
 
+from p2pcore.codes import conn_reason, stream_reason
 from p2pcore.limits import MAX_DIAL_ADDRS, MAX_DIAL_CAUSES_SHOWN
 
 
@@ -293,7 +294,7 @@ class GoAway(ConnectionClosed):
     """
 
     def __init__(self, code: int, remote: bool) -> None:
-        super().__init__(f"connection closed by {'the peer' if remote else 'us'} with code {code:#x}")
+        super().__init__(f"connection closed by {'the peer' if remote else 'us'}: {conn_reason(code)}")
         self.code = code
         self.remote = remote
 
@@ -326,7 +327,8 @@ class StreamReset(StreamError, ConnectionError):
     """
 
     def __init__(self, code: int = 0, remote: bool = False) -> None:
-        super().__init__(f"stream reset by {'the peer' if remote else 'us'} with code {code:#x}")
+        why = f": {stream_reason(code)}" if code else ""
+        super().__init__(f"stream reset by {'the peer' if remote else 'us'}{why}")
         self.code = code
         self.remote = remote
 
