@@ -46,7 +46,7 @@ for _name, _value in list(globals().items()):
 
 
 def conn_reason(code: int) -> str:
-    """What the code of a go-away means: "gated (0x1007)". A code of an application is only a number: "0x2a"."""
+    """What the code of a go-away means: "gated (0x1007)". The code of an application is a number: "0x2a"."""
     return _reason(_CONN_REASONS, code)
 
 
