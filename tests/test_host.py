@@ -322,3 +322,15 @@ def test_a_protocol_that_is_not_there_is_named() -> None:
         Host(muxers=["spdy"])
     with pytest.raises(TypeError, match="muxers must be a list of names or objects, not a str 'yamux'"):
         Host(muxers="yamux")
+
+
+@looped
+async def test_a_wrong_target_and_wrong_data_are_type_errors() -> None:
+    async with pair({"echo": True}) as p:
+        for target in (None, 5, b"x", ("127.0.0.1", 4001)):
+            with pytest.raises(TypeError, match="target must be a multiaddr, a peer id or a Conn, not "):
+                await p.dialer.connect(target)  # type: ignore[arg-type]
+        for data in ("hello", 5, [1, 2]):
+            with pytest.raises(TypeError, match="data must be bytes, not a "):
+                await p.dialer.echo(p.conn, data)  # type: ignore[arg-type]
+        assert await p.dialer.echo(p.conn, b"x") == b"x"

@@ -276,6 +276,8 @@ class Host:
         """
         self._check_loop()
         if not isinstance(target, (PeerId, Multiaddr, str)):
+            if not hasattr(target, "new_stream"):
+                raise TypeError(f"target must be a multiaddr, a peer id or a Conn, not {target!r}")
             return target
         if isinstance(target, PeerId) or (isinstance(target, str) and not target.startswith("/")):
             return await self.swarm.dial_peer(PeerId(target), more, ignore_backoff=ignore_backoff)

@@ -428,6 +428,9 @@ connection at 512, its own streams and those it has not dropped yet included."""
 YAMUX_REGROW_S: Final = 10.0
 """After a refusal we open no more streams than were open then; this long later one more, then
 two, then four: the peer may take more by now."""
+YAMUX_LEAST_OUTBOUND_STREAMS: Final = 128
+"""We go on opening at least so many streams after resets with STREAM_RESOURCE_LIMIT_EXCEEDED: they may come
+from a cap on handlers, and handlers of calls that timed out say nothing about streams (rust takes 512)."""
 YAMUX_ACK_BACKLOG: Final = 256
 """Streams opened and not yet acknowledged, each way (go, rust)."""
 YAMUX_MAX_PING_REPLIES_PER_S: Final = 100

@@ -139,9 +139,10 @@ async def test_we_open_no_more_than_go_and_rust_take(first: str, most: int) -> N
 @looped
 async def test_a_refusal_lowers_how_many_we_open(how: str) -> None:
     peer = RawYamux(is_client=True)
-    tasks = await opened(peer, 20)
+    most = 16 if how == "before it was accepted" else 160
+    tasks = await opened(peer, most + 4)
     for at, stream in enumerate(done(tasks)):
-        if at < 16:
+        if at < most:
             peer.deliver(frame(WU, ACK, stream.id))
         elif how == "by a code":
             peer.deliver(frame(WU, ACK, stream.id), frame(WU, RST, stream.id, REFUSED))
@@ -152,9 +153,21 @@ async def test_a_refusal_lowers_how_many_we_open(how: str) -> None:
     done(tasks)[0].reset()
     await settle()
     assert len(done(waiting)) == 1
-    assert peer.session.num_streams == 16
+    assert peer.session.num_streams == most
     peer.session.abort()
     await asyncio.gather(*waiting, return_exceptions=True)
+
+
+@looped
+async def test_refusals_by_a_busy_peer_leave_many_places_although_few_streams_are_open() -> None:
+    """A cap on handlers refuses streams while calls that timed out still run there."""
+    peer = RawYamux(is_client=True)
+    for stream in done(await opened(peer, 100)):
+        peer.deliver(frame(WU, ACK, stream.id), frame(WU, RST, stream.id, REFUSED))
+    assert peer.session.num_streams == 0
+    for stream in done(await opened(peer, 128)):
+        peer.deliver(frame(WU, ACK, stream.id))
+    assert peer.session.num_streams == 128
 
 
 @looped

@@ -11,6 +11,7 @@ from hosts import pair
 from p2pcore import BasicGater, DialError, Direction, GaterRefused, GoAway, Host, Multiaddr, codes
 from p2pcore.errors import IdentityError, NegotiationError
 from p2pcore.interfaces import Gater
+from p2pcore.swarm.admission import Admission
 from p2pcore.swarm.events import Refused, UpgradeFailed
 from p2pcore.upgrade.listener import REFUSED
 from swarm_fakes import FakeConn, addr, make_swarm, peer
@@ -204,3 +205,21 @@ async def test_a_gater_that_refuses_a_taken_over_connection_aborts_it_with_its_c
     assert conn.abort_code == codes.CONN_GATED
     assert swarm.conns() == []
     await swarm.close()
+
+
+@pytest.mark.parametrize("hook", [name for name in dir(BasicGater) if name.startswith("intercept_")])
+def test_a_gater_whose_methods_are_coroutines_is_refused(hook: str) -> None:
+    async def answer(*args: object) -> bool:
+        return False
+
+    gater = BasicGater()
+    setattr(gater, hook, answer)
+    with pytest.raises(TypeError, match=f"gater.{hook} must be a plain function"):
+        Host(gater=gater)
+
+
+def test_only_true_admits() -> None:
+    gater = BasicGater()
+    gater.intercept_peer_dial = lambda peer: "yes"  # type: ignore[method-assign, assignment, return-value]
+    with pytest.raises(GaterRefused):
+        Admission(gater).check_peer_dial(peer(1))

@@ -29,6 +29,11 @@ async def echo(stream: Stream, data: bytes | bytearray | memoryview) -> bytes:
 
     Raises: IncompleteRead: fewer came back; RemoteProtocolError: more did; StreamReset, ConnectionClosed.
     """
+    try:
+        memoryview(data)
+    except TypeError:
+        stream.reset()
+        raise TypeError(f"data must be bytes, not a {type(data).__name__}") from None
     sending = asyncio.create_task(_send(stream, data))
     try:
         back = await _receive(stream, len(data))

@@ -183,7 +183,9 @@ def may_be_key(text: str) -> bool:
 
 
 def _is_dense(run: str) -> bool:
-    """Whether `run` is mostly hexadecimal, or has every kind of character that base64 has."""
+    """Whether `run` is mostly hexadecimal, is base32, or has every kind of character that base64 has."""
+    if re.fullmatch("[A-Z2-7]+", run) and re.search("[2-7]", run):
+        return True
     if sum(char in "0123456789abcdefABCDEF" for char in run) > 0.8 * len(run):
         return True
     return re.search("[a-z]", run) is not None and re.search("[A-Z].*[0-9+=]|[0-9+=].*[A-Z]", run) is not None

@@ -68,7 +68,7 @@ cdef class YamuxSession(Session):
     cdef YamuxStream _opened_by_peer(self, Header h)
     cdef int _refuse(self, Header h) except -1
     cdef int _answered(self, YamuxStream stream, Header h) except -1
-    cdef int _refused_by_peer(self, YamuxStream stream) except -1
+    cdef int _refused_by_peer(self, YamuxStream stream, uint32_t least) except -1
     cdef int _unknown(self, Header h) except -1
     cdef int _data(self, YamuxStream stream, Header h) except -1
     cdef int _window_update(self, YamuxStream stream, Header h) except -1

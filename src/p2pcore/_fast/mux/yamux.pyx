@@ -46,6 +46,7 @@ cdef double GO_AWAY_DRAIN_S = limits.YAMUX_GO_AWAY_DRAIN_S
 cdef double PONGS_PER_S = limits.YAMUX_MAX_PING_REPLIES_PER_S
 cdef uint32_t CAUTIOUS_STREAMS = limits.YAMUX_CAUTIOUS_STREAMS
 cdef double REGROW_S = limits.YAMUX_REGROW_S
+cdef uint32_t LEAST_BY_CODE = limits.YAMUX_LEAST_OUTBOUND_STREAMS
 cdef uint32_t RESOURCE_LIMIT = codes.STREAM_RESOURCE_LIMIT_EXCEEDED
 cdef double UNKNOWN_PER_S = limits.YAMUX_MAX_UNKNOWN_PER_S
 cdef uint64_t LATE_FRAMES = limits.YAMUX_LATE_FRAMES
@@ -310,7 +311,7 @@ cdef class YamuxSession(Session):
         self.unacknowledged -= 1
         if h.flags & RST:
             if h.type == DATA or h.length != RESOURCE_LIMIT:  # which _fin_or_reset looks at
-                self._refused_by_peer(stream)
+                self._refused_by_peer(stream, 1)
         elif not self.acks_at_once and h.type == WINDOW_UPDATE and h.length < INITIAL_WINDOW // 2:
             self.acks_at_once = True
             if self.regrow_at == 0:
@@ -319,10 +320,13 @@ cdef class YamuxSession(Session):
             self.most_outbound = max(self.most_outbound, min(self.max_outbound, self._num_accepted()))
         return self.wake_opener()
 
-    cdef int _refused_by_peer(self, YamuxStream stream) except -1:
-        """The peer has as many streams as it takes: those it has accepted, or that were open before this one."""
+    cdef int _refused_by_peer(self, YamuxStream stream, uint32_t least) except -1:
+        """The peer has as many streams as it takes: those it has accepted, or that were open before this one.
+
+        We do not go below `least`.
+        """
         cdef uint32_t most = max(self._num_accepted() - 1, min(self.most_outbound - 1, <uint32_t> stream.granted))
-        self.most_outbound = max(1, most)
+        self.most_outbound = min(self.most_outbound, max(least, most))
         self.regrow_at = monotonic() + REGROW_S
         self.regrow_by = 1
         return 0
@@ -405,7 +409,8 @@ cdef class YamuxSession(Session):
             self.count_reset(stream)
             if code == RESOURCE_LIMIT and not stream.is_inbound and stream.receive_window == INITIAL_WINDOW:
                 if stream.granted_at == 0:  # it never sent anything: it was refused, not its handler
-                    self._refused_by_peer(stream)
+                    # The code may come from a cap on handlers, which says little about streams.
+                    self._refused_by_peer(stream, LEAST_BY_CODE)
             self.remove(stream)
             return stream.fail(errors.StreamReset(code, True), not stream.fin_received)
         return 0
