@@ -298,6 +298,9 @@ def test_a_start_that_is_cancelled_leaves_no_process_and_no_socket(monkeypatch: 
         started.append(popen(*args, **options))
         return started[-1]
 
+    async def never(sock: Any) -> None:
+        await asyncio.Event().wait()
+
     async def main() -> None:
         settings = Settings(0, PrivateKey.generate().to_protobuf(), (), (), 1, 1.0)
         before = open_sockets()
@@ -313,6 +316,9 @@ def test_a_start_that_is_cancelled_leaves_no_process_and_no_socket(monkeypatch: 
         await eventually(lambda: open_sockets() <= before)
 
     monkeypatch.setattr(subprocess, "Popen", recorded)
+    monkeypatch.setattr(
+        "p2pcore.workers.process.Channel.over", never
+    )  # a start that is quick cannot be cancelled
     run(main(), LIMIT_S)
 
 
