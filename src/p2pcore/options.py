@@ -8,6 +8,7 @@ the value of a secret. Option classes call the checks in `__post_init__`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import iscoroutinefunction
 from typing import Generic, NoReturn, Protocol, TypeVar
 
 from p2pcore import limits
@@ -98,7 +99,10 @@ def function(name: str, value: object) -> None:
 
 
 def satisfies(name: str, value: object, interface: type) -> None:
-    """Checks that `value` has every attribute and method of `interface`, a typing.Protocol."""
+    """An object with every attribute and method of `interface`, a typing.Protocol.
+
+    A coroutine function in the place of a plain function is refused, because nobody would await it.
+    """
     expected = f"{_article(interface.__name__)} (p2pcore.interfaces)"
     if isinstance(value, type):
         raise TypeError(f"{name} must be {expected}, not the class {value.__name__} itself")
@@ -106,6 +110,11 @@ def satisfies(name: str, value: object, interface: type) -> None:
     if missing:
         lacks = f"{_article(type(value).__name__)} without {', '.join(missing)}"
         raise TypeError(f"{name} must be {expected}, not {lacks}")
+    for each in _members(interface):
+        if iscoroutinefunction(getattr(value, each)) and not iscoroutinefunction(
+            getattr(interface, each, None)
+        ):
+            raise TypeError(f"{name}.{each} must be a plain function, not a coroutine function")
 
 
 def _members(interface: type) -> list[str]:

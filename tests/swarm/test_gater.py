@@ -223,3 +223,14 @@ def test_only_true_admits() -> None:
     gater.intercept_peer_dial = lambda peer: "yes"  # type: ignore[method-assign, assignment, return-value]
     with pytest.raises(GaterRefused):
         Admission(gater).check_peer_dial(peer(1))
+
+
+def test_a_notifiee_whose_methods_are_coroutines_is_refused() -> None:
+    class Late:
+        async def connected(self, *args: object) -> None: ...
+        def disconnected(self, *args: object) -> None: ...
+        def listen(self, *args: object) -> None: ...
+        def listen_close(self, *args: object) -> None: ...
+
+    with pytest.raises(TypeError, match=r"notifiee\.connected must be a plain function"):
+        Host(listen=[]).notify(Late())  # type: ignore[arg-type]

@@ -11,7 +11,6 @@ relayed connections, because many peers share such an address (go-libp2p counts 
 from __future__ import annotations
 
 import logging
-from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, TypeVar
 
 from p2pcore import options
@@ -81,11 +80,6 @@ class Admission:
                 raise ValueError(f"a cap on connections must be at least 1, not {cap}")
         if gater is not None:
             options.satisfies("gater", gater, Gater)
-            for name in _HOOKS.values():
-                if iscoroutinefunction(getattr(gater, name)):
-                    raise TypeError(
-                        f"gater.{name} must be a plain function that returns a bool, not a coroutine function"
-                    )
         self._gater = gater
         self._complaints = Complaints(logger)
         self._max_conns = max_conns
