@@ -1,7 +1,8 @@
 """js-libp2p and streams that end right behind a lazy proposal and its data (docs/decisions/0014).
 
 Comes in: a js listener, directly and behind a path whose answers come later than our end of data. Goes out:
-no request is lost. The control sends the end at once, which is what js cannot take.
+no request is lost. An end at once is taken where no data is before it. With data it may be lost, or not,
+as js happens to be scheduled, so no test asserts either.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import pytest
 from driver import ROOT, Listener, load_builder
 
 from harness import run
-from p2pcore import Conn, Host, Stream, StreamReset, limits
+from p2pcore import Conn, Host, Stream, limits
 
 pytestmark = pytest.mark.interop
 
@@ -98,9 +99,3 @@ def test_a_stream_closed_long_before_its_answer_can_come_is_answered(js: str) ->
 
 def test_js_takes_an_end_at_once_where_no_data_is_before_it(js: str) -> None:
     assert run(answers(js, at_once, [b""] * 100)) == [b""] * 100
-
-
-def test_js_loses_streams_whose_end_comes_with_the_proposal_and_data(js: str) -> None:
-    """Once this fails LAZY_END_WAIT_S may go."""
-    said = run(answers(js, at_once, REQUESTS))
-    assert any(isinstance(each, StreamReset) for each in said)
