@@ -268,8 +268,24 @@ RELAY_CIRCUIT_S: Final = 120
 """Life of one circuit, seconds (go, rust, js)."""
 RELAY_CIRCUIT_BYTES: Final = 128 * 1024
 """Bytes of one circuit in each direction (go, rust)."""
+RELAY_CIRCUITS_PER_MIN_PER_PEER: Final = 600
+"""Circuits that one peer may open in a minute, also all at once: 16 at a time that live for 1.6 s each."""
+RELAY_CIRCUITS_PER_MIN_PER_IP: Final = 2400
+"""The same for one IPv4 address or IPv6 /56: as many as four peers, like RELAY_MAX_CIRCUITS_PER_IP."""
+RELAY_CIRCUITS_PER_MIN_PER_TARGET: Final = 12_000
+"""Circuits that all peers together may open to one target. A target that is asked for more of them than
+RESET_STREAMS_BURST and RESET_STREAMS_PER_S allow would close its connection to the relay."""
+RELAY_RESERVATIONS_PER_MIN_PER_PEER: Final = 60
+"""Reservations that one peer may ask for in a minute: each costs a signature. Ours asks once a second at most."""
+RELAY_RESERVATIONS_PER_MIN_PER_IP: Final = 480
+"""The same for one IPv4 address or IPv6 /56: as many as eight peers, like RELAY_MAX_RESERVATIONS_PER_IP."""
 RELAY_SWEEP_S: Final = 60.0
 """Time between two searches for expired reservations (go)."""
+
+# -- rates of many keys ----------------------------------------------------------------------------
+MAX_PACED_KEYS: Final = 8192
+"""Peers, or blocks of addresses, whose rate of one thing is remembered: about 200 bytes each. The one that
+was active longest ago is forgotten first; after a minute or two there is nothing to remember of it."""
 
 # -- mplex -----------------------------------------------------------------------------------------
 MPLEX_MAX_MESSAGE_BYTES: Final = 1024 * 1024
