@@ -116,7 +116,9 @@ class Duplicates:
         """Closes superfluous connections without a stream, if another connection stays."""
         self._timer = None
         for conn in list(self._superfluous):
-            rivals = self._peers[conn.remote_peer]
+            rivals = self._peers.get(conn.remote_peer)
+            if rivals is None:  # all have ended
+                continue
             self._mark(rivals)  # the one that was kept may just have ended
             if conn in self._superfluous and not conn.is_closed and not conn.num_streams and rivals.kept():
                 del self._superfluous[conn]
