@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 
 from p2pcore import Host, Stream, Worker
 
@@ -40,6 +41,12 @@ def broken(worker: Worker) -> Host:
 def mortal(worker: Worker, status: int) -> Host:
     """Ends its process at SIGUSR1."""
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, os._exit, status)
+    return make(worker)
+
+
+def blocking(worker: Worker, seconds: float) -> Host:
+    """Blocks its event loop at SIGUSR1, once."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, time.sleep, seconds)
     return make(worker)
 
 

@@ -346,6 +346,14 @@ WORKER_GC_THRESHOLDS: Final = (700, 10, 100)
 """gc.set_threshold: as in Python, but the oldest generation (all connections) ten times less often (0005)."""
 WORKER_EXIT_S: Final = 5.0
 """From the end of a drain, or of a worker's channel, to the end of its process; then it is killed."""
+WORKER_HEARTBEAT_S: Final = 2.0
+"""Between two signs of life of a worker, and between two looks for them: one timer in each process."""
+WORKER_SILENT_S: Final = 6.0
+"""After this long without one, a worker that was stopped (SIGSTOP) is replaced: at most 8 s after its last."""
+WORKER_BLOCKED_S: Final = 60.0
+"""The same for a worker that runs: its event loop is blocked, perhaps by a long call that will end."""
+WORKER_ANSWER_S: Final = 2.0
+"""How long `Supervisor.status` waits for a worker before it tells what was known last."""
 MAX_WORKER_MESSAGE_BYTES: Final = 64 * 1024
 """One message between a worker and its supervisor."""
 WORKER_QUEUE_BYTES: Final = 1024 * 1024

@@ -44,6 +44,7 @@ class Settings:
     fds: tuple[int, ...]
     backlog: int
     drain_s: float
+    heartbeat_s: float = limits.WORKER_HEARTBEAT_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,8 @@ class WorkerStatus:
     Attributes:
         index, pid: which worker. conns, streams: the numbers that are open now.
         cpu_s: seconds of CPU time so far. rss_bytes: resident memory.
+        silent_s: 0, or for how many seconds the worker has given no sign of life: it was stopped, or its event
+            loop is blocked. Then the other numbers are the last that it told, or 0.
     """
 
     index: int
@@ -61,6 +64,7 @@ class WorkerStatus:
     streams: int
     cpu_s: float
     rss_bytes: int
+    silent_s: float = 0.0
 
 
 class Worker:
@@ -156,9 +160,16 @@ async def _serve(host: Host, settings: Settings, stop: _Stop) -> None:
         stop.arm(host, settings.index)
         addrs = [str(addr) for addr in host.addrs_with_peer]
         stop.channel.send(event="ready", addrs=addrs)
+        _beat(stop.channel, settings.heartbeat_s)
         order = await stop.ordered
         timeout_s = order.get("timeout_s", settings.drain_s)
         await host.drain(timeout_s, accept_queued=order.get("accept_queued", True))
+
+
+def _beat(channel: Channel, seconds: float) -> None:
+    """Tells the supervisor now and then that this event loop runs."""
+    channel.send(event="alive")
+    asyncio.get_running_loop().call_later(seconds, _beat, channel, seconds)
 
 
 class _Stop:
