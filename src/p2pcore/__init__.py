@@ -27,7 +27,7 @@ _MODULES = {
     "protocols.identify": "IdentifyOptions",
     "protocols.identify_message": "IdentifyInfo",
     "protocols.perf": "PerfRun",
-    "relay.service": "RelayOptions",
+    "relay.options": "RelayOptions",
     "security.pnet": "PSK",
     "swarm.conns": "Connectedness",
     "swarm.gater": "BasicGater",

@@ -120,7 +120,11 @@ async def test_a_client_that_renews_each_second_is_not_refused() -> None:
 @looped
 async def test_the_limit_of_bytes_is_not_evaded_by_opening_again() -> None:
     options = RelayOptions(circuit_bytes=1000, max_circuits_per_peer=2)
-    async with relay_host(options) as relay, Host(listen=[], **BARE) as one, Host(listen=[], **BARE) as target:
+    async with (
+        relay_host(options) as relay,
+        Host(listen=[], **BARE) as one,
+        Host(listen=[], **BARE) as target,
+    ):
 
         async def answer(stream: Stream) -> Stream:
             await read_body(stream)

@@ -237,7 +237,9 @@ def test_unused_bits_in_the_signature_are_refused(bits: int) -> None:
     forged = der[:head] + bytes([bits]) + der[head + 1 : -1] + bytes([der[-1] & -1 << bits & 0xFF])
     with pytest.raises(HandshakeError):
         read_certificate(forged)
-    clean = next(der for der in (made(ED25519, False, extensions=serial(n)) for n in range(99999)) if not der[-1])
+    clean = next(
+        der for der in (made(ED25519, False, extensions=serial(n)) for n in range(99999)) if not der[-1]
+    )
     head = len(clean) - 65
     assert "unsigned bits" in refusal(clean[:head] + bytes([bits]) + clean[head + 1 :])
 

@@ -117,7 +117,9 @@ def test_it_dials_paths_that_fit_a_socket_address(text: str, can: bool) -> None:
     assert not transport.is_proxy
 
 
-@pytest.mark.parametrize("path", ["/tmp/a.sock", "/%2Ftmp", "/%2ftmp%/b", "/%2F/x", "/a/%2F", "/ü%2F", "/a%", "/%%25"])
+@pytest.mark.parametrize(
+    "path", ["/tmp/a.sock", "/%2Ftmp", "/%2ftmp%/b", "/%2F/x", "/a/%2F", "/ü%2F", "/a%", "/%%25"]
+)
 def test_every_path_has_a_text_that_leads_back_to_it(path: str) -> None:
     raw = path.encode()
     addr = Multiaddr(b"\x90\x03" + bytes([len(raw)]) + raw)
@@ -126,7 +128,9 @@ def test_every_path_has_a_text_that_leads_back_to_it(path: str) -> None:
     assert addr.with_p2p(PEER).without_p2p() == addr
 
 
-@pytest.mark.parametrize("path", ["%2Ftmp%2", "%2Ftmp%zz", "%2Ftmp%00", "%2Ftmp%FF", "%2Ftmp%2F", "tmp%2", "tmp/100%", "tmp/%zz"])
+@pytest.mark.parametrize(
+    "path", ["%2Ftmp%2", "%2Ftmp%zz", "%2Ftmp%00", "%2Ftmp%FF", "%2Ftmp%2F", "tmp%2", "tmp/100%", "tmp/%zz"]
+)
 def test_an_escaped_path_that_is_none_is_refused(path: str) -> None:
     with pytest.raises(AddressError):
         Multiaddr(f"/unix/{path}")

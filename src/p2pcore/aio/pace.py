@@ -1,8 +1,8 @@
 """How much each of many keys may use in a time: one token bucket for each key, without a timer.
 
-Comes in: keys, costs, the time. Goes out: whether a key has room. A bucket is one number, the time when it is
-full again. A bounded number of keys is remembered; the key that was used longest ago is forgotten first. Never
-reads a clock.
+Comes in: keys, costs, the time. Goes out: whether a key has room. A bucket is one number: the time when it
+is full again. A bounded number of keys is remembered; the key that was used longest ago is forgotten first.
+Never reads a clock.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import click
 
 from p2pcore import __version__
 from p2pcore.cli.failure import BROKEN_PIPE, FAILURE, INTERRUPTED, Failure, explain, reason
-from p2pcore.cli.output import OutputFailed, error_line, forgive_output, prepare
+from p2pcore.cli.output import OutputFailed, error_line, finish, forgive_output, prepare
 
 COMMANDS = {
     "addr": "Explain multiaddrs, as text or as hex.",
@@ -71,6 +71,13 @@ def commands() -> None:
 def invoke(args: Sequence[str] | None) -> int:
     """Runs one command. Returns: its exit status."""
     prepare()
+    try:
+        return _invoke(args)
+    finally:
+        finish()
+
+
+def _invoke(args: Sequence[str] | None) -> int:
     try:
         status = commands.main(
             args, prog_name="p2pcore", complete_var=COMPLETE_VARIABLE, standalone_mode=False

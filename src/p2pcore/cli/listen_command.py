@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 import click
 
@@ -22,8 +21,8 @@ from p2pcore.cli.shown import Shown, show_addrs
 from p2pcore.swarm.events import AddrsChanged, Subscription
 
 DEFAULT = "/ip4/127.0.0.1/tcp/0"
-WORKERS_DRAIN_S = 10.0
-"""The default of --drain with --workers: enough for most programs to answer the requests they have."""
+DRAIN_S = 10.0
+"""The default of --drain: enough for most programs to answer the requests they have."""
 
 
 @click.command()
@@ -50,8 +49,9 @@ WORKERS_DRAIN_S = 10.0
     "drain_s",
     type=SecondsType(),
     metavar="SECONDS",
+    default=DRAIN_S,
     help="How long streams may go on after Ctrl-C or SIGTERM, and when a worker is replaced. "
-    f"Default: {WORKERS_DRAIN_S:g} with --workers, else 0.",
+    f"Default: {DRAIN_S:g}.",
 )
 @click.option("-v", "--verbose", count=True, help="Show connections; -vv and -vvv also show the log.")
 @json_option
@@ -61,7 +61,7 @@ def command(
     serving: ServingOptions,
     perf: bool,
     workers: int | None,
-    drain_s: float | None,
+    drain_s: float,
     verbose: int,
     as_json: bool,
 ) -> None:
@@ -75,20 +75,24 @@ def command(
     if workers is not None:
         from p2pcore.cli.listen_workers import listen
 
-        grace_s = WORKERS_DRAIN_S if drain_s is None else drain_s
-        listen(workers, addrs or (DEFAULT,), node, serving, perf, grace_s, verbose, Output(as_json))
+        listen(workers, addrs or (DEFAULT,), node, serving, perf, drain_s, verbose, Output(as_json))
         return
     host = node.host(listen=addrs or (DEFAULT,), perf=perf, echo=True, **serving.settings(node, addrs))
-    run(_serve(host, Output(as_json), verbose > 0, drain_s or 0), interrupted=0, grace_s=drain_s or 0)
+    run(_serve(host, Output(as_json), verbose > 0, drain_s), interrupted=0, grace_s=drain_s)
 
 
 async def _serve(host: Host, output: Output, with_conns: bool, drain_s: float) -> None:
     failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    show = _or_fail(output, failed)
+
+    def output_failed(error: OutputFailed) -> None:
+        if not failed.done():
+            failed.set_exception(error)
+
+    output.never_wait(output_failed)
     if with_conns:
-        host.notify(Shown(show))
+        host.notify(Shown(output.show))
     async with host:
-        reserved = asyncio.create_task(_show_reserved(host, host.events(AddrsChanged), show))
+        reserved = asyncio.create_task(_show_reserved(host, host.events(AddrsChanged), output.show))
         try:
             await failed
         except asyncio.CancelledError:  # a signal
@@ -117,16 +121,3 @@ def _relay_of(addr: Multiaddr) -> PeerId | None:
     """The relay in `addr`; None: it has none."""
     through = addr.decapsulate_code("p2p-circuit") if addr.is_relayed else None
     return None if through is None else through.peer_id
-
-
-def _or_fail(output: Output, failed: asyncio.Future[None]) -> Callable[..., None]:
-    """`output.show` for callers that must not raise: an OutputFailed goes to `failed`."""
-
-    def show(line: str, **fields: Any) -> None:
-        try:
-            output.show(line, **fields)
-        except OutputFailed as error:
-            if not failed.done():
-                failed.set_exception(error)
-
-    return show

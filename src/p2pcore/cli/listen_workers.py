@@ -13,7 +13,7 @@ from typing import Any
 import p2pcore
 from p2pcore import Host, Multiaddr, Supervisor, Worker, WorkerEvent
 from p2pcore.cli.node_options import NodeOptions
-from p2pcore.cli.output import Output, OutputFailed, log_level, prepare
+from p2pcore.cli.output import Output, OutputFailed, errors_never_wait, finish, log_level, prepare
 from p2pcore.cli.serving_options import ServingOptions
 from p2pcore.cli.shown import Shown, show_addrs
 
@@ -21,6 +21,7 @@ from p2pcore.cli.shown import Shown, show_addrs
 def make_host(worker: Worker, node: NodeOptions, serving: ServingOptions, perf: bool, verbosity: int) -> Host:
     """The factory. It runs in each worker."""
     prepare()
+    errors_never_wait()
     log_level(verbosity)
     settings = node.settings() | serving.settings(node, worker.listen)
     host = worker.host(perf=perf, echo=True, **settings)
@@ -58,8 +59,10 @@ def listen(
     show.supervisor = supervisor
 
     async def serve() -> None:
+        output.never_wait(show.output_failed)
         await supervisor.run(show.started)
         if show.failed is None:  # a signal ended it: exit now, so that another signal cannot kill us
+            finish()
             os._exit(0)
 
     p2pcore.run(serve())
@@ -68,7 +71,7 @@ def listen(
 
 
 class _Show:
-    """Shows the addresses, then events. Events that came earlier wait. `event` must not raise."""
+    """Shows the addresses, then events. Events that came earlier wait."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
@@ -85,13 +88,14 @@ class _Show:
     def event(self, event: WorkerEvent) -> None:
         if self._early is not None:
             self._early.append(event)
-        elif self.failed is None:
-            try:
-                self._show(event)
-            except OutputFailed as error:
-                self.failed = error
-                assert self.supervisor is not None
-                self.supervisor.drain_or_kill()
+        else:
+            self._show(event)
+
+    def output_failed(self, error: OutputFailed) -> None:
+        """Nobody can read the output any more: the node ends."""
+        self.failed = error
+        assert self.supervisor is not None
+        self.supervisor.drain_or_kill()
 
     def _show(self, event: WorkerEvent) -> None:
         if event.kind == "report":

@@ -1,8 +1,8 @@
 """A bound on the addresses that are dialled at once, shared fairly by the peers that are dialled.
 
-Comes in: a peer for each address that is about to be dialled. Goes out: a wait for a slot. The more slots a peer
-holds, the more must stay free for others: so a few peers with many dead addresses cannot take all slots. If
-slots are short, the peer with the fewest gets the next one, and peers with equally many get them in turn.
+Comes in: a peer for each address that is about to be dialled. Goes out: a wait for a slot. The more slots a
+peer holds, the more must stay free for others: so a few peers with many dead addresses cannot take all slots.
+If slots are short, the peer with the fewest gets the next one, and equals take turns.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from p2pcore import limits
 from p2pcore.aio.pace import Pace
 
 if TYPE_CHECKING:
-    from p2pcore.relay.service import RelayOptions
+    from p2pcore.relay.options import RelayOptions
     from p2pcore.values.peer_id import PeerId
 
 _MINUTE_S = 60.0

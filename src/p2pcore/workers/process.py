@@ -126,16 +126,14 @@ class Process:
             self._popen.kill()
 
     async def status(self) -> WorkerStatus | None:
-        """Its status now, or what is known if it does not answer. None: it does not serve, or has just ended."""
+        """Its status now, or what is known if it does not answer. None: it does not serve, or has ended."""
         if not self.is_ready or self.ended.done():
             return None
         answer: asyncio.Future[WorkerStatus] = asyncio.get_running_loop().create_future()
         self._statuses.append(answer)
         self._channel.send(do="status")
         either: list[asyncio.Future[Any]] = [answer, self.ended]
-        await asyncio.wait(
-            either, timeout=limits.WORKER_ANSWER_S, return_when=asyncio.FIRST_COMPLETED
-        )
+        await asyncio.wait(either, timeout=limits.WORKER_ANSWER_S, return_when=asyncio.FIRST_COMPLETED)
         if answer.done() or self.ended.done():
             return answer.result() if answer.done() else None
         self._statuses.remove(answer)
@@ -182,7 +180,7 @@ class Process:
         self._looking = loop.call_later(limits.WORKER_HEARTBEAT_S, self._look)
 
     def _look(self) -> None:
-        """Looks whether signs of life are overdue. If this look is late, we ourselves stood still: then not."""
+        """Looks whether signs of life are overdue. If the look itself is late, we stood still: they are not."""
         now = asyncio.get_running_loop().time()
         if now - self._looked_at > 2 * limits.WORKER_HEARTBEAT_S:
             self._heard_at = now
@@ -195,7 +193,7 @@ class Process:
         self._look_later()
 
     def _overdue(self, silent_s: float) -> None:
-        """Ends the worker if it was stopped, or blocked for too long. Leaves it to its debugger if it has one."""
+        """Ends the worker if it was stopped or blocked for too long, but not if it has a debugger."""
         state = _state_of(self.pid)
         is_blocked = 0 < self._max_blocked_s < silent_s and state != _TRACED
         if state == _STOPPED or is_blocked:

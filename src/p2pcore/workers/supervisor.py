@@ -79,8 +79,8 @@ class Supervisor:
         drain_s: seconds that a worker has to drain, if a method gets no `timeout_s`.
         backlog: connections the kernel may queue for each worker.
         unix_mode: permissions of the files of /unix addresses; None: by the umask.
-        max_blocked_s: seconds that the event loop of a worker may be blocked before the worker is replaced; 0:
-            for ever. A worker that was stopped (SIGSTOP) is replaced sooner, one under a debugger never.
+        max_blocked_s: seconds that the event loop of a worker may be blocked before the worker is replaced;
+            0: for ever. A worker that was stopped (SIGSTOP) is replaced sooner, one under a debugger never.
         on_event: called with each WorkerEvent. It must be quick and must not raise.
 
     Raises:
@@ -283,9 +283,7 @@ class Supervisor:
         settings = Settings(
             slot.index, key, listen, fds, self._backlog, self._drain_s, limits.WORKER_HEARTBEAT_S
         )
-        process = await Process.start(
-            settings, self._work, slot.sockets, self._heard, self._max_blocked_s
-        )
+        process = await Process.start(settings, self._work, slot.sockets, self._heard, self._max_blocked_s)
         self._processes.add(process)
         if self._is_ending:
             process.kill()

@@ -54,8 +54,8 @@ class WorkerStatus:
     Attributes:
         index, pid: which worker. conns, streams: the numbers that are open now.
         cpu_s: seconds of CPU time so far. rss_bytes: resident memory.
-        silent_s: 0, or for how many seconds the worker has given no sign of life: it was stopped, or its event
-            loop is blocked. Then the other numbers are the last that it told, or 0.
+        silent_s: 0, or for how many seconds the worker has given no sign of life: it was stopped, or its
+            event loop is blocked. Then the other numbers are the last that it told, or 0.
     """
 
     index: int
