@@ -276,7 +276,7 @@ RELAY_CIRCUITS_PER_MIN_PER_TARGET: Final = 12_000
 """Circuits that all peers together may open to one target. A target that is asked for more of them than
 RESET_STREAMS_BURST and RESET_STREAMS_PER_S allow would close its connection to the relay."""
 RELAY_RESERVATIONS_PER_MIN_PER_PEER: Final = 60
-"""Reservations that one peer may ask for in a minute: each costs a signature. We ask once a second at most."""
+"""Reservations that one peer may ask for in a minute: each costs a signature. We ask once a second."""
 RELAY_RESERVATIONS_PER_MIN_PER_IP: Final = 480
 """The same for one IPv4 address or IPv6 /56: as many as eight peers, like RELAY_MAX_RESERVATIONS_PER_IP."""
 RELAY_SWEEP_S: Final = 60.0
@@ -349,7 +349,7 @@ WORKER_EXIT_S: Final = 5.0
 WORKER_HEARTBEAT_S: Final = 2.0
 """Between two signs of life of a worker, and between two looks for them: one timer in each process."""
 WORKER_SILENT_S: Final = 6.0
-"""After this long without one, a worker that was stopped (SIGSTOP) is replaced: at most 8 s after the last."""
+"""After this long without one, a worker that was stopped (SIGSTOP) is replaced: within 8 s of the last."""
 WORKER_BLOCKED_S: Final = 60.0
 """The same for a worker that runs: its event loop is blocked, perhaps by a long call that will end."""
 WORKER_ANSWER_S: Final = 2.0

@@ -91,13 +91,16 @@ async def test_peers_of_one_address_share_its_rate_and_a_refusal_takes_nothing_f
 
 @looped
 async def test_renewals_are_bounded_and_a_refused_one_leaves_the_reservation() -> None:
-    async with relay_host(replace(UNLIMITED, reservations_per_min_per_peer=5)) as relay:
-        async with Host(listen=[], **BARE) as one, Host(listen=[], **BARE) as other:
-            told = [(await ask_hop(one, relay.addrs_with_peer[0], RESERVE)).status for _ in range(8)]
-            assert told == [Status.OK] * 5 + [Status.RESERVATION_REFUSED] * 3
-            assert relay.relay_service is not None
-            assert relay.relay_service.num_reservations == 1
-            assert (await ask_hop(other, relay.addrs_with_peer[0], RESERVE)).status is Status.OK
+    async with (
+        relay_host(replace(UNLIMITED, reservations_per_min_per_peer=5)) as relay,
+        Host(listen=[], **BARE) as one,
+        Host(listen=[], **BARE) as other,
+    ):
+        told = [(await ask_hop(one, relay.addrs_with_peer[0], RESERVE)).status for _ in range(8)]
+        assert told == [Status.OK] * 5 + [Status.RESERVATION_REFUSED] * 3
+        assert relay.relay_service is not None
+        assert relay.relay_service.num_reservations == 1
+        assert (await ask_hop(other, relay.addrs_with_peer[0], RESERVE)).status is Status.OK
 
 
 @virtual

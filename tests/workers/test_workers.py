@@ -588,7 +588,7 @@ async def test_a_supervisor_that_stood_still_itself_replaces_nobody(quick_looks:
     async with serving(1) as node:
         (process,) = node.supervisor._processes
         os.kill(process.pid, signal.SIGSTOP)
-        time.sleep(limits.WORKER_SILENT_S * 2)  # all of us stand still, as on a machine that sleeps
+        time.sleep(limits.WORKER_SILENT_S * 2)  # noqa: ASYNC251 - all of us stand still, as on a machine that sleeps
         os.kill(process.pid, signal.SIGCONT)
         process._look()
         assert not process.is_silent

@@ -180,7 +180,7 @@ class Process:
         self._looking = loop.call_later(limits.WORKER_HEARTBEAT_S, self._look)
 
     def _look(self) -> None:
-        """Looks whether signs of life are overdue. If the look itself is late, we stood still: they are not."""
+        """Looks whether signs of life are overdue. If the look is late, we stood still: they are not."""
         now = asyncio.get_running_loop().time()
         if now - self._looked_at > 2 * limits.WORKER_HEARTBEAT_S:
             self._heard_at = now
