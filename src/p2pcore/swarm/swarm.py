@@ -15,6 +15,7 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from p2pcore import codes, limits
+from p2pcore.aio.home import Home
 from p2pcore.dialing.dialer import Dialer
 from p2pcore.errors import (
     ConnectionClosed,
@@ -69,6 +70,9 @@ class Swarm:
 
     Raises:
         ValueError: `duplicates` is neither "keep" nor "dedup".
+
+    Attributes:
+        home: the event loop where the coroutines below must run; each raises RuntimeError on another one.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class Swarm:
     ) -> None:
         if duplicates not in POLICIES:
             raise ValueError(f"duplicates must be one of {', '.join(POLICIES)}, not {duplicates!r}")
+        self.home = Home()
         self._local_peer = local_peer
         self._admission = admission or Admission()
         self._news = news or News()
@@ -166,6 +171,7 @@ class Swarm:
             ListenError: no address worked. Its `causes` has (address, error) for each.
             SwarmClosed: the swarm was closed.
         """
+        self.home.check_loop()
         self._check_open()
         return await self._listeners.listen([Multiaddr(addr) for addr in addrs])
 
@@ -178,10 +184,12 @@ class Swarm:
             AddressError: `addr` has a host name.
             Exception: what the transport's `listen` raises.
         """
+        self.home.check_loop()
         return await self._listeners.add(Multiaddr(addr))
 
     async def listen_close(self, *addrs: Multiaddr | str) -> None:
         """Closes the listeners that are bound to one of `addrs`. Their connections stay open."""
+        self.home.check_loop()
         await self._listeners.close_bound_to({Multiaddr(addr) for addr in addrs})
 
     def listen_addresses(self) -> list[Multiaddr]:
@@ -234,6 +242,7 @@ class Swarm:
                 is this node, or the gater or a cap has refused.
             SwarmClosed: the swarm was closed before or during the call.
         """
+        self.home.check_loop()
         self._check_open()
         return await self._dialer.dial_peer(peer, addrs, force_direct, ignore_backoff)
 
@@ -247,6 +256,7 @@ class Swarm:
             DialError: no address worked; `causes` has the errors.
             SwarmClosed: the swarm was closed before or during the call.
         """
+        self.home.check_loop()
         self._check_open()
         return await self._dialer.dial_addr(Multiaddr(addr))
 
@@ -340,10 +350,12 @@ class Swarm:
 
     async def close_peer(self, peer: PeerId, code: int = 0) -> None:
         """Closes every connection to `peer` and sends it `code`."""
+        self.home.check_loop()
         await asyncio.gather(*(conn.close(code) for conn in self.conns_to_peer(peer)))
 
     async def close_conn(self, conn_id: str, code: int = 0) -> bool:
         """Closes only the connection with this id (W26), and sends `code`. Returns: whether there was one."""
+        self.home.check_loop()
         conn = self._conns.with_id(conn_id)
         if conn is None:
             return False
@@ -365,6 +377,7 @@ class Swarm:
             LimitedConnection: no direct connection came.
             The other errors of Conn.new_stream.
         """
+        self.home.check_loop()
         ranked = self._conns.ranked(peer)
         if not allow_limited and ranked and ranked[0].is_limited:
             await self._wait_direct(peer)
@@ -439,6 +452,7 @@ class Swarm:
 
         Returns: the number of streams that were cut off.
         """
+        self.home.check_loop()
         end = asyncio.get_running_loop().time() + timeout_s
         listeners = self._listeners.take_out()
         draining = asyncio.gather(
@@ -471,6 +485,7 @@ class Swarm:
 
     async def close(self) -> None:
         """Ends dials, listeners, handlers and connections. Each step is bounded in time. Idempotent."""
+        self.home.check_loop()
         if self._closing is None:
             self._closing = asyncio.get_running_loop().create_task(self._shut_down())
         await asyncio.shield(self._closing)
