@@ -298,8 +298,6 @@ MPLEX_LATE_MESSAGES: Final = 8192
 # -- swarm -------------------------------------------------------------------------------------
 MAX_HANDLERS_PER_CONN: Final = 2048
 """Handlers for inbound streams of one connection: twice the streams, as a handler may outlive its stream."""
-MAX_HANDLERS: Final = 262144
-"""The same for all connections: at 4 KB each a gigabyte."""
 DUPLICATE_LOOK_S: Final = 1.0
 """Time between two checks whether a superfluous connection still has streams."""
 SWARM_CLOSE_TIMEOUT_S: Final = 5.0
@@ -312,6 +310,40 @@ DRAIN_LOOK_S: Final = 0.1
 """Time between two checks whether connections of a drain still have streams."""
 INTERFACE_ADDRS_TTL_S: Final = 5.0
 """Age at which the interface addresses behind a wildcard are read again; go keeps them 60 s (W48)."""
+
+# -- what a node may use (resources/) ---------------------------------------------------------------
+MEMORY_SHARE: Final = 0.5
+"""Of the memory the process may have, the share for connections and streams; the program needs some too."""
+MIN_MEMORY_BYTES: Final = 1024 * 1024
+"""The least memory a node can be given: a few streams with full windows."""
+CONN_SHARE_BYTES: Final = 16 * 1024
+"""Memory for each connection where their number follows from the memory: an idle one takes 4 to 8 KB."""
+STREAM_SHARE_BYTES: Final = 4 * 1024
+"""Memory for each stream where their number follows from it: an idle one with its handler takes 4 KB."""
+RESERVED_DESCRIPTORS: Final = 64
+"""Descriptors for what is no connection: listeners, epoll, DNS, the program's files and log."""
+MAX_CONNS_PER_PEER: Final = 8
+"""Connections with one peer (go); programs need one, and a few while both sides dial."""
+MAX_CONNS_PER_SUBNET: Final = 512
+"""Connections from one IPv4 address or IPv6 /56: an office may have 300. go: 8, which break NATs."""
+MAX_CONNS_PER_SITE: Final = 2048
+"""The same from one IPv6 /48, which has 256 subnets; four times as much (go: eight times)."""
+SITE_FACTOR: Final = 4
+"""A /48 may connect so many times as often as a /56 (go: 2.5 times)."""
+CONN_RATE_PER_SUBNET: Final = 50.0
+"""New connections in a second from one subnet, for ever: at 0.3 ms each 1.5 % of a core (go: 0.2) ..."""
+CONN_BURST_PER_SUBNET: Final = 512
+"""... and this many at once: all of one office come back together after a restart."""
+MAX_RATED_SUBNETS: Final = 8192
+"""Subnets whose last new connections are remembered, 150 bytes each; the oldest is forgotten first."""
+MAX_STREAMS_PER_CONN: Final = 4096
+"""Streams of a peer on one connection; a multiplexer allows 1,024 by default."""
+MAX_STREAMS_PER_PEER: Final = 8192
+"""The same on all connections with one peer: MAX_CONNS_PER_PEER with 1,024 each."""
+MAX_HANDLERS_PER_PEER: Final = 8192
+"""Handlers that run for one peer: as many as its streams. At 4 KB each, 32 MB."""
+REFUSAL_WARNING_S: Final = 10.0
+"""Between two warnings about the same limit; each says how many refusals there were."""
 
 # -- workers -----------------------------------------------------------------------------------
 MAX_WORKERS: Final = 256

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ from p2pcore.errors import (
     P2PError,
     RemoteProtocolError,
 )
+from p2pcore.resources.options import UNLIMITED, Limits
+from p2pcore.resources.refusals import Refusals, exceeded
 from p2pcore.upgrade.multistream import STREAM_STEP, handle, propose, select
 
 if TYPE_CHECKING:
@@ -73,17 +76,25 @@ class StreamServer:
     Args:
         max_per_conn: handlers of one connection that may run at once.
         refused: called when a stream is reset because too many handlers run.
+        in_force: the limits of the node. refusals: hears of each refusal.
     """
 
-    __slots__ = ("_ended", "_handlers", "_is_closed", "_max_per_conn", "_refused", "_running", "_tasks")
+    __slots__ = (
+        *("_ended", "_handlers", "_is_closed", "_max", "_max_per_conn", "_refusals", "_refused"),
+        *("_running", "_tasks"),
+    )
 
     def __init__(
         self,
         max_per_conn: int = limits.MAX_HANDLERS_PER_CONN,
         refused: Callable[[], None] = lambda: None,
+        in_force: Limits = UNLIMITED,
+        refusals: Refusals | None = None,
     ) -> None:
         self._max_per_conn = max_per_conn
         self._refused = refused
+        self._refusals = refusals or Refusals()
+        self.set_limits(in_force)
         self._handlers: dict[str, ProtocolHandler] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: dict[Conn, int] = {}  # number of running handlers, for connections that have any
@@ -99,6 +110,10 @@ class StreamServer:
     def num_running(self) -> int:
         """The number of handlers that run now, including streams that are being negotiated."""
         return len(self._tasks)
+
+    def set_limits(self, in_force: Limits) -> None:
+        """New limits from now on. Handlers that run go on."""
+        self._max = sys.maxsize if in_force.max_streams is None else in_force.max_streams
 
     def set(self, protocol: str, handler: ProtocolHandler) -> None:
         """Serves `protocol` with `handler`, which replaces an earlier one. Raises ValueError: a bad id."""
@@ -124,14 +139,19 @@ class StreamServer:
             return
         conn = stream.conn
         count = self._running.get(conn, 0)
-        if count >= self._max_per_conn or len(self._tasks) >= limits.MAX_HANDLERS:
-            self._refused()
-            stream.reset(codes.STREAM_RESOURCE_LIMIT_EXCEEDED)
+        if count >= self._max_per_conn or len(self._tasks) >= self._max:
+            self._refuse(stream, conn)
             return
         self._running[conn] = count + 1
         task = asyncio.get_running_loop().create_task(self._run(stream, conn))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _refuse(self, stream: Stream, conn: Conn) -> None:
+        self._refused()
+        stream.reset(codes.STREAM_RESOURCE_LIMIT_EXCEEDED)
+        if len(self._tasks) >= self._max:
+            self._refusals.add("max_streams", lambda: exceeded("max_streams", len(self._tasks), self._max))
 
     def shrink(self) -> None:
         """Frees the memory of the tables, if no handler runs. Call it when the last connection has ended."""

@@ -25,6 +25,7 @@ from p2pcore.errors import (
     SwarmClosed,
 )
 from p2pcore.swarm.admission import Admission
+from p2pcore.swarm.capped import CappedHandler
 from p2pcore.swarm.conn import Conn
 from p2pcore.swarm.conns import Connectedness, ConnTable, connectedness_of
 from p2pcore.swarm.duplicates import POLICIES, Duplicates
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
         Stream,
         Transport,
     )
+    from p2pcore.resources.options import Limits
+    from p2pcore.resources.report import LimitUse
     from p2pcore.swarm.events import Events
     from p2pcore.values.peer_id import PeerId
 
@@ -58,7 +61,7 @@ class Swarm:
     Args:
         local_peer: our id.
         transports: in order of preference for dialling.
-        admission: the gater and the caps. The default admits everybody.
+        admission: the gater and the limits on connections. The default admits everybody.
         news: the swarm reports here. Give it if other parts, for instance listeners, report there too.
         resolver: looks up host names; None: the operating system's resolver.
         duplicates: "keep" allows several connections to one peer; "dedup" closes all but one, see
@@ -69,6 +72,9 @@ class Swarm:
 
     Raises:
         ValueError: `duplicates` is neither "keep" nor "dedup".
+
+    Attributes:
+        admission: the gater and the limits on connections.
     """
 
     def __init__(
@@ -86,7 +92,7 @@ class Swarm:
         if duplicates not in POLICIES:
             raise ValueError(f"duplicates must be one of {', '.join(POLICIES)}, not {duplicates!r}")
         self._local_peer = local_peer
-        self._admission = admission or Admission()
+        self.admission = admission or Admission()
         self._news = news or News()
         self._news.notifiees.network = self
         self._transports = Transports()
@@ -94,7 +100,9 @@ class Swarm:
         self._dedups = duplicates == "dedup"
         self._conns = ConnTable(self._duplicates)
         self._num_made = 0
-        self._streams = StreamServer(max_handlers_per_conn, self._news.stream_refused)
+        self._streams = StreamServer(
+            max_handlers_per_conn, self._news.stream_refused, self.admission.limits, self.admission.refusals
+        )
         self._serve = self._streams.serve  # one bound method for all connections; so is the next
         self._ended = self._conn_ended
         self._listeners = Listeners(self._transports.for_listening, self.add_conn, self._news)
@@ -104,12 +112,13 @@ class Swarm:
             self.add_conn,
             self._transports.for_dialing,
             self._listeners.own_addrs,
-            self._admission,
+            self.admission,
             self._news,
             resolver,
             max_dials,
         )
-        self._admission.news = self._news
+        self.admission.news = self._news
+        self.admission.conns = self._conns
         self._closing: asyncio.Task[None] | None = None
         self._unused: set[asyncio.Task[None]] = set()
         for transport in transports:
@@ -266,8 +275,6 @@ class Swarm:
         self._conns.attach(conn.remote_peer, conn)
         session = conn.session
         session.owner = conn
-        if not self._admission.is_trivial:
-            self._admission.joined(conn)
         if self._dedups:
             self._duplicates.joined(conn)
         self._news.conn_opened(conn, before and self._change(conn, before))
@@ -279,10 +286,8 @@ class Swarm:
         if self.is_closed:
             conn.abort(codes.CONN_SHUTDOWN)
             raise SwarmClosed("the swarm was closed")
-        if self._admission.is_trivial:
-            return
         try:
-            self._admission.check_upgraded(conn)
+            self.admission.admit(conn)
         except GaterRefused:
             conn.abort(codes.CONN_GATED)
             raise
@@ -296,8 +301,7 @@ class Swarm:
         self._conns.detach(conn)
         if conn.session.num_refused:
             self._news.streams_refused(conn.session.num_refused)
-        if not self._admission.is_trivial:
-            self._admission.left(conn)
+        self.admission.left(conn)
         if not self._conns.num_conns:
             self._streams.shrink()
         self._news.conn_closed(conn, error, before and self._change(conn, before))
@@ -397,13 +401,28 @@ class Swarm:
         """The number of inbound streams that are being negotiated or served."""
         return self._streams.num_running
 
-    def set_stream_handler(self, protocol: str, handler: ProtocolHandler) -> None:
+    def set_stream_handler(
+        self,
+        protocol: str,
+        handler: ProtocolHandler,
+        *,
+        max_streams: int | None = None,
+        max_streams_per_peer: int | None = None,
+    ) -> None:
         """Serves inbound streams of `protocol` with `await handler(stream)`, each in a task of its own.
 
         The stream is closed when `handler` returns, and reset when it raises. `stream.conn` is its
         connection. If `handler` returns the stream itself, the swarm leaves it open: other code must end it.
+
+        Args:
+            max_streams: handlers of this protocol that may run at once; a further stream is reset with
+                STREAM_RESOURCE_LIMIT_EXCEEDED. None: no limit. max_streams_per_peer: the same for one peer.
+
         Raises: ValueError: `protocol` is not a valid protocol id.
         """
+        if max_streams is not None or max_streams_per_peer is not None:
+            refusals = self.admission.refusals
+            handler = CappedHandler(protocol, handler, max_streams, max_streams_per_peer, refusals)
         self._streams.set(protocol, handler)
 
     def remove_stream_handler(self, protocol: str) -> None:
@@ -496,6 +515,26 @@ class Swarm:
     def _check_open(self) -> None:
         if self.is_closed:
             raise SwarmClosed("the swarm was closed")
+
+    # -- limits --------------------------------------------------------------------------------
+
+    @property
+    def limits(self) -> Limits:
+        """The limits in force."""
+        return self.admission.limits
+
+    def set_limits(self, limits: Limits) -> None:
+        """New limits from now on. They close nothing; they refuse what is new.
+
+        Args:
+            limits: without AUTO; see Limits.resolved.
+        """
+        self.admission.set_limits(limits)
+        self._streams.set_limits(limits)
+
+    def limits_report(self) -> list[LimitUse]:
+        """See Host.limits_report."""
+        return self.admission.uses()
 
 
 async def _wait(future: asyncio.Future[Any]) -> None:
