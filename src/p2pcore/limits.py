@@ -322,8 +322,8 @@ STREAM_SHARE_BYTES: Final = 4 * 1024
 """Memory for each stream where their number follows from it: an idle one with its handler takes 4 KB."""
 RESERVED_DESCRIPTORS: Final = 64
 """Descriptors for what is no connection: listeners, epoll, DNS, the program's files and log."""
-MAX_CONNS_PER_PEER: Final = 8
-"""Connections with one peer (go); programs need one, and a few while both sides dial."""
+MAX_CONNS_PER_PEER: Final = 256
+"""Connections with one peer: its workers share one identity, and each may have one (MAX_WORKERS; go: 8)."""
 MAX_CONNS_PER_SUBNET: Final = 512
 """Connections from one IPv4 address or IPv6 /56: an office may have 300. go: 8, which break NATs."""
 MAX_CONNS_PER_SITE: Final = 2048
@@ -339,7 +339,7 @@ MAX_RATED_SUBNETS: Final = 8192
 MAX_STREAMS_PER_CONN: Final = 4096
 """Streams of a peer on one connection; a multiplexer allows 1,024 by default."""
 MAX_STREAMS_PER_PEER: Final = 8192
-"""The same on all connections with one peer: MAX_CONNS_PER_PEER with 1,024 each."""
+"""The same on all connections with one peer: eight connections with 1,024 each, or 256 with 32."""
 MAX_HANDLERS_PER_PEER: Final = 8192
 """Handlers that run for one peer: as many as its streams. At 4 KB each, 32 MB."""
 REFUSAL_WARNING_S: Final = 10.0
@@ -438,6 +438,26 @@ STREAM_SWEEP_S: Final = 5.0
 """Between two looks for streams that the program has dropped without closing them."""
 STREAM_SWEEP_FULL_S: Final = 0.5
 """The same where a limit of streams is reached: a look costs 20 us for 1,000 streams."""
+
+# -- the budget of memory ------------------------------------------------------------------------
+CONN_COST_BYTES: Final = 3 * 1024
+"""An idle connection with default options: 2.9 KB resident (docs/gates.md). Its queues are counted as they are."""
+STREAM_COST_BYTES: Final = 2 * 1024
+"""An open stream with its handler: 1.9 KB resident, 263,000 idle echo streams together."""
+MEMORY_CAREFUL_PERCENT: Final = 50
+"""Of the budget: from here on receive windows grow no more (go: 50.4 %, its priority 128)."""
+MEMORY_CAREFUL_END_PERCENT: Final = 45
+"""Below this it is calm again. A tenth less than where it began, as for the next two: the state does not flap."""
+MEMORY_TIGHT_PERCENT: Final = 80
+"""Of the budget: windows are filled up to their initial size only, and accepting pauses (go: 79.7 %, high)."""
+MEMORY_TIGHT_END_PERCENT: Final = 70
+"""Below this it ends."""
+MEMORY_FULL_PERCENT: Final = 95
+"""Of the budget: no new streams, and those who hold most go. The rest takes what one turn of the loop brings."""
+MEMORY_FULL_END_PERCENT: Final = 85
+"""Below this it ends."""
+MEMORY_FAIR_TIMES: Final = 4
+"""While memory is tight, a peer gets new streams up to so many times its equal part of the budget: peers differ."""
 
 # -- yamux -------------------------------------------------------------------------------------
 YAMUX_INITIAL_WINDOW_BYTES: Final = 256 * 1024

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -310,11 +310,12 @@ async def test_the_report_has_used_peak_maximum_and_refused() -> None:
     with pytest.raises(LimitExceeded):
         swarm.add_conn(FakeConn(peer(3), at=STRANGER_AT.format(3)))
     await held[0].close()
-    assert table(swarm.limits_report())[:4] == [
-        "limit                 used  peak  maximum  refused",
-        "max_conns                1     2        2        1",
-        "max_conns_per_peer       1     -        1        0",
-        "max_conns_per_subnet     1     2        2        0",
+    rows = [line.split() for line in table(swarm.limits_report())]
+    assert rows[:4] == [
+        ["limit", "used", "peak", "maximum", "refused"],
+        ["max_conns", "1", "2", "2", "1"],
+        ["max_conns_per_peer", "1", "-", "1", "0"],
+        ["max_conns_per_subnet", "1", "2", "2", "0"],
     ]
     await swarm.close()
 
@@ -325,3 +326,12 @@ def test_memory_is_shown_in_mib() -> None:
     assert table([LimitUse("memory", 3 << 19, 1 << 20, None, 0)])[1].split() == (
         ["memory", "1.5", "MiB", "1.0", "MiB", "-", "0"]
     )
+
+
+@looped
+async def test_every_limit_has_a_line_in_the_report() -> None:
+    """But those that only say to whom or how others apply."""
+    others = {"conn_burst_per_subnet", "reserved_descriptors", "exempt"}
+    async with Host() as host:
+        lines = {use.limit for use in host.limits_report()}
+    assert lines == {field.name for field in fields(Limits)} - others

@@ -25,6 +25,7 @@ _V6 = 1 << 128  # added to the number of an IPv6 address
 _MAPPED = _V6 | 0xFFFF << 32  # ::ffff:0:0/96
 _SUBNET_BITS = 128 - 56
 _SITE_BITS = 128 - 48
+_SITE_LIMIT = "max_conns_per_site"
 _FORGOTTEN_AT_ONCE = 2  # more than one, so that the table shrinks
 
 
@@ -107,18 +108,19 @@ class Blocks:
         limits: without AUTO.
 
     Attributes:
-        counts: connections of each block that has any. peak: the most that a block has had.
+        counts: connections of each block that has any.
+        peaks: the most that a block has had, by its limit.
         are_counted: whether any block has a limit.
     """
 
     __slots__ = (
         *("_burst", "_interval_s", "_ip4", "_networks", "_site", "_subnet", "_times"),
-        *("are_counted", "counts", "peak"),
+        *("are_counted", "counts", "peaks"),
     )
 
     def __init__(self, limits: Limits) -> None:
         self.counts: dict[int, int] = {}
-        self.peak = 0
+        self.peaks = dict.fromkeys(("max_conns_per_subnet", _SITE_LIMIT, "subnets"), 0)
         self._times: OrderedDict[int, float] = OrderedDict()
         self.set_limits(limits)
 
@@ -130,7 +132,7 @@ class Blocks:
         self.are_counted = most is not None or limits.max_conns_per_site is not None or bool(limits.subnets)
         self._ip4 = _Kind("max_conns_per_subnet", most, 1, 0)
         self._subnet = _Kind("max_conns_per_subnet", most, 1, _SUBNET_BITS)
-        self._site = _Kind("max_conns_per_site", limits.max_conns_per_site, SITE_FACTOR, _SITE_BITS)
+        self._site = _Kind(_SITE_LIMIT, limits.max_conns_per_site, SITE_FACTOR, _SITE_BITS)
         exempt = [(text, ()) for text in limits.exempt]
         own = [
             (text, ((-1 - index, _Kind("subnets", most, 0, _width(text))),))
@@ -156,10 +158,10 @@ class Blocks:
 
     def add(self, number: int) -> None:
         """Counts a connection from this address."""
-        for key, _ in self._blocks(number):
+        for key, kind in self._blocks(number):
             count = self.counts[key] = self.counts.get(key, 0) + 1
-            if count > self.peak:
-                self.peak = count
+            if count > self.peaks[kind.limit]:
+                self.peaks[kind.limit] = count
 
     def remove(self, number: int) -> None:
         """Stops counting a connection that was added."""
@@ -169,6 +171,14 @@ class Blocks:
                 self.counts[key] = count
             else:
                 del self.counts[key]
+
+    def most(self) -> dict[str, int]:
+        """The connections of the block that has most, by limit. Looks at every block."""
+        most = dict.fromkeys(self.peaks, 0)
+        for key, count in self.counts.items():
+            limit = "subnets" if key < 0 else _SITE_LIMIT if key >> 48 == 1 else "max_conns_per_subnet"
+            most[limit] = max(most[limit], count)
+        return most
 
     # -- rates ---------------------------------------------------------------------------------
 

@@ -81,7 +81,7 @@ class Limits:
             connection and stream costs. AUTO: half of what the process may have.
         max_conns: connections, in both directions. AUTO: what `memory` and the descriptors allow.
         max_streams: streams in both directions, and handlers that run. AUTO: half of `memory`, 4 KiB each.
-        max_conns_per_peer: connections with one peer.
+        max_conns_per_peer: connections with one peer. AUTO: 256, at most half of `max_conns`.
         max_conns_per_subnet: inbound connections from one IPv4 address or IPv6 /56. AUTO: 512, at most half
             of `max_conns`.
         max_conns_per_site: inbound connections from one IPv6 /48. AUTO: 2,048, at most half of `max_conns`.
@@ -106,7 +106,7 @@ class Limits:
     memory: int | None = AUTO
     max_conns: int | None = AUTO
     max_streams: int | None = AUTO
-    max_conns_per_peer: int | None = limits.MAX_CONNS_PER_PEER
+    max_conns_per_peer: int | None = AUTO
     max_conns_per_subnet: int | None = AUTO
     max_conns_per_site: int | None = AUTO
     conn_rate_per_subnet: float | None = limits.CONN_RATE_PER_SUBNET
@@ -169,7 +169,9 @@ class Limits:
             else _part(self.max_conns, workers)
         )
         streams = _streams(memory) if self.max_streams is AUTO else _part(self.max_streams, workers)
-        subnet = self.max_conns_per_subnet
+        peer, subnet = self.max_conns_per_peer, self.max_conns_per_subnet
+        if peer is AUTO:
+            peer = _at_most_half(limits.MAX_CONNS_PER_PEER, conns)
         if subnet is AUTO:
             subnet = _at_most_half(limits.MAX_CONNS_PER_SUBNET, conns)
         site = self.max_conns_per_site
@@ -180,6 +182,7 @@ class Limits:
             memory=memory,
             max_conns=conns,
             max_streams=streams,
+            max_conns_per_peer=peer,
             max_conns_per_subnet=subnet,
             max_conns_per_site=site,
         )

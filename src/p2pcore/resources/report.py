@@ -5,8 +5,13 @@ Comes in: numbers. Goes out: LimitUse values, and a table of them for people.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from p2pcore._fast.loop.ledger import Ledger, Share
+    from p2pcore.resources.options import Limits
 
 _HEAD = ("limit", "used", "peak", "maximum", "refused")
 _BYTES = frozenset({"memory"})
@@ -17,18 +22,36 @@ class LimitUse:
     """One line of Host.limits_report.
 
     Attributes:
-        limit: a field of Limits.
-        used: how much is used now; of a limit for each peer or subnet: by the one that uses most.
-        peak: the most that was used so far. None: not counted.
-        maximum: the limit; None: there is none.
+        limit: a field of Limits, or another limit that has refused something.
+        used: how much is used now; of a limit for each peer or subnet: by the one that uses most. None: it
+            is not counted.
+        peak: the most that was used so far. None: it is not counted.
+        maximum: the limit; None: there is none, or there are several. Of a rate: how many at once.
         refused: how often it has refused something.
     """
 
     limit: str
-    used: int
+    used: int | None
     peak: int | None
     maximum: int | None
-    refused: int
+    refused: int = 0
+
+
+def ledger_uses(ledger: Ledger, limits: Limits, shares: Collection[Share]) -> list[LimitUse]:
+    """How much of each limit on streams and memory is used, without what was refused.
+
+    Args:
+        shares: of all peers.
+    """
+    streams = max((share.streams for share in shares), default=0)
+    handlers = max((share.handlers for share in shares), default=0)
+    return [
+        LimitUse("max_streams", ledger.num_streams, ledger.peaks["num_streams"], limits.max_streams),
+        LimitUse("max_streams_per_conn", None, None, limits.max_streams_per_conn),
+        LimitUse("max_streams_per_peer", streams, None, limits.max_streams_per_peer),
+        LimitUse("max_handlers_per_peer", handlers, None, limits.max_handlers_per_peer),
+        LimitUse("memory", ledger.used, ledger.peaks["used"], limits.memory),
+    ]
 
 
 def table(uses: Iterable[LimitUse]) -> list[str]:

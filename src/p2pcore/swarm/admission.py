@@ -46,6 +46,8 @@ _HOOKS = {
 }
 """The method of a gater for each point."""
 
+_OF_BLOCKS = ("max_conns_per_subnet", "max_conns_per_site")
+
 
 class Admission:
     """The gater and the limits on connections of one swarm. The defaults admit everybody.
@@ -201,16 +203,15 @@ class Admission:
         return None if full.limit == "max_conns_per_peer" else self._places.find(number, peer)
 
     def uses(self) -> list[LimitUse]:
-        """How much of each limit on connections is used."""
-        limits, refused = self.limits, self.refusals.counts
-        most_of_peer, most_of_block = self.conns.most(), max(self._blocks.counts.values(), default=0)
+        """How much of each limit on connections is used, without what was refused."""
+        limits, most, peaks = self.limits, self._blocks.most(), self._blocks.peaks
         return [
-            LimitUse(limit, used, peak, maximum, refused.get(limit, 0))
-            for limit, used, peak, maximum in (
-                ("max_conns", self.conns.num_conns, self.conns.peak, limits.max_conns),
-                ("max_conns_per_peer", most_of_peer, None, limits.max_conns_per_peer),
-                ("max_conns_per_subnet", most_of_block, self._blocks.peak, limits.max_conns_per_subnet),
-            )
+            LimitUse("max_conns", self.conns.num_conns, self.conns.peak, limits.max_conns),
+            LimitUse("max_conns_per_peer", self.conns.most(), None, limits.max_conns_per_peer),
+            *(LimitUse(limit, most[limit], peaks[limit], getattr(limits, limit)) for limit in _OF_BLOCKS),
+            LimitUse("subnets", most["subnets"], peaks["subnets"], None),
+            LimitUse("conn_rate_per_subnet", None, None, limits.conn_burst_per_subnet),
+            LimitUse("reserved", self._places.used, None, self._places.maximum),
         ]
 
     # -- refusing ------------------------------------------------------------------------------

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from p2pcore import codes, limits
+from p2pcore._fast.loop.ledger import Ledger
 from p2pcore.dialing.dialer import Dialer
 from p2pcore.errors import (
     ConnectionClosed,
@@ -24,6 +27,7 @@ from p2pcore.errors import (
     StreamReset,
     SwarmClosed,
 )
+from p2pcore.resources.report import LimitUse, ledger_uses
 from p2pcore.swarm.admission import Admission
 from p2pcore.swarm.capped import CappedHandler
 from p2pcore.swarm.conn import Conn
@@ -45,7 +49,6 @@ if TYPE_CHECKING:
         Transport,
     )
     from p2pcore.resources.options import Limits
-    from p2pcore.resources.report import LimitUse
     from p2pcore.swarm.events import Events
     from p2pcore.values.peer_id import PeerId
 
@@ -69,6 +72,7 @@ class Swarm:
         max_dials: addresses dialled at once. Further dials wait.
         max_handlers_per_conn: handlers of one connection that may run at once. Further streams are reset. A
             handler counts until it returns, even if its stream has ended.
+        ledger: counts streams and memory. The swarm sets its limits.
 
     Raises:
         ValueError: `duplicates` is neither "keep" nor "dedup".
@@ -88,11 +92,13 @@ class Swarm:
         duplicates: str = "keep",
         max_dials: int = limits.MAX_DIALS,
         max_handlers_per_conn: int = limits.MAX_HANDLERS_PER_CONN,
+        ledger: Ledger | None = None,
     ) -> None:
         if duplicates not in POLICIES:
             raise ValueError(f"duplicates must be one of {', '.join(POLICIES)}, not {duplicates!r}")
         self._local_peer = local_peer
         self.admission = admission or Admission()
+        self.ledger = ledger or Ledger()
         self._news = news or News()
         self._news.notifiees.network = self
         self._transports = Transports()
@@ -101,7 +107,7 @@ class Swarm:
         self._conns = ConnTable(self._duplicates)
         self._num_made = 0
         self._streams = StreamServer(
-            max_handlers_per_conn, self._news.stream_refused, self.admission.limits, self.admission.refusals
+            max_handlers_per_conn, self._news.stream_refused, self.ledger, self.admission.refusals
         )
         self._serve = self._streams.serve  # one bound method for all connections; so is the next
         self._ended = self._conn_ended
@@ -118,6 +124,7 @@ class Swarm:
             max_dials,
         )
         self.admission.news = self._news
+        self._apply(self.admission.limits)
         self.admission.conns = self._conns
         self._closing: asyncio.Task[None] | None = None
         self._unused: set[asyncio.Task[None]] = set()
@@ -275,6 +282,7 @@ class Swarm:
         self._conns.attach(conn.remote_peer, conn)
         session = conn.session
         session.owner = conn
+        session.account(self.ledger, self.ledger.share(conn.remote_peer))
         if self._dedups:
             self._duplicates.joined(conn)
         self._news.conn_opened(conn, before and self._change(conn, before))
@@ -302,6 +310,7 @@ class Swarm:
         if conn.session.num_refused:
             self._news.streams_refused(conn.session.num_refused)
         self.admission.left(conn)
+        self.ledger.forget(conn.remote_peer)
         if not self._conns.num_conns:
             self._streams.shrink()
         self._news.conn_closed(conn, error, before and self._change(conn, before))
@@ -530,11 +539,24 @@ class Swarm:
             limits: without AUTO; see Limits.resolved.
         """
         self.admission.set_limits(limits)
+        self._apply(limits)
+
+    def _apply(self, limits: Limits) -> None:
+        """The limits of streams and memory."""
+        self.ledger.max_streams = limits.max_streams or 0
+        self.ledger.max_streams_per_conn = limits.max_streams_per_conn or 0
+        self.ledger.max_streams_per_peer = limits.max_streams_per_peer or 0
+        self.ledger.memory = limits.memory or 0
         self._streams.set_limits(limits)
 
     def limits_report(self) -> list[LimitUse]:
         """See Host.limits_report."""
-        return self.admission.uses()
+        refused = Counter(self.admission.refusals.counts) + Counter(self.ledger.refused)
+        shares = [self.ledger.share(peer) for peer in self._conns.peers()]
+        uses = [*self.admission.uses(), *ledger_uses(self.ledger, self.limits, shares)]
+        others = refused.keys() - {use.limit for use in uses}
+        uses += [LimitUse(limit, None, None, None) for limit in sorted(others)]
+        return [replace(use, refused=refused[use.limit]) for use in uses]
 
 
 async def _wait(future: asyncio.Future[Any]) -> None:
