@@ -27,7 +27,7 @@ _MODULES = {
     "protocols.identify": "IdentifyOptions",
     "protocols.identify_message": "IdentifyInfo",
     "protocols.perf": "PerfRun",
-    "relay.service": "RelayOptions",
+    "relay.options": "RelayOptions",
     "resources.options": "Limits Reserved",
     "resources.report": "LimitUse",
     "security.pnet": "PSK",

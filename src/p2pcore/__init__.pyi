@@ -72,7 +72,7 @@ from p2pcore.protocols.identify_message import (
 from p2pcore.protocols.perf import (
     PerfRun as PerfRun,
 )
-from p2pcore.relay.service import (
+from p2pcore.relay.options import (
     RelayOptions as RelayOptions,
 )
 from p2pcore.resources.options import (

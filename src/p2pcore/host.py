@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from p2pcore.protocols.identify import IdentifyOptions
     from p2pcore.protocols.identify_message import IdentifyInfo
     from p2pcore.protocols.perf import PerfRun
-    from p2pcore.relay.service import RelayOptions, RelayService
+    from p2pcore.relay.options import RelayOptions
+    from p2pcore.relay.service import RelayService
     from p2pcore.security.pnet import PSK
     from p2pcore.swarm.conns import Connectedness
     from p2pcore.swarm.listeners import ListenResult
@@ -501,7 +502,8 @@ def _identify_service(
 def _relay_service(swarm: Swarm, key: PrivateKey, choice: RelayOptions | None) -> RelayService | None:
     if choice is None:
         return None
-    from p2pcore.relay.service import RelayOptions, RelayService  # here, because few nodes are relays
+    from p2pcore.relay.options import RelayOptions  # here, because few nodes are relays
+    from p2pcore.relay.service import RelayService
 
     options.instance("relay_service", choice, RelayOptions)
     service = RelayService(swarm, key, choice)

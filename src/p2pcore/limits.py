@@ -268,8 +268,24 @@ RELAY_CIRCUIT_S: Final = 120
 """Life of one circuit, seconds (go, rust, js)."""
 RELAY_CIRCUIT_BYTES: Final = 128 * 1024
 """Bytes of one circuit in each direction (go, rust)."""
+RELAY_CIRCUITS_PER_MIN_PER_PEER: Final = 600
+"""Circuits that one peer may open in a minute, also all at once: 16 at a time that live for 1.6 s each."""
+RELAY_CIRCUITS_PER_MIN_PER_IP: Final = 2400
+"""The same for one IPv4 address or IPv6 /56: as many as four peers, like RELAY_MAX_CIRCUITS_PER_IP."""
+RELAY_CIRCUITS_PER_MIN_PER_TARGET: Final = 12_000
+"""Circuits that all peers together may open to one target. A target that is asked for more of them than
+RESET_STREAMS_BURST and RESET_STREAMS_PER_S allow would close its connection to the relay."""
+RELAY_RESERVATIONS_PER_MIN_PER_PEER: Final = 60
+"""Reservations that one peer may ask for in a minute: each costs a signature. We ask once a second."""
+RELAY_RESERVATIONS_PER_MIN_PER_IP: Final = 480
+"""The same for one IPv4 address or IPv6 /56: as many as eight peers, like RELAY_MAX_RESERVATIONS_PER_IP."""
 RELAY_SWEEP_S: Final = 60.0
 """Time between two searches for expired reservations (go)."""
+
+# -- rates of many keys ----------------------------------------------------------------------------
+MAX_PACED_KEYS: Final = 8192
+"""Peers, or blocks of addresses, whose rate of one thing is remembered: about 200 bytes each. The one that
+was active longest ago is forgotten first; after a minute or two there is nothing to remember of it."""
 
 # -- mplex -----------------------------------------------------------------------------------------
 MPLEX_MAX_MESSAGE_BYTES: Final = 1024 * 1024
@@ -362,6 +378,14 @@ WORKER_GC_THRESHOLDS: Final = (700, 10, 100)
 """gc.set_threshold: as in Python, but the oldest generation (all connections) ten times less often (0005)."""
 WORKER_EXIT_S: Final = 5.0
 """From the end of a drain, or of a worker's channel, to the end of its process; then it is killed."""
+WORKER_HEARTBEAT_S: Final = 2.0
+"""Between two signs of life of a worker, and between two looks for them: one timer in each process."""
+WORKER_SILENT_S: Final = 6.0
+"""After this long without one, a worker that was stopped (SIGSTOP) is replaced: within 8 s of the last."""
+WORKER_BLOCKED_S: Final = 60.0
+"""The same for a worker that runs: its event loop is blocked, perhaps by a long call that will end."""
+WORKER_ANSWER_S: Final = 2.0
+"""How long `Supervisor.status` waits for a worker before it tells what was known last."""
 MAX_WORKER_MESSAGE_BYTES: Final = 64 * 1024
 """One message between a worker and its supervisor."""
 WORKER_QUEUE_BYTES: Final = 1024 * 1024

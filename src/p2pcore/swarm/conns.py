@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Container
+from collections.abc import Collection, Container
 from typing import TYPE_CHECKING
 
 from p2pcore.errors import ConnectionClosed, P2PError
@@ -128,7 +128,8 @@ class ConnTable:
 
     def state(self, peer: PeerId) -> Connectedness:
         """The connectedness by this table. A connection counts until it is removed, even if it is ending."""
-        return connectedness_of(self.of(peer))
+        mine = self._by_peer.get(peer)
+        return connectedness_of(mine if mine is None or isinstance(mine, dict) else (mine,))
 
     # -- waiting for a direct connection -------------------------------------------------------
 
@@ -164,7 +165,7 @@ class ConnTable:
                 waiter.set_exception(error)
 
 
-def connectedness_of(conns: list[Conn]) -> Connectedness:
+def connectedness_of(conns: Collection[Conn] | None) -> Connectedness:
     """The connectedness of a peer whose connections are `conns`."""
     if not conns:
         return Connectedness.NOT_CONNECTED

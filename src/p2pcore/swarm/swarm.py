@@ -102,7 +102,7 @@ class Swarm:
         self._news = news or News()
         self._news.notifiees.network = self
         self._transports = Transports()
-        self._duplicates = Duplicates(lambda conn: self._conns.of(conn.remote_peer))
+        self._duplicates = Duplicates()
         self._dedups = duplicates == "dedup"
         self._conns = ConnTable(self._duplicates)
         self._num_made = 0
@@ -307,6 +307,8 @@ class Swarm:
         """Each session calls this when it ends: from the event loop, so never inside `add_conn`."""
         before = self._conns.state(conn.remote_peer) if self._news.events.is_wanted else None
         self._conns.detach(conn)
+        if self._dedups:
+            self._duplicates.left(conn)
         if conn.session.num_refused:
             self._news.streams_refused(conn.session.num_refused)
         self.admission.left(conn)
