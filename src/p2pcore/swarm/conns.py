@@ -34,16 +34,17 @@ class ConnTable:
         superfluous: connections that are used only if there is no other.
 
     Attributes:
-        num_conns: the number of connections.
+        num_conns: the number of connections. peak: the most there were at a time.
     """
 
-    __slots__ = ("_by_peer", "_superfluous", "_waiting", "num_conns")
+    __slots__ = ("_by_peer", "_superfluous", "_waiting", "num_conns", "peak")
 
     def __init__(self, superfluous: Container[Conn] = ()) -> None:
         self._by_peer: dict[PeerId, Conn | dict[Conn, None]] = {}
         self._superfluous = superfluous
         self._waiting: dict[PeerId, set[asyncio.Future[None]]] = {}
         self.num_conns = 0
+        self.peak = 0
 
     def attach(self, peer: PeerId, conn: Conn) -> None:
         """Adds `conn` after the others of `peer`. Most peers have one connection; that needs no dict."""
@@ -55,6 +56,8 @@ class ConnTable:
         else:
             self._by_peer[peer] = {others: None, conn: None}
         self.num_conns += 1
+        if self.num_conns > self.peak:
+            self.peak = self.num_conns
         if self._waiting and not conn.is_limited and not conn.is_closed:
             self._wake(peer, None)
 
@@ -89,6 +92,15 @@ class ConnTable:
         """The connections to `peer`, oldest first."""
         mine = self._by_peer.get(peer, ())
         return list(mine) if isinstance(mine, (dict, tuple)) else [mine]
+
+    def count(self, peer: PeerId) -> int:
+        """The number of connections to `peer`."""
+        mine = self._by_peer.get(peer)
+        return 0 if mine is None else len(mine) if isinstance(mine, dict) else 1
+
+    def most(self) -> int:
+        """The number of connections of the peer that has most. Looks at every peer."""
+        return max(map(self.count, self._by_peer), default=0)
 
     def with_id(self, conn_id: str) -> Conn | None:
         """The connection whose `Conn.id` is `conn_id`. Looks at every connection."""
