@@ -95,6 +95,8 @@ class FakeConn:
         self.error: BaseException | None = None
         self.num_streams = streams
         self.num_refused = 0
+        self.active_at = 0.0
+        self.unread = self.unsent = 0
         self.handler: Callable[[Any], None] | None = None
         self.callbacks: list[Callable[[BaseException | None], None]] = []
         self.open_error: Exception | None = None

@@ -27,6 +27,7 @@ _MODULES = {
     "protocols.identify": "IdentifyOptions",
     "protocols.identify_message": "IdentifyInfo",
     "protocols.perf": "PerfRun",
+    "resources.conn_manager": "ConnManager",
     "relay.service": "RelayOptions",
     "security.pnet": "PSK",
     "swarm.conns": "Connectedness",

@@ -74,6 +74,9 @@ from p2pcore.protocols.perf import (
 from p2pcore.relay.service import (
     RelayOptions as RelayOptions,
 )
+from p2pcore.resources.conn_manager import (
+    ConnManager as ConnManager,
+)
 from p2pcore.security.pnet import (
     PSK as PSK,
 )

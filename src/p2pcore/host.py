@@ -25,6 +25,7 @@ from p2pcore.errors import AddressError
 from p2pcore.interfaces import Conn, Gater, Notifiee, ProtocolHandler
 from p2pcore.protocols import echo, identify, perf, ping
 from p2pcore.relay.transport import RelayTransport
+from p2pcore.resources.conn_manager import ConnManager
 from p2pcore.swarm.admission import Admission
 from p2pcore.swarm.events import Event, Subscription
 from p2pcore.swarm.news import News
@@ -80,6 +81,7 @@ class Host:
         listener: bounds of each listener, and of upgrades in both directions; see ListenerOptions.
         dial: see DialOptions.
         conns: which connections the host may have; see ConnOptions.
+        conn_manager: which connections go when there are too many; see ConnManager.
         identify: whether identify is served, and what it tells peers; see IdentifyOptions. False also turns
             off the identification of new peers.
         ping, perf, echo: whether this protocol is served. `perf` is only for measurements.
@@ -114,6 +116,7 @@ class Host:
         listener: ListenerOptions | None = None,
         dial: DialOptions | None = None,
         conns: ConnOptions | None = None,
+        conn_manager: ConnManager | None = None,
         identify: IdentifyOptions | bool = True,
         ping: bool = True,
         perf: bool = False,
@@ -128,6 +131,8 @@ class Host:
         self._listen = _addresses(listen)
         self.listen_results: list[ListenResult] = []
         conns = options.given("conns", conns, ConnOptions)
+        conn_manager = options.given("conn_manager", conn_manager, ConnManager)
+        conn_manager.set_max_conns(conns.max_conns)
         dial = options.given("dial", dial, DialOptions)
         admission = Admission(gater, conns.max_conns, conns.max_conns_per_peer, conns.max_conns_per_ip)
         news = News()
@@ -144,6 +149,7 @@ class Host:
             admission=admission,
             news=news,
             resolver=dial.resolver,
+            conn_manager=conn_manager,
             duplicates=conns.duplicates,
             max_dials=dial.max_dials,
             max_handlers_per_conn=2 * compose.max_inbound_streams(muxers, yamux, mplex),
@@ -258,6 +264,11 @@ class Host:
     def protocols(self) -> tuple[str, ...]:
         """The protocols that inbound streams may speak."""
         return self.swarm.protocols
+
+    @property
+    def conn_manager(self) -> ConnManager:
+        """Says which connections go when there are too many: tag, protect and keep peers with it."""
+        return self.swarm.conn_manager
 
     # -- connections and streams ---------------------------------------------------------------
 

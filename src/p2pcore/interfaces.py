@@ -325,6 +325,10 @@ class MuxedConn(Protocol):
     def num_streams(self) -> int:
         """Streams in use here, both ways. A stream that was closed here does not count."""
 
+    @property
+    def active_at(self) -> float:
+        """The event loop's time at which the peer last used a stream, or a stream ended; 0: never."""
+
     async def close(self, code: int = 0) -> None:
         """Closes in order: go-away, queued bytes, FIN, a short drain. Open streams fail. Idempotent."""
 

@@ -24,6 +24,7 @@ from p2pcore.errors import (
     StreamReset,
     SwarmClosed,
 )
+from p2pcore.resources.conn_manager import ConnManager
 from p2pcore.swarm.admission import Admission
 from p2pcore.swarm.conn import Conn
 from p2pcore.swarm.conns import Connectedness, ConnTable, connectedness_of
@@ -61,6 +62,7 @@ class Swarm:
         admission: the gater and the caps. The default admits everybody.
         news: the swarm reports here. Give it if other parts, for instance listeners, report there too.
         resolver: looks up host names; None: the operating system's resolver.
+        conn_manager: closes connections when there are too many; None: it closes none, until it is told to.
         duplicates: "keep" allows several connections to one peer; "dedup" closes all but one, see
             p2pcore.swarm.duplicates.
         max_dials: addresses dialled at once. Further dials wait.
@@ -79,6 +81,7 @@ class Swarm:
         admission: Admission | None = None,
         news: News | None = None,
         resolver: Resolver | None = None,
+        conn_manager: ConnManager | None = None,
         duplicates: str = "keep",
         max_dials: int = limits.MAX_DIALS,
         max_handlers_per_conn: int = limits.MAX_HANDLERS_PER_CONN,
@@ -110,8 +113,13 @@ class Swarm:
             max_dials,
         )
         self._admission.news = self._news
+        self._manager = conn_manager or ConnManager()
+        self._manager.attach(
+            self._conns,
+            self._news,
+            lambda peer, addrs: self.dial_peer(peer, addrs, ignore_backoff=True),
+        )
         self._closing: asyncio.Task[None] | None = None
-        self._unused: set[asyncio.Task[None]] = set()
         for transport in transports:
             self.add_transport(transport)
 
@@ -129,6 +137,11 @@ class Swarm:
     def events(self) -> Events:
         """The subscriptions to events; see p2pcore.swarm.events."""
         return self._news.events
+
+    @property
+    def conn_manager(self) -> ConnManager:
+        """Knows which connections to keep when there are many."""
+        return self._manager
 
     def counters(self) -> dict[str, int]:
         """How often each thing has happened, by name; see `Host.counters`."""
@@ -270,6 +283,7 @@ class Swarm:
             self._admission.joined(conn)
         if self._dedups:
             self._duplicates.joined(conn)
+        self._manager.joined(conn)
         self._news.conn_opened(conn, before and self._change(conn, before))
         session.set_stream_handler(self._serve)
         session.add_close_callback(conn)  # behind the handler: one that has ended gives its streams first
@@ -301,6 +315,7 @@ class Swarm:
         if not self._conns.num_conns:
             self._streams.shrink()
         self._news.conn_closed(conn, error, before and self._change(conn, before))
+        self._manager.left(conn, error)
         self._streams.conn_ended(conn)
 
     def _change(self, conn: Conn, before: Connectedness) -> Connectedness | None:
@@ -428,6 +443,9 @@ class Swarm:
     async def drain(self, timeout_s: float = limits.DRAIN_TIMEOUT_S, accept_queued: bool = True) -> int:
         """Ends in order: stops listening, closes each connection when it has no stream, then `close`.
 
+        Connections without streams are closed in the order of a trim (p2pcore.resources.order). Skips new
+        ones: their first stream may be coming.
+
         The go-away comes after the last stream, not before it: when rust-libp2p and js-libp2p receive a
         go-away, they end all streams of the connection.
 
@@ -437,7 +455,9 @@ class Swarm:
 
         Returns: the number of streams that were cut off.
         """
-        end = asyncio.get_running_loop().time() + timeout_s
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout_s
+        self._manager.stop()
         listeners = self._listeners.take_out()
         draining = asyncio.gather(
             *(listener.drain(accept_queued) for listener in listeners), return_exceptions=True
@@ -445,7 +465,7 @@ class Swarm:
         try:
             async with asyncio.timeout_at(end):
                 while not draining.done() or self.num_conns or self._streams.num_running:
-                    self._close_unused()
+                    self._manager.drain(loop.time() - limits.DRAIN_GRACE_S)
                     await asyncio.sleep(limits.DRAIN_LOOK_S)
         except TimeoutError:
             logger.info("%d streams did not end in %g s", self._num_streams(), timeout_s)
@@ -454,15 +474,6 @@ class Swarm:
         await _bounded("listeners", self._listeners.close(listeners))
         await self.close()
         return cut
-
-    def _close_unused(self) -> None:
-        """Closes connections without streams. Skips new connections: their first stream may be coming."""
-        newest = asyncio.get_running_loop().time() - limits.DRAIN_GRACE_S
-        for conn in self.conns():
-            if conn.num_streams == 0 and conn._since < newest:
-                task = asyncio.get_running_loop().create_task(conn.close())
-                self._unused.add(task)
-                task.add_done_callback(self._unused.discard)
 
     def _num_streams(self) -> int:
         return sum(conn.num_streams for conn in self.conns())
@@ -474,6 +485,7 @@ class Swarm:
         await asyncio.shield(self._closing)
 
     async def _shut_down(self) -> None:
+        self._manager.stop()
         self._dialer.close()
         self._listeners.refuse_new()
         self._conns.fail(SwarmClosed("the swarm was closed"))
@@ -489,8 +501,7 @@ class Swarm:
         for conn in conns:
             conn.abort(codes.CONN_SHUTDOWN)
         await asyncio.sleep(0)  # sessions report their end in the event loop's next turn
-        if self._unused:
-            await _bounded("unused connections", _wait(asyncio.gather(*self._unused, return_exceptions=True)))
+        await _bounded("trimmed connections", self._manager.close())
         self._news.events.close()
 
     def _check_open(self) -> None:

@@ -67,6 +67,8 @@ cdef class Session(Layer):
     cdef Allowance allowance        # how much more than it may a peer may try
     cdef Excess excess              # how much it has; None: nothing
     cdef bint is_swept              # the loop looks now and then for streams that were dropped
+    cdef bint is_used               # the muxer sets it where a frame of a stream comes; feed() clears it
+    cdef readonly double active_at  # monotonic second of the last such frame, or end of a stream; 0 before
 
     cdef Stream growing             # whose frame `frame` is; None: no frame can grow
     cdef OpenFrame frame            # the last data frame written

@@ -28,6 +28,7 @@ class Linger(Flushable): ...
 class Session(Layer):
     owner: Any
     paused: bool
+    active_at: float
     @property
     def num_streams(self) -> int: ...
     @property

@@ -17,7 +17,7 @@ from p2pcore import errors, limits
 
 from p2pcore._fast.chain.layer cimport Layer
 from p2pcore._fast.crypto.secure cimport Cork
-from p2pcore._fast.loop.clock cimport monotonic
+from p2pcore._fast.loop.clock cimport coarse, monotonic
 from p2pcore._fast.loop.flush cimport Flushable
 from p2pcore._fast.loop.rate cimport spend
 from p2pcore._fast.mux.stream cimport Stream
@@ -230,6 +230,7 @@ cdef class Session(Layer):
         """
         if self.error is not None:
             return 0
+        self.active_at = coarse()
         if self.lingering is None:
             self.lingering = {}
         self.lingering[stream] = None
@@ -400,6 +401,7 @@ cdef class Session(Layer):
         if self.streams is None or self.streams.get(key) is not stream:
             return False
         del self.streams[key]
+        self.active_at = coarse()
         if not self.streams:
             self.streams = None
         if self.waiting is not None:
@@ -483,6 +485,9 @@ cdef class Session(Layer):
                 self.parse(data, n)
             except (errors.RemoteProtocolError, errors.LimitExceeded) as error:
                 self.violated(error)
+            if self.is_used:
+                self.is_used = False
+                self.active_at = coarse()
         return 0
 
     cdef int pause(self) except -1:
