@@ -648,8 +648,28 @@ class ListenerNews(Protocol):
         """The listener on `addr` is in `state` now. `error` is the reason, if there is one."""
 
 
+class PeerMarks(Protocol):
+    """The part of the connection manager in which protocols say how useful a peer is. See ConnManager."""
+
+    def tag(self, peer: PeerId, name: str, value: float) -> None:
+        """Sets one tag of `peer`. Of two peers, the one with the smaller sum of tags goes first."""
+
+    def untag(self, peer: PeerId, name: str) -> None:
+        """Removes one tag."""
+
+    def protect(self, peer: PeerId, tag: str) -> None:
+        """`peer` is not closed to make room until `unprotect` with the same `tag`."""
+
+    def unprotect(self, peer: PeerId, tag: str) -> bool:
+        """Ends that. Returns: whether `peer` is still protected under another tag."""
+
+
 class Network(Protocol):
     """The part of the swarm that notifiees, relays and protocols use."""
+
+    @property
+    def conn_manager(self) -> PeerMarks:
+        """Where to say which peers are useful."""
 
     @property
     def local_peer(self) -> PeerId: ...
@@ -727,6 +747,7 @@ __all__ = [
     "NameKeeper",
     "Network",
     "Notifiee",
+    "PeerMarks",
     "Protection",
     "Protector",
     "ProtocolHandler",

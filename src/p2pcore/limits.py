@@ -264,6 +264,10 @@ RELAY_MAX_CIRCUITS_PER_PEER: Final = 16
 """Open circuits of one peer, as dialler or as target (go)."""
 RELAY_MAX_CIRCUITS_PER_IP: Final = 64
 """Circuits dialled from one IPv4 address or IPv6 /56: as many as four peers have; go has no such bound."""
+RELAY_RESERVATION_VALUE: Final = 10
+"""What a peer with a reservation here is worth to the connection manager (go) ..."""
+RELAY_CIRCUIT_VALUE: Final = 5
+"""... and a peer at an end of a circuit, as long as there is one (go)."""
 RELAY_CIRCUIT_S: Final = 120
 """Life of one circuit, seconds (go, rust, js)."""
 RELAY_CIRCUIT_BYTES: Final = 128 * 1024

@@ -57,6 +57,8 @@ MayConnect = Callable[["PeerId", "Multiaddr | None", "PeerId"], bool]
 
 _MESSAGE_BYTES = 64
 """Bytes of a hop message with a reservation, without its voucher and its addresses."""
+_RESERVATION_TAG, _CIRCUIT_TAG = "relay-reservation", "relay-circuit"
+"""What a peer is worth to the relay, for the connection manager."""
 _ADDR_BYTES = 3
 """Bytes for each address there, besides the address itself: its field number and its length."""
 
@@ -229,6 +231,7 @@ class RelayService:
         if old is not None:
             self._uncount(old)
         self._reserved[peer] = slot
+        self._network.conn_manager.tag(peer, _RESERVATION_TAG, limits.RELAY_RESERVATION_VALUE)
         self._ips[slot.ip] += 1
         if self._sweep is None:
             self._sweep = asyncio.get_running_loop().call_later(limits.RELAY_SWEEP_S, self._swept)
@@ -252,6 +255,7 @@ class RelayService:
         slot = self._reserved.pop(peer, None)
         if slot is not None:
             self._uncount(slot)
+            self._network.conn_manager.untag(peer, _RESERVATION_TAG)
         for circuit, target in list(self._circuits.items()):
             if target == peer:
                 circuit.abort(ConnectionClosed(reason))
@@ -321,12 +325,17 @@ class RelayService:
             raise _Refused(Status.RESOURCE_LIMIT_EXCEEDED, f"too many circuits from {ip}")
         self._ends.update((source, target))
         self._sources[ip] += 1
+        for peer in (source, target):
+            self._network.conn_manager.tag(peer, _CIRCUIT_TAG, limits.RELAY_CIRCUIT_VALUE)
 
         def release() -> None:
             for counter, key in ((self._ends, source), (self._ends, target), (self._sources, ip)):
                 counter[key] -= 1  # type: ignore[index]
                 if not counter[key]:  # type: ignore[index]
                     del counter[key]
+            for peer in (source, target):
+                if peer not in self._ends:
+                    self._network.conn_manager.untag(peer, _CIRCUIT_TAG)
 
         try:
             yield release
