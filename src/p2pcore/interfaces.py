@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from p2pcore._fast.chain.layer import Mailbox
+    from p2pcore._fast.loop.ledger import Ledger, Share
     from p2pcore.values.keys import PublicKey
     from p2pcore.values.multiaddr import Multiaddr
     from p2pcore.values.peer_id import PeerId
@@ -303,6 +304,9 @@ class MuxedConn(Protocol):
     def num_refused(self) -> int:
         """Streams of the peer that were reset because it had too many."""
 
+    def account(self, ledger: Ledger, share: Share) -> None:
+        """From now on `ledger` counts what this connection uses. The swarm calls it once, when it takes it over."""
+
     def open_stream(self) -> Awaitable[Stream]:
         """A new outbound stream. Waits while too many are unacknowledged.
 
@@ -326,6 +330,14 @@ class MuxedConn(Protocol):
         """Streams in use here, both ways. A stream that was closed here does not count."""
 
     @property
+    def unread(self) -> int:
+        """Bytes received that nobody has read yet."""
+
+    @property
+    def unsent(self) -> int:
+        """Bytes written that have not left yet."""
+
+    @property
     def active_at(self) -> float:
         """The event loop's time at which the peer last used a stream, or a stream ended; 0: never."""
 
@@ -334,6 +346,9 @@ class MuxedConn(Protocol):
 
     def abort(self, code: int = 0) -> None:
         """Closes at once. Sends a go-away only if that needs no wait. Idempotent."""
+
+    def reset_streams(self, code: int = 0) -> None:
+        """Resets every stream. What has arrived and nobody has read is dropped."""
 
     def add_close_callback(self, callback: Callable[[BaseException | None], None]) -> None:
         """`callback(error)` runs once, from the event loop, when it has ended, or where it has by now."""

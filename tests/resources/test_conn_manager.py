@@ -10,9 +10,20 @@ from typing import Any
 import pytest
 from trimming import Room, at, id_of, trimmed
 
-from harness import eventually, looped, seconds, settle
+from harness import ended_by, eventually, looped, seconds, settle
 from hosts import BARE, pair
-from p2pcore import ConnManager, ConnOptions, Direction, GoAway, Host, LimitExceeded, codes, limits
+from p2pcore import (
+    ConnManager,
+    ConnOptions,
+    Direction,
+    GoAway,
+    Host,
+    LimitExceeded,
+    Stream,
+    TcpOptions,
+    codes,
+    limits,
+)
 from p2pcore.resources import conn_manager
 from p2pcore.resources.order import block_of
 from p2pcore.swarm.events import ConnTrimmed, KeepLost, KeepRestored
@@ -194,17 +205,22 @@ def test_cm_t08_each_part_of_the_order_decides_only_where_all_before_it_are_equa
 class FakeLedger:
     """A budget of memory; what is used follows from what the connections of `room` hold."""
 
+    elsewhere = 0
+
     def __init__(self, room: Room, memory: int) -> None:
         self.room = room
         self.memory = memory
 
     @property
     def used(self) -> int:
-        return sum(fake.unread + fake.unsent for fake in self.room.conns.values() if not fake.is_closed)
+        alive = [fake for fake in self.room.conns.values() if not fake.is_closed]
+        streams = sum(fake.num_streams for fake in alive) * limits.STREAM_COST_BYTES
+        bytes_held = sum(fake.unread + fake.unsent + limits.CONN_COST_BYTES for fake in alive)
+        return self.elsewhere + streams + bytes_held
 
     @property
     def state(self) -> int:
-        return 3 if self.used > self.memory * 0.85 else 0
+        return 3 if self.used * 100 > self.memory * limits.MEMORY_FULL_END_PERCENT else 0
 
 
 @virtual
@@ -212,20 +228,62 @@ async def test_cm_t09_under_memory_pressure_the_largest_holders_go_and_protected
     room = Room()
     room.add(range(10))
     for number in range(10):
-        room[number].unread, room[number].unsent = 50 * number, 50 * number
+        room[number].unread, room[number].unsent = 500_000 * number, 500_000 * number
+    room[5].num_streams = 2000  # as much as 4 MB
     for number in (8, 9):
         room.manager.protect(id_of(number), "mine")
-    ledger = FakeLedger(room, 4000)
+    ledger = FakeLedger(room, 48_000_000)
     room.manager.relieve(ledger)
     await settle(20)
-    assert room.gone == {6, 7}
-    assert room.code_of(7) == codes.CONN_RESOURCE_LIMIT_EXCEEDED
-    ledger.memory = 1900
+    assert room.gone == {5}
+    assert room.code_of(5) == codes.CONN_RESOURCE_LIMIT_EXCEEDED
+    assert room[5].reset_code == codes.STREAM_RESOURCE_LIMIT_EXCEEDED
+    ledger.memory = 19_000_000
     room.manager.relieve(ledger)
     await settle(20)
     await asyncio.sleep(1)
-    assert room.gone == {1, 2, 3, 4, 5, 6, 7, 9}
-    assert 0 not in room.gone  # it holds nothing
+    assert room.gone == {2, 3, 4, 5, 6, 7, 9}
+    assert ledger.state == 0
+
+
+@virtual
+async def test_a_block_that_holds_much_in_many_connections_goes_before_one_large_holder() -> None:
+    room = Room()
+    room.add(range(1000, 1200), block=70_000)
+    room.add([0])
+    for fake in room.conns.values():
+        fake.unread = 400_000
+    room[0].unread = 4_000_000
+    room.manager.relieve(FakeLedger(room, 80_000_000))
+    await asyncio.sleep(1)
+    assert 0 not in room.gone
+    assert 0 < len(room.gone) < 200
+
+
+@virtual
+async def test_small_holders_stay_even_if_memory_stays_full() -> None:
+    """What is held by nobody here, such as by handlers of connections that have ended, is no reason."""
+    room = Room()
+    room.add(range(100))
+    ledger = FakeLedger(room, 1_000_000)
+    ledger.elsewhere = 2_000_000
+    room[7].unread = 50_000
+    room.manager.relieve(ledger)
+    await asyncio.sleep(10)
+    assert room.gone == {7}
+
+
+@virtual
+async def test_relief_goes_on_while_memory_is_full_and_ends_with_it() -> None:
+    room = Room()
+    room.add(range(300))
+    for number in range(300):
+        room[number].unread = 1_000_000
+    ledger = FakeLedger(room, 100_000_000)
+    room.manager.relieve(ledger)
+    await asyncio.sleep(10)
+    assert room.num_left == 84
+    assert room.swarm.counters()["connections trimmed: memory"] == 216
 
 
 @virtual
@@ -664,6 +722,58 @@ async def test_idle_connections_of_a_host_are_closed() -> None:
         await stream.close()
         await eventually(lambda: p.conn.is_closed, seconds(20))
         assert p.conn.session.close_reason.code == TRIMMED
+
+
+@looped
+async def test_when_memory_is_full_the_peer_that_nobody_reads_goes_and_the_honest_one_stays() -> None:
+    async def never_reads(stream: Stream) -> None:
+        await asyncio.Event().wait()
+
+    async with (
+        Host(**BARE, echo=True) as server,
+        Host(**BARE, listen=()) as one,
+        Host(**BARE, listen=()) as two,
+    ):
+        server.set_stream_handler("/never", never_reads)
+        server.swarm.ledger.memory = 1024 * 1024
+        greedy = await one.connect(server.addrs_with_peer[0])
+        honest = await two.connect(server.addrs_with_peer[0])
+        streams = [await greedy.new_stream("/never") for _ in range(6)]
+        for stream in streams:
+            await stream.write(b"x")
+        await eventually(lambda: server.swarm.num_handlers_running == 6)
+        ended = asyncio.create_task(ended_by(greedy))
+        await asyncio.gather(*(stream.write(bytes(250_000)) for stream in streams), return_exceptions=True)
+        error = await ended
+        assert isinstance(error, GoAway)
+        assert (error.code, error.remote) == (codes.CONN_RESOURCE_LIMIT_EXCEEDED, True)
+        await eventually(lambda: server.swarm.num_conns == 1)
+        assert await two.echo(honest, b"still here") == b"still here"
+        assert server.counters()["connections trimmed: memory"] == 1
+
+
+@looped
+async def test_a_block_of_real_addresses_that_fills_a_node_does_not_keep_others_out() -> None:
+    """127.0.0.2 opens connections without end; newcomers of 127.0.0.3 get in, and the old one stays."""
+    options = {"conn_manager": ConnManager(96, 120), "conns": ConnOptions(max_conns=133), "echo": True}
+    async with Host(**BARE | options) as server:
+        where = server.addrs_with_peer[0]
+
+        def dialer(block: int) -> Host:
+            return Host(**BARE, listen=(), tcp=TcpOptions(dial_from=f"127.0.0.{block}"))
+
+        async with dialer(2) as attacker, dialer(3) as honest:
+            old = await honest.connect(where)
+            held = []
+            for _ in range(30):
+                held += await asyncio.gather(*(attacker.swarm.dial_addr(where) for _ in range(10)))
+                fresh = await honest.swarm.dial_addr(where)
+                assert await honest.echo(fresh, b"x") == b"x"
+                await fresh.close()
+                await eventually(lambda: server.swarm.num_conns <= 125)
+            assert await honest.echo(old, b"x") == b"x"
+            assert server.counters()["connections refused"] == 0
+            assert sum(conn.is_closed for conn in held) >= 180
 
 
 @looped

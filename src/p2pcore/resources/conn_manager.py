@@ -13,14 +13,16 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from p2pcore import codes, limits, options
 from p2pcore.aio.callbacks import RAISED, Complaints
 from p2pcore.errors import LimitExceeded
+from p2pcore.resources.held import Held, HeldConn, NoConns, Row, parts
 from p2pcore.resources.idle import IdleWatch
 from p2pcore.resources.keeper import Keeper, KeepReports
-from p2pcore.resources.order import VALUE, Choice, Crowds, Entry, HeldConn, Least, Row, Standing, parts
+from p2pcore.resources.order import VALUE, Choice, Crowds, Entry
+from p2pcore.resources.relief import Memory, Relief
 from p2pcore.resources.tags import Protections, Tags
 from p2pcore.resources.turns import Turns
 from p2pcore.values.multiaddr import Multiaddr
@@ -35,43 +37,6 @@ MayClose = Callable[["Conn"], bool]
 """Called with a connection that is idle. True lets it be closed; an exception keeps it open."""
 
 _KEEP = "keep"  # the protection of a kept peer
-_FULL = 3  # the state of a ledger
-
-
-class Held(Protocol):
-    """The connections of a swarm."""
-
-    @property
-    def num_conns(self) -> int: ...
-    def rows(self) -> Sequence[Row]:
-        """All connections, by peer. A snapshot."""
-
-    def of(self, peer: PeerId) -> Sequence[HeldConn]:
-        """The connections to `peer`."""
-
-    def active_at(self, conn: Any) -> float:
-        """The event loop's time at which a stream of `conn` was last used."""
-
-    def standing(self, conn: Any) -> Standing:
-        """The part of the order that `conn` brings itself."""
-
-
-class _NoConns:
-    """The connections of no swarm."""
-
-    num_conns = 0
-
-    def rows(self) -> list[Row]:
-        return []
-
-    def of(self, peer: PeerId) -> list[HeldConn]:
-        return []
-
-    def active_at(self, conn: Any) -> float:
-        raise NotImplementedError
-
-    def standing(self, conn: Any) -> Standing:
-        raise NotImplementedError
 
 
 class Reports(KeepReports, Protocol):
@@ -79,17 +44,6 @@ class Reports(KeepReports, Protocol):
 
     def conn_trimmed(self, conn: HeldConn, reason: str, value: float) -> None:
         """`conn` is being closed: "marks", "crowd", "idle", "memory" or "room". `value`: of its peer."""
-
-
-class Memory(Protocol):
-    """The part of a ledger that says how full memory is."""
-
-    memory: int
-
-    @property
-    def used(self) -> int: ...
-    @property
-    def state(self) -> int: ...
 
 
 class ConnManager:
@@ -137,14 +91,14 @@ class ConnManager:
         self._idle: IdleWatch | None = None
         self._closing: dict[HeldConn, asyncio.Task[None] | None] = {}
         self._trims = Turns()
-        self._reliefs = Turns()
+        self._relief = Relief(self._is_protected, self._relieve_of)
         self._drains = Turns()
         self._again: asyncio.TimerHandle | None = None
         self._rest_until = 0.0
         self._has_warned = False
         self._is_stopped = False
         self._complaints = Complaints(logger)
-        self._held: Held = _NoConns()
+        self._held: Held = NoConns()
         self._reports: Reports
         self._dial: Callable[[PeerId, tuple[Multiaddr, ...]], Awaitable[HeldConn]]
 
@@ -158,7 +112,7 @@ class ConnManager:
     ) -> None:
         """Begins to manage the connections of one swarm. Raises ValueError: it manages another one
         already."""
-        if not isinstance(self._held, _NoConns):
+        if not isinstance(self._held, NoConns):
             raise ValueError("this ConnManager belongs to another host: make one for each host")
         self._held, self._reports, self._dial = held, reports, dial
         if self._idle_s is not None:
@@ -211,8 +165,8 @@ class ConnManager:
         self._is_stopped = True
         for keeper in self._keepers.values():
             keeper.halt()
-        for turns in (self._trims, self._reliefs, self._drains):
-            turns.stop()
+        for work in (self._trims, self._relief, self._drains):
+            work.stop()
         if self._idle is not None:
             self._idle.stop()
         if self._again is not None:
@@ -326,7 +280,7 @@ class ConnManager:
             return
         if len(self._keepers) >= limits.MAX_KEPT_PEERS:
             raise LimitExceeded("MAX_KEPT_PEERS", len(self._keepers) + 1, limits.MAX_KEPT_PEERS)
-        if isinstance(self._held, _NoConns) or self._is_stopped:
+        if isinstance(self._held, NoConns) or self._is_stopped:
             raise RuntimeError("a ConnManager keeps peers only while its host runs")
         self.protect(peer, _KEEP)
         keeper = self._keepers[peer] = Keeper(peer, where, self._dial, self._reports)
@@ -483,11 +437,7 @@ class ConnManager:
 
     def _may_go(self, conn: HeldConn) -> bool:
         """Things may have changed since the pass has looked at it."""
-        return not (
-            conn.is_closed
-            or conn in self._closing
-            or (self._protections and self._protections.has(conn.remote_peer, self._now()))
-        )
+        return not (conn.is_closed or conn in self._closing or self._is_protected(conn.remote_peer))
 
     def _trim_one(self, conn: HeldConn, reason: str, value: float, code: int, at_once: bool) -> None:
         self._reports.conn_trimmed(conn, reason, value)
@@ -524,36 +474,17 @@ class ConnManager:
 
         Call it when the state of `memory` has become `full`; it goes on until that ends.
         """
-        if not self._reliefs.is_busy and not self._is_stopped:
-            self._reliefs.start(self._relieve(memory))
+        if not self._is_stopped:
+            self._relief.start(memory, self._held)
 
-    def _relieve(self, memory: Memory) -> Iterator[None]:
-        most = Least(limits.MAX_TRIM_CONNS)
-        for part in parts(self._held.rows()):
-            most.add([entry for conn in part if (entry := self._holding(conn))[1] < 0])
-            yield
-        too_much = memory.used - int(memory.memory * limits.RELIEVE_TO_SHARE)
-        for at in range(0, len(most.kept), limits.TRIM_CLOSINGS):
-            for is_protected, minus_bytes, _, conn in most.kept[at : at + limits.TRIM_CLOSINGS]:
-                if too_much <= 0:
-                    break
-                too_much += minus_bytes
-                value = self._tags.value(conn.remote_peer, self._now())
-                logger.debug("%r holds %d bytes, protected: %s", conn, -minus_bytes, is_protected)
-                self._trim_one(conn, "memory", value, codes.CONN_RESOURCE_LIMIT_EXCEEDED, at_once=True)
-            yield
-        asyncio.get_running_loop().call_later(limits.RELIEVE_LOOK_S, self._relieve_again, memory)
+    def _relieve_of(self, conn: HeldConn) -> None:
+        # What handlers do not read would stay: a connection that ends leaves what has arrived.
+        conn.session.reset_streams(codes.STREAM_RESOURCE_LIMIT_EXCEEDED)
+        value = self._tags.value(conn.remote_peer, self._now())
+        self._trim_one(conn, "memory", value, codes.CONN_RESOURCE_LIMIT_EXCEEDED, at_once=True)
 
-    def _relieve_again(self, memory: Memory) -> None:
-        if memory.state >= _FULL:
-            self.relieve(memory)
-
-    def _holding(self, conn: HeldConn) -> Entry:
-        """Sorts by what a connection holds, most first: bytes, then streams; protected ones are last."""
-        peer, session = conn.remote_peer, conn.session
-        is_protected = bool(self._protections) and self._protections.has(peer, self._now())
-        num_bytes = session.unread + session.unsent + conn.num_streams * limits.STREAM_COST_BYTES
-        return is_protected, -num_bytes, self._held.standing(conn)[-1], conn
+    def _is_protected(self, peer: PeerId) -> bool:
+        return bool(self._protections) and self._protections.has(peer, self._now())
 
     # -- draining ------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from p2pcore import limits
 
 if TYPE_CHECKING:
-    from p2pcore.resources.order import HeldConn
+    from p2pcore.resources.held import HeldConn
 
 
 class IdleWatch:

@@ -17,7 +17,7 @@ from p2pcore import limits
 from p2pcore.errors import P2PError
 
 if TYPE_CHECKING:
-    from p2pcore.resources.order import HeldConn
+    from p2pcore.resources.held import HeldConn
     from p2pcore.values.multiaddr import Multiaddr
     from p2pcore.values.peer_id import PeerId
 

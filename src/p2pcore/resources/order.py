@@ -9,56 +9,25 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterable
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from p2pcore import limits
 
 if TYPE_CHECKING:
-    from p2pcore.interfaces import MuxedConn
+    from p2pcore.resources.held import HeldConn, Standing
     from p2pcore.resources.tags import Protections, Tags
     from p2pcore.values.multiaddr import Multiaddr
-    from p2pcore.values.peer_id import PeerId
 
 _IP4, _IP6, _IP6_ZONE = 0x04, 0x29, 0x2A  # multiaddr codes
 _IP4_BYTES, _IP6_BLOCK_BYTES = 5, 8  # the code, then an IPv4 address, or the first 56 bits of an IPv6 address
 
 
-class HeldConn(Protocol):
-    """What is looked at of a connection; swarm.conn.Conn has it."""
-
-    @property
-    def session(self) -> MuxedConn: ...
-    @property
-    def remote_peer(self) -> PeerId: ...
-    @property
-    def remote_multiaddr(self) -> Multiaddr | None: ...
-    @property
-    def is_closed(self) -> bool: ...
-    @property
-    def num_streams(self) -> int: ...
-    async def close(self, code: int = 0) -> None: ...
-    def abort(self, code: int = 0) -> None: ...
-
-
-Standing = tuple[bool, int, bool, float, int]
-"""The part of the order that a connection brings itself: see ConnTable.standing in p2pcore.swarm.conns."""
-Row = Any
-"""The connections of one peer: a HeldConn, or a mapping whose keys are several."""
 Entry = tuple[Any, ...]
 """The place of a connection in the order. The connection itself is last; VALUE is where its peer's value
 is."""
 VALUE = 2
-
-
-def parts(rows: Iterable[Row], size: int = limits.TRIM_PART_CONNS) -> Iterator[list[HeldConn]]:
-    """The open connections of `rows`, about `size` in each part."""
-    left = iter(rows)
-    while part := list(islice(left, size)):
-        flat = [conn for row in part for conn in (row if isinstance(row, Mapping) else (row,))]
-        yield [conn for conn in flat if not conn.is_closed]
 
 
 def block_of(addr: Multiaddr | None) -> bytes | None:
