@@ -328,11 +328,10 @@ CONN_GRACE_S: Final = 20.0
 MAX_TRIM_CONNS: Final = 2048
 """Connections that one pass over all of them chooses; more take another pass. They are held sorted
 meanwhile."""
-TRIM_PART_CONNS: Final = 1024
-"""Connections a pass looks at in one turn of the loop: 1 to 2 ms (bench/micro/test_trim.py)."""
-TRIM_CLOSINGS: Final = 64
-"""Connections closed, or looked at because they may be idle, in one turn: about 2 ms, and no burst of
-FINs."""
+TRIM_PART_CONNS: Final = 512
+"""Connections a pass looks at in one turn of the loop: about 2 ms (bench/trim.py)."""
+TRIM_CLOSINGS: Final = 32
+"""Connections closed, or looked at because they may be idle, in one turn: 2 to 3 ms, about 75 us each."""
 TRIM_REST_S: Final = 1.0
 """After a pass that could close nothing, until the next one: protecting everything costs no more than
 that."""

@@ -666,6 +666,22 @@ async def test_make_room_closes_the_least_useful_at_once_young_ones_last_and_pro
     assert room.gone == {1, 2, 3, 4, 5, 6, 7}
 
 
+@virtual
+async def test_the_connections_of_one_peer_are_looked_at_in_parts_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes: list[int] = []
+    look = conn_manager.Choice.look
+    monkeypatch.setattr(
+        conn_manager.Choice, "look", lambda self, part: (sizes.append(len(part)), look(self, part))
+    )
+    room = Room(low=2500, high=3000)
+    room.add(range(3001), peer=7)
+    await trimmed(room)
+    assert max(sizes) <= limits.TRIM_PART_CONNS
+    assert room.num_left == 2500
+
+
 # -- on real connections -----------------------------------------------------------------------
 
 

@@ -432,7 +432,9 @@ class ConnManager:
             for entry in entries[at : at + limits.TRIM_CLOSINGS]:
                 conn, value, had_streams = entry[-1], entry[VALUE], entry[VALUE + 1]
                 if self._may_go(conn) and (had_streams or at_once or not conn.num_streams):
-                    self._trim_one(conn, reason, value, codes.CONN_GARBAGE_COLLECTED, at_once)
+                    # Without a stream nothing is lost: the go-away is sent, and no turn has to wait for FINs.
+                    now = at_once or not conn.num_streams
+                    self._trim_one(conn, reason, value, codes.CONN_GARBAGE_COLLECTED, now)
             yield
 
     def _may_go(self, conn: HeldConn) -> bool:

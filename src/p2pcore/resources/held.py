@@ -77,8 +77,7 @@ class NoConns:
 
 
 def parts(rows: Iterable[Row], size: int = limits.TRIM_PART_CONNS) -> Iterator[list[HeldConn]]:
-    """The open connections of `rows`, about `size` in each part."""
-    left = iter(rows)
+    """The open connections of `rows`, of at most `size` in each part."""
+    left = (conn for row in rows for conn in (tuple(row) if isinstance(row, Mapping) else (row,)))
     while part := list(islice(left, size)):
-        flat = [conn for row in part for conn in (row if isinstance(row, Mapping) else (row,))]
-        yield [conn for conn in flat if not conn.is_closed]
+        yield [conn for conn in part if not conn.is_closed]
