@@ -25,6 +25,7 @@ from p2pcore.errors import AddressError
 from p2pcore.interfaces import Conn, Gater, Notifiee, ProtocolHandler
 from p2pcore.protocols import echo, identify, perf, ping
 from p2pcore.relay.transport import RelayTransport
+from p2pcore.resources.conn_manager import ConnManager
 from p2pcore.resources.options import Limits
 from p2pcore.resources.report import LimitUse
 from p2pcore.swarm.admission import Admission
@@ -84,6 +85,7 @@ class Host:
         dial: see DialOptions.
         limits: how many connections and streams there may be, and how much memory they may use; see Limits.
         conns: which connections the host keeps; see ConnOptions.
+        conn_manager: which connections go when there are too many; see ConnManager.
         identify: whether identify is served, and what it tells peers; see IdentifyOptions. False also turns
             off the identification of new peers.
         ping, perf, echo: whether this protocol is served. `perf` is only for measurements.
@@ -119,6 +121,7 @@ class Host:
         dial: DialOptions | None = None,
         limits: Limits | None = None,
         conns: ConnOptions | None = None,
+        conn_manager: ConnManager | None = None,
         identify: IdentifyOptions | bool = True,
         ping: bool = True,
         perf: bool = False,
@@ -131,6 +134,7 @@ class Host:
         self._listen = _addresses(listen)
         self.listen_results: list[ListenResult] = []
         conns = options.given("conns", conns, ConnOptions)
+        conn_manager = options.given("conn_manager", conn_manager, ConnManager)
         dial = options.given("dial", dial, DialOptions)
         in_force = options.given("limits", limits, Limits).resolved()
         admission = Admission(gater, in_force)
@@ -148,6 +152,7 @@ class Host:
             admission=admission,
             news=news,
             resolver=dial.resolver,
+            conn_manager=conn_manager,
             duplicates=conns.duplicates,
             max_dials=dial.max_dials,
             max_handlers_per_conn=2 * compose.max_inbound_streams(muxers, yamux, mplex),
@@ -245,6 +250,11 @@ class Host:
     def protocols(self) -> tuple[str, ...]:
         """The protocols that inbound streams may speak."""
         return self.swarm.protocols
+
+    @property
+    def conn_manager(self) -> ConnManager:
+        """Says which connections go when there are too many: tag, protect and keep peers with it."""
+        return self.swarm.conn_manager
 
     # -- connections and streams ---------------------------------------------------------------
 
@@ -435,7 +445,7 @@ class Host:
 
         A limit that is AUTO follows from what the machine allows now.
         """
-        self._check_thread()
+        self._home.check_thread()
         options.instance("limits", limits, Limits)
         self.swarm.set_limits(limits.resolved())
 
@@ -444,7 +454,7 @@ class Host:
 
         `p2pcore.resources.report.table` makes text of it. It looks at every peer: do not call it often.
         """
-        self._check_thread()
+        self._home.check_thread()
         return self.swarm.limits_report()
 
 

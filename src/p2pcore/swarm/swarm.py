@@ -17,8 +17,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from p2pcore import codes, limits
+from p2pcore._fast.loop.ledger import FULL, Ledger
 from p2pcore.aio.home import Home
-from p2pcore._fast.loop.ledger import Ledger
 from p2pcore.dialing.dialer import Dialer
 from p2pcore.errors import (
     ConnectionClosed,
@@ -28,6 +28,7 @@ from p2pcore.errors import (
     StreamReset,
     SwarmClosed,
 )
+from p2pcore.resources.conn_manager import ConnManager
 from p2pcore.resources.report import LimitUse, ledger_uses
 from p2pcore.swarm.admission import Admission
 from p2pcore.swarm.capped import CappedHandler
@@ -68,6 +69,7 @@ class Swarm:
         admission: the gater and the limits on connections. The default admits everybody.
         news: the swarm reports here. Give it if other parts, for instance listeners, report there too.
         resolver: looks up host names; None: the operating system's resolver.
+        conn_manager: closes connections when there are too many; None: it closes none, until it is told to.
         duplicates: "keep" allows several connections to one peer; "dedup" closes all but one, see
             p2pcore.swarm.duplicates.
         max_dials: addresses dialled at once. Further dials wait.
@@ -91,6 +93,7 @@ class Swarm:
         admission: Admission | None = None,
         news: News | None = None,
         resolver: Resolver | None = None,
+        conn_manager: ConnManager | None = None,
         duplicates: str = "keep",
         max_dials: int = limits.MAX_DIALS,
         max_handlers_per_conn: int = limits.MAX_HANDLERS_PER_CONN,
@@ -127,10 +130,16 @@ class Swarm:
             max_dials,
         )
         self.admission.news = self._news
-        self._apply(self.admission.limits)
         self.admission.conns = self._conns
+        self._manager = conn_manager or ConnManager()
+        self._apply(self.admission.limits)
+        self._manager.attach(
+            self._conns,
+            self._news,
+            lambda peer, addrs: self.dial_peer(peer, addrs, ignore_backoff=True),
+        )
+        self.ledger.on_state = self._memory_changed
         self._closing: asyncio.Task[None] | None = None
-        self._unused: set[asyncio.Task[None]] = set()
         for transport in transports:
             self.add_transport(transport)
 
@@ -148,6 +157,11 @@ class Swarm:
     def events(self) -> Events:
         """The subscriptions to events; see p2pcore.swarm.events."""
         return self._news.events
+
+    @property
+    def conn_manager(self) -> ConnManager:
+        """Knows which connections to keep when there are many."""
+        return self._manager
 
     def counters(self) -> dict[str, int]:
         """How often each thing has happened, by name; see `Host.counters`."""
@@ -293,6 +307,7 @@ class Swarm:
         session.account(self.ledger, self.ledger.share(conn.remote_peer))
         if self._dedups:
             self._duplicates.joined(conn)
+        self._manager.joined(conn)
         self._news.conn_opened(conn, before and self._change(conn, before))
         session.set_stream_handler(self._serve)
         session.add_close_callback(conn)  # behind the handler: one that has ended gives its streams first
@@ -324,7 +339,12 @@ class Swarm:
         if not self._conns.num_conns:
             self._streams.shrink()
         self._news.conn_closed(conn, error, before and self._change(conn, before))
+        self._manager.left(conn, error)
         self._streams.conn_ended(conn)
+
+    def _memory_changed(self, was: int, now: int) -> None:
+        if now >= FULL:
+            self._manager.relieve(self.ledger)
 
     def _change(self, conn: Conn, before: Connectedness) -> Connectedness | None:
         """The new connectedness of the peer of `conn`. None: it is still `before`."""
@@ -469,6 +489,9 @@ class Swarm:
     async def drain(self, timeout_s: float = limits.DRAIN_TIMEOUT_S, accept_queued: bool = True) -> int:
         """Ends in order: stops listening, closes each connection when it has no stream, then `close`.
 
+        Connections without streams are closed in the order of a trim (p2pcore.resources.order). Skips new
+        ones: their first stream may be coming.
+
         The go-away comes after the last stream, not before it: when rust-libp2p and js-libp2p receive a
         go-away, they end all streams of the connection.
 
@@ -479,7 +502,9 @@ class Swarm:
         Returns: the number of streams that were cut off.
         """
         self.home.check_loop()
-        end = asyncio.get_running_loop().time() + timeout_s
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout_s
+        self._manager.stop()
         listeners = self._listeners.take_out()
         draining = asyncio.gather(
             *(listener.drain(accept_queued) for listener in listeners), return_exceptions=True
@@ -487,7 +512,7 @@ class Swarm:
         try:
             async with asyncio.timeout_at(end):
                 while not draining.done() or self.num_conns or self._streams.num_running:
-                    self._close_unused()
+                    self._manager.drain(loop.time() - limits.DRAIN_GRACE_S)
                     await asyncio.sleep(limits.DRAIN_LOOK_S)
         except TimeoutError:
             logger.info("%d streams did not end in %g s", self._num_streams(), timeout_s)
@@ -496,15 +521,6 @@ class Swarm:
         await _bounded("listeners", self._listeners.close(listeners))
         await self.close()
         return cut
-
-    def _close_unused(self) -> None:
-        """Closes connections without streams. Skips new connections: their first stream may be coming."""
-        newest = asyncio.get_running_loop().time() - limits.DRAIN_GRACE_S
-        for conn in self.conns():
-            if conn.num_streams == 0 and conn._since < newest:
-                task = asyncio.get_running_loop().create_task(conn.close())
-                self._unused.add(task)
-                task.add_done_callback(self._unused.discard)
 
     def _num_streams(self) -> int:
         return sum(conn.num_streams for conn in self.conns())
@@ -517,6 +533,7 @@ class Swarm:
         await asyncio.shield(self._closing)
 
     async def _shut_down(self) -> None:
+        self._manager.stop()
         self._dialer.close()
         self._listeners.refuse_new()
         self._conns.fail(SwarmClosed("the swarm was closed"))
@@ -532,8 +549,7 @@ class Swarm:
         for conn in conns:
             conn.abort(codes.CONN_SHUTDOWN)
         await asyncio.sleep(0)  # sessions report their end in the event loop's next turn
-        if self._unused:
-            await _bounded("unused connections", _wait(asyncio.gather(*self._unused, return_exceptions=True)))
+        await _bounded("trimmed connections", self._manager.close())
         self._news.events.close()
 
     def _check_open(self) -> None:
@@ -552,12 +568,16 @@ class Swarm:
 
         Args:
             limits: without AUTO; see Limits.resolved.
+
+        Raises:
+            ValueError: the connection manager's high mark is above `max_conns`; nothing has changed.
         """
-        self.admission.set_limits(limits)
         self._apply(limits)
+        self.admission.set_limits(limits)
 
     def _apply(self, limits: Limits) -> None:
-        """The limits of streams and memory."""
+        """The marks, and the limits of streams and memory. Raises ValueError before it changes anything."""
+        self._manager.set_max_conns(limits.max_conns)
         self.ledger.max_streams = limits.max_streams or 0
         self.ledger.max_streams_per_conn = limits.max_streams_per_conn or 0
         self.ledger.max_streams_per_peer = limits.max_streams_per_peer or 0
