@@ -13,6 +13,7 @@ from libc.string cimport memcpy, memmove
 
 from p2pcore import errors, limits
 
+from p2pcore._fast.loop.ledger cimport FULL, TIGHT
 from p2pcore._fast.mux.mplex_frame cimport (
     CLOSE,
     MAX_HEADER_BYTES,
@@ -26,7 +27,7 @@ from p2pcore._fast.mux.mplex_frame cimport (
     varint_size,
 )
 from p2pcore._fast.mux.open_frame cimport LEAST_BODY, can_grow, has_grown
-from p2pcore._fast.mux.session cimport Allowance, Session, count_held
+from p2pcore._fast.mux.session cimport Allowance, Session, count_held, memory_state
 from p2pcore._fast.mux.session import _USUAL
 from p2pcore._fast.mux.stream cimport Stream
 from p2pcore._fast.codec.varint cimport varint_write
@@ -118,6 +119,9 @@ cdef class MplexStream(Stream):
 
     cdef int count_waits(self, Py_ssize_t by) except -1:
         return self.session.count_waits(by)
+
+    cdef bint may_wait(self) except -1:
+        return not self.session.must_shed()
 
     cdef int queue_changed(self) except -1:
         return 0 if self.session is None else count_held(self.session, self)
@@ -225,6 +229,8 @@ cdef class MplexSession(Session):
         if stream.fin_received or (h.flag < CLOSE and h.length == 0):
             return self._nothing_gained()  # nothing may follow a Close
         if h.flag < CLOSE:
+            if memory_state(self) == FULL and not stream.is_read() and self.must_shed():
+                return self.shed(stream)
             self.current = stream
         elif stream.error is None:
             stream.receive_fin()
@@ -305,8 +311,8 @@ cdef class MplexSession(Session):
 
     cdef int _weigh(self) except -1:
         """Pauses reading from the connection while too much waits to be read."""
-        cdef bint stalled = self.num_full > 0 or self.buffered >= self.max_buffered or (
-            self.stalled and self.buffered > self.max_buffered // 2)
+        cdef Py_ssize_t most = self.max_buffered if memory_state(self) < TIGHT else self.max_stream
+        cdef bint stalled = self.num_full > 0 or self.buffered >= most or (self.stalled and self.buffered > most // 2)
         if stalled != self.stalled:
             self.stalled = stalled
             self.throttle(stalled)

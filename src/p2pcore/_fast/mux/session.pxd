@@ -1,6 +1,7 @@
 # See session.pyx.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from p2pcore._fast.chain.bottom cimport Bottom
 from p2pcore._fast.chain.layer cimport Layer
 from p2pcore._fast.crypto.secure cimport Cork
 from p2pcore._fast.loop.flush cimport Flushable
@@ -93,6 +94,8 @@ cdef class Session(Layer):
     cdef int wake_opener(self) except -1
     cdef int writes_done(self) except -1
     cdef int count_waits(self, Py_ssize_t by) except -1
+    cdef bint must_shed(self) except -1
+    cdef int shed(self, Stream stream) except -1
     cdef list living(self)
     cdef bint forget(self, Stream stream) except -1
     cdef int waiting_add(self, Stream stream) except -1
@@ -108,6 +111,7 @@ cdef class Session(Layer):
     cdef int remove(self, Stream stream) except -1
 
     cdef Excess _excess(self)
+    cdef Bottom _bottom(self)
     cdef str _limit_now(self)
     cdef int _give_back(self) except -1
     cdef int _inbound_left(self) except -1
@@ -119,6 +123,11 @@ cdef class Session(Layer):
     cdef int _close_now(self, uint32_t code) except -1
     cdef int _schedule_delivery(self) except -1
     cdef bint _is_due(self, Stream stream) except -1
+
+
+cdef inline int memory_state(Session session) noexcept:
+    """The state of the memory, CALM without a ledger."""
+    return 0 if session.ledger is None else session.ledger.state
 
 
 cdef inline int count_held(Session session, Stream stream) except -1:

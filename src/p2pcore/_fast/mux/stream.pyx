@@ -21,6 +21,7 @@ from p2pcore._fast.loop.clock cimport monotonic
 from p2pcore._fast.loop.waiting cimport PENDING, Op, again, done, failed
 
 cdef Py_ssize_t MAX_READ_EXACTLY = limits.YAMUX_INITIAL_WINDOW_BYTES
+cdef uint32_t RESOURCE_LIMIT = codes.STREAM_RESOURCE_LIMIT_EXCEEDED
 cdef uint32_t NEGOTIATION_FAILED = codes.STREAM_PROTOCOL_NEGOTIATION_FAILED
 cdef double END_WAIT_S = limits.LAZY_END_WAIT_S
 cdef str STREAM_STEP = "stream protocol"
@@ -321,6 +322,10 @@ cdef class Stream:
         """Whether a read gets bytes at once."""
         return self.queue is not None and self.queue.size > 0
 
+    cdef bint is_read(self) noexcept:
+        """Whether somebody waits for bytes: what comes does not stay."""
+        return not self.has_bytes() and (self.reader is not None or (self.sink is not None and not self.holding))
+
     cdef bint has_ended(self) noexcept:
         return self.error is not None or (self.fin_sent and self.fin_received)
 
@@ -426,6 +431,10 @@ cdef class Stream:
 
     cdef int count_waits(self, Py_ssize_t by) except -1:
         """`by` bytes more of writes wait."""
+        raise NotImplementedError
+
+    cdef bint may_wait(self) except -1:
+        """Whether one more write may wait; if not, the stream is to be reset."""
         raise NotImplementedError
 
     cdef int queue_changed(self) except -1:
@@ -782,6 +791,9 @@ cdef class WriteOp(Op):
             self.at += stream.push(<const uint8_t *> self.view.buf + self.at, self.size - self.at)
         if self.at == self.size:
             return True
+        if not stream.may_wait():
+            stream.reset(RESOURCE_LIMIT)
+            raise again(stream.error)
         if stream.writers is None:
             stream.writers = []
         if not stream.writers:
