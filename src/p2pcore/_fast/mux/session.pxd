@@ -3,9 +3,11 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from p2pcore._fast.chain.layer cimport Layer
 from p2pcore._fast.crypto.secure cimport Cork
+from p2pcore._fast.loop.buffer cimport ByteQueue
 from p2pcore._fast.loop.flush cimport Flushable
 from p2pcore._fast.loop.rate cimport Bucket
 from p2pcore._fast.mux.open_frame cimport OpenFrame
+from p2pcore._fast.loop.waiting cimport Op
 from p2pcore._fast.mux.stream cimport Stream
 
 
@@ -24,6 +26,14 @@ cdef class Excess:
     cdef double warned_at           # monotonic second of the last warning, 0 before
     cdef double swept_at            # the same of the last look for dropped streams because a place was wanted
     cdef dict places                # key of a stream -> where it was opened; None but in debug mode
+    cdef Behind behind              # received and not handled yet; None: nothing
+    cdef list patient               # waiting _TurnOps; None: none
+
+
+cdef class Behind:
+    cdef ByteQueue held             # received bytes, in order
+    cdef bint eof                   # ... and behind them the end of input
+    cdef object lost                # ... or the end of the connection, with this reason; None
 
 
 cdef class Linger(Flushable):
@@ -46,7 +56,7 @@ cdef class Session(Layer):
     cdef dict streams               # id -> Stream, those not ended both ways; None: there are none
     cdef object handler             # gets inbound streams; None: they wait for accept_stream
     cdef list arrived               # inbound streams not yet delivered, oldest first
-    cdef bint delivery_due          # _deliver is scheduled
+    cdef bint is_lined_up           # the rota calls go_on()
     cdef list acceptors             # waiting _AcceptOps
     cdef list openers               # waiting _OpenOps
     cdef object callbacks           # the close callback, a list of several, None without any
@@ -88,10 +98,13 @@ cdef class Session(Layer):
     cdef list living(self)
     cdef bint forget(self, Stream stream) except -1
     cdef int waiting_add(self, Stream stream) except -1
+    cdef int settle_reading(self) except -1
+    cdef Op turn(self)
 
     # for the muxer to override
     cdef int fail(self, object error) except -1
-    cdef int parse(self, uint8_t *data, Py_ssize_t n) except -1
+    cdef Py_ssize_t parse(self, uint8_t *data, Py_ssize_t n, Py_ssize_t least) except -1
+    cdef bint is_stalled(self) noexcept
     cdef Stream new_stream(self)
     cdef int accepted(self, Stream stream) except -1
     cdef int send_go_away(self, uint32_t code) except -1
@@ -103,5 +116,14 @@ cdef class Session(Layer):
     cdef int _drop(self, Stream stream) except -1
     cdef int _seated(self) except -1
     cdef int _close_now(self, uint32_t code) except -1
-    cdef int _schedule_delivery(self) except -1
+    cdef int _line_up(self) except -1
+    cdef Behind _is_behind(self)
+    cdef bint _has_many_arrived(self) noexcept
+    cdef int _parse(self, uint8_t *data, Py_ssize_t n) except -1
+    cdef int _keep(self, const uint8_t *data, Py_ssize_t n) except -1
+    cdef int _start_arrived(self, Py_ssize_t least) except -1
+    cdef int _catch_up(self, Py_ssize_t least) except -1
+    cdef int _caught_up(self, Behind behind) except -1
+    cdef int _call_patient(self, Py_ssize_t least) except -1
+    cdef int _tell_ended(self) except -1
     cdef bint _is_due(self, Stream stream) except -1

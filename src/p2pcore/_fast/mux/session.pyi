@@ -23,6 +23,9 @@ class Allowance:
 class Excess: ...
 
 @final
+class Behind: ...
+
+@final
 class Linger(Flushable): ...
 
 class Session(Layer):

@@ -88,6 +88,11 @@ cdef class Stream:
             self.credit(PyBytes_GET_SIZE(MSS_HEADER) + PyBytes_GET_SIZE(message))
         return message
 
+    def turn(self):
+        """Lets other connections go first: done when it is the turn of this one, at the next turn of the loop at the
+        earliest. For work that a peer can cause cheaply and that takes longer than a task usually runs."""
+        return self.session_turn()
+
     def readinto(self, buffer):
         """Fills `buffer` from its start with what is there; 0 at the end of the stream. As read()."""
         cdef _ReadInto op = _ReadInto.__new__(_ReadInto)
@@ -409,6 +414,10 @@ cdef class Stream:
     cdef int closed_here(self) except -1:
         """Both halves are closed here, and the peer's end has not come."""
         return 0
+
+    cdef Op session_turn(self):
+        """Done when it is the turn of this stream's connection."""
+        raise NotImplementedError
 
     cdef uint64_t key(self) noexcept:
         """Its place in the session's table."""
