@@ -480,10 +480,17 @@ MAX_IDENTIFY_MESSAGES: Final = 10
 """Messages merged into one identify (go, js)."""
 MAX_IDENTIFY_SEND_BYTES: Final = 4096
 """One identify message that we send: rust reads only the first message, up to this size."""
-MAX_IDENTIFY_PROTOCOLS: Final = 1024
-"""Protocol ids kept of one peer (go)."""
-MAX_IDENTIFY_ADDRS: Final = 500
-"""Addresses kept of one peer (go)."""
+MAX_IDENTIFY_PROTOCOLS: Final = 512
+"""Protocol ids looked at in what a peer tells; one takes half a microsecond (go keeps 1,000)."""
+MAX_IDENTIFY_PROTOCOLS_BYTES: Final = 7 * 1024
+"""Memory for those that are kept of one peer: about 80 of usual length."""
+MAX_IDENTIFY_ADDRS: Final = 256
+"""Addresses looked at in what a peer tells; one takes a microsecond (go keeps 500)."""
+MAX_IDENTIFY_ADDRS_BYTES: Final = 7 * 1024
+"""Memory for those that are kept of one peer, its signed record included: about 65 addresses. With the ids and
+texts that is less than 16 KiB a peer."""
+MAX_IDENTIFY_AT_ONCE_BYTES: Final = 4096
+"""A longer identify is read when it is its connection's turn: 80 KiB take 1.6 ms. Ordinary ones have 1 KiB."""
 MAX_AGENT_CHARS: Final = 256
 """Characters of a peer's agentVersion and of its protocolVersion, which are free text."""
 IDENTIFY_TIMEOUT_S: Final = 5.0

@@ -119,8 +119,8 @@ cdef class MplexStream(Stream):
     cdef int writes_done(self) except -1:
         return self.session.writes_done()
 
-    cdef Op session_turn(self):
-        return self.session.turn()
+    cdef Op session_turn(self, Py_ssize_t work):
+        return self.session.turn(work)
 
 
 @cython.final

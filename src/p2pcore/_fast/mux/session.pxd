@@ -99,7 +99,7 @@ cdef class Session(Layer):
     cdef bint forget(self, Stream stream) except -1
     cdef int waiting_add(self, Stream stream) except -1
     cdef int settle_reading(self) except -1
-    cdef Op turn(self)
+    cdef Op turn(self, Py_ssize_t work)
 
     # for the muxer to override
     cdef int fail(self, object error) except -1

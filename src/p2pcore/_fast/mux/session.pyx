@@ -39,6 +39,7 @@ cdef double REFUSED_WARNING_S = limits.REFUSED_WARNING_S
 cdef Py_ssize_t MAX_LINGERING = limits.MAX_LINGERING_STREAMS
 cdef Py_ssize_t LINGER_BYTES = limits.LINGER_BYTES
 cdef double SWEEP_FULL_S = limits.STREAM_SWEEP_FULL_S
+cdef Py_ssize_t SHARE = limits.TURN_SHARE
 cdef Py_ssize_t TURN_WORK = limits.TURN_WORK
 cdef Py_ssize_t START_WORK = limits.START_WORK
 cdef Py_ssize_t OPEN_WORK = limits.OPEN_WORK
@@ -582,12 +583,12 @@ cdef class Session(Layer):
         """Starts handlers, then handles what was received. The end is told when all that came before it is done."""
         cdef Py_ssize_t least = self.state.rota.least()
         self.is_lined_up = False
+        if self.excess is not None and self.excess.patient:
+            self._call_patient(least)
         if self.handler is not None and self.arrived:
             self._start_arrived(least)
         if self._is_behind() is not None and (self.handler is None or not self.arrived):
             self._catch_up(least)
-        if self.excess is not None and self.excess.patient:
-            self._call_patient(least)
         if self.handler is None:
             for op in (self.acceptors or ())[: len(self.arrived or ())]:
                 (<Op> op).wake()
@@ -679,21 +680,23 @@ cdef class Session(Layer):
 
     # -- calls that let others go first --------------------------------------------------------
 
-    cdef Op turn(self):
+    cdef Op turn(self, Py_ssize_t work):
         """An awaitable that is done when it is this connection's turn, after the others have had theirs."""
         cdef _TurnOp op = _TurnOp.__new__(_TurnOp)
         op.state = self.state
         op.session = self
+        op.work = work
         return op
 
     cdef int _call_patient(self, Py_ssize_t least) except -1:
         cdef _TurnOp op
+        """Lets some calls go on that have waited for this turn, for half of the share."""
         cdef list patient = self.excess.patient
-        while patient and (self.state.rota.room > least or self.error is not None):
+        while patient and (self.state.rota.room > least + SHARE // 2 or self.error is not None):
             op = <_TurnOp> patient.pop(0)
             op.is_listed = False
             op.is_called = True
-            self.state.rota.room -= START_WORK
+            self.state.rota.room -= op.work
             op.wake()
         return 0
 
@@ -846,6 +849,7 @@ cdef class _CloseOp(_SessionOp):
 @cython.final
 cdef class _TurnOp(_SessionOp):
 
+    cdef Py_ssize_t work            # what it will do then
     cdef bint is_called
 
     cdef list queue(self):

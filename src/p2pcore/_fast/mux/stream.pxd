@@ -78,7 +78,7 @@ cdef class Stream:
     cdef int writes_done(self) except -1
     cdef bint may_push(self) noexcept
     cdef int closed_here(self) except -1
-    cdef Op session_turn(self)
+    cdef Op session_turn(self, Py_ssize_t work)
     cdef uint64_t key(self) noexcept
 
     cdef bytes _take(self, Py_ssize_t most)

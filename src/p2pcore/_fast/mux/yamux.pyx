@@ -129,8 +129,8 @@ cdef class YamuxStream(Stream):
     cdef bint may_push(self) noexcept:
         return self.send_window != 0
 
-    cdef Op session_turn(self):
-        return self.session.turn()
+    cdef Op session_turn(self, Py_ssize_t work):
+        return self.session.turn(work)
 
 
 @cython.final
