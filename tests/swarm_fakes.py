@@ -107,6 +107,8 @@ class FakeConn:
         self.aborted = False
         self.abort_code: int | None = None
 
+    def account(self, ledger: Any, share: Any) -> None: ...
+
     async def open_stream(self) -> FakeStream:
         if self.open_error is not None:
             raise self.open_error

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from p2pcore._fast.chain.layer import Mailbox
+    from p2pcore._fast.loop.ledger import Ledger, Share
     from p2pcore.values.keys import PublicKey
     from p2pcore.values.multiaddr import Multiaddr
     from p2pcore.values.peer_id import PeerId
@@ -314,6 +315,9 @@ class MuxedConn(Protocol):
     @property
     def num_refused(self) -> int:
         """Streams of the peer that were reset because it had too many."""
+
+    def account(self, ledger: Ledger, share: Share) -> None:
+        """From now on `ledger` counts what this connection uses. The swarm calls it once, when it takes it over."""
 
     def open_stream(self) -> Awaitable[Stream]:
         """A new outbound stream. Waits while too many are unacknowledged.

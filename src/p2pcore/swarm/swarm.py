@@ -15,6 +15,7 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from p2pcore import codes, limits
+from p2pcore._fast.loop.ledger import Ledger
 from p2pcore.dialing.dialer import Dialer
 from p2pcore.errors import (
     ConnectionClosed,
@@ -66,6 +67,7 @@ class Swarm:
         max_dials: addresses dialled at once. Further dials wait.
         max_handlers_per_conn: handlers of one connection that may run at once. Further streams are reset. A
             handler counts until it returns, even if its stream has ended.
+        ledger: counts streams and memory, and holds their limits. None: one without limits.
 
     Raises:
         ValueError: `duplicates` is neither "keep" nor "dedup".
@@ -82,11 +84,13 @@ class Swarm:
         duplicates: str = "keep",
         max_dials: int = limits.MAX_DIALS,
         max_handlers_per_conn: int = limits.MAX_HANDLERS_PER_CONN,
+        ledger: Ledger | None = None,
     ) -> None:
         if duplicates not in POLICIES:
             raise ValueError(f"duplicates must be one of {', '.join(POLICIES)}, not {duplicates!r}")
         self._local_peer = local_peer
         self._admission = admission or Admission()
+        self.ledger = ledger or Ledger()
         self._news = news or News()
         self._news.notifiees.network = self
         self._transports = Transports()
@@ -266,6 +270,7 @@ class Swarm:
         self._conns.attach(conn.remote_peer, conn)
         session = conn.session
         session.owner = conn
+        session.account(self.ledger, self.ledger.share(conn.remote_peer))
         if not self._admission.is_trivial:
             self._admission.joined(conn)
         if self._dedups:
@@ -298,6 +303,7 @@ class Swarm:
             self._news.streams_refused(conn.session.num_refused)
         if not self._admission.is_trivial:
             self._admission.left(conn)
+        self.ledger.forget(conn.remote_peer)
         if not self._conns.num_conns:
             self._streams.shrink()
         self._news.conn_closed(conn, error, before and self._change(conn, before))

@@ -47,6 +47,17 @@ cdef class Stream:
         """Bytes received and not yet read."""
         return 0 if self.queue is None else self.queue.size
 
+    @property
+    def num_held(self):
+        """As num_buffered, with those that a read of more than a window has taken aside."""
+        return self.aside + self.num_buffered
+
+    def __del__(self):
+        if self.counted:
+            self.queue = None
+            self.aside = 0
+            self.queue_changed()
+
     def read(self, Py_ssize_t max_bytes=65536):
         """Up to `max_bytes` (at least 1), as soon as there is one; b"" at the end of the stream.
 
@@ -172,6 +183,7 @@ cdef class Stream:
             if self.queue is not None and self.queue.size:
                 n = self.queue.size
                 self.queue.clear()
+                self.queue_changed()
                 self.drop_received(n)
             self._wake_reader()
             self._maybe_closed_here()
@@ -232,6 +244,7 @@ cdef class Stream:
             early = self.queue.take_exactly(self.queue.size)
             buffer = bytearray(early)
             self.receive(<uint8_t *> <char *> buffer, len(early))
+            self.queue_changed()
         if self.answer is not None and self.fin_received:
             self.receive_fin()
 
@@ -272,6 +285,7 @@ cdef class Stream:
         self._settle()
         if discard and self.queue is not None:
             self.queue.clear()
+            self.queue_changed()
         if self.writers:
             writers, self.writers = self.writers, None
             for op in writers:
@@ -290,6 +304,7 @@ cdef class Stream:
             k = self.push(<const uint8_t *> op.view.buf + op.at, left)
             op.at += k
             most -= k
+            self.count_waits(-k)
             if op.at < op.view.len:
                 # The socket may have become full just now. Then this sees to it that somebody calls pump() again.
                 return self.write_waits()
@@ -414,6 +429,18 @@ cdef class Stream:
         """No write waits any more."""
         raise NotImplementedError
 
+    cdef int count_waits(self, Py_ssize_t by) except -1:
+        """`by` bytes more of writes wait."""
+        raise NotImplementedError
+
+    cdef int queue_changed(self) except -1:
+        """The queue holds more or less, and neither credit() nor drop_received() says so."""
+        raise NotImplementedError
+
+    cdef bint is_of(self, object session) noexcept:
+        """Whether it is a stream of `session`, also after its end."""
+        return False
+
     cdef bint may_push(self) noexcept:
         """Whether the peer's window, if the muxer has one, lets a write go on."""
         return True
@@ -509,7 +536,7 @@ cdef class Stream:
         self.queue.push(data, n)
         if newer is not None:
             self.queue.append(newer)
-        return 0
+        return self.queue_changed()
 
     cdef Py_ssize_t _answered(self, const uint8_t *data, Py_ssize_t n) except -1:
         """Takes what belongs to the answer to a lazy proposal; returns how many bytes that was."""
@@ -639,6 +666,7 @@ cdef class _ReadExactly(StreamRead):
         size = 0 if stream.queue is None else stream.queue.size
         if size < self.n and (stream.error is not None or stream.fin_received) and size:
             out = stream.queue.take_exactly(size)
+            stream.queue_changed()
             raise errors.IncompleteRead(out, self.n)
         stream._check_read()
         if size >= self.n:
@@ -660,10 +688,15 @@ cdef class _ReadExactly(StreamRead):
         while stream.has_bytes() and self.held.size < self.n:
             piece = stream.queue.take(self.n - self.held.size)
             self.held.push(<const uint8_t *> PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
+            stream.aside = self.held.size
             stream.credit(PyBytes_GET_SIZE(piece))
         if self.held.size == self.n:
+            stream.aside = 0
+            stream.queue_changed()
             return self.held.take_exactly(self.n)
         if stream.fin_received or (stream.error is not None and stream.keeps_input and self.held.size):
+            stream.aside = 0
+            stream.queue_changed()
             raise errors.IncompleteRead(self.held.take_exactly(self.held.size), self.n)
         try:
             stream._check_read()
@@ -681,12 +714,17 @@ cdef class _ReadExactly(StreamRead):
         cdef Stream stream = self.stream
         cdef ByteQueue held = self.held
         self.held = None
-        if held is not None and held.size and (stream.error is None or stream.keeps_input):
+        if held is None:
+            return 0
+        stream.aside = 0
+        stream.queue_changed()
+        if held.size and (stream.error is None or stream.keeps_input):
             if stream.read_closed:
                 return 0
             if stream.queue is not None:
                 held.append(stream.queue)
             stream.queue = held
+            stream.queue_changed()
         return 0
 
 
@@ -759,12 +797,14 @@ cdef class WriteOp(Op):
             stream.writes_begin()
         stream.writers.append(self)
         self.enlisted = True
+        stream.count_waits(self.size - self.at)
         stream.write_waits()
         return False
 
     cdef int release(self) except -1:
         """It has been sent, or never will be. Gives the caller's data back, and wakes the task."""
         self.enlisted = False
+        self.stream.count_waits(self.at - self.size)
         self.holds_view = False
         PyBuffer_Release(&self.view)
         return self.wake()

@@ -15,10 +15,9 @@ from p2pcore._fast.chain.layer cimport Layer
 from p2pcore._fast.loop.clock cimport monotonic
 from p2pcore._fast.loop.flush cimport Flushable
 from p2pcore._fast.loop.rate cimport spend
-from p2pcore._fast.loop.rota cimport Rota
 from p2pcore._fast.loop.waiting cimport PENDING, Op, again, failed
 from p2pcore._fast.mux.open_frame cimport LEAST_BODY, can_grow, has_grown
-from p2pcore._fast.mux.session cimport Allowance, Session
+from p2pcore._fast.mux.session cimport Allowance, Session, count_held
 from p2pcore._fast.mux.session import _USUAL
 from p2pcore._fast.mux.stream cimport Stream
 from p2pcore._fast.mux.yamux_frame cimport (
@@ -126,6 +125,15 @@ cdef class YamuxStream(Stream):
     cdef int writes_done(self) except -1:
         return self.session.writes_done()
 
+    cdef int count_waits(self, Py_ssize_t by) except -1:
+        return self.session.count_waits(by)
+
+    cdef int queue_changed(self) except -1:
+        return 0 if self.session is None else count_held(self.session, self)
+
+    cdef bint is_of(self, object session) noexcept:
+        return self.session is session
+
     cdef bint may_push(self) noexcept:
         return self.send_window != 0
 
@@ -230,12 +238,11 @@ cdef class YamuxSession(Session):
 
     cdef Py_ssize_t parse(self, uint8_t *data, Py_ssize_t n, Py_ssize_t least) except -1:
         cdef Py_ssize_t k, given = n
-        cdef Rota rota = self.state.rota
         self.heard = True
         if self.keepalive:
             self.heard_at = monotonic()
-        while n > 0 and rota.room > least and self.error is None:
-            rota.room -= 1
+        while n > 0 and self.state.rota.room > least and self.error is None:
+            self.state.rota.room -= 1
             if self.body_left:
                 k = min(n, <Py_ssize_t> self.body_left)
                 self.body_left -= <uint32_t> k
@@ -287,24 +294,25 @@ cdef class YamuxSession(Session):
     cdef YamuxStream _opened_by_peer(self, Header h):
         """The stream a SYN opens; None if it is refused."""
         cdef YamuxStream stream
+        cdef str limit
         if h.id % 2 == self.next_id % 2:
             raise errors.RemoteProtocolError(f"yamux stream {h.id} opened by the peer, but the id is one of ours")
         if self.streams is not None and h.id in self.streams:
             raise errors.RemoteProtocolError(f"yamux stream {h.id} opened twice")
         if h.type == DATA and h.length > INITIAL_WINDOW:
             raise errors.RemoteProtocolError(f"yamux SYN with {h.length} bytes, over the window of {INITIAL_WINDOW}")
-        if self.is_full(<Py_ssize_t> self.backlog) or self.draining is not None:
-            self._refuse(h)
+        limit = None if self.draining is not None else self.limit_reached(<Py_ssize_t> self.backlog)
+        if limit is not None or self.draining is not None:
+            self._refuse(h, limit)
             return None
         stream = self._make(h.id, True)
         stream.acknowledged = True
-        self.num_inbound += 1
         self.arrive(stream)
         return stream
 
-    cdef int _refuse(self, Header h) except -1:
+    cdef int _refuse(self, Header h, str limit) except -1:
         """Resets one stream too many. A peer that opens very many of them loses the connection."""
-        self.refusing(self.draining is None)
+        self.refusing(limit)
         self.unknown_credit += INITIAL_WINDOW
         self.late += LATE_FRAMES
         self._control(WINDOW_UPDATE, RST, h.id, RESOURCE_LIMIT if self.draining is None else 0)
@@ -388,6 +396,7 @@ cdef class YamuxSession(Session):
         if stream is not None:
             if stream.error is None:
                 stream.receive(data, n)
+                count_held(self, stream)
             if self.body_left == 0:
                 self.current = None
                 return self._fin_or_reset(stream, self.flags, 0)
@@ -460,8 +469,9 @@ cdef class YamuxSession(Session):
     cdef int _drain(self, object reason) except -1:
         """No more streams are opened. Those that exist go on."""
         self.draining = reason
-        for op in self.openers or ():
-            (<Op> op).wake()
+        if self.excess is not None:
+            for op in self.excess.openers or ():
+                (<Op> op).wake()
         return 0
 
     cdef int _close_if_drained(self) except -1:
@@ -543,6 +553,7 @@ cdef class YamuxSession(Session):
         cdef Py_ssize_t buffered = 0 if stream.queue is None else stream.queue.size
         cdef Py_ssize_t usable = stream.receive_window + buffered
         cdef Py_ssize_t missing = <Py_ssize_t> stream.max_window - usable
+        count_held(self, stream)
         if self.error is not None or stream.error is not None or stream.fin_received:
             return 0
         if missing < min(<Py_ssize_t> (stream.max_window // 2), GRANT_BYTES) and usable >= need:
