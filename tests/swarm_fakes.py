@@ -48,6 +48,8 @@ class FakeStream:
     def take_opening(self) -> bytes | None:
         return None
 
+    async def turn(self) -> None: ...
+
     async def write(self, data: bytes) -> None:
         self.write_later(data)
 

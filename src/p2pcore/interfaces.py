@@ -176,6 +176,12 @@ class Channel(Protocol):
         None: they are not, and nothing has been taken. They may still come.
         """
 
+    def turn(self) -> Awaitable[None]:
+        """Lets other connections go first: done when it is this connection's turn, in a later turn of the loop.
+
+        Await it before each further part of work that a peer can cause cheaply.
+        """
+
     def write(self, data: bytes, /) -> Awaitable[None] | None:
         """Writes `data`. A Mailbox does that at once; on a Stream, await the result."""
 
@@ -197,6 +203,12 @@ class Channel(Protocol):
 
 class Stream(Channel, Protocol):
     """A bidirectional stream of bytes. Any wait may be cancelled; a cancelled read has taken nothing."""
+
+    def turn(self, work: int = ...) -> Awaitable[None]:
+        """As Channel.turn. `work`: how much will be done then, in units of limits.TURN_WORK.
+
+        By default it is the work of starting a handler.
+        """
 
     @property
     def id(self) -> int: ...

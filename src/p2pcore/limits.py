@@ -453,6 +453,24 @@ MAX_NOISE_PLAINTEXT_BYTES: Final = 65519
 """A noise message without its 16-byte tag."""
 MAX_HEADROOM_BYTES: Final = 14
 """Bytes a layer below a record layer may put before a record: the header of a WebSocket frame."""
+TURN_WORK: Final = 16384
+"""Work that one turn of the loop takes from all its connections, in frames: one takes 0.1 to 0.2 us, so a turn
+takes 2 to 3 ms at most. What is left waits for the next turn (docs/decisions/0022)."""
+TURN_SHARE: Final = 512
+"""The part of it that one connection has before the next one has its own."""
+WAKE_WORK: Final = 64
+"""What waking one task counts for: the task costs 6 to 12 us when it runs."""
+START_WORK: Final = 128
+"""What a new stream's handler counts for: a task, a negotiation, about 20 us. So 64 to 128 start in a turn."""
+OPEN_WORK: Final = 8
+"""What a stream counts for that the peer opens, without its handler: about 1 us."""
+RESET_WORK: Final = 16
+"""What a stream counts for that the peer resets: about 2 us, and its task is woken."""
+PROPOSALS_AT_ONCE: Final = 4
+"""Proposals refused in one negotiation before others have a turn: a peer that waits for answers never has two
+here at once. Each costs 5 us."""
+ARRIVED_AT_ONCE: Final = 64
+"""Streams of a connection whose handlers have not started when its next frames begin to wait."""
 FLUSH_AFTER_TASKS: Final = 32
 """Tasks whose writes share a record while others wait to run; then the record leaves (0002; measured)."""
 MAX_EMPTY_RECORDS: Final = 1000
@@ -591,10 +609,17 @@ MAX_IDENTIFY_MESSAGES: Final = 10
 """Messages merged into one identify (go, js)."""
 MAX_IDENTIFY_SEND_BYTES: Final = 4096
 """One identify message that we send: rust reads only the first message, up to this size."""
-MAX_IDENTIFY_PROTOCOLS: Final = 1024
-"""Protocol ids kept of one peer (go)."""
-MAX_IDENTIFY_ADDRS: Final = 500
-"""Addresses kept of one peer (go)."""
+MAX_IDENTIFY_PROTOCOLS: Final = 512
+"""Protocol ids looked at in what a peer tells; one takes half a microsecond (go keeps 1,000)."""
+MAX_IDENTIFY_PROTOCOLS_BYTES: Final = 7 * 1024
+"""Memory for those that are kept of one peer: about 80 of usual length."""
+MAX_IDENTIFY_ADDRS: Final = 256
+"""Addresses looked at in what a peer tells; one takes a microsecond (go keeps 500)."""
+MAX_IDENTIFY_ADDRS_BYTES: Final = 7 * 1024
+"""Memory for those that are kept of one peer, its signed record included: about 65 addresses. With the ids and
+texts that is less than 16 KiB a peer."""
+MAX_IDENTIFY_AT_ONCE_BYTES: Final = 4096
+"""A longer identify is read when it is its connection's turn: 80 KiB take 1.6 ms. Ordinary ones have 1 KiB."""
 MAX_AGENT_CHARS: Final = 256
 """Characters of a peer's agentVersion and of its protocolVersion, which are free text."""
 IDENTIFY_TIMEOUT_S: Final = 5.0
