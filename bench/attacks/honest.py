@@ -1,0 +1,193 @@
+"""The honest client of a row: `python -m attacks.honest ADDR [--behind]`; see `measure` for what it measures.
+
+Comes in: "measure SECONDS HELD_PER_S FRESH_PER_S SLOW" on standard input. Goes out: one JSON line for each.
+Each of its peers has its own identity and its own address. Latencies count from the time at which something
+was due, so a stall is seen by everything it delays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+from attacks import place
+from attacks.rawpeer import DATA, Identity, RawPeer, opening
+from p2pcore import Conn, Host, Multiaddr, P2PError, TcpOptions, run
+
+ECHO = "/echo/1.0.0"
+HOSTS = 32
+PATIENCE_S = 10.0
+SLOW_HANDSHAKE_S = 4.5
+MESSAGE = bytes(32)
+Failure = (P2PError, OSError, TimeoutError)
+
+
+class Samples:
+    """Latencies in ms, and failures by their text."""
+
+    def __init__(self) -> None:
+        self.took: list[float] = []
+        self.failures: Counter[str] = Counter()
+
+    async def one(self, due: float, work: Callable[[], Awaitable[object]]) -> None:
+        """Runs `work`, which was due at `due`."""
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await work()
+        except Failure as error:
+            self.failures[f"{type(error).__name__}: {str(error)[:80]}"] += 1
+        else:
+            self.took.append((time.monotonic() - due) * 1e3)
+
+    def summary(self) -> dict[str, object]:
+        """Counts, percentiles, and the commonest failures."""
+        took = sorted(self.took) or [0.0]
+        at = {name: took[min(len(took) - 1, int(len(took) * share))] for name, share in SHARES.items()}
+        return {
+            "done": len(self.took),
+            "failed": sum(self.failures.values()),
+            **{name: round(value, 3) for name, value in at.items()},
+            "failures": dict(self.failures.most_common(3)),
+        }
+
+
+SHARES = {"p50": 0.5, "p99": 0.99, "max": 1.0}
+
+
+class Honest:
+    """Peers that want little: an echo of 32 bytes on a stream of its own."""
+
+    def __init__(self, addr: str, hosts: list[Host]) -> None:
+        self._addr = Multiaddr(addr)
+        self._raw_addr = addr
+        self._hosts = hosts
+        self._held: Conn | None = None
+        self._slow = 0
+
+    async def _echo(self, conn: Conn) -> None:
+        stream = await conn.new_stream(ECHO, allow_limited=True)
+        try:
+            await stream.write(MESSAGE)
+            await stream.read_exactly(len(MESSAGE))
+        finally:
+            await stream.close()
+
+    async def _held_echo(self) -> None:
+        if self._held is None or self._held.is_closed:
+            cut, self._held = self._held, await self._hosts[0].swarm.dial_addr(self._addr)
+            if cut is not None:
+                await self._echo(self._held)
+                raise ConnectionResetError("the held connection was cut")
+        await self._echo(self._held)
+
+    async def _fresh_echo(self, number: int) -> None:
+        conn = await self._hosts[1 + number % (len(self._hosts) - 1)].swarm.dial_addr(self._addr)
+        try:
+            await self._echo(conn)
+        finally:
+            await conn.close()
+
+    async def _slow_echo(self, number: int) -> None:
+        seed = hashlib.sha256(f"slow {number}".encode()).digest()
+        source, pause = place.honest(HOSTS + number), SLOW_HANDSHAKE_S / 2
+        peer = await RawPeer.connect(self._raw_addr, source, Identity(seed), seed, pause)
+        answered = asyncio.get_running_loop().create_future()
+
+        def look(kind: int, flags: int, stream: int, length: int, body: bytes) -> None:
+            if kind == DATA and body.endswith(MESSAGE) and not answered.done():
+                answered.set_result(None)
+
+        peer.on_frame = look
+        try:
+            peer.write(opening(1, ECHO, MESSAGE))
+            await asyncio.wait([answered, peer.lost], return_when="FIRST_COMPLETED")
+            if not answered.done():
+                raise ConnectionResetError("the node has ended the connection")
+        finally:
+            peer.abort()
+
+    async def measure(self, seconds: float, held: float, fresh: float, slow: int) -> dict[str, object]:
+        """Echoes on a connection it holds (`held` a second), on a new connection each (`fresh` a second), and
+        on `slow` connections whose handshake takes SLOW_HANDSHAKE_S."""
+        kinds = {name: Samples() for name in ("held", "fresh", "slow")}
+        begun = time.monotonic()
+        await asyncio.gather(
+            self._one_by_one(kinds["held"], begun, seconds, held),
+            self._side_by_side(kinds["fresh"], begun, seconds, fresh, self._fresh_echo),
+            self._side_by_side(
+                kinds["slow"], begun, slow / SLOW_PER_S, SLOW_PER_S if slow else 0, self._slow_echo
+            ),
+        )
+        return {
+            name: samples.summary() for name, samples in kinds.items() if samples.took or samples.failures
+        }
+
+    async def _one_by_one(self, samples: Samples, begun: float, seconds: float, per_s: float) -> None:
+        for number in range(int(seconds * per_s)):
+            due = begun + number / per_s
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            if time.monotonic() > begun + seconds + PATIENCE_S:
+                samples.failures["not even begun"] += 1
+                continue
+            await samples.one(due, self._held_echo)
+
+    async def _side_by_side(
+        self,
+        samples: Samples,
+        begun: float,
+        seconds: float,
+        per_s: float,
+        work: Callable[[int], Awaitable[None]],
+    ) -> None:
+        async with asyncio.TaskGroup() as group:
+            for number in range(int(seconds * per_s)):
+                due = begun + number / per_s
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
+                group.create_task(samples.one(due, lambda number=number: work(number)))  # type: ignore[misc]
+
+
+SLOW_PER_S = 5.0
+
+
+async def _main(addr: str, is_behind: bool) -> None:
+    hosts = [
+        Host(listen=(), identify=False, tcp=TcpOptions(dial_from=place.honest(number)))
+        for number in range(HOSTS)
+    ]
+    target = await _behind(addr) if is_behind else None
+    told = {"ready": True, "target": None if target is None else str(target.peer_id)}
+    print(json.dumps(told), flush=True)
+    dialled = addr if target is None else f"{addr}/p2p-circuit/p2p/{target.peer_id}"
+    client = Honest(dialled, hosts)
+    loop = asyncio.get_running_loop()
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        _, seconds, held, fresh, slow = line.split()
+        answer = await client.measure(float(seconds), float(held), float(fresh), int(slow))
+        print(json.dumps(answer), flush=True)
+
+
+async def _behind(relay: str) -> Host:
+    """A host that can only be reached through the node."""
+    source = TcpOptions(dial_from=place.honest(HOSTS))
+    host = Host(listen=[f"{relay}/p2p-circuit"], echo=True, identify=False, tcp=source)
+    await host.start()
+    return host
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("addr")
+    parser.add_argument("--behind", action="store_true", help="be reached through the node, a relay")
+    options = parser.parse_args()
+    run(_main(options.addr, options.behind))
+
+
+if __name__ == "__main__":
+    main()
