@@ -29,7 +29,7 @@ class Arena:
     def __init__(self, addr: str, seconds: float, settings: dict[str, str]) -> None:
         self.addr = addr
         self.settings = settings
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()  # values may be floats
         self.seconds = seconds
         self._end = 0.0
         self._ephemerals = 0

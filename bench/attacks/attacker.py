@@ -22,8 +22,10 @@ from attacks.arena import Arena
 Attack = Callable[[Arena], Awaitable[None]]
 
 ATTACKS: dict[str, Attack] = {
+    "nothing": Arena.hold,
     "silent": connects.silent,
     "finished": connects.finished,
+    "one peer": connects.one_peer,
     "half a record": connects.half_a_record,
     "handshakes": connects.handshakes,
     "idle streams": streams.idle,
@@ -36,6 +38,7 @@ ATTACKS: dict[str, Attack] = {
     "identify": messages.identify,
     "circuits": circuits.opened_and_reset,
     "renewals": circuits.renewals,
+    "much data": circuits.much_data,
 }
 NICE = 10
 """The attacker shares its core with the honest client, and must not slow it down by that."""

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import statistics
 import time
 from collections import deque
 
 from attacks.arena import STEP_S, Arena, Pace
-from attacks.rawpeer import RawPeer, place_of, tcp_socket
+from attacks.rawpeer import RawPeer, opening, place_of, tcp_socket
 
 
 async def silent(arena: Arena) -> None:
@@ -73,6 +74,24 @@ async def handshakes(arena: Arena) -> None:
             number += 1
 
     await asyncio.gather(*(work(number) for number in range(arena.count("at once", 32))))
+
+
+async def one_peer(arena: Arena) -> None:
+    """`conns` connections of one identity, one after another, each with a stream, so that none is closed."""
+    took: list[float] = []
+    peers: list[RawPeer] = []
+    while len(took) < arena.count("conns", 4000) and arena.left_s:
+        began = time.monotonic()
+        if (peer := await arena.peer(0)) is None:
+            break
+        peer.write(opening(1, "/echo/1.0.0"))
+        await peer.ping()
+        took.append((time.monotonic() - began) * 1e3)
+        peers.append(peer)
+    some = max(1, len(took) // 10)
+    arena.counts["held at the end"] = sum(peer.is_open for peer in peers)
+    arena.counts["first ms"] = statistics.median(took[:some] or [0])
+    arena.counts["last ms"] = statistics.median(took[-some:] or [0])
 
 
 async def half_a_record(arena: Arena) -> None:

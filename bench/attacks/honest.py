@@ -1,20 +1,22 @@
 """The honest client of a row: `python -m attacks.honest ADDR [--behind]`; see `measure` for what it measures.
 
-Comes in: "measure SECONDS HELD_PER_S FRESH_PER_S SLOW" on standard input. Goes out: one JSON line for each.
+Comes in: "measure SECONDS HELD_PER_S FRESH_PER_S SLOW DEAD" on standard input. Goes out: a JSON line for each.
 Each of its peers has its own identity and its own address. Latencies count from the time at which something
-was due, so a stall is seen by everything it delays.
+was due, so everything that a stall delays has seen it.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import hashlib
 import json
+import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 from attacks import place
 from attacks.rawpeer import DATA, Identity, RawPeer, opening
@@ -63,9 +65,9 @@ SHARES = {"p50": 0.5, "p99": 0.99, "max": 1.0}
 class Honest:
     """Peers that want little: an echo of 32 bytes on a stream of its own."""
 
-    def __init__(self, addr: str, hosts: list[Host]) -> None:
+    def __init__(self, addr: str, fresh_addr: str, hosts: list[Host]) -> None:
         self._addr = Multiaddr(addr)
-        self._raw_addr = addr
+        self._fresh_addr = Multiaddr(fresh_addr)
         self._hosts = hosts
         self._held: Conn | None = None
         self._slow = 0
@@ -87,7 +89,16 @@ class Honest:
         await self._echo(self._held)
 
     async def _fresh_echo(self, number: int) -> None:
-        conn = await self._hosts[1 + number % (len(self._hosts) - 1)].swarm.dial_addr(self._addr)
+        conn = await self._hosts[1 + number % (len(self._hosts) - 1)].swarm.dial_addr(self._fresh_addr)
+        try:
+            await self._echo(conn)
+        finally:
+            await conn.close()
+
+    async def _dialled_echo(self, number: int) -> None:
+        """As `_fresh_echo`, but all with the host that dials dead addresses, and through its dialler."""
+        host = self._hosts[1]
+        conn = await host.connect(self._fresh_addr, ignore_backoff=True)
         try:
             await self._echo(conn)
         finally:
@@ -96,7 +107,7 @@ class Honest:
     async def _slow_echo(self, number: int) -> None:
         seed = hashlib.sha256(f"slow {number}".encode()).digest()
         source, pause = place.honest(HOSTS + number), SLOW_HANDSHAKE_S / 2
-        peer = await RawPeer.connect(self._raw_addr, source, Identity(seed), seed, pause)
+        peer = await RawPeer.connect(str(self._addr), source, Identity(seed), seed, pause)
         answered = asyncio.get_running_loop().create_future()
 
         def look(kind: int, flags: int, stream: int, length: int, body: bytes) -> None:
@@ -112,21 +123,42 @@ class Honest:
         finally:
             peer.abort()
 
-    async def measure(self, seconds: float, held: float, fresh: float, slow: int) -> dict[str, object]:
-        """Echoes on a connection it holds (`held` a second), on a new connection each (`fresh` a second), and
-        on `slow` connections whose handshake takes SLOW_HANDSHAKE_S."""
+    async def measure(
+        self, seconds: float, held: float, fresh: float, slow: int, dead: int
+    ) -> dict[str, object]:
+        """Measures echoes; see the command line.
+
+        Args:
+            held: a second, on a connection it holds. fresh: a second, on a new connection each.
+            slow: on new connections whose handshake takes SLOW_HANDSHAKE_S.
+            dead: peers with dead addresses that are dialled all the time; `fresh` then has one dialler.
+        """
+        work = self._dialled_echo if dead else self._fresh_echo
+        dialling = [asyncio.create_task(self._dial_dead(number)) for number in range(dead)]
         kinds = {name: Samples() for name in ("held", "fresh", "slow")}
         begun = time.monotonic()
         await asyncio.gather(
             self._one_by_one(kinds["held"], begun, seconds, held),
-            self._side_by_side(kinds["fresh"], begun, seconds, fresh, self._fresh_echo),
+            self._side_by_side(kinds["fresh"], begun, seconds, fresh, work),
             self._side_by_side(
                 kinds["slow"], begun, slow / SLOW_PER_S, SLOW_PER_S if slow else 0, self._slow_echo
             ),
         )
+        for task in dialling:
+            task.cancel()
         return {
             name: samples.summary() for name, samples in kinds.items() if samples.took or samples.failures
         }
+
+    async def _dial_dead(self, number: int) -> None:
+        """Dials 100 addresses of one peer that nobody answers, over and over."""
+        with dead_port() as port:
+            peer = Identity(hashlib.sha256(f"dead {number}".encode()).digest()).key.peer_id()
+            addrs = [f"/ip4/{place.dead(number, at)}/tcp/{port}" for at in range(DEAD_ADDRS)]
+            while True:
+                with contextlib.suppress(*Failure):
+                    await self._hosts[1].swarm.dial_peer(peer, map(Multiaddr, addrs), ignore_backoff=True)
+                await asyncio.sleep(0)
 
     async def _one_by_one(self, samples: Samples, begun: float, seconds: float, per_s: float) -> None:
         for number in range(int(seconds * per_s)):
@@ -153,6 +185,22 @@ class Honest:
 
 
 SLOW_PER_S = 5.0
+DEAD_ADDRS = 100
+
+
+@contextlib.contextmanager
+def dead_port() -> Iterator[int]:
+    """A port of every local address that answers nothing: the queue of its socket is full."""
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.socket())
+        listening.bind(("", 0))
+        listening.listen(0)
+        port: int = listening.getsockname()[1]
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex((place.node(), port))
+        yield port
 
 
 async def _main(addr: str, is_behind: bool) -> None:
@@ -164,11 +212,11 @@ async def _main(addr: str, is_behind: bool) -> None:
     told = {"ready": True, "target": None if target is None else str(target.peer_id)}
     print(json.dumps(told), flush=True)
     dialled = addr if target is None else f"{addr}/p2p-circuit/p2p/{target.peer_id}"
-    client = Honest(dialled, hosts)
+    client = Honest(addr, dialled, hosts)
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
-        _, seconds, held, fresh, slow = line.split()
-        answer = await client.measure(float(seconds), float(held), float(fresh), int(slow))
+        _, seconds, held, fresh, slow, dead = line.split()
+        answer = await client.measure(float(seconds), float(held), float(fresh), int(slow), int(dead))
         print(json.dumps(answer), flush=True)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from attacks import place
+from attacks.cli_node import CliNode
 from attacks.rows import Row
 from peers import Cores, Listener, Peer, PeerFailure, Process
 
@@ -23,7 +24,7 @@ Line = dict[str, Any]
 Figures = dict[str, float]
 
 HELD_PER_S, FRESH_PER_S = 50.0, 10.0
-WARM_S, SETTLE_S = 1.0, 2.0
+WARM_S, SETTLE_S = 1.0, 5.0
 SPARE_S = 60.0
 """How long a process may be late with its answer: the honest client has patience, too."""
 LOOK_S = 0.05
@@ -80,14 +81,14 @@ class Honest(Process):
         super().__init__(_module("honest", addr, *(["--behind"] if is_behind else [])), core)
         self.target: str | None = self.answer(SPARE_S)["target"]
 
-    def measure(self, seconds: float, slow: int = 0) -> Line:
+    def measure(self, seconds: float) -> Line:
         """Its figures of so many seconds."""
-        self.begin(seconds, slow)
+        self.begin(seconds, 0, 0)
         return self.answer(seconds + SPARE_S)
 
-    def begin(self, seconds: float, slow: int) -> None:
+    def begin(self, seconds: float, slow: int, dead: int) -> None:
         """The same; `answer` has them later."""
-        self.say(f"measure {seconds} {HELD_PER_S} {FRESH_PER_S} {slow}")
+        self.say(f"measure {seconds} {HELD_PER_S} {FRESH_PER_S} {slow} {dead}")
 
 
 @contextlib.contextmanager
@@ -111,9 +112,12 @@ def _attackers(
         yield found
 
 
-def _limited(peer: Peer, row: Row) -> Peer:
+def _node(row: Row, peer: Peer, options: tuple[str, ...], core: int | None) -> Listener:
     soft, hard = row.nofile
-    return Peer(peer.name, ("prlimit", f"--nofile={soft}:{hard}", *peer.command))
+    limits, addr = ("prlimit", f"--nofile={soft}:{hard}"), f"/ip4/{place.node()}/tcp/0"
+    if row.cli is not None:
+        return CliNode(limits, core, "--addr", addr, *row.cli)
+    return Listener(Peer(peer.name, (*limits, *peer.command)), core, "-addr", addr, *options, op=row.op)
 
 
 def run_row(
@@ -121,14 +125,14 @@ def run_row(
 ) -> Line:
     """All figures of a row. Raises PeerFailure: the node, or another process, ended or said nothing."""
     seconds = row.seconds or attack_s
-    listen = f"/ip4/{place.node()}/tcp/0"
     with (
-        Listener(_limited(peer, row), cores.listener, "-addr", listen, *options) as node,
+        _node(row, peer, options, cores.listener) as node,
         Honest(cores.dialer, node.address, row.behind) as honest,
     ):
         honest.measure(WARM_S)
-        start = node.ask("gc")
+        node.ask("gc")
         rest = honest.measure(rest_s)
+        start = node.ask("stat")
         with (
             Watch(node.pid) as watch,
             _attackers(row, cores.dialer, node.address, honest.target, seconds) as attackers,
@@ -136,11 +140,13 @@ def run_row(
             before = time.monotonic(), node.ask("stat")["cpu"]
             for each in attackers:
                 each.say("go")
-            honest.begin(seconds, row.slow)
+            honest.begin(seconds, row.slow, row.dead)
+            told = node.stop_a_worker() if row.stops_worker and isinstance(node, CliNode) else {}
             seen = [_counts(each, seconds) for each in attackers]
             attacked = honest.answer(seconds + SPARE_S)
             cpu = _cpu(node, before)
-        after = _after(node)
+        time.sleep(SETTLE_S)
+        after = node.ask("stat")
     return {
         "row": row.name,
         "rest": rest,
@@ -151,6 +157,8 @@ def run_row(
             _seen(rest, "rest "),
             _compared(rest, attacked, seconds / rest_s),
             _memory(start, after, watch),
+            _counted(seen, seconds),
+            told,
             {"cpu of the node": cpu},
         ),
     }
@@ -170,11 +178,6 @@ def _cpu(node: Listener, before: tuple[float, float]) -> float:
         return float("nan")
 
 
-def _after(node: Listener) -> Line:
-    time.sleep(SETTLE_S)
-    return node.ask("gc")
-
-
 def _seen(measured: Line, when: str) -> Figures:
     names = ("done", "failed", "p50", "p99", "max")
     return {f"{kind} {when}{name}": each[name] for kind, each in measured.items() for name in names}
@@ -190,10 +193,23 @@ def _compared(rest: Line, attacked: Line, longer: float) -> Figures:
     return found
 
 
+def _counted(seen: list[Line], seconds: float) -> Figures:
+    """What all attackers counted, together; and each count for a second."""
+    found: Figures = {}
+    for each in seen:
+        for name, value in each.items():
+            if isinstance(value, (int, float)):
+                found[f"attacker {name}"] = found.get(f"attacker {name}", 0.0) + value
+    if found.get("attacker first ms"):
+        found["attacker last / first"] = found["attacker last ms"] / found["attacker first ms"]
+    return found | {f"{name} a second": value / seconds for name, value in found.items()}
+
+
 def _memory(start: Line, after: Line, watch: Watch) -> Figures:
     return {
         "memory start": start["rss"] / 1e6,
         "memory peak": watch.rss_mb,
+        "memory peak over start": watch.rss_mb - start["rss"] / 1e6,
         "memory after": after["rss"] / 1e6,
         "memory after / start": after["rss"] / start["rss"],
         "descriptors peak": watch.descriptors,

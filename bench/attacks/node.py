@@ -1,6 +1,6 @@
 """The node under attack: a Host with default options.
 
-Comes in: `listen -addr MULTIADDR` with options, orders on standard input. Goes out: what interop/README.md
+Comes in: `listen` or `relay` with options, orders on standard input. Goes out: what interop/README.md
 says about a listener.
 """
 
@@ -21,10 +21,14 @@ def _host(options: argparse.Namespace) -> Host:
     more: dict[str, Any] = {}
     if options.bare:
         more |= {"ping": False, "identify": False}
-    if options.relay:
+    if options.op == "relay":
         more["relay_service"] = RelayOptions()
     if options.dedup:
         more["conns"] = ConnOptions(duplicates="dedup")
+    if options.free:
+        from p2pcore.resources.options import UNLIMITED
+
+        more["limits"] = UNLIMITED
     if options.share:
         more["tcp"] = TcpOptions(share_port=True)
     return Host(listen=options.addr.split(","), echo=True, **more)
@@ -38,9 +42,9 @@ async def _main(options: argparse.Namespace) -> None:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("op", choices=["listen"])
+    parser.add_argument("op", choices=["listen", "relay"])
     parser.add_argument("-addr", required=True)
-    for name in ("-bare", "-relay", "-dedup", "-share"):
+    for name in ("-bare", "-dedup", "-free", "-share"):
         parser.add_argument(name, action="store_true")
     run(_main(parser.parse_args()))
 

@@ -55,3 +55,8 @@ def attacker(number: int) -> str:
 def honest(number: int) -> str:
     """The source address of an honest peer."""
     return f"{net()}.7.{number // 250}.{number % 250 + 1}"
+
+
+def dead(peer: int, number: int) -> str:
+    """An address of a peer that does not answer."""
+    return f"{net()}.99.{peer}.{number + 1}"

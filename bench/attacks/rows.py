@@ -39,8 +39,12 @@ class Row:
         name: short, for the command line. title: for people.
         attack: the name in attacker.py. settings: its numbers.
         processes: how many attackers there are; each has `settings`, and its own sources.
+        op: what the node is, "listen" or "relay".
         node: options of node.py. nofile: soft and hard limit of descriptors of the node.
+        cli: arguments of `p2pcore listen`, with nobody who reads its output, in place of node.py.
         slow: honest handshakes over a path that takes 4.5 s. behind: fresh connections go through the node.
+        dead: peers with 100 dead addresses each that the honest client dials at the same time.
+        stops_worker: whether an operator stops (SIGSTOP) one of the node's workers.
         seconds: how long it takes, if not as long as the command line says.
         go: the options of the go peer for the same; None: it has not the subject.
     """
@@ -51,10 +55,14 @@ class Row:
     bounds: tuple[Bound, ...]
     settings: Mapping[str, float] = field(default_factory=dict)
     processes: int = 1
+    op: str = "listen"
     node: tuple[str, ...] = ()
     nofile: tuple[int, int] = (20_000, 20_000)
+    cli: tuple[str, ...] | None = None
     slow: int = 0
+    dead: int = 0
     behind: bool = False
+    stops_worker: bool = False
     seconds: float | None = None
     go: tuple[str, ...] | None = ()
 
@@ -88,7 +96,7 @@ def _silent(rate: int, bounds: tuple[Bound, ...], processes: int = 1) -> tuple[R
         bounds,
         settings,
         processes,
-        ("-share",),
+        node=("-share",),
         go=("-share",),
     )
     return row, shared
@@ -157,5 +165,133 @@ ROWS: tuple[Row, ...] = (
         "grown windows",
         (*NONE_REFUSED, Bound("memory peak", most=512), BACK),
         {"conns": 2, "streams": 64, "sources": 2, "identities": 2},
+    ),
+    Row(
+        "identity",
+        "one identity finishes connections until 2,048 descriptors are gone",
+        "finished",
+        QUIET,
+        {"conns": 2100},
+        nofile=(2048, 2048),
+        seconds=20,
+    ),
+    Row(
+        "block",
+        "2,100 identities of one address do the same",
+        "finished",
+        QUIET,
+        {"conns": 2100, "identities": 2100},
+        nofile=(2048, 2048),
+        seconds=20,
+    ),
+    Row(
+        "handshakes",
+        "handshakes without a pause, 32 at a time, from one address",
+        "handshakes",
+        QUIET,
+        {"identities": 64},
+    ),
+    Row(
+        "half-a-record",
+        "64 connections that each begin a record and never end it",
+        "half a record",
+        (*QUIET, Bound("attacker held at the end", most=0)),
+        {"conns": 64, "identities": 64, "sources": 64},
+        seconds=30,
+        go=None,
+    ),
+    Row(
+        "half-a-frame",
+        "64 connections that each begin a frame and never end it",
+        "half a frame",
+        (*QUIET, Bound("attacker held at the end", most=0)),
+        {"conns": 64, "identities": 64, "sources": 64},
+        seconds=30,
+        go=None,
+    ),
+    Row(
+        "identify",
+        "identify with 27,000 addresses of one byte, pushed 20 times a second",
+        "identify",
+        QUIET,
+        {"every": 0.05},
+    ),
+    Row(
+        "identify-100",
+        "identify with 27,000 addresses of one byte, 100 connections together",
+        "identify",
+        QUIET,
+        {"conns": 100, "identities": 100, "sources": 40, "every": 2},
+    ),
+    Row(
+        "identify-kept",
+        "identify with 7,400 valid addresses, 100 connections together",
+        "identify",
+        (*QUIET, Bound("memory peak over start", most=1.6 + 4)),
+        {"conns": 100, "identities": 100, "sources": 40, "every": 2, "valid": 1},
+    ),
+    Row(
+        "circuits",
+        "circuits opened and reset through a relay, to a target that others use",
+        "circuits",
+        QUIET,
+        {"conns": 2, "sources": 2, "identities": 2},
+        op="relay",
+        behind=True,
+    ),
+    Row(
+        "renewals",
+        "a reservation at a relay, renewed without a pause",
+        "renewals",
+        (*QUIET, Bound("attacker granted a second", most=10)),
+        {"conns": 1},
+        op="relay",
+        behind=True,
+    ),
+    Row(
+        "circuit-data",
+        "circuits filled to their limit of bytes and opened again",
+        "much data",
+        (*QUIET, Bound("attacker relayed bytes a second", most=1e6)),
+        {"conns": 1, "identities": 2},
+        op="relay",
+        behind=True,
+    ),
+    Row(
+        "dedup",
+        '4,000 connections of one peer with duplicates="dedup"',
+        "one peer",
+        (Bound("attacker last / first", most=2), *QUIET),
+        {"conns": 4000},
+        node=("-dedup",),
+        seconds=25,
+        go=None,
+    ),
+    Row(
+        "dead-addresses",
+        "25 peers with 100 dead addresses each are dialled, beside honest dials",
+        "nothing",
+        (*NONE_REFUSED, Bound("fresh p99 over rest", most=250)),
+        dead=25,
+        go=None,
+    ),
+    Row(
+        "unread-log",
+        "`listen -v` into a pipe that nobody reads; connections come and go",
+        "handshakes",
+        QUIET,
+        {"identities": 64, "at once": 4},
+        cli=("-v",),
+        go=None,
+    ),
+    Row(
+        "stopped-worker",
+        "one of two workers is stopped (SIGSTOP)",
+        "nothing",
+        (Bound("replaced after s", most=12), Bound("fresh done / rest", least=0.4)),
+        cli=("--workers", "2"),
+        seconds=25,
+        stops_worker=True,
+        go=None,
     ),
 )
