@@ -1,7 +1,7 @@
 """A node started as users start it, with nobody who reads its output; and what an operator does to it.
 
-Comes in: arguments of `p2pcore listen`. Goes out: the same as a Listener, with figures from /proc. It ends with
-its process group; workers end with their supervisor, and a stopped one is killed.
+Comes in: arguments of `p2pcore listen`. Goes out: the same as a Listener, with figures from /proc. It ends
+with its process group; workers end with their supervisor, and a stopped one is killed.
 """
 
 from __future__ import annotations

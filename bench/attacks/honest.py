@@ -1,6 +1,6 @@
 """The honest client of a row: `python -m attacks.honest ADDR [--behind]`; see `measure` for what it measures.
 
-Comes in: "measure SECONDS HELD_PER_S FRESH_PER_S SLOW DEAD" on standard input. Goes out: a JSON line for each.
+Comes in: "measure SECONDS HELD_PER_S FRESH_PER_S SLOW DEAD" on standard input. Goes out: JSON lines.
 Each of its peers has its own identity and its own address. Latencies count from the time at which something
 was due, so everything that a stall delays has seen it.
 """

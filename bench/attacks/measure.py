@@ -70,7 +70,8 @@ def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
-def _module(name: str, *arguments: object) -> tuple[str, ...]:
+def module(name: str, *arguments: object) -> tuple[str, ...]:
+    """The command of one of our processes."""
     return (sys.executable, "-m", f"attacks.{name}", *map(str, arguments))
 
 
@@ -78,7 +79,7 @@ class Honest(Process):
     """The honest client."""
 
     def __init__(self, core: int | None, addr: str, is_behind: bool) -> None:
-        super().__init__(_module("honest", addr, *(["--behind"] if is_behind else [])), core)
+        super().__init__(module("honest", addr, *(["--behind"] if is_behind else [])), core)
         self.target: str | None = self.answer(SPARE_S)["target"]
 
     def measure(self, seconds: float) -> Line:
@@ -105,7 +106,7 @@ def _attackers(
                 **({"target": target} if target else {}),
             }
             pairs = [f"{name}={value}" for name, value in settings.items()]
-            command = _module("attacker", row.attack, addr, seconds, *pairs)
+            command = module("attacker", row.attack, addr, seconds, *pairs)
             found.append(stack.enter_context(Process(command, core)))
         for each in found:
             each.answer(SPARE_S)
