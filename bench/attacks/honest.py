@@ -70,6 +70,7 @@ class Honest:
         self._fresh_addr = Multiaddr(fresh_addr)
         self._hosts = hosts
         self._held: Conn | None = None
+        self._dialling = asyncio.Lock()
         self._slow = 0
 
     async def _echo(self, conn: Conn) -> None:
@@ -80,12 +81,13 @@ class Honest:
         finally:
             await stream.close()
 
-    async def _held_echo(self) -> None:
-        if self._held is None or self._held.is_closed:
-            cut, self._held = self._held, await self._hosts[0].swarm.dial_addr(self._addr)
-            if cut is not None:
-                await self._echo(self._held)
-                raise ConnectionResetError("the held connection was cut")
+    async def _held_echo(self, number: int) -> None:
+        async with self._dialling:
+            if self._held is None or self._held.is_closed:
+                was_cut = self._held is not None
+                self._held = await self._hosts[0].swarm.dial_addr(self._addr)
+                if was_cut:
+                    raise ConnectionResetError("the held connection was cut")
         await self._echo(self._held)
 
     async def _fresh_echo(self, number: int) -> None:
@@ -138,7 +140,7 @@ class Honest:
         kinds = {name: Samples() for name in ("held", "fresh", "slow")}
         begun = time.monotonic()
         await asyncio.gather(
-            self._one_by_one(kinds["held"], begun, seconds, held),
+            self._side_by_side(kinds["held"], begun, seconds, held, self._held_echo),
             self._side_by_side(kinds["fresh"], begun, seconds, fresh, work),
             self._side_by_side(
                 kinds["slow"], begun, slow / SLOW_PER_S, SLOW_PER_S if slow else 0, self._slow_echo
@@ -159,15 +161,6 @@ class Honest:
                 with contextlib.suppress(*Failure):
                     await self._hosts[1].swarm.dial_peer(peer, map(Multiaddr, addrs), ignore_backoff=True)
                 await asyncio.sleep(0)
-
-    async def _one_by_one(self, samples: Samples, begun: float, seconds: float, per_s: float) -> None:
-        for number in range(int(seconds * per_s)):
-            due = begun + number / per_s
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
-            if time.monotonic() > begun + seconds + PATIENCE_S:
-                samples.failures["not even begun"] += 1
-                continue
-            await samples.one(due, self._held_echo)
 
     async def _side_by_side(
         self,

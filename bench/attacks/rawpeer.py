@@ -79,7 +79,14 @@ class Identity:
 
 
 class RawPeer(asyncio.Protocol):
-    """One connection. `connect` makes it; `write` sends frames; `lost` is done when it has ended."""
+    """One connection. `connect` makes it; `write` sends frames.
+
+    Attributes:
+        lost: done when it has ended. go_away: the code of the node's last one.
+        on_frame: called with kind, flags, stream, length and body of each frame of the node.
+        pong_delay_s: how late pings are answered; None: never.
+        is_deaf: throws away whatever comes, which costs nothing.
+    """
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
@@ -88,6 +95,7 @@ class RawPeer(asyncio.Protocol):
         self.on_frame: OnFrame | None = None
         self.pong_delay_s: float | None = 0.0
         self.go_away: int | None = None
+        self.is_deaf = False
         self._pongs: list[asyncio.Future[None]] = []
         self._raw, self._plain = bytearray(), bytearray()
         self._waiter: asyncio.Future[None] | None = None
@@ -156,6 +164,8 @@ class RawPeer(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
+        if self.is_deaf:
+            return
         self._raw += data
         if self._keys is None:
             self._wake()

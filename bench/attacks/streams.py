@@ -6,8 +6,7 @@ Comes in: an Arena. Goes out: frames; counts of streams that were opened, and re
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Callable
 
 from attacks.arena import STEP_S, Arena, Pace
 from attacks.rawpeer import DATA, FIN, HEADER, RST, SYN, WINDOW, RawPeer, frame, message, opening
@@ -15,6 +14,8 @@ from attacks.rawpeer import DATA, FIN, HEADER, RST, SYN, WINDOW, RawPeer, frame,
 ECHO = "/echo/1.0.0"
 WINDOW_BYTES = 256 * 1024
 BODY_BYTES = 16 * 1024
+FLOOD_IDS = range(1, 2 * 1_000_000, 2)
+"""Streams of one flooding connection: made before, because they cost more than sending them."""
 BATCH = 128
 """Streams opened together: half as many as may wait to be accepted."""
 
@@ -78,38 +79,39 @@ async def _settled(peer: RawPeer, batch: bytes, pause_s: float) -> None:
 
 async def syn_fin(arena: Arena) -> None:
     """Streams that begin and end in one frame of 12 bytes."""
-    await _flood(arena, lambda stream: frame(WINDOW, SYN | FIN, stream, 0))
+    await _flood(arena, [frame(WINDOW, SYN | FIN, stream, 0) for stream in FLOOD_IDS])
 
 
 async def bad_proposals(arena: Arena) -> None:
     """Streams with `proposals` protocols each, none of which anybody has."""
     body = HEADER + b"".join(message(f"/x/{number}") for number in range(arena.count("proposals", 63)))
-    await _flood(arena, lambda stream: frame(DATA, SYN, stream, len(body), body))
+    await _flood(arena, [frame(DATA, SYN, stream, len(body), body) for stream in FLOOD_IDS[:5_000]])
 
 
-async def _flood(arena: Arena, one: Callable[[int], bytes]) -> None:
-    """Streams on `conns` connections, `bytes per s` together; a connection that ends is replaced."""
+async def _flood(arena: Arena, streams: list[bytes]) -> None:
+    """Streams on `conns` connections, `bytes per s` together; one that ends or has had all is replaced."""
     conns = arena.count("conns", 1)
     rate = arena.number("bytes per s", 3e6) / conns
-    await asyncio.gather(*(_flood_one(arena, one, number, rate) for number in range(conns)))
+    await asyncio.gather(*(_flood_one(arena, streams, number, rate) for number in range(conns)))
 
 
-async def _flood_one(arena: Arena, one: Callable[[int], bytes], number: int, rate: float) -> None:
+async def _flood_one(arena: Arena, streams: list[bytes], number: int, rate: float) -> None:
     while arena.left_s:
         peer = await arena.peer(number)
         if peer is None:
             await asyncio.sleep(10 * STEP_S)
             continue
-        await _flood_peer(arena, _counted(arena, peer), one, rate)
+        peer.is_deaf = True
+        await _flood_peer(arena, peer, streams, rate)
         peer.abort()
 
 
-async def _flood_peer(arena: Arena, peer: RawPeer, one: Callable[[int], bytes], rate: float) -> None:
-    ids: Iterator[int] = count(1, 2)
-    pace = Pace(rate / len(one(1)))
-    while arena.left_s and peer.is_open:
+async def _flood_peer(arena: Arena, peer: RawPeer, streams: list[bytes], rate: float) -> None:
+    pace, at = Pace(rate / len(streams[0])), 0
+    while arena.left_s and peer.is_open and at < len(streams):
         if due := pace.due():
-            peer.write(b"".join(one(next(ids)) for _ in range(due)))
+            peer.write(b"".join(streams[at : at + due]))
+            at += due
             arena.counts["streams"] += due
             await peer.drain()
         await asyncio.sleep(STEP_S)
