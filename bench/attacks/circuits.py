@@ -7,6 +7,8 @@ of the relay's answers, and of bytes that came through.
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections.abc import Iterator
 
 from attacks.arena import Arena
 from attacks.rawpeer import ACK, DATA, HEADER, RST, WINDOW, RawPeer, frame, message, opening
@@ -45,18 +47,19 @@ async def _ask(arena: Arena, request: bytes, data: bytes = b"") -> None:
             if peer is None:
                 await asyncio.sleep(0.05)
                 continue
-            await _Asker(arena, peer, request, data).run()
+            await Asker(arena, peer, request, data).run()
             arena.counts["ended by the relay"] += not peer.is_open
             peer.abort()
 
     await asyncio.gather(*(one(number) for number in range(arena.count("conns", 1))))
 
 
-class _Asker:
+class Asker:
     """One connection to the relay, and its hop streams."""
 
-    def __init__(self, arena: Arena, peer: RawPeer, request: bytes, data: bytes) -> None:
+    def __init__(self, arena: Arena, peer: RawPeer, request: bytes, data: bytes = b"") -> None:
         self._arena, self._peer, self._request, self._data = arena, peer, request, data
+        self.counts = arena.counts
         self._answers: dict[int, asyncio.Future[None]] = {}
         self._got: dict[int, bytearray] = {}
         self._next = 1
@@ -80,12 +83,15 @@ class _Asker:
     def _is_ok(framed: bytes) -> bool:
         return b"\x28\x64" in framed  # status (field 5): OK (100)
 
-    async def run(self) -> None:
-        """Asks until the attack or the connection is over."""
-        await asyncio.gather(*(self._work() for _ in range(self._arena.count("at once", 8))))
+    async def run(self, count: int = sys.maxsize) -> None:
+        """Asks until the attack or the connection is over, at most `count` times."""
+        left = iter(range(count))
+        await asyncio.gather(*(self._work(left) for _ in range(self._arena.count("at once", 8))))
 
-    async def _work(self) -> None:
-        while self._arena.left_s and self._peer.is_open:
+    async def _work(self, left: Iterator[int]) -> None:
+        for _ in left:
+            if not self._arena.left_s or not self._peer.is_open:
+                return
             stream, self._next = self._next, self._next + 2
             answer = self._answers[stream] = asyncio.get_running_loop().create_future()
             self._got[stream] = bytearray()

@@ -17,6 +17,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 
 from attacks import place
 from attacks.rawpeer import DATA, Identity, RawPeer, opening
@@ -108,8 +109,8 @@ class Honest:
 
     async def _slow_echo(self, number: int) -> None:
         seed = hashlib.sha256(f"slow {number}".encode()).digest()
-        source, pause = place.honest(HOSTS + number), SLOW_HANDSHAKE_S / 2
-        peer = await RawPeer.connect(str(self._addr), source, Identity(seed), seed, pause)
+        source, wait = place.honest(HOSTS + number), partial(asyncio.sleep, SLOW_HANDSHAKE_S / 2)
+        peer = await RawPeer.connect(str(self._addr), source, Identity(seed), seed, wait)
         answered = asyncio.get_running_loop().create_future()
 
         def look(kind: int, flags: int, stream: int, length: int, body: bytes) -> None:

@@ -36,7 +36,8 @@ def _addresses(first: int, is_valid: bool) -> bytes:
     return _varint(len(out)) + bytes(out)
 
 
-def _told(number: int, is_valid: bool) -> bytes:
+def told(number: int, is_valid: bool) -> bytes:
+    """The messages of one identify, as long as they may be."""
     return b"".join(_addresses((number * MESSAGES + at) * 1000, is_valid) for at in range(MESSAGES))
 
 
@@ -47,14 +48,15 @@ async def identify(arena: Arena) -> None:
     stream = 1
     while arena.left_s:
         for number, peer in enumerate(peers):
-            _push(peer, stream, _told(number + stream, is_valid))
+            push(peer, stream, told(number + stream, is_valid))
             arena.counts["messages"] += 1
         stream += 2
         await asyncio.sleep(min(arena.number("every", 1.0), arena.left_s))
     arena.counts["held at the end"] = sum(peer.is_open for peer in peers)
 
 
-def _push(peer: RawPeer, stream: int, told: bytes) -> None:
+def push(peer: RawPeer, stream: int, told: bytes) -> None:
+    """Pushes these messages."""
     out = opening(stream, PUSH)
     for at in range(0, len(told), BODY_BYTES):
         body = told[at : at + BODY_BYTES]

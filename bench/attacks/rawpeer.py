@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from p2pcore import Multiaddr, PrivateKey
 from p2pcore._fast.crypto.noise import Initiator, KeyPair
@@ -25,6 +25,7 @@ IP_BIND_ADDRESS_NO_PORT = 24
 PATIENCE_S = 20.0
 """How long a raw peer waits for one step of its handshake."""
 
+Pause = Callable[[], Awaitable[object]]
 OnFrame = Callable[[int, int, int, int, bytes], None]
 
 
@@ -106,13 +107,13 @@ class RawPeer(asyncio.Protocol):
 
     @classmethod
     async def connect(
-        cls, addr: str, source: str, identity: Identity, entropy: bytes, pause_s: float = 0.0
+        cls, addr: str, source: str, identity: Identity, entropy: bytes, pause: Pause | None = None
     ) -> RawPeer:
         """Connects and finishes the handshake.
 
         Args:
             entropy: 32 bytes for the ephemeral key.
-            pause_s: how long to wait before each of its two messages.
+            pause: is awaited before each of its two messages.
 
         Raises: OSError, TimeoutError: the node does not finish it.
         """
@@ -125,19 +126,19 @@ class RawPeer(asyncio.Protocol):
             sock.close()
             raise
         try:
-            await peer._shake(identity, entropy, pause_s)
+            await peer._shake(identity, entropy, pause or _no_pause)
         except BaseException:
             peer.abort()
             raise
         return peer
 
-    async def _shake(self, identity: Identity, entropy: bytes, pause_s: float) -> None:
+    async def _shake(self, identity: Identity, entropy: bytes, pause: Pause) -> None:
         noise = Initiator(identity.static, entropy)
-        await asyncio.sleep(pause_s)
+        await pause()
         self._send(HEADER + NOISE + _framed(noise.write_1()))
         await self._take(len(HEADER) + len(NOISE))
         noise.read_2(await self._take(int.from_bytes(await self._take(2))))
-        await asyncio.sleep(pause_s)
+        await pause()
         self._send(_framed(noise.write_3(identity.payload)))
         self._keys = noise.split()
         self._records()
@@ -257,3 +258,7 @@ class RawPeer(asyncio.Protocol):
 
 def _framed(body: bytes) -> bytes:
     return len(body).to_bytes(2) + body
+
+
+async def _no_pause() -> None:
+    return
