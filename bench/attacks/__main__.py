@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from attacks import place
-from attacks.measure import run_row
+from attacks.measure import Durations, run_row
 from attacks.render import page
 from attacks.rows import ROWS, Bound, Row
 from attacks.twins import BOUNDS, TWINS, run_twin
@@ -40,6 +40,7 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
         "--rest", type=float, default=5.0, metavar="S", help="seconds at rest before an attack"
     )
     parser.add_argument("--attack", type=float, default=10.0, metavar="S", help="seconds of an attack")
+    parser.add_argument("--settle", type=float, default=5.0, metavar="S", help="seconds after an attack")
     parser.add_argument("--with-go", action="store_true", help="each row against go-libp2p too")
     parser.add_argument("--node", metavar="COMMAND", help="another node in place of this p2pcore's")
     parser.add_argument("--loopback", action="store_true", help="use 127.0.0.0/8 and no network namespace")
@@ -74,8 +75,9 @@ def _measured(row: Row, peer: Peer, options: argparse.Namespace) -> Found | None
     more = _options(row, peer)
     if more is None:
         return None
+    durations = Durations(options.rest, options.attack, options.settle)
     try:
-        found = run_row(row, peer, more, choose_cores(), options.rest, options.attack)
+        found = run_row(row, peer, more, choose_cores(), durations)
     except PeerFailure as failure:
         found = {"row": row.name, "figures": {}, "failure": without_paths(str(failure))}
     found["node"] = peer.name

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,22 @@ Line = dict[str, Any]
 Figures = dict[str, float]
 
 HELD_PER_S, FRESH_PER_S = 50.0, 10.0
-WARM_S, SETTLE_S = 1.0, 5.0
+WARM_S = 1.0
 SPARE_S = 60.0
 """How long a process may be late with its answer: the honest client has patience, too."""
 LOOK_S = 0.05
 DESCRIPTORS_EVERY = 10
 ADDRESSES = 40
 """Addresses of one attacker process; the next one begins behind them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Durations:
+    """Seconds at rest, of an attack (unless the row says otherwise), and from its end to the last look."""
+
+    rest_s: float
+    attack_s: float
+    settle_s: float
 
 
 class Watch:
@@ -121,18 +131,16 @@ def _node(row: Row, peer: Peer, options: tuple[str, ...], core: int | None) -> L
     return Listener(Peer(peer.name, (*limits, *peer.command)), core, "-addr", addr, *options, op=row.op)
 
 
-def run_row(
-    row: Row, peer: Peer, options: tuple[str, ...], cores: Cores, rest_s: float, attack_s: float
-) -> Line:
+def run_row(row: Row, peer: Peer, options: tuple[str, ...], cores: Cores, durations: Durations) -> Line:
     """All figures of a row. Raises PeerFailure: the node, or another process, ended or said nothing."""
-    seconds = row.seconds or attack_s
+    seconds = row.seconds or durations.attack_s
     with (
         _node(row, peer, options, cores.listener) as node,
         Honest(cores.dialer, node.address, row.behind) as honest,
     ):
         honest.measure(WARM_S)
         node.ask("gc")
-        rest = honest.measure(rest_s)
+        rest = honest.measure(durations.rest_s)
         start = node.ask("stat")
         with (
             Watch(node.pid) as watch,
@@ -146,7 +154,7 @@ def run_row(
             seen = [_counts(each, seconds) for each in attackers]
             attacked = honest.answer(seconds + SPARE_S)
             cpu = _cpu(node, before)
-        time.sleep(SETTLE_S)
+        time.sleep(durations.settle_s)
         after = node.ask("stat")
     return {
         "row": row.name,
@@ -156,7 +164,7 @@ def run_row(
         "figures": _rounded(
             _seen(attacked, ""),
             _seen(rest, "rest "),
-            _compared(rest, attacked, seconds / rest_s),
+            _compared(rest, attacked, seconds / durations.rest_s),
             _memory(start, after, watch),
             _counted(seen, seconds),
             told,

@@ -52,7 +52,7 @@ def test_the_page_shows_what_was_missed_and_what_ended() -> None:
 def test_a_short_row_runs_to_its_end() -> None:
     command = [sys.executable, "-m", "attacks", "bad-proposals-1", "--loopback", "--json"]
     done = subprocess.run(
-        [*command, "--rest", "0.5", "--attack", "1"],
+        [*command, "--rest", "0.5", "--attack", "1", "--settle", "0"],
         cwd=BENCH,
         capture_output=True,
         text=True,
