@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from p2pcore import compose, limits, options
 from p2pcore._fast.loop.loop_state import loop_state
+from p2pcore.aio.descriptors import raise_limit
 from p2pcore.dialing.dialer import DialOptions
 from p2pcore.errors import AddressError
 from p2pcore.interfaces import Conn, Gater, Notifiee, ProtocolHandler
@@ -128,6 +129,7 @@ class Host:
         self._listen = _addresses(listen)
         self.listen_results: list[ListenResult] = []
         conns = options.given("conns", conns, ConnOptions)
+        self._raises_descriptors = conns.raise_descriptors
         dial = options.given("dial", dial, DialOptions)
         admission = Admission(gater, conns.max_conns, conns.max_conns_per_peer, conns.max_conns_per_ip)
         news = News()
@@ -176,6 +178,8 @@ class Host:
     async def start(self) -> None:
         """Listens on all addresses. Raises ListenError: no address works; the host is closed then."""
         self._check_loop()
+        if self._raises_descriptors:
+            raise_limit()
         try:
             self.listen_results = await self.swarm.listen(*self._listen)
         except BaseException:
@@ -342,7 +346,8 @@ class Host:
 
         There are counters for connections that opened, closed or were refused, for dials, and for refused
         streams. Further counters are for all listeners together: failed upgrades by reason, errors of
-        accept(2), and answered HTTP requests. No number ever falls.
+        accept(2), answered HTTP requests, and times in which no connection was accepted, by reason. No number
+        ever falls.
         """
         return self.swarm.counters()
 

@@ -19,6 +19,8 @@ class ConnOptions:
         max_conns: connections, inbound and outbound together.
         max_conns_per_peer: the same for one peer.
         max_conns_per_ip: inbound connections from one public IPv4 address or IPv6 /56.
+        raise_descriptors: raise the soft limit of RLIMIT_NOFILE to the hard one when the host starts. False: if
+            the process calls select(2), which fails for descriptors from 1,024 on.
         duplicates: "keep" allows several connections to one peer; "dedup" closes all but one.
 
     Raises:
@@ -29,10 +31,12 @@ class ConnOptions:
     max_conns_per_peer: int | None = None
     max_conns_per_ip: int | None = None
     duplicates: str = "keep"
+    raise_descriptors: bool = True
 
     def __post_init__(self) -> None:
         for name in ("max_conns", "max_conns_per_peer", "max_conns_per_ip"):
             cap = getattr(self, name)
             if cap is not None:
                 options.whole(name, cap, 1)
+        options.flag("raise_descriptors", self.raise_descriptors)
         options.one_of("duplicates", self.duplicates, POLICIES)
