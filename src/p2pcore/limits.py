@@ -86,6 +86,8 @@ MAX_WAITING_UPGRADES: Final = 4096
 """Accepted connections of one listener that wait for their turn, about 1 KB each: as many as LISTEN_BACKLOG."""
 ACCEPTS_PER_TURN: Final = 64
 """Connections a listener accepts before the other work of the loop goes on: 1 to 2 ms."""
+BEGUN_PER_TURN: Final = 32
+"""Waiting handshakes that begin in one turn of the loop: 3 to 5 ms."""
 MAX_DESCRIPTORS: Final = 1 << 20
 """Where RLIMIT_NOFILE allows more, we ask for no more: a million idle connections need about 10 GB."""
 RESERVED_DESCRIPTORS: Final = 64
