@@ -136,6 +136,11 @@ class MaConn:
         return self._remote
 
     @property
+    def remote_sockaddr(self) -> tuple[Any, ...] | None:
+        """The peer's socket address, for callers that need no multiaddr; None: not known in this form."""
+        return self._remote if isinstance(self._remote, tuple) else None
+
+    @property
     def block(self) -> str:
         """See interfaces.RawConn."""
         remote = self._remote
