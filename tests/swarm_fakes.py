@@ -162,6 +162,7 @@ class FakeListener:
         self.multiaddr = multiaddr
         self.queue: asyncio.Queue[FakeConn | Exception] = asyncio.Queue()
         self.is_closed = False
+        self.is_paused = False
 
     async def accept(self) -> FakeConn:
         if self.is_closed:
@@ -170,6 +171,12 @@ class FakeListener:
         if isinstance(item, Exception):
             raise item
         return item
+
+    def pause_accepting(self) -> None:
+        self.is_paused = True
+
+    def resume_accepting(self) -> None:
+        self.is_paused = False
 
     async def drain(self, accept_queued: bool = True) -> None:
         await self.close()

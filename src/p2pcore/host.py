@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from p2pcore import compose, limits, options
 from p2pcore._fast.loop.ledger import Ledger
 from p2pcore._fast.loop.loop_state import loop_state
+from p2pcore.aio.descriptors import raise_limit
 from p2pcore.aio.stopping import Interrupted, Stopping, drain_time
 from p2pcore.dialing.dialer import DialOptions
 from p2pcore.errors import AddressError
@@ -137,6 +138,8 @@ class Host:
         conns = options.given("conns", conns, ConnOptions)
         conn_manager = options.given("conn_manager", conn_manager, ConnManager)
         dial = options.given("dial", dial, DialOptions)
+        if conns.raise_descriptors:
+            raise_limit()  # first: the limits follow from what the process may have
         in_force = options.given("limits", limits, Limits).resolved()
         admission = Admission(gater, in_force)
         news = News()
@@ -342,7 +345,8 @@ class Host:
 
         There are counters for connections that opened, closed or were refused, for dials, and for refused
         streams. Further counters are for all listeners together: failed upgrades by reason, errors of
-        accept(2), and answered HTTP requests. No number ever falls.
+        accept(2), answered HTTP requests, and times in which no connection was accepted, by reason. No number
+        ever falls.
         """
         return self.swarm.counters()
 

@@ -81,7 +81,15 @@ MAX_UPGRADING: Final = 128
 UPGRADE_SLOW_S: Final = 0.1
 """A handshake that takes longer is slow: it waits for its peer, so others may begin. A LAN needs 5 ms."""
 MAX_SLOW_UPGRADES: Final = 4096
-"""Slow handshakes on one listener, about 5 KB each; one more ends the oldest."""
+"""Slow handshakes on one listener, about 5 KB each; one more ends the oldest of the block with the most."""
+MAX_WAITING_UPGRADES: Final = 4096
+"""Accepted connections of one listener that wait for their turn, about 1 KB each: as many as LISTEN_BACKLOG."""
+ACCEPTS_PER_TURN: Final = 64
+"""Connections a listener accepts before the other work of the loop goes on: 1 to 2 ms."""
+BEGUN_PER_TURN: Final = 32
+"""Waiting handshakes that begin in one turn of the loop: 3 to 5 ms."""
+MAX_DESCRIPTORS: Final = 1 << 20
+"""Where RLIMIT_NOFILE allows more, we ask for no more: a million idle connections need about 10 GB."""
 ACCEPT_BACKOFF_MIN_S: Final = 0.001
 """First pause after a temporary accept error; each further pause is twice as long (go-temp-err-catcher)."""
 ACCEPT_BACKOFF_MAX_S: Final = 1.0
@@ -341,7 +349,8 @@ CONN_SHARE_BYTES: Final = 16 * 1024
 STREAM_SHARE_BYTES: Final = 4 * 1024
 """Memory for each stream where their number follows from it: an idle one with its handler takes 4 KB."""
 RESERVED_DESCRIPTORS: Final = 64
-"""Descriptors for what is no connection: listeners, epoll, DNS, the program's files and log."""
+"""Descriptors that accepted connections leave free: for listeners, dials, DNS, the program's files and log.
+Where there are few, it is a fourth of all."""
 MAX_CONNS_PER_PEER: Final = 256
 """Connections with one peer: its workers share one identity, and each may have one (MAX_WORKERS; go: 8)."""
 MAX_CONNS_PER_SUBNET: Final = 512
