@@ -7,7 +7,7 @@ LISTEN ?= /ip4/127.0.0.1/tcp/0
 ROUNDS ?= 5
 BENCH_ARGS ?=
 GATES_ARGS ?=
-ATTACKS_ARGS ?= --with-go --write
+ATTACKS_ARGS ?= --node p2pcore --node go --write
 
 NATIVE := CMakeLists.txt src/p2pcore/_fast/CMakeLists.txt $(wildcard src/p2pcore/_fast/*/*.pyx src/p2pcore/_fast/*/*.pxd)
 SANITIZE := -fsanitize=address,undefined -fno-omit-frame-pointer -g -O1

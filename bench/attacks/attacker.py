@@ -30,6 +30,7 @@ ATTACKS: dict[str, Attack] = {
     "handshakes": connects.handshakes,
     "idle streams": streams.idle,
     "syns": streams.syns,
+    "cut streams": streams.cut,
     "syn and fin": streams.syn_fin,
     "bad proposals": streams.bad_proposals,
     "unread": streams.unread,

@@ -153,6 +153,13 @@ ROWS: tuple[Row, ...] = (
         go=("-bare",),
     ),
     Row(
+        "cut-streams",
+        "16 connections with 500 idle streams each end at once, over and over",
+        "cut streams",
+        FLOOD,
+        {"conns": 16, "streams": 500, "sources": 16, "identities": 16},
+    ),
+    Row(
         "unread",
         "1,024 streams on each of 2 connections, filled and never read",
         "unread",
