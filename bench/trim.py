@@ -1,6 +1,7 @@
 """How long the event loop is busy in one turn while the connection manager closes a tenth of all connections.
 
-Comes in: the number of connections. Goes out: the longest turns, at rest and during the trim, in milliseconds.
+Comes in: the number of connections. Goes out: the longest turns, at rest and during the trim, in
+milliseconds.
 The connections are real: a dialler process (scale_dialer.py) holds their other ends.
 """
 
@@ -14,9 +15,8 @@ import resource
 import time
 from contextlib import AsyncExitStack
 
-from scale import dialler
-
 from p2pcore import ConnManager, Host, run
+from scale import dialler
 
 REST_S = 2.0
 MOST_EACH = 9000

@@ -26,6 +26,8 @@ from p2pcore.interfaces import Conn, Gater, Notifiee, ProtocolHandler
 from p2pcore.protocols import echo, identify, perf, ping
 from p2pcore.relay.transport import RelayTransport
 from p2pcore.resources.conn_manager import ConnManager
+from p2pcore.resources.options import Limits
+from p2pcore.resources.report import LimitUse
 from p2pcore.swarm.admission import Admission
 from p2pcore.swarm.events import Event, Subscription
 from p2pcore.swarm.news import News
@@ -45,7 +47,8 @@ if TYPE_CHECKING:
     from p2pcore.protocols.identify import IdentifyOptions
     from p2pcore.protocols.identify_message import IdentifyInfo
     from p2pcore.protocols.perf import PerfRun
-    from p2pcore.relay.service import RelayOptions, RelayService
+    from p2pcore.relay.options import RelayOptions
+    from p2pcore.relay.service import RelayService
     from p2pcore.security.pnet import PSK
     from p2pcore.swarm.conns import Connectedness
     from p2pcore.swarm.listeners import ListenResult
@@ -80,7 +83,8 @@ class Host:
         yamux, mplex: bounds of connections and streams with this multiplexer; see YamuxOptions, MplexOptions.
         listener: bounds of each listener, and of upgrades in both directions; see ListenerOptions.
         dial: see DialOptions.
-        conns: which connections the host may have; see ConnOptions.
+        limits: how many connections and streams there may be, and how much memory they may use; see Limits.
+        conns: which connections the host keeps; see ConnOptions.
         conn_manager: which connections go when there are too many; see ConnManager.
         identify: whether identify is served, and what it tells peers; see IdentifyOptions. False also turns
             off the identification of new peers.
@@ -115,6 +119,7 @@ class Host:
         mplex: MplexOptions | None = None,
         listener: ListenerOptions | None = None,
         dial: DialOptions | None = None,
+        limits: Limits | None = None,
         conns: ConnOptions | None = None,
         conn_manager: ConnManager | None = None,
         identify: IdentifyOptions | bool = True,
@@ -132,9 +137,9 @@ class Host:
         self.listen_results: list[ListenResult] = []
         conns = options.given("conns", conns, ConnOptions)
         conn_manager = options.given("conn_manager", conn_manager, ConnManager)
-        conn_manager.set_max_conns(conns.max_conns)
         dial = options.given("dial", dial, DialOptions)
-        admission = Admission(gater, conns.max_conns, conns.max_conns_per_peer, conns.max_conns_per_ip)
+        in_force = options.given("limits", limits, Limits).resolved()
+        admission = Admission(gater, in_force)
         news = News()
         upgrader = StreamUpgrader(
             self.private_key,
@@ -357,11 +362,28 @@ class Host:
         """
         return self.swarm.counters()
 
-    def set_stream_handler(self, protocol: str, handler: ProtocolHandler) -> None:
-        """Serves inbound streams of `protocol`, and tells peers; see Swarm.set_stream_handler."""
+    def set_stream_handler(
+        self,
+        protocol: str,
+        handler: ProtocolHandler,
+        *,
+        max_streams: int | None = None,
+        max_streams_per_peer: int | None = None,
+    ) -> None:
+        """Serves inbound streams of `protocol`, and tells peers; see Swarm.set_stream_handler.
+
+        Args:
+            max_streams: handlers of this protocol that may run at once; more streams are reset. None: no
+                limit. max_streams_per_peer: the same for one peer.
+        """
         self._check_thread()
         options.function("handler", handler)
-        self.swarm.set_stream_handler(protocol, handler)
+        for name, most in (("max_streams", max_streams), ("max_streams_per_peer", max_streams_per_peer)):
+            if most is not None:
+                options.whole(name, most, 1)
+        self.swarm.set_stream_handler(
+            protocol, handler, max_streams=max_streams, max_streams_per_peer=max_streams_per_peer
+        )
         self._identify.changed()
 
     def remove_stream_handler(self, protocol: str) -> None:
@@ -430,6 +452,30 @@ class Host:
         """Measures `upload` bytes to the peer and `download` bytes back. Raises: see protocols.perf.perf."""
         return await perf.perf(await self.new_stream(target, perf.PROTOCOL), upload, download)
 
+    # -- limits --------------------------------------------------------------------------------
+
+    @property
+    def limits(self) -> Limits:
+        """The limits in force. They have numbers in the place of AUTO."""
+        return self.swarm.limits
+
+    def set_limits(self, limits: Limits) -> None:
+        """New limits from now on. Lower limits close nothing; they only refuse what is new.
+
+        A limit that is AUTO follows from what the machine allows now.
+        """
+        self._check_thread()
+        options.instance("limits", limits, Limits)
+        self.swarm.set_limits(limits.resolved())
+
+    def limits_report(self) -> list[LimitUse]:
+        """How much of each limit is used and was used, and how often it has refused something.
+
+        `p2pcore.resources.report.table` makes text of it. It looks at every peer: do not call it often.
+        """
+        self._check_thread()
+        return self.swarm.limits_report()
+
 
 def _identity(key: PrivateKey | None) -> PrivateKey:
     if key is None:
@@ -447,10 +493,7 @@ def _upgrader_options(
     listener: ListenerOptions | None, gater: Gater | None, admission: Admission, news: News
 ) -> UpgraderOptions:
     listener = options.given("listener", listener, ListenerOptions)
-    hooks = ListenerHooks(
-        admits=None if admission.is_trivial else admission.admits,
-        news=news,
-    )
+    hooks = ListenerHooks(admits=admission.admits, news=news)
     check_secured = None if gater is None else admission.check_secured
     return UpgraderOptions(listener.accept_timeout, listener, hooks, check_secured)
 
@@ -469,7 +512,8 @@ def _identify_service(
 def _relay_service(swarm: Swarm, key: PrivateKey, choice: RelayOptions | None) -> RelayService | None:
     if choice is None:
         return None
-    from p2pcore.relay.service import RelayOptions, RelayService  # here, because few nodes are relays
+    from p2pcore.relay.options import RelayOptions  # here, because few nodes are relays
+    from p2pcore.relay.service import RelayService
 
     options.instance("relay_service", choice, RelayOptions)
     service = RelayService(swarm, key, choice)

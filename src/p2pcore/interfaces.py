@@ -305,7 +305,8 @@ class MuxedConn(Protocol):
         """Streams of the peer that were reset because it had too many."""
 
     def account(self, ledger: Ledger, share: Share) -> None:
-        """From now on `ledger` counts what this connection uses. The swarm calls it once, when it takes it over."""
+        """From now on `ledger` counts what this connection uses. The swarm calls it once, when it takes it
+        over."""
 
     def open_stream(self) -> Awaitable[Stream]:
         """A new outbound stream. Waits while too many are unacknowledged.

@@ -62,6 +62,15 @@ def whole(name: str, value: object, least: int = 0, most: int = limits.MAX_COUNT
         raise ValueError(f"{name} must be {expected}, not {value!r}")
 
 
+def rate(name: str, value: object) -> None:
+    """Checks a number of events in a second: finite, more than 0, at most limits.MAX_COUNT."""
+    expected = f"a number per second more than 0 and at most {limits.MAX_COUNT}"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        _wrong_type(name, expected, value)
+    if not 0 < value <= limits.MAX_COUNT:
+        raise ValueError(f"{name} must be {expected}, not {value!r}")
+
+
 def file_mode(name: str, value: object) -> None:
     """Checks the permissions of a file. 600 is wrong, because it is not 0o600."""
     expected = f"permissions such as 0o600, at most {limits.MAX_FILE_MODE:#o}"

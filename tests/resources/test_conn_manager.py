@@ -14,11 +14,11 @@ from harness import ended_by, eventually, looped, seconds, settle
 from hosts import BARE, pair
 from p2pcore import (
     ConnManager,
-    ConnOptions,
     Direction,
     GoAway,
     Host,
     LimitExceeded,
+    Limits,
     Stream,
     TcpOptions,
     codes,
@@ -373,7 +373,7 @@ async def test_nothing_is_kept_of_connections_that_have_ended_while_they_waited_
 )
 def test_cm_t12_marks_that_do_not_fit_are_refused(options: dict[str, int], max_conns: int | None) -> None:
     with pytest.raises(ValueError, match=r"high|low"):
-        Host(conns=ConnOptions(max_conns=max_conns), conn_manager=ConnManager(**options))  # type: ignore[arg-type]
+        Host(limits=Limits(max_conns=max_conns), conn_manager=ConnManager(**options))  # type: ignore[arg-type]
 
 
 def test_the_marks_follow_from_the_cap_on_connections() -> None:
@@ -383,12 +383,16 @@ def test_the_marks_follow_from_the_cap_on_connections() -> None:
     assert (manager.low, manager.high) == (800, 900)
     manager.set_max_conns(None)
     assert manager.high is None
+    manager.set_max_conns(9)
+    assert (manager.low, manager.high) == (9, 9)
+    manager.set_max_conns(1)
+    assert (manager.low, manager.high) == (1, 1)
     off = ConnManager(high=0)
     off.set_max_conns(1000)
     assert off.high is None
     half = ConnManager(high=500)
     half.set_max_conns(1000)
-    assert (half.low, half.high) == (444, 500)
+    assert (half.low, half.high) == (445, 500)
 
 
 @virtual
@@ -771,7 +775,11 @@ async def test_when_memory_is_full_the_peer_that_nobody_reads_goes_and_the_hones
 @looped
 async def test_a_block_of_real_addresses_that_fills_a_node_does_not_keep_others_out() -> None:
     """127.0.0.2 opens connections without end; newcomers of 127.0.0.3 get in, and the old one stays."""
-    options = {"conn_manager": ConnManager(96, 120), "conns": ConnOptions(max_conns=133), "echo": True}
+    options: dict[str, Any] = {
+        "conn_manager": ConnManager(96, 120),
+        "limits": Limits(max_conns=133, max_conns_per_peer=None),
+        "echo": True,
+    }
     async with Host(**BARE | options) as server:
         where = server.addrs_with_peer[0]
 

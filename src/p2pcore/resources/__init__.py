@@ -1,5 +1,5 @@
-"""What one node may hold, and what goes first when it is too much.
+"""What a node may use: limits, counts for each block of addresses, the connection manager.
 
-Comes in: limits that the owner sets, connections. Goes out: refusals, closings. The swarm and the host use
-it; it imports neither.
+Comes in: Limits, connections that come and go. Goes out: refusals that say who, how much, and which option.
+The packages `swarm`, `host` and above import it.
 """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Container
+from collections.abc import Collection, Container
 from typing import TYPE_CHECKING
 
 from p2pcore.codes import Direction
@@ -35,16 +35,17 @@ class ConnTable:
         superfluous: connections that are used only if there is no other.
 
     Attributes:
-        num_conns: the number of connections.
+        num_conns: the number of connections. peak: the most there were at a time.
     """
 
-    __slots__ = ("_by_peer", "_superfluous", "_waiting", "num_conns")
+    __slots__ = ("_by_peer", "_superfluous", "_waiting", "num_conns", "peak")
 
     def __init__(self, superfluous: Container[Conn] = ()) -> None:
         self._by_peer: dict[PeerId, Conn | dict[Conn, None]] = {}
         self._superfluous = superfluous
         self._waiting: dict[PeerId, set[asyncio.Future[None]]] = {}
         self.num_conns = 0
+        self.peak = 0
 
     def attach(self, peer: PeerId, conn: Conn) -> None:
         """Adds `conn` after the others of `peer`. Most peers have one connection; that needs no dict."""
@@ -56,6 +57,8 @@ class ConnTable:
         else:
             self._by_peer[peer] = {others: None, conn: None}
         self.num_conns += 1
+        if self.num_conns > self.peak:
+            self.peak = self.num_conns
         if self._waiting and not conn.is_limited and not conn.is_closed:
             self._wake(peer, None)
 
@@ -116,6 +119,15 @@ class ConnTable:
         is_ours = conn._kind.direction is Direction.OUTBOUND
         return session.num_streams > 0, active, is_ours, -since, conn._ordinal
 
+    def count(self, peer: PeerId) -> int:
+        """The number of connections to `peer`."""
+        mine = self._by_peer.get(peer)
+        return 0 if mine is None else len(mine) if isinstance(mine, dict) else 1
+
+    def most(self) -> int:
+        """The number of connections of the peer that has most. Looks at every peer."""
+        return max(map(self.count, self._by_peer), default=0)
+
     def with_id(self, conn_id: str) -> Conn | None:
         """The connection whose `Conn.id` is `conn_id`. Looks at every connection."""
         return next((conn for conn in self.all() if conn.id == conn_id), None)
@@ -142,7 +154,8 @@ class ConnTable:
 
     def state(self, peer: PeerId) -> Connectedness:
         """The connectedness by this table. A connection counts until it is removed, even if it is ending."""
-        return connectedness_of(self.of(peer))
+        mine = self._by_peer.get(peer)
+        return connectedness_of(mine if mine is None or isinstance(mine, dict) else (mine,))
 
     # -- waiting for a direct connection -------------------------------------------------------
 
@@ -178,7 +191,7 @@ class ConnTable:
                 waiter.set_exception(error)
 
 
-def connectedness_of(conns: list[Conn]) -> Connectedness:
+def connectedness_of(conns: Collection[Conn] | None) -> Connectedness:
     """The connectedness of a peer whose connections are `conns`."""
     if not conns:
         return Connectedness.NOT_CONNECTED

@@ -7,6 +7,7 @@ count. Never raises and never waits.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from p2pcore.codes import Direction
@@ -33,7 +34,6 @@ from p2pcore.swarm.notify import Notifiees
 from p2pcore.upgrade.listener import REFUSED, errno_name
 
 if TYPE_CHECKING:
-    from p2pcore.errors import P2PError
     from p2pcore.interfaces import Conn
     from p2pcore.swarm.conns import Connectedness
     from p2pcore.values.multiaddr import Multiaddr
@@ -111,11 +111,11 @@ class News:
         if self.events.is_wanted:
             self.events.emit(KeepRestored(peer, conn))
 
-    def refused(self, peer: PeerId | None, addr: Multiaddr | None, error: P2PError) -> None:
-        """The gater or a cap has refused a connection."""
+    def refused(self, event: Callable[[], Refused]) -> None:
+        """The gater or a limit has refused a connection. `event` is only made for a subscription."""
         self._counts["connections refused"] += 1
         if self.events.is_wanted:
-            self.events.emit(Refused(peer, addr, error))
+            self.events.emit(event())
 
     def stream_refused(self) -> None:
         """A stream was reset because too many handlers run."""

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from p2pcore import codes, limits
@@ -26,7 +28,9 @@ from p2pcore.errors import (
     SwarmClosed,
 )
 from p2pcore.resources.conn_manager import ConnManager
+from p2pcore.resources.report import LimitUse, ledger_uses
 from p2pcore.swarm.admission import Admission
+from p2pcore.swarm.capped import CappedHandler
 from p2pcore.swarm.conn import Conn
 from p2pcore.swarm.conns import Connectedness, ConnTable, connectedness_of
 from p2pcore.swarm.duplicates import POLICIES, Duplicates
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
         Stream,
         Transport,
     )
+    from p2pcore.resources.options import Limits
     from p2pcore.swarm.events import Events
     from p2pcore.values.peer_id import PeerId
 
@@ -60,7 +65,7 @@ class Swarm:
     Args:
         local_peer: our id.
         transports: in order of preference for dialling.
-        admission: the gater and the caps. The default admits everybody.
+        admission: the gater and the limits on connections. The default admits everybody.
         news: the swarm reports here. Give it if other parts, for instance listeners, report there too.
         resolver: looks up host names; None: the operating system's resolver.
         conn_manager: closes connections when there are too many; None: it closes none, until it is told to.
@@ -69,10 +74,13 @@ class Swarm:
         max_dials: addresses dialled at once. Further dials wait.
         max_handlers_per_conn: handlers of one connection that may run at once. Further streams are reset. A
             handler counts until it returns, even if its stream has ended.
-        ledger: counts streams and memory, and holds their limits. None: one without limits.
+        ledger: counts streams and memory. The swarm sets its limits.
 
     Raises:
         ValueError: `duplicates` is neither "keep" nor "dedup".
+
+    Attributes:
+        admission: the gater and the limits on connections.
     """
 
     def __init__(
@@ -92,16 +100,18 @@ class Swarm:
         if duplicates not in POLICIES:
             raise ValueError(f"duplicates must be one of {', '.join(POLICIES)}, not {duplicates!r}")
         self._local_peer = local_peer
-        self._admission = admission or Admission()
+        self.admission = admission or Admission()
         self.ledger = ledger or Ledger()
         self._news = news or News()
         self._news.notifiees.network = self
         self._transports = Transports()
-        self._duplicates = Duplicates(lambda conn: self._conns.of(conn.remote_peer))
+        self._duplicates = Duplicates()
         self._dedups = duplicates == "dedup"
         self._conns = ConnTable(self._duplicates)
         self._num_made = 0
-        self._streams = StreamServer(max_handlers_per_conn, self._news.stream_refused)
+        self._streams = StreamServer(
+            max_handlers_per_conn, self._news.stream_refused, self.ledger, self.admission.refusals
+        )
         self._serve = self._streams.serve  # one bound method for all connections; so is the next
         self._ended = self._conn_ended
         self._listeners = Listeners(self._transports.for_listening, self.add_conn, self._news)
@@ -111,12 +121,12 @@ class Swarm:
             self.add_conn,
             self._transports.for_dialing,
             self._listeners.own_addrs,
-            self._admission,
+            self.admission,
             self._news,
             resolver,
             max_dials,
         )
-        self._admission.news = self._news
+        self.admission.news = self._news
         self._manager = conn_manager or ConnManager()
         self._manager.attach(
             self._conns,
@@ -124,6 +134,8 @@ class Swarm:
             lambda peer, addrs: self.dial_peer(peer, addrs, ignore_backoff=True),
         )
         self.ledger.on_state = self._memory_changed
+        self._apply(self.admission.limits)
+        self.admission.conns = self._conns
         self._closing: asyncio.Task[None] | None = None
         for transport in transports:
             self.add_transport(transport)
@@ -285,8 +297,6 @@ class Swarm:
         session = conn.session
         session.owner = conn
         session.account(self.ledger, self.ledger.share(conn.remote_peer))
-        if not self._admission.is_trivial:
-            self._admission.joined(conn)
         if self._dedups:
             self._duplicates.joined(conn)
         self._manager.joined(conn)
@@ -299,10 +309,8 @@ class Swarm:
         if self.is_closed:
             conn.abort(codes.CONN_SHUTDOWN)
             raise SwarmClosed("the swarm was closed")
-        if self._admission.is_trivial:
-            return
         try:
-            self._admission.check_upgraded(conn)
+            self.admission.admit(conn)
         except GaterRefused:
             conn.abort(codes.CONN_GATED)
             raise
@@ -314,10 +322,11 @@ class Swarm:
         """Each session calls this when it ends: from the event loop, so never inside `add_conn`."""
         before = self._conns.state(conn.remote_peer) if self._news.events.is_wanted else None
         self._conns.detach(conn)
+        if self._dedups:
+            self._duplicates.left(conn)
         if conn.session.num_refused:
             self._news.streams_refused(conn.session.num_refused)
-        if not self._admission.is_trivial:
-            self._admission.left(conn)
+        self.admission.left(conn)
         self.ledger.forget(conn.remote_peer)
         if not self._conns.num_conns:
             self._streams.shrink()
@@ -423,13 +432,28 @@ class Swarm:
         """The number of inbound streams that are being negotiated or served."""
         return self._streams.num_running
 
-    def set_stream_handler(self, protocol: str, handler: ProtocolHandler) -> None:
+    def set_stream_handler(
+        self,
+        protocol: str,
+        handler: ProtocolHandler,
+        *,
+        max_streams: int | None = None,
+        max_streams_per_peer: int | None = None,
+    ) -> None:
         """Serves inbound streams of `protocol` with `await handler(stream)`, each in a task of its own.
 
         The stream is closed when `handler` returns, and reset when it raises. `stream.conn` is its
         connection. If `handler` returns the stream itself, the swarm leaves it open: other code must end it.
+
+        Args:
+            max_streams: handlers of this protocol that may run at once; a further stream is reset with
+                STREAM_RESOURCE_LIMIT_EXCEEDED. None: no limit. max_streams_per_peer: the same for one peer.
+
         Raises: ValueError: `protocol` is not a valid protocol id.
         """
+        if max_streams is not None or max_streams_per_peer is not None:
+            refusals = self.admission.refusals
+            handler = CappedHandler(protocol, handler, max_streams, max_streams_per_peer, refusals)
         self._streams.set(protocol, handler)
 
     def remove_stream_handler(self, protocol: str) -> None:
@@ -518,6 +542,40 @@ class Swarm:
     def _check_open(self) -> None:
         if self.is_closed:
             raise SwarmClosed("the swarm was closed")
+
+    # -- limits --------------------------------------------------------------------------------
+
+    @property
+    def limits(self) -> Limits:
+        """The limits in force."""
+        return self.admission.limits
+
+    def set_limits(self, limits: Limits) -> None:
+        """New limits from now on. They close nothing; they refuse what is new.
+
+        Args:
+            limits: without AUTO; see Limits.resolved.
+        """
+        self._apply(limits)
+        self.admission.set_limits(limits)
+
+    def _apply(self, limits: Limits) -> None:
+        """The limits of streams and memory, and the marks of the connection manager."""
+        self._manager.set_max_conns(limits.max_conns)
+        self.ledger.max_streams = limits.max_streams or 0
+        self.ledger.max_streams_per_conn = limits.max_streams_per_conn or 0
+        self.ledger.max_streams_per_peer = limits.max_streams_per_peer or 0
+        self.ledger.memory = limits.memory or 0
+        self._streams.set_limits(limits)
+
+    def limits_report(self) -> list[LimitUse]:
+        """See Host.limits_report."""
+        refused = Counter(self.admission.refusals.counts) + Counter(self.ledger.refused)
+        shares = [self.ledger.share(peer) for peer in self._conns.peers()]
+        uses = [*self.admission.uses(), *ledger_uses(self.ledger, self.limits, shares)]
+        others = refused.keys() - {use.limit for use in uses}
+        uses += [LimitUse(limit, None, None, None) for limit in sorted(others)]
+        return [replace(use, refused=refused[use.limit]) for use in uses]
 
 
 async def _wait(future: asyncio.Future[Any]) -> None:

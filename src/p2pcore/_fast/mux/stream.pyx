@@ -62,10 +62,11 @@ cdef class Stream:
 
         One reader at a time; cancelling takes nothing out.
         Raises: StreamReset, StreamClosed, DeadlineExceeded, ConnectionClosed; NegotiationError or
-            ProtocolNotSupported where the protocol was proposed lazily.
+            ProtocolNotSupported where the protocol was proposed lazily; ValueError for a smaller `max_bytes`. All of
+            them when awaited, as for the other calls.
         """
         if max_bytes < 1:
-            raise ValueError(f"max_bytes must be at least 1, not {max_bytes}")
+            return failed(ValueError(f"max_bytes must be at least 1, not {max_bytes}"))
         cdef _Read op = _Read.__new__(_Read)
         op.state = self.state
         op.stream = self
@@ -79,9 +80,12 @@ cdef class Stream:
             n: 0 to `most`. Until they are here, up to `n` bytes are held besides the stream's window.
             most: what the caller is ready to hold, where the peer says how long something is; 262144 (one initial
                 window) by default.
-        Raises: IncompleteRead if the stream ends before; LimitExceeded for a larger n; as read().
+        Raises: IncompleteRead if the stream ends before; LimitExceeded for a larger n, ValueError for a negative one;
+            as read().
         """
-        if n < 0 or n > most:
+        if n < 0:
+            return failed(ValueError(f"n must be at least 0, not {n}"))
+        if n > most:
             return failed(errors.LimitExceeded("read_exactly", n, most))
         cdef _ReadExactly op = _ReadExactly.__new__(_ReadExactly)
         op.state = self.state
@@ -102,10 +106,13 @@ cdef class Stream:
     def readinto(self, buffer):
         """Fills `buffer` from its start with what is there; 0 at the end of the stream. As read()."""
         cdef _ReadInto op = _ReadInto.__new__(_ReadInto)
-        PyObject_GetBuffer(buffer, &op.view, PyBUF_WRITABLE)
+        try:
+            PyObject_GetBuffer(buffer, &op.view, PyBUF_WRITABLE)
+        except (TypeError, BufferError) as error:
+            return failed(error)
         op.holds_view = True
         if op.view.len < 1:
-            raise ValueError("readinto needs a buffer of at least one byte")
+            return failed(ValueError("readinto needs a buffer of at least one byte"))
         op.state = self.state
         op.stream = self
         return op
@@ -115,11 +122,11 @@ cdef class Stream:
 
         `data` must not change until then. Several writes go out in the order they were made, awaited or not.
         Raises: StreamReset, StreamClosed, DeadlineExceeded (a prefix may have been sent),
-            ConnectionClosed; all of them when awaited.
+            ConnectionClosed, TypeError; all of them when awaited.
         """
         try:
             return self._write(data)
-        except errors.P2PError as error:
+        except (errors.P2PError, TypeError, BufferError) as error:
             return failed(error)
 
     cdef Op _write(self, object data):

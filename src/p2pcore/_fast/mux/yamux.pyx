@@ -424,7 +424,7 @@ cdef class YamuxSession(Session):
                     # The code may come from a cap on handlers, which says little about streams.
                     self._refused_by_peer(stream, LEAST_BY_CODE)
             self.remove(stream)
-            return stream.fail(errors.StreamReset(code, True), not stream.fin_received)
+            return stream.fail(errors.reset_by_peer(code), not stream.fin_received)
         return 0
 
     cdef int _ping(self, Header h) except -1:
@@ -454,7 +454,7 @@ cdef class YamuxSession(Session):
     cdef int _go_away(self, uint32_t code) except -1:
         if isinstance(self.draining, errors.GoAway) and code == 0:
             return 0  # a repetition: the time to drain does not begin anew
-        self._drain(errors.GoAway(code, True))
+        self._drain(errors.go_away_by_peer(code))
         if code != 0:
             self.fail(self.draining)
             return self.shut()
