@@ -517,28 +517,23 @@ STREAM_SWEEP_FULL_S: Final = 0.5
 
 # -- the budget of memory ------------------------------------------------------------------------
 CONN_COST_BYTES: Final = 3 * 1024
-"""An idle connection with default options: 2.9 KB resident (docs/gates.md). Its queues are counted as they
-are."""
+"""An idle connection with default options: 2.9 KB resident (docs/gates.md). Its queues are counted as they are."""
 STREAM_COST_BYTES: Final = 2 * 1024
 """An open stream with its handler: 1.9 KB resident, 263,000 idle echo streams together."""
 MEMORY_CAREFUL_PERCENT: Final = 50
 """Of the budget: from here on receive windows grow no more (go: 50.4 %, its priority 128)."""
 MEMORY_CAREFUL_END_PERCENT: Final = 45
-"""Below this it is calm again. A tenth less than where it began, as for the next two: the state does not
-flap."""
+"""Below this it is calm again. A tenth less than where it began, as for the next two: the state does not flap."""
 MEMORY_TIGHT_PERCENT: Final = 80
-"""Of the budget: windows are filled up to their initial size only, and accepting pauses (go: 79.7 %,
-high)."""
+"""Of the budget: windows are filled up to their initial size only, and accepting pauses (go: 79.7 %, high)."""
 MEMORY_TIGHT_END_PERCENT: Final = 70
 """Below this it ends."""
 MEMORY_FULL_PERCENT: Final = 95
-"""Of the budget: no new streams, and those who hold most go. The rest takes what one turn of the loop
-brings."""
+"""Of the budget: no new streams, and those who hold most go. The rest takes what one turn of the loop brings."""
 MEMORY_FULL_END_PERCENT: Final = 85
 """Below this it ends."""
 MEMORY_FAIR_TIMES: Final = 4
-"""While memory is tight, a peer gets new streams up to so many times its equal part of the budget: peers
-differ."""
+"""While memory is tight, a peer gets new streams up to so many times its equal part of the budget."""
 
 # -- yamux -------------------------------------------------------------------------------------
 YAMUX_INITIAL_WINDOW_BYTES: Final = 256 * 1024

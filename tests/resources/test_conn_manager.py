@@ -396,10 +396,13 @@ def test_the_marks_follow_from_the_cap_on_connections() -> None:
 
 
 @virtual
-async def test_lowering_the_cap_trims() -> None:
+async def test_lowering_the_cap_closes_nothing_until_the_next_connection_comes() -> None:
     room = Room(grace_s=0)
     room.add(range(100))
     room.manager.set_max_conns(50)
+    await trimmed(room)
+    assert room.gone == set()
+    room.add([100])
     await trimmed(room)
     assert room.num_left == 40
 

@@ -119,10 +119,11 @@ class ConnManager:
             self._idle = IdleWatch(self._idle_s, held.active_at, self._found_idle)
 
     def set_max_conns(self, max_conns: int | None) -> None:
-        """Sets the marks that follow from `max_conns`. Raises ValueError: the high mark is above it."""
+        """Sets the marks that follow from `max_conns`. Raises ValueError: the high mark is above it.
+
+        This alone closes nothing: the next new connection has the marks looked at.
+        """
         self._low, self._high = _marks(*self._given, max_conns)
-        if self._has_too_many:
-            self._trim_soon(math.inf)
 
     def joined(self, conn: HeldConn) -> None:
         """The swarm has taken `conn` over."""

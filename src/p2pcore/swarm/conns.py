@@ -98,6 +98,15 @@ class ConnTable:
         mine = self._by_peer.get(peer, ())
         return list(mine) if isinstance(mine, (dict, tuple)) else [mine]
 
+    def count(self, peer: PeerId) -> int:
+        """The number of connections to `peer`."""
+        mine = self._by_peer.get(peer)
+        return 0 if mine is None else len(mine) if isinstance(mine, dict) else 1
+
+    def most(self) -> int:
+        """The number of connections of the peer that has most. Looks at every peer."""
+        return max(map(self.count, self._by_peer), default=0)
+
     @staticmethod
     def active_at(conn: Conn) -> float:
         """The event loop's time at which the peer last used a stream, or a stream ended; at first: it opened.
@@ -118,15 +127,6 @@ class ConnTable:
         active = int(max(session.active_at, since))
         is_ours = conn._kind.direction is Direction.OUTBOUND
         return session.num_streams > 0, active, is_ours, -since, conn._ordinal
-
-    def count(self, peer: PeerId) -> int:
-        """The number of connections to `peer`."""
-        mine = self._by_peer.get(peer)
-        return 0 if mine is None else len(mine) if isinstance(mine, dict) else 1
-
-    def most(self) -> int:
-        """The number of connections of the peer that has most. Looks at every peer."""
-        return max(map(self.count, self._by_peer), default=0)
 
     def with_id(self, conn_id: str) -> Conn | None:
         """The connection whose `Conn.id` is `conn_id`. Looks at every connection."""

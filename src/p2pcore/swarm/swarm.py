@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from p2pcore import codes, limits
 from p2pcore._fast.loop.ledger import FULL, Ledger
+from p2pcore.aio.home import Home
 from p2pcore.dialing.dialer import Dialer
 from p2pcore.errors import (
     ConnectionClosed,
@@ -80,6 +81,7 @@ class Swarm:
         ValueError: `duplicates` is neither "keep" nor "dedup".
 
     Attributes:
+        home: the event loop where the coroutines below must run; each raises RuntimeError on another one.
         admission: the gater and the limits on connections.
     """
 
@@ -99,6 +101,7 @@ class Swarm:
     ) -> None:
         if duplicates not in POLICIES:
             raise ValueError(f"duplicates must be one of {', '.join(POLICIES)}, not {duplicates!r}")
+        self.home = Home()
         self._local_peer = local_peer
         self.admission = admission or Admission()
         self.ledger = ledger or Ledger()
@@ -127,15 +130,15 @@ class Swarm:
             max_dials,
         )
         self.admission.news = self._news
+        self.admission.conns = self._conns
         self._manager = conn_manager or ConnManager()
+        self._apply(self.admission.limits)
         self._manager.attach(
             self._conns,
             self._news,
             lambda peer, addrs: self.dial_peer(peer, addrs, ignore_backoff=True),
         )
         self.ledger.on_state = self._memory_changed
-        self._apply(self.admission.limits)
-        self.admission.conns = self._conns
         self._closing: asyncio.Task[None] | None = None
         for transport in transports:
             self.add_transport(transport)
@@ -196,6 +199,7 @@ class Swarm:
             ListenError: no address worked. Its `causes` has (address, error) for each.
             SwarmClosed: the swarm was closed.
         """
+        self.home.check_loop()
         self._check_open()
         return await self._listeners.listen([Multiaddr(addr) for addr in addrs])
 
@@ -208,10 +212,12 @@ class Swarm:
             AddressError: `addr` has a host name.
             Exception: what the transport's `listen` raises.
         """
+        self.home.check_loop()
         return await self._listeners.add(Multiaddr(addr))
 
     async def listen_close(self, *addrs: Multiaddr | str) -> None:
         """Closes the listeners that are bound to one of `addrs`. Their connections stay open."""
+        self.home.check_loop()
         await self._listeners.close_bound_to({Multiaddr(addr) for addr in addrs})
 
     def listen_addresses(self) -> list[Multiaddr]:
@@ -264,6 +270,7 @@ class Swarm:
                 is this node, or the gater or a cap has refused.
             SwarmClosed: the swarm was closed before or during the call.
         """
+        self.home.check_loop()
         self._check_open()
         return await self._dialer.dial_peer(peer, addrs, force_direct, ignore_backoff)
 
@@ -277,6 +284,7 @@ class Swarm:
             DialError: no address worked; `causes` has the errors.
             SwarmClosed: the swarm was closed before or during the call.
         """
+        self.home.check_loop()
         self._check_open()
         return await self._dialer.dial_addr(Multiaddr(addr))
 
@@ -373,10 +381,12 @@ class Swarm:
 
     async def close_peer(self, peer: PeerId, code: int = 0) -> None:
         """Closes every connection to `peer` and sends it `code`."""
+        self.home.check_loop()
         await asyncio.gather(*(conn.close(code) for conn in self.conns_to_peer(peer)))
 
     async def close_conn(self, conn_id: str, code: int = 0) -> bool:
         """Closes only the connection with this id (W26), and sends `code`. Returns: whether there was one."""
+        self.home.check_loop()
         conn = self._conns.with_id(conn_id)
         if conn is None:
             return False
@@ -398,6 +408,7 @@ class Swarm:
             LimitedConnection: no direct connection came.
             The other errors of Conn.new_stream.
         """
+        self.home.check_loop()
         ranked = self._conns.ranked(peer)
         if not allow_limited and ranked and ranked[0].is_limited:
             await self._wait_direct(peer)
@@ -490,6 +501,7 @@ class Swarm:
 
         Returns: the number of streams that were cut off.
         """
+        self.home.check_loop()
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout_s
         self._manager.stop()
@@ -515,6 +527,7 @@ class Swarm:
 
     async def close(self) -> None:
         """Ends dials, listeners, handlers and connections. Each step is bounded in time. Idempotent."""
+        self.home.check_loop()
         if self._closing is None:
             self._closing = asyncio.get_running_loop().create_task(self._shut_down())
         await asyncio.shield(self._closing)
@@ -555,12 +568,15 @@ class Swarm:
 
         Args:
             limits: without AUTO; see Limits.resolved.
+
+        Raises:
+            ValueError: the connection manager's high mark is above `max_conns`; nothing has changed.
         """
         self._apply(limits)
         self.admission.set_limits(limits)
 
     def _apply(self, limits: Limits) -> None:
-        """The limits of streams and memory, and the marks of the connection manager."""
+        """The marks, and the limits of streams and memory. Raises ValueError before it changes anything."""
         self._manager.set_max_conns(limits.max_conns)
         self.ledger.max_streams = limits.max_streams or 0
         self.ledger.max_streams_per_conn = limits.max_streams_per_conn or 0
