@@ -175,6 +175,24 @@ async def test_tags_of_a_peer_that_goes_are_kept_for_a_while_and_only_of_so_many
     assert [number for number in range(1, 6) if room.manager.value(id_of(number))] == [3, 4, 5]
 
 
+@virtual
+async def test_a_peer_has_gone_only_with_its_last_connection() -> None:
+    room = Room(tag_ttl_s=60)
+    room.add([0, 1], peer=7)
+    room.manager.tag(id_of(7), "worth", 5)
+    events = room.swarm.events.subscribe([KeepLost])
+    room.manager.keep(id_of(7))
+    room[0].end()
+    await asyncio.sleep(100)
+    assert room.manager.value(id_of(7)) == 5
+    room[1].end()
+    await asyncio.sleep(100)
+    assert room.manager.value(id_of(7)) == 0
+    assert isinstance(await anext(events), KeepLost)
+    assert not events._queue
+    await room.manager.close()
+
+
 ORDER = ["a value less", "no streams", "idle longer", "inbound", "younger"]
 
 
@@ -684,6 +702,10 @@ async def test_the_connections_of_one_peer_are_looked_at_in_parts_too(
     )
     room = Room(low=2500, high=3000)
     room.add(range(3001), peer=7)
+    for number in range(3001, 3010):  # its connections come and go meanwhile
+        await asyncio.sleep(0)
+        room.add([number], peer=7)
+        room[number].end()
     await trimmed(room)
     assert max(sizes) <= limits.TRIM_PART_CONNS
     assert room.num_left == 2500
