@@ -22,7 +22,9 @@ OTHERS = [PrivateKey.from_seed(bytes([seed]) * 32).peer_id() for seed in range(3
 
 
 class Nobody:
-    """A network that is not used."""
+    """A network that is not used, but for tags."""
+
+    conn_manager = ConnManager()
 
     conn_manager = ConnManager()
 

@@ -165,7 +165,7 @@ class Swarm:
 
     def counters(self) -> dict[str, int]:
         """How often each thing has happened, by name; see `Host.counters`."""
-        counts = self._news.counters()
+        counts = self._news.counters() | self._listeners.counters()
         counts["streams refused"] += sum(conn.session.num_refused for conn in self.conns())
         return counts
 
@@ -287,6 +287,18 @@ class Swarm:
         self.home.check_loop()
         self._check_open()
         return await self._dialer.dial_addr(Multiaddr(addr))
+
+    def pause_accepting(self, why: str = "memory") -> None:
+        """Makes all listeners, later ones included, take no new connection until `resume_accepting(why)`.
+
+        Peers stay in the kernel's backlog; circuits that a relay offers are refused. Handshakes that have begun
+        go on. There may be several reasons at once. `counters` says how often and how long each was one.
+        """
+        self._listeners.pause_accepting(why)
+
+    def resume_accepting(self, why: str = "memory") -> None:
+        """Ends one reason of `pause_accepting`. Idempotent."""
+        self._listeners.resume_accepting(why)
 
     # -- connections ---------------------------------------------------------------------------
 
