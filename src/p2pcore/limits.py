@@ -386,6 +386,9 @@ TRIM_PART_CONNS: Final = 512
 """Connections a pass looks at in one turn of the loop: about 2 ms (bench/trim.py)."""
 TRIM_CLOSINGS: Final = 32
 """Connections closed, or looked at because they may be idle, in one turn: 2 to 3 ms, about 75 us each."""
+ROOM_PARTS: Final = 64
+"""Where something has run short, at least this part of the connections goes: one look at all of them, 4 us
+each, then costs 0.3 ms for each connection that goes."""
 TRIM_REST_S: Final = 1.0
 """After a pass that could close nothing, until the next one: protecting everything costs no more than
 that."""

@@ -26,8 +26,6 @@ class Nobody:
 
     conn_manager = ConnManager()
 
-    conn_manager = ConnManager()
-
 
 async def open_and_reset(host: Host, relay: Host, target: Host) -> None:
     """Asks for a circuit, and takes it back when the relay has answered."""

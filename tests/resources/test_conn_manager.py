@@ -714,6 +714,16 @@ async def test_the_connections_of_one_peer_are_looked_at_in_parts_too(
     assert room.num_left == 2500
 
 
+@virtual
+async def test_room_is_made_for_many_at_once_because_all_connections_are_looked_at() -> None:
+    room = Room()
+    room.add(range(640))
+    room.manager.make_room(1)
+    room.manager.make_room(1)
+    await trimmed(room)
+    assert len(room.gone) == 10
+
+
 # -- on real connections -----------------------------------------------------------------------
 
 

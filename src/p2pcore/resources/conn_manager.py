@@ -322,12 +322,14 @@ class ConnManager:
         return len(self._closing)
 
     def make_room(self, num: int) -> None:
-        """Closes the `num` least useful connections at once, whatever the marks say: something has run short.
+        """Closes the `num` least useful connections, whatever the marks say: something has run short.
 
-        The order is that of a trim, but young connections go too, after all others. Protected ones stay.
+        The order is that of a trim, but young connections go too, after all others. Protected ones stay. As
+        it looks at all connections, it closes at least a 64th of them. While it or a trim is under way,
+        another call changes nothing.
         """
         if not self._trims.is_busy and not self._is_stopped:
-            self._trims.start(self._room(num))
+            self._trims.start(self._room(max(num, self._num_open // limits.ROOM_PARTS)))
 
     def _room(self, num: int) -> Iterator[None]:
         rows = self._held.rows()
