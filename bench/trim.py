@@ -15,7 +15,7 @@ import resource
 import time
 from contextlib import AsyncExitStack
 
-from p2pcore import ConnManager, Host, run
+from p2pcore import ConnManager, Host, Limits, run
 from scale import dialler
 
 REST_S = 2.0
@@ -50,8 +50,9 @@ class Turns:
 
 async def main(count: int, with_stream: int) -> None:
     """Prints the figures as JSON."""
+    free = Limits(max_conns=count + 100, max_conns_per_peer=None)
     manager = ConnManager(low=count * 9 // 10, high=count, grace_s=0)
-    async with Host(conn_manager=manager, echo=True) as host, AsyncExitStack() as stack:
+    async with Host(conn_manager=manager, limits=free, echo=True) as host, AsyncExitStack() as stack:
         for at in range(0, count + 1, MOST_EACH):
             one = await stack.enter_async_context(
                 dialler(host.addrs_with_peer[0], f"127.8.{at // MOST_EACH}")
