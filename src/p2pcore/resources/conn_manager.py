@@ -475,9 +475,10 @@ class ConnManager:
     # -- memory --------------------------------------------------------------------------------
 
     def relieve(self, memory: Memory) -> None:
-        """Closes the connections that hold most bytes until memory is not full any more; protected ones last.
+        """Closes the connections that hold most bytes, protected ones last, until memory is not tight any more.
 
-        Call it when the state of `memory` has become `full`; it goes on until that ends.
+        Call it when the state of `memory` has become tight or full. If full, it begins at once; if tight,
+        after RELIEVE_TIGHT_S.
         """
         if not self._is_stopped:
             self._relief.start(memory, self._held)

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from p2pcore import codes, limits
-from p2pcore._fast.loop.ledger import FULL, TIGHT, Ledger
+from p2pcore._fast.loop.ledger import TIGHT, Ledger
 from p2pcore.aio.descriptors import descriptors_of
 from p2pcore.aio.home import Home
 from p2pcore.dialing.dialer import Dialer
@@ -360,12 +360,11 @@ class Swarm:
 
     def _memory_changed(self, was: int, now: int) -> None:
         """Is told the states of the ledger's memory, before and now."""
-        if now >= TIGHT:
-            self.pause_accepting()
-        else:
+        if now < TIGHT:
             self.resume_accepting()
-        if now >= FULL:
-            self._manager.relieve(self.ledger)
+            return
+        self.pause_accepting()
+        self._manager.relieve(self.ledger)
 
     def _spare_descriptor(self) -> bool:
         """Descriptors have run short. Gives up some connections; False: there is none."""
