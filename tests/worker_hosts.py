@@ -59,3 +59,11 @@ def ready_twice(worker: Worker) -> Host:
     """Reports a second time that it is ready, which no real worker does."""
     asyncio.get_running_loop().call_later(0.05, lambda: worker._channel.send(event="ready", addrs=[]))
     return make(worker)
+
+
+def limited(worker: Worker) -> Host:
+    """Reports the limits that its host has."""
+    host = make(worker)
+    limits = host.limits
+    worker.report(conns=limits.max_conns, streams=limits.max_streams, per_peer=limits.max_conns_per_peer)
+    return host

@@ -18,13 +18,18 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from p2pcore import compose, limits, options
+from p2pcore._fast.loop.ledger import Ledger
 from p2pcore._fast.loop.loop_state import loop_state
+from p2pcore.aio.descriptors import raise_limit
 from p2pcore.aio.stopping import Interrupted, Stopping, drain_time
 from p2pcore.dialing.dialer import DialOptions
 from p2pcore.errors import AddressError
 from p2pcore.interfaces import Conn, Gater, Notifiee, ProtocolHandler
 from p2pcore.protocols import echo, identify, perf, ping
 from p2pcore.relay.transport import RelayTransport
+from p2pcore.resources.conn_manager import ConnManager
+from p2pcore.resources.options import Limits
+from p2pcore.resources.report import LimitUse
 from p2pcore.swarm.admission import Admission
 from p2pcore.swarm.events import Event, Subscription
 from p2pcore.swarm.news import News
@@ -80,7 +85,9 @@ class Host:
         yamux, mplex: bounds of connections and streams with this multiplexer; see YamuxOptions, MplexOptions.
         listener: bounds of each listener, and of upgrades in both directions; see ListenerOptions.
         dial: see DialOptions.
-        conns: which connections the host may have; see ConnOptions.
+        limits: how many connections and streams there may be, and how much memory they may use; see Limits.
+        conns: which connections the host keeps; see ConnOptions.
+        conn_manager: which connections go when there are too many; see ConnManager.
         identify: whether identify is served, and what it tells peers; see IdentifyOptions. False also turns
             off the identification of new peers.
         ping, perf, echo: whether this protocol is served. `perf` is only for measurements.
@@ -114,7 +121,9 @@ class Host:
         mplex: MplexOptions | None = None,
         listener: ListenerOptions | None = None,
         dial: DialOptions | None = None,
+        limits: Limits | None = None,
         conns: ConnOptions | None = None,
+        conn_manager: ConnManager | None = None,
         identify: IdentifyOptions | bool = True,
         ping: bool = True,
         perf: bool = False,
@@ -127,14 +136,19 @@ class Host:
         self._listen = _addresses(listen)
         self.listen_results: list[ListenResult] = []
         conns = options.given("conns", conns, ConnOptions)
+        conn_manager = options.given("conn_manager", conn_manager, ConnManager)
         dial = options.given("dial", dial, DialOptions)
-        admission = Admission(gater, conns.max_conns, conns.max_conns_per_peer, conns.max_conns_per_ip)
+        if conns.raise_descriptors:
+            raise_limit()  # first: the limits follow from what the process may have
+        in_force = options.given("limits", limits, Limits).resolved()
+        admission = Admission(gater, in_force)
         news = News()
+        ledger = Ledger()
         upgrader = StreamUpgrader(
             self.private_key,
             compose.security(security, self.private_key),
             compose.muxers(muxers, yamux, mplex),
-            _upgrader_options(listener, gater, admission, news),
+            _upgrader_options(listener, gater, admission, news, ledger),
             compose.protector(psk),
         )
         self.swarm = Swarm(
@@ -143,9 +157,11 @@ class Host:
             admission=admission,
             news=news,
             resolver=dial.resolver,
+            conn_manager=conn_manager,
             duplicates=conns.duplicates,
             max_dials=dial.max_dials,
             max_handlers_per_conn=2 * compose.max_inbound_streams(muxers, yamux, mplex),
+            ledger=ledger,
         )
         self._home = self.swarm.home
         self._identify = _identify_service(self.swarm, self.private_key, identify)
@@ -241,6 +257,11 @@ class Host:
         """The protocols that inbound streams may speak."""
         return self.swarm.protocols
 
+    @property
+    def conn_manager(self) -> ConnManager:
+        """Says which connections go when there are too many: tag, protect and keep peers with it."""
+        return self.swarm.conn_manager
+
     # -- connections and streams ---------------------------------------------------------------
 
     async def connect(self, target: Target, *more: Address, ignore_backoff: bool = False) -> Conn:
@@ -324,15 +345,33 @@ class Host:
 
         There are counters for connections that opened, closed or were refused, for dials, and for refused
         streams. Further counters are for all listeners together: failed upgrades by reason, errors of
-        accept(2), and answered HTTP requests. No number ever falls.
+        accept(2), answered HTTP requests, and times in which no connection was accepted, by reason. No number
+        ever falls.
         """
         return self.swarm.counters()
 
-    def set_stream_handler(self, protocol: str, handler: ProtocolHandler) -> None:
-        """Serves inbound streams of `protocol`, and tells peers; see Swarm.set_stream_handler."""
+    def set_stream_handler(
+        self,
+        protocol: str,
+        handler: ProtocolHandler,
+        *,
+        max_streams: int | None = None,
+        max_streams_per_peer: int | None = None,
+    ) -> None:
+        """Serves inbound streams of `protocol`, and tells peers; see Swarm.set_stream_handler.
+
+        Args:
+            max_streams: handlers of this protocol that may run at once; more streams are reset. None: no
+                limit. max_streams_per_peer: the same for one peer.
+        """
         self._home.check_thread()
         options.function("handler", handler)
-        self.swarm.set_stream_handler(protocol, handler)
+        for name, most in (("max_streams", max_streams), ("max_streams_per_peer", max_streams_per_peer)):
+            if most is not None:
+                options.whole(name, most, 1)
+        self.swarm.set_stream_handler(
+            protocol, handler, max_streams=max_streams, max_streams_per_peer=max_streams_per_peer
+        )
         self._identify.changed()
 
     def remove_stream_handler(self, protocol: str) -> None:
@@ -401,6 +440,30 @@ class Host:
         """Measures `upload` bytes to the peer and `download` bytes back. Raises: see protocols.perf.perf."""
         return await perf.perf(await self.new_stream(target, perf.PROTOCOL), upload, download)
 
+    # -- limits --------------------------------------------------------------------------------
+
+    @property
+    def limits(self) -> Limits:
+        """The limits in force. They have numbers in the place of AUTO."""
+        return self.swarm.limits
+
+    def set_limits(self, limits: Limits) -> None:
+        """New limits from now on. Lower limits close nothing; they only refuse what is new.
+
+        A limit that is AUTO follows from what the machine allows now.
+        """
+        self._home.check_thread()
+        options.instance("limits", limits, Limits)
+        self.swarm.set_limits(limits.resolved())
+
+    def limits_report(self) -> list[LimitUse]:
+        """How much of each limit is used and was used, and how often it has refused something.
+
+        `p2pcore.resources.report.table` makes text of it. It looks at every peer: do not call it often.
+        """
+        self._home.check_thread()
+        return self.swarm.limits_report()
+
 
 def _identity(key: PrivateKey | None) -> PrivateKey:
     if key is None:
@@ -415,15 +478,12 @@ def _addresses(listen: Sequence[Address]) -> list[Multiaddr]:
 
 
 def _upgrader_options(
-    listener: ListenerOptions | None, gater: Gater | None, admission: Admission, news: News
+    listener: ListenerOptions | None, gater: Gater | None, admission: Admission, news: News, ledger: Ledger
 ) -> UpgraderOptions:
     listener = options.given("listener", listener, ListenerOptions)
-    hooks = ListenerHooks(
-        admits=None if admission.is_trivial else admission.admits,
-        news=news,
-    )
+    hooks = ListenerHooks(admits=admission.admits, news=news)
     check_secured = None if gater is None else admission.check_secured
-    return UpgraderOptions(listener.accept_timeout, listener, hooks, check_secured)
+    return UpgraderOptions(listener.accept_timeout, listener, hooks, check_secured, ledger)
 
 
 def _identify_service(

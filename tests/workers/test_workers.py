@@ -28,10 +28,12 @@ from p2pcore import (
     ConnectionClosed,
     GoAway,
     Host,
+    Limits,
     ListenError,
     LocalProtocolError,
     Multiaddr,
     PrivateKey,
+    Reserved,
     Supervisor,
     WorkerEvent,
     WorkerFailed,
@@ -332,6 +334,22 @@ async def test_factories_may_wait_take_arguments_and_report() -> None:
             {"greeting": "hello", "index": 0},
             {"greeting": "hello", "index": 1},
         ]
+
+
+@looped
+async def test_limits_are_divided_among_workers() -> None:
+    given = Limits(max_conns=10, max_streams=100, max_conns_per_peer=3)
+    async with serving(factory=worker_hosts.limited, limits=given) as node:
+        await eventually(lambda: len(node.kinds("report")) == 2, LIMIT_S)
+        parts = [event.fields for event in node.kinds("report")]
+    assert parts == [{"conns": 5, "streams": 50, "per_peer": 3}] * 2
+
+
+def test_limits_that_contradict_each_other_for_one_worker_are_found_by_the_supervisor() -> None:
+    given = Limits(max_conns=4, reserved=[Reserved(2, "203.0.113.0/24")])
+    Supervisor(worker_hosts.make, workers=1, limits=given)
+    with pytest.raises(ValueError, match=r"reserved must be fewer places than max_conns \(2\)"):
+        Supervisor(worker_hosts.make, workers=2, limits=given)
 
 
 @looped

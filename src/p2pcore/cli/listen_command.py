@@ -12,6 +12,7 @@ from collections.abc import Callable
 import click
 
 from p2pcore import Host, Multiaddr, PeerId
+from p2pcore.cli.limits_shown import show_at_signal, show_limits
 from p2pcore.cli.node import run
 from p2pcore.cli.node_options import NodeOptions, node_options
 from p2pcore.cli.output import Output, OutputFailed, error_line, log_level
@@ -53,7 +54,12 @@ DRAIN_S = 10.0
     help="How long streams may go on after Ctrl-C or SIGTERM, and when a worker is replaced. "
     f"Default: {DRAIN_S:g}.",
 )
-@click.option("-v", "--verbose", count=True, help="Show connections; -vv and -vvv also show the log.")
+@click.option(
+    "-v",
+    "--verbose",
+    count=True,
+    help="Show connections, and limits at the end; -vv and -vvv also show the log.",
+)
 @json_option
 def command(
     addrs: tuple[Multiaddr, ...],
@@ -68,7 +74,7 @@ def command(
     """Run a node that serves ping, identify and echo, until Ctrl-C.
 
     Prints each of its multiaddrs, with /p2p/PEER_ID, on a line of its own. An address behind a relay is
-    printed when the relay has reserved a place.
+    printed when the relay has reserved a place. At SIGUSR1 it prints how much of each limit is used.
     """
     serving.check(addrs, is_alone=workers is None)
     log_level(verbose)
@@ -77,7 +83,13 @@ def command(
 
         listen(workers, addrs or (DEFAULT,), node, serving, perf, drain_s, verbose, Output(as_json))
         return
-    host = node.host(listen=addrs or (DEFAULT,), perf=perf, echo=True, **serving.settings(node, addrs))
+    host = node.host(
+        listen=addrs or (DEFAULT,),
+        perf=perf,
+        echo=True,
+        limits=serving.limits,
+        **serving.settings(node, addrs),
+    )
     run(_serve(host, Output(as_json), verbose > 0, drain_s), interrupted=0, grace_s=drain_s)
 
 
@@ -89,6 +101,7 @@ async def _serve(host: Host, output: Output, with_conns: bool, drain_s: float) -
             failed.set_exception(error)
 
     output.never_wait(output_failed)
+    show_at_signal(host, output.show)
     if with_conns:
         host.notify(Shown(output.show))
     async with host:
@@ -100,6 +113,8 @@ async def _serve(host: Host, output: Output, with_conns: bool, drain_s: float) -
                 await host.drain(drain_s)
             raise
         finally:
+            if with_conns:
+                show_limits(host, output.show)
             reserved.cancel()
 
 

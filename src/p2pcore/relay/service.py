@@ -56,6 +56,8 @@ _MESSAGE_BYTES = 64
 """Bytes of a hop message with a reservation, without its voucher and its addresses."""
 _KEPT_FREE = 4
 """Of a target's circuits, at most one in this many stays free for addresses that have fewer there."""
+_RESERVATION_TAG, _CIRCUIT_TAG = "relay-reservation", "relay-circuit"
+"""What a peer is worth to the relay, for the connection manager."""
 _ADDR_BYTES = 3
 """Bytes for each address there, besides the address itself: its field number and its length."""
 
@@ -188,6 +190,7 @@ class RelayService:
         if old is not None:
             self._uncount(old)
         self._reserved[peer] = slot
+        self._network.conn_manager.tag(peer, _RESERVATION_TAG, limits.RELAY_RESERVATION_VALUE)
         self._ips[slot.ip] += 1
         if self._sweep is None:
             self._sweep = asyncio.get_running_loop().call_later(limits.RELAY_SWEEP_S, self._swept)
@@ -211,6 +214,7 @@ class RelayService:
         slot = self._reserved.pop(peer, None)
         if slot is not None:
             self._uncount(slot)
+            self._network.conn_manager.untag(peer, _RESERVATION_TAG)
         for circuit, target in list(self._circuits.items()):
             if target == peer:
                 circuit.abort(ConnectionClosed(reason))
@@ -291,6 +295,8 @@ class RelayService:
         ]
         for counter, key in counted:
             counter[key] += 1
+        for peer in (source, target):
+            self._network.conn_manager.tag(peer, _CIRCUIT_TAG, limits.RELAY_CIRCUIT_VALUE)
 
         def release(num_bytes: int) -> None:
             self._rates.ended(source, ip, num_bytes)
@@ -298,6 +304,9 @@ class RelayService:
                 counter[key] -= 1
                 if not counter[key]:
                     del counter[key]
+            for peer in (source, target):
+                if peer not in self._ends:
+                    self._network.conn_manager.untag(peer, _CIRCUIT_TAG)
 
         try:
             yield release

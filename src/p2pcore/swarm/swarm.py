@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from p2pcore import codes, limits
+from p2pcore._fast.loop.ledger import FULL, TIGHT, Ledger
+from p2pcore.aio.descriptors import descriptors_of
 from p2pcore.aio.home import Home
 from p2pcore.dialing.dialer import Dialer
 from p2pcore.errors import (
@@ -25,7 +29,10 @@ from p2pcore.errors import (
     StreamReset,
     SwarmClosed,
 )
+from p2pcore.resources.conn_manager import ConnManager
+from p2pcore.resources.report import LimitUse, ledger_uses
 from p2pcore.swarm.admission import Admission
+from p2pcore.swarm.capped import CappedHandler
 from p2pcore.swarm.conn import Conn
 from p2pcore.swarm.conns import Connectedness, ConnTable, connectedness_of
 from p2pcore.swarm.duplicates import POLICIES, Duplicates
@@ -44,6 +51,7 @@ if TYPE_CHECKING:
         Stream,
         Transport,
     )
+    from p2pcore.resources.options import Limits
     from p2pcore.swarm.events import Events
     from p2pcore.values.peer_id import PeerId
 
@@ -59,20 +67,23 @@ class Swarm:
     Args:
         local_peer: our id.
         transports: in order of preference for dialling.
-        admission: the gater and the caps. The default admits everybody.
+        admission: the gater and the limits on connections. The default admits everybody.
         news: the swarm reports here. Give it if other parts, for instance listeners, report there too.
         resolver: looks up host names; None: the operating system's resolver.
+        conn_manager: closes connections when there are too many; None: it closes none, until it is told to.
         duplicates: "keep" allows several connections to one peer; "dedup" closes all but one, see
             p2pcore.swarm.duplicates.
         max_dials: addresses dialled at once. Further dials wait.
         max_handlers_per_conn: handlers of one connection that may run at once. Further streams are reset. A
             handler counts until it returns, even if its stream has ended.
+        ledger: counts streams and memory. The swarm sets its limits.
 
     Raises:
         ValueError: `duplicates` is neither "keep" nor "dedup".
 
     Attributes:
         home: the event loop where the coroutines below must run; each raises RuntimeError on another one.
+        admission: the gater and the limits on connections.
     """
 
     def __init__(
@@ -83,15 +94,18 @@ class Swarm:
         admission: Admission | None = None,
         news: News | None = None,
         resolver: Resolver | None = None,
+        conn_manager: ConnManager | None = None,
         duplicates: str = "keep",
         max_dials: int = limits.MAX_DIALS,
         max_handlers_per_conn: int = limits.MAX_HANDLERS_PER_CONN,
+        ledger: Ledger | None = None,
     ) -> None:
         if duplicates not in POLICIES:
             raise ValueError(f"duplicates must be one of {', '.join(POLICIES)}, not {duplicates!r}")
         self.home = Home()
         self._local_peer = local_peer
-        self._admission = admission or Admission()
+        self.admission = admission or Admission()
+        self.ledger = ledger or Ledger()
         self._news = news or News()
         self._news.notifiees.network = self
         self._transports = Transports()
@@ -99,7 +113,9 @@ class Swarm:
         self._dedups = duplicates == "dedup"
         self._conns = ConnTable(self._duplicates)
         self._num_made = 0
-        self._streams = StreamServer(max_handlers_per_conn, self._news.stream_refused)
+        self._streams = StreamServer(
+            max_handlers_per_conn, self._news.stream_refused, self.ledger, self.admission.refusals
+        )
         self._serve = self._streams.serve  # one bound method for all connections; so is the next
         self._ended = self._conn_ended
         self._listeners = Listeners(self._transports.for_listening, self.add_conn, self._news)
@@ -109,14 +125,22 @@ class Swarm:
             self.add_conn,
             self._transports.for_dialing,
             self._listeners.own_addrs,
-            self._admission,
+            self.admission,
             self._news,
             resolver,
             max_dials,
         )
-        self._admission.news = self._news
+        self.admission.news = self._news
+        self.admission.conns = self._conns
+        self._manager = conn_manager or ConnManager()
+        self._apply(self.admission.limits)
+        self._manager.attach(
+            self._conns,
+            self._news,
+            lambda peer, addrs: self.dial_peer(peer, addrs, ignore_backoff=True),
+        )
+        self.ledger.on_state = self._memory_changed
         self._closing: asyncio.Task[None] | None = None
-        self._unused: set[asyncio.Task[None]] = set()
         for transport in transports:
             self.add_transport(transport)
 
@@ -135,9 +159,14 @@ class Swarm:
         """The subscriptions to events; see p2pcore.swarm.events."""
         return self._news.events
 
+    @property
+    def conn_manager(self) -> ConnManager:
+        """Knows which connections to keep when there are many."""
+        return self._manager
+
     def counters(self) -> dict[str, int]:
         """How often each thing has happened, by name; see `Host.counters`."""
-        counts = self._news.counters()
+        counts = self._news.counters() | self._listeners.counters()
         counts["streams refused"] += sum(conn.session.num_refused for conn in self.conns())
         return counts
 
@@ -173,6 +202,9 @@ class Swarm:
         """
         self.home.check_loop()
         self._check_open()
+        descriptors = descriptors_of(asyncio.get_running_loop())
+        descriptors.remove_spare(self._spare_descriptor)
+        descriptors.add_spare(self._spare_descriptor)
         return await self._listeners.listen([Multiaddr(addr) for addr in addrs])
 
     async def add_listen_addr(self, addr: Multiaddr | str) -> Multiaddr:
@@ -260,6 +292,18 @@ class Swarm:
         self._check_open()
         return await self._dialer.dial_addr(Multiaddr(addr))
 
+    def pause_accepting(self, why: str = "memory") -> None:
+        """Makes all listeners, later ones included, take no new connection until `resume_accepting(why)`.
+
+        Peers stay in the kernel's backlog; circuits that a relay offers are refused. Handshakes that have begun
+        go on. There may be several reasons at once. `counters` says how often and how long each was one.
+        """
+        self._listeners.pause_accepting(why)
+
+    def resume_accepting(self, why: str = "memory") -> None:
+        """Ends one reason of `pause_accepting`. Idempotent."""
+        self._listeners.resume_accepting(why)
+
     # -- connections ---------------------------------------------------------------------------
 
     def add_conn(self, made: CapableConn) -> Conn:
@@ -276,10 +320,10 @@ class Swarm:
         self._conns.attach(conn.remote_peer, conn)
         session = conn.session
         session.owner = conn
-        if not self._admission.is_trivial:
-            self._admission.joined(conn)
+        session.account(self.ledger, self.ledger.share(conn.remote_peer))
         if self._dedups:
             self._duplicates.joined(conn)
+        self._manager.joined(conn)
         self._news.conn_opened(conn, before and self._change(conn, before))
         session.set_stream_handler(self._serve)
         session.add_close_callback(conn)  # behind the handler: one that has ended gives its streams first
@@ -289,10 +333,8 @@ class Swarm:
         if self.is_closed:
             conn.abort(codes.CONN_SHUTDOWN)
             raise SwarmClosed("the swarm was closed")
-        if self._admission.is_trivial:
-            return
         try:
-            self._admission.check_upgraded(conn)
+            self.admission.admit(conn)
         except GaterRefused:
             conn.abort(codes.CONN_GATED)
             raise
@@ -308,12 +350,29 @@ class Swarm:
             self._duplicates.left(conn)
         if conn.session.num_refused:
             self._news.streams_refused(conn.session.num_refused)
-        if not self._admission.is_trivial:
-            self._admission.left(conn)
+        self.admission.left(conn)
+        self.ledger.forget(conn.remote_peer)
         if not self._conns.num_conns:
             self._streams.shrink()
         self._news.conn_closed(conn, error, before and self._change(conn, before))
+        self._manager.left(conn, error)
         self._streams.conn_ended(conn)
+
+    def _memory_changed(self, was: int, now: int) -> None:
+        """Is told the states of the ledger's memory, before and now."""
+        if now >= TIGHT:
+            self.pause_accepting()
+        else:
+            self.resume_accepting()
+        if now >= FULL:
+            self._manager.relieve(self.ledger)
+
+    def _spare_descriptor(self) -> bool:
+        """Descriptors have run short. Gives up some connections; False: there is none."""
+        if not self.num_conns:
+            return False
+        self._manager.make_room(limits.TRIM_CLOSINGS)
+        return True
 
     def _change(self, conn: Conn, before: Connectedness) -> Connectedness | None:
         """The new connectedness of the peer of `conn`. None: it is still `before`."""
@@ -412,13 +471,28 @@ class Swarm:
         """The number of inbound streams that are being negotiated or served."""
         return self._streams.num_running
 
-    def set_stream_handler(self, protocol: str, handler: ProtocolHandler) -> None:
+    def set_stream_handler(
+        self,
+        protocol: str,
+        handler: ProtocolHandler,
+        *,
+        max_streams: int | None = None,
+        max_streams_per_peer: int | None = None,
+    ) -> None:
         """Serves inbound streams of `protocol` with `await handler(stream)`, each in a task of its own.
 
         The stream is closed when `handler` returns, and reset when it raises. `stream.conn` is its
         connection. If `handler` returns the stream itself, the swarm leaves it open: other code must end it.
+
+        Args:
+            max_streams: handlers of this protocol that may run at once; a further stream is reset with
+                STREAM_RESOURCE_LIMIT_EXCEEDED. None: no limit. max_streams_per_peer: the same for one peer.
+
         Raises: ValueError: `protocol` is not a valid protocol id.
         """
+        if max_streams is not None or max_streams_per_peer is not None:
+            refusals = self.admission.refusals
+            handler = CappedHandler(protocol, handler, max_streams, max_streams_per_peer, refusals)
         self._streams.set(protocol, handler)
 
     def remove_stream_handler(self, protocol: str) -> None:
@@ -443,6 +517,9 @@ class Swarm:
     async def drain(self, timeout_s: float = limits.DRAIN_TIMEOUT_S, accept_queued: bool = True) -> int:
         """Ends in order: stops listening, closes each connection when it has no stream, then `close`.
 
+        Connections without streams are closed in the order of a trim (p2pcore.resources.order). Skips new
+        ones: their first stream may be coming.
+
         The go-away comes after the last stream, not before it: when rust-libp2p and js-libp2p receive a
         go-away, they end all streams of the connection.
 
@@ -453,7 +530,9 @@ class Swarm:
         Returns: the number of streams that were cut off.
         """
         self.home.check_loop()
-        end = asyncio.get_running_loop().time() + timeout_s
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout_s
+        self._manager.stop()
         listeners = self._listeners.take_out()
         draining = asyncio.gather(
             *(listener.drain(accept_queued) for listener in listeners), return_exceptions=True
@@ -461,7 +540,7 @@ class Swarm:
         try:
             async with asyncio.timeout_at(end):
                 while not draining.done() or self.num_conns or self._streams.num_running:
-                    self._close_unused()
+                    self._manager.drain(loop.time() - limits.DRAIN_GRACE_S)
                     await asyncio.sleep(limits.DRAIN_LOOK_S)
         except TimeoutError:
             logger.info("%d streams did not end in %g s", self._num_streams(), timeout_s)
@@ -470,15 +549,6 @@ class Swarm:
         await _bounded("listeners", self._listeners.close(listeners))
         await self.close()
         return cut
-
-    def _close_unused(self) -> None:
-        """Closes connections without streams. Skips new connections: their first stream may be coming."""
-        newest = asyncio.get_running_loop().time() - limits.DRAIN_GRACE_S
-        for conn in self.conns():
-            if conn.num_streams == 0 and conn._since < newest:
-                task = asyncio.get_running_loop().create_task(conn.close())
-                self._unused.add(task)
-                task.add_done_callback(self._unused.discard)
 
     def _num_streams(self) -> int:
         return sum(conn.num_streams for conn in self.conns())
@@ -491,6 +561,8 @@ class Swarm:
         await asyncio.shield(self._closing)
 
     async def _shut_down(self) -> None:
+        descriptors_of(asyncio.get_running_loop()).remove_spare(self._spare_descriptor)
+        self._manager.stop()
         self._dialer.close()
         self._listeners.refuse_new()
         self._conns.fail(SwarmClosed("the swarm was closed"))
@@ -506,13 +578,49 @@ class Swarm:
         for conn in conns:
             conn.abort(codes.CONN_SHUTDOWN)
         await asyncio.sleep(0)  # sessions report their end in the event loop's next turn
-        if self._unused:
-            await _bounded("unused connections", _wait(asyncio.gather(*self._unused, return_exceptions=True)))
+        await _bounded("trimmed connections", self._manager.close())
         self._news.events.close()
 
     def _check_open(self) -> None:
         if self.is_closed:
             raise SwarmClosed("the swarm was closed")
+
+    # -- limits --------------------------------------------------------------------------------
+
+    @property
+    def limits(self) -> Limits:
+        """The limits in force."""
+        return self.admission.limits
+
+    def set_limits(self, limits: Limits) -> None:
+        """New limits from now on. They close nothing; they refuse what is new.
+
+        Args:
+            limits: without AUTO; see Limits.resolved.
+
+        Raises:
+            ValueError: the connection manager's high mark is above `max_conns`; nothing has changed.
+        """
+        self._apply(limits)
+        self.admission.set_limits(limits)
+
+    def _apply(self, limits: Limits) -> None:
+        """The marks, and the limits of streams and memory. Raises ValueError before it changes anything."""
+        self._manager.set_max_conns(limits.max_conns)
+        self.ledger.max_streams = limits.max_streams or 0
+        self.ledger.max_streams_per_conn = limits.max_streams_per_conn or 0
+        self.ledger.max_streams_per_peer = limits.max_streams_per_peer or 0
+        self.ledger.memory = limits.memory or 0
+        self._streams.set_limits(limits)
+
+    def limits_report(self) -> list[LimitUse]:
+        """See Host.limits_report."""
+        refused = Counter(self.admission.refusals.counts) + Counter(self.ledger.refused)
+        shares = [self.ledger.share(peer) for peer in self._conns.peers()]
+        uses = [*self.admission.uses(), *ledger_uses(self.ledger, self.limits, shares)]
+        others = refused.keys() - {use.limit for use in uses}
+        uses += [LimitUse(limit, None, None, None) for limit in sorted(others)]
+        return [replace(use, refused=refused[use.limit]) for use in uses]
 
 
 async def _wait(future: asyncio.Future[Any]) -> None:

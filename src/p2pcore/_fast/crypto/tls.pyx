@@ -170,6 +170,9 @@ cdef class TlsChannel(Cork):
                 self.header_len = 0
             data += k
             n -= k
+        if self.has_part != (self.header_len != 0):
+            self.has_part = not self.has_part
+            self.tally(RECORD_BYTES if self.has_part else -RECORD_BYTES, 0)
         return 0
 
     cdef int _supply(self, const uint8_t *data, Py_ssize_t n) except -1:

@@ -13,6 +13,7 @@ from libc.string cimport memcpy, memmove
 
 from p2pcore import errors, limits
 
+from p2pcore._fast.loop.ledger cimport FULL, TIGHT
 from p2pcore._fast.mux.mplex_frame cimport (
     CLOSE,
     MAX_HEADER_BYTES,
@@ -25,8 +26,9 @@ from p2pcore._fast.mux.mplex_frame cimport (
     read_header,
     varint_size,
 )
+from p2pcore._fast.loop.waiting cimport Op
 from p2pcore._fast.mux.open_frame cimport LEAST_BODY, can_grow, has_grown
-from p2pcore._fast.mux.session cimport Allowance, Session
+from p2pcore._fast.mux.session cimport Allowance, Session, count_held, memory_state
 from p2pcore._fast.mux.session import _USUAL
 from p2pcore._fast.mux.stream cimport Stream
 from p2pcore._fast.codec.varint cimport varint_write
@@ -39,6 +41,7 @@ cdef Py_ssize_t MAX_LABEL = limits.MPLEX_MAX_NAME_BYTES
 cdef Py_ssize_t LEAST_STREAM = limits.MPLEX_STREAM_BUFFER_BYTES
 cdef Py_ssize_t MAX_UNACCEPTED = limits.MPLEX_MAX_UNACCEPTED_STREAMS
 cdef double USELESS_PER_S = limits.MPLEX_MAX_USELESS_PER_S
+cdef Py_ssize_t RESET_WORK = limits.RESET_WORK
 cdef uint64_t LATE = limits.MPLEX_LATE_MESSAGES
 
 # A message that grows may need this many bytes more for its length.
@@ -116,6 +119,21 @@ cdef class MplexStream(Stream):
     cdef int writes_done(self) except -1:
         return self.session.writes_done()
 
+    cdef Op session_turn(self, Py_ssize_t work):
+        return self.session.turn(work)
+
+    cdef int count_waits(self, Py_ssize_t by) except -1:
+        return self.session.count_waits(by)
+
+    cdef bint may_wait(self) except -1:
+        return not self.session.must_shed()
+
+    cdef int queue_changed(self) except -1:
+        return 0 if self.session is None else count_held(self.session, self)
+
+    cdef bint is_of(self, object session) noexcept:
+        return self.session is session
+
 
 @cython.final
 cdef class MplexSession(Session):
@@ -157,9 +175,10 @@ cdef class MplexSession(Session):
 
     # -- receiving -----------------------------------------------------------------------------
 
-    cdef int parse(self, uint8_t *data, Py_ssize_t n) except -1:
-        cdef Py_ssize_t k
-        while n > 0 and self.error is None:
+    cdef Py_ssize_t parse(self, uint8_t *data, Py_ssize_t n, Py_ssize_t least) except -1:
+        cdef Py_ssize_t k, given = n
+        while n > 0 and self.state.rota.room > least and self.error is None:
+            self.state.rota.room -= 1
             if self.body_left:
                 k = min(n, self.body_left)
                 self.body_left -= k
@@ -168,7 +187,10 @@ cdef class MplexSession(Session):
                 k = self._head(data, n)
             data += k
             n -= k
-        return 0
+        return given - n
+
+    cdef bint is_stalled(self) noexcept:
+        return self.stalled
 
     cdef Py_ssize_t _head(self, const uint8_t *data, Py_ssize_t n) except -1:
         """Reads a header, or what there is of it; returns the bytes used."""
@@ -200,6 +222,7 @@ cdef class MplexSession(Session):
             raise errors.RemoteProtocolError(f"mplex flag {h.flag} on stream {h.id}, expected 0 to 6")
         self.current = None
         self.is_name = False
+        self.is_used = True
         self.body_left = <Py_ssize_t> h.length
         if h.flag == NEW_STREAM:
             return self._opened_by_peer(h)
@@ -215,6 +238,8 @@ cdef class MplexSession(Session):
         if stream.fin_received or (h.flag < CLOSE and h.length == 0):
             return self._nothing_gained()  # nothing may follow a Close
         if h.flag < CLOSE:
+            if memory_state(self) == FULL and not stream.is_read() and self.must_shed():
+                return self.shed(stream)
             self.current = stream
         elif stream.error is None:
             stream.receive_fin()
@@ -227,23 +252,24 @@ cdef class MplexSession(Session):
         cdef MplexStream stream
         if self.streams is not None and (h.id << 1 | 1) in self.streams:
             raise errors.RemoteProtocolError(f"mplex stream {h.id} opened twice")
-        if self.is_full(MAX_UNACCEPTED):
-            return self._refuse(h.id)
+        cdef str limit = self.limit_reached(MAX_UNACCEPTED)
+        if limit is not None:
+            return self._refuse(h.id, limit)
         stream = self._make(h.id, True)
-        self.num_inbound += 1
         if h.length == 0:
             return self.arrive(stream)
         self.current = stream
         self.is_name = True
         return 0
 
-    cdef int _refuse(self, uint64_t id) except -1:
+    cdef int _refuse(self, uint64_t id, str limit) except -1:
         """Resets one stream too many. A peer that opens very many of them loses the connection."""
-        self.refusing(True)
+        self.refusing(limit)
         self.late += LATE
         return self._control(RESET, id)
 
     cdef int _reset_by_peer(self, MplexStream stream) except -1:
+        self.state.rota.room -= RESET_WORK
         self.count_reset(stream)
         self.remove(stream)
         return stream.fail(errors.StreamReset(0, True), not stream.fin_received)
@@ -281,6 +307,7 @@ cdef class MplexSession(Session):
         """Counts what `stream` holds: it has changed, or can grow no more."""
         cdef Py_ssize_t size = 0 if stream.queue is None else stream.queue.size
         cdef bint is_full = size >= self.max_stream or (stream.is_full and size > self.max_stream // 2)
+        count_held(self, stream)
         if stream.error is not None or (stream.fin_sent and stream.fin_received) or self.error is not None:
             return 0  # what is left of it counts no longer; has_ended() would be a call for each message
         self.buffered += size - stream.held
@@ -294,11 +321,11 @@ cdef class MplexSession(Session):
 
     cdef int _weigh(self) except -1:
         """Pauses reading from the connection while too much waits to be read."""
-        cdef bint stalled = self.num_full > 0 or self.buffered >= self.max_buffered or (
-            self.stalled and self.buffered > self.max_buffered // 2)
+        cdef Py_ssize_t most = self.max_buffered if memory_state(self) < TIGHT else self.max_stream
+        cdef bint stalled = self.num_full > 0 or self.buffered >= most or (self.stalled and self.buffered > most // 2)
         if stalled != self.stalled:
             self.stalled = stalled
-            self.throttle(stalled)
+            self.settle_reading()
             if stalled:
                 self.state.timers.watch(self, self.stall)
             else:
@@ -330,6 +357,8 @@ cdef class MplexSession(Session):
 
     cdef int _control(self, int flag, uint64_t id) except -1:
         """A message without a body."""
+        if self.is_lost:
+            return 0  # what had come before is still handled; nobody hears the answers
         put_header(self.cork.room(varint_size(id << 3) + 1), id, flag, 0)
         return 0
 

@@ -39,6 +39,8 @@ cdef class Stream:
     cdef bint read_closed           # nobody here reads any more
     cdef bint keeps_input          # `error` takes nothing that has come: a lost connection, or a reset behind the peer's FIN
     cdef ByteQueue queue            # received and not yet read; None before the first byte
+    cdef Py_ssize_t aside           # bytes that a long read has taken out of it, and holds
+    cdef Py_ssize_t counted         # bytes of both that the session's ledger counts
     cdef StreamRead reader          # the one waiting read, until its task runs again
     cdef list writers               # waiting WriteOps, oldest first; None before the first
     cdef object error               # why reads and writes fail; None while they do not
@@ -56,6 +58,7 @@ cdef class Stream:
     cdef int pump(self, Py_ssize_t most) except -1
     cdef int last_chance(self) except -1
     cdef bint has_bytes(self) noexcept
+    cdef bint is_read(self) noexcept
     cdef bint has_ended(self) noexcept
 
     # for a sink
@@ -76,8 +79,13 @@ cdef class Stream:
     cdef int write_waits(self) except -1
     cdef int writes_begin(self) except -1
     cdef int writes_done(self) except -1
+    cdef int count_waits(self, Py_ssize_t by) except -1
+    cdef bint may_wait(self) except -1
+    cdef int queue_changed(self) except -1
+    cdef bint is_of(self, object session) noexcept
     cdef bint may_push(self) noexcept
     cdef int closed_here(self) except -1
+    cdef Op session_turn(self, Py_ssize_t work)
     cdef uint64_t key(self) noexcept
 
     cdef bytes _take(self, Py_ssize_t most)

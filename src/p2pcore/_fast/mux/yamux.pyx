@@ -14,10 +14,11 @@ from p2pcore import codes, errors, limits
 from p2pcore._fast.chain.layer cimport Layer
 from p2pcore._fast.loop.clock cimport monotonic
 from p2pcore._fast.loop.flush cimport Flushable
+from p2pcore._fast.loop.ledger cimport CALM, FULL, TIGHT
 from p2pcore._fast.loop.rate cimport spend
 from p2pcore._fast.loop.waiting cimport PENDING, Op, again, failed
 from p2pcore._fast.mux.open_frame cimport LEAST_BODY, can_grow, has_grown
-from p2pcore._fast.mux.session cimport Allowance, Session
+from p2pcore._fast.mux.session cimport Allowance, Session, count_held, memory_state
 from p2pcore._fast.mux.session import _USUAL
 from p2pcore._fast.mux.stream cimport Stream
 from p2pcore._fast.mux.yamux_frame cimport (
@@ -50,6 +51,7 @@ cdef uint32_t LEAST_BY_CODE = limits.YAMUX_LEAST_OUTBOUND_STREAMS
 cdef uint32_t RESOURCE_LIMIT = codes.STREAM_RESOURCE_LIMIT_EXCEEDED
 cdef double UNKNOWN_PER_S = limits.YAMUX_MAX_UNKNOWN_PER_S
 cdef uint64_t LATE_FRAMES = limits.YAMUX_LATE_FRAMES
+cdef Py_ssize_t RESET_WORK = limits.RESET_WORK
 cdef double RTT_INTERVAL_S = limits.YAMUX_RTT_INTERVAL_S
 cdef int MAX_PINGS = limits.YAMUX_MAX_PINGS
 
@@ -124,8 +126,23 @@ cdef class YamuxStream(Stream):
     cdef int writes_done(self) except -1:
         return self.session.writes_done()
 
+    cdef int count_waits(self, Py_ssize_t by) except -1:
+        return self.session.count_waits(by)
+
+    cdef bint may_wait(self) except -1:
+        return not self.session.must_shed()
+
+    cdef int queue_changed(self) except -1:
+        return 0 if self.session is None else count_held(self.session, self)
+
+    cdef bint is_of(self, object session) noexcept:
+        return self.session is session
+
     cdef bint may_push(self) noexcept:
         return self.send_window != 0
+
+    cdef Op session_turn(self, Py_ssize_t work):
+        return self.session.turn(work)
 
 
 @cython.final
@@ -223,12 +240,13 @@ cdef class YamuxSession(Session):
 
     # -- receiving -----------------------------------------------------------------------------
 
-    cdef int parse(self, uint8_t *data, Py_ssize_t n) except -1:
-        cdef Py_ssize_t k
+    cdef Py_ssize_t parse(self, uint8_t *data, Py_ssize_t n, Py_ssize_t least) except -1:
+        cdef Py_ssize_t k, given = n
         self.heard = True
         if self.keepalive:
             self.heard_at = monotonic()
-        while n > 0 and self.error is None:
+        while n > 0 and self.state.rota.room > least and self.error is None:
+            self.state.rota.room -= 1
             if self.body_left:
                 k = min(n, <Py_ssize_t> self.body_left)
                 self.body_left -= <uint32_t> k
@@ -245,7 +263,7 @@ cdef class YamuxSession(Session):
                 self._frame(unpack_header(data))
             data += k
             n -= k
-        return 0
+        return given - n
 
     cdef int _frame(self, Header h) except -1:
         if h.version != 0:
@@ -262,6 +280,7 @@ cdef class YamuxSession(Session):
 
     cdef int _stream_frame(self, Header h) except -1:
         cdef YamuxStream stream
+        self.is_used = True
         if h.flags & SYN:
             stream = self._opened_by_peer(h)
             if stream is None:
@@ -280,24 +299,25 @@ cdef class YamuxSession(Session):
     cdef YamuxStream _opened_by_peer(self, Header h):
         """The stream a SYN opens; None if it is refused."""
         cdef YamuxStream stream
+        cdef str limit
         if h.id % 2 == self.next_id % 2:
             raise errors.RemoteProtocolError(f"yamux stream {h.id} opened by the peer, but the id is one of ours")
         if self.streams is not None and h.id in self.streams:
             raise errors.RemoteProtocolError(f"yamux stream {h.id} opened twice")
         if h.type == DATA and h.length > INITIAL_WINDOW:
             raise errors.RemoteProtocolError(f"yamux SYN with {h.length} bytes, over the window of {INITIAL_WINDOW}")
-        if self.is_full(<Py_ssize_t> self.backlog) or self.draining is not None:
-            self._refuse(h)
+        limit = None if self.draining is not None else self.limit_reached(<Py_ssize_t> self.backlog)
+        if limit is not None or self.draining is not None:
+            self._refuse(h, limit)
             return None
         stream = self._make(h.id, True)
         stream.acknowledged = True
-        self.num_inbound += 1
         self.arrive(stream)
         return stream
 
-    cdef int _refuse(self, Header h) except -1:
+    cdef int _refuse(self, Header h, str limit) except -1:
         """Resets one stream too many. A peer that opens very many of them loses the connection."""
-        self.refusing(self.draining is None)
+        self.refusing(limit)
         self.unknown_credit += INITIAL_WINDOW
         self.late += LATE_FRAMES
         self._control(WINDOW_UPDATE, RST, h.id, RESOURCE_LIMIT if self.draining is None else 0)
@@ -370,6 +390,9 @@ cdef class YamuxSession(Session):
         stream.receive_window -= h.length
         if h.length == 0:
             return self._fin_or_reset(stream, h.flags, 0)
+        if memory_state(self) == FULL and not stream.is_read() and self.must_shed():
+            self.shed(stream)
+            return self._drop_body(h)
         self.current = stream
         self.flags = h.flags & (FIN | RST)
         self.body_left = h.length
@@ -381,6 +404,7 @@ cdef class YamuxSession(Session):
         if stream is not None:
             if stream.error is None:
                 stream.receive(data, n)
+                count_held(self, stream)
             if self.body_left == 0:
                 self.current = None
                 return self._fin_or_reset(stream, self.flags, 0)
@@ -406,13 +430,14 @@ cdef class YamuxSession(Session):
             if stream.fin_sent:
                 self.remove(stream)
         if flags & RST:
+            self.state.rota.room -= RESET_WORK
             self.count_reset(stream)
             if code == RESOURCE_LIMIT and not stream.is_inbound and stream.receive_window == INITIAL_WINDOW:
                 if stream.granted_at == 0:  # it never sent anything: it was refused, not its handler
                     # The code may come from a cap on handlers, which says little about streams.
                     self._refused_by_peer(stream, LEAST_BY_CODE)
             self.remove(stream)
-            return stream.fail(errors.StreamReset(code, True), not stream.fin_received)
+            return stream.fail(errors.reset_by_peer(code), not stream.fin_received)
         return 0
 
     cdef int _ping(self, Header h) except -1:
@@ -442,7 +467,7 @@ cdef class YamuxSession(Session):
     cdef int _go_away(self, uint32_t code) except -1:
         if isinstance(self.draining, errors.GoAway) and code == 0:
             return 0  # a repetition: the time to drain does not begin anew
-        self._drain(errors.GoAway(code, True))
+        self._drain(errors.go_away_by_peer(code))
         if code != 0:
             self.fail(self.draining)
             return self.shut()
@@ -452,8 +477,9 @@ cdef class YamuxSession(Session):
     cdef int _drain(self, object reason) except -1:
         """No more streams are opened. Those that exist go on."""
         self.draining = reason
-        for op in self.openers or ():
-            (<Op> op).wake()
+        if self.excess is not None:
+            for op in self.excess.openers or ():
+                (<Op> op).wake()
         return 0
 
     cdef int _close_if_drained(self) except -1:
@@ -468,6 +494,8 @@ cdef class YamuxSession(Session):
     # -- sending -------------------------------------------------------------------------------
 
     cdef int _control(self, uint8_t kind, uint32_t flags, uint32_t id, uint32_t length) except -1:
+        if self.is_lost:
+            return 0  # what had come before is still handled; nobody hears the answers
         pack_header(self.cork.room(HEADER_BYTES), kind, flags, id, length)
         return 0
 
@@ -532,13 +560,19 @@ cdef class YamuxSession(Session):
         """
         cdef Py_ssize_t buffered = 0 if stream.queue is None else stream.queue.size
         cdef Py_ssize_t usable = stream.receive_window + buffered
-        cdef Py_ssize_t missing = <Py_ssize_t> stream.max_window - usable
+        cdef Py_ssize_t most = stream.max_window
+        cdef Py_ssize_t missing
+        count_held(self, stream)
+        if memory_state(self) >= TIGHT:
+            most = INITIAL_WINDOW
+        missing = most - usable
         if self.error is not None or stream.error is not None or stream.fin_received:
             return 0
-        if missing < min(<Py_ssize_t> (stream.max_window // 2), GRANT_BYTES) and usable >= need:
+        if missing < min(most // 2, GRANT_BYTES) and usable >= need:
             return 0
-        self._grow(stream, missing)
-        missing = <Py_ssize_t> stream.max_window - usable
+        if memory_state(self) < TIGHT:
+            self._grow(stream, missing)
+            missing = <Py_ssize_t> stream.max_window - usable
         if missing <= 0:
             return 0
         stream.receive_window += <uint32_t> missing
@@ -555,7 +589,7 @@ cdef class YamuxSession(Session):
         if self.rtt == 0 or now - self.rtt_at > RTT_INTERVAL_S:
             if not self.pings:
                 self._send_ping(None)
-        if self.rtt and stream.granted_at and now - stream.granted_at < 4 * self.rtt:
+        if self.rtt and stream.granted_at and now - stream.granted_at < 4 * self.rtt and memory_state(self) == CALM:
             more = min(<uint64_t> stream.max_window, <uint64_t> (self.max_window - stream.max_window))
             if more <= self.budget:
                 self.budget -= more
