@@ -16,11 +16,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from p2pcore import options
+from p2pcore._fast.loop.blocks import Blocks, packed_in, packed_of
 from p2pcore.aio.callbacks import RAISED, Complaints
 from p2pcore.codes import Direction
 from p2pcore.errors import GaterRefused, P2PError
 from p2pcore.interfaces import Gater
-from p2pcore.resources.blocks import Blocks, Full, number_in, number_of
 from p2pcore.resources.options import UNLIMITED
 from p2pcore.resources.places import Place, Places
 from p2pcore.resources.refusals import Refusals, exceeded
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from p2pcore.values.peer_id import PeerId
 
 logger = logging.getLogger("p2pcore.admission")
+
+Full = tuple[str, int, int, str | None]
+"""A limit that is reached: the field of Limits, how much is used, how much may be used, and by whom."""
 
 _HOOKS = {
     "peer dial": "intercept_peer_dial",
@@ -101,7 +104,8 @@ class Admission:
         has_blocks = self._blocks.are_counted or limits.conn_rate_per_subnet is not None
         self.is_trivial = self._gater is None and not has_limits and not has_blocks
         for conn in self.conns.all():
-            self._count(conn)
+            if self._blocks.are_counted and (packed := _counted(conn)) is not None:
+                self._blocks.add(packed)
 
     # -- the five points -----------------------------------------------------------------------
 
@@ -131,11 +135,11 @@ class Admission:
                 self._ask("accept", None, remote, conn.local_multiaddr, remote)
             except GaterRefused:
                 return False
-        number = _number_of(conn)
-        full = self._full(number, None)
-        if full is None and number is not None:
-            full = self._blocks.take(number, self._clock())
-        if full is None or self._place(full, number, None) is not None:
+        packed = _packed_of(conn)
+        full: Full | None = self._full(packed, None)
+        if full is None and packed is not None:
+            full = self._blocks.take(packed, self._clock())
+        if full is None or self._place(full, packed, None) is not None:
             return True
         self._refused(full, None, lambda: conn.remote_multiaddr)
         getattr(conn, "set_linger", _ignore)(0)
@@ -155,15 +159,16 @@ class Admission:
         peer = conn.remote_peer
         if self._gater is not None:
             self._ask("upgraded", peer, conn.remote_multiaddr, conn)
-        number = _counted(conn)
-        full = self._full(number, peer)
+        packed = _counted(conn) if self._blocks.are_counted or self.limits.reserved else None
+        full = self._full(packed, peer)
         if full is not None:
-            place = self._place(full, number, peer)
+            place = self._place(full, packed, peer)
             if place is None:
                 raise self._over(full, peer, lambda: conn.remote_multiaddr)
             place.used += 1
             self._placed[conn] = place
-        self._count(conn)
+        if packed is not None and self._blocks.are_counted:
+            self._blocks.add(packed)
 
     # -- counting ------------------------------------------------------------------------------
 
@@ -173,38 +178,34 @@ class Admission:
             place = self._placed.pop(conn, None)
             if place is not None:
                 place.used -= 1
-        if self._blocks.are_counted and (number := _counted(conn)) is not None:
-            self._blocks.remove(number)
-
-    def _count(self, conn: Conn) -> None:
-        if self._blocks.are_counted and (number := _counted(conn)) is not None:
-            self._blocks.add(number)
+        if self._blocks.are_counted and (packed := _counted(conn)) is not None:
+            self._blocks.remove(packed)
 
     @property
     def is_full(self) -> bool:
         """Whether the node has so many connections that it takes none, from whomever."""
         return self._full(None, None) is not None and not self._places.are_free
 
-    def _full(self, number: int | None, peer: PeerId | None) -> Full | None:
+    def _full(self, packed: bytes | None, peer: PeerId | None) -> Full | None:
         """The first limit that one more connection would exceed."""
         limits = self.limits
         most = limits.max_conns
         if most is not None and self.conns.num_conns - len(self._placed) >= most:
-            return Full("max_conns", self.conns.num_conns, most)
+            return "max_conns", self.conns.num_conns, most, None
         most = limits.max_conns_per_peer
         if most is not None and peer is not None and (count := self.conns.count(peer)) >= most:
-            return Full("max_conns_per_peer", count, most, str(peer))
-        if number is not None and self._blocks.are_counted:
-            return self._blocks.full(number)
+            return "max_conns_per_peer", count, most, str(peer)
+        if packed is not None and self._blocks.are_counted:
+            return self._blocks.full(packed)
         return None
 
-    def _place(self, full: Full, number: int | None, peer: PeerId | None) -> Place | None:
+    def _place(self, full: Full, packed: bytes | None, peer: PeerId | None) -> Place | None:
         """The reserved place that lets a connection in although `full`; None: there is none."""
-        return None if full.limit == "max_conns_per_peer" else self._places.find(number, peer)
+        return None if full[0] == "max_conns_per_peer" else self._places.find(packed, peer)
 
     def uses(self) -> list[LimitUse]:
         """How much of each limit on connections is used, without what was refused."""
-        limits, most, peaks = self.limits, self._blocks.most(), self._blocks.peaks
+        limits, most, peaks = self.limits, self._blocks.most, self._blocks.peaks
         return [
             LimitUse("max_conns", self.conns.num_conns, self.conns.peak, limits.max_conns),
             LimitUse("max_conns_per_peer", self.conns.most(), None, limits.max_conns_per_peer),
@@ -239,7 +240,7 @@ class Admission:
 
     def _refused(self, full: Full, peer: PeerId | None, addr: Callable[[], Multiaddr | None]) -> None:
         """Reports a refusal. Under attack there are very many, so nothing is made that nobody reads."""
-        self.refusals.add(full.limit, lambda: exceeded(*full))
+        self.refusals.add(full[0], lambda: exceeded(*full))
         self._tell(peer, addr, lambda: exceeded(*full))
 
     def _tell(
@@ -251,15 +252,15 @@ class Admission:
             self.news.refused(lambda: Refused(peer, addr(), error()))
 
 
-def _number_of(conn: RawConn) -> int | None:
-    """The number of the peer's IP address, if possible without a multiaddr: that costs 20 times as much."""
+def _packed_of(conn: RawConn) -> bytes | None:
+    """The peer's packed IP address, if possible without a multiaddr, which takes microseconds to make."""
     sockaddr: tuple[Any, ...] | None = getattr(conn, "remote_sockaddr", None)
-    return number_in(conn.remote_multiaddr) if sockaddr is None else number_of(sockaddr[0])
+    return packed_in(conn.remote_multiaddr) if sockaddr is None else packed_of(sockaddr[0])
 
 
-def _counted(conn: Conn) -> int | None:
-    """The number of the IP address that `conn` counts for; None: it does not count for any."""
-    return number_in(conn.remote_multiaddr) if conn.direction is Direction.INBOUND else None
+def _counted(conn: Conn) -> bytes | None:
+    """The packed IP address that `conn` counts for; None: it does not count for any."""
+    return packed_in(conn.remote_multiaddr) if conn.direction is Direction.INBOUND else None
 
 
 def _ignore(_: int) -> None:
