@@ -28,6 +28,7 @@ _MODULES = {
     "protocols.identify_message": "IdentifyInfo",
     "protocols.perf": "PerfRun",
     "relay.options": "RelayOptions",
+    "resources.conn_manager": "ConnManager",
     "resources.options": "Limits Reserved",
     "resources.report": "LimitUse",
     "security.pnet": "PSK",

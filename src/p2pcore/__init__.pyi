@@ -75,6 +75,9 @@ from p2pcore.protocols.perf import (
 from p2pcore.relay.options import (
     RelayOptions as RelayOptions,
 )
+from p2pcore.resources.conn_manager import (
+    ConnManager as ConnManager,
+)
 from p2pcore.resources.options import (
     Limits as Limits,
     Reserved as Reserved,

@@ -264,6 +264,10 @@ RELAY_MAX_CIRCUITS_PER_PEER: Final = 16
 """Open circuits of one peer, as dialler or as target (go)."""
 RELAY_MAX_CIRCUITS_PER_IP: Final = 64
 """Circuits dialled from one IPv4 address or IPv6 /56: as many as four peers have; go has no such bound."""
+RELAY_RESERVATION_VALUE: Final = 10
+"""What a peer with a reservation here is worth to the connection manager (go) ..."""
+RELAY_CIRCUIT_VALUE: Final = 5
+"""... and a peer at an end of a circuit, as long as there is one (go)."""
 RELAY_CIRCUIT_S: Final = 120
 """Life of one circuit, seconds (go, rust, js)."""
 RELAY_CIRCUIT_BYTES: Final = 128 * 1024
@@ -360,6 +364,55 @@ MAX_HANDLERS_PER_PEER: Final = 8192
 """Handlers that run for one peer: as many as its streams. At 4 KB each, 32 MB."""
 REFUSAL_WARNING_S: Final = 10.0
 """Between two warnings about the same limit; each says how many refusals there were."""
+
+# -- connection manager ------------------------------------------------------------------------
+CONN_HIGH_SHARE: Final = 0.9
+"""High mark by default, of max_conns: the rest takes new connections while a trim runs ..."""
+CONN_LOW_SHARE: Final = 0.8
+"""... and the low mark: a trim closes a tenth, so trims are rare, and nine of ten peers notice nothing."""
+CONN_GRACE_S: Final = 20.0
+"""Age below which a trim leaves a connection alone, unless its block has too many: kubo's value; go has
+60."""
+MAX_TRIM_CONNS: Final = 2048
+"""Connections that one pass over all of them chooses; more take another pass. They are held sorted
+meanwhile."""
+TRIM_PART_CONNS: Final = 512
+"""Connections a pass looks at in one turn of the loop: about 2 ms (bench/trim.py)."""
+TRIM_CLOSINGS: Final = 32
+"""Connections closed, or looked at because they may be idle, in one turn: 2 to 3 ms, about 75 us each."""
+TRIM_REST_S: Final = 1.0
+"""After a pass that could close nothing, until the next one: protecting everything costs no more than
+that."""
+CROWD_SHARE: Final = 0.25
+"""Share of the low mark above which connections of one block or peer are a crowd, and go first. With less,
+no honest office or proxy is cut, and an attacker needs four blocks to get past it."""
+CROWD_MIN_CONNS: Final = 64
+"""A crowd has more connections than this: what one public block may have by default."""
+TAG_TTL_S: Final = 600.0
+"""How long the tags of a peer without a connection are kept: it comes back from a restart or another
+network."""
+MAX_ABSENT_TAGGED_PEERS: Final = 8192
+"""Such peers; one more drops the one that has been away longest. About 400 bytes each."""
+MAX_TAGS_PER_PEER: Final = 64
+"""Tags, and also names of protections, of one peer: a few for each protocol."""
+TAG_FADED: Final = 0.5
+"""A value that halves with time is dropped below this."""
+MAX_PROTECTED_PEERS: Final = 65536
+"""Peers with a protection, connected or not: only the program adds them, about 400 bytes each."""
+MAX_KEPT_PEERS: Final = 1024
+"""Peers that are dialled again whenever they are lost: each may have a dial under way."""
+KEEP_PAUSE_MIN_S: Final = 1.0
+"""First pause before a kept peer is dialled again (js); it doubles, and each is cut or stretched by half
+..."""
+KEEP_PAUSE_MAX_S: Final = 300.0
+"""... up to this: a peer that is back is found within minutes."""
+KEEP_STEADY_S: Final = 60.0
+"""After a connection has lived this long, the next pause is the first one again."""
+IDLE_SLOTS: Final = 64
+"""Parts of the idle time in which connections are looked at together: idle ones are found up to one part
+late."""
+RELIEVE_LOOK_S: Final = 0.1
+"""Between two looks whether memory is still full after the largest holders were closed."""
 
 # -- workers -----------------------------------------------------------------------------------
 MAX_WORKERS: Final = 256
@@ -481,7 +534,7 @@ MEMORY_FULL_PERCENT: Final = 95
 MEMORY_FULL_END_PERCENT: Final = 85
 """Below this it ends."""
 MEMORY_FAIR_TIMES: Final = 4
-"""While memory is tight, a peer gets new streams up to so many times its equal part of the budget: peers differ."""
+"""While memory is tight, a peer gets new streams up to so many times its equal part of the budget."""
 
 # -- yamux -------------------------------------------------------------------------------------
 YAMUX_INITIAL_WINDOW_BYTES: Final = 256 * 1024

@@ -7,6 +7,7 @@ the value of a secret. Option classes call the checks in `__post_init__`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from inspect import iscoroutinefunction
 from typing import Generic, NoReturn, Protocol, TypeVar
@@ -42,6 +43,14 @@ def seconds(
         _wrong_type(name, expected, value)
     if not 0 <= value <= most or (value == 0 and not or_zero):  # NaN fails the first comparison
         raise ValueError(f"{name} must be {expected}, not {value!r}")
+
+
+def number(name: str, value: object) -> None:
+    """Checks that `value` is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        _wrong_type(name, "a number", value)
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, not {value!r}")
 
 
 def whole(name: str, value: object, least: int = 0, most: int = limits.MAX_COUNT) -> None:

@@ -30,7 +30,7 @@ def test_listens_until_a_signal_and_ends_well(cli: Cli, number: int) -> None:
 
 
 def test_ends_well_while_a_peer_is_connected(cli: Cli) -> None:
-    listener = cli.start("listen", "-v")
+    listener = cli.start("listen", "-v", "--drain", "0")
     ping = cli.start("ping", listener.line(), "-n", "0", "-i", "100")
     try:
         ping.line()
@@ -43,7 +43,7 @@ def test_ends_well_while_a_peer_is_connected(cli: Cli) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_one_process_drains_too(cli: Cli, number: int) -> None:
     """A stream that is open at the signal is served to its end; the listener ends when it has ended."""
-    listener = cli.start("listen", "--drain", "60")
+    listener = cli.start("listen")
     echo = cli.start("echo", listener.line(), stdin=subprocess.PIPE)
     stdin = echo.process.stdin
     assert stdin is not None

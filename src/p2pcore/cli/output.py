@@ -6,7 +6,6 @@ error, one line each. Never prints a control character, because a peer may have 
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import json
 import logging
@@ -60,7 +59,9 @@ class Output:
         Args:
             failed: the event loop calls it once if standard output cannot be written.
         """
-        loop = asyncio.get_running_loop()
+        from asyncio import get_running_loop  # here, so that `--help` stays quick
+
+        loop = get_running_loop()
 
         def told(error: OSError) -> None:
             failure = OutputFailed()

@@ -54,6 +54,10 @@ logger = logging.getLogger("p2pcore.relay")
 
 _MESSAGE_BYTES = 64
 """Bytes of a hop message with a reservation, without its voucher and its addresses."""
+_KEPT_FREE = 4
+"""Of a target's circuits, at most one in this many stays free for addresses that have fewer there."""
+_RESERVATION_TAG, _CIRCUIT_TAG = "relay-reservation", "relay-circuit"
+"""What a peer is worth to the relay, for the connection manager."""
 _ADDR_BYTES = 3
 """Bytes for each address there, besides the address itself: its field number and its length."""
 
@@ -104,6 +108,7 @@ class RelayService:
         self._circuits: dict[Splice, PeerId] = {}
         self._ends: Counter[PeerId] = Counter()
         self._sources: Counter[str] = Counter()
+        self._to_target: Counter[tuple[str, PeerId]] = Counter()
         self._rates = Rates(options)
         self._sweep: asyncio.TimerHandle | None = None
         self.refused: Counter[str] = Counter()
@@ -185,6 +190,7 @@ class RelayService:
         if old is not None:
             self._uncount(old)
         self._reserved[peer] = slot
+        self._network.conn_manager.tag(peer, _RESERVATION_TAG, limits.RELAY_RESERVATION_VALUE)
         self._ips[slot.ip] += 1
         if self._sweep is None:
             self._sweep = asyncio.get_running_loop().call_later(limits.RELAY_SWEEP_S, self._swept)
@@ -208,6 +214,7 @@ class RelayService:
         slot = self._reserved.pop(peer, None)
         if slot is not None:
             self._uncount(slot)
+            self._network.conn_manager.untag(peer, _RESERVATION_TAG)
         for circuit, target in list(self._circuits.items()):
             if target == peer:
                 circuit.abort(ConnectionClosed(reason))
@@ -273,19 +280,33 @@ class RelayService:
         for peer in (source, target):
             if self._ends[peer] >= options.max_circuits_per_peer:
                 raise _Refused(Status.RESOURCE_LIMIT_EXCEEDED, f"too many circuits of {peer}")
+        free = options.max_circuits_per_peer - self._ends[target]
+        if free <= min(self._to_target[ip, target], options.max_circuits_per_peer // _KEPT_FREE):
+            raise _Refused(Status.RESOURCE_LIMIT_EXCEEDED, f"too many circuits from {ip} to {target}")
         if self._sources[ip] >= options.max_circuits_per_ip:
             raise _Refused(Status.RESOURCE_LIMIT_EXCEEDED, f"too many circuits from {ip}")
         if reason := self._rates.open(source, ip, target):
             raise _Refused(Status.RESOURCE_LIMIT_EXCEEDED, reason)
-        self._ends.update((source, target))
-        self._sources[ip] += 1
+        counted: list[tuple[Counter[Any], object]] = [
+            (self._ends, source),
+            (self._ends, target),
+            (self._sources, ip),
+            (self._to_target, (ip, target)),
+        ]
+        for counter, key in counted:
+            counter[key] += 1
+        for peer in (source, target):
+            self._network.conn_manager.tag(peer, _CIRCUIT_TAG, limits.RELAY_CIRCUIT_VALUE)
 
         def release(num_bytes: int) -> None:
             self._rates.ended(source, ip, num_bytes)
-            for counter, key in ((self._ends, source), (self._ends, target), (self._sources, ip)):
-                counter[key] -= 1  # type: ignore[index]
-                if not counter[key]:  # type: ignore[index]
+            for counter, key in counted:
+                counter[key] -= 1
+                if not counter[key]:
                     del counter[key]
+            for peer in (source, target):
+                if peer not in self._ends:
+                    self._network.conn_manager.untag(peer, _CIRCUIT_TAG)
 
         try:
             yield release

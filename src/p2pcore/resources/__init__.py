@@ -1,5 +1,7 @@
-"""What a node may use: limits, counts for each block of addresses, the connection manager.
+"""What one node may hold, and what goes first when it is too much.
 
-Comes in: Limits, connections that come and go. Goes out: refusals that say who, how much, and which option.
-The packages `swarm`, `host` and above import it.
+Limits, counts for each block of addresses, the connection manager.
+
+Comes in: Limits, connections that come and go. Goes out: refusals that say who, how much, and which option;
+closings. The packages `swarm`, `host` and above import it; it imports none of them.
 """

@@ -12,6 +12,7 @@ import enum
 from collections.abc import Collection, Container
 from typing import TYPE_CHECKING
 
+from p2pcore.codes import Direction
 from p2pcore.errors import ConnectionClosed, P2PError
 
 if TYPE_CHECKING:
@@ -80,6 +81,10 @@ class ConnTable:
             self._by_peer.clear()
         return True
 
+    def rows(self) -> list[Conn | dict[Conn, None]]:
+        """The connections of each peer: one, or a dict with several. Making the list takes microseconds."""
+        return list(self._by_peer.values())
+
     def all(self) -> list[Conn]:
         """Every connection."""
         return [conn for peer in self._by_peer for conn in self.of(peer)]
@@ -101,6 +106,27 @@ class ConnTable:
     def most(self) -> int:
         """The number of connections of the peer that has most. Looks at every peer."""
         return max(map(self.count, self._by_peer), default=0)
+
+    @staticmethod
+    def active_at(conn: Conn) -> float:
+        """The event loop's time at which the peer last used a stream, or a stream ended; at first: it opened.
+
+        Pings of the multiplexer do not count.
+        """
+        return max(conn.session.active_at, conn._since)
+
+    @staticmethod
+    def standing(conn: Conn) -> tuple[bool, int, bool, float, int]:
+        """How useful `conn` looks: of two, the connection manager closes first the one with the smaller
+        value.
+
+        Returns: whether it has streams, the second in which it was active last, whether we have dialled it,
+        minus the time at which it opened, and a number that no other connection has, greater for later ones.
+        """
+        session, since = conn.session, conn._since
+        active = int(max(session.active_at, since))
+        is_ours = conn._kind.direction is Direction.OUTBOUND
+        return session.num_streams > 0, active, is_ours, -since, conn._ordinal
 
     def with_id(self, conn_id: str) -> Conn | None:
         """The connection whose `Conn.id` is `conn_id`. Looks at every connection."""

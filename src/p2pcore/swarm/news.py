@@ -8,7 +8,7 @@ count. Never raises and never waits.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from p2pcore.codes import Direction
 from p2pcore.errors import GoAway
@@ -18,8 +18,11 @@ from p2pcore.swarm.events import (
     ConnClosed,
     ConnectednessChanged,
     ConnOpened,
+    ConnTrimmed,
     DialFailed,
     Events,
+    KeepLost,
+    KeepRestored,
     ListenerEnded,
     ListenerOpened,
     ListenerRecovered,
@@ -91,6 +94,22 @@ class News:
     def _connectedness(self, conn: Conn, change: Connectedness | None) -> None:
         if change is not None:
             self.events.emit(ConnectednessChanged(conn.remote_peer, change))
+
+    def conn_trimmed(self, conn: Any, reason: str, value: float) -> None:
+        """See resources.conn_manager.Reports."""
+        self._count(f"connections trimmed: {reason}")
+        if self.events.is_wanted:
+            self.events.emit(ConnTrimmed(conn, reason, value))
+
+    def keep_lost(self, peer: PeerId, error: BaseException | None) -> None:
+        """See resources.keeper.KeepReports."""
+        if self.events.is_wanted:
+            self.events.emit(KeepLost(peer, error))
+
+    def keep_restored(self, peer: PeerId, conn: Any) -> None:
+        """See resources.keeper.KeepReports."""
+        if self.events.is_wanted:
+            self.events.emit(KeepRestored(peer, conn))
 
     def refused(self, event: Callable[[], Refused]) -> None:
         """The gater or a limit has refused a connection. `event` is only made for a subscription."""

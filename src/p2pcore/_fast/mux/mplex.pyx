@@ -209,6 +209,7 @@ cdef class MplexSession(Session):
             raise errors.RemoteProtocolError(f"mplex flag {h.flag} on stream {h.id}, expected 0 to 6")
         self.current = None
         self.is_name = False
+        self.is_used = True
         self.body_left = <Py_ssize_t> h.length
         if h.flag == NEW_STREAM:
             return self._opened_by_peer(h)

@@ -69,9 +69,11 @@ cdef class Session(Layer):
     cdef readonly bint paused       # the socket is full
     cdef bint is_lost               # lost() has been called: the socket is gone
     cdef bint is_swept              # the loop looks now and then for streams that were dropped
+    cdef bint is_used               # the muxer sets it where a frame of a stream comes; feed() clears it
     cdef uint32_t num_writing       # streams with a write that waits, for whatever
     cdef uint32_t max_inbound
     cdef uint32_t num_inbound       # inbound streams in the table, without those that linger
+    cdef readonly double active_at  # monotonic second of the last such frame, or end of a stream; 0 before
 
     cdef Stream growing             # whose frame `frame` is; None: no frame can grow
     cdef OpenFrame frame            # the last data frame written

@@ -17,7 +17,7 @@ from p2pcore import errors, limits
 
 from p2pcore._fast.chain.layer cimport Layer
 from p2pcore._fast.crypto.secure cimport Cork
-from p2pcore._fast.loop.clock cimport monotonic
+from p2pcore._fast.loop.clock cimport coarse, monotonic
 from p2pcore._fast.loop.flush cimport Flushable
 from p2pcore._fast.loop.ledger cimport Ledger, Share, count_unread, count_unsent, weigh
 from p2pcore._fast.loop.rate cimport spend
@@ -233,6 +233,11 @@ cdef class Session(Layer):
             self.cork.flush()
             self.drop(self.error)
 
+    def reset_streams(self, uint32_t code=0):
+        """Resets every stream: what has arrived and nobody has read is dropped, which abort() alone leaves."""
+        for stream in self.living():
+            stream.reset(code)
+
     cdef int _close_now(self, uint32_t code) except -1:
         for stream in self.living():
             (<Stream> stream).last_chance()
@@ -302,6 +307,7 @@ cdef class Session(Layer):
         """
         if self.error is not None:
             return 0
+        self.active_at = coarse()
         if self.lingering is None:
             self.lingering = {}
         self.lingering[stream] = None
@@ -507,6 +513,7 @@ cdef class Session(Layer):
         if self.streams is None or self.streams.get(key) is not stream:
             return False
         del self.streams[key]
+        self.active_at = coarse()
         if not self.streams:
             self.streams = None
         if self.growing is stream:
@@ -600,6 +607,9 @@ cdef class Session(Layer):
                 self.parse(data, n)
             except (errors.RemoteProtocolError, errors.LimitExceeded) as error:
                 self.violated(error)
+            if self.is_used:
+                self.is_used = False
+                self.active_at = coarse()
         return 0
 
     cdef int pause(self) except -1:

@@ -271,6 +271,7 @@ cdef class YamuxSession(Session):
 
     cdef int _stream_frame(self, Header h) except -1:
         cdef YamuxStream stream
+        self.is_used = True
         if h.flags & SYN:
             stream = self._opened_by_peer(h)
             if stream is None:
