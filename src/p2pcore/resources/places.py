@@ -13,6 +13,7 @@ from p2pcore.values.peer_id import PeerId
 
 if TYPE_CHECKING:
     from p2pcore.resources.options import Reserved
+    from p2pcore.values.multiaddr import Multiaddr
 
 
 class Place:
@@ -26,16 +27,16 @@ class Place:
         self._network = None if reserved.network is None else Networks([(reserved.network, True)])
         self._peer = None if reserved.peer is None else PeerId(reserved.peer)
 
-    def may_take(self, packed: bytes | None, peer: PeerId | None) -> bool:
+    def may_take(self, where: Multiaddr | str | None, peer: PeerId | None) -> bool:
         """Whether a connection has room here.
 
         Args:
-            packed: its packed IP address; None: it has none.
+            where: its address; None: it has none.
             peer: None: not known yet, so it may be the right one.
         """
         if self.used >= self.maximum:
             return False
-        if self._network is not None and (packed is None or not self._network.get(packed)):
+        if self._network is not None and not self._network.get(where):
             return False
         return self._peer is None or peer is None or self._peer == peer
 
@@ -48,10 +49,10 @@ class Places:
     def __init__(self, reserved: Sequence[Reserved]) -> None:
         self._places = [Place(each) for each in reserved]
 
-    def find(self, packed: bytes | None, peer: PeerId | None) -> Place | None:
+    def find(self, where: Multiaddr | str | None, peer: PeerId | None) -> Place | None:
         """Where a connection has room; None: nowhere. See Place.may_take."""
         for place in self._places:
-            if place.may_take(packed, peer):
+            if place.may_take(where, peer):
                 return place
         return None
 

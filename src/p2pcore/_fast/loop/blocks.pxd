@@ -41,12 +41,16 @@ cdef class Blocks:
     cdef readonly bint are_counted
     cdef dict full_at   # key -> the second at which its bucket is full again
     cdef Py_ssize_t sweep_at
-    cdef double interval
+    cdef int64_t most_conns     # INT64_MAX: there is no limit, as in the next
+    cdef int64_t most_of_peer
+    cdef double interval        # of the rate, seconds; 0: there is no rate
     cdef int64_t burst
     cdef Networks networks
     cdef Kind ip4
     cdef Kind subnet
     cdef Kind site
 
-    cdef int find(self, bytes packed, Block *found) except -1
+    cdef int64_t count_of(self, int64_t key) except -1
+    cdef int count(self, Block *block) except -1
+    cdef int find(self, object where, Ip *ip, Block *found) except -1
     cdef int sweep(self, double now) except -1

@@ -1,23 +1,31 @@
 """Blocks of addresses: how many connections each has, and how fast new ones come.
 
-Comes in: packed IP addresses (4 or 16 bytes), the time. Goes out: the limit that is reached, or nothing. A block with
-connections takes one entry of a dict. Never resolves a name, never reads a clock.
+Comes in: IP addresses, as text or in multiaddrs. Goes out: whether there is room, or the limit that is reached. A
+block with connections takes one entry of a dict. Never resolves a name.
 
 A block is an IPv4 address, an IPv6 /56 and /48, or a network of Limits.subnets. An address of Limits.exempt has none.
 Rates are token buckets, each kept as the time at which it will be full again (GCRA).
 """
 
 import ipaddress
-import socket
 
 cimport cython
-from libc.stdint cimport INT64_MAX, int64_t, uint8_t
+from cpython.unicode cimport PyUnicode_AsUTF8
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint64_t
 
 from p2pcore import limits
 
 from p2pcore._fast.codec.cursor cimport Cursor, cursor
 from p2pcore._fast.codec.endian cimport load_be32, load_be64
 from p2pcore._fast.codec.multiaddr cimport Component, Fault, MultiaddrValue, next_component
+from p2pcore._fast.loop.clock cimport monotonic
+
+cdef extern from "arpa/inet.h" nogil:
+    enum: AF_INET
+    enum: AF_INET6
+    int inet_pton(int family, const char *text, void *packed)
+
+ALL = (1 << 64) - 1
 
 cdef int SUBNET_BITS = 72
 cdef int SITE_BITS = 80
@@ -30,42 +38,55 @@ cdef Py_ssize_t MAX_RATED = limits.MAX_RATED_SUBNETS
 cdef Py_ssize_t MIN_SWEEP = 64  # entries below which no old one is looked for
 
 
-def packed_of(str host not None):
-    """The packed form of a numeric IP address, with or without a zone. A mapped IPv4 address is an IPv4 address."""
-    if ":" not in host:
-        return socket.inet_aton(host)
-    return _unmapped(socket.inet_pton(socket.AF_INET6, host.partition("%")[0]))
+cdef bint _read(object where, Ip *ip) except -1:
+    """The IP address in `where`: a numeric text, or the start of a multiaddr. A mapped IPv4 address is an IPv4 address.
+
+    Returns: whether there is one. None and relayed addresses have none.
+    """
+    if isinstance(where, MultiaddrValue):
+        return _read_multiaddr(<MultiaddrValue> where, ip)
+    if where is None:
+        return False
+    _read_text(where, ip)
+    return True
 
 
-def packed_in(MultiaddrValue addr):
-    """The packed IP address at the start of `addr`; None: there is none, or the address is relayed."""
-    cdef Cursor c
+cdef int _read_text(str host, Ip *ip) except -1:
+    cdef uint8_t packed[16]
+    cdef const char *text = PyUnicode_AsUTF8(host)
+    if inet_pton(AF_INET, text, packed) == 1:
+        _read_packed(packed, 4, ip)
+    elif inet_pton(AF_INET6, text, packed) == 1:
+        _read_packed(packed, 16, ip)
+    elif "%" in host:  # a zone
+        _read_text(host.partition("%")[0], ip)
+    else:
+        raise ValueError(f"{host!r} is no numeric IP address")
+    return 0
+
+
+cdef bint _read_multiaddr(MultiaddrValue addr, Ip *ip) except -1:
+    cdef Cursor c = cursor(<const uint8_t *> <const char *> addr._bytes, len(addr._bytes))
     cdef Component component
     cdef Fault fault
-    cdef bytes found = None
-    if addr is None:
-        return None
-    c = cursor(<const uint8_t *> <const char *> addr._bytes, len(addr._bytes))
+    cdef bint found = False
     while next_component(&c, &component, &fault) > 0:
         if component.protocol.code == CODE_CIRCUIT:
-            return None
-        if found is None and component.protocol.code in (CODE_IP4, CODE_IP6):
-            found = component.value[: component.length]
-    return None if found is None else _unmapped(found)
+            return False
+        if not found and component.protocol.code in (CODE_IP4, CODE_IP6):
+            _read_packed(component.value, component.length, ip)
+            found = True
+    return found
 
 
-cdef bytes _unmapped(bytes packed):
-    return packed[12:] if len(packed) == 16 and packed.startswith(b"\0\0\0\0\0\0\0\0\0\0\xff\xff") else packed
-
-
-cdef int _read(bytes packed, Ip *ip) except -1:
-    cdef const uint8_t *p = <const uint8_t *> <const char *> packed
-    if len(packed) == 4:
+cdef int _read_packed(const uint8_t *p, size_t length, Ip *ip) except -1:
+    if length == 4:
         ip.hi, ip.lo, ip.is_v6 = 0, load_be32(p), False
-    elif len(packed) == 16:
-        ip.hi, ip.lo, ip.is_v6 = load_be64(p), load_be64(p + 8), True
-    else:
-        raise ValueError(f"{packed!r} is no packed IP address")
+        return 0
+    ip.hi, ip.lo = load_be64(p), load_be64(p + 8)
+    ip.is_v6 = ip.hi != 0 or ip.lo >> 32 != 0xFFFF
+    if not ip.is_v6:
+        ip.lo &= 0xFFFFFFFF
     return 0
 
 
@@ -75,12 +96,10 @@ cdef class Network:
 
     def __cinit__(self, str text not None, value):
         net = ipaddress.ip_network(text, strict=False)
-        first, mask = net.network_address.packed, net.netmask.packed
-        if mask.startswith(b"\xff" * 12):  # it may be a network of mapped IPv4 addresses
-            first = _unmapped(first)
-            mask = mask[-len(first):]
-        _read(first, &self.first)
-        _read(mask, &self.mask)
+        _read(str(net.network_address), &self.first)
+        bits = net.max_prefixlen - net.prefixlen  # that are free
+        self.mask.hi = <uint64_t> (ALL >> max(0, bits - 64) << max(0, bits - 64)) if self.first.is_v6 else 0
+        self.mask.lo = <uint64_t> ((ALL >> min(64, bits) << min(64, bits)) & ALL)
         self.value = value
 
     cdef bint has(self, Ip *ip) noexcept:
@@ -100,11 +119,13 @@ cdef class Networks:
         entries = sorted(entries, key=lambda entry: -ipaddress.ip_network(entry[0], strict=False).prefixlen)
         self.items = [Network.__new__(Network, text, value) for text, value in entries]
 
-    def get(self, bytes packed not None):
-        """The value of the narrowest network with this address; None: there is none."""
+    def get(self, where):
+        """The value of the narrowest network with the address in `where`; None: there is none.
+
+        Args: where: a numeric IP address or a Multiaddr; None: there is no address.
+        """
         cdef Ip ip
-        _read(packed, &ip)
-        network = self.find(&ip)
+        network = self.find(&ip) if _read(where, &ip) else None
         return None if network is None else (<Network> network).value
 
     cdef Network find(self, Ip *ip):
@@ -152,6 +173,8 @@ cdef class Blocks:
             in_force.max_conns_per_subnet, in_force.max_conns_per_site, in_force.conn_rate_per_subnet)
         self.interval = 0.0 if rate is None else 1.0 / rate
         self.burst = in_force.conn_burst_per_subnet
+        self.most_conns = INT64_MAX if in_force.max_conns is None else in_force.max_conns
+        self.most_of_peer = INT64_MAX if in_force.max_conns_per_peer is None else in_force.max_conns_per_peer
         self.are_counted = most is not None or most_of_site is not None or bool(in_force.subnets)
         self.ip4 = _kind("max_conns_per_subnet", most, 1, 0)
         self.subnet = _kind("max_conns_per_subnet", most, 1, SUBNET_BITS)
@@ -185,72 +208,108 @@ cdef class Blocks:
         return most
 
     # -- connections ---------------------------------------------------------------------------
+    # `where` is a numeric IP address or a Multiaddr; None: there is no address, and nothing is counted.
 
-    def full(self, bytes packed not None):
+    def accept(self, where, int64_t num_conns, now=None):
+        """Whether a new connection may begin its handshake: there is room, and they do not come too fast.
+
+        Args: num_conns: how many there are in all. now: as for `take`.
+        Returns: if not, a limit is reached: see `full` and `take`.
+        """
+        if num_conns >= self.most_conns:
+            return False
+        return (not self.are_counted or self.full(where) is None) and self.take(where, now) is None
+
+    def enter(self, where, int64_t num_conns, int64_t of_peer):
+        """Counts a connection if there is room for it.
+
+        Args: num_conns, of_peer: how many there are in all, and with the peer.
+        Returns: whether it was counted. If not, a limit is reached: see `full`.
+        """
+        cdef Block found[2]
+        cdef Ip ip
+        cdef int i, count
+        if num_conns >= self.most_conns or of_peer >= self.most_of_peer:
+            return False
+        count = self.find(where, &ip, found) if self.are_counted else 0
+        for i in range(count):
+            if self.count_of(found[i].key) >= (<Kind> found[i].kind).most:
+                return False
+        for i in range(count):
+            self.count(&found[i])
+        return True
+
+    def full(self, where):
         """Whether the address has as many connections as it may.
 
         Returns: None: no. Else the field of Limits, how many there are, how many there may be, the block as text.
         """
         cdef Block found[2]
+        cdef Ip ip
         cdef Kind kind
         cdef int i
-        for i in range(self.find(packed, found)):
+        if not self.are_counted:
+            return None
+        for i in range(self.find(where, &ip, found)):
             kind = <Kind> found[i].kind
-            count = self.counts.get(found[i].key, 0)
+            count = self.count_of(found[i].key)
             if count >= kind.most:
-                return (kind.limit, count, kind.most, _text(packed, kind.bits))
+                return (kind.limit, count, kind.most, _text(&ip, kind.bits))
         return None
 
-    def add(self, bytes packed not None):
-        """Counts a connection from this address."""
+    def add(self, where):
+        """Counts a connection, though there may be no room for it."""
         cdef Block found[2]
-        cdef Kind kind
-        cdef int64_t count
+        cdef Ip ip
         cdef int i
-        for i in range(self.find(packed, found)):
-            kind = <Kind> found[i].kind
-            count = self.counts.get(found[i].key, 0) + 1
-            self.counts[found[i].key] = count
-            if count > kind.peak:
-                kind.peak = count
+        if self.are_counted:
+            for i in range(self.find(where, &ip, found)):
+                self.count(&found[i])
 
-    def remove(self, bytes packed not None):
-        """Stops counting a connection that was added."""
+    def remove(self, where):
+        """Stops counting a connection that was counted."""
         cdef Block found[2]
+        cdef Ip ip
         cdef int64_t count
         cdef int i
-        for i in range(self.find(packed, found)):
+        if not self.are_counted:
+            return
+        for i in range(self.find(where, &ip, found)):
             count = self.counts[found[i].key] - 1
             if count:
                 self.counts[found[i].key] = count
             else:
                 del self.counts[found[i].key]
 
-    def take(self, bytes packed not None, double now):
+    def take(self, where, now=None):
         """A new connection comes from this address. If one block refuses it, the others have lost nothing.
 
+        Args: now: monotonic seconds; None: reads the clock.
         Returns: as `full`, for the block that has too many new ones.
         """
         cdef Block found[2]
         cdef double late[2]
+        cdef double at
+        cdef Ip ip
         cdef Kind kind
         cdef int i, count
-        if not self.interval:
+        count = self.find(where, &ip, found) if self.interval else 0
+        if not count:
             return None
-        count = self.find(packed, found)
+        at = monotonic() if now is None else <double> now
         for i in range(count):
             kind = <Kind> found[i].kind
             if kind.factor:
-                late[i] = max(0.0, <double> self.full_at.get(found[i].key, now) - now)
+                late[i] = max(0.0, <double> self.full_at.get(found[i].key, at) - at)
                 if late[i] > (self.burst * kind.factor - 1) * self.interval / kind.factor:
                     most = self.burst * kind.factor
-                    return ("conn_rate_per_subnet", most, most, _text(packed, kind.bits))
+                    return ("conn_rate_per_subnet", most, most, _text(&ip, kind.bits))
         for i in range(count):
             kind = <Kind> found[i].kind
             if kind.factor:
-                self.full_at[found[i].key] = now + late[i] + self.interval / kind.factor
+                self.full_at[found[i].key] = at + late[i] + self.interval / kind.factor
         if len(self.full_at) > self.sweep_at:
-            self.sweep(now)
+            self.sweep(at)
         return None
 
     # -- inside --------------------------------------------------------------------------------
@@ -265,12 +324,23 @@ cdef class Blocks:
         self.sweep_at = max(MIN_SWEEP, 2 * len(left))
         return 0
 
-    cdef int find(self, bytes packed, Block *found) except -1:
+    cdef int64_t count_of(self, int64_t key) except -1:
+        count = self.counts.get(key)
+        return 0 if count is None else <int64_t> count
+
+    cdef int count(self, Block *block) except -1:
+        cdef Kind kind = <Kind> block.kind
+        cdef int64_t count = self.count_of(block.key) + 1
+        self.counts[block.key] = count
+        kind.peak = max(kind.peak, count)
+        return 0
+
+    cdef int find(self, object where, Ip *ip, Block *found) except -1:
         """The blocks of an address, the narrowest first. Returns: how many, 0 to 2."""
-        cdef Ip ip
         cdef Network network
-        _read(packed, &ip)
-        network = self.networks.find(&ip)
+        if not _read(where, ip):
+            return 0
+        network = self.networks.find(ip)
         if network is not None:
             if network.value is None:
                 return 0
@@ -295,8 +365,10 @@ cdef Kind _own(str text, object most, int64_t key):
     return kind
 
 
-cdef str _text(bytes packed, int bits):
+cdef str _text(Ip *ip, int bits):
     """The block of this address, for people."""
+    number = ip.lo | (<object> ip.hi) << 64
+    address = ipaddress.IPv6Address(number) if ip.is_v6 else ipaddress.IPv4Address(number)
     if not bits:
-        return str(ipaddress.ip_address(packed))
-    return str(ipaddress.ip_network((packed, 8 * len(packed) - bits), strict=False))
+        return str(address)
+    return str(ipaddress.ip_network((address, address.max_prefixlen - bits), strict=False))
