@@ -45,6 +45,7 @@ cdef class Ledger:
     cdef bint is_over_fair(self, Share share, int64_t times) noexcept
     cdef int refuse_stream(self, str limit, object who, uint64_t num_inbound, Share share) except -1
     cdef int _move(self) except -1
+    cdef int64_t _part(self, int64_t percent) noexcept
 
 
 cdef inline int weigh(Ledger ledger, int64_t by) except -1:

@@ -219,18 +219,17 @@ cdef class Ledger:
 
     cdef int _move(self) except -1:
         """Finds the state that `used` asks for. A state ends below the figure at which it begins: it does not flap."""
-        cdef int64_t percent = self.budget // 100
         if not self.budget:
             self.state = CALM
             self.rises_at = INT64_MAX
             self.falls_at = INT64_MIN
         else:
-            while self.state < FULL and self.used >= ENTER[self.state + 1] * percent:
+            while self.state < FULL and self.used >= self._part(ENTER[self.state + 1]):
                 self.state += 1
-            while self.state > CALM and self.used < LEAVE[self.state] * percent:
+            while self.state > CALM and self.used < self._part(LEAVE[self.state]):
                 self.state -= 1
-            self.rises_at = INT64_MAX if self.state == FULL else ENTER[self.state + 1] * percent
-            self.falls_at = INT64_MIN if self.state == CALM else LEAVE[self.state] * percent
+            self.rises_at = INT64_MAX if self.state == FULL else self._part(ENTER[self.state + 1])
+            self.falls_at = INT64_MIN if self.state == CALM else self._part(LEAVE[self.state])
         if self.state != self.told and not self.is_telling and self.on_state is not None:
             try:
                 asyncio.get_running_loop().call_soon(self._tell)
@@ -238,6 +237,10 @@ cdef class Ledger:
             except RuntimeError:
                 pass  # limits were set where no loop runs: there is nobody to relieve
         return 0
+
+    cdef int64_t _part(self, int64_t percent) noexcept:
+        """So much of the budget, in whole bytes, at least 1."""
+        return (self.budget * percent + 99) // 100
 
     def _tell(self):
         cdef int was = self.told
