@@ -37,6 +37,7 @@ cdef class Mailbox(Layer):
     cdef Py_ssize_t counted     # bytes of it that the bottom of the chain counts
     cdef bytes put_off          # written, and not sent before the next write or wait; None
     cdef Op reader              # the one waiting read; None
+    cdef Op patient             # the one call that waits for its turn; None
     cdef bint input_ended       # the peer sends no more
     cdef bint closing           # close() was called: nothing is taken any more
     cdef bint throttled         # reading from the socket is paused: too much is held

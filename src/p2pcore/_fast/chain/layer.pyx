@@ -219,6 +219,25 @@ cdef class _ReadSome(_MailboxRead):
 
 
 @cython.final
+cdef class _Turn(Op):
+    """await of Mailbox.turn."""
+
+    cdef Mailbox mailbox
+    cdef bint is_called
+
+    cdef int suspended(self) except -1:
+        self.mailbox.patient = self
+        return self.state.rota.line_up(self.mailbox)
+
+    cdef int cancelled(self) except -1:
+        self.mailbox.patient = None
+        return 0
+
+    cdef object attempt(self):
+        return None if self.is_called else PENDING
+
+
+@cython.final
 cdef class Mailbox(Layer):
     """The top of a chain during negotiation: holds bytes until somebody asks for them.
 
@@ -273,6 +292,21 @@ cdef class Mailbox(Layer):
         Returns: an awaitable of bytes, as read_exactly's. Raises: ConnectionClosed; LimitExceeded.
         """
         return self._some(n, n, True)
+
+    def turn(self):
+        """Lets other connections go first: done when it is this one's turn. One at a time."""
+        cdef _Turn op = _Turn.__new__(_Turn)
+        op.state = self.state
+        op.mailbox = self
+        return op
+
+    cdef int go_on(self) except -1:
+        cdef _Turn patient = <_Turn> self.patient
+        if patient is not None:
+            self.patient = None
+            patient.is_called = True
+            patient.wake()
+        return 0
 
     def take_opening(self):
         """The message behind multistream's header, where both are here by now; None: nothing has been taken."""

@@ -4,6 +4,7 @@ cdef class Flushable:
     cdef int flush(self) except -1
     cdef int overdue(self) except -1
     cdef int sweep(self) except -1
+    cdef int go_on(self) except -1
 
 
 cdef class Flusher:

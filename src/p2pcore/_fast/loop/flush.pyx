@@ -15,7 +15,7 @@ cdef int MAX_CORKS = 4
 
 
 cdef class Flushable:
-    """Something with output to flush, with a deadline, or with what may be dropped."""
+    """Something with output to flush, with a deadline, with what may be dropped, or with work that waits."""
 
     cdef int flush(self) except -1:
         """Sends what has been gathered. The Flusher calls it at the end of the iteration."""
@@ -27,6 +27,10 @@ cdef class Flushable:
 
     cdef int sweep(self) except -1:
         """Drops what nobody holds any more. The Sweeper calls it now and then."""
+        return 0
+
+    cdef int go_on(self) except -1:
+        """Does its share of what waits. The Rota calls it when it is its turn."""
         return 0
 
 

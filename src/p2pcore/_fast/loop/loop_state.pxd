@@ -1,6 +1,7 @@
 # See loop_state.pyx.
 from p2pcore._fast.loop.buffer cimport Block, BlockPool
 from p2pcore._fast.loop.flush cimport Flusher
+from p2pcore._fast.loop.rota cimport Rota
 from p2pcore._fast.loop.spin cimport Spin
 from p2pcore._fast.loop.sweeper cimport Sweeper
 from p2pcore._fast.loop.timers cimport Timers
@@ -16,6 +17,7 @@ cdef class LoopState:
     cdef Flusher flusher
     cdef Timers timers
     cdef Sweeper sweeper
+    cdef Rota rota
     cdef Spin spin
 
 cpdef LoopState loop_state(object loop)

@@ -1,7 +1,7 @@
 """What all connections of one event loop share.
 
 Comes in: an event loop. Goes out: its receive buffer, its free record buffers, and the parts with one job each:
-`flusher`, `timers`, `sweeper`, `spin`. The loop owns it. Never used from another thread than the loop's.
+`flusher`, `timers`, `sweeper`, `rota`, `spin`. The loop owns it. Never used from another thread than the loop's.
 """
 
 import sys
@@ -13,6 +13,7 @@ from p2pcore import limits
 
 from p2pcore._fast.loop.buffer cimport Block, BlockPool
 from p2pcore._fast.loop.flush cimport Flusher
+from p2pcore._fast.loop.rota cimport Rota
 from p2pcore._fast.loop.spin cimport Spin
 from p2pcore._fast.loop.sweeper cimport Sweeper
 from p2pcore._fast.loop.timers cimport Timers
@@ -34,6 +35,7 @@ cdef class LoopState:
         self.flusher = Flusher(loop)
         self.timers = Timers(loop)
         self.sweeper = Sweeper(loop)
+        self.rota = Rota(loop)
         self.spin = Spin(loop)
 
     def _lend(self, sizehint):
@@ -44,6 +46,11 @@ cdef class LoopState:
     def num_watched(self):
         """Layers with a deadline running."""
         return len(self.timers.watched)
+
+    @property
+    def num_in_line(self):
+        """Connections with work that waits for its turn."""
+        return len(self.rota.line)
 
     @property
     def num_free_records(self):

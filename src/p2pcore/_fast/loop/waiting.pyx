@@ -13,6 +13,7 @@ from p2pcore._fast.loop.clock cimport monotonic
 
 PENDING = object()
 cdef Py_ssize_t FLUSH_AFTER = limits.FLUSH_AFTER_TASKS
+cdef Py_ssize_t WAKE_WORK = limits.WAKE_WORK
 
 
 cdef class Op:
@@ -94,6 +95,7 @@ cdef class Op:
             self.future.set_result(None)
             self.is_woken = True
             self.state.flusher.num_woken += 1
+            self.state.rota.room -= WAKE_WORK
         return 0
 
     cdef int _resumed(self) except -1:

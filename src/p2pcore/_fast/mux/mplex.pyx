@@ -26,6 +26,7 @@ from p2pcore._fast.mux.mplex_frame cimport (
     read_header,
     varint_size,
 )
+from p2pcore._fast.loop.waiting cimport Op
 from p2pcore._fast.mux.open_frame cimport LEAST_BODY, can_grow, has_grown
 from p2pcore._fast.mux.session cimport Allowance, Session, count_held, memory_state
 from p2pcore._fast.mux.session import _USUAL
@@ -40,6 +41,7 @@ cdef Py_ssize_t MAX_LABEL = limits.MPLEX_MAX_NAME_BYTES
 cdef Py_ssize_t LEAST_STREAM = limits.MPLEX_STREAM_BUFFER_BYTES
 cdef Py_ssize_t MAX_UNACCEPTED = limits.MPLEX_MAX_UNACCEPTED_STREAMS
 cdef double USELESS_PER_S = limits.MPLEX_MAX_USELESS_PER_S
+cdef Py_ssize_t RESET_WORK = limits.RESET_WORK
 cdef uint64_t LATE = limits.MPLEX_LATE_MESSAGES
 
 # A message that grows may need this many bytes more for its length.
@@ -117,6 +119,9 @@ cdef class MplexStream(Stream):
     cdef int writes_done(self) except -1:
         return self.session.writes_done()
 
+    cdef Op session_turn(self, Py_ssize_t work):
+        return self.session.turn(work)
+
     cdef int count_waits(self, Py_ssize_t by) except -1:
         return self.session.count_waits(by)
 
@@ -170,9 +175,10 @@ cdef class MplexSession(Session):
 
     # -- receiving -----------------------------------------------------------------------------
 
-    cdef int parse(self, uint8_t *data, Py_ssize_t n) except -1:
-        cdef Py_ssize_t k
-        while n > 0 and self.error is None:
+    cdef Py_ssize_t parse(self, uint8_t *data, Py_ssize_t n, Py_ssize_t least) except -1:
+        cdef Py_ssize_t k, given = n
+        while n > 0 and self.state.rota.room > least and self.error is None:
+            self.state.rota.room -= 1
             if self.body_left:
                 k = min(n, self.body_left)
                 self.body_left -= k
@@ -181,7 +187,10 @@ cdef class MplexSession(Session):
                 k = self._head(data, n)
             data += k
             n -= k
-        return 0
+        return given - n
+
+    cdef bint is_stalled(self) noexcept:
+        return self.stalled
 
     cdef Py_ssize_t _head(self, const uint8_t *data, Py_ssize_t n) except -1:
         """Reads a header, or what there is of it; returns the bytes used."""
@@ -213,6 +222,7 @@ cdef class MplexSession(Session):
             raise errors.RemoteProtocolError(f"mplex flag {h.flag} on stream {h.id}, expected 0 to 6")
         self.current = None
         self.is_name = False
+        self.is_used = True
         self.body_left = <Py_ssize_t> h.length
         if h.flag == NEW_STREAM:
             return self._opened_by_peer(h)
@@ -259,6 +269,7 @@ cdef class MplexSession(Session):
         return self._control(RESET, id)
 
     cdef int _reset_by_peer(self, MplexStream stream) except -1:
+        self.state.rota.room -= RESET_WORK
         self.count_reset(stream)
         self.remove(stream)
         return stream.fail(errors.StreamReset(0, True), not stream.fin_received)
@@ -314,7 +325,7 @@ cdef class MplexSession(Session):
         cdef bint stalled = self.num_full > 0 or self.buffered >= most or (self.stalled and self.buffered > most // 2)
         if stalled != self.stalled:
             self.stalled = stalled
-            self.throttle(stalled)
+            self.settle_reading()
             if stalled:
                 self.state.timers.watch(self, self.stall)
             else:
@@ -346,6 +357,8 @@ cdef class MplexSession(Session):
 
     cdef int _control(self, int flag, uint64_t id) except -1:
         """A message without a body."""
+        if self.is_lost:
+            return 0  # what had come before is still handled; nobody hears the answers
         put_header(self.cork.room(varint_size(id << 3) + 1), id, flag, 0)
         return 0
 

@@ -85,6 +85,7 @@ cdef class Stream:
     cdef bint is_of(self, object session) noexcept
     cdef bint may_push(self) noexcept
     cdef int closed_here(self) except -1
+    cdef Op session_turn(self, Py_ssize_t work)
     cdef uint64_t key(self) noexcept
 
     cdef bytes _take(self, Py_ssize_t most)

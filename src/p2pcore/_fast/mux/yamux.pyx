@@ -51,6 +51,7 @@ cdef uint32_t LEAST_BY_CODE = limits.YAMUX_LEAST_OUTBOUND_STREAMS
 cdef uint32_t RESOURCE_LIMIT = codes.STREAM_RESOURCE_LIMIT_EXCEEDED
 cdef double UNKNOWN_PER_S = limits.YAMUX_MAX_UNKNOWN_PER_S
 cdef uint64_t LATE_FRAMES = limits.YAMUX_LATE_FRAMES
+cdef Py_ssize_t RESET_WORK = limits.RESET_WORK
 cdef double RTT_INTERVAL_S = limits.YAMUX_RTT_INTERVAL_S
 cdef int MAX_PINGS = limits.YAMUX_MAX_PINGS
 
@@ -139,6 +140,9 @@ cdef class YamuxStream(Stream):
 
     cdef bint may_push(self) noexcept:
         return self.send_window != 0
+
+    cdef Op session_turn(self, Py_ssize_t work):
+        return self.session.turn(work)
 
 
 @cython.final
@@ -236,12 +240,13 @@ cdef class YamuxSession(Session):
 
     # -- receiving -----------------------------------------------------------------------------
 
-    cdef int parse(self, uint8_t *data, Py_ssize_t n) except -1:
-        cdef Py_ssize_t k
+    cdef Py_ssize_t parse(self, uint8_t *data, Py_ssize_t n, Py_ssize_t least) except -1:
+        cdef Py_ssize_t k, given = n
         self.heard = True
         if self.keepalive:
             self.heard_at = monotonic()
-        while n > 0 and self.error is None:
+        while n > 0 and self.state.rota.room > least and self.error is None:
+            self.state.rota.room -= 1
             if self.body_left:
                 k = min(n, <Py_ssize_t> self.body_left)
                 self.body_left -= <uint32_t> k
@@ -258,7 +263,7 @@ cdef class YamuxSession(Session):
                 self._frame(unpack_header(data))
             data += k
             n -= k
-        return 0
+        return given - n
 
     cdef int _frame(self, Header h) except -1:
         if h.version != 0:
@@ -275,6 +280,7 @@ cdef class YamuxSession(Session):
 
     cdef int _stream_frame(self, Header h) except -1:
         cdef YamuxStream stream
+        self.is_used = True
         if h.flags & SYN:
             stream = self._opened_by_peer(h)
             if stream is None:
@@ -424,13 +430,14 @@ cdef class YamuxSession(Session):
             if stream.fin_sent:
                 self.remove(stream)
         if flags & RST:
+            self.state.rota.room -= RESET_WORK
             self.count_reset(stream)
             if code == RESOURCE_LIMIT and not stream.is_inbound and stream.receive_window == INITIAL_WINDOW:
                 if stream.granted_at == 0:  # it never sent anything: it was refused, not its handler
                     # The code may come from a cap on handlers, which says little about streams.
                     self._refused_by_peer(stream, LEAST_BY_CODE)
             self.remove(stream)
-            return stream.fail(errors.StreamReset(code, True), not stream.fin_received)
+            return stream.fail(errors.reset_by_peer(code), not stream.fin_received)
         return 0
 
     cdef int _ping(self, Header h) except -1:
@@ -460,7 +467,7 @@ cdef class YamuxSession(Session):
     cdef int _go_away(self, uint32_t code) except -1:
         if isinstance(self.draining, errors.GoAway) and code == 0:
             return 0  # a repetition: the time to drain does not begin anew
-        self._drain(errors.GoAway(code, True))
+        self._drain(errors.go_away_by_peer(code))
         if code != 0:
             self.fail(self.draining)
             return self.shut()
@@ -487,6 +494,8 @@ cdef class YamuxSession(Session):
     # -- sending -------------------------------------------------------------------------------
 
     cdef int _control(self, uint8_t kind, uint32_t flags, uint32_t id, uint32_t length) except -1:
+        if self.is_lost:
+            return 0  # what had come before is still handled; nobody hears the answers
         pack_header(self.cork.room(HEADER_BYTES), kind, flags, id, length)
         return 0
 
