@@ -59,11 +59,16 @@ class Descriptors:
         self._scarce_from = limit - min(RESERVED_DESCRIPTORS, limit // 4)
 
     def opened(self, number: int) -> None:
-        """Call it with each accepted descriptor: if few are left, one that matters less is closed."""
+        """Call it with each accepted descriptor: if few are left, those that matter least are closed.
+
+        All lower numbers are in use. As many are closed as the reserve lacks: the next descriptors get their
+        numbers, which are low, so a shortage of one at a time would be seen only at every second call.
+        """
         if number >= self._scarce_from:
             self.look()
-            if number >= self._scarce_from:
-                self.relieve()
+            for _ in range(number - self._scarce_from + 1):
+                if not self.relieve():
+                    return
 
     def relieve(self) -> bool:
         """Closes what is needed least; its descriptor is free after a turn of the loop. False: there is nothing.

@@ -17,7 +17,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from p2pcore import codes, limits
-from p2pcore._fast.loop.ledger import FULL, Ledger
+from p2pcore._fast.loop.ledger import FULL, TIGHT, Ledger
+from p2pcore.aio.descriptors import descriptors_of
 from p2pcore.aio.home import Home
 from p2pcore.dialing.dialer import Dialer
 from p2pcore.errors import (
@@ -201,6 +202,9 @@ class Swarm:
         """
         self.home.check_loop()
         self._check_open()
+        descriptors = descriptors_of(asyncio.get_running_loop())
+        descriptors.remove_spare(self._spare_descriptor)
+        descriptors.add_spare(self._spare_descriptor)
         return await self._listeners.listen([Multiaddr(addr) for addr in addrs])
 
     async def add_listen_addr(self, addr: Multiaddr | str) -> Multiaddr:
@@ -355,8 +359,20 @@ class Swarm:
         self._streams.conn_ended(conn)
 
     def _memory_changed(self, was: int, now: int) -> None:
+        """Is told the states of the ledger's memory, before and now."""
+        if now >= TIGHT:
+            self.pause_accepting()
+        else:
+            self.resume_accepting()
         if now >= FULL:
             self._manager.relieve(self.ledger)
+
+    def _spare_descriptor(self) -> bool:
+        """Descriptors have run short. Gives up some connections; False: there is none."""
+        if not self.num_conns:
+            return False
+        self._manager.make_room(limits.TRIM_CLOSINGS)
+        return True
 
     def _change(self, conn: Conn, before: Connectedness) -> Connectedness | None:
         """The new connectedness of the peer of `conn`. None: it is still `before`."""
@@ -545,6 +561,7 @@ class Swarm:
         await asyncio.shield(self._closing)
 
     async def _shut_down(self) -> None:
+        descriptors_of(asyncio.get_running_loop()).remove_spare(self._spare_descriptor)
         self._manager.stop()
         self._dialer.close()
         self._listeners.refuse_new()
