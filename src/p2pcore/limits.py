@@ -564,8 +564,12 @@ MEMORY_FULL_PERCENT: Final = 95
 """Of the budget: no new streams, and those who hold most go. The rest is for what one turn brings."""
 MEMORY_FULL_END_PERCENT: Final = 85
 """Below this it ends."""
+MEMORY_TRIM_BYTES: Final = 16 * 1024 * 1024
+"""If at least so much was used and less than half of it still is, free memory goes back to the system ..."""
+MEMORY_TRIM_AFTER_S: Final = 2.0
+"""... this long later: what has ended is freed by then (an orderly close drains for a second)."""
 MEMORY_FAIR_TIMES: Final = 4
-"""While memory is tight, a peer that holds more than so many equal parts of the budget gets no new streams."""
+"""While memory is tight, a peer that holds more than so many equal parts of it gets no new streams."""
 
 # -- yamux -------------------------------------------------------------------------------------
 YAMUX_INITIAL_WINDOW_BYTES: Final = 256 * 1024
