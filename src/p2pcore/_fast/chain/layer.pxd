@@ -13,6 +13,9 @@ cdef class Layer(Flushable):
     cdef Layer above            # towards the application; None at the top and after lost()
     cdef LoopState state        # set when the layer is linked to a chain
     cdef readonly int headroom  # bytes this layer puts in front of what send_in_place gives it
+    cdef uint8_t is_timed       # state.unfinished looks at it
+    cdef uint8_t has_moved      # something has come since it looked last
+    cdef uint8_t num_moves      # looks that found something, to tell them apart
 
     cdef int feed(self, uint8_t *data, Py_ssize_t n) except -1
     cdef int feed_eof(self) except -1
@@ -27,6 +30,8 @@ cdef class Layer(Flushable):
     cdef bint is_paused(self) except -1
     cdef int seat(self, Layer below) except -1
     cdef bint is_top(self) noexcept
+    cdef int has_begun(self) except -1
+    cdef bint is_unfinished(self) noexcept
 
 
 cdef class Mailbox(Layer):

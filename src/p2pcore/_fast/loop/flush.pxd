@@ -1,9 +1,14 @@
 # See flush.pyx.
+from libc.stdint cimport uint64_t
+
+
 cdef class Flushable:
     cdef bint flush_due         # already on the list
     cdef int flush(self) except -1
     cdef int overdue(self) except -1
     cdef int sweep(self) except -1
+    cdef uint64_t progress(self) except? 0
+    cdef int never_ended(self, bint is_whole) except -1
     cdef int go_on(self) except -1
 
 
