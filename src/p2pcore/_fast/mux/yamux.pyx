@@ -575,7 +575,7 @@ cdef class YamuxSession(Session):
         """Doubles a window if half of it was read within four round trips and the budget allows it.
 
         The peer can make its answers late. So a round trip counts for MAX_TUNING_RTT_S at most, and a window grows
-        only while the program keeps up: most of what has come has been read.
+        only while the program keeps up: half of a window or less waits to be read.
         """
         cdef uint64_t more
         cdef double now
@@ -588,7 +588,7 @@ cdef class YamuxSession(Session):
             if not self.pings:
                 self._send_ping(None)
         in_time = self.rtt > 0 and stream.granted_at > 0 and now - stream.granted_at < 4 * min(self.rtt, MAX_TUNING_RTT_S)
-        if in_time and buffered <= <Py_ssize_t> (stream.max_window // 4):
+        if in_time and buffered <= <Py_ssize_t> (stream.max_window // 2):
             more = min(<uint64_t> stream.max_window, <uint64_t> (self.max_window - stream.max_window))
             if more <= self.budget:
                 self.budget -= more
