@@ -97,6 +97,8 @@ class FakeConn:
         self.error: BaseException | None = None
         self.num_streams = streams
         self.num_refused = 0
+        self.active_at = 0.0
+        self.unread = self.unsent = 0
         self.handler: Callable[[Any], None] | None = None
         self.callbacks: list[Callable[[BaseException | None], None]] = []
         self.open_error: Exception | None = None
@@ -106,6 +108,7 @@ class FakeConn:
         self.close_gate: asyncio.Event | None = None
         self.aborted = False
         self.abort_code: int | None = None
+        self.reset_code: int | None = None
 
     def account(self, ledger: Any, share: Any) -> None: ...
 
@@ -143,6 +146,9 @@ class FakeConn:
             await self.close_gate.wait()
         await asyncio.sleep(0)
 
+    def reset_streams(self, code: int = 0) -> None:
+        self.reset_code = code
+
     def abort(self, code: int = 0) -> None:
         self.aborted = True
         self.abort_code = code
@@ -156,6 +162,7 @@ class FakeListener:
         self.multiaddr = multiaddr
         self.queue: asyncio.Queue[FakeConn | Exception] = asyncio.Queue()
         self.is_closed = False
+        self.is_paused = False
 
     async def accept(self) -> FakeConn:
         if self.is_closed:
@@ -164,6 +171,12 @@ class FakeListener:
         if isinstance(item, Exception):
             raise item
         return item
+
+    def pause_accepting(self) -> None:
+        self.is_paused = True
+
+    def resume_accepting(self) -> None:
+        self.is_paused = False
 
     async def drain(self, accept_queued: bool = True) -> None:
         await self.close()

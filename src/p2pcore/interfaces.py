@@ -43,6 +43,13 @@ class RawConn(Protocol):
         """The peer's address. None: the socket has none (UNIX)."""
 
     @property
+    def block(self) -> str:
+        """The addresses that share one share of the handshakes with the peer's address.
+
+        It is an IPv4 address, an IPv6 /56, the relay, or the kind of socket where peers have no address.
+        """
+
+    @property
     def transport(self) -> str:
         """A short name for logs and ConnState: "tcp", "websocket", ..."""
 
@@ -90,6 +97,15 @@ class RawListener(Protocol):
             ListenerClosed: the listener has been closed.
             OSError: the address cannot be bound now. The caller may try again.
         """
+
+    def pause(self) -> None:
+        """`accept` waits until `resume`, though connections have come. `drain` and `close` end a pause.
+
+        The kernel goes on to queue peers. A listener without such a queue refuses them. Idempotent.
+        """
+
+    def resume(self) -> None:
+        """Ends a pause. Idempotent."""
 
     def drain(self) -> None:
         """`accept` returns the connections queued by now, then raises ListenerClosed."""
@@ -317,7 +333,7 @@ class MuxedConn(Protocol):
         """Streams of the peer that were reset because it had too many."""
 
     def account(self, ledger: Ledger, share: Share) -> None:
-        """From now on `ledger` counts what this connection uses. The swarm calls it once, when it takes it over."""
+        """From now on `ledger` counts what this connection uses. The swarm that takes it over calls this."""
 
     def open_stream(self) -> Awaitable[Stream]:
         """A new outbound stream. Waits while too many are unacknowledged.
@@ -341,11 +357,26 @@ class MuxedConn(Protocol):
     def num_streams(self) -> int:
         """Streams in use here, both ways. A stream that was closed here does not count."""
 
+    @property
+    def unread(self) -> int:
+        """Bytes received that nobody has read yet."""
+
+    @property
+    def unsent(self) -> int:
+        """Bytes written that have not left yet."""
+
+    @property
+    def active_at(self) -> float:
+        """The event loop's time at which the peer last used a stream, or a stream ended; 0: never."""
+
     async def close(self, code: int = 0) -> None:
         """Closes in order: go-away, queued bytes, FIN, a short drain. Open streams fail. Idempotent."""
 
     def abort(self, code: int = 0) -> None:
         """Closes at once. Sends a go-away only if that needs no wait. Idempotent."""
+
+    def reset_streams(self, code: int = 0) -> None:
+        """Resets every stream. What has arrived and nobody has read is dropped."""
 
     def add_close_callback(self, callback: Callable[[BaseException | None], None]) -> None:
         """`callback(error)` runs once, from the event loop, when it has ended, or where it has by now."""
@@ -557,6 +588,12 @@ class Listener(Protocol):
     async def accept(self) -> CapableConn:
         """The next upgraded connection. Raises ListenerClosed."""
 
+    def pause_accepting(self) -> None:
+        """Takes no new connection until `resume_accepting`; see RawListener.pause. Idempotent."""
+
+    def resume_accepting(self) -> None:
+        """Takes connections again. Idempotent."""
+
     async def drain(self, accept_queued: bool = True) -> None:
         """Stops listening, waits until running upgrades end and `accept` has taken all, then closes.
 
@@ -647,8 +684,8 @@ class ListenerNews(Protocol):
             error: the error. local, remote: our address (of the listener, if inbound), and the peer's.
         """
 
-    def accept_refused(self, addr: Multiaddr) -> None:
-        """`admits` refused a connection, and the listener on `addr` closed it unread."""
+    def accept_refused(self, addr: Multiaddr, reason: str) -> None:
+        """The listener on `addr` closed a connection unread: `admits` said no, or for another `reason`."""
 
     def request_answered(self, addr: Multiaddr) -> None:
         """The listener on `addr` answered a plain HTTP request. This is not a failed upgrade."""
@@ -660,8 +697,28 @@ class ListenerNews(Protocol):
         """The listener on `addr` is in `state` now. `error` is the reason, if there is one."""
 
 
+class PeerMarks(Protocol):
+    """The part of the connection manager in which protocols say how useful a peer is. See ConnManager."""
+
+    def tag(self, peer: PeerId, name: str, value: float) -> None:
+        """Sets one tag of `peer`. Of two peers, the one with the smaller sum of tags goes first."""
+
+    def untag(self, peer: PeerId, name: str) -> None:
+        """Removes one tag."""
+
+    def protect(self, peer: PeerId, tag: str) -> None:
+        """`peer` is not closed to make room until `unprotect` with the same `tag`."""
+
+    def unprotect(self, peer: PeerId, tag: str) -> bool:
+        """Ends that. Returns: whether `peer` is still protected under another tag."""
+
+
 class Network(Protocol):
     """The part of the swarm that notifiees, relays and protocols use."""
+
+    @property
+    def conn_manager(self) -> PeerMarks:
+        """Where to say which peers are useful."""
 
     @property
     def local_peer(self) -> PeerId: ...
@@ -739,6 +796,7 @@ __all__ = [
     "NameKeeper",
     "Network",
     "Notifiee",
+    "PeerMarks",
     "Protection",
     "Protector",
     "ProtocolHandler",

@@ -34,6 +34,7 @@ class RelayedConn:
         "_answer",
         "_stream",
         "_wire",
+        "block",
         "expected_peer",
         "is_limited",
         "local_multiaddr",
@@ -53,6 +54,7 @@ class RelayedConn:
         self._stream = stream
         self._wire = StreamWire(cast("Any", stream))
         self._answer = answer
+        self.block = str(relay.remote_peer)  # the ids behind a relay cost nothing, so they share its share
         self.is_limited = is_limited
         self.expected_peer = expected_peer
         # Neither end knows an address of the other, only the way through the relay.
@@ -75,3 +77,9 @@ class RelayedConn:
     def abort(self) -> None:
         """Closes at once. Idempotent."""
         self._wire.abort()
+
+
+def came_relayed(conn: Conn) -> bool:
+    """Whether `conn` runs over a circuit. No circuit runs within another one."""
+    addr = conn.remote_multiaddr
+    return conn.is_limited or (addr is not None and addr.is_relayed)

@@ -25,6 +25,7 @@ from p2pcore.errors import (
     SwarmClosed,
 )
 from p2pcore.manet.netif import expand_wildcards
+from p2pcore.swarm.pauses import Pauses
 from p2pcore.values.multiaddr import Multiaddr
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Listeners:
         self.announce: Announce = list
         self._expanded: tuple[float, tuple[Multiaddr, ...]] | None = None
         self._is_closed = False
+        self._pauses = Pauses()
         self._complaints = Complaints(logger)
         self._last_announced: list[Multiaddr] = []
 
@@ -116,6 +118,8 @@ class Listeners:
         bound = listener.multiaddr
         task = asyncio.get_running_loop().create_task(self._accept_loop(listener, bound))
         self._tasks[listener] = task
+        if self._pauses.is_paused:
+            listener.pause_accepting()
         self._expanded = None  # the known addresses are out of date
         self._news.listener_opened(bound)
         self.tell_addrs()
@@ -157,6 +161,23 @@ class Listeners:
         self._news.listener_ended(bound, error)
         self.tell_addrs()
         await listener.close()
+
+    def pause_accepting(self, why: str) -> None:
+        """See Swarm.pause_accepting."""
+        self._pauses.begin(why)
+        for listener in self._tasks:
+            listener.pause_accepting()
+
+    def resume_accepting(self, why: str) -> None:
+        """See Swarm.pause_accepting."""
+        self._pauses.end(why)
+        if not self._pauses.is_paused:
+            for listener in self._tasks:
+                listener.resume_accepting()
+
+    def counters(self) -> dict[str, int]:
+        """See Pauses.counters."""
+        return self._pauses.counters()
 
     # -- addresses -----------------------------------------------------------------------------
 

@@ -162,6 +162,7 @@ async def test_only_so_many_first_bytes_are_awaited_and_the_rest_stay_in_the_bac
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tcpreuse, "MAX_PEEKS", 4)
+    monkeypatch.setattr(tcpreuse, "MAX_WAITING_UPGRADES", 0)
     monkeypatch.setattr(tcpreuse, "UPGRADE_SLOW_S", 3600.0)
 
     async with shared(Kind.PLAIN) as (port, counting, listener):
@@ -242,20 +243,6 @@ async def test_what_no_listener_takes_in_time_is_dropped(monkeypatch: pytest.Mon
         assert port.refused == {Refusal.NOT_ACCEPTED: 1}
         assert not listener._ready
         assert port._peeked.count == 0
-
-
-@looped
-async def test_a_connection_whose_time_is_up_as_accept_comes_ends_no_listener() -> None:
-    async with shared(Kind.PLAIN) as (port, _, listener):
-        socks = [await said(port.multiaddr, PLAIN + bytes([n])) for n in range(2)]
-        await eventually(lambda: len(listener._ready) == 2)
-        late, taken = next(iter(listener._ready.items()))
-        taken.cancel()  # what its timeout does, a turn before `give` leaves
-        conn = await listener.accept()
-        assert conn is not late
-        conn.abort()
-        for sock in socks:
-            sock.close()
 
 
 @looped

@@ -2,9 +2,9 @@ from collections.abc import Coroutine
 from typing import Any, final
 
 from p2pcore._fast.loop.flush import Flushable
+from p2pcore._fast.loop.ledger import Ledger
 
-class Layer(Flushable):
-    headroom: int
+class Layer(Flushable): ...
 
 @final
 class Mailbox(Layer):
@@ -21,6 +21,7 @@ class Mailbox(Layer):
     def unread(self, data: bytes) -> None: ...
     def write(self, data: bytes) -> None: ...
     def write_later(self, data: bytes) -> None: ...
+    def account(self, ledger: Ledger) -> None: ...
     @property
     def num_held(self) -> int: ...
     @property

@@ -11,6 +11,7 @@ from p2pcore import errors, limits
 
 from p2pcore._fast.loop.buffer cimport ByteQueue
 from p2pcore._fast.chain.multistream cimport Answer, take_opening
+from p2pcore._fast.loop.ledger cimport Ledger
 from p2pcore._fast.loop.waiting cimport PENDING, Op, again
 
 cdef double LOOK_S = limits.UNFINISHED_LOOK_S
@@ -22,7 +23,7 @@ cdef class Layer(Flushable):
 
     feed() goes up to the application, send() down to the socket. A pointer given to feed() is valid until feed()
     returns, and the callee may overwrite the bytes. What send() is given is copied or sent before send() returns,
-    and stays as it is. What send_in_place() is given may be overwritten, and `headroom` bytes in front of it too.
+    and stays as it is. What send_in_place() is given may be overwritten, and headroom() bytes in front of it too.
     A layer may send while it is fed. It never feeds while it sends. No application code runs inside either.
 
     How things end, from the loop to the API. One verb has one meaning, in every compiled module:
@@ -124,7 +125,7 @@ cdef class Layer(Flushable):
         return self.below.send(data, n)
 
     cdef int send_in_place(self, uint8_t *data, Py_ssize_t n) except -1:
-        """As send(). The callee may overwrite `data`, and the `headroom` bytes in front of it."""
+        """As send(). The callee may overwrite `data`, and the headroom() bytes in front of it."""
         return self.send(data, n)
 
     cdef int throttle(self, bint on) except -1:
@@ -158,6 +159,18 @@ cdef class Layer(Flushable):
     cdef bint is_top(self) noexcept:
         """Whether it is the top of a chain: nothing can be above it."""
         return False
+
+    cdef int headroom(self) noexcept:
+        """Bytes this layer puts in front of what send_in_place() gives it."""
+        return 0
+
+    cdef int set_ledger(self, Ledger ledger) except -1:
+        """For the bottom: the ledger counts what tally() tells."""
+        raise errors.LocalProtocolError("this chain has no bottom")
+
+    cdef int tally(self, Py_ssize_t held, Py_ssize_t waits) except -1:
+        """So many bytes more are held here unread, and wait here unsent. The bottom counts them, until lost()."""
+        return self.below.tally(held, waits) if self.below is not None else 0
 
 
 cdef class _MailboxRead(Op):
@@ -329,7 +342,9 @@ cdef class Mailbox(Layer):
 
     def take_opening(self):
         """The message behind multistream's header, where both are here by now; None: nothing has been taken."""
-        return None if self.reader is not None else take_opening(self.held)
+        message = None if self.reader is not None else take_opening(self.held)
+        self._count(self.held.size)
+        return message
 
     def expect(self, bytes reply not None, protocol not None, step not None):
         """Lazy negotiation: the peer's next bytes must be `reply`, which no read will see.
@@ -341,6 +356,7 @@ cdef class Mailbox(Layer):
         self.answer.begin(reply, protocol, step)
         if early.size:
             self.held = ByteQueue.__new__(ByteQueue)
+            self._count(0)
             data = bytearray(early.take_exactly(early.size))
             self.feed(<uint8_t *> <char *> data, len(data))
         if self.input_ended:
@@ -359,6 +375,7 @@ cdef class Mailbox(Layer):
         queue.push(<const uint8_t *> <const char *> data, len(data))
         queue.append(self.held)
         self.held = queue
+        self._count(queue.size)
 
     cdef object _some(self, Py_ssize_t least, Py_ssize_t most, bint keeps):
         if most < 1 or most > MAILBOX_BYTES:
@@ -401,6 +418,13 @@ cdef class Mailbox(Layer):
             self.send(<const uint8_t *> <const char *> data, len(data))
         return 0
 
+    def account(self, Ledger ledger not None):
+        """From now on `ledger` counts the bytes that wait on this chain."""
+        cdef Layer bottom = self
+        while bottom.below is not None:
+            bottom = bottom.below
+        bottom.set_ledger(ledger)
+
     @property
     def num_held(self):
         """Bytes held."""
@@ -420,6 +444,7 @@ cdef class Mailbox(Layer):
         if layer.is_top():
             raise errors.LocalProtocolError("nothing can be above this layer")
         self.held = ByteQueue.__new__(ByteQueue)
+        self._count(0)
         layer.seat(below)
         self.seat(layer)
         self._give_from(held, layer)
@@ -432,6 +457,7 @@ cdef class Mailbox(Layer):
         cdef Layer below = self._linked_for(layer)
         if not layer.is_top():
             raise errors.LocalProtocolError("something must be above this layer")
+        self._count(0)
         layer.seat(below)
         self.below = None
         self._give(layer)
@@ -449,6 +475,7 @@ cdef class Mailbox(Layer):
         self.closing = True
         self.input_ended = False
         self.held.clear()
+        self._count(0)
         self.shut()
 
     cdef bint is_top(self) noexcept:
@@ -484,6 +511,7 @@ cdef class Mailbox(Layer):
 
     cdef bytes _taken(self, Py_ssize_t n):
         out = self.held.take_exactly(n)
+        self._count(self.held.size)
         if self.throttled and self.held.size < MAILBOX_BYTES:
             self.throttled = False
             self.throttle(False)
@@ -498,6 +526,7 @@ cdef class Mailbox(Layer):
             data += k
             n -= k
         self.held.push(data, n)
+        self._count(self.held.size)
         if self.held.size >= MAILBOX_BYTES and not self.throttled:
             self.throttled = True
             self.throttle(True)
@@ -535,6 +564,12 @@ cdef class Mailbox(Layer):
 
     cdef int resume(self) except -1:
         return 0
+
+    cdef int _count(self, Py_ssize_t size) except -1:
+        """`size` bytes are held now."""
+        cdef Py_ssize_t more = size - self.counted
+        self.counted = size
+        return self.tally(more, 0) if more else 0
 
     cdef int _wake(self) except -1:
         cdef Op reader = self.reader

@@ -53,7 +53,9 @@ cdef class WebsocketLayer(Layer):
 
     def __cinit__(self, bint is_client):
         self.is_client = is_client
-        self.headroom = MAX_HEAD_BYTES
+
+    cdef int headroom(self) noexcept:
+        return MAX_HEAD_BYTES
 
     # -- receiving -----------------------------------------------------------------------------
 

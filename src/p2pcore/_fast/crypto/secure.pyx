@@ -137,7 +137,7 @@ cdef class PlainChannel(Cork):
     """No records and no secrecy: the gathered bytes as they are. For muxers without a secure channel."""
 
     cdef int seat(self, Layer below) except -1:
-        self.front = below.headroom
+        self.front = below.headroom()
         return Cork.seat(self, below)
 
     cdef int seal(self) except -1:
@@ -163,7 +163,7 @@ cdef class NoiseChannel(Cork):
         memcpy(self.receive_key, PyBytes_AS_STRING(receive_key), KEY_BYTES)
 
     cdef int seat(self, Layer below) except -1:
-        self.front = 2 + below.headroom
+        self.front = 2 + below.headroom()
         return Cork.seat(self, below)
 
     cdef int seal(self) except -1:
@@ -231,6 +231,7 @@ cdef class NoiseChannel(Cork):
             self.spilled = n
             if not self.is_timed:
                 self.has_begun()
+            self.tally(self.spill.size, 0)
         return 0
 
     cdef uint64_t progress(self) except? 0:
@@ -253,6 +254,7 @@ cdef class NoiseChannel(Cork):
         self.spilled += k
         if self.spilled == size + 2:
             self.spill = None
+            self.tally(-spill.size, 0)
             try:
                 self._open(spill.data + 2, size)
             finally:

@@ -173,6 +173,9 @@ cdef class TlsChannel(Cork):
             n -= k
         if self.header_len and not self.is_timed:
             self.has_begun()
+        if self.has_part != (self.header_len != 0):
+            self.has_part = not self.has_part
+            self.tally(RECORD_BYTES if self.has_part else -RECORD_BYTES, 0)
         return 0
 
     cdef uint64_t progress(self) except? 0:

@@ -57,6 +57,13 @@ cdef inline int weigh(Ledger ledger, int64_t by) except -1:
     return 0
 
 
+cdef inline int count_chain(Ledger ledger, int64_t held, int64_t waits) except -1:
+    """Bytes that a connection holds below its streams: nobody's share."""
+    ledger.unread += held
+    ledger.unsent += waits
+    return weigh(ledger, held + waits)
+
+
 cdef inline int count_unread(Ledger ledger, Share share, int64_t by) except -1:
     ledger.unread += by
     share.held += by

@@ -13,6 +13,7 @@ from libc.string cimport memcpy, memmove
 
 from p2pcore import errors, limits
 
+from p2pcore._fast.loop.ledger cimport FULL, TIGHT
 from p2pcore._fast.mux.mplex_frame cimport (
     CLOSE,
     MAX_HEADER_BYTES,
@@ -27,7 +28,7 @@ from p2pcore._fast.mux.mplex_frame cimport (
 )
 from p2pcore._fast.loop.waiting cimport Op
 from p2pcore._fast.mux.open_frame cimport LEAST_BODY, can_grow, has_grown
-from p2pcore._fast.mux.session cimport Allowance, Session, count_held
+from p2pcore._fast.mux.session cimport Allowance, Session, count_held, memory_state
 from p2pcore._fast.mux.session import _USUAL
 from p2pcore._fast.mux.stream cimport Stream
 from p2pcore._fast.codec.varint cimport varint_write
@@ -123,6 +124,9 @@ cdef class MplexStream(Stream):
 
     cdef int count_waits(self, Py_ssize_t by) except -1:
         return self.session.count_waits(by)
+
+    cdef bint may_wait(self) except -1:
+        return not self.session.must_shed()
 
     cdef int queue_changed(self) except -1:
         return 0 if self.session is None else count_held(self.session, self)
@@ -223,6 +227,7 @@ cdef class MplexSession(Session):
             raise errors.RemoteProtocolError(f"mplex flag {h.flag} on stream {h.id}, expected 0 to 6")
         self.current = None
         self.is_name = False
+        self.is_used = True
         self.body_left = <Py_ssize_t> h.length
         if h.flag == NEW_STREAM:
             return self._opened_by_peer(h)
@@ -238,6 +243,8 @@ cdef class MplexSession(Session):
         if stream.fin_received or (h.flag < CLOSE and h.length == 0):
             return self._nothing_gained()  # nothing may follow a Close
         if h.flag < CLOSE:
+            if memory_state(self) == FULL and not stream.is_read() and self.must_shed():
+                return self.shed(stream)
             self.current = stream
         elif stream.error is None:
             stream.receive_fin()
@@ -319,8 +326,8 @@ cdef class MplexSession(Session):
 
     cdef int _weigh(self) except -1:
         """Pauses reading from the connection while too much waits to be read."""
-        cdef bint stalled = self.num_full > 0 or self.buffered >= self.max_buffered or (
-            self.stalled and self.buffered > self.max_buffered // 2)
+        cdef Py_ssize_t most = self.max_buffered if memory_state(self) < TIGHT else self.max_stream
+        cdef bint stalled = self.num_full > 0 or self.buffered >= most or (self.stalled and self.buffered > most // 2)
         if stalled != self.stalled:
             self.stalled = stalled
             self.settle_reading()

@@ -1,6 +1,7 @@
 # See session.pyx.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from p2pcore._fast.chain.bottom cimport Bottom
 from p2pcore._fast.chain.layer cimport Layer
 from p2pcore._fast.crypto.secure cimport Cork
 from p2pcore._fast.loop.buffer cimport ByteQueue
@@ -80,9 +81,11 @@ cdef class Session(Layer):
     cdef readonly bint paused       # the socket is full
     cdef bint is_lost               # lost() has been called: the socket is gone
     cdef bint is_swept              # the loop looks now and then for streams that were dropped
+    cdef bint is_used               # a frame of a stream has come; whoever calls parse() clears it
     cdef uint32_t num_writing       # streams with a write that waits, for whatever
     cdef uint32_t max_inbound
     cdef uint32_t num_inbound       # inbound streams in the table, without those that linger
+    cdef readonly double active_at  # monotonic second of the last such frame, or end of a stream; 0 before
 
     cdef Stream growing             # whose frame `frame` is; None: no frame can grow
     cdef OpenFrame frame            # the last data frame written
@@ -102,6 +105,8 @@ cdef class Session(Layer):
     cdef int wake_opener(self) except -1
     cdef int writes_done(self) except -1
     cdef int count_waits(self, Py_ssize_t by) except -1
+    cdef bint must_shed(self) except -1
+    cdef int shed(self, Stream stream) except -1
     cdef list living(self)
     cdef bint forget(self, Stream stream) except -1
     cdef int waiting_add(self, Stream stream) except -1
@@ -120,6 +125,7 @@ cdef class Session(Layer):
     cdef int remove(self, Stream stream) except -1
 
     cdef Excess _excess(self)
+    cdef Bottom _bottom(self)
     cdef str _limit_now(self)
     cdef int _give_back(self) except -1
     cdef int _inbound_left(self) except -1
@@ -140,6 +146,11 @@ cdef class Session(Layer):
     cdef int _call_patient(self, Py_ssize_t least) except -1
     cdef int _tell_ended(self) except -1
     cdef bint _is_due(self, Stream stream) except -1
+
+
+cdef inline int memory_state(Session session) noexcept:
+    """The state of the memory, CALM without a ledger."""
+    return 0 if session.ledger is None else session.ledger.state
 
 
 cdef inline int count_held(Session session, Stream stream) except -1:

@@ -13,14 +13,15 @@ from cpython.dict cimport PyDict_Next
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
-from p2pcore import errors, limits
+from p2pcore import codes, errors, limits
 
+from p2pcore._fast.chain.bottom cimport Bottom
 from p2pcore._fast.chain.layer cimport Layer
 from p2pcore._fast.crypto.secure cimport Cork
-from p2pcore._fast.loop.clock cimport monotonic
+from p2pcore._fast.loop.clock cimport coarse, monotonic
 from p2pcore._fast.loop.flush cimport Flushable
 from p2pcore._fast.loop.buffer cimport ByteQueue
-from p2pcore._fast.loop.ledger cimport Ledger, Share, count_unread, count_unsent, weigh
+from p2pcore._fast.loop.ledger cimport FULL, Ledger, Share, count_unread, count_unsent, weigh
 from p2pcore._fast.loop.rate cimport spend
 from p2pcore._fast.loop.rota cimport Rota
 from p2pcore._fast.mux.stream cimport Stream
@@ -35,6 +36,7 @@ logger = logging.getLogger("p2pcore.session")
 cdef Py_ssize_t HEADER_BYTES = 12
 # The go-away code for a peer that broke the protocol, as yamux has it.
 cdef uint32_t PROTOCOL_ERROR = 1
+cdef uint32_t RESOURCE_LIMIT = codes.STREAM_RESOURCE_LIMIT_EXCEEDED
 cdef str MUXER_OPTION = "max_inbound_streams of YamuxOptions or MplexOptions"
 cdef double CLOSE_WRITES_S = limits.CLOSE_WRITES_TIMEOUT_S
 cdef Py_ssize_t MAX_LINGERING = limits.MAX_LINGERING_STREAMS
@@ -129,12 +131,21 @@ cdef class Session(Layer):
     @property
     def unread(self):
         """Bytes received and not read that the ledger counts, those of streams that have ended too."""
-        return self.held
+        cdef Bottom bottom = self._bottom()
+        return self.held + (0 if bottom is None else bottom.held)
 
     @property
     def unsent(self):
         """Bytes written and not sent that the ledger counts."""
-        return self.waits
+        cdef Bottom bottom = self._bottom()
+        return self.waits + (0 if bottom is None else bottom.waits)
+
+    cdef Bottom _bottom(self):
+        """Where the chain begins; None after lost()."""
+        cdef Layer layer = self.below
+        while layer is not None and layer.below is not None:
+            layer = layer.below
+        return <Bottom> layer
 
     def account(self, Ledger ledger not None, Share share not None):
         """From now on `ledger` counts what this session uses, first what it uses already. Called once.
@@ -149,6 +160,8 @@ cdef class Session(Layer):
             raise errors.LocalProtocolError("this session has a ledger")
         self.ledger = ledger
         self.share = share
+        if self.below is not None:
+            self._bottom().set_ledger(ledger)
         if self.error is not None:
             return
         ledger.count_conn()
@@ -165,13 +178,14 @@ cdef class Session(Layer):
 
     def recount(self, streams):
         """Counts anew what the ledger counts of this session. `streams`: all that live, whatever their session."""
+        cdef Bottom bottom = self._bottom()
         mine = [each for each in streams if (<Stream> each).is_of(self)]
         alive = self.error is None
         return {
             "num_conns": int(alive),
             "num_streams": len(self.living()) if alive else 0,
-            "unread": sum(each.num_held for each in mine) + self.num_behind,
-            "unsent": sum((<Stream> each).num_waiting() for each in mine),
+            "unread": (0 if bottom is None else bottom.held) + sum(each.num_held for each in mine) + self.num_behind,
+            "unsent": (0 if bottom is None else bottom.waits) + sum((<Stream> each).num_waiting() for each in mine),
         }
 
     @property
@@ -255,6 +269,11 @@ cdef class Session(Layer):
             self.cork.flush()
             self.drop(self.error)
 
+    def reset_streams(self, uint32_t code=0):
+        """Resets every stream: what has arrived and nobody has read is dropped, which abort() alone leaves."""
+        for stream in self.living():
+            stream.reset(code)
+
     cdef int _close_now(self, uint32_t code) except -1:
         for stream in self.living():
             (<Stream> stream).last_chance()
@@ -270,6 +289,24 @@ cdef class Session(Layer):
         if not self.num_writing and self.excess is not None and self.excess.closing is not None:
             self.state.flusher.flush_soon(self.excess.closing)
         return 0
+
+    cdef bint must_shed(self) except -1:
+        """Whether what the peer makes us hold more ends the stream: the memory is full, and it holds more than its part.
+
+        The refusal is counted.
+        """
+        if self.ledger is None or self.ledger.state < FULL or not self.ledger.is_over_fair(self.share, 1):
+            return False
+        self._count_refused("memory")
+        return True
+
+    cdef int shed(self, Stream stream) except -1:
+        """Ends `stream`, because must_shed()."""
+        reset = errors.StreamReset(RESOURCE_LIMIT, False)
+        reset.__cause__ = errors.LimitExceeded("memory", self.ledger.used, self.ledger.budget)
+        logger.debug("resetting stream %d: %s", stream.id, reset.__cause__)
+        stream.send_reset(RESOURCE_LIMIT)
+        return stream.fail(reset, True)
 
     cdef int count_waits(self, Py_ssize_t by) except -1:
         """`by` bytes more of writes wait."""
@@ -325,6 +362,7 @@ cdef class Session(Layer):
         """
         if self.error is not None:
             return 0
+        self.active_at = coarse()
         if self.lingering is None:
             self.lingering = {}
         self.lingering[stream] = None
@@ -532,6 +570,7 @@ cdef class Session(Layer):
         if self.streams is None or self.streams.get(key) is not stream:
             return False
         del self.streams[key]
+        self.active_at = coarse()
         if not self.streams:
             self.streams = None
         if self.growing is stream:
@@ -639,6 +678,9 @@ cdef class Session(Layer):
                 self._keep(data + used, n - used)
         except (errors.RemoteProtocolError, errors.LimitExceeded) as error:
             self.violated(error)
+        if self.is_used:
+            self.is_used = False
+            self.active_at = coarse()
         if self.state.rota.room < RENEW_BELOW:
             self.state.rota.renew_soon()
         return 0
@@ -794,6 +836,9 @@ cdef class Session(Layer):
         except Exception as error:
             logger.exception("handling what was received failed")
             self.drop(error)
+        if self.is_used:
+            self.is_used = False
+            self.active_at = coarse()
         if self.error is None:
             self._count_behind(behind, behind.held.size)
             if behind.held.size == 0:

@@ -21,6 +21,7 @@ from p2pcore._fast.loop.clock cimport monotonic
 from p2pcore._fast.loop.waiting cimport PENDING, Op, again, done, failed
 
 cdef Py_ssize_t MAX_READ_EXACTLY = limits.YAMUX_INITIAL_WINDOW_BYTES
+cdef uint32_t RESOURCE_LIMIT = codes.STREAM_RESOURCE_LIMIT_EXCEEDED
 cdef uint32_t NEGOTIATION_FAILED = codes.STREAM_PROTOCOL_NEGOTIATION_FAILED
 cdef Py_ssize_t START_WORK = limits.START_WORK
 cdef double END_WAIT_S = limits.LAZY_END_WAIT_S
@@ -63,10 +64,11 @@ cdef class Stream:
 
         One reader at a time; cancelling takes nothing out.
         Raises: StreamReset, StreamClosed, DeadlineExceeded, ConnectionClosed; NegotiationError or
-            ProtocolNotSupported where the protocol was proposed lazily.
+            ProtocolNotSupported where the protocol was proposed lazily; ValueError for a smaller `max_bytes`. All of
+            them when awaited, as for the other calls.
         """
         if max_bytes < 1:
-            raise ValueError(f"max_bytes must be at least 1, not {max_bytes}")
+            return failed(ValueError(f"max_bytes must be at least 1, not {max_bytes}"))
         cdef _Read op = _Read.__new__(_Read)
         op.state = self.state
         op.stream = self
@@ -80,9 +82,12 @@ cdef class Stream:
             n: 0 to `most`. Until they are here, up to `n` bytes are held besides the stream's window.
             most: what the caller is ready to hold, where the peer says how long something is; 262144 (one initial
                 window) by default.
-        Raises: IncompleteRead if the stream ends before; LimitExceeded for a larger n; as read().
+        Raises: IncompleteRead if the stream ends before; LimitExceeded for a larger n, ValueError for a negative one;
+            as read().
         """
-        if n < 0 or n > most:
+        if n < 0:
+            return failed(ValueError(f"n must be at least 0, not {n}"))
+        if n > most:
             return failed(errors.LimitExceeded("read_exactly", n, most))
         cdef _ReadExactly op = _ReadExactly.__new__(_ReadExactly)
         op.state = self.state
@@ -114,10 +119,13 @@ cdef class Stream:
     def readinto(self, buffer):
         """Fills `buffer` from its start with what is there; 0 at the end of the stream. As read()."""
         cdef _ReadInto op = _ReadInto.__new__(_ReadInto)
-        PyObject_GetBuffer(buffer, &op.view, PyBUF_WRITABLE)
+        try:
+            PyObject_GetBuffer(buffer, &op.view, PyBUF_WRITABLE)
+        except (TypeError, BufferError) as error:
+            return failed(error)
         op.holds_view = True
         if op.view.len < 1:
-            raise ValueError("readinto needs a buffer of at least one byte")
+            return failed(ValueError("readinto needs a buffer of at least one byte"))
         op.state = self.state
         op.stream = self
         return op
@@ -127,11 +135,11 @@ cdef class Stream:
 
         `data` must not change until then. Several writes go out in the order they were made, awaited or not.
         Raises: StreamReset, StreamClosed, DeadlineExceeded (a prefix may have been sent),
-            ConnectionClosed; all of them when awaited.
+            ConnectionClosed, TypeError; all of them when awaited.
         """
         try:
             return self._write(data)
-        except errors.P2PError as error:
+        except (errors.P2PError, TypeError, BufferError) as error:
             return failed(error)
 
     cdef Op _write(self, object data):
@@ -326,6 +334,10 @@ cdef class Stream:
         """Whether a read gets bytes at once."""
         return self.queue is not None and self.queue.size > 0
 
+    cdef bint is_read(self) noexcept:
+        """Whether somebody waits for bytes: what comes does not stay."""
+        return not self.has_bytes() and (self.reader is not None or (self.sink is not None and not self.holding))
+
     cdef bint has_ended(self) noexcept:
         return self.error is not None or (self.fin_sent and self.fin_received)
 
@@ -431,6 +443,10 @@ cdef class Stream:
 
     cdef int count_waits(self, Py_ssize_t by) except -1:
         """`by` bytes more of writes wait."""
+        raise NotImplementedError
+
+    cdef bint may_wait(self) except -1:
+        """Whether one more write may wait; if not, the stream is to be reset."""
         raise NotImplementedError
 
     cdef int queue_changed(self) except -1:
@@ -791,6 +807,9 @@ cdef class WriteOp(Op):
             self.at += stream.push(<const uint8_t *> self.view.buf + self.at, self.size - self.at)
         if self.at == self.size:
             return True
+        if not stream.may_wait():
+            stream.reset(RESOURCE_LIMIT)
+            raise again(stream.error)
         if stream.writers is None:
             stream.writers = []
         if not stream.writers:

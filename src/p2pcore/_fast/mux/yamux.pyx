@@ -14,10 +14,11 @@ from p2pcore import codes, errors, limits
 from p2pcore._fast.chain.layer cimport Layer
 from p2pcore._fast.loop.clock cimport monotonic
 from p2pcore._fast.loop.flush cimport Flushable
+from p2pcore._fast.loop.ledger cimport CALM, FULL, TIGHT
 from p2pcore._fast.loop.rate cimport spend
 from p2pcore._fast.loop.waiting cimport PENDING, Op, again, failed
 from p2pcore._fast.mux.open_frame cimport LEAST_BODY, can_grow, has_grown
-from p2pcore._fast.mux.session cimport Allowance, Session, count_held
+from p2pcore._fast.mux.session cimport Allowance, Session, count_held, memory_state
 from p2pcore._fast.mux.session import _USUAL
 from p2pcore._fast.mux.stream cimport Stream
 from p2pcore._fast.mux.yamux_frame cimport (
@@ -128,6 +129,9 @@ cdef class YamuxStream(Stream):
 
     cdef int count_waits(self, Py_ssize_t by) except -1:
         return self.session.count_waits(by)
+
+    cdef bint may_wait(self) except -1:
+        return not self.session.must_shed()
 
     cdef int queue_changed(self) except -1:
         return 0 if self.session is None else count_held(self.session, self)
@@ -282,6 +286,7 @@ cdef class YamuxSession(Session):
 
     cdef int _stream_frame(self, Header h) except -1:
         cdef YamuxStream stream
+        self.is_used = True
         if h.flags & SYN:
             stream = self._opened_by_peer(h)
             if stream is None:
@@ -391,6 +396,9 @@ cdef class YamuxSession(Session):
         stream.receive_window -= h.length
         if h.length == 0:
             return self._fin_or_reset(stream, h.flags, 0)
+        if memory_state(self) == FULL and not stream.is_read() and self.must_shed():
+            self.shed(stream)
+            return self._drop_body(h)
         self.current = stream
         self.flags = h.flags & (FIN | RST)
         self.body_left = h.length
@@ -435,7 +443,7 @@ cdef class YamuxSession(Session):
                     # The code may come from a cap on handlers, which says little about streams.
                     self._refused_by_peer(stream, LEAST_BY_CODE)
             self.remove(stream)
-            return stream.fail(errors.StreamReset(code, True), not stream.fin_received)
+            return stream.fail(errors.reset_by_peer(code), not stream.fin_received)
         return 0
 
     cdef int _ping(self, Header h) except -1:
@@ -465,7 +473,7 @@ cdef class YamuxSession(Session):
     cdef int _go_away(self, uint32_t code) except -1:
         if isinstance(self.draining, errors.GoAway) and code == 0:
             return 0  # a repetition: the time to drain does not begin anew
-        self._drain(errors.GoAway(code, True))
+        self._drain(errors.go_away_by_peer(code))
         if code != 0:
             self.fail(self.draining)
             return self.shut()
@@ -558,14 +566,19 @@ cdef class YamuxSession(Session):
         """
         cdef Py_ssize_t buffered = 0 if stream.queue is None else stream.queue.size
         cdef Py_ssize_t usable = stream.receive_window + buffered
-        cdef Py_ssize_t missing = <Py_ssize_t> stream.max_window - usable
+        cdef Py_ssize_t most = stream.max_window
+        cdef Py_ssize_t missing
         count_held(self, stream)
+        if memory_state(self) >= TIGHT:
+            most = INITIAL_WINDOW
+        missing = most - usable
         if self.error is not None or stream.error is not None or stream.fin_received:
             return 0
-        if missing < min(<Py_ssize_t> (stream.max_window // 2), GRANT_BYTES) and usable >= need:
+        if missing < min(most // 2, GRANT_BYTES) and usable >= need:
             return 0
-        self._grow(stream, missing, buffered)
-        missing = <Py_ssize_t> stream.max_window - usable
+        if memory_state(self) < TIGHT:
+            self._grow(stream, missing, buffered)
+            missing = <Py_ssize_t> stream.max_window - usable
         if missing <= 0:
             return 0
         stream.receive_window += <uint32_t> missing
@@ -588,7 +601,7 @@ cdef class YamuxSession(Session):
             if not self.pings:
                 self._send_ping(None)
         in_time = self.rtt > 0 and stream.granted_at > 0 and now - stream.granted_at < 4 * min(self.rtt, MAX_TUNING_RTT_S)
-        if in_time and buffered <= <Py_ssize_t> (stream.max_window // 2):
+        if in_time and buffered <= <Py_ssize_t> (stream.max_window // 2) and memory_state(self) == CALM:
             more = min(<uint64_t> stream.max_window, <uint64_t> (self.max_window - stream.max_window))
             if more <= self.budget:
                 self.budget -= more
