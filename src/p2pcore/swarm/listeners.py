@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from p2pcore import limits
 from p2pcore.aio.callbacks import RAISED, Complaints
+from p2pcore.aio.descriptors import descriptors_of
 from p2pcore.dialing.dns import needs_resolving
 from p2pcore.errors import (
     AddressError,
@@ -61,6 +62,8 @@ class Listeners:
         transport_for: gives the transport that listens on an address, or None.
         add_conn: takes over an accepted connection.
         news: hears of listeners and addresses.
+        make_room: closes the least useful connection soon, because the process runs short of descriptors.
+            False: there is none.
 
     Attributes:
         announce: see Swarm.announce.
@@ -71,7 +74,9 @@ class Listeners:
         transport_for: Callable[[Multiaddr], Transport | None],
         add_conn: Callable[[CapableConn], object],
         news: News,
+        make_room: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._make_room = make_room
         self._transport_for = transport_for
         self._add_conn = add_conn
         self._news = news
@@ -80,6 +85,7 @@ class Listeners:
         self._expanded: tuple[float, tuple[Multiaddr, ...]] | None = None
         self._is_closed = False
         self._pauses = Pauses()
+        self._pause_ends: dict[str, asyncio.TimerHandle] = {}
         self._complaints = Complaints(logger)
         self._last_announced: list[Multiaddr] = []
 
@@ -120,6 +126,7 @@ class Listeners:
         self._tasks[listener] = task
         if self._pauses.is_paused:
             listener.pause_accepting()
+        descriptors_of(asyncio.get_running_loop()).add_spare(self._make_room)
         self._expanded = None  # the known addresses are out of date
         self._news.listener_opened(bound)
         self.tell_addrs()
@@ -162,14 +169,24 @@ class Listeners:
         self.tell_addrs()
         await listener.close()
 
-    def pause_accepting(self, why: str) -> None:
+    def pause_accepting(self, why: str, at_most_s: float | None) -> None:
         """See Swarm.pause_accepting."""
         self._pauses.begin(why)
+        self._set_end(why, at_most_s)
         for listener in self._tasks:
             listener.pause_accepting()
 
+    def _set_end(self, why: str, after_s: float | None) -> None:
+        timer = self._pause_ends.pop(why, None)
+        if timer is not None:
+            timer.cancel()
+        if after_s is not None:
+            loop = asyncio.get_running_loop()
+            self._pause_ends[why] = loop.call_later(after_s, self.resume_accepting, why)
+
     def resume_accepting(self, why: str) -> None:
         """See Swarm.pause_accepting."""
+        self._set_end(why, None)
         self._pauses.end(why)
         if not self._pauses.is_paused:
             for listener in self._tasks:
@@ -232,6 +249,9 @@ class Listeners:
     def refuse_new(self) -> None:
         """Makes every later `add` raise SwarmClosed."""
         self._is_closed = True
+        descriptors_of(asyncio.get_running_loop()).remove_spare(self._make_room)
+        for why in list(self._pause_ends):
+            self._set_end(why, None)
 
     async def close_bound_to(self, addrs: Collection[Multiaddr]) -> None:
         """Closes the listeners that are bound to one of `addrs`. Unknown addresses are ignored."""

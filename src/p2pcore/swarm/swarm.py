@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from p2pcore import codes, limits
-from p2pcore._fast.loop.ledger import FULL, Ledger
+from p2pcore._fast.loop.ledger import FULL, TIGHT, Ledger
 from p2pcore.aio.home import Home
 from p2pcore.dialing.dialer import Dialer
 from p2pcore.errors import (
@@ -117,7 +117,9 @@ class Swarm:
         )
         self._serve = self._streams.serve  # one bound method for all connections; so is the next
         self._ended = self._conn_ended
-        self._listeners = Listeners(self._transports.for_listening, self.add_conn, self._news)
+        self._listeners = Listeners(
+            self._transports.for_listening, self.add_conn, self._news, self._close_least_useful
+        )
         self._dialer = Dialer(
             local_peer,
             self._conns,
@@ -288,13 +290,17 @@ class Swarm:
         self._check_open()
         return await self._dialer.dial_addr(Multiaddr(addr))
 
-    def pause_accepting(self, why: str = "memory") -> None:
+    def pause_accepting(self, why: str = "memory", at_most_s: float | None = None) -> None:
         """Makes all listeners, later ones included, take no new connection until `resume_accepting(why)`.
 
-        Peers stay in the kernel's backlog; circuits that a relay offers are refused. Handshakes that have begun
-        go on. There may be several reasons at once. `counters` says how often and how long each was one.
+        Peers stay in the kernel's backlog; circuits that a relay offers are refused. Handshakes that have
+        begun go on. There may be several reasons at once. `counters` says how often and how long each was
+        one.
+
+        Args:
+            why: a name for the reason; there must be few. at_most_s: seconds; None: no limit.
         """
-        self._listeners.pause_accepting(why)
+        self._listeners.pause_accepting(why, at_most_s)
 
     def resume_accepting(self, why: str = "memory") -> None:
         """Ends one reason of `pause_accepting`. Idempotent."""
@@ -355,8 +361,18 @@ class Swarm:
         self._streams.conn_ended(conn)
 
     def _memory_changed(self, was: int, now: int) -> None:
+        if now < TIGHT:
+            self.resume_accepting()
+        elif now > was:
+            self.pause_accepting(at_most_s=limits.MEMORY_PAUSE_S)
         if now >= FULL:
             self._manager.relieve(self.ledger)
+
+    def _close_least_useful(self) -> bool:
+        """Closes a connection soon, because the process runs short of descriptors. False: there is none."""
+        if self.num_conns:
+            self._manager.make_room(1)
+        return self.num_conns > 0
 
     def _change(self, conn: Conn, before: Connectedness) -> Connectedness | None:
         """The new connectedness of the peer of `conn`. None: it is still `before`."""
