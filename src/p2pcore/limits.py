@@ -375,10 +375,9 @@ REFUSAL_WARNING_S: Final = 10.0
 """Between two warnings about the same limit; each says how many refusals there were."""
 
 # -- connection manager ------------------------------------------------------------------------
-CONN_HIGH_SHARE: Final = 0.9
-"""High mark by default, of max_conns: the rest takes new connections while a trim runs ..."""
-CONN_LOW_SHARE: Final = 0.8
-"""... and the low mark: a trim closes a tenth, so trims are rare, and nine of ten peers notice nothing."""
+CONN_SPARE_SHARE: Final = 0.1
+"""Of max_conns: so much is left above the high mark, for new connections while a trim runs, and so much lies
+between the marks: nine of ten peers notice nothing. Fewer than ten connections leave nothing to trim."""
 CONN_GRACE_S: Final = 20.0
 """Age below which a trim leaves a connection alone, unless its block has too many: kubo's value; go has
 60."""
@@ -389,6 +388,9 @@ TRIM_PART_CONNS: Final = 512
 """Connections a pass looks at in one turn of the loop: about 2 ms (bench/trim.py)."""
 TRIM_CLOSINGS: Final = 32
 """Connections closed, or looked at because they may be idle, in one turn: 2 to 3 ms, about 75 us each."""
+ROOM_PARTS: Final = 64
+"""Where something has run short, at least this part of the connections goes: one look at all of them, 4 us
+each, then costs 0.3 ms for each connection that goes."""
 TRIM_REST_S: Final = 1.0
 """After a pass that could close nothing, until the next one: protecting everything costs no more than
 that."""

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from p2pcore import limits
 from p2pcore.aio.callbacks import RAISED, Complaints
-from p2pcore.aio.descriptors import descriptors_of
 from p2pcore.dialing.dns import needs_resolving
 from p2pcore.errors import (
     AddressError,
@@ -62,8 +61,6 @@ class Listeners:
         transport_for: gives the transport that listens on an address, or None.
         add_conn: takes over an accepted connection.
         news: hears of listeners and addresses.
-        make_room: closes the least useful connection soon, because the process runs short of descriptors.
-            False: there is none.
 
     Attributes:
         announce: see Swarm.announce.
@@ -74,9 +71,7 @@ class Listeners:
         transport_for: Callable[[Multiaddr], Transport | None],
         add_conn: Callable[[CapableConn], object],
         news: News,
-        make_room: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._make_room = make_room
         self._transport_for = transport_for
         self._add_conn = add_conn
         self._news = news
@@ -126,7 +121,6 @@ class Listeners:
         self._tasks[listener] = task
         if self._pauses.is_paused:
             listener.pause_accepting()
-        descriptors_of(asyncio.get_running_loop()).add_spare(self._make_room)
         self._expanded = None  # the known addresses are out of date
         self._news.listener_opened(bound)
         self.tell_addrs()
@@ -249,7 +243,6 @@ class Listeners:
     def refuse_new(self) -> None:
         """Makes every later `add` raise SwarmClosed."""
         self._is_closed = True
-        descriptors_of(asyncio.get_running_loop()).remove_spare(self._make_room)
         for why in list(self._pause_ends):
             self._set_end(why, None)
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from p2pcore import codes, limits
 from p2pcore._fast.loop.ledger import FULL, TIGHT, Ledger
+from p2pcore.aio.descriptors import descriptors_of
 from p2pcore.aio.home import Home
 from p2pcore.dialing.dialer import Dialer
 from p2pcore.errors import (
@@ -117,9 +118,7 @@ class Swarm:
         )
         self._serve = self._streams.serve  # one bound method for all connections; so is the next
         self._ended = self._conn_ended
-        self._listeners = Listeners(
-            self._transports.for_listening, self.add_conn, self._news, self._close_least_useful
-        )
+        self._listeners = Listeners(self._transports.for_listening, self.add_conn, self._news)
         self._dialer = Dialer(
             local_peer,
             self._conns,
@@ -203,6 +202,7 @@ class Swarm:
         """
         self.home.check_loop()
         self._check_open()
+        descriptors_of(asyncio.get_running_loop()).add_spare(self._spare_descriptor)
         return await self._listeners.listen([Multiaddr(addr) for addr in addrs])
 
     async def add_listen_addr(self, addr: Multiaddr | str) -> Multiaddr:
@@ -361,6 +361,7 @@ class Swarm:
         self._streams.conn_ended(conn)
 
     def _memory_changed(self, was: int, now: int) -> None:
+        """Is told the states of the ledger's memory, before and now."""
         if now < TIGHT:
             self.resume_accepting()
         elif now > was:
@@ -368,11 +369,12 @@ class Swarm:
         if now >= FULL:
             self._manager.relieve(self.ledger)
 
-    def _close_least_useful(self) -> bool:
-        """Closes a connection soon, because the process runs short of descriptors. False: there is none."""
-        if self.num_conns:
-            self._manager.make_room(1)
-        return self.num_conns > 0
+    def _spare_descriptor(self) -> bool:
+        """Descriptors have run short. Gives up some connections; False: there is none."""
+        if not self.num_conns:
+            return False
+        self._manager.make_room(limits.TRIM_CLOSINGS)
+        return True
 
     def _change(self, conn: Conn, before: Connectedness) -> Connectedness | None:
         """The new connectedness of the peer of `conn`. None: it is still `before`."""
@@ -561,6 +563,7 @@ class Swarm:
         await asyncio.shield(self._closing)
 
     async def _shut_down(self) -> None:
+        descriptors_of(asyncio.get_running_loop()).remove_spare(self._spare_descriptor)
         self._manager.stop()
         self._dialer.close()
         self._listeners.refuse_new()
