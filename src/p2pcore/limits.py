@@ -83,7 +83,7 @@ UPGRADE_SLOW_S: Final = 0.1
 MAX_SLOW_UPGRADES: Final = 4096
 """Slow handshakes on one listener, about 5 KB each; one more ends the oldest of the block with the most."""
 MAX_WAITING_UPGRADES: Final = 4096
-"""Accepted connections of one listener that wait for their turn, about 1 KB each: as many as LISTEN_BACKLOG."""
+"""Accepted connections of one listener that wait for their turn, 1 KB each: as many as LISTEN_BACKLOG."""
 ACCEPTS_PER_TURN: Final = 64
 """Connections a listener accepts before the other work of the loop goes on: 1 to 2 ms."""
 BEGUN_PER_TURN: Final = 32
@@ -563,6 +563,10 @@ MEMORY_TIGHT_PERCENT: Final = 80
 """Of the budget: windows are filled to their initial size only, and accepting pauses (go: 79.7 %, high)."""
 MEMORY_TIGHT_END_PERCENT: Final = 70
 """Below this it ends."""
+MEMORY_PAUSE_S: Final = 1.0
+"""The longest time for which tight memory keeps new peers waiting, each time it becomes tight: a peer that
+holds much must not close the door for ever. A new connection costs 3 KB, and those who hold most go when it is
+full."""
 MEMORY_FULL_PERCENT: Final = 95
 """Of the budget: no new streams, and those who hold most go. The rest is for what one turn brings."""
 MEMORY_FULL_END_PERCENT: Final = 85
