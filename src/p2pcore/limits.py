@@ -422,8 +422,6 @@ KEEP_STEADY_S: Final = 60.0
 IDLE_SLOTS: Final = 64
 """Parts of the idle time in which connections are looked at together: idle ones are found up to one part
 late."""
-RELIEVE_TIGHT_S: Final = 2.0
-"""How long memory may be tight before those who hold most go. Nobody is accepted meanwhile; a dial waits 5 s."""
 RELIEVE_LOOK_S: Final = 0.1
 """Between two looks whether memory is still full after the largest holders were closed."""
 

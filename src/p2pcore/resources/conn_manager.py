@@ -475,10 +475,9 @@ class ConnManager:
     # -- memory --------------------------------------------------------------------------------
 
     def relieve(self, memory: Memory) -> None:
-        """Closes the connections that hold most bytes, protected ones last, until memory is not tight any more.
+        """Closes the connections that hold most bytes until memory is not full any more; protected ones last.
 
-        Call it when the state of `memory` has become tight or full. If full, it begins at once; if tight,
-        after RELIEVE_TIGHT_S.
+        Call it when the state of `memory` has become `full`; it goes on until that ends.
         """
         if not self._is_stopped:
             self._relief.start(memory, self._held)

@@ -1,8 +1,8 @@
-"""Closes the connections that hold most while memory is full, or tight for long.
+"""Closes the connections that hold most while memory is full.
 
 Comes in: a budget of memory, the connections of a node. Goes out: a call for each connection that has to go.
-It looks at all connections in short turns, until memory is not even tight: a node accepts nobody before that.
-A connection that holds less than half an equal part of the budget is never the cause, and stays.
+It looks at all connections in short turns, as long as memory is full. A connection that holds less than half
+an equal part of the budget is never the cause, and stays.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from p2pcore import limits
-from p2pcore._fast.loop.ledger import FULL, TIGHT
+from p2pcore._fast.loop.ledger import FULL
 from p2pcore.resources.held import Held, HeldConn, parts
 from p2pcore.resources.order import Entry, Least, block_of
 from p2pcore.resources.turns import Turns
@@ -38,7 +38,7 @@ class Memory(Protocol):
 
     @property
     def state(self) -> int:
-        """TIGHT: newcomers wait. At least FULL: memory is full."""
+        """At least FULL: memory is full."""
 
 
 class Relief:
@@ -58,24 +58,13 @@ class Relief:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self, memory: Memory, held: Held) -> None:
-        """Begins: at once if memory is full, and if it is tight, once it has been so for a while.
-
-        Call it each time the state has become worse. It goes on until memory is not tight any more.
-        """
-        if self._turns.is_busy:
-            return
-        self._cancel()
-        if memory.state >= FULL:
+        """Begins, unless it has begun already. It goes on until memory is not full any more."""
+        if not self._turns.is_busy and self._timer is None:
             self._turns.start(self._relieve(memory, held))
-        else:
-            self._look_in(limits.RELIEVE_TIGHT_S, memory, held)
 
     def stop(self) -> None:
         """Closes nothing any more. Idempotent."""
         self._turns.stop()
-        self._cancel()
-
-    def _cancel(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -93,7 +82,7 @@ class Relief:
             large = [(num_bytes, conn) for conn in part if (num_bytes := _holding(conn)) >= least]
             most.add([self._entry(conn, num_bytes, totals, held) for num_bytes, conn in large])
             yield
-        too_much = memory.used - memory.memory * limits.MEMORY_TIGHT_END_PERCENT // 100
+        too_much = memory.used - memory.memory * limits.MEMORY_FULL_END_PERCENT // 100
         chosen = list(_enough(most.kept, too_much))
         for at in range(0, len(chosen), limits.TRIM_CLOSINGS):
             for conn in chosen[at : at + limits.TRIM_CLOSINGS]:
@@ -101,15 +90,12 @@ class Relief:
                     self._close(conn)
             yield
         wait = limits.RELIEVE_LOOK_S if chosen else limits.TRIM_REST_S
-        self._look_in(wait, memory, held)
-
-    def _look_in(self, wait_s: float, memory: Memory, held: Held) -> None:
-        self._timer = asyncio.get_running_loop().call_later(wait_s, self._look, memory, held)
+        self._timer = asyncio.get_running_loop().call_later(wait, self._look, memory, held)
 
     def _look(self, memory: Memory, held: Held) -> None:
         self._timer = None
-        if memory.state >= TIGHT and not self._turns.is_busy:
-            self._turns.start(self._relieve(memory, held))
+        if memory.state >= FULL:
+            self.start(memory, held)
 
     def _entry(self, conn: HeldConn, num_bytes: int, totals: Counter[object], held: Held) -> Entry:
         """Sorts by what the block holds, then by what the connection holds, most first; protected ones last.
