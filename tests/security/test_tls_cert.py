@@ -60,6 +60,23 @@ def refusal(der: bytes) -> str:
     return str(caught.value)
 
 
+def with_unused_bits() -> bytes:
+    """A certificate whose signature says that its last bit, a zero, is unused; nothing that is signed has changed."""
+    while True:
+        der = made()
+        size = len(x509.load_der_x509_certificate(der).signature)
+        if der[-1] % 2 == 0:
+            changed = bytearray(der)
+            assert changed[-size - 1] == 0
+            changed[-size - 1] = 1
+            return bytes(changed)
+
+
+def test_unused_bits_in_a_signature_are_refused() -> None:
+    """Nobody signs their number: anybody could make another certificate of an accepted one."""
+    assert "unused" in refusal(with_unused_bits())
+
+
 # -- vectors ---------------------------------------------------------------------------------------
 
 

@@ -79,6 +79,15 @@ class _Body:
     extensions: Annotated[asn1.TLV, asn1.Explicit(3)]
 
 
+@asn1.sequence
+class _Signed:
+    """Certificate: a body, and its signature (RFC 5280, 4.1)."""
+
+    body: asn1.TLV
+    algorithm: asn1.TLV
+    signature: asn1.BitString
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """The content of a certificate; all but its validity is verified.
@@ -149,11 +158,14 @@ def read_certificate(der: bytes) -> Identity:
         certificate = x509.load_der_x509_certificate(der)
         signed = asn1.decode_der(_SignedKey, _extension_value(certificate))
         body = asn1.decode_der(_Body, certificate.tbs_certificate_bytes)
+        unused = asn1.decode_der(_Signed, der).signature.padding_bits()
         key = PublicKey.from_protobuf(signed.public_key)
         _check_self_signature(certificate)
         span = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     except _MALFORMED as error:
         raise HandshakeError(f"the peer's certificate is not acceptable: {error}") from error
+    if unused:  # no signature has any, and none signs how many there are: one certificate would have two forms
+        raise HandshakeError(f"the signature of the peer's certificate has {unused} unused bits")
     if body.version != _V3:
         raise HandshakeError(f"the peer's certificate has version {body.version + 1} instead of 3")
     peer = key.peer_id()
