@@ -95,6 +95,8 @@ class FakeConn:
         self.error: BaseException | None = None
         self.num_streams = streams
         self.num_refused = 0
+        self.active_at = 0.0
+        self.unread = self.unsent = 0
         self.handler: Callable[[Any], None] | None = None
         self.callbacks: list[Callable[[BaseException | None], None]] = []
         self.open_error: Exception | None = None
@@ -104,6 +106,9 @@ class FakeConn:
         self.close_gate: asyncio.Event | None = None
         self.aborted = False
         self.abort_code: int | None = None
+        self.reset_code: int | None = None
+
+    def account(self, ledger: Any, share: Any) -> None: ...
 
     async def open_stream(self) -> FakeStream:
         if self.open_error is not None:
@@ -138,6 +143,9 @@ class FakeConn:
         if self.close_gate is not None:
             await self.close_gate.wait()
         await asyncio.sleep(0)
+
+    def reset_streams(self, code: int = 0) -> None:
+        self.reset_code = code
 
     def abort(self, code: int = 0) -> None:
         self.aborted = True

@@ -20,7 +20,18 @@ import pytest
 import p2pcore
 from key_vectors import ED25519, SECP256K1
 from p2pcore import Multiaddr, PeerId, errors
-from p2pcore.errors import DialError, HandshakeError, ListenError, P2PError, StreamReset
+from p2pcore.errors import (
+    DialError,
+    GoAway,
+    HandshakeError,
+    LimitExceeded,
+    ListenError,
+    P2PError,
+    RefusedByPeer,
+    StreamReset,
+    go_away_by_peer,
+    reset_by_peer,
+)
 
 PEER, OTHER = PeerId(ED25519.base58), PeerId(SECP256K1.base58)
 ADDR = Multiaddr("/ip4/192.0.2.1/tcp/4001")
@@ -36,8 +47,10 @@ VALUES: dict[str, Any] = {
     "actual": OTHER,
     "code": 0x1007,
     "limit": "MAX_SOMETHING",
-    "value": 17,
+    "used": 17,
     "maximum": 16,
+    "who": "203.0.113.7",
+    "setting": "Limits.max_something",
     "remote": True,
     "what": "a circuit",
     "status": 204,
@@ -167,3 +180,36 @@ def test_a_process_pool_survives_every_error() -> None:
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         raised = [pool.submit(raise_one, index).exception() for index in range(len(classes))]
     assert [type(each) for each in raised] == classes
+
+
+def test_a_limit_says_who_how_much_and_which_option() -> None:  # RM-T15
+    error = LimitExceeded(
+        "max_conns_per_subnet",
+        64,
+        64,
+        who="203.0.113.7",
+        what="connections from",
+        setting="Limits.max_conns_per_subnet",
+    )
+    assert str(error) == "64 of 64 connections from 203.0.113.7 (Limits.max_conns_per_subnet)"
+    assert str(LimitExceeded("MAX_X_BYTES", 9, 8)) == "MAX_X_BYTES: 9 is over the limit of 8"
+
+
+@pytest.mark.parametrize("code", [0x1001, 0x1002])
+def test_a_go_away_for_a_limit_of_the_peer_is_its_refusal(code: int) -> None:  # RM-T16
+    error = go_away_by_peer(code)
+    assert isinstance(error, RefusedByPeer)
+    assert isinstance(error, GoAway)
+    assert not isinstance(error, LimitExceeded)
+    assert (error.code, error.remote) == (code, True)
+    assert "by the peer" in str(error)
+    assert not isinstance(go_away_by_peer(0x1006), RefusedByPeer)
+
+
+@pytest.mark.parametrize("code", [0x1002, 0x1003])
+def test_a_reset_for_a_limit_of_the_peer_is_its_refusal(code: int) -> None:
+    error = reset_by_peer(code)
+    assert isinstance(error, RefusedByPeer)
+    assert isinstance(error, StreamReset)
+    assert (error.code, error.remote) == (code, True)
+    assert not isinstance(reset_by_peer(0x1001), RefusedByPeer)

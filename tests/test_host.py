@@ -218,6 +218,16 @@ async def test_a_host_used_from_another_threads_loop_says_so() -> None:
             lambda: host.new_stream(host.addrs[0], "/x"),
             lambda: host.ping(host.addrs[0]),
             lambda: host.close_peer(host.peer_id),
+            lambda: host.swarm.dial_addr(host.addrs[0]),
+            lambda: host.swarm.dial_peer(host.peer_id),
+            lambda: host.swarm.new_stream(host.peer_id, "/x"),
+            lambda: host.swarm.listen("/ip4/127.0.0.1/tcp/0"),
+            lambda: host.swarm.add_listen_addr("/ip4/127.0.0.1/tcp/0"),
+            lambda: host.swarm.listen_close(host.addrs[0]),
+            lambda: host.swarm.close_peer(host.peer_id),
+            lambda: host.swarm.close_conn("1"),
+            host.swarm.drain,
+            host.swarm.close,
         ):
             with pytest.raises(RuntimeError) as caught:
                 await use()
@@ -230,7 +240,7 @@ async def test_a_host_used_from_another_threads_loop_says_so() -> None:
     async with Host() as host:
         await asyncio.to_thread(lambda: asyncio.run(abroad()))
         assert host.addrs
-    assert len(errors) == 9
+    assert len(errors) == 19
     assert len(set(errors)) == 1
     assert re.match("this host belongs to the event loop of thread 'MainThread' and was called", errors[0])
     assert "run_coroutine_threadsafe" in errors[0]

@@ -22,7 +22,7 @@ LEVELS = {
     1: {"_fast"},
     2: {"interfaces", "values", "aio", "manet", "pb"},
     3: {"transports", "relay", "security", "muxers"},
-    4: {"upgrade"},
+    4: {"upgrade", "resources"},
     5: {"swarm", "dialing", "protocols"},
     6: {"__init__", "host", "compose", "workers", "cli"},
 }

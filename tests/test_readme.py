@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 import select
+import signal
 import subprocess
 import sys
 from functools import cache
@@ -79,10 +80,12 @@ def test_the_echo_pair_runs_as_it_stands(tmp_path: Path) -> None:
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, "b'hello, world'\n", "")
         assert listener.poll() is None
+        listener.send_signal(signal.SIGINT)
+        _, errors = listener.communicate(timeout=seconds(LIMIT_S))
+        assert (listener.returncode, errors) == (130, ""), "no traceback at Ctrl-C"
     finally:
         listener.kill()
-        _, errors = listener.communicate()
-    assert errors == ""
+        listener.communicate()
 
 
 def test_the_echo_pair_is_short() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 
 from p2pcore import Host, Stream, Worker
 
@@ -43,6 +44,12 @@ def mortal(worker: Worker, status: int) -> Host:
     return make(worker)
 
 
+def blocking(worker: Worker, seconds: float) -> Host:
+    """Blocks its event loop at SIGUSR1, once."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, time.sleep, seconds)
+    return make(worker)
+
+
 def silent(worker: Worker) -> Host:
     """Ends its process without a report."""
     os._exit(7)
@@ -52,3 +59,11 @@ def ready_twice(worker: Worker) -> Host:
     """Reports a second time that it is ready, which no real worker does."""
     asyncio.get_running_loop().call_later(0.05, lambda: worker._channel.send(event="ready", addrs=[]))
     return make(worker)
+
+
+def limited(worker: Worker) -> Host:
+    """Reports the limits that its host has."""
+    host = make(worker)
+    limits = host.limits
+    worker.report(conns=limits.max_conns, streams=limits.max_streams, per_peer=limits.max_conns_per_peer)
+    return host

@@ -16,7 +16,7 @@ _MODULES = {
         "AddressError AddressInBackoff BlackHoleSuspected ConnectionClosed DeadlineExceeded DialError "
         "GaterRefused GoAway HandshakeError IdentityError IncompleteRead LimitExceeded LimitedConnection "
         "ListenError ListenerClosed LocalProtocolError NegotiationError NegotiationTimeout NoTransport "
-        "P2PError PeerIdMismatch PeerIsSelf ProtocolError ProtocolNotSupported RelayRefused "
+        "P2PError PeerIdMismatch PeerIsSelf ProtocolError ProtocolNotSupported RefusedByPeer RelayRefused "
         "RemoteProtocolError ResolutionError StreamClosed StreamError StreamReset SwarmClosed WorkerFailed "
         "WrongNetworkKey"
     ),
@@ -27,7 +27,10 @@ _MODULES = {
     "protocols.identify": "IdentifyOptions",
     "protocols.identify_message": "IdentifyInfo",
     "protocols.perf": "PerfRun",
-    "relay.service": "RelayOptions",
+    "relay.options": "RelayOptions",
+    "resources.conn_manager": "ConnManager",
+    "resources.options": "Limits Reserved",
+    "resources.report": "LimitUse",
     "security.pnet": "PSK",
     "swarm.conns": "Connectedness",
     "swarm.gater": "BasicGater",

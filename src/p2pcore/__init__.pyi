@@ -30,6 +30,7 @@ from p2pcore.errors import (
     PeerIsSelf as PeerIsSelf,
     ProtocolError as ProtocolError,
     ProtocolNotSupported as ProtocolNotSupported,
+    RefusedByPeer as RefusedByPeer,
     RelayRefused as RelayRefused,
     RemoteProtocolError as RemoteProtocolError,
     ResolutionError as ResolutionError,
@@ -71,8 +72,18 @@ from p2pcore.protocols.identify_message import (
 from p2pcore.protocols.perf import (
     PerfRun as PerfRun,
 )
-from p2pcore.relay.service import (
+from p2pcore.relay.options import (
     RelayOptions as RelayOptions,
+)
+from p2pcore.resources.conn_manager import (
+    ConnManager as ConnManager,
+)
+from p2pcore.resources.options import (
+    Limits as Limits,
+    Reserved as Reserved,
+)
+from p2pcore.resources.report import (
+    LimitUse as LimitUse,
 )
 from p2pcore.security.pnet import (
     PSK as PSK,

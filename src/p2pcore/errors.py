@@ -16,7 +16,10 @@
     ├── ProtocolError                                   somebody broke a wire protocol
     │   ├── LocalProtocolError                          ... this program did
     │   └── RemoteProtocolError                         ... the peer did; `code` is what we tell it
-    ├── LimitExceeded                                   a bound of limits.py was hit
+    ├── LimitExceeded                                   a limit of ours was hit, of Limits or limits.py
+    ├── RefusedByPeer                                   a limit of the peer was hit, and the peer said so
+    │   ├── GoAwayRefused       (GoAway)                ... it refused the connection
+    │   └── StreamRefused       (StreamReset)           ... it refused the stream
     ├── ConnectionClosed        (ConnectionError)       the connection is gone
     │   └── GoAway                                      ... by a go-away with a code, ours or the peer's
     ├── RelayRefused            (ConnectionError)       a relay said no; `status` is its answer
@@ -49,8 +52,12 @@ import pickle
 from collections.abc import Sequence
 from typing import Any, Self
 
+from p2pcore import codes
 from p2pcore.codes import conn_reason, stream_reason
 from p2pcore.limits import MAX_DIAL_ADDRS, MAX_DIAL_CAUSES_SHOWN
+
+_CONN_REFUSALS = (codes.CONN_RESOURCE_LIMIT_EXCEEDED, codes.CONN_RATE_LIMITED)
+_STREAM_REFUSALS = (codes.STREAM_RESOURCE_LIMIT_EXCEEDED, codes.STREAM_RATE_LIMITED)
 
 
 class P2PError(Exception):
@@ -268,17 +275,44 @@ class RemoteProtocolError(ProtocolError):
 
 
 class LimitExceeded(P2PError):
-    """A bound of limits.py was exceeded.
+    """A limit of ours was exceeded. What a limit of the peer refused is a RefusedByPeer.
 
     Attributes:
-        limit: the bound's name; value: what was asked for; maximum: what is allowed.
+        limit: the limit's name. used: what is in use, or what was asked for. maximum: what is allowed.
+        who: the peer or the addresses that the limit holds for; None: it holds for all together.
+        setting: the option that changes the limit, as "Limits.max_conns"; None: it is a fixed bound.
     """
 
-    def __init__(self, limit: str, value: int, maximum: int) -> None:
-        super().__init__(f"{limit}: {value} is over the limit of {maximum}")
+    def __init__(
+        self,
+        limit: str,
+        used: int,
+        maximum: int,
+        *,
+        who: str | None = None,
+        what: str = "",
+        setting: str | None = None,
+    ) -> None:
+        subject = " ".join(filter(None, (what, who)))
+        text = (
+            f"{used} of {maximum} {subject}" if subject else f"{limit}: {used} is over the limit of {maximum}"
+        )
+        super().__init__(f"{text} ({setting})" if setting else text)
         self.limit = limit
-        self.value = value
+        self.used = used
         self.maximum = maximum
+        self.who = who
+        self.setting = setting
+
+
+class RefusedByPeer(P2PError):
+    """A limit of the peer has refused a connection or a stream. No option of ours helps.
+
+    Attributes:
+        code: what the peer sent; see p2pcore.codes.
+    """
+
+    code: int
 
 
 class ConnectionClosed(P2PError, ConnectionError):
@@ -297,6 +331,18 @@ class GoAway(ConnectionClosed):
         super().__init__(f"connection closed by {'the peer' if remote else 'us'}: {conn_reason(code)}")
         self.code = code
         self.remote = remote
+
+
+class GoAwayRefused(RefusedByPeer, GoAway):
+    """The peer ended the connection, because it has too many, or because we connect too often."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code, True)
+
+
+def go_away_by_peer(code: int) -> GoAway:
+    """The error of a connection that the peer ended with `code`."""
+    return GoAwayRefused(code) if code in _CONN_REFUSALS else GoAway(code, True)
 
 
 class RelayRefused(P2PError, ConnectionError):
@@ -331,6 +377,18 @@ class StreamReset(StreamError, ConnectionError):
         super().__init__(f"stream reset by {'the peer' if remote else 'us'}{why}")
         self.code = code
         self.remote = remote
+
+
+class StreamRefused(RefusedByPeer, StreamReset):
+    """The peer reset the stream, because it serves too many, or because we open them too often."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code, True)
+
+
+def reset_by_peer(code: int) -> StreamReset:
+    """The error of a stream that the peer reset with `code`."""
+    return StreamRefused(code) if code in _STREAM_REFUSALS else StreamReset(code, True)
 
 
 class StreamClosed(StreamError, ConnectionError):

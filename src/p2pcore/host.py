@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 import sys
-import threading
 import weakref
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
@@ -20,11 +19,15 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from p2pcore import compose, limits, options
 from p2pcore._fast.loop.loop_state import loop_state
+from p2pcore.aio.stopping import Interrupted, Stopping, drain_time
 from p2pcore.dialing.dialer import DialOptions
 from p2pcore.errors import AddressError
 from p2pcore.interfaces import Conn, Gater, Notifiee, ProtocolHandler
 from p2pcore.protocols import echo, identify, perf, ping
 from p2pcore.relay.transport import RelayTransport
+from p2pcore.resources.conn_manager import ConnManager
+from p2pcore.resources.options import Limits
+from p2pcore.resources.report import LimitUse
 from p2pcore.swarm.admission import Admission
 from p2pcore.swarm.events import Event, Subscription
 from p2pcore.swarm.news import News
@@ -44,7 +47,8 @@ if TYPE_CHECKING:
     from p2pcore.protocols.identify import IdentifyOptions
     from p2pcore.protocols.identify_message import IdentifyInfo
     from p2pcore.protocols.perf import PerfRun
-    from p2pcore.relay.service import RelayOptions, RelayService
+    from p2pcore.relay.options import RelayOptions
+    from p2pcore.relay.service import RelayService
     from p2pcore.security.pnet import PSK
     from p2pcore.swarm.conns import Connectedness
     from p2pcore.swarm.listeners import ListenResult
@@ -79,7 +83,9 @@ class Host:
         yamux, mplex: bounds of connections and streams with this multiplexer; see YamuxOptions, MplexOptions.
         listener: bounds of each listener, and of upgrades in both directions; see ListenerOptions.
         dial: see DialOptions.
-        conns: which connections the host may have; see ConnOptions.
+        limits: how many connections and streams there may be, and how much memory they may use; see Limits.
+        conns: which connections the host keeps; see ConnOptions.
+        conn_manager: which connections go when there are too many; see ConnManager.
         identify: whether identify is served, and what it tells peers; see IdentifyOptions. False also turns
             off the identification of new peers.
         ping, perf, echo: whether this protocol is served. `perf` is only for measurements.
@@ -113,7 +119,9 @@ class Host:
         mplex: MplexOptions | None = None,
         listener: ListenerOptions | None = None,
         dial: DialOptions | None = None,
+        limits: Limits | None = None,
         conns: ConnOptions | None = None,
+        conn_manager: ConnManager | None = None,
         identify: IdentifyOptions | bool = True,
         ping: bool = True,
         perf: bool = False,
@@ -122,14 +130,14 @@ class Host:
     ) -> None:
         for name, is_served in (("ping", ping), ("perf", perf), ("echo", echo)):
             options.flag(name, is_served)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.current_thread()
         self.private_key = _identity(private_key)
         self._listen = _addresses(listen)
         self.listen_results: list[ListenResult] = []
         conns = options.given("conns", conns, ConnOptions)
+        conn_manager = options.given("conn_manager", conn_manager, ConnManager)
         dial = options.given("dial", dial, DialOptions)
-        admission = Admission(gater, conns.max_conns, conns.max_conns_per_peer, conns.max_conns_per_ip)
+        in_force = options.given("limits", limits, Limits).resolved()
+        admission = Admission(gater, in_force)
         news = News()
         upgrader = StreamUpgrader(
             self.private_key,
@@ -144,10 +152,12 @@ class Host:
             admission=admission,
             news=news,
             resolver=dial.resolver,
+            conn_manager=conn_manager,
             duplicates=conns.duplicates,
             max_dials=dial.max_dials,
             max_handlers_per_conn=2 * compose.max_inbound_streams(muxers, yamux, mplex),
         )
+        self._home = self.swarm.home
         self._identify = _identify_service(self.swarm, self.private_key, identify)
         self.relay = RelayTransport(upgrader, self.swarm, self._addrs_changed)
         self.swarm.add_transport(self.relay)
@@ -175,7 +185,7 @@ class Host:
 
     async def start(self) -> None:
         """Listens on all addresses. Raises ListenError: no address works; the host is closed then."""
-        self._check_loop()
+        self._home.check_loop()
         try:
             self.listen_results = await self.swarm.listen(*self._listen)
         except BaseException:
@@ -187,7 +197,7 @@ class Host:
 
     async def close(self) -> None:
         """Ends listeners, streams and connections. Idempotent, bounded in time."""
-        self._check_loop()
+        self._home.check_loop()
         await self._identify.close()
         if self.relay_service is not None:
             self.relay_service.close()
@@ -201,7 +211,7 @@ class Host:
         """
         options.seconds("timeout_s", timeout_s, or_zero=True)
         options.flag("accept_queued", accept_queued)
-        self._check_loop()
+        self._home.check_loop()
         cut = await self.swarm.drain(timeout_s, accept_queued)
         await self.close()
         return cut
@@ -213,29 +223,11 @@ class Host:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
-
-    def _check_loop(self) -> None:
-        """Every coroutine calls this. Raises RuntimeError: it does not run on the loop of this host."""
-        running = asyncio.get_running_loop()
-        if self._loop is None:
-            self._loop, self._thread = running, threading.current_thread()
-        elif running is not self._loop:
-            raise self._wrong_loop()
-
-    def _check_thread(self) -> None:
-        """Other methods call this; they also work without a loop. Raises RuntimeError: a wrong thread."""
-        if self._loop is not None and threading.current_thread() is not self._thread:
-            raise self._wrong_loop()
-
-    def _wrong_loop(self) -> RuntimeError:
-        here = threading.current_thread()
-        if here is self._thread:
-            return RuntimeError("this host belongs to another event loop: make one host for each loop")
-        return RuntimeError(
-            f"this host belongs to the event loop of thread {self._thread.name!r} and was called from thread "
-            f"{here.name!r}: use asyncio.run_coroutine_threadsafe or loop.call_soon_threadsafe"
-        )
+        drain_s = drain_time(asyncio.get_running_loop())
+        if drain_s is None:
+            await self.close()
+        else:  # a signal ends the program, see `run`
+            await self.drain(drain_s)
 
     # -- what it is ----------------------------------------------------------------------------
 
@@ -259,6 +251,11 @@ class Host:
         """The protocols that inbound streams may speak."""
         return self.swarm.protocols
 
+    @property
+    def conn_manager(self) -> ConnManager:
+        """Says which connections go when there are too many: tag, protect and keep peers with it."""
+        return self.swarm.conn_manager
+
     # -- connections and streams ---------------------------------------------------------------
 
     async def connect(self, target: Target, *more: Address, ignore_backoff: bool = False) -> Conn:
@@ -274,7 +271,7 @@ class Host:
             DialError, SwarmClosed: see Swarm.dial_peer.
             AddressError, IdentityError: `target` is malformed.
         """
-        self._check_loop()
+        self._home.check_loop()
         if not isinstance(target, (PeerId, Multiaddr, str)):
             if not hasattr(target, "new_stream"):
                 raise TypeError(f"target must be a multiaddr, a peer id or a Conn, not {target!r}")
@@ -312,12 +309,12 @@ class Host:
 
     async def close_peer(self, peer: PeerId | str, code: int = 0) -> None:
         """Closes every connection to `peer` and sends it `code` (see p2pcore.codes)."""
-        self._check_loop()
+        self._home.check_loop()
         await self.swarm.close_peer(PeerId(peer), code)
 
     async def close_conn(self, conn_id: str, code: int = 0) -> bool:
         """Closes the connection with this `Conn.id`. Returns: whether there was one."""
-        self._check_loop()
+        self._home.check_loop()
         return await self.swarm.close_conn(conn_id, code)
 
     def connectedness(self, peer: PeerId | str) -> Connectedness:
@@ -334,7 +331,7 @@ class Host:
 
         Raises: ValueError, TypeError, LimitExceeded: see Events.subscribe.
         """
-        self._check_thread()
+        self._home.check_thread()
         return self.swarm.events.subscribe(kinds, queue)
 
     def counters(self) -> dict[str, int]:
@@ -346,28 +343,45 @@ class Host:
         """
         return self.swarm.counters()
 
-    def set_stream_handler(self, protocol: str, handler: ProtocolHandler) -> None:
-        """Serves inbound streams of `protocol`, and tells peers; see Swarm.set_stream_handler."""
-        self._check_thread()
+    def set_stream_handler(
+        self,
+        protocol: str,
+        handler: ProtocolHandler,
+        *,
+        max_streams: int | None = None,
+        max_streams_per_peer: int | None = None,
+    ) -> None:
+        """Serves inbound streams of `protocol`, and tells peers; see Swarm.set_stream_handler.
+
+        Args:
+            max_streams: handlers of this protocol that may run at once; more streams are reset. None: no
+                limit. max_streams_per_peer: the same for one peer.
+        """
+        self._home.check_thread()
         options.function("handler", handler)
-        self.swarm.set_stream_handler(protocol, handler)
+        for name, most in (("max_streams", max_streams), ("max_streams_per_peer", max_streams_per_peer)):
+            if most is not None:
+                options.whole(name, most, 1)
+        self.swarm.set_stream_handler(
+            protocol, handler, max_streams=max_streams, max_streams_per_peer=max_streams_per_peer
+        )
         self._identify.changed()
 
     def remove_stream_handler(self, protocol: str) -> None:
         """Stops serving `protocol`, and tells peers."""
-        self._check_thread()
+        self._home.check_thread()
         self.swarm.remove_stream_handler(protocol)
         self._identify.changed()
 
     def notify(self, notifiee: Notifiee) -> None:
         """Calls `notifiee` for listeners and connections from now on; see Swarm.notify."""
-        self._check_thread()
+        self._home.check_thread()
         options.satisfies("notifiee", notifiee, Notifiee)
         self.swarm.notify(notifiee)
 
     def stop_notify(self, notifiee: Notifiee) -> None:
         """Stops calling `notifiee`."""
-        self._check_thread()
+        self._home.check_thread()
         self.swarm.stop_notify(notifiee)
 
     # -- protocols -----------------------------------------------------------------------------
@@ -419,6 +433,30 @@ class Host:
         """Measures `upload` bytes to the peer and `download` bytes back. Raises: see protocols.perf.perf."""
         return await perf.perf(await self.new_stream(target, perf.PROTOCOL), upload, download)
 
+    # -- limits --------------------------------------------------------------------------------
+
+    @property
+    def limits(self) -> Limits:
+        """The limits in force. They have numbers in the place of AUTO."""
+        return self.swarm.limits
+
+    def set_limits(self, limits: Limits) -> None:
+        """New limits from now on. Lower limits close nothing; they only refuse what is new.
+
+        A limit that is AUTO follows from what the machine allows now.
+        """
+        self._home.check_thread()
+        options.instance("limits", limits, Limits)
+        self.swarm.set_limits(limits.resolved())
+
+    def limits_report(self) -> list[LimitUse]:
+        """How much of each limit is used and was used, and how often it has refused something.
+
+        `p2pcore.resources.report.table` makes text of it. It looks at every peer: do not call it often.
+        """
+        self._home.check_thread()
+        return self.swarm.limits_report()
+
 
 def _identity(key: PrivateKey | None) -> PrivateKey:
     if key is None:
@@ -436,10 +474,7 @@ def _upgrader_options(
     listener: ListenerOptions | None, gater: Gater | None, admission: Admission, news: News
 ) -> UpgraderOptions:
     listener = options.given("listener", listener, ListenerOptions)
-    hooks = ListenerHooks(
-        admits=None if admission.is_trivial else admission.admits,
-        news=news,
-    )
+    hooks = ListenerHooks(admits=admission.admits, news=news)
     check_secured = None if gater is None else admission.check_secured
     return UpgraderOptions(listener.accept_timeout, listener, hooks, check_secured)
 
@@ -458,7 +493,8 @@ def _identify_service(
 def _relay_service(swarm: Swarm, key: PrivateKey, choice: RelayOptions | None) -> RelayService | None:
     if choice is None:
         return None
-    from p2pcore.relay.service import RelayOptions, RelayService  # here, because few nodes are relays
+    from p2pcore.relay.options import RelayOptions  # here, because few nodes are relays
+    from p2pcore.relay.service import RelayService
 
     options.instance("relay_service", choice, RelayOptions)
     service = RelayService(swarm, key, choice)
@@ -466,27 +502,47 @@ def _relay_service(swarm: Swarm, key: PrivateKey, choice: RelayOptions | None) -
     return service
 
 
-def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None, spin_s: float = limits.SPIN_S) -> T:
+def run(
+    main: Coroutine[Any, Any, T],
+    *,
+    debug: bool | None = None,
+    spin_s: float = limits.SPIN_S,
+    drain_s: float = limits.DRAIN_TIMEOUT_S,
+) -> T:
     """Runs `main` to its end on a new uvloop event loop. It is like `asyncio.run`, with another loop.
+
+    At the first SIGINT (Ctrl-C) or SIGTERM, `main` is cancelled, and each `async with Host(...)` that it
+    leaves drains: streams that peers have opened may go on until their handlers return. A second signal ends
+    the process at once. Signals that the program handles itself, and other threads, are left alone.
 
     Args:
         debug: the loop's debug mode; None: by PYTHONASYNCIODEBUG.
         spin_s: see `tune_loop`.
+        drain_s: seconds that each host may drain after a signal.
 
     Raises:
         RuntimeError: an event loop runs in this thread already.
+        SystemExit: a signal has ended `main`. The exit status is 128 plus the number of the signal, and no
+            traceback is shown. It is a KeyboardInterrupt too.
         Exception: any error of `main`.
     """
     if _running_loop() is not None:
         main.close()  # else Python warns that nobody has awaited it
         raise RuntimeError("p2pcore.run starts an event loop, but one runs here already: await the coroutine")
     _check_spin(spin_s)
+    options.seconds("drain_s", drain_s, or_zero=True)
     import uvloop
 
-    with asyncio.Runner(debug=debug, loop_factory=uvloop.new_event_loop) as runner:
+    stopping = Stopping(drain_s)
+    with asyncio.Runner(debug=debug, loop_factory=uvloop.new_event_loop) as runner, stopping.armed():
         if spin_s != limits.SPIN_S:
             tune_loop(runner.get_loop(), spin_s=spin_s)
-        return runner.run(main)
+        try:
+            return runner.run(stopping.watch(main))
+        except asyncio.CancelledError:
+            if stopping.received is None:
+                raise
+            raise Interrupted(128 + stopping.received) from None
 
 
 def tune_loop(loop: asyncio.AbstractEventLoop | None = None, *, spin_s: float = limits.SPIN_S) -> None:

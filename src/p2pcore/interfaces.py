@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from p2pcore._fast.chain.layer import Mailbox
+    from p2pcore._fast.loop.ledger import Ledger, Share
     from p2pcore.values.keys import PublicKey
     from p2pcore.values.multiaddr import Multiaddr
     from p2pcore.values.peer_id import PeerId
@@ -303,6 +304,9 @@ class MuxedConn(Protocol):
     def num_refused(self) -> int:
         """Streams of the peer that were reset because it had too many."""
 
+    def account(self, ledger: Ledger, share: Share) -> None:
+        """From now on `ledger` counts what this connection uses. The swarm calls it once, when it takes it over."""
+
     def open_stream(self) -> Awaitable[Stream]:
         """A new outbound stream. Waits while too many are unacknowledged.
 
@@ -325,11 +329,26 @@ class MuxedConn(Protocol):
     def num_streams(self) -> int:
         """Streams in use here, both ways. A stream that was closed here does not count."""
 
+    @property
+    def unread(self) -> int:
+        """Bytes received that nobody has read yet."""
+
+    @property
+    def unsent(self) -> int:
+        """Bytes written that have not left yet."""
+
+    @property
+    def active_at(self) -> float:
+        """The event loop's time at which the peer last used a stream, or a stream ended; 0: never."""
+
     async def close(self, code: int = 0) -> None:
         """Closes in order: go-away, queued bytes, FIN, a short drain. Open streams fail. Idempotent."""
 
     def abort(self, code: int = 0) -> None:
         """Closes at once. Sends a go-away only if that needs no wait. Idempotent."""
+
+    def reset_streams(self, code: int = 0) -> None:
+        """Resets every stream. What has arrived and nobody has read is dropped."""
 
     def add_close_callback(self, callback: Callable[[BaseException | None], None]) -> None:
         """`callback(error)` runs once, from the event loop, when it has ended, or where it has by now."""
@@ -644,8 +663,28 @@ class ListenerNews(Protocol):
         """The listener on `addr` is in `state` now. `error` is the reason, if there is one."""
 
 
+class PeerMarks(Protocol):
+    """The part of the connection manager in which protocols say how useful a peer is. See ConnManager."""
+
+    def tag(self, peer: PeerId, name: str, value: float) -> None:
+        """Sets one tag of `peer`. Of two peers, the one with the smaller sum of tags goes first."""
+
+    def untag(self, peer: PeerId, name: str) -> None:
+        """Removes one tag."""
+
+    def protect(self, peer: PeerId, tag: str) -> None:
+        """`peer` is not closed to make room until `unprotect` with the same `tag`."""
+
+    def unprotect(self, peer: PeerId, tag: str) -> bool:
+        """Ends that. Returns: whether `peer` is still protected under another tag."""
+
+
 class Network(Protocol):
     """The part of the swarm that notifiees, relays and protocols use."""
+
+    @property
+    def conn_manager(self) -> PeerMarks:
+        """Where to say which peers are useful."""
 
     @property
     def local_peer(self) -> PeerId: ...
@@ -723,6 +762,7 @@ __all__ = [
     "NameKeeper",
     "Network",
     "Notifiee",
+    "PeerMarks",
     "Protection",
     "Protector",
     "ProtocolHandler",

@@ -264,12 +264,32 @@ RELAY_MAX_CIRCUITS_PER_PEER: Final = 16
 """Open circuits of one peer, as dialler or as target (go)."""
 RELAY_MAX_CIRCUITS_PER_IP: Final = 64
 """Circuits dialled from one IPv4 address or IPv6 /56: as many as four peers have; go has no such bound."""
+RELAY_RESERVATION_VALUE: Final = 10
+"""What a peer with a reservation here is worth to the connection manager (go) ..."""
+RELAY_CIRCUIT_VALUE: Final = 5
+"""... and a peer at an end of a circuit, as long as there is one (go)."""
 RELAY_CIRCUIT_S: Final = 120
 """Life of one circuit, seconds (go, rust, js)."""
 RELAY_CIRCUIT_BYTES: Final = 128 * 1024
 """Bytes of one circuit in each direction (go, rust)."""
+RELAY_CIRCUITS_PER_MIN_PER_PEER: Final = 600
+"""Circuits that one peer may open in a minute, also all at once: 16 at a time that live for 1.6 s each."""
+RELAY_CIRCUITS_PER_MIN_PER_IP: Final = 2400
+"""The same for one IPv4 address or IPv6 /56: as many as four peers, like RELAY_MAX_CIRCUITS_PER_IP."""
+RELAY_CIRCUITS_PER_MIN_PER_TARGET: Final = 12_000
+"""Circuits that all peers together may open to one target. A target that is asked for more of them than
+RESET_STREAMS_BURST and RESET_STREAMS_PER_S allow would close its connection to the relay."""
+RELAY_RESERVATIONS_PER_MIN_PER_PEER: Final = 60
+"""Reservations that one peer may ask for in a minute: each costs a signature. We ask once a second."""
+RELAY_RESERVATIONS_PER_MIN_PER_IP: Final = 480
+"""The same for one IPv4 address or IPv6 /56: as many as eight peers, like RELAY_MAX_RESERVATIONS_PER_IP."""
 RELAY_SWEEP_S: Final = 60.0
 """Time between two searches for expired reservations (go)."""
+
+# -- rates of many keys ----------------------------------------------------------------------------
+MAX_PACED_KEYS: Final = 8192
+"""Peers, or blocks of addresses, whose rate of one thing is remembered: about 200 bytes each. The one that
+was active longest ago is forgotten first; after a minute or two there is nothing to remember of it."""
 
 # -- mplex -----------------------------------------------------------------------------------------
 MPLEX_MAX_MESSAGE_BYTES: Final = 1024 * 1024
@@ -298,8 +318,6 @@ MPLEX_LATE_MESSAGES: Final = 8192
 # -- swarm -------------------------------------------------------------------------------------
 MAX_HANDLERS_PER_CONN: Final = 2048
 """Handlers for inbound streams of one connection: twice the streams, as a handler may outlive its stream."""
-MAX_HANDLERS: Final = 262144
-"""The same for all connections: at 4 KB each a gigabyte."""
 DUPLICATE_LOOK_S: Final = 1.0
 """Time between two checks whether a superfluous connection still has streams."""
 SWARM_CLOSE_TIMEOUT_S: Final = 5.0
@@ -312,6 +330,89 @@ DRAIN_LOOK_S: Final = 0.1
 """Time between two checks whether connections of a drain still have streams."""
 INTERFACE_ADDRS_TTL_S: Final = 5.0
 """Age at which the interface addresses behind a wildcard are read again; go keeps them 60 s (W48)."""
+
+# -- what a node may use (resources/) ---------------------------------------------------------------
+MEMORY_SHARE: Final = 0.5
+"""Of the memory the process may have, the share for connections and streams; the program needs some too."""
+MIN_MEMORY_BYTES: Final = 1024 * 1024
+"""The least memory a node can be given: a few streams with full windows."""
+CONN_SHARE_BYTES: Final = 16 * 1024
+"""Memory for each connection where their number follows from the memory: an idle one takes 4 to 8 KB."""
+STREAM_SHARE_BYTES: Final = 4 * 1024
+"""Memory for each stream where their number follows from it: an idle one with its handler takes 4 KB."""
+RESERVED_DESCRIPTORS: Final = 64
+"""Descriptors for what is no connection: listeners, epoll, DNS, the program's files and log."""
+MAX_CONNS_PER_PEER: Final = 256
+"""Connections with one peer: its workers share one identity, and each may have one (MAX_WORKERS; go: 8)."""
+MAX_CONNS_PER_SUBNET: Final = 512
+"""Connections from one IPv4 address or IPv6 /56: an office may have 300. go: 8, which break NATs."""
+MAX_CONNS_PER_SITE: Final = 2048
+"""The same from one IPv6 /48, which has 256 subnets; four times as much (go: eight times)."""
+SITE_FACTOR: Final = 4
+"""A /48 may connect so many times as often as a /56 (go: 2.5 times)."""
+CONN_RATE_PER_SUBNET: Final = 50.0
+"""New connections in a second from one subnet, for ever: at 0.3 ms each 1.5 % of a core (go: 0.2) ..."""
+CONN_BURST_PER_SUBNET: Final = 512
+"""... and this many at once: all of one office come back together after a restart."""
+MAX_RATED_SUBNETS: Final = 8192
+"""Subnets whose last new connections are remembered, 150 bytes each; the oldest is forgotten first."""
+MAX_STREAMS_PER_CONN: Final = 4096
+"""Streams of a peer on one connection; a multiplexer allows 1,024 by default."""
+MAX_STREAMS_PER_PEER: Final = 8192
+"""The same on all connections with one peer: eight connections with 1,024 each, or 256 with 32."""
+MAX_HANDLERS_PER_PEER: Final = 8192
+"""Handlers that run for one peer: as many as its streams. At 4 KB each, 32 MB."""
+REFUSAL_WARNING_S: Final = 10.0
+"""Between two warnings about the same limit; each says how many refusals there were."""
+
+# -- connection manager ------------------------------------------------------------------------
+CONN_HIGH_SHARE: Final = 0.9
+"""High mark by default, of max_conns: the rest takes new connections while a trim runs ..."""
+CONN_LOW_SHARE: Final = 0.8
+"""... and the low mark: a trim closes a tenth, so trims are rare, and nine of ten peers notice nothing."""
+CONN_GRACE_S: Final = 20.0
+"""Age below which a trim leaves a connection alone, unless its block has too many: kubo's value; go has
+60."""
+MAX_TRIM_CONNS: Final = 2048
+"""Connections that one pass over all of them chooses; more take another pass. They are held sorted
+meanwhile."""
+TRIM_PART_CONNS: Final = 512
+"""Connections a pass looks at in one turn of the loop: about 2 ms (bench/trim.py)."""
+TRIM_CLOSINGS: Final = 32
+"""Connections closed, or looked at because they may be idle, in one turn: 2 to 3 ms, about 75 us each."""
+TRIM_REST_S: Final = 1.0
+"""After a pass that could close nothing, until the next one: protecting everything costs no more than
+that."""
+CROWD_SHARE: Final = 0.25
+"""Share of the low mark above which connections of one block or peer are a crowd, and go first. With less,
+no honest office or proxy is cut, and an attacker needs four blocks to get past it."""
+CROWD_MIN_CONNS: Final = 64
+"""A crowd has more connections than this: what one public block may have by default."""
+TAG_TTL_S: Final = 600.0
+"""How long the tags of a peer without a connection are kept: it comes back from a restart or another
+network."""
+MAX_ABSENT_TAGGED_PEERS: Final = 8192
+"""Such peers; one more drops the one that has been away longest. About 400 bytes each."""
+MAX_TAGS_PER_PEER: Final = 64
+"""Tags, and also names of protections, of one peer: a few for each protocol."""
+TAG_FADED: Final = 0.5
+"""A value that halves with time is dropped below this."""
+MAX_PROTECTED_PEERS: Final = 65536
+"""Peers with a protection, connected or not: only the program adds them, about 400 bytes each."""
+MAX_KEPT_PEERS: Final = 1024
+"""Peers that are dialled again whenever they are lost: each may have a dial under way."""
+KEEP_PAUSE_MIN_S: Final = 1.0
+"""First pause before a kept peer is dialled again (js); it doubles, and each is cut or stretched by half
+..."""
+KEEP_PAUSE_MAX_S: Final = 300.0
+"""... up to this: a peer that is back is found within minutes."""
+KEEP_STEADY_S: Final = 60.0
+"""After a connection has lived this long, the next pause is the first one again."""
+IDLE_SLOTS: Final = 64
+"""Parts of the idle time in which connections are looked at together: idle ones are found up to one part
+late."""
+RELIEVE_LOOK_S: Final = 0.1
+"""Between two looks whether memory is still full after the largest holders were closed."""
 
 # -- workers -----------------------------------------------------------------------------------
 MAX_WORKERS: Final = 256
@@ -330,6 +431,14 @@ WORKER_GC_THRESHOLDS: Final = (700, 10, 100)
 """gc.set_threshold: as in Python, but the oldest generation (all connections) ten times less often (0005)."""
 WORKER_EXIT_S: Final = 5.0
 """From the end of a drain, or of a worker's channel, to the end of its process; then it is killed."""
+WORKER_HEARTBEAT_S: Final = 2.0
+"""Between two signs of life of a worker, and between two looks for them: one timer in each process."""
+WORKER_SILENT_S: Final = 6.0
+"""After this long without one, a worker that was stopped (SIGSTOP) is replaced: within 8 s of the last."""
+WORKER_BLOCKED_S: Final = 60.0
+"""The same for a worker that runs: its event loop is blocked, perhaps by a long call that will end."""
+WORKER_ANSWER_S: Final = 2.0
+"""How long `Supervisor.status` waits for a worker before it tells what was known last."""
 MAX_WORKER_MESSAGE_BYTES: Final = 64 * 1024
 """One message between a worker and its supervisor."""
 WORKER_QUEUE_BYTES: Final = 1024 * 1024
@@ -406,6 +515,26 @@ STREAM_SWEEP_S: Final = 5.0
 """Between two looks for streams that the program has dropped without closing them."""
 STREAM_SWEEP_FULL_S: Final = 0.5
 """The same where a limit of streams is reached: a look costs 20 us for 1,000 streams."""
+
+# -- the budget of memory ------------------------------------------------------------------------
+CONN_COST_BYTES: Final = 3 * 1024
+"""An idle connection with default options: 2.9 KB resident (docs/gates.md). Its queues are counted as they are."""
+STREAM_COST_BYTES: Final = 2 * 1024
+"""An open stream with its handler: 1.9 KB resident, 263,000 idle echo streams together."""
+MEMORY_CAREFUL_PERCENT: Final = 50
+"""Of the budget: from here on receive windows grow no more (go: 50.4 %, its priority 128)."""
+MEMORY_CAREFUL_END_PERCENT: Final = 45
+"""Below this it is calm again. A tenth less than where it began, as for the next two: the state does not flap."""
+MEMORY_TIGHT_PERCENT: Final = 80
+"""Of the budget: windows are filled up to their initial size only, and accepting pauses (go: 79.7 %, high)."""
+MEMORY_TIGHT_END_PERCENT: Final = 70
+"""Below this it ends."""
+MEMORY_FULL_PERCENT: Final = 95
+"""Of the budget: no new streams, and those who hold most go. The rest takes what one turn of the loop brings."""
+MEMORY_FULL_END_PERCENT: Final = 85
+"""Below this it ends."""
+MEMORY_FAIR_TIMES: Final = 4
+"""While memory is tight, a peer gets new streams up to so many times its equal part of the budget."""
 
 # -- yamux -------------------------------------------------------------------------------------
 YAMUX_INITIAL_WINDOW_BYTES: Final = 256 * 1024

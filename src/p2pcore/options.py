@@ -7,6 +7,7 @@ the value of a secret. Option classes call the checks in `__post_init__`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from inspect import iscoroutinefunction
 from typing import Generic, NoReturn, Protocol, TypeVar
@@ -44,12 +45,29 @@ def seconds(
         raise ValueError(f"{name} must be {expected}, not {value!r}")
 
 
+def number(name: str, value: object) -> None:
+    """Checks that `value` is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        _wrong_type(name, "a number", value)
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, not {value!r}")
+
+
 def whole(name: str, value: object, least: int = 0, most: int = limits.MAX_COUNT) -> None:
     """Checks that `value` is a whole number from `least` to `most`."""
     expected = f"a whole number from {least} to {most}"
     if isinstance(value, bool) or not isinstance(value, int):
         _wrong_type(name, expected, value)
     if not least <= value <= most:
+        raise ValueError(f"{name} must be {expected}, not {value!r}")
+
+
+def rate(name: str, value: object) -> None:
+    """Checks a number of events in a second: finite, more than 0, at most limits.MAX_COUNT."""
+    expected = f"a number per second more than 0 and at most {limits.MAX_COUNT}"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        _wrong_type(name, expected, value)
+    if not 0 < value <= limits.MAX_COUNT:
         raise ValueError(f"{name} must be {expected}, not {value!r}")
 
 

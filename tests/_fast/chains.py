@@ -21,6 +21,7 @@ from harness import HANG_S, eventually, seconds, settle
 from p2pcore._fast.chain.layer import Mailbox
 from p2pcore._fast.chain.wire import Wire
 from p2pcore._fast.crypto.secure import NoiseChannel, PlainChannel
+from p2pcore._fast.loop.ledger import Ledger
 from p2pcore._fast.mux.stream import Stream
 from p2pcore._fast.mux.yamux import YamuxSession
 
@@ -224,6 +225,8 @@ class RawMuxer(Cable):
         box.insert(PlainChannel())
         self.session = self.kind(is_client, **options)
         box.replace(self.session)
+        self.ledger = Ledger()
+        self.session.account(self.ledger, self.ledger.share("the peer"))
 
 
 class RawYamux(RawMuxer):

@@ -30,7 +30,7 @@ def test_listens_until_a_signal_and_ends_well(cli: Cli, number: int) -> None:
 
 
 def test_ends_well_while_a_peer_is_connected(cli: Cli) -> None:
-    listener = cli.start("listen", "-v")
+    listener = cli.start("listen", "-v", "--drain", "0")
     ping = cli.start("ping", listener.line(), "-n", "0", "-i", "100")
     try:
         ping.line()
@@ -43,7 +43,7 @@ def test_ends_well_while_a_peer_is_connected(cli: Cli) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_one_process_drains_too(cli: Cli, number: int) -> None:
     """A stream that is open at the signal is served to its end; the listener ends when it has ended."""
-    listener = cli.start("listen", "--drain", "60")
+    listener = cli.start("listen")
     echo = cli.start("echo", listener.line(), stdin=subprocess.PIPE)
     stdin = echo.process.stdin
     assert stdin is not None
@@ -259,3 +259,70 @@ def test_debug_shows_the_traceback() -> None:
 )
 def test_names_that_are_not_there(cli: Cli, arguments: tuple[str, ...], text: str) -> None:
     assert_fails(cli.run("listen", *arguments), 2, text)
+
+
+# -- limits ------------------------------------------------------------------------------------
+
+
+def test_a_signal_shows_how_much_of_each_limit_is_used(cli: Cli) -> None:
+    listener = cli.start("listen", "--max-conns", "10", "--max-streams", "100", "--memory", "16MiB")
+    try:
+        assert ADDR.fullmatch(listener.line())
+        listener.process.send_signal(signal.SIGUSR1)
+        rows = [listener.line().split()]
+        while rows[-1][0] != "memory":
+            rows.append(listener.line().split())
+        assert rows[0] == ["limit", "used", "peak", "maximum", "refused"]
+        assert ["max_conns", "0", "0", "10", "0"] in rows
+        assert ["max_streams", "0", "0", "100", "0"] in rows
+        assert rows[-1] == ["memory", "0.0", "MiB", "0.0", "MiB", "16.0", "MiB", "0"]
+        assert listener.end() == Result(0, "", "")  # without -v, nothing at the end
+    finally:
+        listener.kill()
+
+
+def test_verbose_shows_limits_at_the_end_and_machines_get_objects(cli: Cli) -> None:
+    listener = cli.start("listen", "-v", "--json", "--max-conns", "10")
+    addr = json.loads(listener.line())["addr"]
+    assert cli.run("ping", addr, "-n", "1").status == 0
+    result = listener.end()
+    events = [json.loads(line) for line in result.out.splitlines()]
+    limits = {event["limit"]: event for event in events if event["event"] == "limit"}
+    assert limits["max_conns"] == {
+        "event": "limit",
+        "limit": "max_conns",
+        "used": 0,
+        "peak": 1,
+        "maximum": 10,
+        "refused": 0,
+    }
+    assert len(limits) == next(event["count"] for event in events if event["event"] == "limits")
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (("--max-conns", "0"), "'0' is not a whole number from 1 to 2147483647"),
+        (("--max-conns", "many"), "'many' is not a whole number"),
+        (("--max-streams", "0"), "'0' is not a whole number from 1 to 2147483647"),
+        (("--max-streams", "99999999999"), "'99999999999' is not a whole number from 1 to 2147483647"),
+        (("--memory", "1000"), "1000 is less than 1 MiB"),
+        (("--memory", "much"), "'much' is no size"),
+    ],
+)
+def test_limits_that_cannot_be_are_one_line(cli: Cli, args: tuple[str, ...], text: str) -> None:
+    assert_fails(cli.run("listen", *args), 2, text)
+
+
+def test_a_node_that_is_full_takes_no_more(cli: Cli) -> None:
+    listener = cli.start("listen", "--max-conns", "1")
+    addr = listener.line()
+    ping = cli.start("ping", addr, "-n", "0", "-i", "100")
+    try:
+        ping.line()
+        more = cli.start("ping", addr, "-n", "1")
+        assert "1 of 1 connections (Limits.max_conns)" in listener.error_line()
+        more.kill()
+    finally:
+        ping.kill()
+        listener.kill()

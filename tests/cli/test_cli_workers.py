@@ -103,3 +103,21 @@ CIRCUIT = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3f
 )
 def test_what_is_wrong_is_one_line(cli: Cli, args: tuple[str, ...], status: int, text: str) -> None:
     assert_fails(cli.run("listen", *args), status, text)
+
+
+def test_a_signal_shows_the_part_of_each_worker_of_the_limits(cli: Cli) -> None:
+    listener = cli.start("listen", "--workers", "2", "--json", "--max-conns", "10", "--memory", "64MiB")
+    try:
+        assert json.loads(listener.line())["event"] == "listening"
+        listener.process.send_signal(signal.SIGUSR1)
+        seen: dict[tuple[int, str], int] = {}
+        while not {(0, "memory"), (1, "memory")} <= seen.keys():
+            event = json.loads(listener.line())
+            if event["event"] == "limit":
+                seen[event["worker"], event["limit"]] = event["maximum"]
+        for worker in (0, 1):
+            assert seen[worker, "max_conns"] == 5
+            assert seen[worker, "memory"] == 32 << 20
+        assert listener.end().status == 0
+    finally:
+        listener.kill()

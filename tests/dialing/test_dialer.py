@@ -150,7 +150,7 @@ async def test_the_time_in_line_is_not_taken_from_the_address() -> None:
 @virtual
 async def test_waiting_in_line_ends_with_the_dial() -> None:
     swarm, _ = timed(1000, max_dials=1)
-    await swarm._dialer._slots.acquire()
+    await swarm._dialer._slots.acquire(peer(9))
     failure = await fails(swarm.dial_peer(THEM, [addr(2)]))
     assert "no connection after 60 s" in str(failure)
     assert now() == limits.DIAL_PEER_TIMEOUT_S
@@ -162,7 +162,7 @@ async def test_relayed_dials_take_no_place_in_line() -> None:
     swarm, _ = timed(1000, max_dials=1)
     relay = FakeTransport("p2p-circuit", is_proxy=True)
     swarm.add_transport(relay)
-    await swarm._dialer._slots.acquire()
+    await swarm._dialer._slots.acquire(peer(9))
     conn = await swarm.dial_peer(THEM, [f"/ip4/5.6.7.8/tcp/1/p2p/{peer(3)}/p2p-circuit"])
     assert conn.remote_peer == THEM
     await swarm.close()

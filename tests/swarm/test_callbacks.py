@@ -227,7 +227,7 @@ async def test_counters_do_not_fall_while_a_listener_closes() -> None:
         assert _num_failed(host) == 1
 
 
-@pytest.mark.parametrize("path", ["answered", "unhealthy", "broken", "nobody"])
+@pytest.mark.parametrize("path", ["answered", "unhealthy", "broken", "cancelled", "nobody"])
 @looped
 async def test_an_http_request_that_was_answered_is_no_failed_upgrade(path: str) -> None:
     from p2pcore import HttpAnswer, WebsocketOptions
@@ -235,6 +235,8 @@ async def test_an_http_request_that_was_answered_is_no_failed_upgrade(path: str)
     async def handler(method: str, target: str, headers: Any) -> HttpAnswer:
         if path == "broken":
             raise KeyError
+        if path == "cancelled":
+            raise asyncio.CancelledError
         return HttpAnswer(200 if path == "answered" else 503)
 
     options = WebsocketOptions(http_handler=None if path == "nobody" else handler)
@@ -244,11 +246,11 @@ async def test_an_http_request_that_was_answered_is_no_failed_upgrade(path: str)
         await asyncio.get_running_loop().sock_sendall(sock, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
         answer = await read_all(sock)
         sock.close()
-        is_failure = path in ("broken", "nobody")
+        is_failure = path in ("broken", "cancelled", "nobody")
         name = "upgrades failed: transport handshake" if is_failure else "HTTP requests answered"
         await eventually(lambda: host.counters().get(name) == 1)
         assert _num_failed(host) == is_failure
         events.close()
         assert len([event async for event in events]) == is_failure
-    codes = {"answered": b"200", "unhealthy": b"503", "broken": b"500", "nobody": b"404"}
+    codes = {"answered": b"200", "unhealthy": b"503", "broken": b"500", "cancelled": b"500", "nobody": b"404"}
     assert codes[path] in answer.splitlines()[0]

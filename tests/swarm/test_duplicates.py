@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from harness import eventually, looped
-from p2pcore import ConnOptions, Direction, Host, PrivateKey, codes, limits
+from p2pcore import ConnOptions, Direction, Host, PeerId, PrivateKey, codes, limits
 from p2pcore.swarm.events import ConnClosed
 from swarm_fakes import US, FakeConn, make_swarm, peer
 from virtual_time import run_virtual, virtual
@@ -99,6 +99,65 @@ async def test_there_is_no_timer_without_duplicates() -> None:
     assert swarm._duplicates._timer is not None
     await asyncio.sleep(limits.DUPLICATE_LOOK_S * 3)
     assert swarm._duplicates._timer is None
+    await swarm.close()
+
+
+@virtual
+async def test_a_connection_that_takes_the_place_of_one_that_ended_is_no_longer_superfluous() -> None:
+    swarm, _ = make_swarm(duplicates="dedup")
+    conns = [swarm.add_conn(FakeConn(HIGHER, OUT, streams=1)) for _ in range(3)]
+    theirs = swarm.add_conn(FakeConn(HIGHER, IN, streams=1))
+    assert swarm.best_conn(HIGHER) is conns[0]
+    for ended, follower in ((0, conns[1]), (1, conns[2]), (2, theirs)):
+        await conns[ended].close()
+        await asyncio.sleep(0.01)
+        assert follower not in swarm._duplicates
+        assert swarm.best_conn(HIGHER) is follower
+    await theirs.close()
+    await asyncio.sleep(limits.DUPLICATE_LOOK_S * 3)
+    assert not swarm._duplicates._peers
+    assert not swarm._duplicates._superfluous
+    await swarm.close()
+
+
+@pytest.mark.parametrize("direction", [IN, OUT])
+@pytest.mark.parametrize("remote", [HIGHER, LOWER], ids=["higher", "lower"])
+@virtual
+async def test_the_last_of_many_connections_of_one_peer_costs_no_more_than_the_first(
+    remote: PeerId, direction: Direction
+) -> None:
+    swarm, _ = make_swarm(duplicates="dedup")
+    swarm.events.subscribe((), 10)  # a subscriber wants to know the connectedness
+    looked = 0
+
+    class Counting(FakeConn):
+        @property
+        def is_closed(self) -> bool:
+            nonlocal looked
+            looked += 1
+            return self._closed
+
+        @is_closed.setter
+        def is_closed(self, value: bool) -> None:
+            self._closed = value
+
+    fakes = [Counting(remote, direction, streams=1) for _ in range(2000)]
+    costs = []
+    for fake in fakes:
+        before = looked
+        swarm.add_conn(fake)
+        costs.append(looked - before)
+    assert max(costs) <= 2 * max(costs[:2]) + 2, "looks at connections, by connection that joins"
+    for fake in fakes[1000:]:
+        before = looked
+        fake.end()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        costs.append(looked - before)
+    assert max(costs) <= 2 * max(costs[:2]) + 4, "and by connection that leaves"
+    before = looked
+    swarm._duplicates._look()
+    assert looked - before <= 5 * 1000
     await swarm.close()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from harness import eventually, looped
 from hosts import pair
-from p2pcore import Connectedness, Direction, Host, YamuxOptions, codes, limits
+from p2pcore import Connectedness, Direction, Host, Limits, YamuxOptions, codes, limits
 from p2pcore.errors import ConnectionClosed, LimitedConnection, StreamReset, SwarmClosed
 from p2pcore.interfaces import Stream
 from swarm_fakes import FakeConn, make_swarm, peer
@@ -179,11 +179,12 @@ async def refused(stream: Stream) -> int:
 @pytest.mark.parametrize("which", ["of a connection", "of all"])
 @looped
 async def test_a_handler_that_hangs_counts_although_its_stream_is_gone(
-    which: str, monkeypatch: pytest.MonkeyPatch
+    which: str,
 ) -> None:
-    limit = {"yamux": YamuxOptions(max_inbound_streams=2)} if which == "of a connection" else {}
-    if which == "of all":
-        monkeypatch.setattr(limits, "MAX_HANDLERS", 4)
+    limit: dict[str, Any] = {
+        "of a connection": {"yamux": YamuxOptions(max_inbound_streams=2)},
+        "of all": {"limits": Limits(max_streams=4)},
+    }[which]
 
     release = asyncio.Event()
     running: list[Stream] = []

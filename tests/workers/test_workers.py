@@ -11,6 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,10 +28,12 @@ from p2pcore import (
     ConnectionClosed,
     GoAway,
     Host,
+    Limits,
     ListenError,
     LocalProtocolError,
     Multiaddr,
     PrivateKey,
+    Reserved,
     Supervisor,
     WorkerEvent,
     WorkerFailed,
@@ -334,6 +337,22 @@ async def test_factories_may_wait_take_arguments_and_report() -> None:
 
 
 @looped
+async def test_limits_are_divided_among_workers() -> None:
+    given = Limits(max_conns=10, max_streams=100, max_conns_per_peer=3)
+    async with serving(factory=worker_hosts.limited, limits=given) as node:
+        await eventually(lambda: len(node.kinds("report")) == 2, LIMIT_S)
+        parts = [event.fields for event in node.kinds("report")]
+    assert parts == [{"conns": 5, "streams": 50, "per_peer": 3}] * 2
+
+
+def test_limits_that_contradict_each_other_for_one_worker_are_found_by_the_supervisor() -> None:
+    given = Limits(max_conns=4, reserved=[Reserved(2, "203.0.113.0/24")])
+    Supervisor(worker_hosts.make, workers=1, limits=given)
+    with pytest.raises(ValueError, match=r"reserved must be fewer places than max_conns \(2\)"):
+        Supervisor(worker_hosts.make, workers=2, limits=given)
+
+
+@looped
 async def test_sigterm_drains_one_worker_for_good() -> None:
     async with serving() as node:
         conn = await node.connect()
@@ -519,3 +538,77 @@ def test_a_frozen_program_is_told_that_it_has_no_workers(monkeypatch: pytest.Mon
     monkeypatch.setattr(sys, "frozen", True, raising=False)
     with pytest.raises(LocalProtocolError, match="frozen"):
         Supervisor(worker_hosts.make, workers=1)
+
+
+# -- workers that stand still ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signs of life ten times a second, and a worker without one for half a second is silent."""
+    monkeypatch.setattr(limits, "WORKER_HEARTBEAT_S", seconds(0.1))
+    monkeypatch.setattr(limits, "WORKER_SILENT_S", seconds(0.5))
+    monkeypatch.setattr(limits, "WORKER_ANSWER_S", seconds(0.1))
+
+
+def test_a_stopped_worker_is_noticed_within_ten_seconds() -> None:
+    assert limits.WORKER_SILENT_S + limits.WORKER_HEARTBEAT_S <= 10
+
+
+@looped
+async def test_a_worker_that_is_stopped_is_replaced_and_status_says_so(
+    quick_looks: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving() as node:
+        await node.supervisor.status()
+        stopped = node.supervisor.pids[0]
+        os.kill(stopped, signal.SIGSTOP)
+        ours = {each.pid: each for each in await node.supervisor.status()}
+        assert ours[stopped].silent_s > 0
+        assert ours[stopped].rss_bytes > 0, "the last that is known"
+        assert sum(each.silent_s for each in ours.values()) == ours[stopped].silent_s
+        await eventually(lambda: len(node.kinds("started")) == 3, LIMIT_S)
+        (exited,) = node.kinds("exited")
+        assert (exited.pid, exited.status) == (stopped, -signal.SIGKILL)
+        assert "it was stopped, and silent for" in caplog.text
+        pids = {await node.who(await node.connect()) for _ in range(20)}
+        assert stopped not in pids
+        assert [each.silent_s for each in await node.supervisor.status()] == [0, 0]
+
+
+@looped
+async def test_a_worker_whose_loop_is_blocked_for_a_while_lives_on(
+    quick_looks: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(1, worker_hosts.blocking, args=(seconds(2.0),)) as node:
+        pid = await node.who(await node.connect())
+        os.kill(pid, signal.SIGUSR1)
+        await eventually(lambda: "gives no sign of life" in caplog.text, LIMIT_S)
+        assert await node.who(await node.connect()) == pid, "it waits until the worker goes on"
+        assert not node.kinds("exited")
+        assert caplog.text.count("gives no sign of life") == 1
+
+
+@looped
+async def test_a_worker_whose_loop_is_blocked_for_ever_is_replaced(
+    quick_looks: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(1, worker_hosts.blocking, args=(1e6,), max_blocked_s=seconds(1.0)) as node:
+        pid = await node.who(await node.connect())
+        os.kill(pid, signal.SIGUSR1)
+        await eventually(lambda: len(node.kinds("started")) == 2, LIMIT_S)
+        assert "its event loop was blocked" in caplog.text
+        assert await node.who(await node.connect()) != pid
+
+
+@looped
+async def test_a_supervisor_that_stood_still_itself_replaces_nobody(quick_looks: None) -> None:
+    async with serving(1) as node:
+        (process,) = node.supervisor._processes
+        os.kill(process.pid, signal.SIGSTOP)
+        time.sleep(limits.WORKER_SILENT_S * 2)  # noqa: ASYNC251 - all of us stand still, as on a machine that sleeps
+        os.kill(process.pid, signal.SIGCONT)
+        process._look()
+        assert not process.is_silent
+        await eventually(lambda: asyncio.get_running_loop().time() - process._heard_at < 1, LIMIT_S)
+        assert not node.kinds("exited")

@@ -15,7 +15,7 @@ import click
 
 from p2pcore import __version__
 from p2pcore.cli.failure import BROKEN_PIPE, FAILURE, INTERRUPTED, Failure, explain, reason
-from p2pcore.cli.output import OutputFailed, error_line, forgive_output, prepare
+from p2pcore.cli.output import OutputFailed, error_line, finish, forgive_output, prepare
 
 COMMANDS = {
     "addr": "Explain multiaddrs, as text or as hex.",
@@ -72,6 +72,13 @@ def invoke(args: Sequence[str] | None) -> int:
     """Runs one command. Returns: its exit status."""
     prepare()
     try:
+        return _invoke(args)
+    finally:
+        finish()
+
+
+def _invoke(args: Sequence[str] | None) -> int:
+    try:
         status = commands.main(
             args, prog_name="p2pcore", complete_var=COMPLETE_VARIABLE, standalone_mode=False
         )
@@ -87,11 +94,11 @@ def invoke(args: Sequence[str] | None) -> int:
 
 
 def _left_by_click(end: SystemExit) -> int:
-    """click raises SystemExit after shell completion, and if it writes help to a closed pipe."""
+    """click raises SystemExit after shell completion, and if nobody reads the end of its help: no failure."""
     if os.environ.get(COMPLETE_VARIABLE):
         return end.code if isinstance(end.code, int) else FAILURE
     forgive_output()
-    return BROKEN_PIPE
+    return 0
 
 
 def _path(args: Sequence[str]) -> str:

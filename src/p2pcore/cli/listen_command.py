@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 import click
 
 from p2pcore import Host, Multiaddr, PeerId
+from p2pcore.cli.limits_shown import show_at_signal, show_limits
 from p2pcore.cli.node import run
 from p2pcore.cli.node_options import NodeOptions, node_options
 from p2pcore.cli.output import Output, OutputFailed, error_line, log_level
@@ -22,8 +22,8 @@ from p2pcore.cli.shown import Shown, show_addrs
 from p2pcore.swarm.events import AddrsChanged, Subscription
 
 DEFAULT = "/ip4/127.0.0.1/tcp/0"
-WORKERS_DRAIN_S = 10.0
-"""The default of --drain with --workers: enough for most programs to answer the requests they have."""
+DRAIN_S = 10.0
+"""The default of --drain: enough for most programs to answer the requests they have."""
 
 
 @click.command()
@@ -50,10 +50,16 @@ WORKERS_DRAIN_S = 10.0
     "drain_s",
     type=SecondsType(),
     metavar="SECONDS",
+    default=DRAIN_S,
     help="How long streams may go on after Ctrl-C or SIGTERM, and when a worker is replaced. "
-    f"Default: {WORKERS_DRAIN_S:g} with --workers, else 0.",
+    f"Default: {DRAIN_S:g}.",
 )
-@click.option("-v", "--verbose", count=True, help="Show connections; -vv and -vvv also show the log.")
+@click.option(
+    "-v",
+    "--verbose",
+    count=True,
+    help="Show connections, and limits at the end; -vv and -vvv also show the log.",
+)
 @json_option
 def command(
     addrs: tuple[Multiaddr, ...],
@@ -61,34 +67,45 @@ def command(
     serving: ServingOptions,
     perf: bool,
     workers: int | None,
-    drain_s: float | None,
+    drain_s: float,
     verbose: int,
     as_json: bool,
 ) -> None:
     """Run a node that serves ping, identify and echo, until Ctrl-C.
 
     Prints each of its multiaddrs, with /p2p/PEER_ID, on a line of its own. An address behind a relay is
-    printed when the relay has reserved a place.
+    printed when the relay has reserved a place. At SIGUSR1 it prints how much of each limit is used.
     """
     serving.check(addrs, is_alone=workers is None)
     log_level(verbose)
     if workers is not None:
         from p2pcore.cli.listen_workers import listen
 
-        grace_s = WORKERS_DRAIN_S if drain_s is None else drain_s
-        listen(workers, addrs or (DEFAULT,), node, serving, perf, grace_s, verbose, Output(as_json))
+        listen(workers, addrs or (DEFAULT,), node, serving, perf, drain_s, verbose, Output(as_json))
         return
-    host = node.host(listen=addrs or (DEFAULT,), perf=perf, echo=True, **serving.settings(node, addrs))
-    run(_serve(host, Output(as_json), verbose > 0, drain_s or 0), interrupted=0, grace_s=drain_s or 0)
+    host = node.host(
+        listen=addrs or (DEFAULT,),
+        perf=perf,
+        echo=True,
+        limits=serving.limits,
+        **serving.settings(node, addrs),
+    )
+    run(_serve(host, Output(as_json), verbose > 0, drain_s), interrupted=0, grace_s=drain_s)
 
 
 async def _serve(host: Host, output: Output, with_conns: bool, drain_s: float) -> None:
     failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    show = _or_fail(output, failed)
+
+    def output_failed(error: OutputFailed) -> None:
+        if not failed.done():
+            failed.set_exception(error)
+
+    output.never_wait(output_failed)
+    show_at_signal(host, output.show)
     if with_conns:
-        host.notify(Shown(show))
+        host.notify(Shown(output.show))
     async with host:
-        reserved = asyncio.create_task(_show_reserved(host, host.events(AddrsChanged), show))
+        reserved = asyncio.create_task(_show_reserved(host, host.events(AddrsChanged), output.show))
         try:
             await failed
         except asyncio.CancelledError:  # a signal
@@ -96,6 +113,8 @@ async def _serve(host: Host, output: Output, with_conns: bool, drain_s: float) -
                 await host.drain(drain_s)
             raise
         finally:
+            if with_conns:
+                show_limits(host, output.show)
             reserved.cancel()
 
 
@@ -117,16 +136,3 @@ def _relay_of(addr: Multiaddr) -> PeerId | None:
     """The relay in `addr`; None: it has none."""
     through = addr.decapsulate_code("p2p-circuit") if addr.is_relayed else None
     return None if through is None else through.peer_id
-
-
-def _or_fail(output: Output, failed: asyncio.Future[None]) -> Callable[..., None]:
-    """`output.show` for callers that must not raise: an OutputFailed goes to `failed`."""
-
-    def show(line: str, **fields: Any) -> None:
-        try:
-            output.show(line, **fields)
-        except OutputFailed as error:
-            if not failed.done():
-                failed.set_exception(error)
-
-    return show

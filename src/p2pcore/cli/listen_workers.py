@@ -6,14 +6,18 @@ they start or end. Only the supervisor writes to standard output. Workers send i
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import p2pcore
 from p2pcore import Host, Multiaddr, Supervisor, Worker, WorkerEvent
+from p2pcore.cli.limits_shown import show_at_signal
 from p2pcore.cli.node_options import NodeOptions
-from p2pcore.cli.output import Output, OutputFailed, log_level, prepare
+from p2pcore.cli.output import Output, OutputFailed, errors_never_wait, finish, log_level, prepare
 from p2pcore.cli.serving_options import ServingOptions
 from p2pcore.cli.shown import Shown, show_addrs
 
@@ -21,11 +25,17 @@ from p2pcore.cli.shown import Shown, show_addrs
 def make_host(worker: Worker, node: NodeOptions, serving: ServingOptions, perf: bool, verbosity: int) -> Host:
     """The factory. It runs in each worker."""
     prepare()
+    errors_never_wait()
     log_level(verbosity)
     settings = node.settings() | serving.settings(node, worker.listen)
     host = worker.host(perf=perf, echo=True, **settings)
+
+    def show(line: str, **fields: object) -> None:
+        worker.report(line=line, **fields)
+
+    show_at_signal(host, show)
     if verbosity > 0:
-        host.notify(Shown(lambda line, **fields: worker.report(line=line, **fields)))
+        host.notify(Shown(show))
     return host
 
 
@@ -44,7 +54,7 @@ def listen(
     Raises: CommandFailed, OSError: a file cannot be used. OutputFailed. The errors of Supervisor.start.
     """
     node.settings(), serving.settings(node, ())  # reports a bad file once, before the workers start
-    show = _Show(output)
+    show = _Show(output, verbosity > 0)
     supervisor = Supervisor(
         make_host,
         (node, serving, perf, verbosity),
@@ -53,13 +63,17 @@ def listen(
         private_key=node.private_key(),
         drain_s=drain_s,
         unix_mode=serving.unix_mode,
-        on_event=show.event if verbosity > 0 else None,
+        limits=serving.limits,
+        on_event=show.event,
     )
     show.supervisor = supervisor
 
     async def serve() -> None:
+        output.never_wait(show.output_failed)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _tell_workers, supervisor)
         await supervisor.run(show.started)
         if show.failed is None:  # a signal ended it: exit now, so that another signal cannot kill us
+            finish()
             os._exit(0)
 
     p2pcore.run(serve())
@@ -67,11 +81,19 @@ def listen(
         raise show.failed
 
 
-class _Show:
-    """Shows the addresses, then events. Events that came earlier wait. `event` must not raise."""
+def _tell_workers(supervisor: Supervisor) -> None:
+    """Each worker shows its limits."""
+    for pid in supervisor.pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGUSR1)
 
-    def __init__(self, output: Output) -> None:
+
+class _Show:
+    """Shows the addresses, then events. Events that came earlier wait."""
+
+    def __init__(self, output: Output, with_workers: bool) -> None:
         self._output = output
+        self._with_workers = with_workers
         self._early: list[WorkerEvent] | None = []
         self.supervisor: Supervisor | None = None
         self.failed: OutputFailed | None = None
@@ -85,17 +107,20 @@ class _Show:
     def event(self, event: WorkerEvent) -> None:
         if self._early is not None:
             self._early.append(event)
-        elif self.failed is None:
-            try:
-                self._show(event)
-            except OutputFailed as error:
-                self.failed = error
-                assert self.supervisor is not None
-                self.supervisor.drain_or_kill()
+        else:
+            self._show(event)
+
+    def output_failed(self, error: OutputFailed) -> None:
+        """Nobody can read the output any more: the node ends."""
+        self.failed = error
+        assert self.supervisor is not None
+        self.supervisor.drain_or_kill()
 
     def _show(self, event: WorkerEvent) -> None:
         if event.kind == "report":
             self._output.show(event.fields.pop("line"), **event.fields, worker=event.index)
+            return
+        if not self._with_workers:
             return
         fields: dict[str, Any] = {"event": f"worker_{event.kind}", "worker": event.index, "pid": event.pid}
         if event.status is not None:

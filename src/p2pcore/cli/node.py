@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import p2pcore
 from p2pcore import Conn, Host, Multiaddr
 from p2pcore.cli.node_options import NodeOptions
+from p2pcore.cli.output import finish
 from p2pcore.cli.params import check_target
 
 T = TypeVar("T")
@@ -53,8 +54,9 @@ class _Stop:
         self._task.cancel()
 
     def exit_by_signal(self) -> None:
-        """Ends the process if there was a signal. No output is lost: Output flushes each line."""
+        """Ends the process if there was a signal. No output is lost that somebody reads."""
         if self.status is not None:
+            finish()
             os._exit(self.status)
 
 

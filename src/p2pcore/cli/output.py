@@ -6,16 +6,27 @@ error, one line each. Never prints a control character, because a peer may have 
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
+
+from p2pcore.cli.lines import Lines
+
+_STDOUT = 1
+_STDERR = 2
 
 
 class OutputFailed(Exception):
     """Standard output cannot be written. The cause says why."""
+
+
+_background: dict[int, Lines] = {}
+"""The writers of standard output and standard error, once `never_wait` was called."""
 
 
 class Output:
@@ -29,15 +40,56 @@ class Output:
         self.is_json = is_json
 
     def show(self, lines: str | Sequence[str], /, **fields: Any) -> None:
-        """Prints `lines`, or `fields` as one JSON object. Raises OutputFailed."""
+        """Prints `lines`, or `fields` as one JSON object. Raises OutputFailed, but not after `never_wait`."""
         if self.is_json:
             text = json.dumps(fields)
         else:
             text = "\n".join(map(clean, [lines] if isinstance(lines, str) else lines))
+        if _STDOUT in _background:
+            _background[_STDOUT].put(text)
+            return
         try:
             print(text, flush=True)
         except OSError as error:
             raise OutputFailed from error
+
+    def never_wait(self, failed: Callable[[OutputFailed], object]) -> None:
+        """From now on neither `show` nor an error line waits for a reader. What nobody reads is dropped.
+
+        Args:
+            failed: the event loop calls it once if standard output cannot be written.
+        """
+        from asyncio import get_running_loop  # here, so that `--help` stays quick
+
+        loop = get_running_loop()
+
+        def told(error: OSError) -> None:
+            failure = OutputFailed()
+            failure.__cause__ = error
+            with suppress(RuntimeError):  # the loop is closed: the command has ended
+                loop.call_soon_threadsafe(failed, failure)
+
+        _background[_STDOUT] = Lines(_STDOUT, self._lost, told)
+        errors_never_wait()
+
+    def _lost(self, count: int) -> str:
+        return json.dumps({"event": "lines_dropped", "count": count}) if self.is_json else _lost(count)
+
+
+def errors_never_wait() -> None:
+    """From now on an error line never waits for a reader."""
+    atexit.register(finish)
+    _background[_STDERR] = Lines(_STDERR, _lost, lambda error: None)
+
+
+def finish() -> None:
+    """Waits a short time until all lines are written. Call it at the end of the process."""
+    for lines in _background.values():
+        lines.finish()
+
+
+def _lost(count: int) -> str:
+    return f"p2pcore: {count} lines were dropped here, because nobody read them"
 
 
 def clean(text: str) -> str:
@@ -55,8 +107,12 @@ def columns(rows: Sequence[tuple[str, str]]) -> list[str]:
 
 def error_line(text: str) -> None:
     """Prints one line on standard error, if that is open."""
+    line = clean(" ".join(text.split()))
+    if _STDERR in _background:
+        _background[_STDERR].put(line)
+        return
     try:
-        print(clean(" ".join(text.split())), file=sys.stderr, flush=True)
+        print(line, file=sys.stderr, flush=True)
     except (OSError, ValueError):
         pass
 

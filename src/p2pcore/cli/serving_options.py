@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from p2pcore import Multiaddr, RelayOptions, TcpOptions, UnixOptions, WebCertificate, WebsocketOptions
+from p2pcore import Limits, Multiaddr, RelayOptions, TcpOptions, UnixOptions, WebCertificate, WebsocketOptions
 from p2pcore.cli.failure import CommandFailed
 from p2pcore.cli.gathered import gathered
 from p2pcore.cli.node_options import NodeOptions
+from p2pcore.cli.params import CountType, SizeType
+from p2pcore.limits import MAX_COUNT, MIN_MEMORY_BYTES
 
 if TYPE_CHECKING:
     from click import Context, Parameter
@@ -35,6 +37,9 @@ class ServingOptions:
     self_signed: bool
     relay: bool
     relay_unlimited: bool
+    max_conns: int | None
+    max_streams: int | None
+    memory: int | None
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.certificate_key is None):
@@ -46,6 +51,12 @@ class ServingOptions:
     def is_relay(self) -> bool:
         """Whether this node relays connections of other peers."""
         return self.relay or self.relay_unlimited
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of the node. Those that were not given follow from the machine."""
+        given = {name: getattr(self, name) for name in ("max_conns", "max_streams", "memory")}
+        return Limits(**{name: value for name, value in given.items() if value is not None})
 
     def check(self, addrs: Iterable[Multiaddr], is_alone: bool) -> None:
         """Raises a usage error if these options do not fit `addrs`, or do not fit several processes."""
@@ -106,6 +117,26 @@ class ModeType(ModeParam):
         return int(text, 8)
 
 
+class PositiveType(CountType):
+    """A whole number, 1 or more, that fits the option of Limits."""
+
+    def convert(self, value: Any, param: Parameter | None, ctx: Context | None) -> int:
+        count = super().convert(value, param, ctx)
+        if not 1 <= count <= MAX_COUNT:
+            self.fail(f"{value!r} is not a whole number from 1 to {MAX_COUNT}", param, ctx)
+        return count
+
+
+class MemoryType(SizeType):
+    """A number of bytes from 1 MiB."""
+
+    def convert(self, value: Any, param: Parameter | None, ctx: Context | None) -> int:
+        size = super().convert(value, param, ctx)
+        if size < MIN_MEMORY_BYTES:
+            self.fail(f"{value} is less than {MIN_MEMORY_BYTES // 2**20} MiB", param, ctx)
+        return size
+
+
 _OPTIONS = (
     click.option(
         "--share-port",
@@ -136,6 +167,25 @@ _OPTIONS = (
     ),
     click.option("--relay", is_flag=True, help="Relay connections of other peers, with limits."),
     click.option("--relay-unlimited", is_flag=True, help="Like --relay, without limits of time and bytes."),
+    click.option(
+        "--max-conns",
+        type=PositiveType(),
+        metavar="N",
+        help="Connections, of all workers together. Default: what memory and open files allow.",
+    ),
+    click.option(
+        "--max-streams",
+        type=PositiveType(),
+        metavar="N",
+        help="Streams, of all workers together. Default: what half of the memory allows.",
+    ),
+    click.option(
+        "--memory",
+        type=MemoryType(),
+        metavar="SIZE",
+        help="Memory for connections and streams, of all workers together, such as 512MiB. Default: half of "
+        "what the process may have.",
+    ),
 )
 
 serving_options = gathered(ServingOptions, "serving", _OPTIONS)

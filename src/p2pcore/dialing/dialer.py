@@ -3,7 +3,7 @@
 Comes in: ids and addresses, also with host names. Goes out: connections, or a DialError that lists each
 address with its cause. The dialler resolves names, and leaves out addresses that failed a short while ago or
 that never work from here. Calls for the same peer share one dial. At most MAX_DIALS addresses are dialled at
-once; further ones wait.
+once; further ones wait, and peers share the slots fairly.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from p2pcore.dialing.black_hole import BlackHoleDetector
 from p2pcore.dialing.dns import SystemResolver, needs_resolving, resolve
 from p2pcore.dialing.filter import Causes, DialFilter
 from p2pcore.dialing.peer_dial import PeerDial
+from p2pcore.dialing.slots import DialSlots
 from p2pcore.errors import (
     AddressError,
     AddressInBackoff,
@@ -102,8 +103,7 @@ class Dialer:
         self._admission = admission
         self._news = news
         self._resolver = resolver or SystemResolver()
-        # First come, first served. A dial that was cancelled while it waited is skipped.
-        self._slots = asyncio.Semaphore(max_dials)
+        self._slots = DialSlots(max_dials)
         self._dials: dict[tuple[PeerId, bool], PeerDial] = {}
         self._unshared: set[PeerDial] = set()
         self._alone: set[asyncio.Task[Any] | None] = set()  # callers that dial one numeric address
@@ -207,6 +207,8 @@ class Dialer:
         self._check_admission(peer)
         if self._needs_resolving(addr):
             return await self._dial_name(addr, peer)
+        if peer is None:
+            self._check_not_ours([addr])
         target = addr.without_p2p()
         task = asyncio.current_task()
         self._alone.add(task)
@@ -228,6 +230,8 @@ class Dialer:
         """Dials all addresses of a name. If `peer` is None, an answer with /p2p/ID needs proof of that id."""
         numeric, causes = await self._resolved([addr])
         self._check_open()
+        if peer is None:
+            self._check_not_ours(numeric)
         chosen, refused = self._filter.choose(peer, numeric)
         good = list(self._admitted(peer, chosen, refused))
         if not good:
@@ -252,11 +256,11 @@ class Dialer:
             if transport.is_proxy:  # needs no descriptor, but may itself need another dial
                 conn = await self._connect(transport, addr, peer, scope)
             else:
-                await self._slots.acquire()
+                await self._slots.acquire(peer or addr)
                 try:
                     conn = await self._connect(transport, addr, peer, scope)
                 finally:
-                    self._slots.release()
+                    self._slots.release(peer or addr)
         except Exception as error:
             self._learn(addr, peer, scope, error)
             raise
@@ -320,6 +324,11 @@ class Dialer:
         self._check_open()
         if peer is not None and peer == self._local_peer:
             raise DialError(peer, (), cause=PeerIsSelf(peer))
+
+    def _check_not_ours(self, addrs: Sequence[Multiaddr]) -> None:
+        """Raises DialError if all of `addrs` lead to this node. It is the same error as for our own id."""
+        if addrs and all(map(self._filter.is_own, addrs)):
+            raise DialError(None, (), cause=PeerIsSelf(self._local_peer))
 
     def _check_admission(self, peer: PeerId | None) -> None:
         if self._admission.is_trivial:

@@ -50,9 +50,13 @@ class DialFilter:
             raise AddressError("an unspecified address cannot be dialled")
         if _is_link_local(addr):
             raise AddressError("a link-local IPv6 address needs a zone: /ip6zone/INTERFACE in front")
-        if not addr.is_relayed and addr in self._own_addrs():
+        if self.is_own(addr):
             raise AddressError("this node itself listens on this address")
         return transport
+
+    def is_own(self, addr: Multiaddr) -> bool:
+        """Whether this node itself listens on `addr`."""
+        return not addr.is_relayed and addr in self._own_addrs()
 
     def keeps_name(self, addr: Multiaddr) -> bool:
         """Whether the transport that dials `addr` (or the relay in it) lets a proxy look up its host name."""

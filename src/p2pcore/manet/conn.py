@@ -135,6 +135,11 @@ class MaConn:
             self._remote = to_multiaddr(self._remote)
         return self._remote
 
+    @property
+    def remote_sockaddr(self) -> tuple[Any, ...] | None:
+        """The peer's socket address, for callers that need no multiaddr; None: not known in this form."""
+        return self._remote if isinstance(self._remote, tuple) else None
+
     def set_linger(self, seconds: int) -> None:
         """Sets SO_LINGER. Call it before `start`. It ignores a dead socket: `start` will report it."""
         if self._sock is not None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("p2pcore.relay")
 
+_TAG = "relay"  # the protection of a relay at which a reservation is kept
 _EXPIRY_LOOK_S = 0.01  # a timer may fire a little before the clock reaches its time
 
 
@@ -184,6 +185,7 @@ class ReservationKeeper:
         self.reservation = self._conn = None
         self._tried.set()
         self._watch_expiry()
+        self._network.conn_manager.unprotect(self.relay, _TAG)
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
@@ -197,6 +199,7 @@ class ReservationKeeper:
         left = min(self.reservation.expire - self._now(), limits.MAX_RESERVATION_S)
         early = min(limits.RELAY_REFRESH_S, left / 4)
         self._due = self._now() + max(left - early, limits.RELAY_RETRY_MIN_S)
+        self._network.conn_manager.protect(self.relay, _TAG)
         self._watch_expiry()
         self._tell()
 

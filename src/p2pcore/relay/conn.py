@@ -75,3 +75,9 @@ class RelayedConn:
     def abort(self) -> None:
         """Closes at once. Idempotent."""
         self._wire.abort()
+
+
+def came_relayed(conn: Conn) -> bool:
+    """Whether `conn` runs over a circuit. No circuit runs within another one."""
+    addr = conn.remote_multiaddr
+    return conn.is_limited or (addr is not None and addr.is_relayed)

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from p2pcore import limits, options
+from p2pcore import limits
 from p2pcore._fast.mux.splice import Splice
 from p2pcore.aio.callbacks import RAISED, Complaints
 from p2pcore.errors import (
@@ -27,12 +27,12 @@ from p2pcore.errors import (
     P2PError,
     RemoteProtocolError,
 )
+from p2pcore.relay.conn import came_relayed
 from p2pcore.relay.messages import (
     HOP,
     STOP,
     Hop,
     HopType,
-    Limit,
     Reservation,
     Status,
     Stop,
@@ -40,6 +40,8 @@ from p2pcore.relay.messages import (
     read_body,
     seal_voucher,
 )
+from p2pcore.relay.options import RelayOptions
+from p2pcore.relay.rates import Rates
 from p2pcore.values.scope import Scope, scope_of, subnet_of, told_to
 
 if TYPE_CHECKING:
@@ -50,59 +52,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("p2pcore.relay")
 
-MayReserve = Callable[["PeerId", "Multiaddr | None"], bool]
-"""Called with the peer that wants a reservation, and its address. True grants it; an exception refuses it."""
-MayConnect = Callable[["PeerId", "Multiaddr | None", "PeerId"], bool]
-"""Called with the peer that wants a circuit, its address, the target. True grants it; exceptions refuse."""
-
 _MESSAGE_BYTES = 64
 """Bytes of a hop message with a reservation, without its voucher and its addresses."""
+_KEPT_FREE = 4
+"""Of a target's circuits, at most one in this many stays free for addresses that have fewer there."""
+_RESERVATION_TAG, _CIRCUIT_TAG = "relay-reservation", "relay-circuit"
+"""What a peer is worth to the relay, for the connection manager."""
 _ADDR_BYTES = 3
 """Bytes for each address there, besides the address itself: its field number and its length."""
-
-
-@dataclass(frozen=True, slots=True)
-class RelayOptions:
-    """The limits of a relay.
-
-    Attributes:
-        max_reservations, max_reservations_per_ip: at one time; one IPv6 /56 counts as one IP.
-        reservation_ttl_s: seconds after which a reservation ends if it is not renewed.
-        max_circuits_per_peer: open circuits with a peer at an end; max_circuits_per_ip: dialled from one IP.
-        circuit_s: seconds after which a circuit ends; circuit_bytes: its bytes in each direction. 0: no such
-            limit. If both are 0, peers do not treat the connection as limited.
-        may_reserve, may_connect: decide who is served; None: everybody. They must be fast, and not raise.
-
-    Raises:
-        TypeError, ValueError: a field has a wrong type or value.
-    """
-
-    max_reservations: int = limits.RELAY_MAX_RESERVATIONS
-    max_reservations_per_ip: int = limits.RELAY_MAX_RESERVATIONS_PER_IP
-    reservation_ttl_s: int = limits.RELAY_RESERVATION_TTL_S
-    max_circuits_per_peer: int = limits.RELAY_MAX_CIRCUITS_PER_PEER
-    max_circuits_per_ip: int = limits.RELAY_MAX_CIRCUITS_PER_IP
-    circuit_s: int = limits.RELAY_CIRCUIT_S
-    circuit_bytes: int = limits.RELAY_CIRCUIT_BYTES
-    may_reserve: MayReserve | None = None
-    may_connect: MayConnect | None = None
-
-    def __post_init__(self) -> None:
-        options.whole("max_reservations", self.max_reservations)
-        options.whole("max_reservations_per_ip", self.max_reservations_per_ip)
-        options.whole("reservation_ttl_s", self.reservation_ttl_s, 1)
-        options.whole("max_circuits_per_peer", self.max_circuits_per_peer)
-        options.whole("max_circuits_per_ip", self.max_circuits_per_ip)
-        options.whole("circuit_s", self.circuit_s)
-        options.whole("circuit_bytes", self.circuit_bytes, most=limits.MAX_SIZE_BYTES)
-        for name, may in (("may_reserve", self.may_reserve), ("may_connect", self.may_connect)):
-            if may is not None:
-                options.function(name, may)
-
-    @property
-    def limit(self) -> Limit | None:
-        """The limits that peers are told; None: there are none."""
-        return Limit(self.circuit_s, self.circuit_bytes) if self.circuit_s or self.circuit_bytes else None
 
 
 class _Refused(Exception):
@@ -151,6 +108,8 @@ class RelayService:
         self._circuits: dict[Splice, PeerId] = {}
         self._ends: Counter[PeerId] = Counter()
         self._sources: Counter[str] = Counter()
+        self._to_target: Counter[tuple[str, PeerId]] = Counter()
+        self._rates = Rates(options)
         self._sweep: asyncio.TimerHandle | None = None
         self.refused: Counter[str] = Counter()
         self.num_bytes = 0
@@ -204,12 +163,14 @@ class RelayService:
 
     def _reserve(self, conn: Conn) -> Hop:
         peer, addr, options = conn.remote_peer, conn.remote_multiaddr, self._options
-        if _came_relayed(conn):
+        if came_relayed(conn):
             raise _Refused(Status.PERMISSION_DENIED, "a reservation over a relayed connection")
         if not self._grants("may_reserve", options.may_reserve, peer, addr):
             raise _Refused(Status.PERMISSION_DENIED, "not allowed to reserve")
-        self._drop_expired()
         slot = _Slot(self._now() + options.reservation_ttl_s, subnet_of(addr) or "")
+        if reason := self._rates.reserve(peer, slot.ip):
+            raise _Refused(Status.RESERVATION_REFUSED, reason)
+        self._drop_expired()
         self._take_slot(peer, slot)
         expire = int(slot.expire)
         voucher = seal_voucher(self._key, peer, expire)
@@ -229,6 +190,7 @@ class RelayService:
         if old is not None:
             self._uncount(old)
         self._reserved[peer] = slot
+        self._network.conn_manager.tag(peer, _RESERVATION_TAG, limits.RELAY_RESERVATION_VALUE)
         self._ips[slot.ip] += 1
         if self._sweep is None:
             self._sweep = asyncio.get_running_loop().call_later(limits.RELAY_SWEEP_S, self._swept)
@@ -252,6 +214,7 @@ class RelayService:
         slot = self._reserved.pop(peer, None)
         if slot is not None:
             self._uncount(slot)
+            self._network.conn_manager.untag(peer, _RESERVATION_TAG)
         for circuit, target in list(self._circuits.items()):
             if target == peer:
                 circuit.abort(ConnectionClosed(reason))
@@ -288,7 +251,7 @@ class RelayService:
     def _admitted(self, conn: Conn, request: Hop) -> PeerId:
         """The target, if `conn` may have a circuit to it. The checks are in go-libp2p's order."""
         source, target = conn.remote_peer, request.peer
-        if _came_relayed(conn):
+        if came_relayed(conn):
             raise _Refused(Status.PERMISSION_DENIED, "a circuit over a relayed connection")
         if target is None:
             raise _Refused(Status.MALFORMED_MESSAGE, "CONNECT without a peer")
@@ -311,27 +274,44 @@ class RelayService:
             return False
 
     @contextmanager
-    def _counted(self, source: PeerId, ip: str, target: PeerId) -> Iterator[Callable[[], None]]:
-        """Counts a circuit until the yielded function is called, or until the block fails."""
+    def _counted(self, source: PeerId, ip: str, target: PeerId) -> Iterator[Callable[[int], None]]:
+        """Counts a circuit until the yielded function is called with its bytes, or until the block fails."""
         options = self._options
         for peer in (source, target):
             if self._ends[peer] >= options.max_circuits_per_peer:
                 raise _Refused(Status.RESOURCE_LIMIT_EXCEEDED, f"too many circuits of {peer}")
+        free = options.max_circuits_per_peer - self._ends[target]
+        if free <= min(self._to_target[ip, target], options.max_circuits_per_peer // _KEPT_FREE):
+            raise _Refused(Status.RESOURCE_LIMIT_EXCEEDED, f"too many circuits from {ip} to {target}")
         if self._sources[ip] >= options.max_circuits_per_ip:
             raise _Refused(Status.RESOURCE_LIMIT_EXCEEDED, f"too many circuits from {ip}")
-        self._ends.update((source, target))
-        self._sources[ip] += 1
+        if reason := self._rates.open(source, ip, target):
+            raise _Refused(Status.RESOURCE_LIMIT_EXCEEDED, reason)
+        counted: list[tuple[Counter[Any], object]] = [
+            (self._ends, source),
+            (self._ends, target),
+            (self._sources, ip),
+            (self._to_target, (ip, target)),
+        ]
+        for counter, key in counted:
+            counter[key] += 1
+        for peer in (source, target):
+            self._network.conn_manager.tag(peer, _CIRCUIT_TAG, limits.RELAY_CIRCUIT_VALUE)
 
-        def release() -> None:
-            for counter, key in ((self._ends, source), (self._ends, target), (self._sources, ip)):
-                counter[key] -= 1  # type: ignore[index]
-                if not counter[key]:  # type: ignore[index]
+        def release(num_bytes: int) -> None:
+            self._rates.ended(source, ip, num_bytes)
+            for counter, key in counted:
+                counter[key] -= 1
+                if not counter[key]:
                     del counter[key]
+            for peer in (source, target):
+                if peer not in self._ends:
+                    self._network.conn_manager.untag(peer, _CIRCUIT_TAG)
 
         try:
             yield release
         except BaseException:
-            release()
+            release(0)
             raise
 
     async def _open_stop(self, source: PeerId, target: PeerId) -> Stream:
@@ -355,14 +335,15 @@ class RelayService:
             raise
         return stop
 
-    def _splice(self, stream: Stream, stop: Stream, target: PeerId, release: Callable[[], None]) -> None:
+    def _splice(self, stream: Stream, stop: Stream, target: PeerId, release: Callable[[int], None]) -> None:
         options = self._options
 
         def ended(error: BaseException | None) -> None:
             logger.debug("a circuit to %s has ended: %s", target, error)
-            self.num_bytes += sum(circuit.passed)
+            num_bytes = sum(circuit.passed)
+            self.num_bytes += num_bytes
             self._circuits.pop(circuit, None)
-            release()
+            release(num_bytes)
 
         one, other = cast("Any", stream), cast("Any", stop)
         circuit = Splice(one, other, options.circuit_bytes or -1, options.circuit_s, ended)
@@ -376,7 +357,7 @@ class RelayService:
     def disconnected(self, network: Network, conn: Conn) -> None:
         """Ends the peer's reservation with its last direct connection."""
         peer = conn.remote_peer
-        if peer in self._reserved and all(map(_came_relayed, self._network.conns_to_peer(peer))):
+        if peer in self._reserved and all(map(came_relayed, self._network.conns_to_peer(peer))):
             self._abort(peer, "the peer has gone")
 
     def listen(self, network: Network, addr: Multiaddr) -> None: ...
@@ -391,8 +372,3 @@ async def _read_request(stream: Stream) -> Hop:
     if request.type is HopType.STATUS:
         raise _Refused(Status.UNEXPECTED_MESSAGE, "a client must not send STATUS")
     return request
-
-
-def _came_relayed(conn: Conn) -> bool:
-    addr = conn.remote_multiaddr
-    return conn.is_limited or (addr is not None and addr.is_relayed)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from p2pcore import limits
 from p2pcore.errors import AddressError, IncompleteRead, LimitExceeded, RemoteProtocolError
 from p2pcore.relay.client import ReservationKeeper, connect, reach
-from p2pcore.relay.conn import RelayedConn
+from p2pcore.relay.conn import RelayedConn, came_relayed
 from p2pcore.relay.listener import RelayListener
 from p2pcore.relay.messages import CIRCUIT, STOP, Status, Stop, StopType, read_body, route_of
 
@@ -193,8 +193,11 @@ class RelayTransport:
         return None
 
     async def _offer(self, stream: Stream, relay: Conn, request: Stop) -> Status:
-        """Offers the circuit to the listener there. OK: the listener has taken it; its `start` answers."""
-        listener = self._listener_behind(relay.remote_peer)
+        """Offers the circuit to the listener there. OK: the listener has taken it; its `start` answers.
+
+        Circuits are never nested: a relay that offers one within another one is refused.
+        """
+        listener = None if came_relayed(relay) else self._listener_behind(relay.remote_peer)
         if listener is None:
             return Status.PERMISSION_DENIED
         answer = Stop(StopType.STATUS, status=Status.OK).encode()

@@ -80,8 +80,8 @@ class _Body:
 
 
 @asn1.sequence
-class _Signed:
-    """Certificate: a body, and its signature (RFC 5280, 4.1)."""
+class _Certificate:
+    """Certificate (RFC 5280, 4.1). Only `body` is signed, so nothing else may vary."""
 
     body: asn1.TLV
     algorithm: asn1.TLV
@@ -158,16 +158,16 @@ def read_certificate(der: bytes) -> Identity:
         certificate = x509.load_der_x509_certificate(der)
         signed = asn1.decode_der(_SignedKey, _extension_value(certificate))
         body = asn1.decode_der(_Body, certificate.tbs_certificate_bytes)
-        unused = asn1.decode_der(_Signed, der).signature.padding_bits()
+        outer = asn1.decode_der(_Certificate, der)
         key = PublicKey.from_protobuf(signed.public_key)
         _check_self_signature(certificate)
         span = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     except _MALFORMED as error:
         raise HandshakeError(f"the peer's certificate is not acceptable: {error}") from error
-    if unused:  # no signature has any, and none signs how many there are: one certificate would have two forms
-        raise HandshakeError(f"the signature of the peer's certificate has {unused} unused bits")
     if body.version != _V3:
         raise HandshakeError(f"the peer's certificate has version {body.version + 1} instead of 3")
+    if outer.signature.padding_bits() or outer.algorithm.data != body.algorithm.data:
+        raise HandshakeError("the peer's certificate has unsigned bits: in its signature, or its algorithm")
     peer = key.peer_id()
     if not key.verify(SIGNATURE_PREFIX + asn1.encode_der(body.spki), signed.signature):
         raise HandshakeError(f"{peer} did not sign the key of the certificate")

@@ -1,34 +1,41 @@
-"""Who may connect: asks the connection gater, and holds the caps on connections.
+"""Who may connect: asks the connection gater, and holds the limits on connections.
 
 Comes in: each connection at five points of its setup, and its end. Goes out: GaterRefused, or LimitExceeded
-with the name of the cap. A cap is hard (go-libp2p's watermarks are soft: W20). The swarm checks it when it
-takes a connection over, and before any handshake if the address is enough to decide.
+with the name of the limit. A limit is hard (go-libp2p's watermarks are soft: W20). The swarm checks it when
+it takes a connection over, and before any handshake if the address is enough to decide.
 
-The cap for each IP address counts only inbound connections. It does not count loopback, private networks and
-relayed connections, because many peers share such an address (go-libp2p counts them all: W17).
+Limits for each subnet count only inbound connections. They do not count relayed connections and, by default,
+private networks, because many peers share such an address (go-libp2p counts them all: W17).
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, TypeVar
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from p2pcore import options
 from p2pcore.aio.callbacks import RAISED, Complaints
 from p2pcore.codes import Direction
-from p2pcore.errors import GaterRefused, LimitExceeded, P2PError
+from p2pcore.errors import GaterRefused, P2PError
 from p2pcore.interfaces import Gater
-from p2pcore.values.scope import Scope, scope_of, subnet_of
+from p2pcore.resources.blocks import Blocks, Full, number_in, number_of
+from p2pcore.resources.options import UNLIMITED
+from p2pcore.resources.places import Place, Places
+from p2pcore.resources.refusals import Refusals, exceeded
+from p2pcore.resources.report import LimitUse
+from p2pcore.swarm.conns import ConnTable
+from p2pcore.swarm.events import Refused
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import Conn, RawConn
+    from p2pcore.resources.options import Limits
     from p2pcore.swarm.news import News
     from p2pcore.values.multiaddr import Multiaddr
     from p2pcore.values.peer_id import PeerId
 
 logger = logging.getLogger("p2pcore.admission")
-
-K = TypeVar("K")
 
 _HOOKS = {
     "peer dial": "intercept_peer_dial",
@@ -39,57 +46,62 @@ _HOOKS = {
 }
 """The method of a gater for each point."""
 
+_OF_BLOCKS = ("max_conns_per_subnet", "max_conns_per_site")
+
 
 class Admission:
-    """The gater and the caps of one swarm. The defaults admit everybody.
+    """The gater and the limits on connections of one swarm. The defaults admit everybody.
 
     Args:
         gater: see interfaces.Gater. If a method raises, that means no. It is logged once for each question.
-        max_conns: connections in both directions. max_conns_per_peer: the same for one peer.
-        max_conns_per_ip: inbound connections from one public IPv4 address or IPv6 /56.
+        limits: without AUTO.
+        clock: seconds, from any start.
 
     Raises:
-        ValueError: a cap is less than 1. TypeError: the gater lacks a method of interfaces.Gater.
+        TypeError: the gater lacks a method of interfaces.Gater.
 
     Attributes:
-        news: hears of each refusal. The swarm sets it.
+        limits: the limits in force. refusals: what they have refused.
+        news: hears of each refusal. conns: the connections of the swarm. The swarm sets both.
     """
 
     __slots__ = (
-        "_by_ip",
-        "_by_peer",
-        "_complaints",
-        "_gater",
-        "_max_conns",
-        "_max_per_ip",
-        "_max_per_peer",
-        "_num_conns",
-        "is_trivial",
-        "news",
+        *("_blocks", "_clock", "_complaints", "_gater", "_placed", "_places"),
+        *("conns", "is_trivial", "limits", "news", "refusals"),
     )
 
     def __init__(
         self,
         gater: Gater | None = None,
-        max_conns: int | None = None,
-        max_conns_per_peer: int | None = None,
-        max_conns_per_ip: int | None = None,
+        limits: Limits = UNLIMITED,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        for cap in (max_conns, max_conns_per_peer, max_conns_per_ip):
-            if cap is not None and cap < 1:
-                raise ValueError(f"a cap on connections must be at least 1, not {cap}")
         if gater is not None:
             options.satisfies("gater", gater, Gater)
         self._gater = gater
+        self._clock = clock
         self._complaints = Complaints(logger)
-        self._max_conns = max_conns
-        self._max_per_peer = max_conns_per_peer
-        self._max_per_ip = max_conns_per_ip
-        self._num_conns = 0
-        self._by_peer: dict[PeerId, int] = {}
-        self._by_ip: dict[str, int] = {}
-        self.is_trivial = gater is None and max_conns is max_conns_per_peer is max_conns_per_ip is None
+        self.refusals = Refusals(clock)
         self.news: News | None = None
+        self.conns: ConnTable = ConnTable()
+        self._blocks = Blocks(limits)
+        self.set_limits(limits)
+
+    def set_limits(self, limits: Limits) -> None:
+        """New limits from now on. Connections that are open stay, even if they are too many now.
+
+        Args:
+            limits: without AUTO.
+        """
+        self.limits = limits
+        self._places = Places(limits.reserved)
+        self._placed: dict[Conn, Place] = {}
+        self._blocks.set_limits(limits)
+        has_limits = limits.max_conns is not None or limits.max_conns_per_peer is not None
+        has_blocks = self._blocks.are_counted or limits.conn_rate_per_subnet is not None
+        self.is_trivial = self._gater is None and not has_limits and not has_blocks
+        for conn in self.conns.all():
+            self._count(conn)
 
     # -- the five points -----------------------------------------------------------------------
 
@@ -97,9 +109,9 @@ class Admission:
         """Is called before any address of `peer` is dialled. Raises GaterRefused, LimitExceeded."""
         if self._gater is not None and peer is not None:
             self._ask("peer dial", peer, None, peer)
-        self._check_total(peer, None)
-        if peer is not None:
-            self._check_peer(peer, None)
+        full = self._full(None, peer)
+        if full is not None and self._place(full, None, peer) is None:
+            raise self._over(full, peer, lambda: None)
 
     def check_addr_dial(self, peer: PeerId | None, addr: Multiaddr) -> None:
         """Is called before `addr` is dialled. Raises GaterRefused."""
@@ -107,18 +119,27 @@ class Admission:
             self._ask("addr dial", peer, addr, peer, addr)
 
     def admits(self, conn: RawConn) -> bool:
-        """Whether an accepted connection may be read from. Looks only at addresses and counts."""
+        """Whether an accepted connection may be read from. Looks only at addresses and counts.
+
+        If a limit refuses it, aborting it resets it, so that the peer knows at once.
+        """
         if self.is_trivial:
             return True
-        remote = conn.remote_multiaddr
-        try:
-            if self._gater is not None:
+        if self._gater is not None:
+            remote = conn.remote_multiaddr
+            try:
                 self._ask("accept", None, remote, conn.local_multiaddr, remote)
-            self._check_total(None, remote)
-            self._check_ip(None, remote)
-        except (GaterRefused, LimitExceeded):
-            return False
-        return True
+            except GaterRefused:
+                return False
+        number = _number_of(conn)
+        full = self._full(number, None)
+        if full is None and number is not None:
+            full = self._blocks.take(number, self._clock())
+        if full is None or self._place(full, number, None) is not None:
+            return True
+        self._refused(full, None, lambda: conn.remote_multiaddr)
+        getattr(conn, "set_linger", _ignore)(0)
+        return False
 
     def check_secured(
         self, direction: Direction, peer: PeerId, local: Multiaddr, remote: Multiaddr | None
@@ -127,50 +148,71 @@ class Admission:
         if self._gater is not None:
             self._ask("secured", peer, remote, direction, peer, local, remote)
 
-    def check_upgraded(self, conn: Conn) -> None:
-        """Is called before the swarm takes `conn` over. Raises GaterRefused, LimitExceeded."""
-        peer, remote = conn.remote_peer, conn.remote_multiaddr
+    def admit(self, conn: Conn) -> None:
+        """Is called before the swarm takes `conn` over, and counts it. Raises GaterRefused, LimitExceeded."""
+        if self.is_trivial:
+            return
+        peer = conn.remote_peer
         if self._gater is not None:
-            self._ask("upgraded", peer, remote, conn)
-        self._check_total(peer, remote)
-        self._check_peer(peer, remote)
-        if conn.direction is Direction.INBOUND:
-            self._check_ip(peer, remote)
+            self._ask("upgraded", peer, conn.remote_multiaddr, conn)
+        number = _counted(conn)
+        full = self._full(number, peer)
+        if full is not None:
+            place = self._place(full, number, peer)
+            if place is None:
+                raise self._over(full, peer, lambda: conn.remote_multiaddr)
+            place.used += 1
+            self._placed[conn] = place
+        self._count(conn)
 
     # -- counting ------------------------------------------------------------------------------
 
-    def joined(self, conn: Conn) -> None:
-        """Counts `conn`, which the swarm has taken over."""
-        self._count(conn, 1)
-
     def left(self, conn: Conn) -> None:
-        """Stops counting `conn`, which has ended. Called once for each connection that has joined."""
-        self._count(conn, -1)
+        """Stops counting `conn`, which has ended. Called once for each connection that was admitted."""
+        if self._placed:
+            place = self._placed.pop(conn, None)
+            if place is not None:
+                place.used -= 1
+        if self._blocks.are_counted and (number := _counted(conn)) is not None:
+            self._blocks.remove(number)
 
-    def _count(self, conn: Conn, by: int) -> None:
-        self._num_conns += by
-        if self._max_per_peer is not None:
-            _add(self._by_peer, conn.remote_peer, by)
-        if self._max_per_ip is not None and conn.direction is Direction.INBOUND:
-            subnet = counted_under(conn.remote_multiaddr)
-            if subnet is not None:
-                _add(self._by_ip, subnet, by)
+    def _count(self, conn: Conn) -> None:
+        if self._blocks.are_counted and (number := _counted(conn)) is not None:
+            self._blocks.add(number)
 
-    def _check_total(self, peer: PeerId | None, remote: Multiaddr | None) -> None:
-        self._check("max_conns", self._num_conns, self._max_conns, peer, remote)
+    @property
+    def is_full(self) -> bool:
+        """Whether the node has so many connections that it takes none, from whomever."""
+        return self._full(None, None) is not None and not self._places.are_free
 
-    def _check_peer(self, peer: PeerId, remote: Multiaddr | None) -> None:
-        self._check("max_conns_per_peer", self._by_peer.get(peer, 0), self._max_per_peer, peer, remote)
+    def _full(self, number: int | None, peer: PeerId | None) -> Full | None:
+        """The first limit that one more connection would exceed."""
+        limits = self.limits
+        most = limits.max_conns
+        if most is not None and self.conns.num_conns - len(self._placed) >= most:
+            return Full("max_conns", self.conns.num_conns, most)
+        most = limits.max_conns_per_peer
+        if most is not None and peer is not None and (count := self.conns.count(peer)) >= most:
+            return Full("max_conns_per_peer", count, most, str(peer))
+        if number is not None and self._blocks.are_counted:
+            return self._blocks.full(number)
+        return None
 
-    def _check_ip(self, peer: PeerId | None, remote: Multiaddr | None) -> None:
-        if self._max_per_ip is not None and (subnet := counted_under(remote)) is not None:
-            self._check("max_conns_per_ip", self._by_ip.get(subnet, 0), self._max_per_ip, peer, remote)
+    def _place(self, full: Full, number: int | None, peer: PeerId | None) -> Place | None:
+        """The reserved place that lets a connection in although `full`; None: there is none."""
+        return None if full.limit == "max_conns_per_peer" else self._places.find(number, peer)
 
-    def _check(
-        self, limit: str, count: int, maximum: int | None, peer: PeerId | None, remote: Multiaddr | None
-    ) -> None:
-        if maximum is not None and count >= maximum:
-            self._refuse(peer, remote, LimitExceeded(limit, count + 1, maximum))
+    def uses(self) -> list[LimitUse]:
+        """How much of each limit on connections is used, without what was refused."""
+        limits, most, peaks = self.limits, self._blocks.most(), self._blocks.peaks
+        return [
+            LimitUse("max_conns", self.conns.num_conns, self.conns.peak, limits.max_conns),
+            LimitUse("max_conns_per_peer", self.conns.most(), None, limits.max_conns_per_peer),
+            *(LimitUse(limit, most[limit], peaks[limit], getattr(limits, limit)) for limit in _OF_BLOCKS),
+            LimitUse("subnets", most["subnets"], peaks["subnets"], None),
+            LimitUse("conn_rate_per_subnet", None, None, limits.conn_burst_per_subnet),
+            LimitUse("reserved", self._places.used, None, self._places.maximum),
+        ]
 
     # -- refusing ------------------------------------------------------------------------------
 
@@ -186,25 +228,39 @@ class Admission:
                 return
         except RAISED:
             self._complaints.raised(f"the connection gater ({point})")
-        self._refuse(peer, addr, GaterRefused(point, addr or peer or "a connection"))
-
-    def _refuse(self, peer: PeerId | None, addr: Multiaddr | None, error: P2PError) -> None:
-        logger.debug("refused %s at %s: %s", peer, addr, error)
-        if self.news is not None:
-            self.news.refused(peer, addr, error)
+        error = GaterRefused(point, addr or peer or "a connection")
+        self._tell(peer, lambda: addr, lambda: error)
         raise error
 
+    def _over(self, full: Full, peer: PeerId | None, addr: Callable[[], Multiaddr | None]) -> P2PError:
+        """Reports a refusal. Returns: the error to raise."""
+        self._refused(full, peer, addr)
+        return exceeded(*full)
 
-def counted_under(addr: Multiaddr | None) -> str | None:
-    """The subnet that connections from `addr` count for (see subnet_of). None: they are not counted."""
-    if addr is None or addr.is_relayed or scope_of(addr) is not Scope.PUBLIC:
-        return None
-    return subnet_of(addr)
+    def _refused(self, full: Full, peer: PeerId | None, addr: Callable[[], Multiaddr | None]) -> None:
+        """Reports a refusal. Under attack there are very many, so nothing is made that nobody reads."""
+        self.refusals.add(full.limit, lambda: exceeded(*full))
+        self._tell(peer, addr, lambda: exceeded(*full))
+
+    def _tell(
+        self, peer: PeerId | None, addr: Callable[[], Multiaddr | None], error: Callable[[], P2PError]
+    ) -> None:
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("refused %s at %s: %s", peer, addr(), error())
+        if self.news is not None:
+            self.news.refused(lambda: Refused(peer, addr(), error()))
 
 
-def _add(counts: dict[K, int], key: K, by: int) -> None:
-    count = counts.get(key, 0) + by
-    if count:
-        counts[key] = count
-    else:
-        counts.pop(key, None)
+def _number_of(conn: RawConn) -> int | None:
+    """The number of the peer's IP address, if possible without a multiaddr: that costs 20 times as much."""
+    sockaddr: tuple[Any, ...] | None = getattr(conn, "remote_sockaddr", None)
+    return number_in(conn.remote_multiaddr) if sockaddr is None else number_of(sockaddr[0])
+
+
+def _counted(conn: Conn) -> int | None:
+    """The number of the IP address that `conn` counts for; None: it does not count for any."""
+    return number_in(conn.remote_multiaddr) if conn.direction is Direction.INBOUND else None
+
+
+def _ignore(_: int) -> None:
+    """A raw connection that has no SO_LINGER."""

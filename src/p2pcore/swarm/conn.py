@@ -41,7 +41,7 @@ class Conn:
         opened_at: `time.time()` when the swarm took it over.
     """
 
-    # Only the modules of swarm/ use _ordinal and _since. Only identify uses _info.
+    # Only the modules of swarm/ use _kind, _ordinal and _since. Only identify uses _info.
     __slots__ = (
         "_ended",
         "_info",

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Container
+from collections.abc import Collection, Container
 from typing import TYPE_CHECKING
 
+from p2pcore.codes import Direction
 from p2pcore.errors import ConnectionClosed, P2PError
 
 if TYPE_CHECKING:
@@ -34,16 +35,17 @@ class ConnTable:
         superfluous: connections that are used only if there is no other.
 
     Attributes:
-        num_conns: the number of connections.
+        num_conns: the number of connections. peak: the most there were at a time.
     """
 
-    __slots__ = ("_by_peer", "_superfluous", "_waiting", "num_conns")
+    __slots__ = ("_by_peer", "_superfluous", "_waiting", "num_conns", "peak")
 
     def __init__(self, superfluous: Container[Conn] = ()) -> None:
         self._by_peer: dict[PeerId, Conn | dict[Conn, None]] = {}
         self._superfluous = superfluous
         self._waiting: dict[PeerId, set[asyncio.Future[None]]] = {}
         self.num_conns = 0
+        self.peak = 0
 
     def attach(self, peer: PeerId, conn: Conn) -> None:
         """Adds `conn` after the others of `peer`. Most peers have one connection; that needs no dict."""
@@ -55,6 +57,8 @@ class ConnTable:
         else:
             self._by_peer[peer] = {others: None, conn: None}
         self.num_conns += 1
+        if self.num_conns > self.peak:
+            self.peak = self.num_conns
         if self._waiting and not conn.is_limited and not conn.is_closed:
             self._wake(peer, None)
 
@@ -77,6 +81,10 @@ class ConnTable:
             self._by_peer.clear()
         return True
 
+    def rows(self) -> list[Conn | dict[Conn, None]]:
+        """The connections of each peer: one, or a dict with several. Making the list takes microseconds."""
+        return list(self._by_peer.values())
+
     def all(self) -> list[Conn]:
         """Every connection."""
         return [conn for peer in self._by_peer for conn in self.of(peer)]
@@ -89,6 +97,36 @@ class ConnTable:
         """The connections to `peer`, oldest first."""
         mine = self._by_peer.get(peer, ())
         return list(mine) if isinstance(mine, (dict, tuple)) else [mine]
+
+    def count(self, peer: PeerId) -> int:
+        """The number of connections to `peer`."""
+        mine = self._by_peer.get(peer)
+        return 0 if mine is None else len(mine) if isinstance(mine, dict) else 1
+
+    def most(self) -> int:
+        """The number of connections of the peer that has most. Looks at every peer."""
+        return max(map(self.count, self._by_peer), default=0)
+
+    @staticmethod
+    def active_at(conn: Conn) -> float:
+        """The event loop's time at which the peer last used a stream, or a stream ended; at first: it opened.
+
+        Pings of the multiplexer do not count.
+        """
+        return max(conn.session.active_at, conn._since)
+
+    @staticmethod
+    def standing(conn: Conn) -> tuple[bool, int, bool, float, int]:
+        """How useful `conn` looks: of two, the connection manager closes first the one with the smaller
+        value.
+
+        Returns: whether it has streams, the second in which it was active last, whether we have dialled it,
+        minus the time at which it opened, and a number that no other connection has, greater for later ones.
+        """
+        session, since = conn.session, conn._since
+        active = int(max(session.active_at, since))
+        is_ours = conn._kind.direction is Direction.OUTBOUND
+        return session.num_streams > 0, active, is_ours, -since, conn._ordinal
 
     def with_id(self, conn_id: str) -> Conn | None:
         """The connection whose `Conn.id` is `conn_id`. Looks at every connection."""
@@ -116,7 +154,8 @@ class ConnTable:
 
     def state(self, peer: PeerId) -> Connectedness:
         """The connectedness by this table. A connection counts until it is removed, even if it is ending."""
-        return connectedness_of(self.of(peer))
+        mine = self._by_peer.get(peer)
+        return connectedness_of(mine if mine is None or isinstance(mine, dict) else (mine,))
 
     # -- waiting for a direct connection -------------------------------------------------------
 
@@ -152,7 +191,7 @@ class ConnTable:
                 waiter.set_exception(error)
 
 
-def connectedness_of(conns: list[Conn]) -> Connectedness:
+def connectedness_of(conns: Collection[Conn] | None) -> Connectedness:
     """The connectedness of a peer whose connections are `conns`."""
     if not conns:
         return Connectedness.NOT_CONNECTED

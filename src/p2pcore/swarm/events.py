@@ -87,6 +87,42 @@ class ConnClosed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ConnTrimmed(Event):
+    """The connection manager closes `conn`. A ConnClosed follows.
+
+    Attributes:
+        conn: the connection.
+        reason: "marks": there were too many connections. "crowd": too many of them from its block or its
+            peer. "room": something has run short. "idle": it had no stream for too long. "memory": it held
+            too much.
+        value: the sum of the tags of its peer.
+    """
+
+    conn: Conn
+    reason: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class KeepLost(Event):
+    """A peer that is kept (see ConnManager.keep) is not connected any more, or cannot be reached at first.
+
+    It is dialled until a KeepRestored. `error`: why it was lost; None: unknown.
+    """
+
+    peer: PeerId
+    error: BaseException | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeepRestored(Event):
+    """A peer that is kept is connected again, by `conn`."""
+
+    peer: PeerId
+    conn: Conn
+
+
+@dataclass(frozen=True, slots=True)
 class UpgradeFailed(Event):
     """A raw connection was made, but the upgrade (security and multiplexer) failed.
 

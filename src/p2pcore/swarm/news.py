@@ -7,7 +7,8 @@ count. Never raises and never waits.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from p2pcore.codes import Direction
 from p2pcore.errors import GoAway
@@ -17,8 +18,11 @@ from p2pcore.swarm.events import (
     ConnClosed,
     ConnectednessChanged,
     ConnOpened,
+    ConnTrimmed,
     DialFailed,
     Events,
+    KeepLost,
+    KeepRestored,
     ListenerEnded,
     ListenerOpened,
     ListenerRecovered,
@@ -30,7 +34,6 @@ from p2pcore.swarm.notify import Notifiees
 from p2pcore.upgrade.listener import REFUSED, errno_name
 
 if TYPE_CHECKING:
-    from p2pcore.errors import P2PError
     from p2pcore.interfaces import Conn
     from p2pcore.swarm.conns import Connectedness
     from p2pcore.values.multiaddr import Multiaddr
@@ -92,11 +95,27 @@ class News:
         if change is not None:
             self.events.emit(ConnectednessChanged(conn.remote_peer, change))
 
-    def refused(self, peer: PeerId | None, addr: Multiaddr | None, error: P2PError) -> None:
-        """The gater or a cap has refused a connection."""
+    def conn_trimmed(self, conn: Any, reason: str, value: float) -> None:
+        """See resources.conn_manager.Reports."""
+        self._count(f"connections trimmed: {reason}")
+        if self.events.is_wanted:
+            self.events.emit(ConnTrimmed(conn, reason, value))
+
+    def keep_lost(self, peer: PeerId, error: BaseException | None) -> None:
+        """See resources.keeper.KeepReports."""
+        if self.events.is_wanted:
+            self.events.emit(KeepLost(peer, error))
+
+    def keep_restored(self, peer: PeerId, conn: Any) -> None:
+        """See resources.keeper.KeepReports."""
+        if self.events.is_wanted:
+            self.events.emit(KeepRestored(peer, conn))
+
+    def refused(self, event: Callable[[], Refused]) -> None:
+        """The gater or a limit has refused a connection. `event` is only made for a subscription."""
         self._counts["connections refused"] += 1
         if self.events.is_wanted:
-            self.events.emit(Refused(peer, addr, error))
+            self.events.emit(event())
 
     def stream_refused(self) -> None:
         """A stream was reset because too many handlers run."""

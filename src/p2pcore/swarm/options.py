@@ -1,6 +1,6 @@
-"""Which connections a host may have: caps, and a rule for a second connection to the same peer.
+"""Which connections a host keeps: a rule for a second connection to the same peer.
 
-admission.py enforces the caps; duplicates.py closes superfluous connections.
+duplicates.py closes superfluous connections. How many there may be in all is in resources/options.py.
 """
 
 from __future__ import annotations
@@ -13,26 +13,16 @@ from p2pcore.swarm.duplicates import POLICIES
 
 @dataclass(frozen=True, slots=True)
 class ConnOptions:
-    """Which connections a host may have. None: only the operating system sets a limit.
+    """Which connections a host keeps. How many it may have: see Limits.
 
     Attributes:
-        max_conns: connections, inbound and outbound together.
-        max_conns_per_peer: the same for one peer.
-        max_conns_per_ip: inbound connections from one public IPv4 address or IPv6 /56.
         duplicates: "keep" allows several connections to one peer; "dedup" closes all but one.
 
     Raises:
-        TypeError, ValueError: a field has a wrong type or value. The message names it.
+        ValueError: `duplicates` is something else.
     """
 
-    max_conns: int | None = None
-    max_conns_per_peer: int | None = None
-    max_conns_per_ip: int | None = None
     duplicates: str = "keep"
 
     def __post_init__(self) -> None:
-        for name in ("max_conns", "max_conns_per_peer", "max_conns_per_ip"):
-            cap = getattr(self, name)
-            if cap is not None:
-                options.whole(name, cap, 1)
         options.one_of("duplicates", self.duplicates, POLICIES)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from p2pcore import codes, limits
+from p2pcore._fast.loop.ledger import Ledger, Share
 from p2pcore.aio.eager import Begun
 from p2pcore.errors import (
     DeadlineExceeded,
@@ -23,6 +25,8 @@ from p2pcore.errors import (
     P2PError,
     RemoteProtocolError,
 )
+from p2pcore.resources.options import UNLIMITED, Limits
+from p2pcore.resources.refusals import Refusals, exceeded
 from p2pcore.upgrade.multistream import STREAM_STEP, handle, propose, select
 
 if TYPE_CHECKING:
@@ -73,17 +77,26 @@ class StreamServer:
     Args:
         max_per_conn: handlers of one connection that may run at once.
         refused: called when a stream is reset because too many handlers run.
+        ledger: counts the handlers of each peer. refusals: hears of each refusal.
     """
 
-    __slots__ = ("_ended", "_handlers", "_is_closed", "_max_per_conn", "_refused", "_running", "_tasks")
+    __slots__ = (
+        *("_ended", "_handlers", "_is_closed", "_ledger", "_max", "_max_per_conn", "_max_per_peer"),
+        *("_refusals", "_refused", "_running", "_tasks"),
+    )
 
     def __init__(
         self,
         max_per_conn: int = limits.MAX_HANDLERS_PER_CONN,
         refused: Callable[[], None] = lambda: None,
+        ledger: Ledger | None = None,
+        refusals: Refusals | None = None,
     ) -> None:
         self._max_per_conn = max_per_conn
         self._refused = refused
+        self._ledger = ledger or Ledger()
+        self._refusals = refusals or Refusals()
+        self.set_limits(UNLIMITED)
         self._handlers: dict[str, ProtocolHandler] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: dict[Conn, int] = {}  # number of running handlers, for connections that have any
@@ -99,6 +112,11 @@ class StreamServer:
     def num_running(self) -> int:
         """The number of handlers that run now, including streams that are being negotiated."""
         return len(self._tasks)
+
+    def set_limits(self, in_force: Limits) -> None:
+        """New limits from now on. Handlers that run go on."""
+        self._max = in_force.max_streams or sys.maxsize
+        self._max_per_peer = in_force.max_handlers_per_peer or sys.maxsize
 
     def set(self, protocol: str, handler: ProtocolHandler) -> None:
         """Serves `protocol` with `handler`, which replaces an earlier one. Raises ValueError: a bad id."""
@@ -124,14 +142,29 @@ class StreamServer:
             return
         conn = stream.conn
         count = self._running.get(conn, 0)
-        if count >= self._max_per_conn or len(self._tasks) >= limits.MAX_HANDLERS:
-            self._refused()
-            stream.reset(codes.STREAM_RESOURCE_LIMIT_EXCEEDED)
+        share = self._ledger.share(conn.remote_peer)
+        if (
+            count >= self._max_per_conn
+            or share.handlers >= self._max_per_peer
+            or len(self._tasks) >= self._max
+        ):
+            self._refuse(stream, conn, share)
             return
         self._running[conn] = count + 1
-        task = asyncio.get_running_loop().create_task(self._run(stream, conn))
+        share.handlers += 1
+        task = asyncio.get_running_loop().create_task(self._run(stream, conn, share))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _refuse(self, stream: Stream, conn: Conn, share: Share) -> None:
+        self._refused()
+        stream.reset(codes.STREAM_RESOURCE_LIMIT_EXCEEDED)
+        num, of_peer = len(self._tasks), share.handlers
+        if num >= self._max:
+            self._refusals.add("max_streams", lambda: exceeded("max_streams", num, self._max))
+        elif of_peer >= self._max_per_peer:
+            full = ("max_handlers_per_peer", of_peer, self._max_per_peer)
+            self._refusals.add(full[0], lambda: exceeded(*full, str(conn.remote_peer)))
 
     def shrink(self) -> None:
         """Frees the memory of the tables, if no handler runs. Call it when the last connection has ended."""
@@ -157,16 +190,18 @@ class StreamServer:
         else:
             conn.session.owner = None  # breaks the reference cycle, so that both are freed
 
-    def _left(self, conn: Conn) -> None:
+    def _left(self, conn: Conn, share: Share) -> None:
         """A handler of `conn` has returned."""
+        share.handlers -= 1
         count = self._running.pop(conn) - 1
         if count:
             self._running[conn] = count
         elif conn in self._ended:
             self._ended.discard(conn)
             conn.session.owner = None
+            self._ledger.forget(conn.remote_peer)
 
-    async def _run(self, stream: Stream, conn: Conn) -> None:
+    async def _run(self, stream: Stream, conn: Conn, share: Share) -> None:
         try:
             handler = await self._negotiate(stream)
             if await handler(stream) is None:
@@ -177,7 +212,7 @@ class StreamServer:
         except Exception as error:
             _fail(stream, error)
         finally:
-            self._left(conn)
+            self._left(conn, share)
 
     async def _negotiate(self, stream: Stream) -> ProtocolHandler:
         stream.set_deadline(limits.STREAM_NEGOTIATION_TIMEOUT_S)

@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from p2pcore import codes, limits
+from p2pcore._fast.loop.ledger import FULL, Ledger
+from p2pcore.aio.home import Home
 from p2pcore.dialing.dialer import Dialer
 from p2pcore.errors import (
     ConnectionClosed,
@@ -24,7 +28,10 @@ from p2pcore.errors import (
     StreamReset,
     SwarmClosed,
 )
+from p2pcore.resources.conn_manager import ConnManager
+from p2pcore.resources.report import LimitUse, ledger_uses
 from p2pcore.swarm.admission import Admission
+from p2pcore.swarm.capped import CappedHandler
 from p2pcore.swarm.conn import Conn
 from p2pcore.swarm.conns import Connectedness, ConnTable, connectedness_of
 from p2pcore.swarm.duplicates import POLICIES, Duplicates
@@ -43,6 +50,7 @@ if TYPE_CHECKING:
         Stream,
         Transport,
     )
+    from p2pcore.resources.options import Limits
     from p2pcore.swarm.events import Events
     from p2pcore.values.peer_id import PeerId
 
@@ -58,17 +66,23 @@ class Swarm:
     Args:
         local_peer: our id.
         transports: in order of preference for dialling.
-        admission: the gater and the caps. The default admits everybody.
+        admission: the gater and the limits on connections. The default admits everybody.
         news: the swarm reports here. Give it if other parts, for instance listeners, report there too.
         resolver: looks up host names; None: the operating system's resolver.
+        conn_manager: closes connections when there are too many; None: it closes none, until it is told to.
         duplicates: "keep" allows several connections to one peer; "dedup" closes all but one, see
             p2pcore.swarm.duplicates.
         max_dials: addresses dialled at once. Further dials wait.
         max_handlers_per_conn: handlers of one connection that may run at once. Further streams are reset. A
             handler counts until it returns, even if its stream has ended.
+        ledger: counts streams and memory. The swarm sets its limits.
 
     Raises:
         ValueError: `duplicates` is neither "keep" nor "dedup".
+
+    Attributes:
+        home: the event loop where the coroutines below must run; each raises RuntimeError on another one.
+        admission: the gater and the limits on connections.
     """
 
     def __init__(
@@ -79,22 +93,28 @@ class Swarm:
         admission: Admission | None = None,
         news: News | None = None,
         resolver: Resolver | None = None,
+        conn_manager: ConnManager | None = None,
         duplicates: str = "keep",
         max_dials: int = limits.MAX_DIALS,
         max_handlers_per_conn: int = limits.MAX_HANDLERS_PER_CONN,
+        ledger: Ledger | None = None,
     ) -> None:
         if duplicates not in POLICIES:
             raise ValueError(f"duplicates must be one of {', '.join(POLICIES)}, not {duplicates!r}")
+        self.home = Home()
         self._local_peer = local_peer
-        self._admission = admission or Admission()
+        self.admission = admission or Admission()
+        self.ledger = ledger or Ledger()
         self._news = news or News()
         self._news.notifiees.network = self
         self._transports = Transports()
-        self._duplicates = Duplicates(lambda conn: self._conns.of(conn.remote_peer))
+        self._duplicates = Duplicates()
         self._dedups = duplicates == "dedup"
         self._conns = ConnTable(self._duplicates)
         self._num_made = 0
-        self._streams = StreamServer(max_handlers_per_conn, self._news.stream_refused)
+        self._streams = StreamServer(
+            max_handlers_per_conn, self._news.stream_refused, self.ledger, self.admission.refusals
+        )
         self._serve = self._streams.serve  # one bound method for all connections; so is the next
         self._ended = self._conn_ended
         self._listeners = Listeners(self._transports.for_listening, self.add_conn, self._news)
@@ -104,14 +124,22 @@ class Swarm:
             self.add_conn,
             self._transports.for_dialing,
             self._listeners.own_addrs,
-            self._admission,
+            self.admission,
             self._news,
             resolver,
             max_dials,
         )
-        self._admission.news = self._news
+        self.admission.news = self._news
+        self.admission.conns = self._conns
+        self._manager = conn_manager or ConnManager()
+        self._apply(self.admission.limits)
+        self._manager.attach(
+            self._conns,
+            self._news,
+            lambda peer, addrs: self.dial_peer(peer, addrs, ignore_backoff=True),
+        )
+        self.ledger.on_state = self._memory_changed
         self._closing: asyncio.Task[None] | None = None
-        self._unused: set[asyncio.Task[None]] = set()
         for transport in transports:
             self.add_transport(transport)
 
@@ -129,6 +157,11 @@ class Swarm:
     def events(self) -> Events:
         """The subscriptions to events; see p2pcore.swarm.events."""
         return self._news.events
+
+    @property
+    def conn_manager(self) -> ConnManager:
+        """Knows which connections to keep when there are many."""
+        return self._manager
 
     def counters(self) -> dict[str, int]:
         """How often each thing has happened, by name; see `Host.counters`."""
@@ -166,6 +199,7 @@ class Swarm:
             ListenError: no address worked. Its `causes` has (address, error) for each.
             SwarmClosed: the swarm was closed.
         """
+        self.home.check_loop()
         self._check_open()
         return await self._listeners.listen([Multiaddr(addr) for addr in addrs])
 
@@ -178,10 +212,12 @@ class Swarm:
             AddressError: `addr` has a host name.
             Exception: what the transport's `listen` raises.
         """
+        self.home.check_loop()
         return await self._listeners.add(Multiaddr(addr))
 
     async def listen_close(self, *addrs: Multiaddr | str) -> None:
         """Closes the listeners that are bound to one of `addrs`. Their connections stay open."""
+        self.home.check_loop()
         await self._listeners.close_bound_to({Multiaddr(addr) for addr in addrs})
 
     def listen_addresses(self) -> list[Multiaddr]:
@@ -234,6 +270,7 @@ class Swarm:
                 is this node, or the gater or a cap has refused.
             SwarmClosed: the swarm was closed before or during the call.
         """
+        self.home.check_loop()
         self._check_open()
         return await self._dialer.dial_peer(peer, addrs, force_direct, ignore_backoff)
 
@@ -247,6 +284,7 @@ class Swarm:
             DialError: no address worked; `causes` has the errors.
             SwarmClosed: the swarm was closed before or during the call.
         """
+        self.home.check_loop()
         self._check_open()
         return await self._dialer.dial_addr(Multiaddr(addr))
 
@@ -266,10 +304,10 @@ class Swarm:
         self._conns.attach(conn.remote_peer, conn)
         session = conn.session
         session.owner = conn
-        if not self._admission.is_trivial:
-            self._admission.joined(conn)
+        session.account(self.ledger, self.ledger.share(conn.remote_peer))
         if self._dedups:
             self._duplicates.joined(conn)
+        self._manager.joined(conn)
         self._news.conn_opened(conn, before and self._change(conn, before))
         session.set_stream_handler(self._serve)
         session.add_close_callback(conn)  # behind the handler: one that has ended gives its streams first
@@ -279,10 +317,8 @@ class Swarm:
         if self.is_closed:
             conn.abort(codes.CONN_SHUTDOWN)
             raise SwarmClosed("the swarm was closed")
-        if self._admission.is_trivial:
-            return
         try:
-            self._admission.check_upgraded(conn)
+            self.admission.admit(conn)
         except GaterRefused:
             conn.abort(codes.CONN_GATED)
             raise
@@ -294,14 +330,21 @@ class Swarm:
         """Each session calls this when it ends: from the event loop, so never inside `add_conn`."""
         before = self._conns.state(conn.remote_peer) if self._news.events.is_wanted else None
         self._conns.detach(conn)
+        if self._dedups:
+            self._duplicates.left(conn)
         if conn.session.num_refused:
             self._news.streams_refused(conn.session.num_refused)
-        if not self._admission.is_trivial:
-            self._admission.left(conn)
+        self.admission.left(conn)
+        self.ledger.forget(conn.remote_peer)
         if not self._conns.num_conns:
             self._streams.shrink()
         self._news.conn_closed(conn, error, before and self._change(conn, before))
+        self._manager.left(conn, error)
         self._streams.conn_ended(conn)
+
+    def _memory_changed(self, was: int, now: int) -> None:
+        if now >= FULL:
+            self._manager.relieve(self.ledger)
 
     def _change(self, conn: Conn, before: Connectedness) -> Connectedness | None:
         """The new connectedness of the peer of `conn`. None: it is still `before`."""
@@ -338,10 +381,12 @@ class Swarm:
 
     async def close_peer(self, peer: PeerId, code: int = 0) -> None:
         """Closes every connection to `peer` and sends it `code`."""
+        self.home.check_loop()
         await asyncio.gather(*(conn.close(code) for conn in self.conns_to_peer(peer)))
 
     async def close_conn(self, conn_id: str, code: int = 0) -> bool:
         """Closes only the connection with this id (W26), and sends `code`. Returns: whether there was one."""
+        self.home.check_loop()
         conn = self._conns.with_id(conn_id)
         if conn is None:
             return False
@@ -363,6 +408,7 @@ class Swarm:
             LimitedConnection: no direct connection came.
             The other errors of Conn.new_stream.
         """
+        self.home.check_loop()
         ranked = self._conns.ranked(peer)
         if not allow_limited and ranked and ranked[0].is_limited:
             await self._wait_direct(peer)
@@ -397,13 +443,28 @@ class Swarm:
         """The number of inbound streams that are being negotiated or served."""
         return self._streams.num_running
 
-    def set_stream_handler(self, protocol: str, handler: ProtocolHandler) -> None:
+    def set_stream_handler(
+        self,
+        protocol: str,
+        handler: ProtocolHandler,
+        *,
+        max_streams: int | None = None,
+        max_streams_per_peer: int | None = None,
+    ) -> None:
         """Serves inbound streams of `protocol` with `await handler(stream)`, each in a task of its own.
 
         The stream is closed when `handler` returns, and reset when it raises. `stream.conn` is its
         connection. If `handler` returns the stream itself, the swarm leaves it open: other code must end it.
+
+        Args:
+            max_streams: handlers of this protocol that may run at once; a further stream is reset with
+                STREAM_RESOURCE_LIMIT_EXCEEDED. None: no limit. max_streams_per_peer: the same for one peer.
+
         Raises: ValueError: `protocol` is not a valid protocol id.
         """
+        if max_streams is not None or max_streams_per_peer is not None:
+            refusals = self.admission.refusals
+            handler = CappedHandler(protocol, handler, max_streams, max_streams_per_peer, refusals)
         self._streams.set(protocol, handler)
 
     def remove_stream_handler(self, protocol: str) -> None:
@@ -428,6 +489,9 @@ class Swarm:
     async def drain(self, timeout_s: float = limits.DRAIN_TIMEOUT_S, accept_queued: bool = True) -> int:
         """Ends in order: stops listening, closes each connection when it has no stream, then `close`.
 
+        Connections without streams are closed in the order of a trim (p2pcore.resources.order). Skips new
+        ones: their first stream may be coming.
+
         The go-away comes after the last stream, not before it: when rust-libp2p and js-libp2p receive a
         go-away, they end all streams of the connection.
 
@@ -437,7 +501,10 @@ class Swarm:
 
         Returns: the number of streams that were cut off.
         """
-        end = asyncio.get_running_loop().time() + timeout_s
+        self.home.check_loop()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout_s
+        self._manager.stop()
         listeners = self._listeners.take_out()
         draining = asyncio.gather(
             *(listener.drain(accept_queued) for listener in listeners), return_exceptions=True
@@ -445,7 +512,7 @@ class Swarm:
         try:
             async with asyncio.timeout_at(end):
                 while not draining.done() or self.num_conns or self._streams.num_running:
-                    self._close_unused()
+                    self._manager.drain(loop.time() - limits.DRAIN_GRACE_S)
                     await asyncio.sleep(limits.DRAIN_LOOK_S)
         except TimeoutError:
             logger.info("%d streams did not end in %g s", self._num_streams(), timeout_s)
@@ -455,25 +522,18 @@ class Swarm:
         await self.close()
         return cut
 
-    def _close_unused(self) -> None:
-        """Closes connections without streams. Skips new connections: their first stream may be coming."""
-        newest = asyncio.get_running_loop().time() - limits.DRAIN_GRACE_S
-        for conn in self.conns():
-            if conn.num_streams == 0 and conn._since < newest:
-                task = asyncio.get_running_loop().create_task(conn.close())
-                self._unused.add(task)
-                task.add_done_callback(self._unused.discard)
-
     def _num_streams(self) -> int:
         return sum(conn.num_streams for conn in self.conns())
 
     async def close(self) -> None:
         """Ends dials, listeners, handlers and connections. Each step is bounded in time. Idempotent."""
+        self.home.check_loop()
         if self._closing is None:
             self._closing = asyncio.get_running_loop().create_task(self._shut_down())
         await asyncio.shield(self._closing)
 
     async def _shut_down(self) -> None:
+        self._manager.stop()
         self._dialer.close()
         self._listeners.refuse_new()
         self._conns.fail(SwarmClosed("the swarm was closed"))
@@ -489,13 +549,49 @@ class Swarm:
         for conn in conns:
             conn.abort(codes.CONN_SHUTDOWN)
         await asyncio.sleep(0)  # sessions report their end in the event loop's next turn
-        if self._unused:
-            await _bounded("unused connections", _wait(asyncio.gather(*self._unused, return_exceptions=True)))
+        await _bounded("trimmed connections", self._manager.close())
         self._news.events.close()
 
     def _check_open(self) -> None:
         if self.is_closed:
             raise SwarmClosed("the swarm was closed")
+
+    # -- limits --------------------------------------------------------------------------------
+
+    @property
+    def limits(self) -> Limits:
+        """The limits in force."""
+        return self.admission.limits
+
+    def set_limits(self, limits: Limits) -> None:
+        """New limits from now on. They close nothing; they refuse what is new.
+
+        Args:
+            limits: without AUTO; see Limits.resolved.
+
+        Raises:
+            ValueError: the connection manager's high mark is above `max_conns`; nothing has changed.
+        """
+        self._apply(limits)
+        self.admission.set_limits(limits)
+
+    def _apply(self, limits: Limits) -> None:
+        """The marks, and the limits of streams and memory. Raises ValueError before it changes anything."""
+        self._manager.set_max_conns(limits.max_conns)
+        self.ledger.max_streams = limits.max_streams or 0
+        self.ledger.max_streams_per_conn = limits.max_streams_per_conn or 0
+        self.ledger.max_streams_per_peer = limits.max_streams_per_peer or 0
+        self.ledger.memory = limits.memory or 0
+        self._streams.set_limits(limits)
+
+    def limits_report(self) -> list[LimitUse]:
+        """See Host.limits_report."""
+        refused = Counter(self.admission.refusals.counts) + Counter(self.ledger.refused)
+        shares = [self.ledger.share(peer) for peer in self._conns.peers()]
+        uses = [*self.admission.uses(), *ledger_uses(self.ledger, self.limits, shares)]
+        others = refused.keys() - {use.limit for use in uses}
+        uses += [LimitUse(limit, None, None, None) for limit in sorted(others)]
+        return [replace(use, refused=refused[use.limit]) for use in uses]
 
 
 async def _wait(future: asyncio.Future[Any]) -> None:

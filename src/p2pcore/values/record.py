@@ -78,8 +78,8 @@ class Envelope:
         if len(data) > MAX_ENVELOPE_BYTES:
             raise IdentityError(f"an envelope of {len(data)} bytes is over the limit of {MAX_ENVELOPE_BYTES}")
         message = parse_signed(Message, data)
-        if message.ByteSize() != len(data):  # a field twice, or padded: protobuf reads it, and nobody signed it
-            raise IdentityError("an envelope has bytes that nobody signed")
+        if message.ByteSize() != len(data):  # a field that comes twice carries bytes that nobody has signed
+            raise IdentityError("an envelope repeats a field, or is not encoded in the shortest way")
         if not (message.public_key and message.payload and message.signature):
             raise IdentityError("an envelope lacks its public key, payload or signature")
         key = PublicKey.from_protobuf(message.public_key)

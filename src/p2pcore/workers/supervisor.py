@@ -21,7 +21,9 @@ from p2pcore import limits, options
 from p2pcore.aio.callbacks import RAISED
 from p2pcore.errors import ListenError, LocalProtocolError, WorkerFailed
 from p2pcore.host import run
+from p2pcore.limits import MAX_WORKERS
 from p2pcore.manet.accept_errors import Backoff
+from p2pcore.resources.options import Limits
 from p2pcore.values.keys import PrivateKey
 from p2pcore.values.multiaddr import Multiaddr
 from p2pcore.values.peer_id import PeerId
@@ -79,6 +81,10 @@ class Supervisor:
         drain_s: seconds that a worker has to drain, if a method gets no `timeout_s`.
         backlog: connections the kernel may queue for each worker.
         unix_mode: permissions of the files of /unix addresses; None: by the umask.
+        limits: of all workers together: `max_conns`, `max_streams` and `memory` are divided among them. The
+            limits of peers and subnets hold in each worker. See Limits.
+        max_blocked_s: seconds that the event loop of a worker may be blocked before the worker is replaced;
+            0: for ever. A worker that was stopped (SIGSTOP) is replaced sooner, one under a debugger never.
         on_event: called with each WorkerEvent. It must be quick and must not raise.
 
     Raises:
@@ -98,17 +104,20 @@ class Supervisor:
         drain_s: float = limits.DRAIN_TIMEOUT_S,
         backlog: int = limits.LISTEN_BACKLOG,
         unix_mode: int | None = None,
+        limits: Limits | None = None,
+        max_blocked_s: float = limits.WORKER_BLOCKED_S,
         on_event: Callable[[WorkerEvent], None] | None = None,
     ) -> None:
         if getattr(sys, "frozen", False):  # sys.executable is the program itself: it would start again
             raise LocalProtocolError("worker processes need a Python interpreter; a frozen program has none")
-        options.whole("workers", workers, 1, limits.MAX_WORKERS)
+        options.whole("workers", workers, 1, MAX_WORKERS)
         options.items("listen", listen, "addresses", Multiaddr, str)
         options.items("args", args, "arguments", object)
         if private_key is not None:
             options.instance("private_key", private_key, PrivateKey, is_secret=True)
         options.seconds("drain_s", drain_s, or_zero=True)
         options.whole("backlog", backlog)
+        options.seconds("max_blocked_s", max_blocked_s, or_zero=True)
         if unix_mode is not None:
             options.file_mode("unix_mode", unix_mode)
         if on_event is not None:
@@ -122,6 +131,9 @@ class Supervisor:
         self._drain_s = drain_s
         self._backlog = backlog
         self._unix_mode = unix_mode
+        self._limits = options.given("limits", limits, Limits)
+        self._limits.resolved(workers=workers)  # finds a contradiction here, not in each worker
+        self._max_blocked_s = max_blocked_s
         self._on_event = on_event
         self._ports: Ports | None = None
         self._slots: list[_Slot] = []
@@ -157,7 +169,10 @@ class Supervisor:
         return [each.pid for each in self._processes if each.is_ready and not each.ended.done()]
 
     async def status(self) -> list[WorkerStatus]:
-        """The status of each worker now, by index. A worker that does not serve now is left out."""
+        """The status of each worker now, by index. A worker that does not serve now is left out.
+
+        One that does not answer within limits.WORKER_ANSWER_S has `silent_s`.
+        """
         current = [slot.process for slot in self._slots if slot.process is not None]
         answers = await asyncio.gather(*(process.status() for process in current))
         return [answer for answer in answers if answer is not None]
@@ -272,8 +287,18 @@ class Supervisor:
         fds = tuple(sock.fileno() for sock in slot.sockets)
         listen = tuple(map(str, self._ports.addrs))
         key = self.private_key.to_protobuf()
-        settings = Settings(slot.index, key, listen, fds, self._backlog, self._drain_s)
-        process = await Process.start(settings, self._work, slot.sockets, self._heard)
+        settings = Settings(
+            slot.index,
+            key,
+            listen,
+            fds,
+            self._backlog,
+            self._drain_s,
+            limits.WORKER_HEARTBEAT_S,
+            limits=self._limits,
+            num_workers=self._num_workers,
+        )
+        process = await Process.start(settings, self._work, slot.sockets, self._heard, self._max_blocked_s)
         self._processes.add(process)
         if self._is_ending:
             process.kill()

@@ -24,6 +24,7 @@ from typing import Any
 from p2pcore import limits, options
 from p2pcore.errors import P2PError
 from p2pcore.host import Host, run
+from p2pcore.resources.options import Limits
 from p2pcore.transports.tcp.ports import TcpOptions
 from p2pcore.transports.unix import UnixOptions
 from p2pcore.values.keys import PrivateKey
@@ -44,6 +45,9 @@ class Settings:
     fds: tuple[int, ...]
     backlog: int
     drain_s: float
+    heartbeat_s: float = limits.WORKER_HEARTBEAT_S
+    limits: Limits | None = None  # of all workers together
+    num_workers: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,8 @@ class WorkerStatus:
     Attributes:
         index, pid: which worker. conns, streams: the numbers that are open now.
         cpu_s: seconds of CPU time so far. rss_bytes: resident memory.
+        silent_s: 0, or for how many seconds the worker has given no sign of life: it was stopped, or its
+            event loop is blocked. Then the other numbers are the last that it told, or 0.
     """
 
     index: int
@@ -61,6 +67,7 @@ class WorkerStatus:
     streams: int
     cpu_s: float
     rss_bytes: int
+    silent_s: float = 0.0
 
 
 class Worker:
@@ -71,6 +78,7 @@ class Worker:
         private_key: the identity that all workers share.
         listen: the addresses, with real ports. sockets: a listening socket for each port or file.
         backlog: connections the kernel may queue for this worker.
+        limits: the part of this worker of the limits of all workers.
     """
 
     def __init__(self, settings: Settings, channel: Channel) -> None:
@@ -80,13 +88,14 @@ class Worker:
         self.listen = [Multiaddr(addr) for addr in settings.listen]
         self.sockets = [_inherited(fd) for fd in settings.fds]
         self.backlog = settings.backlog
+        self.limits = (settings.limits or Limits()).resolved(workers=settings.num_workers)
 
     def host(self, *, tcp: TcpOptions | None = None, unix: UnixOptions | None = None, **more: Any) -> Host:
         """A host with the identity, addresses and sockets of this worker.
 
         Args:
             tcp, unix: see Host. The worker itself sets their sockets, backlog and reuse_port.
-            more: further arguments of Host.
+            more: further arguments of Host. Without `limits` among them, the host has those of this worker.
         """
         files = tuple(sock for sock in self.sockets if sock.family == socket.AF_UNIX)
         ports = tuple(sock for sock in self.sockets if sock.family != socket.AF_UNIX)
@@ -96,7 +105,7 @@ class Worker:
             self.listen,
             tcp=replace(tcp, sockets=ports, reuse_port=True, backlog=self.backlog),
             unix=replace(unix, sockets=files, backlog=self.backlog),
-            **more,
+            **{"limits": self.limits} | more,
         )
 
     def report(self, **fields: object) -> bool:
@@ -156,9 +165,16 @@ async def _serve(host: Host, settings: Settings, stop: _Stop) -> None:
         stop.arm(host, settings.index)
         addrs = [str(addr) for addr in host.addrs_with_peer]
         stop.channel.send(event="ready", addrs=addrs)
+        _beat(stop.channel, settings.heartbeat_s)
         order = await stop.ordered
         timeout_s = order.get("timeout_s", settings.drain_s)
         await host.drain(timeout_s, accept_queued=order.get("accept_queued", True))
+
+
+def _beat(channel: Channel, seconds: float) -> None:
+    """Tells the supervisor now and then that this event loop runs."""
+    channel.send(event="alive")
+    asyncio.get_running_loop().call_later(seconds, _beat, channel, seconds)
 
 
 class _Stop:

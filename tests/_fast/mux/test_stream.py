@@ -74,21 +74,21 @@ async def test_readinto_fills_from_the_start_and_gives_the_count() -> None:
 async def test_arguments_are_checked_before_anything_is_taken() -> None:
     peer, stream = await opened()
     peer.deliver(data(1, b"kept"))
-    with pytest.raises(ValueError):
-        await stream.read(0)
-    with pytest.raises(errors.LimitExceeded):
-        await stream.read_exactly(WINDOW + 1)
-    with pytest.raises(errors.LimitExceeded):
-        await stream.read_exactly(-1)
-    with pytest.raises(ValueError):
-        await stream.readinto(bytearray())
-    with pytest.raises(BufferError):
-        await stream.readinto(b"read only")
-    with pytest.raises(BufferError):
-        await stream.readinto(memoryview(bytearray(8))[::2])
-    for wrong in ("text", 7, None, memoryview(b"12345678")[::2]):
-        with pytest.raises((TypeError, BufferError)):
-            await stream.write(wrong)  # type: ignore[arg-type]
+    wrong = [  # each raises when it is awaited, not before
+        (stream.read(0), ValueError),
+        (stream.read_exactly(WINDOW + 1), errors.LimitExceeded),
+        (stream.read_exactly(-1), ValueError),
+        (stream.readinto(bytearray()), ValueError),
+        (stream.readinto(b"read only"), BufferError),
+        (stream.readinto(memoryview(bytearray(8))[::2]), BufferError),
+        (stream.readinto(7), TypeError),  # type: ignore[arg-type]
+        (stream.write("text"), TypeError),  # type: ignore[arg-type]
+        (stream.write(None), TypeError),  # type: ignore[arg-type]
+        (stream.write(memoryview(b"12345678")[::2]), BufferError),
+    ]
+    for call, error in wrong:
+        with pytest.raises(error):
+            await call
     assert await stream.read_exactly(0) == b""
     assert await stream.read() == b"kept"
 

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import socket
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -244,21 +245,22 @@ async def test_plain_http_goes_to_the_handler(raw: bytes) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        HttpAnswer(body=bytes(limits.MAX_HTTP_ANSWER_BYTES + 1)),
-        HttpAnswer(99),
         HttpAnswer(headers=[("bad name", "x")]),
         HttpAnswer(headers=[("X", "split\r\nSet-Cookie: evil")]),
         "not an answer",
+        None,
+        SimpleNamespace(status=200, headers=(), body=b""),
         RuntimeError("the handler's fault"),
+        asyncio.CancelledError("the handler's own"),
     ],
-    ids=["too long", "no status", "bad header", "header injection", "wrong type", "raises"],
+    ids=["bad header", "header injection", "text", "none", "looks like one", "raises", "cancels itself"],
 )
 @looped
 async def test_a_failing_handler_is_a_500_and_says_nothing_to_the_peer(
     answer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def handler(*_: Any) -> HttpAnswer:
-        if isinstance(answer, Exception):
+        if isinstance(answer, BaseException):
             raise answer
         return answer  # type: ignore[no-any-return]
 
@@ -268,6 +270,45 @@ async def test_a_failing_handler_is_a_500_and_says_nothing_to_the_peer(
     assert isinstance(error, NegotiationError)
     assert len(caplog.records) == 1
     assert caplog.records[0].levelname == "ERROR"
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "text"),
+    [
+        ((200, b"x"), TypeError, "headers must be a list of pairs"),
+        ((200, {"X": "y"}), TypeError, "headers must be a list of pairs"),
+        ((200, ["X: y"]), TypeError, "each item of headers"),
+        ((200, [("X", b"y")]), TypeError, "each item of headers"),
+        ((200, [("X",)]), TypeError, "each item of headers"),
+        ((200, (), "x"), TypeError, "body must be a bytes"),
+        (("200",), TypeError, "status must be a whole number"),
+        ((99,), ValueError, "status must be a whole number from 200 to 599"),
+        ((200, (), bytes(limits.MAX_HTTP_ANSWER_BYTES + 1)), ValueError, "body must be at most 262144 bytes"),
+    ],
+)
+def test_an_answer_of_wrong_types_is_refused_when_it_is_made(
+    fields: tuple[Any, ...], error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        HttpAnswer(*fields)
+
+
+@looped
+async def test_a_handler_whose_time_is_over_is_cancelled_and_that_is_not_its_failure(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def handler(*_: Any) -> HttpAnswer:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with connected() as (box, peer):
+        await asyncio.get_running_loop().sock_sendall(peer, PLAIN[0])
+        serving = asyncio.ensure_future(accept_upgrade(box, handler))
+        await settle(20)
+        serving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await serving
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("status", [204, 304])

@@ -283,45 +283,22 @@ cdef Py_ssize_t _parse_http_path(const uint8_t *text, size_t n, uint8_t *out) no
     return <Py_ssize_t>used
 
 
-cdef inline bint _begins_escaped(const uint8_t *value, size_t n) noexcept nogil:
-    # "/%2F": in text, a path as js-libp2p writes it; in bytes, a path that needs writing like that.
-    return n > 4 and value[1] == c'%' and value[2] == c'2' and (value[3] | 0x20) == c'f'
-
-
 cdef Py_ssize_t _parse_path(const uint8_t *text, size_t n, uint8_t *out) noexcept nogil:
-    # "/%2Ftmp%2Fx.sock/p2p/ID": the path is one escaped part, as js-libp2p has it; what follows is plain.
-    cdef const uint8_t *end
-    cdef size_t part = n
-    cdef Py_ssize_t used
-    if not _begins_escaped(text, n):
-        memcpy(out, text, n)
-        return <Py_ssize_t>n
-    end = <const uint8_t *>memchr(text + 1, c'/', n - 1)
-    if end != NULL:
-        part = <size_t>(end - text)
-    used = _parse_http_path(text + 1, part - 1, out)
-    if used >= 0:
-        memcpy(out + used, text + part, n - part)
-        used += <Py_ssize_t>(n - part)
-    return used
+    # Every %XX is a byte of the path. js-libp2p escapes the first slash too: "/%2Ftmp%2Fx.sock" is "/tmp/x.sock".
+    if n > 3 and text[1] == c'%' and text[2] == c'2' and (text[3] | 0x20) == c'f':
+        return _parse_http_path(text + 1, n - 1, out)
+    return _parse_http_path(text, n, out)
 
 
 cdef size_t _print_path(const uint8_t *value, size_t n, uint8_t *out) noexcept nogil:
-    # The first part escaped only where it would be read as something else.
-    cdef size_t i = 1, used = 4
-    if not _begins_escaped(value, n):
-        memcpy(out, value, n)
-        return n
-    memcpy(out, b"/%2F", 4)
-    while i < n and value[i] != c'/':
+    cdef size_t i, used = 0
+    for i in range(n):
         out[used] = value[i]
         used += 1
         if value[i] == c'%':
             memcpy(out + used, b"25", 2)
             used += 2
-        i += 1
-    memcpy(out + used, value + i, n - i)
-    return used + n - i
+    return used
 
 
 cdef inline bint _is_unreserved(uint8_t byte) noexcept nogil:

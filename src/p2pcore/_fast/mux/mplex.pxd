@@ -41,7 +41,7 @@ cdef class MplexSession(Session):
     cdef int _begin(self, Header *h) except -1
     cdef int _for_stream(self, MplexStream stream, Header *h) except -1
     cdef int _opened_by_peer(self, Header *h) except -1
-    cdef int _refuse(self, uint64_t id) except -1
+    cdef int _refuse(self, uint64_t id, str limit) except -1
     cdef int _reset_by_peer(self, MplexStream stream) except -1
     cdef int _nothing_gained(self) except -1
     cdef int _body(self, uint8_t *data, Py_ssize_t n) except -1

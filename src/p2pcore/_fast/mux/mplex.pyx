@@ -26,7 +26,7 @@ from p2pcore._fast.mux.mplex_frame cimport (
     varint_size,
 )
 from p2pcore._fast.mux.open_frame cimport LEAST_BODY, can_grow, has_grown
-from p2pcore._fast.mux.session cimport Allowance, Session
+from p2pcore._fast.mux.session cimport Allowance, Session, count_held
 from p2pcore._fast.mux.session import _USUAL
 from p2pcore._fast.mux.stream cimport Stream
 from p2pcore._fast.codec.varint cimport varint_write
@@ -116,6 +116,15 @@ cdef class MplexStream(Stream):
     cdef int writes_done(self) except -1:
         return self.session.writes_done()
 
+    cdef int count_waits(self, Py_ssize_t by) except -1:
+        return self.session.count_waits(by)
+
+    cdef int queue_changed(self) except -1:
+        return 0 if self.session is None else count_held(self.session, self)
+
+    cdef bint is_of(self, object session) noexcept:
+        return self.session is session
+
 
 @cython.final
 cdef class MplexSession(Session):
@@ -200,6 +209,7 @@ cdef class MplexSession(Session):
             raise errors.RemoteProtocolError(f"mplex flag {h.flag} on stream {h.id}, expected 0 to 6")
         self.current = None
         self.is_name = False
+        self.is_used = True
         self.body_left = <Py_ssize_t> h.length
         if h.flag == NEW_STREAM:
             return self._opened_by_peer(h)
@@ -227,19 +237,19 @@ cdef class MplexSession(Session):
         cdef MplexStream stream
         if self.streams is not None and (h.id << 1 | 1) in self.streams:
             raise errors.RemoteProtocolError(f"mplex stream {h.id} opened twice")
-        if self.is_full(MAX_UNACCEPTED):
-            return self._refuse(h.id)
+        cdef str limit = self.limit_reached(MAX_UNACCEPTED)
+        if limit is not None:
+            return self._refuse(h.id, limit)
         stream = self._make(h.id, True)
-        self.num_inbound += 1
         if h.length == 0:
             return self.arrive(stream)
         self.current = stream
         self.is_name = True
         return 0
 
-    cdef int _refuse(self, uint64_t id) except -1:
+    cdef int _refuse(self, uint64_t id, str limit) except -1:
         """Resets one stream too many. A peer that opens very many of them loses the connection."""
-        self.refusing(True)
+        self.refusing(limit)
         self.late += LATE
         return self._control(RESET, id)
 
@@ -281,6 +291,7 @@ cdef class MplexSession(Session):
         """Counts what `stream` holds: it has changed, or can grow no more."""
         cdef Py_ssize_t size = 0 if stream.queue is None else stream.queue.size
         cdef bint is_full = size >= self.max_stream or (stream.is_full and size > self.max_stream // 2)
+        count_held(self, stream)
         if stream.error is not None or (stream.fin_sent and stream.fin_received) or self.error is not None:
             return 0  # what is left of it counts no longer; has_ended() would be a call for each message
         self.buffered += size - stream.held

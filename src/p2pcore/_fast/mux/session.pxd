@@ -1,12 +1,16 @@
 # See session.pyx.
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from p2pcore._fast.chain.layer cimport Layer
 from p2pcore._fast.crypto.secure cimport Cork
 from p2pcore._fast.loop.flush cimport Flushable
+from p2pcore._fast.loop.ledger cimport Ledger, Share, count_unread
 from p2pcore._fast.loop.rate cimport Bucket
 from p2pcore._fast.mux.open_frame cimport OpenFrame
 from p2pcore._fast.mux.stream cimport Stream
+
+
+cdef class Session
 
 
 cdef class Allowance:
@@ -16,27 +20,29 @@ cdef class Allowance:
     cdef readonly double reset_burst
 
 
+cdef class _Closing(Flushable):
+    cdef Session session
+    cdef uint32_t code
+
+
 cdef class Excess:
+    cdef _Closing closing           # close() was called, and writes wait; None before
+    cdef list closers               # waiting _CloseOps
+    cdef list acceptors             # waiting _AcceptOps
+    cdef list openers               # waiting _OpenOps
+    cdef dict waiting               # streams with writes that wait for the socket, in turn; None: none
+    cdef dict lingers               # stream -> Linger, where the peer goes on sending; None: none
     cdef Bucket refusals            # streams the peer opened and we refused
     cdef Bucket resets              # streams the peer opened and reset
     cdef Bucket useless             # frames that bring nothing: for unknown streams, or empty
     cdef uint64_t num_refused
-    cdef double warned_at           # monotonic second of the last warning, 0 before
-    cdef double swept_at            # the same of the last look for dropped streams because a place was wanted
+    cdef double swept_at            # monotonic second of the last look for dropped streams because a place was wanted
     cdef dict places                # key of a stream -> where it was opened; None but in debug mode
 
 
 cdef class Linger(Flushable):
     cdef Stream stream
     cdef Py_ssize_t dropped         # bytes
-
-
-cdef class Session
-
-
-cdef class _Closing(Flushable):
-    cdef Session session
-    cdef uint32_t code
 
 
 cdef class Session(Layer):
@@ -46,38 +52,39 @@ cdef class Session(Layer):
     cdef dict streams               # id -> Stream, those not ended both ways; None: there are none
     cdef object handler             # gets inbound streams; None: they wait for accept_stream
     cdef list arrived               # inbound streams not yet delivered, oldest first
-    cdef bint delivery_due          # _deliver is scheduled
-    cdef list acceptors             # waiting _AcceptOps
-    cdef list openers               # waiting _OpenOps
     cdef object callbacks           # the close callback, a list of several, None without any
-    cdef bint is_told               # they have been called
-    cdef _Closing closing           # close() was called, and writes wait; None before
     cdef object error               # why the session ended; None while it lives
-    cdef readonly bint paused       # the socket is full
-    cdef bint is_lost               # lost() has been called: the socket is gone
-    cdef list closers               # waiting _CloseOps
-    cdef uint32_t num_writing       # streams with a write that waits, for whatever
-    cdef dict waiting               # streams with writes that wait for the socket, in turn; None: none
-
-    cdef uint32_t max_inbound
-    cdef uint32_t num_inbound       # inbound streams in the table, without those that linger
     cdef dict lingering             # streams closed here that the peer has not ended, oldest first; None: none
-    cdef dict lingers               # stream -> Linger, where the peer goes on sending; None: none
     cdef uint64_t late              # frames that may still be under way to streams that have ended, whatever the rate
     cdef Allowance allowance        # how much more than it may a peer may try
-    cdef Excess excess              # how much it has; None: nothing
+    cdef Excess excess              # what only unusual sessions need; None: nothing
+
+    cdef Ledger ledger              # counts what it uses, until it has ended; None before account()
+    cdef readonly Share share       # the part of it that is the peer's
+    cdef int64_t held               # bytes received and unread that the ledger counts
+    cdef int64_t waits              # bytes of writes that wait, the same
+
+    cdef bint delivery_due          # _deliver is scheduled
+    cdef bint is_told               # the callbacks have been called
+    cdef readonly bint paused       # the socket is full
+    cdef bint is_lost               # lost() has been called: the socket is gone
     cdef bint is_swept              # the loop looks now and then for streams that were dropped
+    cdef bint is_used               # the muxer sets it where a frame of a stream comes; feed() clears it
+    cdef uint32_t num_writing       # streams with a write that waits, for whatever
+    cdef uint32_t max_inbound
+    cdef uint32_t num_inbound       # inbound streams in the table, without those that linger
+    cdef readonly double active_at  # monotonic second of the last such frame, or end of a stream; 0 before
 
     cdef Stream growing             # whose frame `frame` is; None: no frame can grow
     cdef OpenFrame frame            # the last data frame written
 
     # for the muxer
     cdef int arrive(self, Stream stream) except -1
-    cdef bint is_full(self, Py_ssize_t max_unaccepted) except -1
+    cdef str limit_reached(self, Py_ssize_t max_unaccepted)
     cdef int enter(self, Stream stream) except -1
     cdef int linger(self, Stream stream) except -1
     cdef bint drops(self, Stream stream, Py_ssize_t n) except -1
-    cdef int refusing(self, bint is_full) except -1
+    cdef int refusing(self, str limit) except -1
     cdef int count_reset(self, Stream stream) except -1
     cdef int count_useless(self, double per_s, str what) except -1
     cdef int sweep_at_limit(self) except -1
@@ -85,6 +92,7 @@ cdef class Session(Layer):
     cdef int violated(self, object error) except -1
     cdef int wake_opener(self) except -1
     cdef int writes_done(self) except -1
+    cdef int count_waits(self, Py_ssize_t by) except -1
     cdef list living(self)
     cdef bint forget(self, Stream stream) except -1
     cdef int waiting_add(self, Stream stream) except -1
@@ -100,8 +108,26 @@ cdef class Session(Layer):
     cdef int remove(self, Stream stream) except -1
 
     cdef Excess _excess(self)
+    cdef str _limit_now(self)
+    cdef int _give_back(self) except -1
+    cdef int _inbound_left(self) except -1
+    cdef int _count_refused(self, str limit) except -1
+    cdef int _excess_ended(self) except -1
+    cdef int _forget_excess(self, Stream stream, object key) except -1
     cdef int _drop(self, Stream stream) except -1
     cdef int _seated(self) except -1
     cdef int _close_now(self, uint32_t code) except -1
     cdef int _schedule_delivery(self) except -1
     cdef bint _is_due(self, Stream stream) except -1
+
+
+cdef inline int count_held(Session session, Stream stream) except -1:
+    """The bytes that `stream` holds unread may have changed."""
+    cdef Py_ssize_t size
+    if session.ledger is not None:
+        size = stream.aside + (0 if stream.queue is None else stream.queue.size)
+        if size != stream.counted:
+            session.held += size - stream.counted
+            count_unread(session.ledger, session.share, size - stream.counted)
+            stream.counted = size
+    return 0

@@ -11,14 +11,15 @@ import warnings
 cimport cython
 from cpython.dict cimport PyDict_Next
 from cpython.object cimport PyObject
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 from p2pcore import errors, limits
 
 from p2pcore._fast.chain.layer cimport Layer
 from p2pcore._fast.crypto.secure cimport Cork
-from p2pcore._fast.loop.clock cimport monotonic
+from p2pcore._fast.loop.clock cimport coarse, monotonic
 from p2pcore._fast.loop.flush cimport Flushable
+from p2pcore._fast.loop.ledger cimport Ledger, Share, count_unread, count_unsent, weigh
 from p2pcore._fast.loop.rate cimport spend
 from p2pcore._fast.mux.stream cimport Stream
 from p2pcore._fast.loop.waiting cimport PENDING, Op, again, done
@@ -32,11 +33,13 @@ logger = logging.getLogger("p2pcore.session")
 cdef Py_ssize_t HEADER_BYTES = 12
 # The go-away code for a peer that broke the protocol, as yamux has it.
 cdef uint32_t PROTOCOL_ERROR = 1
+cdef str MUXER_OPTION = "max_inbound_streams of YamuxOptions or MplexOptions"
 cdef double CLOSE_WRITES_S = limits.CLOSE_WRITES_TIMEOUT_S
-cdef double REFUSED_WARNING_S = limits.REFUSED_WARNING_S
 cdef Py_ssize_t MAX_LINGERING = limits.MAX_LINGERING_STREAMS
 cdef Py_ssize_t LINGER_BYTES = limits.LINGER_BYTES
 cdef double SWEEP_FULL_S = limits.STREAM_SWEEP_FULL_S
+cdef int64_t CONN_COST = limits.CONN_COST_BYTES
+cdef int64_t STREAM_COST = limits.STREAM_COST_BYTES
 
 
 @cython.final
@@ -66,7 +69,7 @@ _USUAL = Allowance()
 
 @cython.final
 cdef class Excess:
-    """What only unusual sessions need: what a peer has done beyond the usual, limits reached, debug mode."""
+    """What only unusual sessions need: calls that wait, what a peer has done beyond the usual, debug mode."""
 
 
 @cython.final
@@ -96,7 +99,7 @@ cdef class Session(Layer):
     @property
     def is_closed(self):
         """Whether nothing can be opened any more."""
-        return self.error is not None or self.closing is not None
+        return self.error is not None or (self.excess is not None and self.excess.closing is not None)
 
     @property
     def has_arrived(self):
@@ -107,6 +110,52 @@ cdef class Session(Layer):
     def close_reason(self):
         """Why the session ended; None while it lives."""
         return self.error
+
+    @property
+    def unread(self):
+        """Bytes received and not read that the ledger counts, those of streams that have ended too."""
+        return self.held
+
+    @property
+    def unsent(self):
+        """Bytes written and not sent that the ledger counts."""
+        return self.waits
+
+    def account(self, Ledger ledger not None, Share share not None):
+        """From now on `ledger` counts what this session uses, first what it uses already. Called once.
+
+        It gives back the connection and its streams when it ends, and the bytes of a stream when they have been
+        read or dropped. The caller drops the share then (Ledger.forget).
+
+        Args: share: the peer's, of `ledger`.
+        """
+        cdef Stream stream
+        if self.ledger is not None:
+            raise errors.LocalProtocolError("this session has a ledger")
+        self.ledger = ledger
+        self.share = share
+        if self.error is not None:
+            return
+        ledger.count_conn()
+        share.conns += 1
+        share.streams += self.num_inbound
+        weigh(ledger, CONN_COST)
+        for item in self.living():
+            stream = <Stream> item
+            ledger.count_streams(share, 1)
+            count_held(self, stream)
+            self.count_waits(stream.num_waiting())
+
+    def recount(self, streams):
+        """Counts anew what the ledger counts of this session. `streams`: all that live, whatever their session."""
+        mine = [each for each in streams if (<Stream> each).is_of(self)]
+        alive = self.error is None
+        return {
+            "num_conns": int(alive),
+            "num_streams": len(self.living()) if alive else 0,
+            "unread": sum(each.num_held for each in mine),
+            "unsent": sum((<Stream> each).num_waiting() for each in mine),
+        }
 
     def open_stream(self):
         """A new outbound stream; waits while too many are unacknowledged.
@@ -156,13 +205,15 @@ cdef class Session(Layer):
         Returns: an awaitable that is done when the socket is closed.
         """
         self._seated()
-        if self.error is None and self.closing is None:
+        cdef Excess excess
+        if not self.is_closed:
             if self.num_writing:
-                self.closing = _Closing.__new__(_Closing)
-                self.closing.session = self
-                self.closing.code = code
-                self.state.timers.watch(self.closing, CLOSE_WRITES_S)
-                _wake_all(self.openers)
+                excess = self._excess()
+                excess.closing = _Closing.__new__(_Closing)
+                excess.closing.session = self
+                excess.closing.code = code
+                self.state.timers.watch(excess.closing, CLOSE_WRITES_S)
+                _wake_all(excess.openers)
             else:
                 self._close_now(code)
         if self.is_lost:
@@ -182,6 +233,11 @@ cdef class Session(Layer):
             self.cork.flush()
             self.drop(self.error)
 
+    def reset_streams(self, uint32_t code=0):
+        """Resets every stream: what has arrived and nobody has read is dropped, which abort() alone leaves."""
+        for stream in self.living():
+            stream.reset(code)
+
     cdef int _close_now(self, uint32_t code) except -1:
         for stream in self.living():
             (<Stream> stream).last_chance()
@@ -194,8 +250,15 @@ cdef class Session(Layer):
     cdef int writes_done(self) except -1:
         """A stream has no write left that waits."""
         self.num_writing -= 1
-        if self.closing is not None and not self.num_writing:
-            self.state.flusher.flush_soon(self.closing)
+        if not self.num_writing and self.excess is not None and self.excess.closing is not None:
+            self.state.flusher.flush_soon(self.excess.closing)
+        return 0
+
+    cdef int count_waits(self, Py_ssize_t by) except -1:
+        """`by` bytes more of writes wait."""
+        if self.ledger is not None and by:
+            self.waits += by
+            count_unsent(self.ledger, self.share, by)
         return 0
 
     cdef int arrive(self, Stream stream) except -1:
@@ -205,13 +268,21 @@ cdef class Session(Layer):
         self.arrived.append(stream)
         return self._schedule_delivery()
 
-    cdef bint is_full(self, Py_ssize_t max_unaccepted) except -1:
-        """Whether one more stream of the peer is too many."""
-        if self.num_inbound >= self.max_inbound:
+    cdef str limit_reached(self, Py_ssize_t max_unaccepted):
+        """The limit that one more stream of the peer would exceed; None: there is room."""
+        cdef str limit = self._limit_now()
+        if limit is not None:
             self.sweep_at_limit()
-            if self.num_inbound >= self.max_inbound:
-                return True
-        return self.handler is None and self.arrived is not None and len(self.arrived) >= max_unaccepted
+            limit = self._limit_now()
+        if limit is None and self.handler is None:
+            if self.arrived is not None and len(self.arrived) >= max_unaccepted:
+                return "max_unaccepted_streams"
+        return limit
+
+    cdef str _limit_now(self):
+        if self.num_inbound >= self.max_inbound:
+            return "max_inbound_streams"
+        return None if self.ledger is None else self.ledger.limit_reached(self.num_inbound, self.share)
 
     cdef int enter(self, Stream stream) except -1:
         """A new stream, ours or the peer's, takes its place in the table."""
@@ -221,6 +292,12 @@ cdef class Session(Layer):
                 self.is_swept = True
                 self.state.sweeper.add(self)
         self.streams[stream.key()] = stream
+        if stream.is_inbound:
+            self.num_inbound += 1
+        if self.ledger is not None:
+            if stream.is_inbound:
+                self.share.streams += 1
+            self.ledger.count_streams(self.share, 1)
         return 0
 
     cdef int linger(self, Stream stream) except -1:
@@ -230,11 +307,12 @@ cdef class Session(Layer):
         """
         if self.error is not None:
             return 0
+        self.active_at = coarse()
         if self.lingering is None:
             self.lingering = {}
         self.lingering[stream] = None
         if stream.is_inbound:
-            self.num_inbound -= 1
+            self._inbound_left()
         if len(self.lingering) > MAX_LINGERING:
             # Those opened here are bounded by how many may be open, and the peer may still have to read them.
             for item in self.lingering:
@@ -250,15 +328,17 @@ cdef class Session(Layer):
         throw away what they have not read when a reset comes.
         """
         cdef Linger linger
+        cdef Excess excess
         if stream.has_ended():
             return False
-        if self.lingers is None:
-            self.lingers = {}
-        linger = self.lingers.get(stream)
+        excess = self._excess()
+        if excess.lingers is None:
+            excess.lingers = {}
+        linger = excess.lingers.get(stream)
         if linger is None:
             linger = Linger.__new__(Linger)
             linger.stream = stream
-            self.lingers[stream] = linger
+            excess.lingers[stream] = linger
             self.state.timers.watch(linger, limits.LINGER_S)
         linger.dropped += n
         if linger.dropped > LINGER_BYTES:
@@ -266,19 +346,28 @@ cdef class Session(Layer):
             return False
         return True
 
-    cdef int refusing(self, bint is_full) except -1:
-        """A stream is about to be reset unseen; is_full: because the peer has too many.
+    cdef int refusing(self, str limit) except -1:
+        """A stream is about to be reset unseen because of `limit`; None: because nothing new begins.
 
         Raises LimitExceeded: far too many were.
         """
         cdef Excess excess = self._excess()
-        cdef double now = monotonic()
-        excess.num_refused += is_full
-        if is_full and (not excess.warned_at or now - excess.warned_at >= REFUSED_WARNING_S):
-            excess.warned_at = now
-            logger.warning("%s: the peer opens more streams than it may (%d); the others go on",
-                           "a connection" if self.owner is None else self.owner.id, self.max_inbound)
+        if limit is not None:
+            excess.num_refused += 1
+            self._count_refused(limit)
         return spend(&excess.refusals, self.allowance.refused_per_s, self.allowance.refused_burst, "streams refused")
+
+    cdef int _count_refused(self, str limit) except -1:
+        who = "a connection" if self.owner is None else self.owner.id
+        if self.ledger is None:
+            return 0
+        if limit == "max_inbound_streams":
+            self.ledger.refuse(limit, who, self.num_inbound, self.max_inbound, MUXER_OPTION)
+        elif limit == "max_unaccepted_streams":
+            self.ledger.refuse(limit, who, len(self.arrived), len(self.arrived), "streams nobody has accepted")
+        else:
+            self.ledger.refuse_stream(limit, who, self.num_inbound, self.share)
+        return 0
 
     cdef int count_reset(self, Stream stream) except -1:
         """The peer resets `stream`. Raises LimitExceeded: too many of its own that we have begun to serve."""
@@ -359,32 +448,56 @@ cdef class Session(Layer):
         if self.error is not None:
             return 0
         self.error = error
-        if self.closing is not None:
-            self.state.timers.unwatch(self.closing)
         for stream in self.living():
             (<Stream> stream).fail(error, False)
+        self._give_back()
         self.streams = None
         self.lingering = None
-        for linger in (self.lingers or {}).values():
-            self.state.timers.unwatch(<Linger> linger)
-        self.lingers = None
         if self.excess is not None:
-            self.excess.places = None
+            self._excess_ended()
         if self.is_swept:
             self.is_swept = False
             self.state.sweeper.discard(self)
-        self.waiting = None
         self.growing = None
-        _wake_all(self.openers)
-        _wake_all(self.acceptors)
         self.state.timers.unwatch(self)
         self.state.loop.call_soon(self._tell_ended)
         return 0
 
+    cdef int _give_back(self) except -1:
+        """The session ends: the ledger counts it and its streams no more, only bytes that can still be read."""
+        if self.ledger is not None:
+            self.share.conns -= 1
+            self.share.streams -= self.num_inbound
+            self.ledger.num_conns -= 1
+            self.ledger.count_streams(self.share, -len(self.living()))
+            weigh(self.ledger, -CONN_COST)
+        self.num_inbound = 0
+        return 0
+
+    cdef int _inbound_left(self) except -1:
+        """The peer has one stream less in use."""
+        self.num_inbound -= 1
+        if self.ledger is not None:
+            self.share.streams -= 1
+        return 0
+
+    cdef int _excess_ended(self) except -1:
+        cdef Excess excess = self.excess
+        if excess.closing is not None:
+            self.state.timers.unwatch(excess.closing)
+        for linger in (excess.lingers or {}).values():
+            self.state.timers.unwatch(<Linger> linger)
+        excess.lingers = None
+        excess.places = None
+        excess.waiting = None
+        _wake_all(excess.openers)
+        _wake_all(excess.acceptors)
+        return 0
+
     cdef int wake_opener(self) except -1:
         """One more stream may be opened."""
-        if self.openers:
-            (<Op> self.openers[0]).wake()
+        if self.excess is not None and self.excess.openers:
+            (<Op> self.excess.openers[0]).wake()
         return 0
 
     cdef list living(self):
@@ -400,33 +513,43 @@ cdef class Session(Layer):
         if self.streams is None or self.streams.get(key) is not stream:
             return False
         del self.streams[key]
+        self.active_at = coarse()
         if not self.streams:
             self.streams = None
-        if self.waiting is not None:
-            self.waiting.pop(stream, None)
         if self.growing is stream:
             self.growing = None
-        if self.excess is not None and self.excess.places is not None:
-            self.excess.places.pop(key, None)
-        if self.lingers is not None:
-            linger = self.lingers.pop(stream, None)
-            if linger is not None:
-                self.state.timers.unwatch(<Linger> linger)
-            if not self.lingers:
-                self.lingers = None
+        if self.excess is not None:
+            self._forget_excess(stream, key)
         if self.lingering is not None and stream in self.lingering:
             del self.lingering[stream]
             if not self.lingering:
                 self.lingering = None
         elif stream.is_inbound:
-            self.num_inbound -= 1
+            self._inbound_left()
+        if self.ledger is not None:
+            self.ledger.count_streams(self.share, -1)
         return True
+
+    cdef int _forget_excess(self, Stream stream, object key) except -1:
+        cdef Excess excess = self.excess
+        if excess.waiting is not None:
+            excess.waiting.pop(stream, None)
+        if excess.places is not None:
+            excess.places.pop(key, None)
+        if excess.lingers is not None:
+            linger = excess.lingers.pop(stream, None)
+            if linger is not None:
+                self.state.timers.unwatch(<Linger> linger)
+            if not excess.lingers:
+                excess.lingers = None
+        return 0
 
     cdef int waiting_add(self, Stream stream) except -1:
         """`stream` has writes that go on when the socket takes bytes again."""
-        if self.waiting is None:
-            self.waiting = {}
-        self.waiting[stream] = None
+        cdef Excess excess = self._excess()
+        if excess.waiting is None:
+            excess.waiting = {}
+        excess.waiting[stream] = None
         return 0
 
     # -- for the muxer to override -------------------------------------------------------------
@@ -455,12 +578,13 @@ cdef class Session(Layer):
     cdef int unpaused(self) except -1:
         """The socket takes bytes again. Each waiting stream sends one frame in turn, so that none takes it all."""
         cdef Stream stream
-        while self.waiting and not self.paused:
-            stream = <Stream> next(iter(self.waiting))
-            del self.waiting[stream]
+        cdef Excess excess = self.excess
+        while excess is not None and excess.waiting and not self.paused:
+            stream = <Stream> next(iter(excess.waiting))
+            del excess.waiting[stream]
             stream.pump(self.cork.most - HEADER_BYTES)
-            if stream.writers and stream.may_push() and self.waiting is not None:
-                self.waiting[stream] = None
+            if stream.writers and stream.may_push() and excess.waiting is not None:
+                excess.waiting[stream] = None
         return 0
 
     # -- the chain -----------------------------------------------------------------------------
@@ -483,6 +607,9 @@ cdef class Session(Layer):
                 self.parse(data, n)
             except (errors.RemoteProtocolError, errors.LimitExceeded) as error:
                 self.violated(error)
+            if self.is_used:
+                self.is_used = False
+                self.active_at = coarse()
         return 0
 
     cdef int pause(self) except -1:
@@ -508,8 +635,9 @@ cdef class Session(Layer):
         self.is_lost = True
         self.cork = None
         self.below = self.above = None
-        _wake_all(self.closers)
-        self.closers = None
+        if self.excess is not None:
+            _wake_all(self.excess.closers)
+            self.excess.closers = None
         return 0
 
     # -- inside --------------------------------------------------------------------------------
@@ -546,7 +674,8 @@ cdef class Session(Layer):
         self.delivery_due = False
         handler = self.handler
         if handler is None:
-            for op in (self.acceptors or ())[: len(self.arrived or ())]:
+            acceptors = None if self.excess is None else self.excess.acceptors
+            for op in (acceptors or ())[: len(self.arrived or ())]:
                 (<Op> op).wake()
             return
         arrived, self.arrived = self.arrived, None
@@ -630,9 +759,10 @@ cdef class _SessionOp(Op):
 cdef class _OpenOp(_SessionOp):
 
     cdef list queue(self):
-        if self.session.openers is None:
-            self.session.openers = []
-        return self.session.openers
+        cdef Excess excess = self.session._excess()
+        if excess.openers is None:
+            excess.openers = []
+        return excess.openers
 
     cdef object attempt(self):
         cdef Session session = self.session
@@ -641,9 +771,9 @@ cdef class _OpenOp(_SessionOp):
         if session.error is not None:
             self.unlist()
             raise again(session.error)
-        if session.closing is not None:
+        if session.excess is not None and session.excess.closing is not None:
             self.unlist()
-            raise errors.GoAway(session.closing.code, False)
+            raise errors.GoAway(session.excess.closing.code, False)
         try:
             stream = session.new_stream()
         except BaseException:
@@ -671,9 +801,10 @@ cdef class _OpenOp(_SessionOp):
 cdef class _AcceptOp(_SessionOp):
 
     cdef list queue(self):
-        if self.session.acceptors is None:
-            self.session.acceptors = []
-        return self.session.acceptors
+        cdef Excess excess = self.session._excess()
+        if excess.acceptors is None:
+            excess.acceptors = []
+        return excess.acceptors
 
     cdef object attempt(self):
         cdef Session session = self.session
@@ -695,9 +826,10 @@ cdef class _AcceptOp(_SessionOp):
 cdef class _CloseOp(_SessionOp):
 
     cdef list queue(self):
-        if self.session.closers is None:
-            self.session.closers = []
-        return self.session.closers
+        cdef Excess excess = self.session._excess()
+        if excess.closers is None:
+            excess.closers = []
+        return excess.closers
 
     cdef object attempt(self):
         return None if self.session.is_lost else PENDING

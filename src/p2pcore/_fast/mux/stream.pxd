@@ -39,6 +39,8 @@ cdef class Stream:
     cdef bint read_closed           # nobody here reads any more
     cdef bint keeps_input          # `error` takes nothing that has come: a lost connection, or a reset behind the peer's FIN
     cdef ByteQueue queue            # received and not yet read; None before the first byte
+    cdef Py_ssize_t aside           # bytes that a long read has taken out of it, and holds
+    cdef Py_ssize_t counted         # bytes of both that the session's ledger counts
     cdef StreamRead reader          # the one waiting read, until its task runs again
     cdef list writers               # waiting WriteOps, oldest first; None before the first
     cdef object error               # why reads and writes fail; None while they do not
@@ -76,6 +78,9 @@ cdef class Stream:
     cdef int write_waits(self) except -1
     cdef int writes_begin(self) except -1
     cdef int writes_done(self) except -1
+    cdef int count_waits(self, Py_ssize_t by) except -1
+    cdef int queue_changed(self) except -1
+    cdef bint is_of(self, object session) noexcept
     cdef bint may_push(self) noexcept
     cdef int closed_here(self) except -1
     cdef uint64_t key(self) noexcept

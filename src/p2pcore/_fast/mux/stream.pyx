@@ -46,15 +46,27 @@ cdef class Stream:
         """Bytes received and not yet read."""
         return 0 if self.queue is None else self.queue.size
 
+    @property
+    def num_held(self):
+        """As num_buffered, with those that a read of more than a window has taken aside."""
+        return self.aside + self.num_buffered
+
+    def __del__(self):
+        if self.counted:
+            self.queue = None
+            self.aside = 0
+            self.queue_changed()
+
     def read(self, Py_ssize_t max_bytes=65536):
         """Up to `max_bytes` (at least 1), as soon as there is one; b"" at the end of the stream.
 
         One reader at a time; cancelling takes nothing out.
         Raises: StreamReset, StreamClosed, DeadlineExceeded, ConnectionClosed; NegotiationError or
-            ProtocolNotSupported where the protocol was proposed lazily.
+            ProtocolNotSupported where the protocol was proposed lazily; ValueError for a smaller `max_bytes`. All of
+            them when awaited, as for the other calls.
         """
         if max_bytes < 1:
-            raise ValueError(f"max_bytes must be at least 1, not {max_bytes}")
+            return failed(ValueError(f"max_bytes must be at least 1, not {max_bytes}"))
         cdef _Read op = _Read.__new__(_Read)
         op.state = self.state
         op.stream = self
@@ -68,9 +80,12 @@ cdef class Stream:
             n: 0 to `most`. Until they are here, up to `n` bytes are held besides the stream's window.
             most: what the caller is ready to hold, where the peer says how long something is; 262144 (one initial
                 window) by default.
-        Raises: IncompleteRead if the stream ends before; LimitExceeded for a larger n; as read().
+        Raises: IncompleteRead if the stream ends before; LimitExceeded for a larger n, ValueError for a negative one;
+            as read().
         """
-        if n < 0 or n > most:
+        if n < 0:
+            return failed(ValueError(f"n must be at least 0, not {n}"))
+        if n > most:
             return failed(errors.LimitExceeded("read_exactly", n, most))
         cdef _ReadExactly op = _ReadExactly.__new__(_ReadExactly)
         op.state = self.state
@@ -91,10 +106,13 @@ cdef class Stream:
     def readinto(self, buffer):
         """Fills `buffer` from its start with what is there; 0 at the end of the stream. As read()."""
         cdef _ReadInto op = _ReadInto.__new__(_ReadInto)
-        PyObject_GetBuffer(buffer, &op.view, PyBUF_WRITABLE)
+        try:
+            PyObject_GetBuffer(buffer, &op.view, PyBUF_WRITABLE)
+        except (TypeError, BufferError) as error:
+            return failed(error)
         op.holds_view = True
         if op.view.len < 1:
-            raise ValueError("readinto needs a buffer of at least one byte")
+            return failed(ValueError("readinto needs a buffer of at least one byte"))
         op.state = self.state
         op.stream = self
         return op
@@ -104,11 +122,11 @@ cdef class Stream:
 
         `data` must not change until then. Several writes go out in the order they were made, awaited or not.
         Raises: StreamReset, StreamClosed, DeadlineExceeded (a prefix may have been sent),
-            ConnectionClosed; all of them when awaited.
+            ConnectionClosed, TypeError; all of them when awaited.
         """
         try:
             return self._write(data)
-        except errors.P2PError as error:
+        except (errors.P2PError, TypeError, BufferError) as error:
             return failed(error)
 
     cdef Op _write(self, object data):
@@ -160,6 +178,7 @@ cdef class Stream:
             if self.queue is not None and self.queue.size:
                 n = self.queue.size
                 self.queue.clear()
+                self.queue_changed()
                 self.drop_received(n)
             self._wake_reader()
             self._maybe_closed_here()
@@ -220,6 +239,7 @@ cdef class Stream:
             early = self.queue.take_exactly(self.queue.size)
             buffer = bytearray(early)
             self.receive(<uint8_t *> <char *> buffer, len(early))
+            self.queue_changed()
         if self.answer is not None and self.fin_received:
             self.receive_fin()
 
@@ -260,6 +280,7 @@ cdef class Stream:
         self._settle()
         if discard and self.queue is not None:
             self.queue.clear()
+            self.queue_changed()
         if self.writers:
             writers, self.writers = self.writers, None
             for op in writers:
@@ -278,6 +299,7 @@ cdef class Stream:
             k = self.push(<const uint8_t *> op.view.buf + op.at, left)
             op.at += k
             most -= k
+            self.count_waits(-k)
             if op.at < op.view.len:
                 # The socket may have become full just now. Then this sees to it that somebody calls pump() again.
                 return self.write_waits()
@@ -402,6 +424,18 @@ cdef class Stream:
         """No write waits any more."""
         raise NotImplementedError
 
+    cdef int count_waits(self, Py_ssize_t by) except -1:
+        """`by` bytes more of writes wait."""
+        raise NotImplementedError
+
+    cdef int queue_changed(self) except -1:
+        """The queue holds more or less, and neither credit() nor drop_received() says so."""
+        raise NotImplementedError
+
+    cdef bint is_of(self, object session) noexcept:
+        """Whether it is a stream of `session`, also after its end."""
+        return False
+
     cdef bint may_push(self) noexcept:
         """Whether the peer's window, if the muxer has one, lets a write go on."""
         return True
@@ -493,7 +527,7 @@ cdef class Stream:
         self.queue.push(data, n)
         if newer is not None:
             self.queue.append(newer)
-        return 0
+        return self.queue_changed()
 
     cdef Py_ssize_t _answered(self, const uint8_t *data, Py_ssize_t n) except -1:
         """Takes what belongs to the answer to a lazy proposal; returns how many bytes that was."""
@@ -623,6 +657,7 @@ cdef class _ReadExactly(StreamRead):
         size = 0 if stream.queue is None else stream.queue.size
         if size < self.n and (stream.error is not None or stream.fin_received) and size:
             out = stream.queue.take_exactly(size)
+            stream.queue_changed()
             raise errors.IncompleteRead(out, self.n)
         stream._check_read()
         if size >= self.n:
@@ -644,10 +679,15 @@ cdef class _ReadExactly(StreamRead):
         while stream.has_bytes() and self.held.size < self.n:
             piece = stream.queue.take(self.n - self.held.size)
             self.held.push(<const uint8_t *> PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
+            stream.aside = self.held.size
             stream.credit(PyBytes_GET_SIZE(piece))
         if self.held.size == self.n:
+            stream.aside = 0
+            stream.queue_changed()
             return self.held.take_exactly(self.n)
         if stream.fin_received or (stream.error is not None and stream.keeps_input and self.held.size):
+            stream.aside = 0
+            stream.queue_changed()
             raise errors.IncompleteRead(self.held.take_exactly(self.held.size), self.n)
         try:
             stream._check_read()
@@ -665,12 +705,17 @@ cdef class _ReadExactly(StreamRead):
         cdef Stream stream = self.stream
         cdef ByteQueue held = self.held
         self.held = None
-        if held is not None and held.size and (stream.error is None or stream.keeps_input):
+        if held is None:
+            return 0
+        stream.aside = 0
+        stream.queue_changed()
+        if held.size and (stream.error is None or stream.keeps_input):
             if stream.read_closed:
                 return 0
             if stream.queue is not None:
                 held.append(stream.queue)
             stream.queue = held
+            stream.queue_changed()
         return 0
 
 
@@ -743,12 +788,14 @@ cdef class WriteOp(Op):
             stream.writes_begin()
         stream.writers.append(self)
         self.enlisted = True
+        stream.count_waits(self.size - self.at)
         stream.write_waits()
         return False
 
     cdef int release(self) except -1:
         """It has been sent, or never will be. Gives the caller's data back, and wakes the task."""
         self.enlisted = False
+        self.stream.count_waits(self.at - self.size)
         self.holds_view = False
         PyBuffer_Release(&self.view)
         return self.wake()

@@ -16,9 +16,9 @@ cdef class YamuxStream(Stream):
     cdef uint32_t send_window       # body bytes we may still send
     cdef uint32_t receive_window    # body bytes the peer may still send
     cdef uint32_t max_window        # what receive_window is filled up to
+    cdef bint acknowledged          # the peer has answered our SYN
     cdef double granted_at          # monotonic second at which growth was last considered, 0 before
     cdef Py_ssize_t granted         # bytes granted since
-    cdef bint acknowledged          # the peer has answered our SYN
 
 
 cdef class _WindowWatch(Flushable):
@@ -66,7 +66,7 @@ cdef class YamuxSession(Session):
     cdef int _frame(self, Header h) except -1
     cdef int _stream_frame(self, Header h) except -1
     cdef YamuxStream _opened_by_peer(self, Header h)
-    cdef int _refuse(self, Header h) except -1
+    cdef int _refuse(self, Header h, str limit) except -1
     cdef int _answered(self, YamuxStream stream, Header h) except -1
     cdef int _refused_by_peer(self, YamuxStream stream, uint32_t least) except -1
     cdef int _unknown(self, Header h) except -1

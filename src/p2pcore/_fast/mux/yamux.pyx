@@ -17,7 +17,7 @@ from p2pcore._fast.loop.flush cimport Flushable
 from p2pcore._fast.loop.rate cimport spend
 from p2pcore._fast.loop.waiting cimport PENDING, Op, again, failed
 from p2pcore._fast.mux.open_frame cimport LEAST_BODY, can_grow, has_grown
-from p2pcore._fast.mux.session cimport Allowance, Session
+from p2pcore._fast.mux.session cimport Allowance, Session, count_held
 from p2pcore._fast.mux.session import _USUAL
 from p2pcore._fast.mux.stream cimport Stream
 from p2pcore._fast.mux.yamux_frame cimport (
@@ -123,6 +123,15 @@ cdef class YamuxStream(Stream):
 
     cdef int writes_done(self) except -1:
         return self.session.writes_done()
+
+    cdef int count_waits(self, Py_ssize_t by) except -1:
+        return self.session.count_waits(by)
+
+    cdef int queue_changed(self) except -1:
+        return 0 if self.session is None else count_held(self.session, self)
+
+    cdef bint is_of(self, object session) noexcept:
+        return self.session is session
 
     cdef bint may_push(self) noexcept:
         return self.send_window != 0
@@ -262,6 +271,7 @@ cdef class YamuxSession(Session):
 
     cdef int _stream_frame(self, Header h) except -1:
         cdef YamuxStream stream
+        self.is_used = True
         if h.flags & SYN:
             stream = self._opened_by_peer(h)
             if stream is None:
@@ -280,24 +290,25 @@ cdef class YamuxSession(Session):
     cdef YamuxStream _opened_by_peer(self, Header h):
         """The stream a SYN opens; None if it is refused."""
         cdef YamuxStream stream
+        cdef str limit
         if h.id % 2 == self.next_id % 2:
             raise errors.RemoteProtocolError(f"yamux stream {h.id} opened by the peer, but the id is one of ours")
         if self.streams is not None and h.id in self.streams:
             raise errors.RemoteProtocolError(f"yamux stream {h.id} opened twice")
         if h.type == DATA and h.length > INITIAL_WINDOW:
             raise errors.RemoteProtocolError(f"yamux SYN with {h.length} bytes, over the window of {INITIAL_WINDOW}")
-        if self.is_full(<Py_ssize_t> self.backlog) or self.draining is not None:
-            self._refuse(h)
+        limit = None if self.draining is not None else self.limit_reached(<Py_ssize_t> self.backlog)
+        if limit is not None or self.draining is not None:
+            self._refuse(h, limit)
             return None
         stream = self._make(h.id, True)
         stream.acknowledged = True
-        self.num_inbound += 1
         self.arrive(stream)
         return stream
 
-    cdef int _refuse(self, Header h) except -1:
+    cdef int _refuse(self, Header h, str limit) except -1:
         """Resets one stream too many. A peer that opens very many of them loses the connection."""
-        self.refusing(self.draining is None)
+        self.refusing(limit)
         self.unknown_credit += INITIAL_WINDOW
         self.late += LATE_FRAMES
         self._control(WINDOW_UPDATE, RST, h.id, RESOURCE_LIMIT if self.draining is None else 0)
@@ -381,6 +392,7 @@ cdef class YamuxSession(Session):
         if stream is not None:
             if stream.error is None:
                 stream.receive(data, n)
+                count_held(self, stream)
             if self.body_left == 0:
                 self.current = None
                 return self._fin_or_reset(stream, self.flags, 0)
@@ -412,7 +424,7 @@ cdef class YamuxSession(Session):
                     # The code may come from a cap on handlers, which says little about streams.
                     self._refused_by_peer(stream, LEAST_BY_CODE)
             self.remove(stream)
-            return stream.fail(errors.StreamReset(code, True), not stream.fin_received)
+            return stream.fail(errors.reset_by_peer(code), not stream.fin_received)
         return 0
 
     cdef int _ping(self, Header h) except -1:
@@ -442,7 +454,7 @@ cdef class YamuxSession(Session):
     cdef int _go_away(self, uint32_t code) except -1:
         if isinstance(self.draining, errors.GoAway) and code == 0:
             return 0  # a repetition: the time to drain does not begin anew
-        self._drain(errors.GoAway(code, True))
+        self._drain(errors.go_away_by_peer(code))
         if code != 0:
             self.fail(self.draining)
             return self.shut()
@@ -452,8 +464,9 @@ cdef class YamuxSession(Session):
     cdef int _drain(self, object reason) except -1:
         """No more streams are opened. Those that exist go on."""
         self.draining = reason
-        for op in self.openers or ():
-            (<Op> op).wake()
+        if self.excess is not None:
+            for op in self.excess.openers or ():
+                (<Op> op).wake()
         return 0
 
     cdef int _close_if_drained(self) except -1:
@@ -533,6 +546,7 @@ cdef class YamuxSession(Session):
         cdef Py_ssize_t buffered = 0 if stream.queue is None else stream.queue.size
         cdef Py_ssize_t usable = stream.receive_window + buffered
         cdef Py_ssize_t missing = <Py_ssize_t> stream.max_window - usable
+        count_held(self, stream)
         if self.error is not None or stream.error is not None or stream.fin_received:
             return 0
         if missing < min(<Py_ssize_t> (stream.max_window // 2), GRANT_BYTES) and usable >= need:

@@ -7,6 +7,7 @@ accepted; every origin and every path is accepted. Specification: RFC 6455, sect
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from p2pcore import options
 from p2pcore._fast.chain.websocket import WebsocketLayer
 from p2pcore.errors import LocalProtocolError, NegotiationError, RemoteProtocolError, RequestAnswered
 from p2pcore.limits import MAX_HTTP_ANSWER_BYTES
@@ -37,13 +39,26 @@ class HttpAnswer:
     """The answer of an HTTP handler.
 
     Attributes:
-        status: 200..599; headers: without Connection and Content-Length, which are added.
+        status: 200..599; headers: pairs of texts, without Connection and Content-Length, which are added.
         body: at most MAX_HTTP_ANSWER_BYTES; not sent to a HEAD request.
+
+    Raises:
+        TypeError, ValueError: a field has a wrong type or value.
     """
 
     status: int = 200
     headers: Headers = ()
     body: bytes = b""
+
+    def __post_init__(self) -> None:
+        options.whole("status", self.status, 200, 599)
+        options.items("headers", self.headers, "pairs (name, value)", tuple)
+        for pair in self.headers:
+            if len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+                raise TypeError(f"each item of headers must be a pair of texts (name, value), not {pair!r}")
+        options.instance("body", self.body, bytes)
+        if len(self.body) > MAX_HTTP_ANSWER_BYTES:
+            raise ValueError(f"body must be at most {MAX_HTTP_ANSWER_BYTES} bytes, not {len(self.body)}")
 
 
 HttpHandler = Callable[[str, str, Headers], Awaitable[HttpAnswer]]
@@ -184,11 +199,18 @@ async def _handled(request: Any, handler: HttpHandler) -> HttpAnswer | None:
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers]
     try:
         answer = await handler(request.method.decode("latin-1"), request.target.decode("latin-1"), headers)
-        if len(answer.body) <= MAX_HTTP_ANSWER_BYTES:
-            return answer
-        logger.error("the HTTP handler answered %s with %d bytes", _line(request), len(answer.body))
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        logger.exception("the HTTP handler failed at %s", _line(request))  # it was not we who were cancelled
     except Exception:
         logger.exception("the HTTP handler failed at %s", _line(request))
+    else:
+        if isinstance(answer, HttpAnswer):
+            return answer
+        kind = type(answer).__name__
+        logger.error("the HTTP handler answered %s with an object of type %s", _line(request), kind)
     return None
 
 

@@ -1,0 +1,125 @@
+"""Keeps the connection to one peer: dials it, and dials again when it is lost, for as long as it is wanted.
+
+Comes in: a peer, its addresses, the news that a connection has come or gone. Goes out: dials with growing
+pauses, a report when the connection is lost and when it is back. It has a timer or a task only while there is
+no connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Protocol
+
+from p2pcore import limits
+from p2pcore.errors import P2PError
+
+if TYPE_CHECKING:
+    from p2pcore.resources.held import HeldConn
+    from p2pcore.values.multiaddr import Multiaddr
+    from p2pcore.values.peer_id import PeerId
+
+logger = logging.getLogger("p2pcore.resources")
+
+Dial = Callable[["PeerId", "tuple[Multiaddr, ...]"], Awaitable["HeldConn"]]
+"""Gives a connection to the peer: the present one, or a new one."""
+
+
+class KeepReports(Protocol):
+    """Hears what becomes of kept peers."""
+
+    def keep_lost(self, peer: PeerId, error: BaseException | None) -> None:
+        """There is no connection to `peer`: it was lost, or the first dial failed. Dials follow."""
+
+    def keep_restored(self, peer: PeerId, conn: HeldConn) -> None:
+        """There is a connection to `peer` again."""
+
+
+class Keeper:
+    """Keeps one peer. `start` begins; `stop` ends it and leaves a connection open.
+
+    Args:
+        dial: see Dial; reports: hears of losses.
+    """
+
+    def __init__(self, peer: PeerId, addrs: Iterable[Multiaddr], dial: Dial, reports: KeepReports) -> None:
+        self.peer = peer
+        self.addrs = tuple(addrs)
+        self._dial = dial
+        self._reports = reports
+        self._pause_s = 0.0
+        self._since: float | None = None  # when the present connection came
+        self._is_lost = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Dials now, unless there is a connection."""
+        self._attempt()
+
+    def halt(self) -> None:
+        """Dials no more. Call `stop` after it."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._task is not None:
+            self._task.cancel()
+
+    async def stop(self) -> None:
+        """Dials no more. Idempotent."""
+        self.halt()
+        task, self._task = self._task, None
+        if task is not None:
+            await asyncio.wait([task])
+
+    def joined(self, conn: HeldConn) -> None:
+        """There is a connection."""
+        if self._since is None:
+            self._since = asyncio.get_running_loop().time()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._is_lost:
+            self._is_lost = False
+            self._reports.keep_restored(self.peer, conn)
+
+    def left(self, error: BaseException | None) -> None:
+        """The last connection has ended. One that has lived long enough makes the next pause the shortest."""
+        since, self._since = self._since, None
+        if since is not None and asyncio.get_running_loop().time() - since >= limits.KEEP_STEADY_S:
+            self._pause_s = 0.0
+        self._lost(error)
+
+    def _lost(self, error: BaseException | None) -> None:
+        """Dials again after a pause. It is not the same for all: the clients of a peer must not come
+        together."""
+        if not self._is_lost:
+            self._is_lost = True
+            self._reports.keep_lost(self.peer, error)
+        if self._timer is None and self._task is None:
+            self._pause_s = min(max(2 * self._pause_s, limits.KEEP_PAUSE_MIN_S), limits.KEEP_PAUSE_MAX_S)
+            wait = self._pause_s * random.uniform(0.5, 1.5)
+            logger.debug("%s is lost, dialled again in %.1f s: %s", self.peer, wait, error)
+            self._timer = asyncio.get_running_loop().call_later(wait, self._attempt)
+
+    def _attempt(self) -> None:
+        self._timer = None
+        self._task = asyncio.get_running_loop().create_task(self._try())
+
+    async def _try(self) -> None:
+        error: Exception | None = None
+        try:
+            conn = await self._dial(self.peer, self.addrs)
+        except (P2PError, OSError) as failure:
+            error = failure
+        if self._task is None:
+            return  # stopped
+        self._task = None
+        if error is not None:
+            self._lost(error)
+        elif self._since is None and conn.is_closed:
+            self._lost(None)
+        else:
+            self.joined(conn)
