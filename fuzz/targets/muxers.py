@@ -13,6 +13,7 @@ from _fast.chains import RawMuxer
 from promise import check, cut, named, run, same, settle
 
 from p2pcore import errors
+from p2pcore._fast.loop.ledger import Ledger
 from p2pcore._fast.mux.mplex import MplexSession
 from p2pcore._fast.mux.yamux import YamuxSession
 
@@ -82,6 +83,7 @@ async def _session(kind: Any, data: bytes, pieces: list[bytes]) -> tuple[Any, ..
     check(len(sent) <= 64 * len(data) + LARGEST, "more was sent than asked for", len(sent))
     adds_up(peer.session, peer.streams, closed)
     await peer.finish()
+    nothing_counted(peer.ledger)
     adds_up(peer.session, peer.streams, closed)
     return taken, type(reason).__name__, sent
 
@@ -101,6 +103,13 @@ async def _left(peer: Peer) -> list[Any]:
             closed.append(stream)
     await settle()
     return closed
+
+
+def nothing_counted(ledger: Ledger) -> None:
+    """The session has given everything back."""
+    names = ("num_conns", "num_streams", "unread", "unsent", "used")
+    left = {name: getattr(ledger, name) for name in names if getattr(ledger, name)}
+    check(not left, "a ledger still counts of a session that has ended", left)
 
 
 def adds_up(session: Any, held: list[Any], closed: list[Any]) -> None:

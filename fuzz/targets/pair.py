@@ -14,7 +14,7 @@ from typing import Any
 from _fast.chains import Frame, RawMuxer
 from _fast.mplex_chain import Message
 from promise import check, run, settle
-from targets.muxers import adds_up
+from targets.muxers import adds_up, nothing_counted
 
 from p2pcore._fast.mux.mplex import MplexSession
 from p2pcore._fast.mux.yamux import YamuxSession
@@ -206,6 +206,9 @@ class Program:
         for task in done:
             task.result()
         for end in self.ends:
+            for half in end.halves:
+                await half.stream.close_read()  # what has come stays for the reader, and counts
+            nothing_counted(end.ledger)
             end.near.close()
             end.far.close()
 
