@@ -15,6 +15,9 @@ from harness import HANG_S, seconds
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 
+LONGEST_S = 95
+"""What was begun may take a minute and a half; other rows take less than half a minute."""
+
 pytestmark = pytest.mark.source
 
 
@@ -23,7 +26,7 @@ def test_every_row_has_a_name_of_its_own_an_attack_and_bounds() -> None:
     for row in ROWS:
         assert row.attack in attacker.ATTACKS
         assert row.bounds
-        assert (row.seconds or 0) <= 30
+        assert (row.seconds or 0) <= LONGEST_S
 
 
 def test_every_attack_has_a_row() -> None:

@@ -255,9 +255,13 @@ def test_entries_beyond_a_number_are_not_looked_at() -> None:
 def _memory_of(told: IdentifyInfo) -> int:
     """What `told` alone keeps: its lists, their entries, its texts and its record."""
     lists = [told.protocols, told.listen_addrs, told.record_addrs or ()]
-    size = sum(map(sys.getsizeof, [told, told.protocol_version, told.agent_version, told.signed_record, *lists]))
+    size = sum(
+        map(sys.getsizeof, [told, told.protocol_version, told.agent_version, told.signed_record, *lists])
+    )
     size += sum(map(sys.getsizeof, told.protocols))
-    return size + sum(sys.getsizeof(addr) + sys.getsizeof(addr.to_bytes()) for part in lists[1:] for addr in part)
+    return size + sum(
+        sys.getsizeof(addr) + sys.getsizeof(addr.to_bytes()) for part in lists[1:] for addr in part
+    )
 
 
 def test_a_peer_is_kept_in_16_kib_whatever_it_tells() -> None:

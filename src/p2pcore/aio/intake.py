@@ -1,7 +1,7 @@
 """Which accepted connections may begin their handshake, so that no address keeps the others out.
 
-Comes in: items (connections), each with the block of addresses it comes from, and their ends. Goes out: a task
-for each item whose turn it is. A bounded number of items is quick. An item that takes long waits for its
+Comes in: items (connections), each with the block of addresses it comes from, and their ends. Goes out: a
+task for each item whose turn it is. A bounded number of items is quick. An item that takes long waits for its
 peer, not for us: it is slow, gives its slot back, and goes on. The others wait here for a slot; blocks take
 turns. If there are too many items, the block with the most of them loses one. Closes no connection itself.
 """
@@ -33,6 +33,8 @@ _SUSPECT_PART = 4
 """A block is suspect if it has more than a fourth of all slow places ..."""
 _SUSPECT_FAILURES = 0.5
 """... or if most items fail, and it has the most waiting ones."""
+_QUICK_PER_SLOW = 8
+"""See Intake.burden."""
 _FAILURES_COUNTED = 128
 """Items that the part of failures is taken of: the last ones count most."""
 
@@ -179,7 +181,7 @@ class Intake(Generic[T]):
             await self._change()
 
     def close(self) -> tuple[list[T], list[asyncio.Task[None]]]:
-        """Cancels everything. Returns: all items, whose connections the caller closes; the tasks that end now."""
+        """Cancels everything. Returns: all items, which the caller closes, and the tasks that end now."""
         items, tasks = [*self._tasks, *self._waiting], list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -202,7 +204,7 @@ class Intake(Generic[T]):
         self._tasks[item] = self._loop.create_task(self._work(item, since))
 
     def _make_room_for(self, block: Hashable) -> bool:
-        """Whether a slot is free now: an item has become slow, or the largest block gives one of its slots."""
+        """Whether a slot is free now: an item has become slow, or the largest block gives a slot."""
         if not self._max_slow:
             return False
         self._put_overdue_aside()
@@ -246,14 +248,16 @@ class Intake(Generic[T]):
 
     @property
     def burden(self) -> int:
-        """How many unfinished items the largest block has here, quick ones not counted."""
+        """How many unfinished items the largest block has here. Quick ones count an eighth: they end soon."""
         if self._max_slow:
             self._put_overdue_aside()
-        return max(self._slow.most, self._waiting.most)
+        return max(self._slow.most, self._waiting.most, self._quick.most // _QUICK_PER_SLOW)
 
     def evict(self) -> bool:
-        """Drops an item of the largest block. False: there is none that is not quick."""
+        """Drops an item of the largest block. False: there is none, or only few quick ones."""
         items = self._slow if self._slow.most >= self._waiting.most else self._waiting
+        if self.burden > max(self._slow.most, self._waiting.most):
+            items = self._quick
         if not items:
             return False
         self._end(items, items.oldest(items.largest()), Why.NO_DESCRIPTOR)
@@ -267,22 +271,17 @@ class Intake(Generic[T]):
         has_place = len(self._waiting) < self._max_waiting
         if has_place or (len(self._quick) < self._maximum and not self._is_held()):
             return False
-        block = self._the_block()
-        return block is not None and not self._is_suspect(block)
-
-    def _is_suspect(self, block: Hashable) -> bool:
-        if self._slow.count(block) > self._max_slow // _SUSPECT_PART:
-            return True
-        return self._failing > _SUSPECT_FAILURES and self._waiting.count(block) == self._waiting.most
-
-    def _the_block(self) -> Hashable | None:
-        """The block of all items; None: they come from several."""
         blocks: set[Hashable] = set()
         for items in (self._waiting, self._quick, self._slow):
             if len(items.blocks) > 1:
-                return None
+                return False
             blocks.update(items.blocks)
-        return blocks.pop() if len(blocks) == 1 else None
+        return len(blocks) <= 1 and not any(map(self._is_suspect, blocks))
+
+    def _is_suspect(self, block: Hashable) -> bool:
+        if self._slow.count(block) > max(self._max_slow // _SUSPECT_PART, self._maximum):
+            return True
+        return self._failing > _SUSPECT_FAILURES and self._waiting.count(block) == self._waiting.most
 
     def _set_timer(self) -> None:
         """While somebody waits, looks again when the oldest quick item is slow."""

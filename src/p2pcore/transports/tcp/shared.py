@@ -2,8 +2,8 @@
 
 Comes in: a listening socket. Goes out: a RawListener for each kind (plain libp2p, HTTP, TLS); its connections
 are started already and have lost no byte. A connection without a listener for its kind is closed and counted.
-Silent peers do not block others, see aio/intake.py. Errors of accept(2) go to the listeners, which pause and bind again. The
-port is closed with the last of its listeners. Never looks at more than three bytes.
+Silent peers do not block others, see aio/intake.py. Errors of accept(2) go to the listeners, which pause and
+bind again. The port is closed with the last of its listeners. Never looks at more than three bytes.
 """
 
 from __future__ import annotations
