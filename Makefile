@@ -7,13 +7,9 @@ LISTEN ?= /ip4/127.0.0.1/tcp/0
 ROUNDS ?= 5
 BENCH_ARGS ?=
 GATES_ARGS ?=
-<<<<<<< HEAD
 ATTACKS_ARGS ?= --node p2pcore --node go --write
-=======
-ATTACKS_ARGS ?= --with-go --write
 MINUTES ?= 1
 TARGET ?=
->>>>>>> integration
 
 NATIVE := CMakeLists.txt src/p2pcore/_fast/CMakeLists.txt $(wildcard src/p2pcore/_fast/*/*.pyx src/p2pcore/_fast/*/*.pxd)
 SANITIZE := -fsanitize=address,undefined -fno-omit-frame-pointer -g -O1
