@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -126,12 +127,13 @@ def main() -> int:
         PAGE.write_text(page(json.loads(RESULTS.read_text())))
         return 0
     place.enter(sys.argv[1:], options.loopback)
-    all_found = list(_rows(options))
-    if OURS in (options.node or (OURS,)) and not options.without_twins:
-        all_found += _twins(options)
-    if options.write:
-        _write(all_found)
-    return int(any(found["missed"] for found in all_found if found["node"] == OURS))
+    status = 0
+    for found in chain(_rows(options), _twins(options)):
+        if options.write:
+            _write(found)
+        if found["node"] == OURS and found["missed"]:
+            status = 1
+    return status
 
 
 def _rows(options: argparse.Namespace) -> Iterator[Found]:
@@ -143,6 +145,8 @@ def _rows(options: argparse.Namespace) -> Iterator[Found]:
 
 
 def _twins(options: argparse.Namespace) -> Iterator[Found]:
+    if options.without_twins or OURS not in (options.node or (OURS,)):
+        return
     peer = Peer(OURS, (sys.executable, str(NODE)))
     for twin in TWINS:
         name = f"twin-{twin.name}"
@@ -157,10 +161,10 @@ def _twins(options: argparse.Namespace) -> Iterator[Found]:
         yield found
 
 
-def _write(found: list[Found]) -> None:
-    """Puts rows that were measured now in the place of older ones, so a run need not have all."""
+def _write(found: Found) -> None:
+    """Puts a row in the place of its older self, so a run need not have all rows."""
     before = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
-    rows = {(each["row"], each["node"]): each for each in [*before, *found]}
+    rows = {(each["row"], each["node"]): each for each in [*before, found]}
     whole = {"machine": machine(choose_cores()), "rows": [rows[key] for key in sorted(rows)]}
     RESULTS.write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n")
     PAGE.write_text(page(whole))
