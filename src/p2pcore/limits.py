@@ -562,6 +562,8 @@ MEMORY_FULL_PERCENT: Final = 95
 """Of the budget: no new streams, and those who hold most go. The rest is for what one turn brings."""
 MEMORY_FULL_END_PERCENT: Final = 85
 """Below this it ends."""
+MEMORY_ENDED_S: Final = 1.0
+"""While memory is full, a stream that has ended keeps what nobody has read for so long: a busy task reads it."""
 MEMORY_TRIM_BYTES: Final = 16 * 1024 * 1024
 """If at least so much was used and less than half of it still is, free memory goes back to the system ..."""
 MEMORY_TRIM_AFTER_S: Final = 2.0
