@@ -333,7 +333,7 @@ class ConnManager:
 
     def _room(self, num: int) -> Iterator[None]:
         rows = self._held.rows()
-        crowds = yield from _count(rows, len(rows))
+        crowds = yield from _count(rows, self._num_open)
         choice = Choice(
             self._held.standing,
             self._tags,
@@ -350,7 +350,7 @@ class ConnManager:
 
     def _trim_soon(self, before: float) -> None:
         """Trims in the next turn. Connections with the ordinal `before` or a later one are left alone."""
-        if self._is_stopped or self._trims.is_busy or self._again is not None:
+        if self._is_stopped or self._trims.is_busy:
             return
         if self._now() < self._rest_until:
             self._trim_at(self._rest_until)
@@ -358,6 +358,11 @@ class ConnManager:
             self._trims.start(self._trim(before))
 
     def _trim_at(self, at: float) -> None:
+        """Looks again at the time `at`, or at an earlier one that was asked for before."""
+        if self._again is not None:
+            if self._again.when() <= at:
+                return
+            self._again.cancel()
         self._again = asyncio.get_running_loop().call_at(at, self._trim_again)
 
     def _trim_again(self) -> None:
@@ -388,7 +393,8 @@ class ConnManager:
         usual = choice.usual(num - len(crowd), crowd) if may_close else []
         yield from self._close_all(crowd, "crowd", at_once=True)
         yield from self._close_all(usual, "marks")
-        self._trimmed(choice, len(crowd) + len(usual))
+        self._trims.stop()
+        self._trimmed(choice, len(crowd) + len(usual), before)
 
     @property
     def _young_after(self) -> float:
@@ -400,24 +406,21 @@ class ConnManager:
             choice.look([conn for conn in part if conn not in self._closing])
             yield
 
-    def _trimmed(self, choice: Choice, num: int) -> None:
+    def _trimmed(self, choice: Choice, num: int, before: float) -> None:
         """A pass has closed `num` connections. Goes on, waits or warns while there are still too many."""
-        self._trims.stop()
         if num or not self._has_too_many:
             self._has_warned = False
-        if self._has_too_many if num < limits.MAX_TRIM_CONNS else self._num_open > self._low:
-            self._go_on(choice, num)
+        if num and (self._has_too_many or (num >= limits.MAX_TRIM_CONNS and self._num_open > self._low)):
+            self._trims.start(self._trim(before))
+        elif self._has_too_many:
+            self._could_close_nothing(choice)
 
-    def _go_on(self, choice: Choice, num: int) -> None:
+    def _could_close_nothing(self, choice: Choice) -> None:
+        """Rests before the next pass, which a new connection may ask for; waits for those that are young."""
         now = self._now()
-        if num:
-            self._trims.start(self._trim(math.inf))
-            return
-        self._rest_until = now + limits.TRIM_REST_S
+        self._rest_until = now + choice.num_open * limits.TRIM_REST_PER_CONN_S
         if choice.num_young:
-            grown = choice.next_grown + self._grace_s
-            self._rest_until = max(grown, now + min(limits.TRIM_REST_S, self._grace_s / 8))
-            self._trim_at(self._rest_until)
+            self._trim_at(max(choice.next_grown + self._grace_s, now + self._grace_s / 8))
         elif not self._has_warned:
             self._has_warned = True
             logger.warning(
