@@ -176,6 +176,28 @@ async def test_tags_of_a_peer_that_goes_are_kept_for_a_while_and_only_of_so_many
 
 
 @virtual
+async def test_connections_cost_no_call_until_something_is_wanted_of_them() -> None:
+    room = Room(low=80, high=100, grace_s=0)
+    assert (room.manager.joined_above, room.manager.wants_ends) == (100, False)
+    room.add(range(101))
+    await trimmed(room)
+    assert room.manager.wants_ends
+    for use in (
+        Room(idle_s=5),
+        tagged := Room(),
+        bumped := Room(),
+        kept := Room(),
+    ):
+        tagged.manager.tag(id_of(1), "x", 1)
+        bumped.manager.bump(id_of(1), "x", 1)
+        kept.manager.keep(id_of(1))
+        assert (use.manager.joined_above, use.manager.wants_ends) == (-1, True)
+        use.manager.set_max_conns(1000)
+        assert use.manager.joined_above == -1
+        await use.manager.close()
+
+
+@virtual
 async def test_a_peer_has_gone_only_with_its_last_connection() -> None:
     room = Room(tag_ttl_s=60)
     room.add([0, 1], peer=7)

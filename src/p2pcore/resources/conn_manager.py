@@ -59,6 +59,11 @@ class ConnManager:
 
     Raises:
         TypeError, ValueError: an argument has a wrong type or value. The message names it.
+
+    Attributes:
+        joined_above: the swarm calls `joined` while it has more connections than this.
+        wants_ends: whether the swarm calls `left`. Without tags, kept peers and idle time, most connections
+            cost only these two looks.
     """
 
     def __init__(
@@ -83,7 +88,9 @@ class ConnManager:
         self._given = low, high
         self._grace_s = grace_s
         self._may_close = may_close
-        self._low, self._high = _marks(low, high, None)
+        self._wants_all = False
+        self.wants_ends = False
+        self.set_max_conns(None)
         self._tags = Tags(tag_ttl_s)
         self._protections = Protections()
         self._keepers: dict[PeerId, Keeper] = {}
@@ -117,6 +124,7 @@ class ConnManager:
         self._held, self._reports, self._dial = held, reports, dial
         if self._idle_s is not None:
             self._idle = IdleWatch(self._idle_s, held.active_at, self._found_idle)
+            self._watch_all()
 
     def set_max_conns(self, max_conns: int | None) -> None:
         """Sets the marks that follow from `max_conns`. Raises ValueError: the high mark is above it.
@@ -124,9 +132,15 @@ class ConnManager:
         This alone closes nothing: the next new connection has the marks looked at.
         """
         self._low, self._high = _marks(*self._given, max_conns)
+        self.joined_above = -1 if self._wants_all else self._high or math.inf
+
+    def _watch_all(self) -> None:
+        """From now on it hears of every connection."""
+        self._wants_all = self.wants_ends = True
+        self.joined_above = -1
 
     def joined(self, conn: HeldConn) -> None:
-        """The swarm has taken `conn` over."""
+        """The swarm has taken `conn` over. See `joined_above`."""
         if self._tags:
             self._tags.joined(conn.remote_peer)
         if self._keepers and (keeper := self._keepers.get(conn.remote_peer)) is not None:
@@ -137,7 +151,7 @@ class ConnManager:
             self._trim_soon(self._held.standing(conn)[-1])
 
     def left(self, conn: HeldConn, error: BaseException | None) -> None:
-        """`conn` has ended, and the swarm does not list it any more."""
+        """`conn` has ended, and the swarm does not list it any more. See `wants_ends`."""
         if self._closing:
             self._closing.pop(conn, None)
         if self._idle is not None:
@@ -206,6 +220,7 @@ class ConnManager:
         options.number("value", value)
         _check_half_life(half_life_s)
         peer = PeerId(peer)
+        self._watch_all()
         self._tags.set(peer, name, value, half_life_s, self._now(), self._is_absent(peer))
 
     def bump(
@@ -223,6 +238,7 @@ class ConnManager:
             options.number("cap", cap)
         _check_half_life(half_life_s)
         peer = PeerId(peer)
+        self._watch_all()
         self._tags.bump(peer, name, by, cap, half_life_s, self._now(), self._is_absent(peer))
 
     def untag(self, peer: PeerId | str, name: str) -> None:
@@ -283,6 +299,7 @@ class ConnManager:
             raise LimitExceeded("MAX_KEPT_PEERS", len(self._keepers) + 1, limits.MAX_KEPT_PEERS)
         if isinstance(self._held, NoConns) or self._is_stopped:
             raise RuntimeError("a ConnManager keeps peers only while its host runs")
+        self._watch_all()
         self.protect(peer, _KEEP)
         keeper = self._keepers[peer] = Keeper(peer, where, self._dial, self._reports)
         keeper.start()
@@ -453,6 +470,7 @@ class ConnManager:
 
     def _end(self, conn: HeldConn, code: int, at_once: bool) -> None:
         """Closes `conn`. At once: nothing waits, and its descriptor is free."""
+        self.wants_ends = True
         if at_once:
             self._closing[conn] = None
             conn.abort(code)
