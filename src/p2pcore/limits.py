@@ -83,9 +83,11 @@ UPGRADE_SLOW_S: Final = 0.1
 MAX_SLOW_UPGRADES: Final = 4096
 """Slow handshakes on one listener, about 5 KB each; one more ends the oldest of the block with the most."""
 MAX_WAITING_UPGRADES: Final = 4096
-"""Accepted connections of one listener that wait for their turn, about 1 KB each: as many as LISTEN_BACKLOG."""
+"""Accepted connections of one listener that wait for their turn, 1 KB each: as many as LISTEN_BACKLOG."""
 ACCEPTS_PER_TURN: Final = 64
 """Connections a listener accepts before the other work of the loop goes on: 1 to 2 ms."""
+BEGUN_PER_TURN: Final = 32
+"""Waiting handshakes that begin in one turn of the loop: 3 to 5 ms."""
 MAX_DESCRIPTORS: Final = 1 << 20
 """Where RLIMIT_NOFILE allows more, we ask for no more: a million idle connections need about 10 GB."""
 ACCEPT_BACKOFF_MIN_S: Final = 0.001
@@ -466,14 +468,14 @@ MAX_NOISE_PLAINTEXT_BYTES: Final = 65519
 MAX_HEADROOM_BYTES: Final = 14
 """Bytes a layer below a record layer may put before a record: the header of a WebSocket frame."""
 TURN_WORK: Final = 16384
-"""Work that one turn of the loop takes from all its connections, in frames: one takes 0.1 to 0.2 us, so a turn
-takes 2 to 3 ms at most. What is left waits for the next turn (docs/decisions/0022)."""
+"""Work that one turn of the loop takes from all its connections, in frames: one takes 0.1 to 0.2 us, so a
+turn takes 2 to 3 ms at most. What is left waits for the next turn (docs/decisions/0022)."""
 TURN_SHARE: Final = 512
 """The part of it that one connection has before the next one has its own."""
 WAKE_WORK: Final = 64
 """What waking one task counts for: the task costs 6 to 12 us when it runs."""
 START_WORK: Final = 128
-"""What a new stream's handler counts for: a task, a negotiation, about 20 us. So 64 to 128 start in a turn."""
+"""What a new stream's handler counts for: a task, a negotiation, about 20 us. So 64 or more start in a turn."""
 OPEN_WORK: Final = 8
 """What a stream counts for that the peer opens, without its handler: about 1 us."""
 RESET_WORK: Final = 16
@@ -485,6 +487,9 @@ ARRIVED_AT_ONCE: Final = 64
 """Streams of a connection whose handlers have not started when its next frames begin to wait."""
 FLUSH_AFTER_TASKS: Final = 32
 """Tasks whose writes share a record while others wait to run; then the record leaves (0002; measured)."""
+UNFINISHED_LOOK_S: Final = 30.0
+"""Between two looks at records and frames that a peer has begun; the connection ends after two without
+progress. A record of 64 KiB in a minute is 1 KB/s: slower than any path in use."""
 MAX_EMPTY_RECORDS: Final = 1000
 """Empty records in a row; each is legal and each costs a decryption."""
 MAX_CIPHERED_CHANNELS: Final = 1024
@@ -559,12 +564,20 @@ MEMORY_TIGHT_PERCENT: Final = 80
 """Of the budget: windows are filled to their initial size only, and accepting pauses (go: 79.7 %, high)."""
 MEMORY_TIGHT_END_PERCENT: Final = 70
 """Below this it ends."""
+MEMORY_PAUSE_S: Final = 1.0
+"""The longest time for which tight memory keeps new peers waiting, each time it becomes tight: a peer that
+holds much must not close the door for ever. A new connection costs 3 KB, and those who hold most go when it is
+full."""
 MEMORY_FULL_PERCENT: Final = 95
 """Of the budget: no new streams, and those who hold most go. The rest is for what one turn brings."""
 MEMORY_FULL_END_PERCENT: Final = 85
 """Below this it ends."""
+MEMORY_TRIM_BYTES: Final = 16 * 1024 * 1024
+"""If at least so much was used and less than half of it still is, free memory goes back to the system ..."""
+MEMORY_TRIM_AFTER_S: Final = 2.0
+"""... this long later: what has ended is freed by then (an orderly close drains for a second)."""
 MEMORY_FAIR_TIMES: Final = 4
-"""While memory is tight, a peer that holds more than so many equal parts of the budget gets no new streams."""
+"""While memory is tight, a peer that holds more than so many equal parts of it gets no new streams."""
 
 # -- yamux -------------------------------------------------------------------------------------
 YAMUX_INITIAL_WINDOW_BYTES: Final = 256 * 1024
@@ -611,6 +624,9 @@ YAMUX_WINDOW_GRACE_S: Final = 1.0
 """One more check before that ends a connection: an answer may be here unread if this process stood still."""
 YAMUX_GO_AWAY_DRAIN_S: Final = 60.0
 """Streams that are still open this long after the peer's orderly go-away are ended."""
+YAMUX_MAX_TUNING_RTT_S: Final = 0.5
+"""A longer round trip counts as this when windows grow: the peer can answer pings late, and windows must not grow
+for a reader that is slow. A path by satellite has 0.6 s, and half a window in 2 s is still enough there."""
 YAMUX_RTT_INTERVAL_S: Final = 30.0
 """Age at which the round trip is measured again, only while data flows (go and rust probe idle links too)."""
 

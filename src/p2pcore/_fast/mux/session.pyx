@@ -721,6 +721,9 @@ cdef class Session(Layer):
         else:
             behind.lost = error
             self.paused = True  # nothing can be sent while the rest is handled
+        if self.is_timed:
+            self.is_timed = False
+            self.state.unfinished.discard(self)
         self.is_lost = True
         self.cork = None
         self.below = self.above = None
