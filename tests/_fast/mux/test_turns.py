@@ -1,7 +1,7 @@
-"""Shares of a turn: nobody's frames, streams or negotiations keep the others waiting, and nothing is lost by waiting.
+"""Shares of a turn: nobody's frames, streams or negotiations keep the others waiting, and nothing is lost.
 
-Comes in: floods of frames by hand beside an honest peer, and the busiest honest peer. Goes out: what was handled in
-which turn of the loop. Counts turns and calls, never time.
+Comes in: floods of frames by hand beside an honest peer, and the busiest honest peer. Goes out: what was
+handled in which turn of the loop. Counts turns and calls, never time.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ async def test_handlers_start_in_turns_and_connections_take_turns(kind: type[Any
 
 @both
 @looped
-async def test_the_busiest_honest_peer_opens_a_thousand_streams_at_once_and_none_is_refused(
+async def test_the_busiest_honest_peer_opens_a_thousand_streams_and_none_is_refused(
     kind: type[Any],
 ) -> None:
     peer = kind()
