@@ -83,9 +83,11 @@ UPGRADE_SLOW_S: Final = 0.1
 MAX_SLOW_UPGRADES: Final = 4096
 """Slow handshakes on one listener, about 5 KB each; one more ends the oldest of the block with the most."""
 MAX_WAITING_UPGRADES: Final = 4096
-"""Accepted connections of one listener that wait for their turn, about 1 KB each: as many as LISTEN_BACKLOG."""
+"""Accepted connections of one listener that wait for their turn, 1 KB each: as many as LISTEN_BACKLOG."""
 ACCEPTS_PER_TURN: Final = 64
 """Connections a listener accepts before the other work of the loop goes on: 1 to 2 ms."""
+BEGUN_PER_TURN: Final = 32
+"""Waiting handshakes that begin in one turn of the loop: 3 to 5 ms."""
 MAX_DESCRIPTORS: Final = 1 << 20
 """Where RLIMIT_NOFILE allows more, we ask for no more: a million idle connections need about 10 GB."""
 ACCEPT_BACKOFF_MIN_S: Final = 0.001
@@ -373,10 +375,9 @@ REFUSAL_WARNING_S: Final = 10.0
 """Between two warnings about the same limit; each says how many refusals there were."""
 
 # -- connection manager ------------------------------------------------------------------------
-CONN_HIGH_SHARE: Final = 0.9
-"""High mark by default, of max_conns: the rest takes new connections while a trim runs ..."""
-CONN_LOW_SHARE: Final = 0.8
-"""... and the low mark: a trim closes a tenth, so trims are rare, and nine of ten peers notice nothing."""
+CONN_SPARE_SHARE: Final = 0.1
+"""Of max_conns: so much is left above the high mark, for new connections while a trim runs, and so much lies
+between the marks: nine of ten peers notice nothing. Fewer than ten connections leave nothing to trim."""
 CONN_GRACE_S: Final = 20.0
 """Age below which a trim leaves a connection alone, unless its block has too many: kubo's value; go has
 60."""
@@ -387,6 +388,9 @@ TRIM_PART_CONNS: Final = 512
 """Connections a pass looks at in one turn of the loop: about 2 ms (bench/trim.py)."""
 TRIM_CLOSINGS: Final = 32
 """Connections closed, or looked at because they may be idle, in one turn: 2 to 3 ms, about 75 us each."""
+ROOM_PARTS: Final = 64
+"""Where something has run short, at least this part of the connections goes: one look at all of them, 4 us
+each, then costs 0.3 ms for each connection that goes."""
 TRIM_REST_S: Final = 1.0
 """After a pass that could close nothing, until the next one: protecting everything costs no more than
 that."""
@@ -560,12 +564,20 @@ MEMORY_TIGHT_PERCENT: Final = 80
 """Of the budget: windows are filled to their initial size only, and accepting pauses (go: 79.7 %, high)."""
 MEMORY_TIGHT_END_PERCENT: Final = 70
 """Below this it ends."""
+MEMORY_PAUSE_S: Final = 1.0
+"""The longest time for which tight memory keeps new peers waiting, each time it becomes tight: a peer that
+holds much must not close the door for ever. A new connection costs 3 KB, and those who hold most go when it is
+full."""
 MEMORY_FULL_PERCENT: Final = 95
 """Of the budget: no new streams, and those who hold most go. The rest is for what one turn brings."""
 MEMORY_FULL_END_PERCENT: Final = 85
 """Below this it ends."""
+MEMORY_TRIM_BYTES: Final = 16 * 1024 * 1024
+"""If at least so much was used and less than half of it still is, free memory goes back to the system ..."""
+MEMORY_TRIM_AFTER_S: Final = 2.0
+"""... this long later: what has ended is freed by then (an orderly close drains for a second)."""
 MEMORY_FAIR_TIMES: Final = 4
-"""While memory is tight, a peer that holds more than so many equal parts of the budget gets no new streams."""
+"""While memory is tight, a peer that holds more than so many equal parts of it gets no new streams."""
 
 # -- yamux -------------------------------------------------------------------------------------
 YAMUX_INITIAL_WINDOW_BYTES: Final = 256 * 1024

@@ -8,7 +8,6 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import pytest
 from attacked import ECHO, MESSAGE, arena, echoes, honest, node
 
 from attacks import place
@@ -17,7 +16,6 @@ from harness import eventually, looped
 from p2pcore import Host, ListenerOptions, Multiaddr, TcpOptions
 
 SEED = hashlib.sha256(b"slow").digest()
-AGE = "slow handshakes are ended by their age, whoever began them"
 
 
 def _is_ended(sock: socket.socket) -> bool:
@@ -69,7 +67,6 @@ async def _slow_peer_gets_in(host: Host, silent: int, ended: int) -> None:
         peer.abort()
 
 
-@pytest.mark.xfail(strict=True, reason=AGE)
 @looped
 async def test_silent_connections_end_no_slow_handshake_of_another_block() -> None:
     async with node(listener=ListenerOptions(max_upgrading=16, max_slow=32, slow_after=0.01)) as host:

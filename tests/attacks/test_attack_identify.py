@@ -29,7 +29,6 @@ async def _refuse(peer: RawPeer, host: Host) -> None:
     await eventually(lambda: not host.swarm.ledger.num_streams)
 
 
-@pytest.mark.xfail(strict=True, reason="only what is kept of an identify is bounded")
 @looped
 async def test_addresses_of_one_byte_are_not_all_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     looked_at = 0
@@ -51,7 +50,6 @@ async def test_addresses_of_one_byte_are_not_all_looked_at(monkeypatch: pytest.M
         peer.abort()
 
 
-@pytest.mark.xfail(strict=True, reason="500 addresses are kept of a peer, however long they are")
 @looped
 async def test_little_is_kept_of_very_many_addresses() -> None:
     async with node(identify=True) as host:

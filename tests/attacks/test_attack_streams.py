@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
 from attacked import ECHO, arena, echoes, honest, node
 
 from attacks.rawpeer import DATA, FIN, HEADER, SYN, WINDOW, RawPeer, frame, message, opening
@@ -13,7 +12,6 @@ from p2pcore import Stream
 
 COUNTED = "/counted/1"
 KIB = 1024
-NO_TURNS = "whoever sends most has most of a turn of the loop"
 
 
 def _flood(streams: int) -> bytes:
@@ -22,7 +20,6 @@ def _flood(streams: int) -> bytes:
     return b"".join(frame(DATA, SYN | FIN, 1 + 2 * at, len(body), body) for at in range(streams))
 
 
-@pytest.mark.xfail(strict=True, reason=NO_TURNS)
 @looped
 async def test_streams_that_begin_and_end_at_once_leave_others_their_turn() -> None:
     """Counts the attackers' handlers that run before that of one honest message, sent after their frames."""

@@ -1,7 +1,7 @@
 """Which accepted connections may begin their handshake, so that no address keeps the others out.
 
-Comes in: items (connections), each with the block of addresses it comes from, and their ends. Goes out: a task
-for each item whose turn it is. A bounded number of items is quick. An item that takes long waits for its
+Comes in: items (connections), each with the block of addresses it comes from, and their ends. Goes out: a
+task for each item whose turn it is. A bounded number of items is quick. An item that takes long waits for its
 peer, not for us: it is slow, gives its slot back, and goes on. The others wait here for a slot; blocks take
 turns. If there are too many items, the block with the most of them loses one. Closes no connection itself.
 """
@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from p2pcore.aio.descriptors import descriptors_of
 from p2pcore.aio.shares import Shares
+from p2pcore.limits import BEGUN_PER_TURN
 
 T = TypeVar("T")
 
@@ -29,7 +30,13 @@ class Why(enum.StrEnum):
 
 
 _SUSPECT_PART = 4
-"""A block alone here counts as honest until a fourth of all slow places are taken."""
+"""A block is suspect if it has more than a fourth of all slow places ..."""
+_SUSPECT_FAILURES = 0.5
+"""... or if most items fail, and it has the most waiting ones."""
+_QUICK_PER_SLOW = 8
+"""See Intake.burden."""
+_FAILURES_COUNTED = 128
+"""Items that the part of failures is taken of: the last ones count most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +61,8 @@ class Intake(Generic[T]):
     """Create it inside a running event loop.
 
     Args:
-        work: makes the coroutine that handles an item; its second argument is the time of `offer`. It must
-            call `release` before it ends.
+        work: makes the coroutine that handles an item; its second argument is the time of `offer`. It calls
+            `release` before it ends, unless it is cancelled.
         drop: called with an item that has to go, and why. Its task is cancelled, and it counts no longer.
         bounds: see Bounds.
         is_held: while it is true, nothing begins; call `go_on` when it has become false.
@@ -80,6 +87,8 @@ class Intake(Generic[T]):
         self._quick: Shares[T] = Shares()
         self._slow: Shares[T] = Shares()
         self._tasks: dict[T, asyncio.Task[None]] = {}
+        self._failing = 0.0  # the part of the last items that have failed
+        self._is_due = False
         self._changes: set[asyncio.Future[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         descriptors_of(self._loop).add(self)
@@ -114,28 +123,43 @@ class Intake(Generic[T]):
             `item`.
         """
         now = self._loop.time()
-        if not self._waiting.count(block):
-            if self._may_begin(block):
-                self._begin(item, block, now)
-                return True
+        num_waiting = self._waiting.count(block)
+        if not num_waiting and self._may_begin(block):
+            self._begin(item, block, now)
+            return True
+        if num_waiting >= self._maximum and self._is_suspect(block):
+            return False
         if len(self._waiting) >= self._max_waiting and not self._displace_for(block):
             return False
         self._waiting.add(item, block, now)
         self._set_timer()
         return True
 
-    def release(self, item: T) -> None:
+    def release(self, item: T, has_worked: bool) -> None:
         """Frees the place of an item that has ended. Idempotent."""
-        self._tasks.pop(item, None)
+        if self._tasks.pop(item, None) is None:
+            return
         if item in self._quick:
             self._quick.remove(item)
-        elif item in self._slow:
+        else:
             self._slow.remove(item)
+        self._count(has_worked)
         self.go_on()
 
     def go_on(self) -> None:
-        """Begins what may begin now. Blocks take turns."""
-        while self._waiting and len(self._quick) < self._maximum and not self._is_held():
+        """Begins what may begin, from the loop's next turn on."""
+        if self._waiting and not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._begin_waiting)
+        if self._changes:
+            self._wake()
+
+    def _begin_waiting(self) -> None:
+        """Begins some items, so that the turn stays short. Blocks take turns."""
+        self._is_due = False
+        for _ in range(BEGUN_PER_TURN):
+            if not self._waiting or len(self._quick) >= self._maximum or self._is_held():
+                break
             block = next(iter(self._waiting.blocks))
             item = self._waiting.oldest(block)
             since = self._waiting.since(item)
@@ -143,10 +167,13 @@ class Intake(Generic[T]):
             if self._waiting.count(block):
                 self._waiting.send_back(block)
             self._begin(item, block, since)
+        else:
+            self.go_on()
         if self._waiting:
             self._set_timer()
-        if self._changes:
-            self._wake()
+
+    def _count(self, has_worked: bool) -> None:
+        self._failing += ((0.0 if has_worked else 1.0) - self._failing) / _FAILURES_COUNTED
 
     async def wait_empty(self) -> None:
         """Returns when no item is left."""
@@ -154,7 +181,7 @@ class Intake(Generic[T]):
             await self._change()
 
     def close(self) -> tuple[list[T], list[asyncio.Task[None]]]:
-        """Cancels everything. Returns: all items, whose connections the caller closes; the tasks that end now."""
+        """Cancels everything. Returns: all items, which the caller closes, and the tasks that end now."""
         items, tasks = [*self._tasks, *self._waiting], list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -177,7 +204,7 @@ class Intake(Generic[T]):
         self._tasks[item] = self._loop.create_task(self._work(item, since))
 
     def _make_room_for(self, block: Hashable) -> bool:
-        """Whether a slot is free now: an item has become slow, or the largest block gives one of its slots."""
+        """Whether a slot is free now: an item has become slow, or the largest block gives a slot."""
         if not self._max_slow:
             return False
         self._put_overdue_aside()
@@ -214,20 +241,23 @@ class Intake(Generic[T]):
         task = self._tasks.pop(item, None)
         if task is not None:
             task.cancel()
+        self._count(has_worked=False)
         self._drop(item, why)
 
     # -- shortage of descriptors, see aio/descriptors.py -----------------------------------------
 
     @property
     def burden(self) -> int:
-        """How many unfinished items the largest block has here, quick ones not counted."""
+        """How many unfinished items the largest block has here. Quick ones count an eighth: they end soon."""
         if self._max_slow:
             self._put_overdue_aside()
-        return max(self._slow.most, self._waiting.most)
+        return max(self._slow.most, self._waiting.most, self._quick.most // _QUICK_PER_SLOW)
 
     def evict(self) -> bool:
-        """Drops an item of the largest block. False: there is none that is not quick."""
+        """Drops an item of the largest block. False: there is none, or only few quick ones."""
         items = self._slow if self._slow.most >= self._waiting.most else self._waiting
+        if self.burden > max(self._slow.most, self._waiting.most):
+            items = self._quick
         if not items:
             return False
         self._end(items, items.oldest(items.largest()), Why.NO_DESCRIPTOR)
@@ -241,15 +271,17 @@ class Intake(Generic[T]):
         has_place = len(self._waiting) < self._max_waiting
         if has_place or (len(self._quick) < self._maximum and not self._is_held()):
             return False
-        return len(self._slow) <= self._max_slow // _SUSPECT_PART and self._is_one_block()
-
-    def _is_one_block(self) -> bool:
         blocks: set[Hashable] = set()
         for items in (self._waiting, self._quick, self._slow):
             if len(items.blocks) > 1:
                 return False
             blocks.update(items.blocks)
-        return len(blocks) <= 1
+        return len(blocks) <= 1 and not any(map(self._is_suspect, blocks))
+
+    def _is_suspect(self, block: Hashable) -> bool:
+        if self._slow.count(block) > max(self._max_slow // _SUSPECT_PART, self._maximum):
+            return True
+        return self._failing > _SUSPECT_FAILURES and self._waiting.count(block) == self._waiting.most
 
     def _set_timer(self) -> None:
         """While somebody waits, looks again when the oldest quick item is slow."""

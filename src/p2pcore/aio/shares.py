@@ -1,7 +1,7 @@
 """Items grouped by the block they come from, and the block that has the most of them.
 
 Comes in: items, each with its block (see interfaces.RawConn.block) and a time. Goes out: counts, the largest
-block, the oldest and the newest item of a block. Every call takes the same time, however many items there are.
+block, the oldest and the newest item of a block. A call takes the same time, however many items there are.
 """
 
 from __future__ import annotations

@@ -281,19 +281,22 @@ class UpgradedListener:
     async def _upgrade(self, conn: RawConn, accepted_at: float) -> None:
         """The only task of a connection. It ends when the upgrade ends."""
         deadline = accepted_at + self._options.accept_timeout
+        has_worked = False
         try:
             capable = await self._upgrader.upgrade_inbound(conn, deadline)
         except UpgradeTimeout as error:
             self._failed(TIMEOUT, conn.remote_multiaddr, error)
         except RequestAnswered:
+            has_worked = True
             self.num_requests += 1
             self._report(lambda news: news.request_answered(self.multiaddr))
         except Exception as error:
             self._upgrade_failed(conn, error)
         else:
+            has_worked = True
             self._offer(capable, deadline)
         finally:
-            self._intake.release(conn)
+            self._intake.release(conn, has_worked)
 
     def _upgrade_failed(self, conn: RawConn, error: Exception) -> None:
         reason = getattr(error, "stage", None)

@@ -2,8 +2,8 @@
 
 Comes in: a listening socket. Goes out: a RawListener for each kind (plain libp2p, HTTP, TLS); its connections
 are started already and have lost no byte. A connection without a listener for its kind is closed and counted.
-Silent peers do not block others, see aio/intake.py. Errors of accept(2) go to the listeners, which pause and bind again. The
-port is closed with the last of its listeners. Never looks at more than three bytes.
+Silent peers do not block others, see aio/intake.py. Errors of accept(2) go to the listeners, which pause and
+bind again. The port is closed with the last of its listeners. Never looks at more than three bytes.
 """
 
 from __future__ import annotations
@@ -309,6 +309,7 @@ class SharedPort:
 
     async def _sort(self, conn: RawConn, accepted_at: float) -> None:
         """The task of one connection, until its kind is known."""
+        has_worked = False
         try:
             listener = await self._peek(conn)
             if isinstance(listener, Refusal):
@@ -317,13 +318,14 @@ class SharedPort:
                 # While the port is full, a slow connection is refused: the bound does not count slow ones.
                 self.refuse(conn, Refusal.NOT_ACCEPTED)
             else:
+                has_worked = True
                 self._peeked.acquire()
                 listener.give(conn)
         except BaseException:
             conn.abort()
             raise
         finally:
-            self._intake.release(conn)
+            self._intake.release(conn, has_worked)
 
     async def _peek(self, conn: RawConn) -> TcpReuseListener | Refusal:
         try:
