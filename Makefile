@@ -7,13 +7,14 @@ LISTEN ?= /ip4/127.0.0.1/tcp/0
 ROUNDS ?= 5
 BENCH_ARGS ?=
 GATES_ARGS ?=
+ATTACKS_ARGS ?= --with-go --write
 MINUTES ?= 1
 TARGET ?=
 
 NATIVE := CMakeLists.txt src/p2pcore/_fast/CMakeLists.txt $(wildcard src/p2pcore/_fast/*/*.pyx src/p2pcore/_fast/*/*.pxd)
 SANITIZE := -fsanitize=address,undefined -fno-omit-frame-pointer -g -O1
 
-.PHONY: help serve test lint unit ends interop wheel-test sanitize fuzz fuzz-short soak lowest newest gates gates-baseline bench protobuf wheel hooks clean FORCE
+.PHONY: help serve test lint unit ends interop wheel-test sanitize fuzz fuzz-short soak lowest newest gates gates-baseline bench attacks protobuf wheel hooks clean FORCE
 
 # What make itself has to say goes to stderr: the stdout of `make serve` has addresses and nothing else.
 say = @echo "== $(1)" >&2
@@ -105,6 +106,9 @@ $(VENV)/.bench: $(VENV)/.tools
 
 bench: $(VENV)/.built $(VENV)/.bench  ## ROUNDS=5 rounds beside go-libp2p and js-libp2p; writes docs/benchmarks.md
 	$(PY) bench/sidebyside.py --rounds $(ROUNDS) $(BENCH_ARGS)
+
+attacks: $(VENV)/.built  ## attacks on a node and on go-libp2p, with an honest client beside; writes docs/attacks.md
+	PYTHONPATH=bench $(PY) -m attacks $(ATTACKS_ARGS)
 
 protobuf:        ## regenerates src/p2pcore/pb
 	PYTHON=$(PYTHON) tools/protobuf.sh

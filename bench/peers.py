@@ -201,8 +201,8 @@ class Process:
 class Listener(Process):
     """A peer that listens. `address` is its multiaddr with its id, `port` its TCP port."""
 
-    def __init__(self, peer: Peer, core: int | None, *options: str) -> None:
-        super().__init__((*peer.command, "listen", *options), core)
+    def __init__(self, peer: Peer, core: int | None, *options: str, op: str = "listen") -> None:
+        super().__init__((*peer.command, op, *options), core)
         try:
             first = self.line(START_TIMEOUT_S)
             if first is None or not first.startswith("ADDR "):

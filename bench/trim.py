@@ -1,6 +1,7 @@
 """How long the event loop is busy in one turn while the connection manager closes a tenth of all connections.
 
-Comes in: the number of connections. Goes out: the longest turns, at rest and during the trim, in milliseconds.
+Comes in: the number of connections. Goes out: the longest turns, at rest and during the trim, in
+milliseconds.
 The connections are real: a dialler process (scale_dialer.py) holds their other ends.
 """
 
@@ -14,7 +15,7 @@ import resource
 import time
 from contextlib import AsyncExitStack
 
-from p2pcore import ConnManager, Host, run
+from p2pcore import ConnManager, Host, Limits, run
 from scale import dialler
 
 REST_S = 2.0
@@ -49,8 +50,9 @@ class Turns:
 
 async def main(count: int, with_stream: int) -> None:
     """Prints the figures as JSON."""
+    free = Limits(max_conns=count + 100, max_conns_per_peer=None)
     manager = ConnManager(low=count * 9 // 10, high=count, grace_s=0)
-    async with Host(conn_manager=manager, echo=True) as host, AsyncExitStack() as stack:
+    async with Host(conn_manager=manager, limits=free, echo=True) as host, AsyncExitStack() as stack:
         for at in range(0, count + 1, MOST_EACH):
             one = await stack.enter_async_context(
                 dialler(host.addrs_with_peer[0], f"127.8.{at // MOST_EACH}")

@@ -13,6 +13,8 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 import uvloop
 
+from p2pcore._fast.loop.loop_state import loop_state
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -35,6 +37,9 @@ os.environ["P2PCORE_TEST_TIME_SCALE"] = str(TIME_SCALE)  # processes that tests 
 
 HANG_S = 120.0
 """After this time (scaled) a test counts as hanging. It measures nothing and may be far too long."""
+
+MAX_TURNS = 100_000
+"""Turns of the loop after which a test counts as never settling."""
 
 TAIL = b"\xa5tail\x00"
 
@@ -69,7 +74,16 @@ def looped(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
 
 
 async def settle(turns: int = 4) -> None:
-    """Lets everything run that is ready: deliveries, flushes, woken tasks."""
+    """Lets everything run that is ready: deliveries, flushes, woken tasks, and what waits in line for its turn."""
+    rota = loop_state(asyncio.get_running_loop())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    for _ in range(MAX_TURNS):
+        if not rota.num_in_line:
+            break
+        await asyncio.sleep(0)
+    else:
+        raise AssertionError("work waits in line for ever")
     for _ in range(turns):
         await asyncio.sleep(0)
 

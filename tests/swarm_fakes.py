@@ -48,6 +48,8 @@ class FakeStream:
     def take_opening(self) -> bytes | None:
         return None
 
+    async def turn(self) -> None: ...
+
     async def write(self, data: bytes) -> None:
         self.write_later(data)
 
@@ -160,6 +162,7 @@ class FakeListener:
         self.multiaddr = multiaddr
         self.queue: asyncio.Queue[FakeConn | Exception] = asyncio.Queue()
         self.is_closed = False
+        self.is_paused = False
 
     async def accept(self) -> FakeConn:
         if self.is_closed:
@@ -168,6 +171,12 @@ class FakeListener:
         if isinstance(item, Exception):
             raise item
         return item
+
+    def pause_accepting(self) -> None:
+        self.is_paused = True
+
+    def resume_accepting(self) -> None:
+        self.is_paused = False
 
     async def drain(self, accept_queued: bool = True) -> None:
         await self.close()

@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 from gates.figures import held
-from p2pcore import Host, run
+from p2pcore import Host, Limits, run
 
 POLL_S = 0.02
 TIMEOUT_S = 300.0
@@ -46,7 +46,7 @@ async def at_rest(host: Host, count: int) -> None:
 
 async def listen() -> None:
     """Answers each number with the memory at this number of connections."""
-    async with Host() as host:
+    async with Host(limits=Limits(max_conns_per_peer=None)) as host:
         say({"addr": str(host.addrs_with_peer[0])})
         while line := await next_line():
             await at_rest(host, int(line))
@@ -55,7 +55,7 @@ async def listen() -> None:
 
 async def dial(target: str) -> None:
     """Answers each number when it holds this number of connections."""
-    async with Host(listen=()) as host:
+    async with Host(listen=(), limits=Limits(max_conns_per_peer=None)) as host:
         while line := await next_line():
             await more(host, target, int(line) - host.swarm.num_conns)
             say(held().as_dict())

@@ -1,6 +1,7 @@
 // What a host of the Go peer is made of, by the options of ../README.md.
 //
-// Comes in: the command line, files with a network key and with certificates. Goes out: a host with every limit raised.
+// Comes in: the command line, files with a network key and with certificates. Goes out: a host with every limit raised, or
+// with -managed those of go-libp2p.
 // Certificates of secure WebSockets are verified against the one given with -ca, as a browser would.
 package main
 
@@ -33,6 +34,7 @@ var (
 	bare   = flag.Bool("bare", false, "serve echo and perf only (identify cannot be left out)")
 	psk    = flag.String("psk", "", "file with a private network key")
 	share  = flag.Bool("share", false, "one port for TCP and WebSocket")
+	manage = flag.Bool("managed", false, "keep go-libp2p's default limits")
 	cert   = flag.String("cert", "", "file with the certificate of secure WebSocket listeners")
 	key    = flag.String("key", "", "file with its private key")
 	ca     = flag.String("ca", "", "file with the certificate that secure WebSocket dialers trust")
@@ -52,9 +54,11 @@ const backlog = 1 << 16
 func newHost(relays bool, addrs ...string) host.Host {
 	opts := []libp2p.Option{
 		libp2p.Transport(tcp.NewTCPTransport), libp2p.Transport(ws.New, webSocketOptions()...),
-		libp2p.ResourceManager(&network.NullResourceManager{}),
-		libp2p.ConnectionManager(connmgr.NullConnMgr{}),
 		libp2p.DisableMetrics(), libp2p.UserAgent("gopeer/1"), libp2p.ProtocolVersion("ipfs/0.1.0"), libp2p.Ping(!*bare),
+	}
+	if !*manage {
+		opts = append(opts, libp2p.ResourceManager(&network.NullResourceManager{}),
+			libp2p.ConnectionManager(connmgr.NullConnMgr{}))
 	}
 	opts = append(append(opts, muxerOption()), securityOptions()...)
 	if relays || *via != "" || strings.Contains(*to, "/p2p-circuit") {
@@ -80,7 +84,9 @@ func muxerOption() libp2p.Option {
 	switch *mux {
 	case "yamux":
 		unlimited := *yamux.DefaultTransport
-		unlimited.AcceptBacklog = backlog
+		if !*manage {
+			unlimited.AcceptBacklog = backlog
+		}
 		return libp2p.Muxer(yamux.ID, &unlimited)
 	case "mplex":
 		return libp2p.Muxer(mplexID, mplexTransport{})

@@ -22,16 +22,19 @@ const (
 	relayCircuits  = 1 << 16
 )
 
-// serveRelay passes on whatever it is asked to, within -limit.
+// serveRelay passes on whatever it is asked to, within -limit, or within go-libp2p's own limits with -managed.
 func serveRelay() {
 	v := &server{Host: newHost(true, strings.Split(*addr, ",")...), peers: map[string]map[string]any{}}
+	v.SetStreamHandler(echoID, echoHandler)
 	resources := relayv2.DefaultResources()
-	resources.Limit = nil
+	if !*manage {
+		resources.Limit = nil
+		resources.MaxCircuits, resources.MaxReservations = relayCircuits, relayCircuits
+		resources.MaxReservationsPerIP, resources.MaxReservationsPerASN = relayCircuits, relayCircuits
+	}
 	if *limit > 0 {
 		resources.Limit = &relayv2.RelayLimit{Duration: limitDuration, Data: *limit}
 	}
-	resources.MaxCircuits, resources.MaxReservations = relayCircuits, relayCircuits
-	resources.MaxReservationsPerIP, resources.MaxReservationsPerASN = relayCircuits, relayCircuits
 	anyAddr := func(ma.Multiaddr) bool { return true } // those of loopback too
 	must(relayv2.New(v.Host, relayv2.WithResources(resources), relayv2.WithReservationAddressFilter(anyAddr)))
 	v.announce(v.Addrs())

@@ -18,7 +18,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from p2pcore import compose, limits, options
+from p2pcore._fast.loop.ledger import Ledger
 from p2pcore._fast.loop.loop_state import loop_state
+from p2pcore.aio.descriptors import raise_limit
 from p2pcore.aio.stopping import Interrupted, Stopping, drain_time
 from p2pcore.dialing.dialer import DialOptions
 from p2pcore.errors import AddressError
@@ -136,14 +138,17 @@ class Host:
         conns = options.given("conns", conns, ConnOptions)
         conn_manager = options.given("conn_manager", conn_manager, ConnManager)
         dial = options.given("dial", dial, DialOptions)
+        if conns.raise_descriptors:
+            raise_limit()  # first: the limits follow from what the process may have
         in_force = options.given("limits", limits, Limits).resolved()
         admission = Admission(gater, in_force)
         news = News()
+        ledger = Ledger()
         upgrader = StreamUpgrader(
             self.private_key,
             compose.security(security, self.private_key),
             compose.muxers(muxers, yamux, mplex),
-            _upgrader_options(listener, gater, admission, news),
+            _upgrader_options(listener, gater, admission, news, ledger),
             compose.protector(psk),
         )
         self.swarm = Swarm(
@@ -156,6 +161,7 @@ class Host:
             duplicates=conns.duplicates,
             max_dials=dial.max_dials,
             max_handlers_per_conn=2 * compose.max_inbound_streams(muxers, yamux, mplex),
+            ledger=ledger,
         )
         self._home = self.swarm.home
         self._identify = _identify_service(self.swarm, self.private_key, identify)
@@ -339,7 +345,8 @@ class Host:
 
         There are counters for connections that opened, closed or were refused, for dials, and for refused
         streams. Further counters are for all listeners together: failed upgrades by reason, errors of
-        accept(2), and answered HTTP requests. No number ever falls.
+        accept(2), answered HTTP requests, and times in which no connection was accepted, by reason. No number
+        ever falls.
         """
         return self.swarm.counters()
 
@@ -471,12 +478,12 @@ def _addresses(listen: Sequence[Address]) -> list[Multiaddr]:
 
 
 def _upgrader_options(
-    listener: ListenerOptions | None, gater: Gater | None, admission: Admission, news: News
+    listener: ListenerOptions | None, gater: Gater | None, admission: Admission, news: News, ledger: Ledger
 ) -> UpgraderOptions:
     listener = options.given("listener", listener, ListenerOptions)
     hooks = ListenerHooks(admits=admission.admits, news=news)
     check_secured = None if gater is None else admission.check_secured
-    return UpgraderOptions(listener.accept_timeout, listener, hooks, check_secured)
+    return UpgraderOptions(listener.accept_timeout, listener, hooks, check_secured, ledger)
 
 
 def _identify_service(

@@ -43,6 +43,13 @@ class RawConn(Protocol):
         """The peer's address. None: the socket has none (UNIX)."""
 
     @property
+    def block(self) -> str:
+        """The addresses that share one share of the handshakes with the peer's address.
+
+        It is an IPv4 address, an IPv6 /56, the relay, or the kind of socket where peers have no address.
+        """
+
+    @property
     def transport(self) -> str:
         """A short name for logs and ConnState: "tcp", "websocket", ..."""
 
@@ -90,6 +97,15 @@ class RawListener(Protocol):
             ListenerClosed: the listener has been closed.
             OSError: the address cannot be bound now. The caller may try again.
         """
+
+    def pause(self) -> None:
+        """`accept` waits until `resume`, though connections have come. `drain` and `close` end a pause.
+
+        The kernel goes on to queue peers. A listener without such a queue refuses them. Idempotent.
+        """
+
+    def resume(self) -> None:
+        """Ends a pause. Idempotent."""
 
     def drain(self) -> None:
         """`accept` returns the connections queued by now, then raises ListenerClosed."""
@@ -176,6 +192,12 @@ class Channel(Protocol):
         None: they are not, and nothing has been taken. They may still come.
         """
 
+    def turn(self) -> Awaitable[None]:
+        """Lets other connections go first: done when it is this connection's turn, later.
+
+        Await it before each further part of work that a peer can cause cheaply.
+        """
+
     def write(self, data: bytes, /) -> Awaitable[None] | None:
         """Writes `data`. A Mailbox does that at once; on a Stream, await the result."""
 
@@ -197,6 +219,12 @@ class Channel(Protocol):
 
 class Stream(Channel, Protocol):
     """A bidirectional stream of bytes. Any wait may be cancelled; a cancelled read has taken nothing."""
+
+    def turn(self, work: int = ...) -> Awaitable[None]:
+        """As Channel.turn. `work`: how much will be done then, in units of limits.TURN_WORK.
+
+        By default it is the work of starting a handler.
+        """
 
     @property
     def id(self) -> int: ...
@@ -305,7 +333,7 @@ class MuxedConn(Protocol):
         """Streams of the peer that were reset because it had too many."""
 
     def account(self, ledger: Ledger, share: Share) -> None:
-        """From now on `ledger` counts what this connection uses. The swarm calls it once, when it takes it over."""
+        """From now on `ledger` counts what this connection uses. The swarm that takes it over calls this."""
 
     def open_stream(self) -> Awaitable[Stream]:
         """A new outbound stream. Waits while too many are unacknowledged.
@@ -560,6 +588,12 @@ class Listener(Protocol):
     async def accept(self) -> CapableConn:
         """The next upgraded connection. Raises ListenerClosed."""
 
+    def pause_accepting(self) -> None:
+        """Takes no new connection until `resume_accepting`; see RawListener.pause. Idempotent."""
+
+    def resume_accepting(self) -> None:
+        """Takes connections again. Idempotent."""
+
     async def drain(self, accept_queued: bool = True) -> None:
         """Stops listening, waits until running upgrades end and `accept` has taken all, then closes.
 
@@ -650,8 +684,8 @@ class ListenerNews(Protocol):
             error: the error. local, remote: our address (of the listener, if inbound), and the peer's.
         """
 
-    def accept_refused(self, addr: Multiaddr) -> None:
-        """`admits` refused a connection, and the listener on `addr` closed it unread."""
+    def accept_refused(self, addr: Multiaddr, reason: str) -> None:
+        """The listener on `addr` closed a connection unread: `admits` said no, or for another `reason`."""
 
     def request_answered(self, addr: Multiaddr) -> None:
         """The listener on `addr` answered a plain HTTP request. This is not a failed upgrade."""

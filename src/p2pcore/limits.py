@@ -81,7 +81,15 @@ MAX_UPGRADING: Final = 128
 UPGRADE_SLOW_S: Final = 0.1
 """A handshake that takes longer is slow: it waits for its peer, so others may begin. A LAN needs 5 ms."""
 MAX_SLOW_UPGRADES: Final = 4096
-"""Slow handshakes on one listener, about 5 KB each; one more ends the oldest."""
+"""Slow handshakes on one listener, about 5 KB each; one more ends the oldest of the block with the most."""
+MAX_WAITING_UPGRADES: Final = 4096
+"""Accepted connections of one listener that wait for their turn, 1 KB each: as many as LISTEN_BACKLOG."""
+ACCEPTS_PER_TURN: Final = 64
+"""Connections a listener accepts before the other work of the loop goes on: 1 to 2 ms."""
+BEGUN_PER_TURN: Final = 32
+"""Waiting handshakes that begin in one turn of the loop: 3 to 5 ms."""
+MAX_DESCRIPTORS: Final = 1 << 20
+"""Where RLIMIT_NOFILE allows more, we ask for no more: a million idle connections need about 10 GB."""
 ACCEPT_BACKOFF_MIN_S: Final = 0.001
 """First pause after a temporary accept error; each further pause is twice as long (go-temp-err-catcher)."""
 ACCEPT_BACKOFF_MAX_S: Final = 1.0
@@ -341,7 +349,8 @@ CONN_SHARE_BYTES: Final = 16 * 1024
 STREAM_SHARE_BYTES: Final = 4 * 1024
 """Memory for each stream where their number follows from it: an idle one with its handler takes 4 KB."""
 RESERVED_DESCRIPTORS: Final = 64
-"""Descriptors for what is no connection: listeners, epoll, DNS, the program's files and log."""
+"""Descriptors that accepted connections leave free: for listeners, dials, DNS, the program's files and log.
+Where there are few, it is a fourth of all."""
 MAX_CONNS_PER_PEER: Final = 256
 """Connections with one peer: its workers share one identity, and each may have one (MAX_WORKERS; go: 8)."""
 MAX_CONNS_PER_SUBNET: Final = 512
@@ -366,10 +375,9 @@ REFUSAL_WARNING_S: Final = 10.0
 """Between two warnings about the same limit; each says how many refusals there were."""
 
 # -- connection manager ------------------------------------------------------------------------
-CONN_HIGH_SHARE: Final = 0.9
-"""High mark by default, of max_conns: the rest takes new connections while a trim runs ..."""
-CONN_LOW_SHARE: Final = 0.8
-"""... and the low mark: a trim closes a tenth, so trims are rare, and nine of ten peers notice nothing."""
+CONN_SPARE_SHARE: Final = 0.1
+"""Of max_conns: so much is left above the high mark, for new connections while a trim runs, and so much lies
+between the marks: nine of ten peers notice nothing. Fewer than ten connections leave nothing to trim."""
 CONN_GRACE_S: Final = 20.0
 """Age below which a trim leaves a connection alone, unless its block has too many: kubo's value; go has
 60."""
@@ -380,6 +388,9 @@ TRIM_PART_CONNS: Final = 512
 """Connections a pass looks at in one turn of the loop: about 2 ms (bench/trim.py)."""
 TRIM_CLOSINGS: Final = 32
 """Connections closed, or looked at because they may be idle, in one turn: 2 to 3 ms, about 75 us each."""
+ROOM_PARTS: Final = 64
+"""Where something has run short, at least this part of the connections goes: one look at all of them, 4 us
+each, then costs 0.3 ms for each connection that goes."""
 TRIM_REST_S: Final = 1.0
 """After a pass that could close nothing, until the next one: protecting everything costs no more than
 that."""
@@ -453,8 +464,29 @@ MAX_NOISE_PLAINTEXT_BYTES: Final = 65519
 """A noise message without its 16-byte tag."""
 MAX_HEADROOM_BYTES: Final = 14
 """Bytes a layer below a record layer may put before a record: the header of a WebSocket frame."""
+TURN_WORK: Final = 16384
+"""Work that one turn of the loop takes from all its connections, in frames: one takes 0.1 to 0.2 us, so a
+turn takes 2 to 3 ms at most. What is left waits for the next turn (docs/decisions/0022)."""
+TURN_SHARE: Final = 512
+"""The part of it that one connection has before the next one has its own."""
+WAKE_WORK: Final = 64
+"""What waking one task counts for: the task costs 6 to 12 us when it runs."""
+START_WORK: Final = 128
+"""What a new stream's handler counts for: a task, a negotiation, about 20 us. So 64 or more start in a turn."""
+OPEN_WORK: Final = 8
+"""What a stream counts for that the peer opens, without its handler: about 1 us."""
+RESET_WORK: Final = 16
+"""What a stream counts for that the peer resets: about 2 us, and its task is woken."""
+PROPOSALS_AT_ONCE: Final = 4
+"""Proposals refused in one negotiation before others have a turn: a peer that waits for answers never has two
+here at once. Each costs 5 us."""
+ARRIVED_AT_ONCE: Final = 64
+"""Streams of a connection whose handlers have not started when its next frames begin to wait."""
 FLUSH_AFTER_TASKS: Final = 32
 """Tasks whose writes share a record while others wait to run; then the record leaves (0002; measured)."""
+UNFINISHED_LOOK_S: Final = 30.0
+"""Between two looks at records and frames that a peer has begun; the connection ends after two without
+progress. A record of 64 KiB in a minute is 1 KB/s: slower than any path in use."""
 MAX_EMPTY_RECORDS: Final = 1000
 """Empty records in a row; each is legal and each costs a decryption."""
 MAX_CIPHERED_CHANNELS: Final = 1024
@@ -518,23 +550,31 @@ STREAM_SWEEP_FULL_S: Final = 0.5
 
 # -- the budget of memory ------------------------------------------------------------------------
 CONN_COST_BYTES: Final = 3 * 1024
-"""An idle connection with default options: 2.9 KB resident (docs/gates.md). Its queues are counted as they are."""
+"""An idle connection with default options: 2.9 KB resident (docs/gates.md). Its queues are counted apart."""
 STREAM_COST_BYTES: Final = 2 * 1024
 """An open stream with its handler: 1.9 KB resident, 263,000 idle echo streams together."""
 MEMORY_CAREFUL_PERCENT: Final = 50
 """Of the budget: from here on receive windows grow no more (go: 50.4 %, its priority 128)."""
 MEMORY_CAREFUL_END_PERCENT: Final = 45
-"""Below this it is calm again. A tenth less than where it began, as for the next two: the state does not flap."""
+"""Below this it is calm again. It is less than where it began, so that the state does not flap."""
 MEMORY_TIGHT_PERCENT: Final = 80
-"""Of the budget: windows are filled up to their initial size only, and accepting pauses (go: 79.7 %, high)."""
+"""Of the budget: windows are filled to their initial size only, and accepting pauses (go: 79.7 %, high)."""
 MEMORY_TIGHT_END_PERCENT: Final = 70
 """Below this it ends."""
+MEMORY_PAUSE_S: Final = 1.0
+"""The longest time for which tight memory keeps new peers waiting, each time it becomes tight: a peer that
+holds much must not close the door for ever. A new connection costs 3 KB, and those who hold most go when it is
+full."""
 MEMORY_FULL_PERCENT: Final = 95
-"""Of the budget: no new streams, and those who hold most go. The rest takes what one turn of the loop brings."""
+"""Of the budget: no new streams, and those who hold most go. The rest is for what one turn brings."""
 MEMORY_FULL_END_PERCENT: Final = 85
 """Below this it ends."""
+MEMORY_TRIM_BYTES: Final = 16 * 1024 * 1024
+"""If at least so much was used and less than half of it still is, free memory goes back to the system ..."""
+MEMORY_TRIM_AFTER_S: Final = 2.0
+"""... this long later: what has ended is freed by then (an orderly close drains for a second)."""
 MEMORY_FAIR_TIMES: Final = 4
-"""While memory is tight, a peer gets new streams up to so many times its equal part of the budget."""
+"""While memory is tight, a peer that holds more than so many equal parts of it gets no new streams."""
 
 # -- yamux -------------------------------------------------------------------------------------
 YAMUX_INITIAL_WINDOW_BYTES: Final = 256 * 1024
@@ -581,6 +621,9 @@ YAMUX_WINDOW_GRACE_S: Final = 1.0
 """One more check before that ends a connection: an answer may be here unread if this process stood still."""
 YAMUX_GO_AWAY_DRAIN_S: Final = 60.0
 """Streams that are still open this long after the peer's orderly go-away are ended."""
+YAMUX_MAX_TUNING_RTT_S: Final = 0.5
+"""A longer round trip counts as this when windows grow: the peer can answer pings late, and windows must not grow
+for a reader that is slow. A path by satellite has 0.6 s, and half a window in 2 s is still enough there."""
 YAMUX_RTT_INTERVAL_S: Final = 30.0
 """Age at which the round trip is measured again, only while data flows (go and rust probe idle links too)."""
 
@@ -591,10 +634,17 @@ MAX_IDENTIFY_MESSAGES: Final = 10
 """Messages merged into one identify (go, js)."""
 MAX_IDENTIFY_SEND_BYTES: Final = 4096
 """One identify message that we send: rust reads only the first message, up to this size."""
-MAX_IDENTIFY_PROTOCOLS: Final = 1024
-"""Protocol ids kept of one peer (go)."""
-MAX_IDENTIFY_ADDRS: Final = 500
-"""Addresses kept of one peer (go)."""
+MAX_IDENTIFY_PROTOCOLS: Final = 512
+"""Protocol ids looked at in what a peer tells; one takes half a microsecond (go keeps 1,000)."""
+MAX_IDENTIFY_PROTOCOLS_BYTES: Final = 7 * 1024
+"""Memory for those that are kept of one peer: about 80 of usual length."""
+MAX_IDENTIFY_ADDRS: Final = 256
+"""Addresses looked at in what a peer tells; one takes a microsecond (go keeps 500)."""
+MAX_IDENTIFY_ADDRS_BYTES: Final = 7 * 1024
+"""Memory for those that are kept of one peer, its signed record included: about 65 addresses. With the ids and
+texts that is less than 16 KiB a peer."""
+MAX_IDENTIFY_AT_ONCE_BYTES: Final = 4096
+"""A longer identify is read when it is its connection's turn: 80 KiB take 1.6 ms. Ordinary ones have 1 KiB."""
 MAX_AGENT_CHARS: Final = 256
 """Characters of a peer's agentVersion and of its protocolVersion, which are free text."""
 IDENTIFY_TIMEOUT_S: Final = 5.0

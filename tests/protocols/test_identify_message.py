@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -221,14 +222,64 @@ def test_bad_and_superfluous_protocols_are_skipped() -> None:
     ]
     told = read(b"".join(map(framed, many)))
     assert told is not None
-    assert len(told.protocols) == limits.MAX_IDENTIFY_PROTOCOLS
+    assert told.protocols == tuple(f"/{number}" for number in range(len(told.protocols)))
+    assert 80 < len(told.protocols) < 200
 
 
-def test_no_more_than_500_addresses_are_kept() -> None:
+def test_no_more_addresses_are_kept_than_their_memory_allows() -> None:
     entries = [Multiaddr(f"/ip4/10.0.0.1/tcp/{port}").to_bytes() for port in range(1, 701)]
     told = read(framed(Identify(listenAddrs=entries)))
     assert told is not None
-    assert len(told.listen_addrs) == limits.MAX_IDENTIFY_ADDRS
+    assert told.listen_addrs == tuple(map(Multiaddr, entries[: len(told.listen_addrs)]))
+    assert 60 < len(told.listen_addrs) < 100
+
+
+def test_entries_beyond_a_number_are_not_looked_at() -> None:
+    """Entries that are skipped cost as much as those that are kept."""
+    bad_addrs = [b"\x00"] * limits.MAX_IDENTIFY_ADDRS
+    bad_protocols = [b"\xff"] * limits.MAX_IDENTIFY_PROTOCOLS
+    told = read(
+        framed(Identify(listenAddrs=[*bad_addrs[1:], LISTEN.to_bytes()]))
+        + framed(Identify(protocols=[*bad_protocols[1:], b"/last"]))
+    )
+    assert told is not None
+    assert (told.listen_addrs, told.protocols) == ((LISTEN,), ("/last",))
+    told = read(
+        framed(Identify(listenAddrs=[*bad_addrs, LISTEN.to_bytes()]))
+        + framed(Identify(protocols=[*bad_protocols, b"/beyond"]))
+    )
+    assert told is not None
+    assert (told.listen_addrs, told.protocols) == ((), ())
+
+
+def _memory_of(told: IdentifyInfo) -> int:
+    """What `told` alone keeps: its lists, their entries, its texts and its record."""
+    lists = [told.protocols, told.listen_addrs, told.record_addrs or ()]
+    size = sum(
+        map(sys.getsizeof, [told, told.protocol_version, told.agent_version, told.signed_record, *lists])
+    )
+    size += sum(map(sys.getsizeof, told.protocols))
+    return size + sum(
+        sys.getsizeof(addr) + sys.getsizeof(addr.to_bytes()) for part in lists[1:] for addr in part
+    )
+
+
+def test_a_peer_is_kept_in_16_kib_whatever_it_tells() -> None:
+    """With a record of its own, names of the longest kind, and short ones."""
+    addrs = [Multiaddr(f"/dns4/{'a' * 60}.{number:06}.{'b' * 60}/tcp/1") for number in range(40)]
+    record = PeerRecord.make(KEY.peer_id(), addrs[:30], 0, 1).seal(KEY).raw
+    for width in (4, 20, 250):
+        parts = [
+            Identify(protocols=[b"/%0*d" % (width, start + at) for at in range(7000 // (width + 4))])
+            for start in (0, 7000)
+        ]
+        texts = Identify(agentVersion="\U0001f600".encode() * 256, protocolVersion=b"x" * 256)
+        longs = Identify(listenAddrs=[addr.to_bytes() for addr in addrs[:40]])
+        signed = Identify(signedPeerRecord=record)
+        told = read(b"".join(map(framed, [*parts, texts, longs, signed])))
+        assert told is not None
+        assert told.record_addrs
+        assert _memory_of(told) <= 16 * 1024
 
 
 def test_free_text_is_cut_and_made_valid() -> None:
@@ -338,7 +389,9 @@ def test_neither_addresses_nor_protocols_crowd_the_others_out_of_the_first_messa
     assert len(first.protocols) > 10
     told = read(data)
     assert told is not None
-    assert (told.listen_addrs, told.protocols) == (tuple(addrs), many)
+    assert told.listen_addrs == tuple(addrs[: len(told.listen_addrs)])
+    assert told.protocols == many[: len(told.protocols)]
+    assert len(told.listen_addrs) > 60 and len(told.protocols) > 40
 
 
 def test_what_does_not_fit_ten_messages_is_left_out_from_the_end_with_one_warning(

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from harness import eventually, looped
 from hosts import BARE
-from p2pcore import Host, P2PError, PeerId, PrivateKey, RelayOptions, Stream, limits
+from p2pcore import ConnManager, Host, P2PError, PeerId, PrivateKey, RelayOptions, Stream, limits
 from p2pcore.relay.conn import RelayedConn
 from p2pcore.relay.messages import HOP, STOP, Hop, HopType, Status, Stop, StopType, read_body
 from p2pcore.relay.rates import Rates
@@ -22,7 +22,9 @@ OTHERS = [PrivateKey.from_seed(bytes([seed]) * 32).peer_id() for seed in range(3
 
 
 class Nobody:
-    """A network that is not used."""
+    """A network that is not used, but for tags."""
+
+    conn_manager = ConnManager()
 
 
 async def open_and_reset(host: Host, relay: Host, target: Host) -> None:

@@ -19,13 +19,10 @@ from nodes import (
     read_all,
     settled_descriptors,
 )
+from p2pcore.aio.intake import Why
 from p2pcore.errors import ConnectionClosed, ListenerClosed, UpgradeTimeout
 from p2pcore.manet.listener import MaListener
-from p2pcore.upgrade.listener import (
-    NOT_ACCEPTED,
-    TIMEOUT,
-    TOO_MANY_SLOW,
-)
+from p2pcore.upgrade.listener import NOT_ACCEPTED, TIMEOUT
 from p2pcore.upgrade.upgrader import Upgraded
 
 pytestmark = pytest.mark.filterwarnings("error::ResourceWarning")  # a socket left to the collector
@@ -88,7 +85,7 @@ async def test_16_connections_not_accepted_hold_back_the_17th() -> None:
 
 @looped
 async def test_when_all_upgrades_are_in_use_peers_stay_in_the_backlog() -> None:
-    dialler, node = make_node(), make_node(max_upgrading=4, max_slow=0)
+    dialler, node = make_node(), make_node(max_upgrading=4, max_slow=0, max_waiting=0)
     async with node.listening() as listener:
         silent = [await open_socket(listener.multiaddr) for _ in range(4)]
         await eventually(lambda: listener.num_upgrading == 4)
@@ -133,21 +130,21 @@ async def test_a_slow_handshake_that_goes_on_is_served() -> None:
 
 @looped
 async def test_of_too_many_slow_handshakes_the_oldest_is_ended() -> None:
-    node = make_node(max_upgrading=1, slow_after=0.001, max_slow=3)
+    node = make_node(max_upgrading=4, slow_after=0.001, max_slow=3)
     async with node.listening() as listener:
-        silent = [await open_socket(listener.multiaddr) for _ in range(10)]
-        ended = [await read_all(sock) for sock in silent[:6]]
-        assert ended == [b""] * 6
-        await eventually(lambda: listener.num_accepted == 10)
-        assert listener.failures[TOO_MANY_SLOW] >= 6
-        assert listener.num_upgrading <= 4
+        silent = [await open_socket(listener.multiaddr) for _ in range(14)]
+        ended = [await read_all(sock) for sock in silent[:7]]
+        assert ended == [b""] * 7
+        await eventually(lambda: listener.num_accepted == 14)
+        assert listener.failures[Why.TOO_MANY_SLOW] >= 7
+        assert listener.num_upgrading <= 7
         for sock in silent:
             sock.close()
 
 
 @looped
 async def test_handshakes_that_end_in_a_burst_leave_the_next_peer_in_the_backlog() -> None:
-    dialler, node = make_node(), make_node(max_upgrading=3, max_slow=0, queue_length=1)
+    dialler, node = make_node(), make_node(max_upgrading=3, max_slow=0, max_waiting=0, queue_length=1)
     async with node.listening() as listener:
         raws = [await open_raw(listener.multiaddr) for _ in range(4)]
         await eventually(lambda: listener.num_upgrading == 3)

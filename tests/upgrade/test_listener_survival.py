@@ -193,7 +193,7 @@ async def collect(listener):
         accepted.append(await listener.accept())
 
 async def main():
-    node, dialler = make_node(max_upgrading=6, max_slow=0), make_node()
+    node, dialler = make_node(max_upgrading=6, max_slow=0, max_waiting=0), make_node()
     async with node.listening() as listener:
         raws = [await open_raw(listener.multiaddr) for _ in range(40)]
         early = [await dialler.upgrader.upgrade_outbound(raw, node.peer) for raw in raws[:10]]

@@ -68,6 +68,7 @@ class Script:
         self.left = data
         self.written: list[bytes] = []
         self._is_stream = is_stream
+        self.num_turns = 0
 
     async def read_exactly(self, n: int) -> bytes:
         if n > len(self.left):
@@ -80,6 +81,9 @@ class Script:
 
     def take_opening(self) -> bytes | None:
         return None
+
+    async def turn(self) -> None:
+        self.num_turns += 1
 
     def write(self, data: bytes) -> Awaitable[None] | None:
         if self._is_stream:

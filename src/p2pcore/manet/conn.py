@@ -22,7 +22,7 @@ from p2pcore.limits import (
     TCP_KEEPALIVE_PROBES,
     TCP_USER_TIMEOUT_S,
 )
-from p2pcore.manet.sockaddr import to_multiaddr
+from p2pcore.manet.sockaddr import block_of, to_multiaddr
 from p2pcore.values.multiaddr import Multiaddr
 
 OPTIONS_ARE_INHERITED = sys.platform == "linux"
@@ -140,6 +140,14 @@ class MaConn:
         """The peer's socket address, for callers that need no multiaddr; None: not known in this form."""
         return self._remote if isinstance(self._remote, tuple) else None
 
+    @property
+    def block(self) -> str:
+        """See interfaces.RawConn."""
+        remote = self._remote
+        if isinstance(remote, Multiaddr):
+            remote = (remote.get("ip4") or remote.get("ip6") or "",)
+        return self.transport if remote is None else block_of(remote)
+
     def set_linger(self, seconds: int) -> None:
         """Sets SO_LINGER. Call it before `start`. It ignores a dead socket: `start` will report it."""
         if self._sock is not None:
@@ -170,9 +178,14 @@ class MaConn:
         return self._wire if is_uvloop else _AsyncioProtocol(self._wire)
 
     def abort(self) -> None:
-        """Closes at once. Idempotent."""
+        """Closes at once. Idempotent.
+
+        Before `start` this is a reset: the peer learns it at once, and the kernel keeps no state.
+        """
         sock, self._sock = self._sock, None
         if sock is not None:
+            with contextlib.suppress(OSError):
+                set_linger(sock, 0)
             sock.close()
         else:
             self._wire.abort()

@@ -46,6 +46,14 @@ class LingerListener:
         """As MaListener.rebind."""
         await self._inner.rebind()
 
+    def pause(self) -> None:
+        """As MaListener.pause."""
+        self._inner.pause()
+
+    def resume(self) -> None:
+        """As MaListener.resume."""
+        self._inner.resume()
+
     def drain(self) -> None:
         """As MaListener.drain."""
         self._inner.drain()

@@ -14,9 +14,10 @@ import os
 import socket
 from typing import Any, Self
 
+from p2pcore.aio.descriptors import descriptors_of
 from p2pcore.errors import AddressError, ListenerClosed
 from p2pcore.limits import LISTEN_BACKLOG, SOCKET_PROBE_S
-from p2pcore.manet.conn import OPTIONS_ARE_INHERITED, MaConn, accept, tune
+from p2pcore.manet.conn import OPTIONS_ARE_INHERITED, MaConn, PlainSocket, accept, tune
 from p2pcore.manet.sockaddr import Endpoint, parse_endpoint, to_multiaddr
 from p2pcore.values.multiaddr import Multiaddr, check_local
 
@@ -34,8 +35,10 @@ class MaListener:
     __slots__ = (
         "_backlog",
         "_closed",
+        "_descriptors",
         "_draining",
         "_identity",
+        "_is_paused",
         "_is_wildcard",
         "_locals",
         "_loop",
@@ -57,7 +60,10 @@ class MaListener:
         self._backlog = backlog
         self._closed = False
         self._draining = False
+        self._is_paused = False
         self._loop = asyncio.get_running_loop()
+        self._descriptors = descriptors_of(self._loop)
+        self._descriptors.look()
         self._readable = asyncio.Event()
         self._waiting = 0
         self._watching = False
@@ -122,12 +128,16 @@ class MaListener:
 
         Raises:
             ListenerClosed: `close` was called.
-            OSError: accept(2) failed, or the socket is lost (then see `rebind`). After EMFILE or ENFILE the
-                first connection of the backlog has been closed: otherwise the socket would stay readable.
+            OSError: accept(2) failed, or the socket is lost (then see `rebind`). EMFILE and ENFILE: nothing
+                else could be closed (see aio/descriptors.py), so the first connection of the backlog has
+                been: otherwise the socket would stay readable.
         """
         while True:
             if self._closed:
                 raise ListenerClosed(f"the listener on {self._multiaddr} is closed")
+            if self._is_paused and not self._draining:
+                await self._wait_resumed()
+                continue
             conn = self._accept_now()
             if conn is not None:
                 return conn
@@ -144,9 +154,14 @@ class MaListener:
         except BlockingIOError:
             return None
         except OSError as error:
-            if error.errno in _NO_DESCRIPTORS and not self._shed_one():
+            if error.errno not in _NO_DESCRIPTORS:
+                raise
+            taken = self._accept_with_spare(self._sock, error)
+            if taken is None:
                 return None
-            raise
+            sock, remote = taken
+        else:
+            self._descriptors.opened(sock.fileno())
         try:
             return self._conn(sock, remote)
         except AddressError as error:  # no multiaddr can express the address: only this one fails (W8)
@@ -173,25 +188,41 @@ class MaListener:
             known = self._locals[sockaddr] = to_multiaddr(sockaddr)
         return known
 
-    def _shed_one(self) -> bool:
-        """Closes the first connection of the backlog, using the spare descriptor.
+    def _accept_with_spare(self, listening: socket.socket, error: OSError) -> tuple[PlainSocket, Any] | None:
+        """The first connection of the backlog instead of the spare descriptor; what matters less is closed.
 
-        Returns: False if the backlog is empty. accept(2) needs a descriptor even then, so it fails as well.
+        Returns: None: the backlog is empty. accept(2) needs a descriptor even then, so it fails as well.
+        Raises: `error`: nothing else could be closed, so that connection has been.
         """
         spare, self._spare = self._spare, None
         if spare is not None:
             os.close(spare)
+        self._descriptors.look()
         try:
-            if self._sock is not None:
-                self._sock.accept()[0].close()
-                self.shed += 1
+            taken = accept(listening)
         except BlockingIOError:
-            return False
+            self._keep_spare()
+            return None
         except OSError:  # another thread took the descriptor, or the peer gave up
-            pass
-        finally:
+            self._descriptors.relieve()
+            self._keep_spare()
+            raise error from None
+        if self._descriptors.relieve():
+            self._loop.call_soon(self._keep_spare)  # the event loop closes a descriptor in its next turn
+            return taken
+        taken[0].close()
+        self.shed += 1
+        self._keep_spare()
+        raise error
+
+    def _keep_spare(self) -> None:
+        if self._spare is None and not self._closed:
             self._spare = _open_spare()
-        return True
+
+    async def _wait_resumed(self) -> None:
+        self._unwatch()
+        self._readable.clear()
+        await self._readable.wait()
 
     async def _wait_readable(self) -> None:
         self._readable.clear()
@@ -258,6 +289,15 @@ class MaListener:
     async def _reopened(self) -> socket.socket:
         """A new listening socket on the same address. Raises OSError."""
         return open_listening(parse_endpoint(self._multiaddr), self._reuse_port, self._backlog)
+
+    def pause(self) -> None:
+        """`accept` waits until `resume`; the kernel queues the peers, as many as the backlog has room for."""
+        self._is_paused = True
+
+    def resume(self) -> None:
+        """`accept` returns connections again."""
+        self._is_paused = False
+        self._readable.set()
 
     def drain(self) -> None:
         """Drains: `accept` returns what the kernel has queued by now, then raises ListenerClosed.

@@ -14,6 +14,7 @@ from typing import Any
 from p2pcore.errors import AddressError, IdentityError
 from p2pcore.values.multiaddr import Multiaddr
 from p2pcore.values.peer_id import PeerId
+from p2pcore.values.scope import IP6_SUBNET_BITS
 
 _MAPPED = "::ffff:"
 _MAX_SCOPE_ID = 2**32 - 1
@@ -112,6 +113,18 @@ def to_multiaddr(sockaddr: tuple[Any, ...], protocol: str = "tcp") -> Multiaddr:
         return Multiaddr(f"/ip4/{host[len(_MAPPED) :]}/{protocol}/{port}")
     zone = f"/ip6zone/{_zone_name(sockaddr[3])}" if sockaddr[3] else ""
     return Multiaddr(f"{zone}/ip6/{host.partition('%')[0]}/{protocol}/{port}")
+
+
+def block_of(sockaddr: tuple[Any, ...]) -> str:
+    """The block of a socket address: its IPv4 address, or its IPv6 /56: one subscriber (RFC 6177)."""
+    host: str = sockaddr[0]
+    if ":" not in host:
+        return host
+    if host.startswith(_MAPPED) and "." in host:
+        return host[len(_MAPPED) :]
+    packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    prefix = packed[: IP6_SUBNET_BITS // 8].ljust(len(packed), b"\0")
+    return f"{socket.inet_ntop(socket.AF_INET6, prefix)}/{IP6_SUBNET_BITS}"
 
 
 def _zone_name(scope_id: int) -> str:

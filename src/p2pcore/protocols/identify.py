@@ -33,6 +33,8 @@ PROTOCOL = "/ipfs/id/1.0.0"
 PUSH_PROTOCOL = "/ipfs/id/push/1.0.0"
 RATE_WINDOW_S = 60.0
 """The period that MAX_IDENTIFY_PER_MINUTE is counted in."""
+BYTES_PER_WORK = 8
+"""Bytes of a message that cost as much to read as one unit of limits.TURN_WORK: 80 KiB take 1.6 ms."""
 MAX_PUSHES_AT_ONCE = 4
 """Inbound pushes of one connection at one time; a refused push may be the last one, and would be missed."""
 
@@ -298,8 +300,12 @@ async def _read_message(stream: Stream) -> Identify:
     reader = MessageReader()
     try:
         stream.set_deadline(limits.IDENTIFY_TIMEOUT_S)
+        size = 0
         while data := await stream.read():
+            size += len(data)
             reader.feed(data)
+        if size > limits.MAX_IDENTIFY_AT_ONCE_BYTES:
+            await stream.turn(size // BYTES_PER_WORK)
         return reader.result()
     except BaseException:
         stream.reset()

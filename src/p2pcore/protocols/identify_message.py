@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from google.protobuf.message import DecodeError
@@ -36,6 +37,11 @@ MAX_SHARED = 256
 MAX_SHARED_PROTOCOLS = 32
 """Protocol ids in a list that is shared; an ordinary peer has no longer list."""
 
+TEXT_BYTES = 58
+"""Memory of a text in a list, without its characters."""
+ADDR_BYTES = 90
+"""Memory of an address in a list, without its bytes."""
+
 _SHARED: dict[Any, Any] = {}
 
 _warned = (0, 0)
@@ -49,11 +55,11 @@ class IdentifyInfo:
     Attributes:
         peer: the peer of the connection.
         protocol_version, agent_version: free text, at most MAX_AGENT_CHARS; escape it before showing it.
-        protocols: in the peer's order, at most MAX_IDENTIFY_PROTOCOLS.
-        listen_addrs: unsigned claims, without /p2p.
+        protocols: the first ones in the peer's order, as far as MAX_IDENTIFY_PROTOCOLS_BYTES go.
+        listen_addrs: unsigned claims, without /p2p; as far as the record leaves MAX_IDENTIFY_ADDRS_BYTES.
         observed_addr: our address as the peer sees it; only one vote, so never dial it without more evidence.
-        signed_record: a verified envelope, as received, to be passed on; record_addrs: the addresses it
-            certifies, or None; record_seq: its number: a greater one replaces it.
+        signed_record: a verified envelope, as received, to be passed on, unless it is too long to be kept;
+            record_addrs: the addresses it certifies, or None; record_seq: its number: a greater one replaces it.
     """
 
     peer: PeerId
@@ -126,12 +132,14 @@ def update(before: IdentifyInfo, message: Identify) -> IdentifyInfo | None:
         logger.debug("identify of %s has another peer's key", before.peer)
         return None
     info = _with_record(before, message)
+    room = limits.MAX_IDENTIFY_ADDRS_BYTES - _size(info.record_addrs or ()) - len(info.signed_record or b"")
     return replace(
         info,
         protocol_version=_text(message.protocolVersion) or info.protocol_version,
         agent_version=_text(message.agentVersion) or info.agent_version,
         protocols=_protocols(message.protocols) or info.protocols,
-        listen_addrs=_addrs(message.listenAddrs, info.peer) or info.listen_addrs,
+        listen_addrs=_addrs(message.listenAddrs, info.peer, room)
+        or _without_peer(info.listen_addrs, info.peer, room),
         observed_addr=_addr(message.observedAddr) or info.observed_addr,
     )
 
@@ -147,8 +155,10 @@ def _with_record(info: IdentifyInfo, message: Identify) -> IdentifyInfo:
         return info
     if opened.seq <= info.record_seq:
         return info
-    addrs = _without_peer(opened.addrs, info.peer)
-    return replace(info, signed_record=message.signedPeerRecord, record_addrs=addrs, record_seq=opened.seq)
+    addrs = _without_peer(opened.addrs, info.peer, limits.MAX_IDENTIFY_ADDRS_BYTES)
+    room = limits.MAX_IDENTIFY_ADDRS_BYTES - _size(addrs)
+    raw = message.signedPeerRecord if len(message.signedPeerRecord) <= room else None
+    return replace(info, signed_record=raw, record_addrs=addrs, record_seq=opened.seq)
 
 
 def _text(data: bytes) -> str:
@@ -158,15 +168,20 @@ def _text(data: bytes) -> str:
 def _protocols(entries: Iterable[bytes]) -> tuple[str, ...]:
     """The valid ids without duplicates; peers with the same protocols share the objects."""
     found: dict[str, None] = {}
-    for entry in entries:
-        if len(found) == limits.MAX_IDENTIFY_PROTOCOLS:
-            break
+    room = limits.MAX_IDENTIFY_PROTOCOLS_BYTES
+    for entry in islice(entries, limits.MAX_IDENTIFY_PROTOCOLS):
         if not 0 < len(entry) <= limits.MAX_PROTOCOL_ID_BYTES:
             continue
         try:
-            found[_shared(entry.decode())] = None
+            protocol = entry.decode()
         except UnicodeDecodeError:
             continue
+        if protocol in found:
+            continue
+        room -= TEXT_BYTES + len(entry)
+        if room < 0:
+            break
+        found[_shared(protocol)] = None
     return _shared(tuple(found)) if len(found) <= MAX_SHARED_PROTOCOLS else tuple(found)
 
 
@@ -178,9 +193,18 @@ def _shared(value: S) -> S:
     return same
 
 
-def _addrs(entries: Iterable[bytes], peer: PeerId) -> tuple[Multiaddr, ...]:
-    parsed = (_addr(entry) for entry in entries)
-    return _without_peer((addr for addr in parsed if addr is not None), peer)
+def _addrs(entries: Iterable[bytes], peer: PeerId, room: int) -> tuple[Multiaddr, ...]:
+    parsed = (_addr(entry) for entry in islice(entries, limits.MAX_IDENTIFY_ADDRS))
+    return _without_peer((addr for addr in parsed if addr is not None), peer, room)
+
+
+def _bytes(addrs: Iterable[Multiaddr]) -> Iterator[bytes]:
+    return (addr.to_bytes() for addr in addrs)
+
+
+def _size(addrs: Iterable[Multiaddr]) -> int:
+    """The memory that `addrs` take."""
+    return sum(ADDR_BYTES + len(data) for data in _bytes(addrs))
 
 
 def _addr(data: bytes) -> Multiaddr | None:
@@ -192,18 +216,24 @@ def _addr(data: bytes) -> Multiaddr | None:
         return None
 
 
-def _without_peer(addrs: Iterable[Multiaddr], peer: PeerId) -> tuple[Multiaddr, ...]:
-    """`addrs` once each, without a trailing /p2p of `peer`; addresses of other peers are left out."""
+def _without_peer(addrs: Iterable[Multiaddr], peer: PeerId, room: int) -> tuple[Multiaddr, ...]:
+    """`addrs` once each, without a trailing /p2p of `peer`, as far as `room` bytes of memory go.
+
+    Addresses of other peers are left out.
+    """
     found: dict[Multiaddr, None] = {}
     for addr in addrs:
-        if len(found) == limits.MAX_IDENTIFY_ADDRS:
-            break
         try:
             named = addr.peer_id
         except IdentityError:
             continue
-        if named is None or named == peer:
-            found[addr.without_p2p()] = None
+        bare = addr.without_p2p()
+        if (named is not None and named != peer) or bare in found:
+            continue
+        room -= ADDR_BYTES + len(bare.to_bytes())
+        if room < 0:
+            break
+        found[bare] = None
     return tuple(found)
 
 

@@ -34,6 +34,7 @@ class RelayedConn:
         "_answer",
         "_stream",
         "_wire",
+        "block",
         "expected_peer",
         "is_limited",
         "local_multiaddr",
@@ -53,6 +54,7 @@ class RelayedConn:
         self._stream = stream
         self._wire = StreamWire(cast("Any", stream))
         self._answer = answer
+        self.block = str(relay.remote_peer)  # the ids behind a relay cost nothing, so they share its share
         self.is_limited = is_limited
         self.expected_peer = expected_peer
         # Neither end knows an address of the other, only the way through the relay.

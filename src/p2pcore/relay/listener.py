@@ -24,6 +24,9 @@ class RelayListener:
     Args:
         multiaddr: `/…/p2p/RELAY/p2p-circuit`, or `/p2p-circuit`.
         closed: awaited once, when the listener is closed; it gives the reservation up.
+
+    Attributes:
+        is_paused: see `pause`.
     """
 
     def __init__(self, multiaddr: Multiaddr, closed: Callable[[RelayListener], Awaitable[None]]) -> None:
@@ -32,6 +35,7 @@ class RelayListener:
         self._offers: dict[RelayedConn, asyncio.Future[bool]] = {}
         self._changed = asyncio.Event()
         self._is_draining = False
+        self.is_paused = False
         self._is_closed = False
 
     @property
@@ -40,8 +44,8 @@ class RelayListener:
         return self._multiaddr
 
     async def offer(self, conn: RelayedConn) -> bool:
-        """Waits until `accept` takes `conn`. False: it was not taken in time."""
-        if self._is_draining or len(self._offers) >= limits.MAX_RELAY_WAITING:
+        """Waits until `accept` takes `conn`. False: it was not taken in time, or the listener pauses."""
+        if self._is_draining or self.is_paused or len(self._offers) >= limits.MAX_RELAY_WAITING:
             return False
         taken = self._offers[conn] = asyncio.get_running_loop().create_future()
         self._wake()
@@ -70,6 +74,14 @@ class RelayListener:
         """Does nothing: a ReservationKeeper keeps the reservation. Raises ListenerClosed."""
         if self._is_closed:
             raise ListenerClosed(f"the listener on {self._multiaddr} is closed")
+
+    def pause(self) -> None:
+        """See interfaces.RawListener: new offers are refused; those that wait already are accepted."""
+        self.is_paused = True
+
+    def resume(self) -> None:
+        """See interfaces.RawListener."""
+        self.is_paused = False
 
     def drain(self) -> None:
         """Takes no more offers; `accept` returns those that wait, then raises ListenerClosed."""

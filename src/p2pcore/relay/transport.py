@@ -200,6 +200,8 @@ class RelayTransport:
         listener = None if came_relayed(relay) else self._listener_behind(relay.remote_peer)
         if listener is None:
             return Status.PERMISSION_DENIED
+        if listener.is_paused:
+            return Status.RESOURCE_LIMIT_EXCEEDED
         answer = Stop(StopType.STATUS, status=Status.OK).encode()
         conn = RelayedConn(stream, relay, request.limit is not None, request.peer, answer)
         return Status.OK if await listener.offer(conn) else Status.CONNECTION_FAILED

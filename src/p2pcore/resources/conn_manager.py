@@ -322,12 +322,14 @@ class ConnManager:
         return len(self._closing)
 
     def make_room(self, num: int) -> None:
-        """Closes the `num` least useful connections at once, whatever the marks say: something has run short.
+        """Closes the `num` least useful connections, whatever the marks say: something has run short.
 
-        The order is that of a trim, but young connections go too, after all others. Protected ones stay.
+        The order is that of a trim, but young connections go too, after all others. Protected ones stay. As
+        it looks at all connections, it closes at least a 64th of them. While it or a trim is under way,
+        another call changes nothing.
         """
         if not self._trims.is_busy and not self._is_stopped:
-            self._trims.start(self._room(num))
+            self._trims.start(self._room(max(num, self._num_open // limits.ROOM_PARTS)))
 
     def _room(self, num: int) -> Iterator[None]:
         rows = self._held.rows()
@@ -518,16 +520,19 @@ def _marks(low: int | None, high: int | None, max_conns: int | None) -> tuple[in
     """The marks; 0, 0: none. Raises ValueError: they do not fit each other, or `max_conns`."""
     if high == 0:
         return 0, 0
-    if high is None and max_conns is not None:
-        high = max(1, int(max_conns * limits.CONN_HIGH_SHARE))
     if high is None:
-        return 0, 0
+        if max_conns is None:
+            return 0, 0
+        tenth = int(max_conns * limits.CONN_SPARE_SHARE)
+        high, usual_low = max_conns - tenth, max_conns - 2 * tenth
+    else:
+        usual_low = high - high // 9
     if max_conns is not None and high > max_conns:
         raise ValueError(
             f"high must be at most max_conns ({max_conns}), not {high}: it would never be reached"
         )
     if low is None:
-        low = int(high * limits.CONN_LOW_SHARE / limits.CONN_HIGH_SHARE)
+        low = usual_low
     if low > high:
         raise ValueError(f"low must be at most high ({high}), not {low}")
     return low, high

@@ -25,6 +25,7 @@ from p2pcore.errors import (
     SwarmClosed,
 )
 from p2pcore.manet.netif import expand_wildcards
+from p2pcore.swarm.pauses import Pauses
 from p2pcore.values.multiaddr import Multiaddr
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ class Listeners:
         self.announce: Announce = list
         self._expanded: tuple[float, tuple[Multiaddr, ...]] | None = None
         self._is_closed = False
+        self._pauses = Pauses()
+        self._pause_ends: dict[str, asyncio.TimerHandle] = {}
         self._complaints = Complaints(logger)
         self._last_announced: list[Multiaddr] = []
 
@@ -116,6 +119,8 @@ class Listeners:
         bound = listener.multiaddr
         task = asyncio.get_running_loop().create_task(self._accept_loop(listener, bound))
         self._tasks[listener] = task
+        if self._pauses.is_paused:
+            listener.pause_accepting()
         self._expanded = None  # the known addresses are out of date
         self._news.listener_opened(bound)
         self.tell_addrs()
@@ -157,6 +162,33 @@ class Listeners:
         self._news.listener_ended(bound, error)
         self.tell_addrs()
         await listener.close()
+
+    def pause_accepting(self, why: str, at_most_s: float | None) -> None:
+        """See Swarm.pause_accepting."""
+        self._pauses.begin(why)
+        self._set_end(why, at_most_s)
+        for listener in self._tasks:
+            listener.pause_accepting()
+
+    def _set_end(self, why: str, after_s: float | None) -> None:
+        timer = self._pause_ends.pop(why, None)
+        if timer is not None:
+            timer.cancel()
+        if after_s is not None:
+            loop = asyncio.get_running_loop()
+            self._pause_ends[why] = loop.call_later(after_s, self.resume_accepting, why)
+
+    def resume_accepting(self, why: str) -> None:
+        """See Swarm.pause_accepting."""
+        self._set_end(why, None)
+        self._pauses.end(why)
+        if not self._pauses.is_paused:
+            for listener in self._tasks:
+                listener.resume_accepting()
+
+    def counters(self) -> dict[str, int]:
+        """See Pauses.counters."""
+        return self._pauses.counters()
 
     # -- addresses -----------------------------------------------------------------------------
 
@@ -211,6 +243,8 @@ class Listeners:
     def refuse_new(self) -> None:
         """Makes every later `add` raise SwarmClosed."""
         self._is_closed = True
+        for why in list(self._pause_ends):
+            self._set_end(why, None)
 
     async def close_bound_to(self, addrs: Collection[Multiaddr]) -> None:
         """Closes the listeners that are bound to one of `addrs`. Unknown addresses are ignored."""

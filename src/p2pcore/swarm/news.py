@@ -31,7 +31,7 @@ from p2pcore.swarm.events import (
     UpgradeFailed,
 )
 from p2pcore.swarm.notify import Notifiees
-from p2pcore.upgrade.listener import REFUSED, errno_name
+from p2pcore.upgrade.listener import errno_name
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import Conn
@@ -158,9 +158,9 @@ class News:
             self.events.emit(ListenerOpened(addr))
         self.notifiees.listen(addr)
 
-    def accept_refused(self, addr: Multiaddr) -> None:
-        """See interfaces.ListenerNews; `refused` makes the event."""
-        self._count(f"upgrades failed: {REFUSED}")
+    def accept_refused(self, addr: Multiaddr, reason: str) -> None:
+        """See interfaces.ListenerNews; `refused` makes the event of a refusal by the admission."""
+        self._count(f"upgrades failed: {reason}")
 
     def request_answered(self, addr: Multiaddr) -> None:
         """See interfaces.ListenerNews."""

@@ -17,7 +17,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from p2pcore import codes, limits
-from p2pcore._fast.loop.ledger import FULL, Ledger
+from p2pcore._fast.loop.ledger import FULL, TIGHT, Ledger
+from p2pcore.aio.descriptors import descriptors_of
 from p2pcore.aio.home import Home
 from p2pcore.dialing.dialer import Dialer
 from p2pcore.errors import (
@@ -165,7 +166,7 @@ class Swarm:
 
     def counters(self) -> dict[str, int]:
         """How often each thing has happened, by name; see `Host.counters`."""
-        counts = self._news.counters()
+        counts = self._news.counters() | self._listeners.counters()
         counts["streams refused"] += sum(conn.session.num_refused for conn in self.conns())
         return counts
 
@@ -201,6 +202,7 @@ class Swarm:
         """
         self.home.check_loop()
         self._check_open()
+        descriptors_of(asyncio.get_running_loop()).add_spare(self._spare_descriptor)
         return await self._listeners.listen([Multiaddr(addr) for addr in addrs])
 
     async def add_listen_addr(self, addr: Multiaddr | str) -> Multiaddr:
@@ -288,6 +290,22 @@ class Swarm:
         self._check_open()
         return await self._dialer.dial_addr(Multiaddr(addr))
 
+    def pause_accepting(self, why: str = "memory", at_most_s: float | None = None) -> None:
+        """Makes all listeners, later ones included, take no new connection until `resume_accepting(why)`.
+
+        Peers stay in the kernel's backlog; circuits that a relay offers are refused. Handshakes that have
+        begun go on. There may be several reasons at once. `counters` says how often and how long each was
+        one.
+
+        Args:
+            why: a name for the reason; there must be few. at_most_s: seconds; None: no limit.
+        """
+        self._listeners.pause_accepting(why, at_most_s)
+
+    def resume_accepting(self, why: str = "memory") -> None:
+        """Ends one reason of `pause_accepting`. Idempotent."""
+        self._listeners.resume_accepting(why)
+
     # -- connections ---------------------------------------------------------------------------
 
     def add_conn(self, made: CapableConn) -> Conn:
@@ -343,8 +361,20 @@ class Swarm:
         self._streams.conn_ended(conn)
 
     def _memory_changed(self, was: int, now: int) -> None:
+        """Is told the states of the ledger's memory, before and now."""
+        if now < TIGHT:
+            self.resume_accepting()
+        elif now > was:
+            self.pause_accepting(at_most_s=limits.MEMORY_PAUSE_S)
         if now >= FULL:
             self._manager.relieve(self.ledger)
+
+    def _spare_descriptor(self) -> bool:
+        """Descriptors have run short. Gives up some connections; False: there is none."""
+        if not self.num_conns:
+            return False
+        self._manager.make_room(limits.TRIM_CLOSINGS)
+        return True
 
     def _change(self, conn: Conn, before: Connectedness) -> Connectedness | None:
         """The new connectedness of the peer of `conn`. None: it is still `before`."""
@@ -533,6 +563,7 @@ class Swarm:
         await asyncio.shield(self._closing)
 
     async def _shut_down(self) -> None:
+        descriptors_of(asyncio.get_running_loop()).remove_spare(self._spare_descriptor)
         self._manager.stop()
         self._dialer.close()
         self._listeners.refuse_new()

@@ -30,7 +30,7 @@ class MemoryConn:
 
     __slots__ = ("_wire", "local_multiaddr", "remote_multiaddr")
 
-    transport = "memory"
+    transport = block = "memory"
     is_limited = False
     expected_peer = None
 
@@ -62,7 +62,17 @@ class MemoryConn:
 class MemoryListener:
     """Satisfies interfaces.RawListener; use `MemoryListener.bind`."""
 
-    __slots__ = ("_backlog", "_changed", "_closed", "_draining", "_loop", "_number", "_queue", "multiaddr")
+    __slots__ = (
+        "_backlog",
+        "_changed",
+        "_closed",
+        "_draining",
+        "_is_paused",
+        "_loop",
+        "_number",
+        "_queue",
+        "multiaddr",
+    )
 
     def __init__(self, number: int, backlog: int) -> None:
         self._loop = asyncio.get_running_loop()
@@ -71,6 +81,7 @@ class MemoryListener:
         self._queue: collections.deque[MemoryConn] = collections.deque()
         self._changed = asyncio.Event()
         self._draining = False
+        self._is_paused = False
         self._closed = False
         self.multiaddr = Multiaddr(f"/memory/{number}")
         _listeners[number] = self
@@ -113,7 +124,7 @@ class MemoryListener:
 
     async def accept(self) -> MemoryConn:
         """The next connection. If cancelled, it has taken none. Raises ListenerClosed."""
-        while not self._queue:
+        while not self._queue or (self._is_paused and not self._draining):
             if self._draining or self._closed:
                 await self.close()
                 raise ListenerClosed(f"the listener on {self.multiaddr} is closed")
@@ -125,6 +136,15 @@ class MemoryListener:
         """Does nothing: there is no socket to lose. Raises ListenerClosed."""
         if self._closed:
             raise ListenerClosed(f"the listener on {self.multiaddr} is closed")
+
+    def pause(self) -> None:
+        """See interfaces.RawListener: dials wait, and are refused when the backlog is full."""
+        self._is_paused = True
+
+    def resume(self) -> None:
+        """See interfaces.RawListener."""
+        self._is_paused = False
+        self._changed.set()
 
     def drain(self) -> None:
         """Drains: `accept` returns the queued connections, then raises ListenerClosed."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from p2pcore import options as checks
 from p2pcore.aio.callbacks import RAISED, Complaints
-from p2pcore.aio.slots import Slots
+from p2pcore.aio.intake import Bounds, Intake, Why
 from p2pcore.aio.threshold import Threshold
 from p2pcore.codes import CONN_RATE_LIMITED
 from p2pcore.errors import ListenerClosed, RequestAnswered, UpgradeTimeout
@@ -35,8 +35,10 @@ from p2pcore.limits import (
     ACCEPT_BACKOFF_MIN_S,
     ACCEPT_QUEUE_LENGTH,
     ACCEPT_TIMEOUT_S,
+    ACCEPTS_PER_TURN,
     MAX_SLOW_UPGRADES,
     MAX_UPGRADING,
+    MAX_WAITING_UPGRADES,
     UPGRADE_SLOW_S,
 )
 from p2pcore.manet.accept_errors import Backoff, is_temporary
@@ -48,7 +50,6 @@ logger = logging.getLogger("p2pcore.listener")
 
 NOT_ACCEPTED = "not accepted"
 TIMEOUT = "timeout"
-TOO_MANY_SLOW = "too many slow upgrades"
 INTERNAL_ERROR = "internal error"
 REFUSED = "refused"
 
@@ -62,10 +63,14 @@ class ListenerOptions:
     Attributes:
         accept_timeout: seconds from accept(2) until `accept` takes the finished connection.
         queue_length: finished connections that may wait. When so many wait, no more are upgraded.
-        max_upgrading: upgrades that run at once and are not slow. While there are so many, new peers stay in
-            the kernel's backlog.
+        max_upgrading: upgrades that run at once and are not slow. Others wait for their turn; blocks of
+            addresses take turns.
         slow_after: seconds after which an upgrade counts as slow. It waits for its peer, which may be silent.
-        max_slow: slow upgrades that run at once. When there is one more, the oldest is aborted.
+        max_slow: slow upgrades that run at once. When there is one more, the oldest of the block with the
+            most of them is aborted.
+        max_waiting: accepted connections that wait for their turn. When there is one more, the block with the
+            most of them is refused; while all come from one block that finishes its handshakes, new peers
+            stay in the kernel's backlog instead.
         backoff_min, backoff_max: seconds to pause after an error of accept(2).
 
     Raises:
@@ -77,6 +82,7 @@ class ListenerOptions:
     max_upgrading: int = MAX_UPGRADING
     slow_after: float = UPGRADE_SLOW_S
     max_slow: int = MAX_SLOW_UPGRADES
+    max_waiting: int = MAX_WAITING_UPGRADES
     backoff_min: float = ACCEPT_BACKOFF_MIN_S
     backoff_max: float = ACCEPT_BACKOFF_MAX_S
 
@@ -86,11 +92,17 @@ class ListenerOptions:
         checks.whole("max_upgrading", self.max_upgrading, 1)
         checks.seconds("slow_after", self.slow_after)
         checks.whole("max_slow", self.max_slow)
+        checks.whole("max_waiting", self.max_waiting)
         checks.seconds("backoff_min", self.backoff_min)
         checks.seconds("backoff_max", self.backoff_max)
         if self.backoff_max < self.backoff_min:
             least, most = self.backoff_min, self.backoff_max
             raise ValueError(f"backoff_max must be at least backoff_min ({least:g}), not {most:g}")
+
+    @property
+    def intake(self) -> Bounds:
+        """The bounds of unfinished connections."""
+        return Bounds(self.max_upgrading, self.slow_after, self.max_slow, self.max_waiting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +148,8 @@ class UpgradedListener:
         self._hooks = hooks or ListenerHooks()
         self._threshold = Threshold(self._options.queue_length)
         self._backoff = Backoff(self._options.backoff_min, self._options.backoff_max)
-        self._upgrading: dict[RawConn, asyncio.Task[None]] = {}
-        self._slots: Slots[RawConn] = Slots(
-            self._options.max_upgrading, self._options.slow_after, self._options.max_slow, self._drop_slow
+        self._intake: Intake[RawConn] = Intake(
+            self._upgrade, self._give_up, self._options.intake, lambda: self._threshold.is_full
         )
         self._ready: collections.deque[tuple[float, CapableConn]] = collections.deque()
         self._accepters: collections.deque[asyncio.Future[None]] = collections.deque()
@@ -146,6 +157,7 @@ class UpgradedListener:
         self._state = ListenerState.LISTENING
         self._closing: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
+        self._cancelled: list[asyncio.Task[None]] = []
         self._ended_by: BaseException | None = None
         self._warned_at = float("-inf")
         self._complaints = Complaints(logger)
@@ -170,7 +182,7 @@ class UpgradedListener:
     @property
     def num_upgrading(self) -> int:
         """The number of upgrades that run now."""
-        return len(self._upgrading)
+        return self._intake.num_running
 
     @property
     def num_ready(self) -> int:
@@ -183,21 +195,12 @@ class UpgradedListener:
         """Accepts raw connections until the listener ends."""
         try:
             while True:
-                await self._slots.wait()
                 await self._threshold.wait()
-                conn = await self._accept_raw()
-                now = self._loop.time()
+                await self._intake.wait()
+                self._take(await self._accept_raw())
                 self.num_accepted += 1
-                if self._hooks.admits is not None and not self._admits(self._hooks.admits, conn):
-                    self.failures[REFUSED] += 1
-                    self._report(lambda news: news.accept_refused(self.multiaddr))
-                    conn.abort()
-                    continue
-                if self._threshold.is_full:
-                    await self._hold(conn)
-                self._slots.enter(conn)
-                task = self._loop.create_task(self._upgrade(conn, now + self._options.accept_timeout))
-                self._upgrading[conn] = task
+                if not self.num_accepted % ACCEPTS_PER_TURN:
+                    await asyncio.sleep(0)
         except ListenerClosed as error:
             if self._draining is None:
                 self._fail(error)
@@ -210,6 +213,20 @@ class UpgradedListener:
         finally:
             self._fail(None)
 
+    def _take(self, conn: RawConn) -> None:
+        """Begins the upgrade of `conn`, now or when it is its turn, or refuses it unread."""
+        admits = self._hooks.admits
+        if admits is not None and not self._admits(admits, conn):
+            self._refuse(conn, REFUSED)
+        elif not self._intake.offer(conn, conn.block):
+            self._warn("refusing connections from %s: it has too many unfinished ones", conn.block)
+            self._refuse(conn, Why.TOO_MANY_OF_BLOCK)
+
+    def _refuse(self, conn: RawConn, reason: str) -> None:
+        self.failures[reason] += 1
+        self._report(lambda news: news.accept_refused(self.multiaddr, reason))
+        conn.abort()
+
     def _admits(self, admits: Callable[[RawConn], bool], conn: RawConn) -> bool:
         try:
             return admits(conn)
@@ -219,15 +236,14 @@ class UpgradedListener:
 
     async def _settle(self) -> None:
         """Returns once no upgrade runs and `accept` has taken every finished connection."""
-        await self._slots.wait_empty()
+        await self._intake.wait_empty()
         await self._threshold.wait_empty()
 
-    def _drop_slow(self, conn: RawConn) -> None:
-        """Aborts an upgrade because too many are slow."""
+    def _give_up(self, conn: RawConn, why: Why) -> None:
+        """Aborts an unfinished connection of the block that has the most of them."""
         conn.abort()
-        self._upgrading.pop(conn).cancel()
-        late = UpgradeTimeout("aborted: too many upgrades are slow, and this is the oldest")
-        self._failed(TOO_MANY_SLOW, conn.remote_multiaddr, late)
+        late = UpgradeTimeout(f"aborted: {why}, and most of the unfinished ones are from its block")
+        self._failed(why, conn.remote_multiaddr, late)
 
     async def _accept_raw(self) -> RawConn:
         while True:
@@ -260,35 +276,27 @@ class UpgradedListener:
                 break
         self._change_state(ListenerState.LISTENING, None)
 
-    async def _hold(self, conn: RawConn) -> None:
-        """Holds a connection that came when the queue had just filled up, until it may be upgraded.
-
-        It needs no timer: the connections in the queue were accepted earlier, so they are dropped earlier.
-        """
-        try:
-            await self._threshold.wait()
-        except BaseException:
-            conn.abort()
-            raise
-
     # -- upgrades ------------------------------------------------------------------------------
 
-    async def _upgrade(self, conn: RawConn, deadline: float) -> None:
+    async def _upgrade(self, conn: RawConn, accepted_at: float) -> None:
         """The only task of a connection. It ends when the upgrade ends."""
+        deadline = accepted_at + self._options.accept_timeout
+        has_worked = False
         try:
             capable = await self._upgrader.upgrade_inbound(conn, deadline)
         except UpgradeTimeout as error:
             self._failed(TIMEOUT, conn.remote_multiaddr, error)
         except RequestAnswered:
+            has_worked = True
             self.num_requests += 1
             self._report(lambda news: news.request_answered(self.multiaddr))
         except Exception as error:
             self._upgrade_failed(conn, error)
         else:
+            has_worked = True
             self._offer(capable, deadline)
         finally:
-            self._upgrading.pop(conn, None)
-            self._slots.release(conn)
+            self._intake.release(conn, has_worked)
 
     def _upgrade_failed(self, conn: RawConn, error: Exception) -> None:
         reason = getattr(error, "stage", None)
@@ -338,10 +346,15 @@ class UpgradedListener:
             if deadline > now:
                 self._ready.append((deadline, conn))
                 continue
-            self._threshold.release()
+            self._let_next_in()
             self._drop(conn)
         if self._ready:
             self._sweep_at(min(deadline for deadline, _ in self._ready))
+
+    def _let_next_in(self) -> None:
+        """A finished connection has left the queue."""
+        self._threshold.release()
+        self._intake.go_on()
 
     def _drop(self, conn: CapableConn) -> None:
         if conn.is_closed:
@@ -360,7 +373,7 @@ class UpgradedListener:
         while True:
             while self._ready:
                 _, conn = self._ready.popleft()
-                self._threshold.release()
+                self._let_next_in()
                 if not conn.is_closed or conn.session.has_arrived:
                     return conn
             if self._state is ListenerState.CLOSED:
@@ -381,6 +394,14 @@ class UpgradedListener:
             raise
 
     # -- the end -------------------------------------------------------------------------------
+
+    def pause_accepting(self) -> None:
+        """See interfaces.Listener. Upgrades of connections that have been accepted go on."""
+        self._inner.pause()
+
+    def resume_accepting(self) -> None:
+        """See interfaces.Listener."""
+        self._inner.resume()
 
     async def drain(self, accept_queued: bool = True) -> None:
         """See interfaces.Listener. Ends at the latest with the deadlines of the upgrades, or by `close`."""
@@ -403,11 +424,10 @@ class UpgradedListener:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        tasks = [self._incoming, *self._upgrading.values()]
         self._fail(None)
         await self._inner.close()
         self._incoming.cancel()
-        await asyncio.wait(tasks)
+        await asyncio.wait([self._incoming, *self._cancelled])
         logger.info("no longer listening on %s", self.multiaddr)
 
     def _fail(self, error: BaseException | None) -> None:
@@ -416,10 +436,9 @@ class UpgradedListener:
             return
         self._ended_by = error
         self._change_state(ListenerState.CLOSED, error)
-        upgrading, self._upgrading = self._upgrading, {}
-        for conn, task in upgrading.items():
+        unfinished, self._cancelled = self._intake.close()
+        for conn in unfinished:
             conn.abort()
-            task.cancel()
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None

@@ -24,7 +24,12 @@ from p2pcore.errors import (
     ProtocolNotSupported,
     StreamReset,
 )
-from p2pcore.limits import MAX_MULTISTREAM_BYTES, MAX_MULTISTREAM_PROPOSALS, MAX_PROTOCOL_ID_BYTES
+from p2pcore.limits import (
+    MAX_MULTISTREAM_BYTES,
+    MAX_MULTISTREAM_PROPOSALS,
+    MAX_PROTOCOL_ID_BYTES,
+    PROPOSALS_AT_ONCE,
+)
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import Channel
@@ -252,7 +257,9 @@ async def _answer(io: Channel, supported: Container[str], refused: list[bytes]) 
             await _write(io, header)
             header = b""
         message = await _read_message(io, await first)
-    for _ in range(MAX_MULTISTREAM_PROPOSALS):
+    for count in range(MAX_MULTISTREAM_PROPOSALS):
+        if count and count % PROPOSALS_AT_ONCE == 0:
+            await io.turn()
         text = text_of(message)
         if text is not None and text in supported:
             try:
@@ -260,7 +267,7 @@ async def _answer(io: Channel, supported: Container[str], refused: list[bytes]) 
             except (ConnectionClosed, StreamReset):
                 return text  # nobody hears the answer to what came with the end. It is served all the same
             return text
-        refused.append(message)
+        refused.append(message if count < _SHOWN else b"")
         await _write(io, header + NOT_AVAILABLE)
         header = b""
         message = await _read_message(io, await io.read_exactly(1))

@@ -48,6 +48,7 @@ from p2pcore.values.keys import PrivateKey, PublicKey
 
 if TYPE_CHECKING:
     from p2pcore._fast.chain.layer import Mailbox
+    from p2pcore._fast.loop.ledger import Ledger
     from p2pcore.values.multiaddr import Multiaddr
     from p2pcore.values.peer_id import PeerId
 
@@ -72,12 +73,14 @@ class UpgraderOptions:
         listener, hooks: for listeners that `upgrade_listener` makes.
         check_secured: called when the peer has proved its id, before the multiplexer starts. It raises
             GaterRefused to refuse the peer.
+        ledger: counts the bytes that wait on connections, from here on.
     """
 
     timeout: float = ACCEPT_TIMEOUT_S
     listener: ListenerOptions = field(default_factory=ListenerOptions)
     hooks: ListenerHooks = field(default_factory=ListenerHooks)
     check_secured: Callable[[Direction, PeerId, Multiaddr, Multiaddr | None], None] | None = None
+    ledger: Ledger | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -205,6 +208,8 @@ class _Upgrade:
         await conn.start()
         self.stage = Stage.SECURITY
         mailbox = conn.mailbox
+        if upgrader._options.ledger is not None:
+            mailbox.account(upgrader._options.ledger)
         if upgrader._protector is not None:
             self._protection = upgrader._protector.protect(mailbox)
         if self._direction is Direction.INBOUND:

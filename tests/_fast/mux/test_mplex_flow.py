@@ -58,7 +58,7 @@ async def test_a_stream_nobody_reads_is_reset_in_time_and_the_others_go_on() -> 
         await full.read()
     assert not caught.value.remote
     assert isinstance(caught.value.__cause__, errors.LimitExceeded)
-    assert caught.value.__cause__.value == BUFFER
+    assert caught.value.__cause__.used == BUFFER
     assert peer.reading
     assert await peer.answers() == [Message(RESET_R, 1)]
     peer.deliver(msg(MSG_I, 1, b"late"), msg(MSG_I, 2, b"on"))

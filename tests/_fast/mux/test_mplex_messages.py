@@ -354,6 +354,7 @@ async def test_streams_opened_and_reset_are_counted() -> None:
     id = 0
     while not peer.session.is_closed:
         peer.deliver(msg(NEW, id) + msg(RESET_I, id))
+        await settle()
         id += 1
         assert id < 10 * most
     assert id >= most

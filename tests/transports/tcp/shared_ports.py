@@ -47,6 +47,12 @@ class Counting:
         self.rebinds += 1
         await self.inner.rebind()
 
+    def pause(self) -> None:
+        self.inner.pause()
+
+    def resume(self) -> None:
+        self.inner.resume()
+
     def drain(self) -> None:
         self.inner.drain()
 

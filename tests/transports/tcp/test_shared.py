@@ -162,6 +162,7 @@ async def test_only_so_many_first_bytes_are_awaited_and_the_rest_stay_in_the_bac
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tcpreuse, "MAX_PEEKS", 4)
+    monkeypatch.setattr(tcpreuse, "MAX_WAITING_UPGRADES", 0)
     monkeypatch.setattr(tcpreuse, "UPGRADE_SLOW_S", 3600.0)
 
     async with shared(Kind.PLAIN) as (port, counting, listener):
@@ -201,14 +202,14 @@ async def test_silent_peers_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> 
 
 @looped
 async def test_of_too_many_silent_peers_the_oldest_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tcpreuse, "MAX_PEEKS", 1)
+    monkeypatch.setattr(tcpreuse, "MAX_PEEKS", 4)
     monkeypatch.setattr(tcpreuse, "UPGRADE_SLOW_S", 0.001)
     monkeypatch.setattr(tcpreuse, "MAX_SLOW_PEEKS", 3)
 
     async with shared(Kind.PLAIN) as (port, _, _):
-        silent = [await open_socket(port.multiaddr) for _ in range(10)]
-        assert [await read_all(sock) for sock in silent[:6]] == [b""] * 6
-        await eventually(lambda: port.refused[Refusal.TOO_MANY_SLOW] >= 6)
+        silent = [await open_socket(port.multiaddr) for _ in range(14)]
+        assert [await read_all(sock) for sock in silent[:7]] == [b""] * 7
+        await eventually(lambda: port.refused[Refusal.TOO_MANY_SLOW] >= 7)
         for sock in silent:
             sock.close()
 
@@ -245,20 +246,6 @@ async def test_what_no_listener_takes_in_time_is_dropped(monkeypatch: pytest.Mon
 
 
 @looped
-async def test_a_connection_whose_time_is_up_as_accept_comes_ends_no_listener() -> None:
-    async with shared(Kind.PLAIN) as (port, _, listener):
-        socks = [await said(port.multiaddr, PLAIN + bytes([n])) for n in range(2)]
-        await eventually(lambda: len(listener._ready) == 2)
-        late, taken = next(iter(listener._ready.items()))
-        taken.cancel()  # what its timeout does, a turn before `give` leaves
-        conn = await listener.accept()
-        assert conn is not late
-        conn.abort()
-        for sock in socks:
-            sock.close()
-
-
-@looped
 async def test_an_accept_that_is_cancelled_takes_nothing() -> None:
     async with shared(Kind.PLAIN) as (port, _, listener):
         accepting = [asyncio.ensure_future(listener.accept()) for _ in range(2)]
@@ -270,6 +257,59 @@ async def test_an_accept_that_is_cancelled_takes_nothing() -> None:
         (await accepting[1]).abort()
         assert accepting[0].cancelled()
         sock.close()
+
+
+@looped
+async def test_the_port_pauses_when_all_its_listeners_do() -> None:
+    async with shared(Kind.PLAIN, Kind.HTTP) as (port, counting, listeners):
+        plain, http = listeners
+        plain.pause()
+        socks = [await said(port.multiaddr, PLAIN), await said(port.multiaddr, HTTP)]
+        (await http.accept()).abort()
+        accepting = asyncio.ensure_future(plain.accept())
+        await settle(20)
+        assert (counting.given, accepting.done()) == (2, False)
+        http.pause()
+        socks.append(await said(port.multiaddr, HTTP))
+        await settle(20)
+        assert counting.given == 2
+        third = port.listen(Kind.TLS)
+        await eventually(lambda: counting.given == 3)
+        await third.close()
+        socks.append(await said(port.multiaddr, HTTP))
+        await settle(20)
+        assert counting.given == 3
+        plain.resume()
+        (await accepting).abort()
+        http.resume()
+        for _ in range(2):
+            (await http.accept()).abort()
+        for sock in socks:
+            sock.close()
+
+
+@looped
+async def test_silent_peers_of_one_address_end_no_slow_one_of_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tcpreuse, "MAX_PEEKS", 1)
+    monkeypatch.setattr(tcpreuse, "UPGRADE_SLOW_S", 0.001)
+    monkeypatch.setattr(tcpreuse, "MAX_SLOW_PEEKS", 8)
+
+    async with shared(Kind.PLAIN) as (port, _, listener):
+        slow = socket.socket()
+        slow.bind(("127.0.1.1", 0))
+        slow.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(slow, ("127.0.0.1", int(port.multiaddr["tcp"])))
+        silent = [await open_socket(port.multiaddr) for _ in range(40)]
+        await eventually(lambda: port.refused[Refusal.TOO_MANY_SLOW] >= 20)
+        await loop.sock_sendall(slow, PLAIN)
+        conn = await listener.accept()
+        assert conn.block == "127.0.1.1"
+        conn.abort()
+        for sock in (slow, *silent):
+            sock.close()
 
 
 # -- errors of accept(2) -------------------------------------------------------------------------

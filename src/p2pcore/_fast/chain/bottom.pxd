@@ -1,7 +1,8 @@
 # See bottom.pyx.
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint32_t
 
 from p2pcore._fast.chain.layer cimport Layer
+from p2pcore._fast.loop.ledger cimport Ledger
 
 
 cdef class Bottom(Layer):
@@ -11,7 +12,10 @@ cdef class Bottom(Layer):
     cdef bint queued            # bytes wait for the peer, and the layers above are paused
     cdef bint throttled         # an upper layer wants nothing fed for now
     cdef readonly bint is_closed    # lost() has been called, or follows
-    cdef Py_ssize_t over        # bytes sent while `queued`: control frames, bounded
+    cdef uint32_t over          # bytes sent while `queued`: control frames, bounded
+    cdef readonly uint32_t held     # bytes that the chain holds unread, below its top, or in a mailbox
+    cdef readonly uint32_t waits    # bytes that wait for the peer here, and in the layers that are paused
+    cdef Ledger ledger          # counts these two; None before account()
     cdef Py_ssize_t unsent      # num_unsent() when the stall was last checked
     cdef double moved_at        # monotonic second at which the peer was last seen to take something, while `queued`
     cdef object error           # the reason given to the first drop(), which lost() will carry

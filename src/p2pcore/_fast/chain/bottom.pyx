@@ -7,12 +7,13 @@ without a bound for a peer that does not read.
 
 import logging
 
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint32_t
 
 from p2pcore import errors, limits
 
 from p2pcore._fast.chain.layer cimport Layer, Mailbox
 from p2pcore._fast.loop.clock cimport monotonic
+from p2pcore._fast.loop.ledger cimport Ledger, count_chain
 
 logger = logging.getLogger("p2pcore.wire")
 
@@ -21,6 +22,8 @@ cdef double STALL_LOOK_S = STALL_S / limits.WRITE_STALL_LOOKS
 cdef double DRAIN_S = limits.CLOSE_DRAIN_TIMEOUT_S
 cdef double FLUSH_S = limits.CLOSE_FLUSH_TIMEOUT_S
 cdef Py_ssize_t MAX_QUEUED = limits.MAX_QUEUED_CONTROL_BYTES
+# What a layer above has gathered when it is paused, at most: counted whole, as it is a block of this size.
+cdef Py_ssize_t GATHERED_BYTES = limits.MAX_NOISE_RECORD_BYTES
 
 
 cdef class Bottom(Layer):
@@ -87,6 +90,7 @@ cdef class Bottom(Layer):
         if not self.queued:
             self.queued = True
             self.over = 0
+            self.tally(0, GATHERED_BYTES)
             self.moved_at = monotonic()
             self.unsent = self.num_unsent()
             self.state.timers.watch(self, STALL_LOOK_S)
@@ -99,6 +103,7 @@ cdef class Bottom(Layer):
         if not self.queued:
             return 0
         self.queued = False
+        self.tally(0, -<Py_ssize_t> self.waits)
         self.state.timers.unwatch(self)
         if self.ending:
             return self.go_on_ending()
@@ -108,11 +113,24 @@ cdef class Bottom(Layer):
         """Whether `n` more bytes may wait; if not, the connection ends. While nothing waits, they may."""
         if not self.queued:
             return True
-        self.over += n
-        if self.over <= MAX_QUEUED:
+        if n <= MAX_QUEUED - <Py_ssize_t> self.over:
+            self.over += <uint32_t> n
             return True
-        self.drop(errors.LimitExceeded("bytes queued for a peer that does not read", self.over, MAX_QUEUED))
+        self.drop(errors.LimitExceeded("bytes queued for a peer that does not read", self.over + n, MAX_QUEUED))
         return False
+
+    cdef int set_ledger(self, Ledger ledger) except -1:
+        if self.ledger is not None or self.is_closed:
+            return 0
+        self.ledger = ledger
+        return count_chain(ledger, self.held, self.waits)
+
+    cdef int tally(self, Py_ssize_t held, Py_ssize_t waits) except -1:
+        if self.is_closed and self.above is None:
+            return 0  # lose() has given back all
+        self.held = <uint32_t> (<Py_ssize_t> self.held + held)
+        self.waits = <uint32_t> (<Py_ssize_t> self.waits + waits)
+        return 0 if self.ledger is None else count_chain(self.ledger, held, waits)
 
     cdef bint is_paused(self) except -1:
         return self.queued or self.is_closed
@@ -184,6 +202,10 @@ cdef class Bottom(Layer):
         self.is_closed = self.ending = True
         self.above = None
         self.state.timers.unwatch(self)
+        if self.ledger is not None:
+            count_chain(self.ledger, -<Py_ssize_t> self.held, -<Py_ssize_t> self.waits)
+            self.ledger = None
+        self.held = self.waits = 0
         if above is not None:
             above.lost(self.error or error)
         self.error = None

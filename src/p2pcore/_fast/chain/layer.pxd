@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t
 from p2pcore._fast.loop.buffer cimport ByteQueue
 from p2pcore._fast.chain.multistream cimport Answer
 from p2pcore._fast.loop.flush cimport Flushable
+from p2pcore._fast.loop.ledger cimport Ledger
 from p2pcore._fast.loop.loop_state cimport LoopState
 from p2pcore._fast.loop.waiting cimport Op
 
@@ -12,7 +13,6 @@ cdef class Layer(Flushable):
     cdef Layer below            # towards the socket; None at the bottom and after lost()
     cdef Layer above            # towards the application; None at the top and after lost()
     cdef LoopState state        # set when the layer is linked to a chain
-    cdef readonly int headroom  # bytes this layer puts in front of what send_in_place gives it
 
     cdef int feed(self, uint8_t *data, Py_ssize_t n) except -1
     cdef int feed_eof(self) except -1
@@ -27,12 +27,19 @@ cdef class Layer(Flushable):
     cdef bint is_paused(self) except -1
     cdef int seat(self, Layer below) except -1
     cdef bint is_top(self) noexcept
+    cdef int has_begun(self) except -1
+    cdef bint is_unfinished(self) noexcept
+    cdef int headroom(self) noexcept
+    cdef int set_ledger(self, Ledger ledger) except -1
+    cdef int tally(self, Py_ssize_t held, Py_ssize_t waits) except -1
 
 
 cdef class Mailbox(Layer):
     cdef ByteQueue held         # bytes nobody has read yet
+    cdef Py_ssize_t counted     # bytes of it that the bottom of the chain counts
     cdef bytes put_off          # written, and not sent before the next write or wait; None
     cdef Op reader              # the one waiting read; None
+    cdef Op patient             # the one call that waits for its turn; None
     cdef bint input_ended       # the peer sends no more
     cdef bint closing           # close() was called: nothing is taken any more
     cdef bint throttled         # reading from the socket is paused: too much is held
@@ -47,3 +54,4 @@ cdef class Mailbox(Layer):
     cdef bytes _taken(self, Py_ssize_t n)
     cdef Py_ssize_t _answered(self, const uint8_t *data, Py_ssize_t n) except -1
     cdef int _wake(self) except -1
+    cdef int _count(self, Py_ssize_t size) except -1

@@ -5,14 +5,16 @@ layer. Never runs application code, never feeds while it sends. Class Layer has 
 """
 
 cimport cython
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint64_t
 
 from p2pcore import errors, limits
 
 from p2pcore._fast.loop.buffer cimport ByteQueue
 from p2pcore._fast.chain.multistream cimport Answer, take_opening
+from p2pcore._fast.loop.ledger cimport Ledger
 from p2pcore._fast.loop.waiting cimport PENDING, Op, again
 
+cdef double LOOK_S = limits.UNFINISHED_LOOK_S
 cdef Py_ssize_t MAILBOX_BYTES = limits.MAILBOX_BYTES
 
 
@@ -21,7 +23,7 @@ cdef class Layer(Flushable):
 
     feed() goes up to the application, send() down to the socket. A pointer given to feed() is valid until feed()
     returns, and the callee may overwrite the bytes. What send() is given is copied or sent before send() returns,
-    and stays as it is. What send_in_place() is given may be overwritten, and `headroom` bytes in front of it too.
+    and stays as it is. What send_in_place() is given may be overwritten, and headroom() bytes in front of it too.
     A layer may send while it is fed. It never feeds while it sends. No application code runs inside either.
 
     How things end, from the loop to the API. One verb has one meaning, in every compiled module:
@@ -70,6 +72,9 @@ cdef class Layer(Flushable):
     cdef int lost(self, object error) except -1:
         """The bottom is gone, with the reason. The last call; it breaks the links."""
         cdef Layer above = self.above
+        if self.is_timed:
+            self.is_timed = False
+            self.state.unfinished.discard(self)
         self.above = self.below = None
         if above is not None:
             above.lost(error)
@@ -83,6 +88,34 @@ cdef class Layer(Flushable):
         """The socket has taken everything."""
         return self.above.resume()
 
+    # -- what the peer has begun ---------------------------------------------------------------
+
+    cdef int has_begun(self) except -1:
+        """A record or frame has come in part. If nothing more of it comes in time, the connection ends."""
+        self.has_moved = True
+        if not self.is_timed:
+            self.is_timed = True
+            self.state.unfinished.add(self)
+        return 0
+
+    cdef bint is_unfinished(self) noexcept:
+        """Whether a part of a record or frame has come, and not all of it."""
+        return False
+
+    cdef uint64_t progress(self) except? 0:
+        if not self.is_unfinished():
+            return 0
+        self.num_moves += self.has_moved
+        self.has_moved = False
+        return 1 + <uint64_t> self.num_moves
+
+    cdef int never_ended(self, bint is_whole) except -1:
+        self.is_timed = False
+        if is_whole:
+            return 0
+        return self.drop(errors.ConnectionClosed(
+            f"the peer began a record or a frame, and has not gone on with it for {LOOK_S:g} s"))
+
     # -- towards the socket --------------------------------------------------------------------
 
     cdef int send(self, const uint8_t *data, Py_ssize_t n) except -1:
@@ -92,7 +125,7 @@ cdef class Layer(Flushable):
         return self.below.send(data, n)
 
     cdef int send_in_place(self, uint8_t *data, Py_ssize_t n) except -1:
-        """As send(). The callee may overwrite `data`, and the `headroom` bytes in front of it."""
+        """As send(). The callee may overwrite `data`, and the headroom() bytes in front of it."""
         return self.send(data, n)
 
     cdef int throttle(self, bint on) except -1:
@@ -126,6 +159,18 @@ cdef class Layer(Flushable):
     cdef bint is_top(self) noexcept:
         """Whether it is the top of a chain: nothing can be above it."""
         return False
+
+    cdef int headroom(self) noexcept:
+        """Bytes this layer puts in front of what send_in_place() gives it."""
+        return 0
+
+    cdef int set_ledger(self, Ledger ledger) except -1:
+        """For the bottom: the ledger counts what tally() tells."""
+        raise errors.LocalProtocolError("this chain has no bottom")
+
+    cdef int tally(self, Py_ssize_t held, Py_ssize_t waits) except -1:
+        """So many bytes more are held here unread, and wait here unsent. The bottom counts them, until lost()."""
+        return self.below.tally(held, waits) if self.below is not None else 0
 
 
 cdef class _MailboxRead(Op):
@@ -206,6 +251,25 @@ cdef class _ReadSome(_MailboxRead):
 
 
 @cython.final
+cdef class _Turn(Op):
+    """await of Mailbox.turn."""
+
+    cdef Mailbox mailbox
+    cdef bint is_called
+
+    cdef int suspended(self) except -1:
+        self.mailbox.patient = self
+        return self.state.rota.line_up(self.mailbox)
+
+    cdef int cancelled(self) except -1:
+        self.mailbox.patient = None
+        return 0
+
+    cdef object attempt(self):
+        return None if self.is_called else PENDING
+
+
+@cython.final
 cdef class Mailbox(Layer):
     """The top of a chain during negotiation: holds bytes until somebody asks for them.
 
@@ -261,9 +325,26 @@ cdef class Mailbox(Layer):
         """
         return self._some(n, n, True)
 
+    def turn(self):
+        """Lets other connections go first: done when it is this one's turn. One at a time."""
+        cdef _Turn op = _Turn.__new__(_Turn)
+        op.state = self.state
+        op.mailbox = self
+        return op
+
+    cdef int go_on(self) except -1:
+        cdef _Turn patient = <_Turn> self.patient
+        if patient is not None:
+            self.patient = None
+            patient.is_called = True
+            patient.wake()
+        return 0
+
     def take_opening(self):
         """The message behind multistream's header, where both are here by now; None: nothing has been taken."""
-        return None if self.reader is not None else take_opening(self.held)
+        message = None if self.reader is not None else take_opening(self.held)
+        self._count(self.held.size)
+        return message
 
     def expect(self, bytes reply not None, protocol not None, step not None):
         """Lazy negotiation: the peer's next bytes must be `reply`, which no read will see.
@@ -275,6 +356,7 @@ cdef class Mailbox(Layer):
         self.answer.begin(reply, protocol, step)
         if early.size:
             self.held = ByteQueue.__new__(ByteQueue)
+            self._count(0)
             data = bytearray(early.take_exactly(early.size))
             self.feed(<uint8_t *> <char *> data, len(data))
         if self.input_ended:
@@ -293,6 +375,7 @@ cdef class Mailbox(Layer):
         queue.push(<const uint8_t *> <const char *> data, len(data))
         queue.append(self.held)
         self.held = queue
+        self._count(queue.size)
 
     cdef object _some(self, Py_ssize_t least, Py_ssize_t most, bint keeps):
         if most < 1 or most > MAILBOX_BYTES:
@@ -335,6 +418,13 @@ cdef class Mailbox(Layer):
             self.send(<const uint8_t *> <const char *> data, len(data))
         return 0
 
+    def account(self, Ledger ledger not None):
+        """From now on `ledger` counts the bytes that wait on this chain."""
+        cdef Layer bottom = self
+        while bottom.below is not None:
+            bottom = bottom.below
+        bottom.set_ledger(ledger)
+
     @property
     def num_held(self):
         """Bytes held."""
@@ -354,6 +444,7 @@ cdef class Mailbox(Layer):
         if layer.is_top():
             raise errors.LocalProtocolError("nothing can be above this layer")
         self.held = ByteQueue.__new__(ByteQueue)
+        self._count(0)
         layer.seat(below)
         self.seat(layer)
         self._give_from(held, layer)
@@ -366,6 +457,7 @@ cdef class Mailbox(Layer):
         cdef Layer below = self._linked_for(layer)
         if not layer.is_top():
             raise errors.LocalProtocolError("something must be above this layer")
+        self._count(0)
         layer.seat(below)
         self.below = None
         self._give(layer)
@@ -383,6 +475,7 @@ cdef class Mailbox(Layer):
         self.closing = True
         self.input_ended = False
         self.held.clear()
+        self._count(0)
         self.shut()
 
     cdef bint is_top(self) noexcept:
@@ -418,6 +511,7 @@ cdef class Mailbox(Layer):
 
     cdef bytes _taken(self, Py_ssize_t n):
         out = self.held.take_exactly(n)
+        self._count(self.held.size)
         if self.throttled and self.held.size < MAILBOX_BYTES:
             self.throttled = False
             self.throttle(False)
@@ -432,6 +526,7 @@ cdef class Mailbox(Layer):
             data += k
             n -= k
         self.held.push(data, n)
+        self._count(self.held.size)
         if self.held.size >= MAILBOX_BYTES and not self.throttled:
             self.throttled = True
             self.throttle(True)
@@ -469,6 +564,12 @@ cdef class Mailbox(Layer):
 
     cdef int resume(self) except -1:
         return 0
+
+    cdef int _count(self, Py_ssize_t size) except -1:
+        """`size` bytes are held now."""
+        cdef Py_ssize_t more = size - self.counted
+        self.counted = size
+        return self.tally(more, 0) if more else 0
 
     cdef int _wake(self) except -1:
         cdef Op reader = self.reader

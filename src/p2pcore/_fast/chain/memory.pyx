@@ -59,6 +59,8 @@ cdef class MemoryWire(Bottom):
 
     cdef int _feed(self) except -1:
         n = self.inbox.take_into(self.state.receive.data, self.state.receive.size)
+        if self.peer is not None:
+            self.peer.tally(0, -n)
         if not self.fin_sent:  # draining: what the other end still sends is dropped
             self.feed_up(self.state.receive.data, n)
         if not self.inbox.size and self.peer is not None:
@@ -77,6 +79,7 @@ cdef class MemoryWire(Bottom):
         if not self.may_queue(n):
             return 0
         self.peer.inbox.push(data, n)
+        self.tally(0, n)
         self.peer._wake()
         return self.pause_above() if self.peer.inbox.size >= PIPE_BYTES else 0
 

@@ -178,6 +178,8 @@ cdef class Wire(Bottom):
         """Gives the transport what the kernel did not take."""
         if self.may_queue(n):
             self.transport.write(PyBytes_FromStringAndSize(<const char *> data, n))
+            if self.queued:
+                self.tally(0, n)
         return 0
 
     cdef int throttle(self, bint on) except -1:

@@ -137,7 +137,7 @@ cdef class PlainChannel(Cork):
     """No records and no secrecy: the gathered bytes as they are. For muxers without a secure channel."""
 
     cdef int seat(self, Layer below) except -1:
-        self.front = below.headroom
+        self.front = below.headroom()
         return Cork.seat(self, below)
 
     cdef int seal(self) except -1:
@@ -163,7 +163,7 @@ cdef class NoiseChannel(Cork):
         memcpy(self.receive_key, PyBytes_AS_STRING(receive_key), KEY_BYTES)
 
     cdef int seat(self, Layer below) except -1:
-        self.front = 2 + below.headroom
+        self.front = 2 + below.headroom()
         return Cork.seat(self, below)
 
     cdef int seal(self) except -1:
@@ -229,7 +229,14 @@ cdef class NoiseChannel(Cork):
             self.spill = self.state.records.take()
             memcpy(self.spill.data, data, n)
             self.spilled = n
+            if not self.is_timed:
+                self.has_begun()
+            self.tally(self.spill.size, 0)
         return 0
+
+    cdef uint64_t progress(self) except? 0:
+        """A record must become whole: a byte now and then is not enough to keep its buffer."""
+        return 0 if self.spill is None else 1 + self.receive_nonce
 
     cdef Py_ssize_t _fill_spill(self, uint8_t *data, Py_ssize_t n) except -1:
         """Completes the record begun earlier, if `data` has its rest; returns the bytes used."""
@@ -247,6 +254,7 @@ cdef class NoiseChannel(Cork):
         self.spilled += k
         if self.spilled == size + 2:
             self.spill = None
+            self.tally(-spill.size, 0)
             try:
                 self._open(spill.data + 2, size)
             finally:

@@ -1,5 +1,5 @@
 # See tls.pyx.
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint64_t
 
 from p2pcore._fast.loop.buffer cimport Block
 from p2pcore._fast.loop.rate cimport Bucket
@@ -15,10 +15,12 @@ cdef class TlsChannel(Cork):
     cdef bint is_output_large   # that has held a long record, and keeps the memory
     cdef bint close_notify_put  # OpenSSL has put out our close_notify
     cdef bint has_read          # data has come: the peer has accepted our handshake
+    cdef bint has_part          # a part of a record has come: OpenSSL holds it
     cdef bint input_ended       # the peer's close_notify, or the end of input, has come
-    cdef Py_ssize_t header_len  # bytes that have come of the header of the record under way
+    cdef int header_len         # bytes that have come of the header of the record under way
     cdef Py_ssize_t to_come     # bytes behind its header that are still missing
     cdef uint8_t header[5]
+    cdef uint64_t received      # whole records
     cdef Bucket control         # records without data
 
     cdef Py_ssize_t _collect(self, uint8_t *data, Py_ssize_t have, Py_ssize_t room) except -1

@@ -31,6 +31,7 @@ cdef class ByteQueue:
     cdef Py_ssize_t take_into(self, uint8_t *out, Py_ssize_t n) except -1
     cdef bytes take_exactly(self, Py_ssize_t n)
     cdef const uint8_t *front(self, Py_ssize_t *n) except? NULL
+    cdef int skip(self, Py_ssize_t n) except -1
     cdef int append(self, ByteQueue newer) except -1
     cdef int clear(self) except -1
     cdef int _free_tail_if_empty(self) except -1

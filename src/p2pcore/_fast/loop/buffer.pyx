@@ -145,6 +145,17 @@ cdef class ByteQueue:
         self.size -= done
         return done
 
+    cdef int skip(self, Py_ssize_t n) except -1:
+        """Drops `n` bytes of the oldest piece, which front() has shown."""
+        self.size -= n
+        if self.head is None:
+            self.tail_at += n
+            return self._free_tail_if_empty()
+        self.head_at += n
+        if self.head_at == PyBytes_GET_SIZE(self.head):
+            self.head = None
+        return 0
+
     cdef int append(self, ByteQueue newer) except -1:
         """Puts what is in `newer` behind what is in here, and empties it."""
         while newer.size:

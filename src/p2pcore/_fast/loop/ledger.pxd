@@ -26,7 +26,9 @@ cdef class Ledger:
     cdef readonly int64_t unread    # bytes, as all that follow
     cdef readonly int64_t unsent
     cdef readonly int64_t used
-    cdef int64_t most_used
+    cdef int64_t most_used          # of all times
+    cdef int64_t high               # most since memory was last given back
+    cdef bint is_trimming           # _trim is due
     cdef uint32_t most_conns
     cdef uint32_t most_streams_seen
     cdef readonly int state
@@ -45,6 +47,8 @@ cdef class Ledger:
     cdef bint is_over_fair(self, Share share, int64_t times) noexcept
     cdef int refuse_stream(self, str limit, object who, uint64_t num_inbound, Share share) except -1
     cdef int _move(self) except -1
+    cdef int _aim(self) except -1
+    cdef int64_t _part(self, int64_t percent) noexcept
 
 
 cdef inline int weigh(Ledger ledger, int64_t by) except -1:
@@ -52,9 +56,16 @@ cdef inline int weigh(Ledger ledger, int64_t by) except -1:
     ledger.used += by
     if ledger.used >= ledger.rises_at or ledger.used < ledger.falls_at:
         ledger._move()
-    if ledger.used > ledger.most_used:
-        ledger.most_used = ledger.used
+    if ledger.used > ledger.high:
+        ledger.high = ledger.used
     return 0
+
+
+cdef inline int count_chain(Ledger ledger, int64_t held, int64_t waits) except -1:
+    """Bytes that a connection holds below its streams: nobody's share."""
+    ledger.unread += held
+    ledger.unsent += waits
+    return weigh(ledger, held + waits)
 
 
 cdef inline int count_unread(Ledger ledger, Share share, int64_t by) except -1:

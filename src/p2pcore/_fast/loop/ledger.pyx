@@ -6,8 +6,10 @@ calls its owner inside a frame. It holds nothing for an idle connection but its 
 """
 
 import asyncio
+import ctypes
 import gc
 import logging
+from contextlib import suppress
 
 cimport cython
 from libc.stdint cimport INT64_MAX, INT64_MIN, UINT64_MAX, int64_t, uint32_t, uint64_t
@@ -20,11 +22,16 @@ logger = logging.getLogger("p2pcore.limits")
 
 cdef double WARNING_S = limits.REFUSED_WARNING_S
 cdef int64_t STREAM_COST = limits.STREAM_COST_BYTES
+cdef int64_t TRIM_BYTES = limits.MEMORY_TRIM_BYTES
+cdef double TRIM_AFTER_S = limits.MEMORY_TRIM_AFTER_S
 cdef int64_t FAIR_TIMES = limits.MEMORY_FAIR_TIMES
 # Percent of the budget at which a state begins, and below which it ends.
 cdef int64_t[4] ENTER = [0, limits.MEMORY_CAREFUL_PERCENT, limits.MEMORY_TIGHT_PERCENT, limits.MEMORY_FULL_PERCENT]
 cdef int64_t[4] LEAVE = [
     0, limits.MEMORY_CAREFUL_END_PERCENT, limits.MEMORY_TIGHT_END_PERCENT, limits.MEMORY_FULL_END_PERCENT]
+
+# Gives free memory of the C library back to the system. Only glibc has it.
+_give_back = getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: 0)
 
 globals().update(CALM=CALM, CAREFUL=CAREFUL, TIGHT=TIGHT, FULL=FULL)
 
@@ -114,7 +121,7 @@ cdef class Ledger:
     @property
     def peaks(self):
         """The highest values of num_conns, num_streams and used so far, by name."""
-        return {"num_conns": self.most_conns, "num_streams": self.most_streams_seen, "used": self.most_used}
+        return {"num_conns": self.most_conns, "num_streams": self.most_streams_seen, "used": max(self.most_used, self.high)}
 
     @property
     def refused(self):
@@ -219,18 +226,15 @@ cdef class Ledger:
 
     cdef int _move(self) except -1:
         """Finds the state that `used` asks for. A state ends below the figure at which it begins: it does not flap."""
-        cdef int64_t percent = self.budget // 100
+        self.high = max(self.high, self.used)
         if not self.budget:
             self.state = CALM
-            self.rises_at = INT64_MAX
-            self.falls_at = INT64_MIN
         else:
-            while self.state < FULL and self.used >= ENTER[self.state + 1] * percent:
+            while self.state < FULL and self.used >= self._part(ENTER[self.state + 1]):
                 self.state += 1
-            while self.state > CALM and self.used < LEAVE[self.state] * percent:
+            while self.state > CALM and self.used < self._part(LEAVE[self.state]):
                 self.state -= 1
-            self.rises_at = INT64_MAX if self.state == FULL else ENTER[self.state + 1] * percent
-            self.falls_at = INT64_MIN if self.state == CALM else LEAVE[self.state] * percent
+        self._aim()
         if self.state != self.told and not self.is_telling and self.on_state is not None:
             try:
                 asyncio.get_running_loop().call_soon(self._tell)
@@ -238,6 +242,35 @@ cdef class Ledger:
             except RuntimeError:
                 pass  # limits were set where no loop runs: there is nobody to relieve
         return 0
+
+    cdef int _aim(self) except -1:
+        """Sets the figures at which _move() is called next, and has memory given back where much has become free."""
+        self.rises_at = self.used + TRIM_BYTES
+        self.falls_at = self.high // 2 if self.high >= TRIM_BYTES else INT64_MIN
+        if self.budget and self.state < FULL:
+            self.rises_at = min(self.rises_at, self._part(ENTER[self.state + 1]))
+        if self.state > CALM:
+            self.falls_at = max(self.falls_at, self._part(LEAVE[self.state]))
+        if self.high >= TRIM_BYTES and self.used < self.high // 2:
+            self.falls_at = INT64_MIN if self.state == CALM else self._part(LEAVE[self.state])
+            if not self.is_trimming:
+                with suppress(RuntimeError):
+                    asyncio.get_running_loop().call_later(TRIM_AFTER_S, self._trim)
+                    self.is_trimming = True
+        return 0
+
+    def _trim(self):
+        """Gives free memory back to the system, once after much was used: the C library keeps what it was given."""
+        self.is_trimming = False
+        self.most_used = max(self.most_used, self.high)
+        if self.used < self.high // 2:
+            self.high = self.used
+            _give_back(0)
+        self._move()
+
+    cdef int64_t _part(self, int64_t percent) noexcept:
+        """So much of the budget, in whole bytes, at least 1."""
+        return (self.budget * percent + 99) // 100
 
     def _tell(self):
         cdef int was = self.told

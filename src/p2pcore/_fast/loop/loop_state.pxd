@@ -1,9 +1,11 @@
 # See loop_state.pyx.
 from p2pcore._fast.loop.buffer cimport Block, BlockPool
 from p2pcore._fast.loop.flush cimport Flusher
+from p2pcore._fast.loop.rota cimport Rota
 from p2pcore._fast.loop.spin cimport Spin
 from p2pcore._fast.loop.sweeper cimport Sweeper
 from p2pcore._fast.loop.timers cimport Timers
+from p2pcore._fast.loop.unfinished cimport Unfinished
 
 
 cdef class LoopState:
@@ -16,6 +18,8 @@ cdef class LoopState:
     cdef Flusher flusher
     cdef Timers timers
     cdef Sweeper sweeper
+    cdef Rota rota
+    cdef Unfinished unfinished
     cdef Spin spin
 
 cpdef LoopState loop_state(object loop)

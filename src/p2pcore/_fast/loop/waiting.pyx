@@ -13,6 +13,8 @@ from p2pcore._fast.loop.clock cimport monotonic
 
 PENDING = object()
 cdef Py_ssize_t FLUSH_AFTER = limits.FLUSH_AFTER_TASKS
+cdef Py_ssize_t TURN_WORK = limits.TURN_WORK
+cdef Py_ssize_t WAKE_WORK = limits.WAKE_WORK
 
 
 cdef class Op:
@@ -85,6 +87,8 @@ cdef class Op:
         # tasks were woken, a part leaves earlier, so that the peer can work while the others run.
         resumed = self.state.flusher.num_resumed
         if self.state.flusher.due and resumed and (self.state.flusher.num_woken == 0 or resumed >= FLUSH_AFTER):
+            if self.state.flusher.num_woken == 0:
+                self.state.rota.room = TURN_WORK  # all that this turn has woken has run: no renewal needs to be scheduled
             self.state.flusher.flush_now()
         return future
 
@@ -94,6 +98,7 @@ cdef class Op:
             self.future.set_result(None)
             self.is_woken = True
             self.state.flusher.num_woken += 1
+            self.state.rota.room -= WAKE_WORK
         return 0
 
     cdef int _resumed(self) except -1:

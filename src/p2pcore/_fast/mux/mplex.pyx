@@ -13,6 +13,7 @@ from libc.string cimport memcpy, memmove
 
 from p2pcore import errors, limits
 
+from p2pcore._fast.loop.ledger cimport FULL, TIGHT
 from p2pcore._fast.mux.mplex_frame cimport (
     CLOSE,
     MAX_HEADER_BYTES,
@@ -25,8 +26,9 @@ from p2pcore._fast.mux.mplex_frame cimport (
     read_header,
     varint_size,
 )
+from p2pcore._fast.loop.waiting cimport Op
 from p2pcore._fast.mux.open_frame cimport LEAST_BODY, can_grow, has_grown
-from p2pcore._fast.mux.session cimport Allowance, Session, count_held
+from p2pcore._fast.mux.session cimport Allowance, Session, count_held, memory_state
 from p2pcore._fast.mux.session import _USUAL
 from p2pcore._fast.mux.stream cimport Stream
 from p2pcore._fast.codec.varint cimport varint_write
@@ -39,6 +41,7 @@ cdef Py_ssize_t MAX_LABEL = limits.MPLEX_MAX_NAME_BYTES
 cdef Py_ssize_t LEAST_STREAM = limits.MPLEX_STREAM_BUFFER_BYTES
 cdef Py_ssize_t MAX_UNACCEPTED = limits.MPLEX_MAX_UNACCEPTED_STREAMS
 cdef double USELESS_PER_S = limits.MPLEX_MAX_USELESS_PER_S
+cdef Py_ssize_t RESET_WORK = limits.RESET_WORK
 cdef uint64_t LATE = limits.MPLEX_LATE_MESSAGES
 
 # A message that grows may need this many bytes more for its length.
@@ -116,8 +119,14 @@ cdef class MplexStream(Stream):
     cdef int writes_done(self) except -1:
         return self.session.writes_done()
 
+    cdef Op session_turn(self, Py_ssize_t work):
+        return self.session.turn(work)
+
     cdef int count_waits(self, Py_ssize_t by) except -1:
         return self.session.count_waits(by)
+
+    cdef bint may_wait(self) except -1:
+        return not self.session.must_shed()
 
     cdef int queue_changed(self) except -1:
         return 0 if self.session is None else count_held(self.session, self)
@@ -166,9 +175,10 @@ cdef class MplexSession(Session):
 
     # -- receiving -----------------------------------------------------------------------------
 
-    cdef int parse(self, uint8_t *data, Py_ssize_t n) except -1:
-        cdef Py_ssize_t k
-        while n > 0 and self.error is None:
+    cdef Py_ssize_t parse(self, uint8_t *data, Py_ssize_t n, Py_ssize_t least) except -1:
+        cdef Py_ssize_t k, given = n
+        while n > 0 and self.state.rota.room > least and self.error is None:
+            self.state.rota.room -= 1
             if self.body_left:
                 k = min(n, self.body_left)
                 self.body_left -= k
@@ -177,7 +187,15 @@ cdef class MplexSession(Session):
                 k = self._head(data, n)
             data += k
             n -= k
-        return 0
+        if self.have or self.body_left:
+            self.has_begun()
+        return given - n
+
+    cdef bint is_unfinished(self) noexcept:
+        return self.error is None and (self.have != 0 or self.body_left != 0)
+
+    cdef bint is_stalled(self) noexcept:
+        return self.stalled
 
     cdef Py_ssize_t _head(self, const uint8_t *data, Py_ssize_t n) except -1:
         """Reads a header, or what there is of it; returns the bytes used."""
@@ -225,6 +243,8 @@ cdef class MplexSession(Session):
         if stream.fin_received or (h.flag < CLOSE and h.length == 0):
             return self._nothing_gained()  # nothing may follow a Close
         if h.flag < CLOSE:
+            if memory_state(self) == FULL and not stream.is_read() and self.must_shed():
+                return self.shed(stream)
             self.current = stream
         elif stream.error is None:
             stream.receive_fin()
@@ -254,6 +274,7 @@ cdef class MplexSession(Session):
         return self._control(RESET, id)
 
     cdef int _reset_by_peer(self, MplexStream stream) except -1:
+        self.state.rota.room -= RESET_WORK
         self.count_reset(stream)
         self.remove(stream)
         return stream.fail(errors.StreamReset(0, True), not stream.fin_received)
@@ -305,11 +326,11 @@ cdef class MplexSession(Session):
 
     cdef int _weigh(self) except -1:
         """Pauses reading from the connection while too much waits to be read."""
-        cdef bint stalled = self.num_full > 0 or self.buffered >= self.max_buffered or (
-            self.stalled and self.buffered > self.max_buffered // 2)
+        cdef Py_ssize_t most = self.max_buffered if memory_state(self) < TIGHT else self.max_stream
+        cdef bint stalled = self.num_full > 0 or self.buffered >= most or (self.stalled and self.buffered > most // 2)
         if stalled != self.stalled:
             self.stalled = stalled
-            self.throttle(stalled)
+            self.settle_reading()
             if stalled:
                 self.state.timers.watch(self, self.stall)
             else:
@@ -341,6 +362,8 @@ cdef class MplexSession(Session):
 
     cdef int _control(self, int flag, uint64_t id) except -1:
         """A message without a body."""
+        if self.is_lost:
+            return 0  # what had come before is still handled; nobody hears the answers
         put_header(self.cork.room(varint_size(id << 3) + 1), id, flag, 0)
         return 0
 

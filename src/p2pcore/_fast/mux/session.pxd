@@ -1,12 +1,15 @@
 # See session.pyx.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from p2pcore._fast.chain.bottom cimport Bottom
 from p2pcore._fast.chain.layer cimport Layer
 from p2pcore._fast.crypto.secure cimport Cork
+from p2pcore._fast.loop.buffer cimport ByteQueue
 from p2pcore._fast.loop.flush cimport Flushable
 from p2pcore._fast.loop.ledger cimport Ledger, Share, count_unread
 from p2pcore._fast.loop.rate cimport Bucket
 from p2pcore._fast.mux.open_frame cimport OpenFrame
+from p2pcore._fast.loop.waiting cimport Op
 from p2pcore._fast.mux.stream cimport Stream
 
 
@@ -38,6 +41,15 @@ cdef class Excess:
     cdef uint64_t num_refused
     cdef double swept_at            # monotonic second of the last look for dropped streams because a place was wanted
     cdef dict places                # key of a stream -> where it was opened; None but in debug mode
+    cdef Behind behind              # received and not handled yet; None: nothing
+    cdef list patient               # waiting _TurnOps; None: none
+
+
+cdef class Behind:
+    cdef ByteQueue held             # received bytes, in order
+    cdef Py_ssize_t counted         # bytes of it that the ledger counts
+    cdef bint eof                   # ... and behind them the end of input
+    cdef object lost                # ... or the end of the connection, with this reason; None
 
 
 cdef class Linger(Flushable):
@@ -64,12 +76,12 @@ cdef class Session(Layer):
     cdef int64_t held               # bytes received and unread that the ledger counts
     cdef int64_t waits              # bytes of writes that wait, the same
 
-    cdef bint delivery_due          # _deliver is scheduled
+    cdef bint is_lined_up           # the rota calls go_on()
     cdef bint is_told               # the callbacks have been called
     cdef readonly bint paused       # the socket is full
     cdef bint is_lost               # lost() has been called: the socket is gone
     cdef bint is_swept              # the loop looks now and then for streams that were dropped
-    cdef bint is_used               # the muxer sets it where a frame of a stream comes; feed() clears it
+    cdef bint is_used               # a frame of a stream has come; whoever calls parse() clears it
     cdef uint32_t num_writing       # streams with a write that waits, for whatever
     cdef uint32_t max_inbound
     cdef uint32_t num_inbound       # inbound streams in the table, without those that linger
@@ -93,13 +105,18 @@ cdef class Session(Layer):
     cdef int wake_opener(self) except -1
     cdef int writes_done(self) except -1
     cdef int count_waits(self, Py_ssize_t by) except -1
+    cdef bint must_shed(self) except -1
+    cdef int shed(self, Stream stream) except -1
     cdef list living(self)
     cdef bint forget(self, Stream stream) except -1
     cdef int waiting_add(self, Stream stream) except -1
+    cdef int settle_reading(self) except -1
+    cdef Op turn(self, Py_ssize_t work)
 
     # for the muxer to override
     cdef int fail(self, object error) except -1
-    cdef int parse(self, uint8_t *data, Py_ssize_t n) except -1
+    cdef Py_ssize_t parse(self, uint8_t *data, Py_ssize_t n, Py_ssize_t least) except -1
+    cdef bint is_stalled(self) noexcept
     cdef Stream new_stream(self)
     cdef int accepted(self, Stream stream) except -1
     cdef int send_go_away(self, uint32_t code) except -1
@@ -108,6 +125,7 @@ cdef class Session(Layer):
     cdef int remove(self, Stream stream) except -1
 
     cdef Excess _excess(self)
+    cdef Bottom _bottom(self)
     cdef str _limit_now(self)
     cdef int _give_back(self) except -1
     cdef int _inbound_left(self) except -1
@@ -117,8 +135,22 @@ cdef class Session(Layer):
     cdef int _drop(self, Stream stream) except -1
     cdef int _seated(self) except -1
     cdef int _close_now(self, uint32_t code) except -1
-    cdef int _schedule_delivery(self) except -1
+    cdef int _line_up(self) except -1
+    cdef Behind _is_behind(self)
+    cdef bint _must_wait(self) noexcept
+    cdef int _keep(self, const uint8_t *data, Py_ssize_t n) except -1
+    cdef int _start_arrived(self, Py_ssize_t least) except -1
+    cdef int _catch_up(self, Py_ssize_t least) except -1
+    cdef int _count_behind(self, Behind behind, Py_ssize_t size) except -1
+    cdef int _caught_up(self, Behind behind) except -1
+    cdef int _call_patient(self, Py_ssize_t least) except -1
+    cdef int _tell_ended(self) except -1
     cdef bint _is_due(self, Stream stream) except -1
+
+
+cdef inline int memory_state(Session session) noexcept:
+    """The state of the memory, CALM without a ledger."""
+    return 0 if session.ledger is None else session.ledger.state
 
 
 cdef inline int count_held(Session session, Stream stream) except -1:

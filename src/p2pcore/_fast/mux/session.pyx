@@ -13,14 +13,17 @@ from cpython.dict cimport PyDict_Next
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
-from p2pcore import errors, limits
+from p2pcore import codes, errors, limits
 
+from p2pcore._fast.chain.bottom cimport Bottom
 from p2pcore._fast.chain.layer cimport Layer
 from p2pcore._fast.crypto.secure cimport Cork
 from p2pcore._fast.loop.clock cimport coarse, monotonic
 from p2pcore._fast.loop.flush cimport Flushable
-from p2pcore._fast.loop.ledger cimport Ledger, Share, count_unread, count_unsent, weigh
+from p2pcore._fast.loop.buffer cimport ByteQueue
+from p2pcore._fast.loop.ledger cimport FULL, Ledger, Share, count_unread, count_unsent, weigh
 from p2pcore._fast.loop.rate cimport spend
+from p2pcore._fast.loop.rota cimport Rota
 from p2pcore._fast.mux.stream cimport Stream
 from p2pcore._fast.loop.waiting cimport PENDING, Op, again, done
 
@@ -33,11 +36,17 @@ logger = logging.getLogger("p2pcore.session")
 cdef Py_ssize_t HEADER_BYTES = 12
 # The go-away code for a peer that broke the protocol, as yamux has it.
 cdef uint32_t PROTOCOL_ERROR = 1
+cdef uint32_t RESOURCE_LIMIT = codes.STREAM_RESOURCE_LIMIT_EXCEEDED
 cdef str MUXER_OPTION = "max_inbound_streams of YamuxOptions or MplexOptions"
 cdef double CLOSE_WRITES_S = limits.CLOSE_WRITES_TIMEOUT_S
 cdef Py_ssize_t MAX_LINGERING = limits.MAX_LINGERING_STREAMS
 cdef Py_ssize_t LINGER_BYTES = limits.LINGER_BYTES
 cdef double SWEEP_FULL_S = limits.STREAM_SWEEP_FULL_S
+cdef Py_ssize_t SHARE = limits.TURN_SHARE
+cdef Py_ssize_t RENEW_BELOW = limits.TURN_WORK // 2
+cdef Py_ssize_t START_WORK = limits.START_WORK
+cdef Py_ssize_t OPEN_WORK = limits.OPEN_WORK
+cdef Py_ssize_t ARRIVED_AT_ONCE = limits.ARRIVED_AT_ONCE
 cdef int64_t CONN_COST = limits.CONN_COST_BYTES
 cdef int64_t STREAM_COST = limits.STREAM_COST_BYTES
 
@@ -73,6 +82,14 @@ cdef class Excess:
 
 
 @cython.final
+cdef class Behind:
+    """What a connection has received and not handled: it has had its share of the loop's turn."""
+
+    def __cinit__(self):
+        self.held = ByteQueue.__new__(ByteQueue)
+
+
+@cython.final
 cdef class Linger(Flushable):
     """A stream closed here on which the peer goes on sending: how much, and for how long it may."""
 
@@ -99,7 +116,7 @@ cdef class Session(Layer):
     @property
     def is_closed(self):
         """Whether nothing can be opened any more."""
-        return self.error is not None or (self.excess is not None and self.excess.closing is not None)
+        return self.error is not None or self.is_lost or (self.excess is not None and self.excess.closing is not None)
 
     @property
     def has_arrived(self):
@@ -114,12 +131,21 @@ cdef class Session(Layer):
     @property
     def unread(self):
         """Bytes received and not read that the ledger counts, those of streams that have ended too."""
-        return self.held
+        cdef Bottom bottom = self._bottom()
+        return self.held + (0 if bottom is None else bottom.held)
 
     @property
     def unsent(self):
         """Bytes written and not sent that the ledger counts."""
-        return self.waits
+        cdef Bottom bottom = self._bottom()
+        return self.waits + (0 if bottom is None else bottom.waits)
+
+    cdef Bottom _bottom(self):
+        """Where the chain begins; None after lost()."""
+        cdef Layer layer = self.below
+        while layer is not None and layer.below is not None:
+            layer = layer.below
+        return <Bottom> layer
 
     def account(self, Ledger ledger not None, Share share not None):
         """From now on `ledger` counts what this session uses, first what it uses already. Called once.
@@ -134,6 +160,8 @@ cdef class Session(Layer):
             raise errors.LocalProtocolError("this session has a ledger")
         self.ledger = ledger
         self.share = share
+        if self.below is not None:
+            self._bottom().set_ledger(ledger)
         if self.error is not None:
             return
         ledger.count_conn()
@@ -145,17 +173,25 @@ cdef class Session(Layer):
             ledger.count_streams(share, 1)
             count_held(self, stream)
             self.count_waits(stream.num_waiting())
+        if self._is_behind() is not None:
+            self._count_behind(self.excess.behind, self.excess.behind.held.size)
 
     def recount(self, streams):
         """Counts anew what the ledger counts of this session. `streams`: all that live, whatever their session."""
+        cdef Bottom bottom = self._bottom()
         mine = [each for each in streams if (<Stream> each).is_of(self)]
         alive = self.error is None
         return {
             "num_conns": int(alive),
             "num_streams": len(self.living()) if alive else 0,
-            "unread": sum(each.num_held for each in mine),
-            "unsent": sum((<Stream> each).num_waiting() for each in mine),
+            "unread": (0 if bottom is None else bottom.held) + sum(each.num_held for each in mine) + self.num_behind,
+            "unsent": (0 if bottom is None else bottom.waits) + sum((<Stream> each).num_waiting() for each in mine),
         }
+
+    @property
+    def num_behind(self):
+        """Bytes received and not handled, because the connection has had its share of the loop's turn."""
+        return 0 if self._is_behind() is None else self.excess.behind.held.size
 
     def open_stream(self):
         """A new outbound stream; waits while too many are unacknowledged.
@@ -183,7 +219,7 @@ cdef class Session(Layer):
         """
         self.handler = handler
         if handler is not None and self.arrived:
-            self._schedule_delivery()
+            self._line_up()
 
     def add_close_callback(self, callback):
         """`callback(error)` runs once, from the event loop, when the session has ended."""
@@ -254,6 +290,24 @@ cdef class Session(Layer):
             self.state.flusher.flush_soon(self.excess.closing)
         return 0
 
+    cdef bint must_shed(self) except -1:
+        """Whether what the peer makes us hold more ends the stream: the memory is full, and it holds more than its part.
+
+        The refusal is counted.
+        """
+        if self.ledger is None or self.ledger.state < FULL or not self.ledger.is_over_fair(self.share, 1):
+            return False
+        self._count_refused("memory")
+        return True
+
+    cdef int shed(self, Stream stream) except -1:
+        """Ends `stream`, because must_shed()."""
+        reset = errors.StreamReset(RESOURCE_LIMIT, False)
+        reset.__cause__ = errors.LimitExceeded("memory", self.ledger.used, self.ledger.budget)
+        logger.debug("resetting stream %d: %s", stream.id, reset.__cause__)
+        stream.send_reset(RESOURCE_LIMIT)
+        return stream.fail(reset, True)
+
     cdef int count_waits(self, Py_ssize_t by) except -1:
         """`by` bytes more of writes wait."""
         if self.ledger is not None and by:
@@ -266,7 +320,8 @@ cdef class Session(Layer):
         if self.arrived is None:
             self.arrived = []
         self.arrived.append(stream)
-        return self._schedule_delivery()
+        self.state.rota.room -= OPEN_WORK
+        return self._line_up()
 
     cdef str limit_reached(self, Py_ssize_t max_unaccepted):
         """The limit that one more stream of the peer would exceed; None: there is room."""
@@ -460,8 +515,7 @@ cdef class Session(Layer):
             self.state.sweeper.discard(self)
         self.growing = None
         self.state.timers.unwatch(self)
-        self.state.loop.call_soon(self._tell_ended)
-        return 0
+        return self._line_up()
 
     cdef int _give_back(self) except -1:
         """The session ends: the ledger counts it and its streams no more, only bytes that can still be read."""
@@ -489,6 +543,9 @@ cdef class Session(Layer):
             self.state.timers.unwatch(<Linger> linger)
         excess.lingers = None
         excess.places = None
+        if excess.behind is not None:
+            self._count_behind(excess.behind, 0)
+            excess.behind = None
         excess.waiting = None
         _wake_all(excess.openers)
         _wake_all(excess.acceptors)
@@ -554,9 +611,16 @@ cdef class Session(Layer):
 
     # -- for the muxer to override -------------------------------------------------------------
 
-    cdef int parse(self, uint8_t *data, Py_ssize_t n) except -1:
-        """Received bytes, cut anywhere. Raises RemoteProtocolError, LimitExceeded."""
+    cdef Py_ssize_t parse(self, uint8_t *data, Py_ssize_t n, Py_ssize_t least) except -1:
+        """Received bytes, cut anywhere; each frame takes from the rota's room what it costs.
+
+        Returns: the bytes handled: all, unless the room is down to `least`. Raises RemoteProtocolError, LimitExceeded.
+        """
         raise NotImplementedError
+
+    cdef bint is_stalled(self) noexcept:
+        """Whether the muxer itself wants nothing read for now; see settle_reading()."""
+        return False
 
     cdef int remove(self, Stream stream) except -1:
         """The stream has ended both ways."""
@@ -602,15 +666,31 @@ cdef class Session(Layer):
         return True
 
     cdef int feed(self, uint8_t *data, Py_ssize_t n) except -1:
-        if self.error is None:
-            try:
-                self.parse(data, n)
-            except (errors.RemoteProtocolError, errors.LimitExceeded) as error:
-                self.violated(error)
-            if self.is_used:
-                self.is_used = False
-                self.active_at = coarse()
+        cdef Py_ssize_t used
+        if self.error is not None:
+            return 0
+        if self.excess is not None or self.arrived is not None or self.state.rota.room <= 0:
+            if self._must_wait():
+                return self._keep(data, n)
+        try:
+            used = self.parse(data, n, 0)
+            if used < n and self.error is None:
+                self._keep(data + used, n - used)
+        except (errors.RemoteProtocolError, errors.LimitExceeded) as error:
+            self.violated(error)
+        if self.is_used:
+            self.is_used = False
+            self.active_at = coarse()
+        if self.state.rota.room < RENEW_BELOW:
+            self.state.rota.renew_soon()
         return 0
+
+    cdef bint _must_wait(self) noexcept:
+        """Whether what comes now waits for this connection's turn."""
+        if self.state.rota.room <= 0 or (self.excess is not None and self.excess.behind is not None):
+            return True
+        # Handlers start first: of streams that the peer ends at once, there are never more than these.
+        return self.arrived is not None and len(self.arrived) >= ARRIVED_AT_ONCE and self.handler is not None
 
     cdef int pause(self) except -1:
         self.paused = True
@@ -623,6 +703,10 @@ cdef class Session(Layer):
         return 0
 
     cdef int feed_eof(self) except -1:
+        cdef Behind behind = self._is_behind()
+        if behind is not None:
+            behind.eof = True
+            return 0
         self.fail(self.eof_reason() or errors.ConnectionClosed("the peer closed the connection"))
         return self.shut()
 
@@ -631,7 +715,15 @@ cdef class Session(Layer):
         return None
 
     cdef int lost(self, object error) except -1:
-        self.fail(error)
+        cdef Behind behind = self._is_behind()
+        if behind is None:
+            self.fail(error)
+        else:
+            behind.lost = error
+            self.paused = True  # nothing can be sent while the rest is handled
+        if self.is_timed:
+            self.is_timed = False
+            self.state.unfinished.discard(self)
         self.is_lost = True
         self.cork = None
         self.below = self.above = None
@@ -648,46 +740,149 @@ cdef class Session(Layer):
             raise errors.LocalProtocolError("this session is on no chain")
         return 0
 
-    def _tell_ended(self):
-        if self.handler is not None:
-            self._deliver()
-        callbacks = self.callbacks
-        self.callbacks = None
-        self.is_told = True
-        self.handler = None
-        if callbacks is None:
-            return
-        for callback in callbacks if isinstance(callbacks, list) else (callbacks,):
-            try:
-                callback(self.error)
-            except Exception:
-                logger.exception("a close callback failed")
+    # -- its turn ------------------------------------------------------------------------------
 
-    cdef int _schedule_delivery(self) except -1:
-        if not self.delivery_due:
-            self.delivery_due = True
-            self.state.loop.call_soon(self._deliver)
+    cdef int _line_up(self) except -1:
+        if not self.is_lined_up:
+            self.is_lined_up = True
+            self.state.rota.line_up(self)
         return 0
 
-    def _deliver(self):
-        """Hands arrived streams to the handler, or wakes as many acceptors."""
-        self.delivery_due = False
-        handler = self.handler
-        if handler is None:
+    cdef int go_on(self) except -1:
+        """Starts handlers, then handles what was received. The end is told when all that came before it is done."""
+        cdef Py_ssize_t least = self.state.rota.least()
+        self.is_lined_up = False
+        if self.excess is not None and self.excess.patient:
+            self._call_patient(least)
+        if self.handler is not None and self.arrived:
+            self._start_arrived(least)
+        if self._is_behind() is not None and (self.handler is None or not self.arrived):
+            self._catch_up(least)
+        if self.handler is None:
             acceptors = None if self.excess is None else self.excess.acceptors
             for op in (acceptors or ())[: len(self.arrived or ())]:
                 (<Op> op).wake()
-            return
-        arrived, self.arrived = self.arrived, None
-        for item in arrived or ():
+        elif self.arrived:
+            return self._line_up()
+        if self.error is not None:
+            return self._tell_ended()
+        if self._is_behind() is not None or (self.excess is not None and self.excess.patient):
+            self._line_up()
+        return 0
+
+    cdef int _start_arrived(self, Py_ssize_t least) except -1:
+        """Hands arrived streams to the handler."""
+        cdef Rota rota = self.state.rota
+        handler = self.handler
+        while self.arrived and rota.room > least:
+            item = self.arrived.pop(0)
+            rota.room -= 1
             if self._is_due(<Stream> item):
+                rota.room -= START_WORK
                 try:
                     handler(item)
                 except Exception:
                     logger.exception("a stream handler failed")
                     item.reset()
-        if self.is_told:
-            self.handler = None
+        if not self.arrived:
+            self.arrived = None
+        return 0
+
+    cdef int _tell_ended(self) except -1:
+        callbacks = self.callbacks
+        self.callbacks = None
+        self.is_told = True
+        self.handler = None
+        if callbacks is None:
+            return 0
+        for callback in callbacks if isinstance(callbacks, list) else (callbacks,):
+            try:
+                callback(self.error)
+            except Exception:
+                logger.exception("a close callback failed")
+        return 0
+
+    # -- received, and not handled yet ---------------------------------------------------------
+
+    cdef Behind _is_behind(self):
+        """What waits to be handled; None: nothing."""
+        return None if self.excess is None else self.excess.behind
+
+    cdef int _keep(self, const uint8_t *data, Py_ssize_t n) except -1:
+        """`data` waits for this connection's turn, and nothing more is read meanwhile: one receive buffer at most."""
+        cdef Excess excess = self._excess()
+        if excess.behind is None:
+            excess.behind = Behind.__new__(Behind)
+            self.settle_reading()
+        excess.behind.held.push(data, n)
+        self._count_behind(excess.behind, excess.behind.held.size)
+        return self._line_up()
+
+    cdef int settle_reading(self) except -1:
+        """Reads from the connection, or does not."""
+        return self.throttle(self.is_stalled() or self._is_behind() is not None)
+
+    cdef int _catch_up(self, Py_ssize_t least) except -1:
+        """Handles a share of what was kept."""
+        cdef Behind behind = self.excess.behind
+        cdef const uint8_t *at
+        cdef Py_ssize_t n
+        try:
+            while behind.held.size and self.error is None and self.state.rota.room > least:
+                at = behind.held.front(&n)
+                behind.held.skip(self.parse(<uint8_t *> at, n, least))
+        except (errors.RemoteProtocolError, errors.LimitExceeded) as error:
+            self.violated(error)
+        except Exception as error:
+            logger.exception("handling what was received failed")
+            self.drop(error)
+        if self.is_used:
+            self.is_used = False
+            self.active_at = coarse()
+        if self.error is None:
+            self._count_behind(behind, behind.held.size)
+            if behind.held.size == 0:
+                self.excess.behind = None
+                self._caught_up(behind)
+        return 0
+
+    cdef int _count_behind(self, Behind behind, Py_ssize_t size) except -1:
+        """The ledger counts `size` bytes of what waits from now on."""
+        if self.ledger is not None:
+            self.held += size - behind.counted
+            count_unread(self.ledger, self.share, size - behind.counted)
+            behind.counted = size
+        return 0
+
+    cdef int _caught_up(self, Behind behind) except -1:
+        """All that was received is handled. Now the end that came behind it counts, or more is read."""
+        if behind.lost is not None:
+            return self.fail(behind.lost)
+        if behind.eof:
+            return self.feed_eof()
+        return self.settle_reading()
+
+    # -- calls that let others go first --------------------------------------------------------
+
+    cdef Op turn(self, Py_ssize_t work):
+        """An awaitable that is done when it is this connection's turn, after the others have had theirs."""
+        cdef _TurnOp op = _TurnOp.__new__(_TurnOp)
+        op.state = self.state
+        op.session = self
+        op.work = work
+        return op
+
+    cdef int _call_patient(self, Py_ssize_t least) except -1:
+        cdef _TurnOp op
+        """Lets some calls go on that have waited for this turn, for half of the share."""
+        cdef list patient = self.excess.patient
+        while patient and (self.state.rota.room > least + SHARE // 2 or self.error is not None):
+            op = <_TurnOp> patient.pop(0)
+            op.is_listed = False
+            op.is_called = True
+            self.state.rota.room -= op.work
+            op.wake()
+        return 0
 
     cdef bint _is_due(self, Stream stream) except -1:
         """Whether `stream` is handed out now. If the session lives, the peer is told; else its bytes must be worth it."""
@@ -771,6 +966,9 @@ cdef class _OpenOp(_SessionOp):
         if session.error is not None:
             self.unlist()
             raise again(session.error)
+        if session.is_lost:
+            self.unlist()
+            raise errors.ConnectionClosed("the connection is closed")
         if session.excess is not None and session.excess.closing is not None:
             self.unlist()
             raise errors.GoAway(session.excess.closing.code, False)
@@ -819,7 +1017,7 @@ cdef class _AcceptOp(_SessionOp):
         return PENDING
 
     cdef int pass_on(self) except -1:
-        return self.session._schedule_delivery() if self.session.arrived else 0
+        return self.session._line_up() if self.session.arrived else 0
 
 
 @cython.final
@@ -833,3 +1031,22 @@ cdef class _CloseOp(_SessionOp):
 
     cdef object attempt(self):
         return None if self.session.is_lost else PENDING
+
+
+@cython.final
+cdef class _TurnOp(_SessionOp):
+
+    cdef Py_ssize_t work            # what it will do then
+    cdef bint is_called
+
+    cdef list queue(self):
+        if self.session._excess().patient is None:
+            self.session.excess.patient = []
+        return self.session.excess.patient
+
+    cdef int suspended(self) except -1:
+        _SessionOp.suspended(self)
+        return self.session._line_up()
+
+    cdef object attempt(self):
+        return None if self.is_called or self.session.error is not None else PENDING

@@ -58,6 +58,7 @@ cdef class Stream:
     cdef int pump(self, Py_ssize_t most) except -1
     cdef int last_chance(self) except -1
     cdef bint has_bytes(self) noexcept
+    cdef bint is_read(self) noexcept
     cdef bint has_ended(self) noexcept
 
     # for a sink
@@ -79,10 +80,12 @@ cdef class Stream:
     cdef int writes_begin(self) except -1
     cdef int writes_done(self) except -1
     cdef int count_waits(self, Py_ssize_t by) except -1
+    cdef bint may_wait(self) except -1
     cdef int queue_changed(self) except -1
     cdef bint is_of(self, object session) noexcept
     cdef bint may_push(self) noexcept
     cdef int closed_here(self) except -1
+    cdef Op session_turn(self, Py_ssize_t work)
     cdef uint64_t key(self) noexcept
 
     cdef bytes _take(self, Py_ssize_t most)

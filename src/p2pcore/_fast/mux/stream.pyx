@@ -21,7 +21,9 @@ from p2pcore._fast.loop.clock cimport monotonic
 from p2pcore._fast.loop.waiting cimport PENDING, Op, again, done, failed
 
 cdef Py_ssize_t MAX_READ_EXACTLY = limits.YAMUX_INITIAL_WINDOW_BYTES
+cdef uint32_t RESOURCE_LIMIT = codes.STREAM_RESOURCE_LIMIT_EXCEEDED
 cdef uint32_t NEGOTIATION_FAILED = codes.STREAM_PROTOCOL_NEGOTIATION_FAILED
+cdef Py_ssize_t START_WORK = limits.START_WORK
 cdef double END_WAIT_S = limits.LAZY_END_WAIT_S
 cdef str STREAM_STEP = "stream protocol"
 
@@ -102,6 +104,17 @@ cdef class Stream:
         if message is not None:
             self.credit(PyBytes_GET_SIZE(MSS_HEADER) + PyBytes_GET_SIZE(message))
         return message
+
+    def turn(self, Py_ssize_t work=START_WORK):
+        """Lets other connections go first: done when it is the turn of this one, at the next turn of the loop at the
+        earliest. For work that a peer can cause cheaply and that takes longer than a task usually runs.
+
+        Args:
+            work: how much will be done then, in units of limits.TURN_WORK; by default that of starting a handler.
+        """
+        if work < 0:
+            raise ValueError(f"work must not be negative, but is {work}")
+        return self.session_turn(work)
 
     def readinto(self, buffer):
         """Fills `buffer` from its start with what is there; 0 at the end of the stream. As read()."""
@@ -321,6 +334,10 @@ cdef class Stream:
         """Whether a read gets bytes at once."""
         return self.queue is not None and self.queue.size > 0
 
+    cdef bint is_read(self) noexcept:
+        """Whether somebody waits for bytes: what comes does not stay."""
+        return not self.has_bytes() and (self.reader is not None or (self.sink is not None and not self.holding))
+
     cdef bint has_ended(self) noexcept:
         return self.error is not None or (self.fin_sent and self.fin_received)
 
@@ -428,6 +445,10 @@ cdef class Stream:
         """`by` bytes more of writes wait."""
         raise NotImplementedError
 
+    cdef bint may_wait(self) except -1:
+        """Whether one more write may wait; if not, the stream is to be reset."""
+        raise NotImplementedError
+
     cdef int queue_changed(self) except -1:
         """The queue holds more or less, and neither credit() nor drop_received() says so."""
         raise NotImplementedError
@@ -443,6 +464,10 @@ cdef class Stream:
     cdef int closed_here(self) except -1:
         """Both halves are closed here, and the peer's end has not come."""
         return 0
+
+    cdef Op session_turn(self, Py_ssize_t work):
+        """Done when it is the turn of this stream's connection."""
+        raise NotImplementedError
 
     cdef uint64_t key(self) noexcept:
         """Its place in the session's table."""
@@ -782,6 +807,9 @@ cdef class WriteOp(Op):
             self.at += stream.push(<const uint8_t *> self.view.buf + self.at, self.size - self.at)
         if self.at == self.size:
             return True
+        if not stream.may_wait():
+            stream.reset(RESOURCE_LIMIT)
+            raise again(stream.error)
         if stream.writers is None:
             stream.writers = []
         if not stream.writers:

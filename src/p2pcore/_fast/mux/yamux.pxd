@@ -38,28 +38,28 @@ cdef class YamuxSession(Session):
     cdef uint32_t regrow_by         # by how many streams; doubles
     cdef double regrow_at           # when to try more after a refusal, 0 before the first
     cdef double keepalive           # idle seconds before a ping; 0: never
-    cdef uint32_t max_window        # where auto-tuning of one stream stops
     cdef uint64_t budget            # bytes by which windows may still grow, all streams together
     cdef uint64_t unknown_credit    # body bytes peers may still have under way to streams we have reset
+    cdef uint32_t max_window        # where auto-tuning of one stream stops
 
     # the frame being received
+    cdef uint32_t body_left         # body bytes still to come
+    cdef YamuxStream current        # whose body it is; None: dropped
     cdef uint8_t partial[12]        # header bytes of which the rest has not come
     cdef int have                   # how many
-    cdef uint32_t body_left         # body bytes still to come
     cdef uint32_t flags             # FIN and RST, to be acted on after the body
-    cdef YamuxStream current        # whose body it is; None: dropped
 
     # pings that wait for their answer, and what the answers told
+    cdef bint heard                 # anything was received since window_watch looked last
     cdef _WindowWatch window_watch  # None before the first write that waits for a window
-    cdef bint heard                 # anything was received since it looked last
     cdef dict pings                 # value -> (sent at, the Op that waits or None)
-    cdef uint32_t ping_value
     cdef readonly double rtt        # seconds, 0 while unknown
     cdef double rtt_at              # when that was measured
+    cdef uint32_t ping_value
 
     # the end
-    cdef double heard_at            # last received bytes, kept only with keepalive
     cdef bint ping_overdue          # a keepalive ping waits for its answer
+    cdef double heard_at            # last received bytes, kept only with keepalive
     cdef object draining            # why no more streams are opened: the peer's GoAway, or no ids left; None
     cdef Bucket pongs
 
@@ -88,4 +88,4 @@ cdef class YamuxSession(Session):
     cdef int _window_watch(self) except -1
     cdef int _send_ping(self, object op) except -1
     cdef int _grant(self, YamuxStream stream, Py_ssize_t need) except -1
-    cdef int _grow(self, YamuxStream stream, Py_ssize_t missing) except -1
+    cdef int _grow(self, YamuxStream stream, Py_ssize_t missing, Py_ssize_t buffered) except -1

@@ -14,10 +14,11 @@ from p2pcore import codes, errors, limits
 from p2pcore._fast.chain.layer cimport Layer
 from p2pcore._fast.loop.clock cimport monotonic
 from p2pcore._fast.loop.flush cimport Flushable
+from p2pcore._fast.loop.ledger cimport CALM, FULL, TIGHT
 from p2pcore._fast.loop.rate cimport spend
 from p2pcore._fast.loop.waiting cimport PENDING, Op, again, failed
 from p2pcore._fast.mux.open_frame cimport LEAST_BODY, can_grow, has_grown
-from p2pcore._fast.mux.session cimport Allowance, Session, count_held
+from p2pcore._fast.mux.session cimport Allowance, Session, count_held, memory_state
 from p2pcore._fast.mux.session import _USUAL
 from p2pcore._fast.mux.stream cimport Stream
 from p2pcore._fast.mux.yamux_frame cimport (
@@ -50,6 +51,8 @@ cdef uint32_t LEAST_BY_CODE = limits.YAMUX_LEAST_OUTBOUND_STREAMS
 cdef uint32_t RESOURCE_LIMIT = codes.STREAM_RESOURCE_LIMIT_EXCEEDED
 cdef double UNKNOWN_PER_S = limits.YAMUX_MAX_UNKNOWN_PER_S
 cdef uint64_t LATE_FRAMES = limits.YAMUX_LATE_FRAMES
+cdef Py_ssize_t RESET_WORK = limits.RESET_WORK
+cdef double MAX_TUNING_RTT_S = limits.YAMUX_MAX_TUNING_RTT_S
 cdef double RTT_INTERVAL_S = limits.YAMUX_RTT_INTERVAL_S
 cdef int MAX_PINGS = limits.YAMUX_MAX_PINGS
 
@@ -127,6 +130,9 @@ cdef class YamuxStream(Stream):
     cdef int count_waits(self, Py_ssize_t by) except -1:
         return self.session.count_waits(by)
 
+    cdef bint may_wait(self) except -1:
+        return not self.session.must_shed()
+
     cdef int queue_changed(self) except -1:
         return 0 if self.session is None else count_held(self.session, self)
 
@@ -135,6 +141,9 @@ cdef class YamuxStream(Stream):
 
     cdef bint may_push(self) noexcept:
         return self.send_window != 0
+
+    cdef Op session_turn(self, Py_ssize_t work):
+        return self.session.turn(work)
 
 
 @cython.final
@@ -232,12 +241,13 @@ cdef class YamuxSession(Session):
 
     # -- receiving -----------------------------------------------------------------------------
 
-    cdef int parse(self, uint8_t *data, Py_ssize_t n) except -1:
-        cdef Py_ssize_t k
+    cdef Py_ssize_t parse(self, uint8_t *data, Py_ssize_t n, Py_ssize_t least) except -1:
+        cdef Py_ssize_t k, given = n
         self.heard = True
         if self.keepalive:
             self.heard_at = monotonic()
-        while n > 0 and self.error is None:
+        while n > 0 and self.state.rota.room > least and self.error is None:
+            self.state.rota.room -= 1
             if self.body_left:
                 k = min(n, <Py_ssize_t> self.body_left)
                 self.body_left -= <uint32_t> k
@@ -254,7 +264,12 @@ cdef class YamuxSession(Session):
                 self._frame(unpack_header(data))
             data += k
             n -= k
-        return 0
+        if self.have or self.body_left:
+            self.has_begun()
+        return given - n
+
+    cdef bint is_unfinished(self) noexcept:
+        return self.error is None and (self.have != 0 or self.body_left != 0)
 
     cdef int _frame(self, Header h) except -1:
         if h.version != 0:
@@ -381,6 +396,9 @@ cdef class YamuxSession(Session):
         stream.receive_window -= h.length
         if h.length == 0:
             return self._fin_or_reset(stream, h.flags, 0)
+        if memory_state(self) == FULL and not stream.is_read() and self.must_shed():
+            self.shed(stream)
+            return self._drop_body(h)
         self.current = stream
         self.flags = h.flags & (FIN | RST)
         self.body_left = h.length
@@ -418,6 +436,7 @@ cdef class YamuxSession(Session):
             if stream.fin_sent:
                 self.remove(stream)
         if flags & RST:
+            self.state.rota.room -= RESET_WORK
             self.count_reset(stream)
             if code == RESOURCE_LIMIT and not stream.is_inbound and stream.receive_window == INITIAL_WINDOW:
                 if stream.granted_at == 0:  # it never sent anything: it was refused, not its handler
@@ -481,6 +500,8 @@ cdef class YamuxSession(Session):
     # -- sending -------------------------------------------------------------------------------
 
     cdef int _control(self, uint8_t kind, uint32_t flags, uint32_t id, uint32_t length) except -1:
+        if self.is_lost:
+            return 0  # what had come before is still handled; nobody hears the answers
         pack_header(self.cork.room(HEADER_BYTES), kind, flags, id, length)
         return 0
 
@@ -545,23 +566,33 @@ cdef class YamuxSession(Session):
         """
         cdef Py_ssize_t buffered = 0 if stream.queue is None else stream.queue.size
         cdef Py_ssize_t usable = stream.receive_window + buffered
-        cdef Py_ssize_t missing = <Py_ssize_t> stream.max_window - usable
+        cdef Py_ssize_t most = stream.max_window
+        cdef Py_ssize_t missing
         count_held(self, stream)
+        if memory_state(self) >= TIGHT:
+            most = INITIAL_WINDOW
+        missing = most - usable
         if self.error is not None or stream.error is not None or stream.fin_received:
             return 0
-        if missing < min(<Py_ssize_t> (stream.max_window // 2), GRANT_BYTES) and usable >= need:
+        if missing < min(most // 2, GRANT_BYTES) and usable >= need:
             return 0
-        self._grow(stream, missing)
-        missing = <Py_ssize_t> stream.max_window - usable
+        if memory_state(self) < TIGHT:
+            self._grow(stream, missing, buffered)
+            missing = <Py_ssize_t> stream.max_window - usable
         if missing <= 0:
             return 0
         stream.receive_window += <uint32_t> missing
         return self._control(WINDOW_UPDATE, 0, stream.id, <uint32_t> missing)
 
-    cdef int _grow(self, YamuxStream stream, Py_ssize_t missing) except -1:
-        """Doubles a window if half of it was read within four round trips and the budget allows it."""
+    cdef int _grow(self, YamuxStream stream, Py_ssize_t missing, Py_ssize_t buffered) except -1:
+        """Doubles a window if half of it was read within four round trips and the budget allows it.
+
+        The peer can make its answers late. So a round trip counts for MAX_TUNING_RTT_S at most, and a window grows
+        only while the program keeps up: half of a window or less waits to be read.
+        """
         cdef uint64_t more
         cdef double now
+        cdef bint in_time
         stream.granted += missing
         if stream.granted_at and stream.granted < <Py_ssize_t> (stream.max_window // 2):
             return 0
@@ -569,7 +600,8 @@ cdef class YamuxSession(Session):
         if self.rtt == 0 or now - self.rtt_at > RTT_INTERVAL_S:
             if not self.pings:
                 self._send_ping(None)
-        if self.rtt and stream.granted_at and now - stream.granted_at < 4 * self.rtt:
+        in_time = self.rtt > 0 and stream.granted_at > 0 and now - stream.granted_at < 4 * min(self.rtt, MAX_TUNING_RTT_S)
+        if in_time and buffered <= <Py_ssize_t> (stream.max_window // 2) and memory_state(self) == CALM:
             more = min(<uint64_t> stream.max_window, <uint64_t> (self.max_window - stream.max_window))
             if more <= self.budget:
                 self.budget -= more

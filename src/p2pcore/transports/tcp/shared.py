@@ -2,8 +2,8 @@
 
 Comes in: a listening socket. Goes out: a RawListener for each kind (plain libp2p, HTTP, TLS); its connections
 are started already and have lost no byte. A connection without a listener for its kind is closed and counted.
-Silent peers do not block others. Errors of accept(2) go to the listeners, which pause and bind again. The
-port is closed with the last of its listeners. Never looks at more than three bytes.
+Silent peers do not block others, see aio/intake.py. Errors of accept(2) go to the listeners, which pause and
+bind again. The port is closed with the last of its listeners. Never looks at more than three bytes.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ import logging
 from collections.abc import Callable
 
 from p2pcore._fast.chain.multistream import HEADER
-from p2pcore.aio.slots import Slots
+from p2pcore.aio.intake import Bounds, Intake, Why
 from p2pcore.aio.threshold import Threshold
 from p2pcore.errors import ListenerClosed, P2PError
 from p2pcore.interfaces import RawConn, RawListener
 from p2pcore.limits import (
+    ACCEPTS_PER_TURN,
     MAX_PEEKED,
     MAX_PEEKS,
     MAX_SLOW_PEEKS,
+    MAX_WAITING_UPGRADES,
     PEEK_TIMEOUT_S,
     PEEKED_TIMEOUT_S,
     UPGRADE_SLOW_S,
@@ -55,7 +57,9 @@ class Refusal(enum.StrEnum):
     TIMEOUT = "timeout"
     ENDED = "ended by the peer"
     NOT_ACCEPTED = "not accepted"
-    TOO_MANY_SLOW = "too many slow connections"
+    TOO_MANY_SLOW = Why.TOO_MANY_SLOW
+    TOO_MANY_OF_BLOCK = Why.TOO_MANY_OF_BLOCK
+    NO_DESCRIPTOR = Why.NO_DESCRIPTOR
 
 
 def kind_of(first: bytes, is_psk: bool = False) -> Kind | None:
@@ -75,15 +79,27 @@ def kind_of(first: bytes, is_psk: bool = False) -> Kind | None:
 class TcpReuseListener:
     """The connections of one kind on a shared port: satisfies RawListener. SharedPort.listen creates it."""
 
-    __slots__ = ("_changed", "_error", "_port", "_ready", "is_closed", "is_draining", "kind")
+    __slots__ = (
+        "_changed",
+        "_error",
+        "_loop",
+        "_port",
+        "_ready",
+        "is_closed",
+        "is_draining",
+        "is_paused",
+        "kind",
+    )
 
     def __init__(self, port: SharedPort, kind: Kind) -> None:
+        self._loop = asyncio.get_running_loop()
         self._port = port
-        self._ready: dict[RawConn, asyncio.Future[None]] = {}  # oldest first
+        self._ready: dict[RawConn, asyncio.TimerHandle] = {}  # oldest first
         self._changed = asyncio.Event()
         self._error: OSError | None = None
         self.kind = kind
         self.is_draining = False
+        self.is_paused = False
         self.is_closed = False
 
     @property
@@ -102,12 +118,11 @@ class TcpReuseListener:
             if self._error is not None:
                 error, self._error = self._error, None
                 raise error
-            while self._ready:
+            if self._ready and (self.is_draining or not self.is_paused):
                 conn = next(iter(self._ready))
-                taken = self._ready.pop(conn)
-                if not taken.done():  # else its time is over, and `give` will return False
-                    taken.set_result(None)
-                    return conn
+                self._ready.pop(conn).cancel()
+                self._port.let_next_in()
+                return conn
             if self.is_closed or (self.is_draining and not self._port.is_settling):
                 raise ListenerClosed(f"the listener on {self.multiaddr} is closed")
             self._port.go_on()
@@ -119,6 +134,17 @@ class TcpReuseListener:
         if self.is_closed:
             raise ListenerClosed(f"the listener on {self.multiaddr} is closed")
         await self._port.rebind()
+
+    def pause(self) -> None:
+        """See interfaces.RawListener. The port accepts until all its listeners pause."""
+        self.is_paused = True
+        self._port.pausing_changed()
+
+    def resume(self) -> None:
+        """See interfaces.RawListener."""
+        self.is_paused = False
+        self._port.pausing_changed()
+        self.wake()
 
     def drain(self) -> None:
         """Drains: `accept` returns the connections that have come, then raises ListenerClosed.
@@ -135,9 +161,11 @@ class TcpReuseListener:
         if self.is_closed:
             return
         self.is_closed = True
-        for conn in list(self._ready):
+        for conn, timer in self._ready.items():
+            timer.cancel()
             conn.abort()
-            self._ready.pop(conn).cancel()
+            self._port.let_next_in()
+        self._ready.clear()
         self.wake()
         await self._port.closed(self)
 
@@ -152,19 +180,15 @@ class TcpReuseListener:
         self._error = error
         self.wake()
 
-    async def give(self, conn: RawConn) -> bool:
-        """Hands `conn` over. Returns: False if nobody accepted it in time."""
-        taken = asyncio.get_running_loop().create_future()
-        self._ready[conn] = taken
+    def give(self, conn: RawConn) -> None:
+        """Hands `conn` over. If nobody accepts it in time, the port refuses it."""
+        self._ready[conn] = self._loop.call_later(PEEKED_TIMEOUT_S, self._overdue, conn)
         self.wake()
-        try:
-            async with asyncio.timeout(PEEKED_TIMEOUT_S):
-                await taken
-        except TimeoutError:
-            return False
-        finally:
-            self._ready.pop(conn, None)
-        return True
+
+    def _overdue(self, conn: RawConn) -> None:
+        del self._ready[conn]
+        self._port.refuse(conn, Refusal.NOT_ACCEPTED)
+        self._port.let_next_in()
 
 
 class SharedPort:
@@ -189,9 +213,12 @@ class SharedPort:
         self._is_psk = is_psk
         self._on_closed = on_closed
         self._listeners: dict[Kind, TcpReuseListener] = {}
-        self._peeks: dict[RawConn, asyncio.Task[None]] = {}
-        self._slots: Slots[RawConn] = Slots(MAX_PEEKS, UPGRADE_SLOW_S, MAX_SLOW_PEEKS, self._too_slow)
         self._peeked = Threshold(MAX_PEEKED)
+        bounds = Bounds(MAX_PEEKS, UPGRADE_SLOW_S, MAX_SLOW_PEEKS, MAX_WAITING_UPGRADES)
+        self._intake: Intake[RawConn] = Intake(
+            self._sort, self._give_up, bounds, lambda: self._peeked.is_full
+        )
+        self._num_accepted = 0
         self._failed = False
         self._resumed = asyncio.Event()
         self._is_over = False
@@ -214,6 +241,7 @@ class SharedPort:
         if self._is_over or kind in self._listeners:
             raise OSError(errno.EADDRINUSE, f"{self.multiaddr} has a listener for {kind.value} already")
         listener = self._listeners[kind] = TcpReuseListener(self, kind)
+        self.pausing_changed()
         return listener
 
     # -- accepting -----------------------------------------------------------------------------
@@ -221,18 +249,19 @@ class SharedPort:
     async def _accept_loop(self) -> None:
         try:
             while True:
-                await self._slots.wait()
                 await self._peeked.wait()
+                await self._intake.wait()
                 try:
-                    conn = await self._inner.accept()
+                    self._take(await self._inner.accept())
                 except ListenerClosed:
                     break
                 except OSError as error:
                     await self._report(error)
                     continue
-                self._slots.enter(conn)
-                self._peeks[conn] = asyncio.get_running_loop().create_task(self._sort(conn))
-            await self._slots.wait_empty()
+                self._num_accepted += 1
+                if not self._num_accepted % ACCEPTS_PER_TURN:
+                    await asyncio.sleep(0)
+            await self._intake.wait_empty()
         except Exception:
             logger.exception("the shared port %s ended", self.multiaddr)
             await self._inner.close()
@@ -241,6 +270,23 @@ class SharedPort:
             for listener in self._listeners.values():
                 listener.is_draining = True
                 listener.wake()
+
+    def _take(self, conn: RawConn) -> None:
+        if not self._intake.offer(conn, conn.block):
+            conn.abort()
+            self.refused[Refusal.TOO_MANY_OF_BLOCK] += 1
+
+    def let_next_in(self) -> None:
+        """A connection of a known kind has gone: the next may be looked at."""
+        self._peeked.release()
+        self._intake.go_on()
+
+    def pausing_changed(self) -> None:
+        """Called when a listener has come, gone, paused or resumed."""
+        if self._listeners and all(each.is_paused for each in self._listeners.values()):
+            self._inner.pause()
+        else:
+            self._inner.resume()
 
     async def _report(self, error: OSError) -> None:
         """Makes every listener raise `error`; returns when one of them, after its pause, asks for more."""
@@ -261,27 +307,25 @@ class SharedPort:
             await self._inner.rebind()
             self._failed = False
 
-    async def _sort(self, conn: RawConn) -> None:
-        """The task of one connection, until a listener has it."""
+    async def _sort(self, conn: RawConn, accepted_at: float) -> None:
+        """The task of one connection, until its kind is known."""
+        has_worked = False
         try:
             listener = await self._peek(conn)
             if isinstance(listener, Refusal):
-                self._refuse(conn, listener)
-                return
-            self._slots.release(conn)
-            self._peeked.acquire()
-            try:
+                self.refuse(conn, listener)
+            elif self._peeked.count >= 2 * MAX_PEEKED:
                 # While the port is full, a slow connection is refused: the bound does not count slow ones.
-                if self._peeked.count > 2 * MAX_PEEKED or not await listener.give(conn):
-                    self._refuse(conn, Refusal.NOT_ACCEPTED)
-            finally:
-                self._peeked.release()
+                self.refuse(conn, Refusal.NOT_ACCEPTED)
+            else:
+                has_worked = True
+                self._peeked.acquire()
+                listener.give(conn)
         except BaseException:
             conn.abort()
             raise
         finally:
-            self._slots.release(conn)
-            self._peeks.pop(conn, None)
+            self._intake.release(conn, has_worked)
 
     async def _peek(self, conn: RawConn) -> TcpReuseListener | Refusal:
         try:
@@ -299,16 +343,14 @@ class SharedPort:
             return Refusal.UNKNOWN
         return self._listeners.get(kind, Refusal.UNWANTED)
 
-    def _refuse(self, conn: RawConn, why: Refusal) -> None:
+    def refuse(self, conn: RawConn, why: Refusal) -> None:
+        """Closes `conn`, and counts it."""
         conn.abort()
         self.refused[why] += 1
         logger.debug("inbound connection from %s to %s: %s", conn.remote_multiaddr, self.multiaddr, why)
 
-    def _too_slow(self, conn: RawConn) -> None:
-        self._refuse(conn, Refusal.TOO_MANY_SLOW)
-        task = self._peeks.pop(conn, None)
-        if task is not None:
-            task.cancel()
+    def _give_up(self, conn: RawConn, why: Why) -> None:
+        self.refuse(conn, Refusal(why))
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -327,12 +369,14 @@ class SharedPort:
         """Called when `listener` has closed; the last one closes the port."""
         self._listeners.pop(listener.kind, None)
         if self._listeners:
+            self.pausing_changed()
             self.drain()
             return
         self._is_over = True
         await self._inner.close()
         self._on_closed(self)
-        tasks = [self._accepting, *self._peeks.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        self._accepting.cancel()
+        unfinished, tasks = self._intake.close()
+        for conn in unfinished:
+            conn.abort()
+        await asyncio.wait([self._accepting, *tasks])

@@ -133,6 +133,11 @@ class WebsocketConn:
         return None if remote is None else remote.encapsulate(self._suffix)
 
     @property
+    def block(self) -> str:
+        """As for the connection below."""
+        return self._raw.block
+
+    @property
     def is_limited(self) -> bool:
         """As for the connection below."""
         return self._raw.is_limited
@@ -221,6 +226,14 @@ class WebsocketListener:
     async def rebind(self) -> None:
         """As RawListener.rebind."""
         await self._inner.rebind()
+
+    def pause(self) -> None:
+        """As RawListener.pause."""
+        self._inner.pause()
+
+    def resume(self) -> None:
+        """As RawListener.resume."""
+        self._inner.resume()
 
     def drain(self) -> None:
         """As RawListener.drain."""

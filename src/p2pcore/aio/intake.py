@@ -1,0 +1,308 @@
+"""Which accepted connections may begin their handshake, so that no address keeps the others out.
+
+Comes in: items (connections), each with the block of addresses it comes from, and their ends. Goes out: a
+task for each item whose turn it is. A bounded number of items is quick. An item that takes long waits for its
+peer, not for us: it is slow, gives its slot back, and goes on. The others wait here for a slot; blocks take
+turns. If there are too many items, the block with the most of them loses one. Closes no connection itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Callable, Coroutine, Hashable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from p2pcore.aio.descriptors import descriptors_of
+from p2pcore.aio.shares import Shares
+from p2pcore.limits import BEGUN_PER_TURN
+
+T = TypeVar("T")
+
+
+class Why(enum.StrEnum):
+    """Why an Intake gives an item up, or does not take it."""
+
+    TOO_MANY_SLOW = "too many slow upgrades"
+    TOO_MANY_OF_BLOCK = "too many from one address"
+    NO_DESCRIPTOR = "no descriptor left"
+
+
+_SUSPECT_PART = 4
+"""A block is suspect if it has more than a fourth of all slow places ..."""
+_SUSPECT_FAILURES = 0.5
+"""... or if most items fail, and it has the most waiting ones."""
+_QUICK_PER_SLOW = 8
+"""See Intake.burden."""
+_FAILURES_COUNTED = 128
+"""Items that the part of failures is taken of: the last ones count most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The bounds of an Intake.
+
+    Attributes:
+        maximum: items that are quick at the same time. While one block has most of them, items of others may
+            begin above this number: for each, one of that block counts as slow at once.
+        slow_after: seconds after which an item is slow.
+        max_slow: slow items at the same time; 0: no item ever counts as slow.
+        max_waiting: items that wait for a slot; 0: `wait` holds back.
+    """
+
+    maximum: int
+    slow_after: float
+    max_slow: int
+    max_waiting: int
+
+
+class Intake(Generic[T]):
+    """Create it inside a running event loop.
+
+    Args:
+        work: makes the coroutine that handles an item; its second argument is the time of `offer`. It calls
+            `release` before it ends, unless it is cancelled.
+        drop: called with an item that has to go, and why. Its task is cancelled, and it counts no longer.
+        bounds: see Bounds.
+        is_held: while it is true, nothing begins; call `go_on` when it has become false.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[T, float], Coroutine[Any, Any, None]],
+        drop: Callable[[T, Why], None],
+        bounds: Bounds,
+        is_held: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._work = work
+        self._drop = drop
+        self._maximum = bounds.maximum
+        self._slow_after = bounds.slow_after
+        self._max_slow = bounds.max_slow
+        self._max_waiting = bounds.max_waiting
+        self._is_held = is_held
+        self._waiting: Shares[T] = Shares()
+        self._quick: Shares[T] = Shares()
+        self._slow: Shares[T] = Shares()
+        self._tasks: dict[T, asyncio.Task[None]] = {}
+        self._failing = 0.0  # the part of the last items that have failed
+        self._is_due = False
+        self._changes: set[asyncio.Future[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        descriptors_of(self._loop).add(self)
+
+    @property
+    def num_running(self) -> int:
+        """Items whose task has begun and that have not been released."""
+        return len(self._tasks)
+
+    @property
+    def num_waiting(self) -> int:
+        """Items that wait for a slot."""
+        return len(self._waiting)
+
+    # -- items come and go ---------------------------------------------------------------------
+
+    async def wait(self) -> None:
+        """Returns when `offer` may be called.
+
+        It holds back only while all places are taken and every item comes from one block that seems honest:
+        a client with very many connections. Else it returns at once: the next item may be from another block,
+        and what comes from a block above its share is refused.
+        """
+        while self._holds_back():
+            self._set_timer()
+            await self._change()
+
+    def offer(self, item: T, block: Hashable) -> bool:
+        """Begins `item`, or lets it wait for its turn.
+
+        Returns: False: its block has its share of the places, and there is none left. The caller still owns
+            `item`.
+        """
+        now = self._loop.time()
+        num_waiting = self._waiting.count(block)
+        if not num_waiting and self._may_begin(block):
+            self._begin(item, block, now)
+            return True
+        if num_waiting >= self._maximum and self._is_suspect(block):
+            return False
+        if len(self._waiting) >= self._max_waiting and not self._displace_for(block):
+            return False
+        self._waiting.add(item, block, now)
+        self._set_timer()
+        return True
+
+    def release(self, item: T, has_worked: bool) -> None:
+        """Frees the place of an item that has ended. Idempotent."""
+        if self._tasks.pop(item, None) is None:
+            return
+        if item in self._quick:
+            self._quick.remove(item)
+        else:
+            self._slow.remove(item)
+        self._count(has_worked)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Begins what may begin, from the loop's next turn on."""
+        if self._waiting and not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._begin_waiting)
+        if self._changes:
+            self._wake()
+
+    def _begin_waiting(self) -> None:
+        """Begins some items, so that the turn stays short. Blocks take turns."""
+        self._is_due = False
+        for _ in range(BEGUN_PER_TURN):
+            if not self._waiting or len(self._quick) >= self._maximum or self._is_held():
+                break
+            block = next(iter(self._waiting.blocks))
+            item = self._waiting.oldest(block)
+            since = self._waiting.since(item)
+            self._waiting.remove(item)
+            if self._waiting.count(block):
+                self._waiting.send_back(block)
+            self._begin(item, block, since)
+        else:
+            self.go_on()
+        if self._waiting:
+            self._set_timer()
+
+    def _count(self, has_worked: bool) -> None:
+        self._failing += ((0.0 if has_worked else 1.0) - self._failing) / _FAILURES_COUNTED
+
+    async def wait_empty(self) -> None:
+        """Returns when no item is left."""
+        while self._tasks or self._waiting:
+            await self._change()
+
+    def close(self) -> tuple[list[T], list[asyncio.Task[None]]]:
+        """Cancels everything. Returns: all items, which the caller closes, and the tasks that end now."""
+        items, tasks = [*self._tasks, *self._waiting], list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        self._tasks, self._waiting, self._quick, self._slow = {}, Shares(), Shares(), Shares()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._wake()
+        return items, tasks
+
+    # -- shares --------------------------------------------------------------------------------
+
+    def _may_begin(self, block: Hashable) -> bool:
+        if self._is_held():
+            return False
+        return len(self._quick) < self._maximum or self._make_room_for(block)
+
+    def _begin(self, item: T, block: Hashable, since: float) -> None:
+        self._quick.add(item, block, self._loop.time())
+        self._tasks[item] = self._loop.create_task(self._work(item, since))
+
+    def _make_room_for(self, block: Hashable) -> bool:
+        """Whether a slot is free now: an item has become slow, or the largest block gives a slot."""
+        if not self._max_slow:
+            return False
+        self._put_overdue_aside()
+        if len(self._quick) < self._maximum:
+            return True
+        if self._quick.most < self._quick.count(block) + 2:
+            return False
+        self._put_aside(self._quick.oldest(self._quick.largest()))
+        return True
+
+    def _put_overdue_aside(self) -> None:
+        overdue = self._loop.time() - self._slow_after
+        while self._quick:
+            oldest = next(iter(self._quick))
+            if self._quick.since(oldest) > overdue:
+                return
+            self._put_aside(oldest)
+
+    def _put_aside(self, item: T) -> None:
+        since = self._quick.since(item)
+        self._slow.add(item, self._quick.remove(item), since)
+        if len(self._slow) > self._max_slow:
+            self._end(self._slow, self._slow.oldest(self._slow.largest()), Why.TOO_MANY_SLOW)
+
+    def _displace_for(self, block: Hashable) -> bool:
+        """Drops the newest waiting item of the largest block, if `block` has fewer."""
+        if self._waiting.most < self._waiting.count(block) + 2:
+            return False
+        self._end(self._waiting, self._waiting.newest(self._waiting.largest()), Why.TOO_MANY_OF_BLOCK)
+        return True
+
+    def _end(self, items: Shares[T], item: T, why: Why) -> None:
+        items.remove(item)
+        task = self._tasks.pop(item, None)
+        if task is not None:
+            task.cancel()
+        self._count(has_worked=False)
+        self._drop(item, why)
+
+    # -- shortage of descriptors, see aio/descriptors.py -----------------------------------------
+
+    @property
+    def burden(self) -> int:
+        """How many unfinished items the largest block has here. Quick ones count an eighth: they end soon."""
+        if self._max_slow:
+            self._put_overdue_aside()
+        return max(self._slow.most, self._waiting.most, self._quick.most // _QUICK_PER_SLOW)
+
+    def evict(self) -> bool:
+        """Drops an item of the largest block. False: there is none, or only few quick ones."""
+        items = self._slow if self._slow.most >= self._waiting.most else self._waiting
+        if self.burden > max(self._slow.most, self._waiting.most):
+            items = self._quick
+        if not items:
+            return False
+        self._end(items, items.oldest(items.largest()), Why.NO_DESCRIPTOR)
+        return True
+
+    # -- waiting -------------------------------------------------------------------------------
+
+    def _holds_back(self) -> bool:
+        if self._max_slow:
+            self._put_overdue_aside()
+        has_place = len(self._waiting) < self._max_waiting
+        if has_place or (len(self._quick) < self._maximum and not self._is_held()):
+            return False
+        blocks: set[Hashable] = set()
+        for items in (self._waiting, self._quick, self._slow):
+            if len(items.blocks) > 1:
+                return False
+            blocks.update(items.blocks)
+        return len(blocks) <= 1 and not any(map(self._is_suspect, blocks))
+
+    def _is_suspect(self, block: Hashable) -> bool:
+        if self._slow.count(block) > max(self._max_slow // _SUSPECT_PART, self._maximum):
+            return True
+        return self._failing > _SUSPECT_FAILURES and self._waiting.count(block) == self._waiting.most
+
+    def _set_timer(self) -> None:
+        """While somebody waits, looks again when the oldest quick item is slow."""
+        if self._timer is None and self._max_slow and self._quick:
+            at = self._quick.since(next(iter(self._quick))) + self._slow_after
+            self._timer = self._loop.call_at(at, self._slot_due)
+
+    def _slot_due(self) -> None:
+        self._timer = None
+        self._put_overdue_aside()
+        self.go_on()
+
+    async def _change(self) -> None:
+        waiter = self._loop.create_future()
+        self._changes.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._changes.discard(waiter)
+
+    def _wake(self) -> None:
+        for waiter in self._changes:
+            if not waiter.done():
+                waiter.set_result(None)
