@@ -1,7 +1,7 @@
 """Fuzzes targets, one process each, for a given time; or shrinks a corpus, or runs one input again.
 
-Comes in: names of targets (none: all) and seconds. Goes out: a line a target with runs, coverage and findings; exit 1
-if one of them has a finding. New inputs are left in .fuzz/corpus/NAME, findings in .fuzz/findings.
+Comes in: names of targets (none: all) and seconds. Goes out: a line a target with runs, coverage and findings;
+exit 1 if one of them has a finding. New inputs are left in .fuzz/corpus/NAME, findings in .fuzz/findings.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class Result:
 
     def __str__(self) -> str:
         state = f"FOUND {self.finding or self.log}" if self.finding or not self.runs else "nothing found"
-        return f"{self.name:16} {self.runs:>10} runs {self.coverage:>6} edges {self.cpu_s:7.1f} s of a core  {state}"
+        work = f"{self.runs:>10} runs {self.coverage:>6} edges {self.cpu_s:7.1f} s of a core"
+        return f"{self.name:16} {work}  {state}"
 
     @property
     def is_good(self) -> bool:
@@ -68,8 +69,17 @@ def fuzz(name: str, seconds: float, *options: str) -> Result:
     log = WORK / f"{name}.log"
     before = set(findings.glob(f"{name}-*"))
     command = [sys.executable, str(TOP / "fuzz/child.py"), name, str(corpus)]
-    command += [f"-max_total_time={max(1, round(seconds))}", f"-max_len={MAX_BYTES}", f"-timeout={ONE_INPUT_S}"]
-    command += [f"-rss_limit_mb={RSS_MB}", f"-artifact_prefix={findings}/{name}-", "-print_final_stats=1", *options]
+    command += [
+        f"-max_total_time={max(1, round(seconds))}",
+        f"-max_len={MAX_BYTES}",
+        f"-timeout={ONE_INPUT_S}",
+    ]
+    command += [
+        f"-rss_limit_mb={RSS_MB}",
+        f"-artifact_prefix={findings}/{name}-",
+        "-print_final_stats=1",
+        *options,
+    ]
     with log.open("w") as file:
         process = subprocess.Popen(command, env=environment(), stdout=file, stderr=file)
         _, status, usage = os.wait4(process.pid, 0)
@@ -80,7 +90,9 @@ def fuzz(name: str, seconds: float, *options: str) -> Result:
     runs = re.search(r"stat::number_of_executed_units: (\d+)", text)
     failed = found[0] if found else (log if code else None)
     done = int(runs[1]) if runs else 0
-    return Result(name, done, int(covered[-1]) if covered else 0, usage.ru_utime + usage.ru_stime, failed, log)
+    return Result(
+        name, done, int(covered[-1]) if covered else 0, usage.ru_utime + usage.ru_stime, failed, log
+    )
 
 
 def _unpacked(name: str) -> Path:

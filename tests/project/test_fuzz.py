@@ -55,6 +55,6 @@ def test_a_parser_that_raises_anything_else_is_found(monkeypatch: pytest.MonkeyP
         raise KeyError("a bug")
 
     monkeypatch.setattr("p2pcore.protocols.identify_message._protocols", fails)
-    with pytest.raises(KeyError):
-        for content in seeds.corpus("identify").values():
+    for content in seeds.SEEDS["identify"]():
+        with pytest.raises(KeyError):
             TARGETS["identify"](content)

@@ -112,7 +112,7 @@ async def reserve(relay: Conn, us: PeerId, now: float) -> Reservation:
 
 
 def _circuit(addr: Multiaddr, relay: PeerId) -> Multiaddr | None:
-    """Our address behind `addr`, which `relay` has told; None if it is not its own, or cannot be continued."""
+    """Our address behind `addr`, which `relay` has told; None: it is not its own, or cannot be continued."""
     try:
         if addr.peer_id != relay or addr.is_relayed:
             return None
