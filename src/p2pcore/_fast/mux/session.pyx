@@ -728,8 +728,7 @@ cdef class Session(Layer):
         self.cork = None
         self.below = self.above = None
         if self.excess is not None:
-            _wake_all(self.excess.closers)
-            self.excess.closers = None
+            _wake_all(self.excess.closers)  # each leaves the list itself: it may be cancelled before it runs
         return 0
 
     # -- inside --------------------------------------------------------------------------------
@@ -1030,7 +1029,10 @@ cdef class _CloseOp(_SessionOp):
         return excess.closers
 
     cdef object attempt(self):
-        return None if self.session.is_lost else PENDING
+        if not self.session.is_lost:
+            return PENDING
+        self.unlist()
+        return None
 
 
 @cython.final
