@@ -16,7 +16,6 @@ from harness import eventually, looped
 from p2pcore import Host, ListenerOptions, Multiaddr, TcpOptions
 
 SEED = hashlib.sha256(b"slow").digest()
-AGE = "slow handshakes are ended by their age, whoever began them"
 
 
 def _is_ended(sock: socket.socket) -> bool:

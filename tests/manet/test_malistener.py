@@ -20,6 +20,7 @@ from p2pcore import limits
 from p2pcore.errors import AddressError, ListenerClosed
 from p2pcore.manet import listener as malistener
 from p2pcore.manet.accept_errors import is_temporary
+from p2pcore.manet.conn import MaConn
 from p2pcore.manet.linger import LingerListener
 from p2pcore.manet.listener import MaListener
 from p2pcore.values.multiaddr import Multiaddr
@@ -345,6 +346,69 @@ async def test_linger_out_of_range_is_refused(seconds: int) -> None:
     async with bound() as inner:
         with pytest.raises(ValueError):
             LingerListener(inner, seconds)
+
+
+@looped
+async def test_a_paused_listener_leaves_its_peers_in_the_backlog() -> None:
+    async with bound() as listener:
+        accepting = asyncio.ensure_future(listener.accept())
+        await asyncio.sleep(0)
+        listener.pause()
+        with connect(listener) as first, connect(listener):
+            await settle(20)
+            assert not accepting.done()
+            listener.resume()
+            conn = await accepting
+            assert str(conn.remote_multiaddr).endswith(f"/tcp/{first.getsockname()[1]}")
+            conn.abort()
+            listener.pause()
+            listener.drain()
+            (await listener.accept()).abort()  # a drain ends the pause
+            with pytest.raises(ListenerClosed):
+                await listener.accept()
+
+
+@looped
+async def test_close_ends_a_pause() -> None:
+    async with bound() as listener:
+        listener.pause()
+        accepting = asyncio.ensure_future(listener.accept())
+        await asyncio.sleep(0)
+        await listener.close()
+        with pytest.raises(ListenerClosed):
+            await accepting
+
+
+@pytest.mark.parametrize(
+    ("sockaddr", "block"),
+    [
+        (("203.0.113.7", 1), "203.0.113.7"),
+        (("::ffff:203.0.113.7", 1, 0, 0), "203.0.113.7"),
+        (("2001:db8:1:2345::7", 1, 0, 0), "2001:db8:1:2300::/56"),
+        (("2001:db8:1:23ff:ffff::", 1, 0, 0), "2001:db8:1:2300::/56"),
+        (("2001:db8:1:2400::", 1, 0, 0), "2001:db8:1:2400::/56"),
+        (("fe80::1%lo", 1, 0, 1), "fe80::/56"),
+        (("::1", 1, 0, 0), "::/56"),
+    ],
+)
+@looped
+async def test_an_address_has_a_block_before_and_after_it_is_a_multiaddr(
+    sockaddr: tuple[Any, ...], block: str
+) -> None:
+    conn = MaConn(asyncio.get_running_loop(), socket.socket(), LOOPBACK, sockaddr)
+    assert conn.block == block
+    assert conn.remote_multiaddr is not None
+    assert conn.block == block
+    conn.abort()
+
+
+@looped
+async def test_a_connection_closed_before_it_was_read_is_reset() -> None:
+    async with bound() as listener:
+        with connect(listener) as client:
+            (await listener.accept()).abort()
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
 
 
 SHORTAGE = """

@@ -168,6 +168,16 @@ async def test_a_bad_stop_message_is_answered_with_its_status(data: bytes, statu
 
 
 @looped
+async def test_while_accepting_pauses_circuits_are_refused() -> None:
+    async with fake_relay(grant) as (relay, _), Host(**BARE | {"listen": [behind(relay)]}) as one:
+        one.swarm.pause_accepting()
+        assert (await ask_stop(relay, one.peer_id, CONNECT)).status is Status.RESOURCE_LIMIT_EXCEEDED
+        assert [each.is_paused for each in one.relay._listeners.values()] == [True]
+        one.swarm.resume_accepting()
+        assert [each.is_paused for each in one.relay._listeners.values()] == [False]
+
+
+@looped
 async def test_a_circuit_from_a_peer_that_is_no_relay_of_ours_is_refused() -> None:
     listen = ["/ip4/127.0.0.1/tcp/0"]
     async with fake_relay(grant) as (relay, _), Host(**BARE | {"listen": listen}) as one:

@@ -130,14 +130,14 @@ async def test_a_slow_handshake_that_goes_on_is_served() -> None:
 
 @looped
 async def test_of_too_many_slow_handshakes_the_oldest_is_ended() -> None:
-    node = make_node(max_upgrading=1, slow_after=0.001, max_slow=3)
+    node = make_node(max_upgrading=4, slow_after=0.001, max_slow=3)
     async with node.listening() as listener:
-        silent = [await open_socket(listener.multiaddr) for _ in range(10)]
-        ended = [await read_all(sock) for sock in silent[:6]]
-        assert ended == [b""] * 6
-        await eventually(lambda: listener.num_accepted == 10)
-        assert listener.failures[Why.TOO_MANY_SLOW] >= 6
-        assert listener.num_upgrading <= 4
+        silent = [await open_socket(listener.multiaddr) for _ in range(14)]
+        ended = [await read_all(sock) for sock in silent[:7]]
+        assert ended == [b""] * 7
+        await eventually(lambda: listener.num_accepted == 14)
+        assert listener.failures[Why.TOO_MANY_SLOW] >= 7
+        assert listener.num_upgrading <= 7
         for sock in silent:
             sock.close()
 

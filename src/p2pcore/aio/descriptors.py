@@ -36,7 +36,7 @@ class Descriptors:
 
     def __init__(self) -> None:
         self._holders: weakref.WeakSet[Holder] = weakref.WeakSet()
-        self._spare: list[Callable[[], bool]] = []
+        self._spare: dict[Callable[[], bool], None] = {}
         self._scarce_from = 0
         self.look()
 
@@ -45,13 +45,12 @@ class Descriptors:
         self._holders.add(holder)
 
     def add_spare(self, close_one: Callable[[], bool]) -> None:
-        """`close_one()` closes the least useful connection, or returns False. See `remove_spare`."""
-        self._spare.append(close_one)
+        """`close_one()` closes the least useful connection soon, or returns False. Idempotent."""
+        self._spare[close_one] = None
 
     def remove_spare(self, close_one: Callable[[], bool]) -> None:
         """Forgets what `add_spare` has added. Idempotent."""
-        if close_one in self._spare:
-            self._spare.remove(close_one)
+        self._spare.pop(close_one, None)
 
     def look(self) -> None:
         """Reads the limit, which may change at any time."""
@@ -71,9 +70,9 @@ class Descriptors:
                     return
 
     def relieve(self) -> bool:
-        """Closes what is needed least; its descriptor is free after a turn of the loop. False: there is nothing.
+        """Closes what is needed least; its descriptor is free some turns of the loop later. False: nothing.
 
-        If one block has several unfinished handshakes, one of them goes. Else a connection that does nothing
+        If one block has several unfinished handshakes, one of them goes. Else the least useful connection
         goes, else the oldest unfinished handshake.
         """
         worst = max(self._holders, key=_burden_of, default=None)

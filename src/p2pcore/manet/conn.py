@@ -178,7 +178,10 @@ class MaConn:
         return self._wire if is_uvloop else _AsyncioProtocol(self._wire)
 
     def abort(self) -> None:
-        """Closes at once, with a reset if nothing was read: the peer learns it, the kernel keeps no state. Idempotent."""
+        """Closes at once. Idempotent.
+
+        Before `start` this is a reset: the peer learns it at once, and the kernel keeps no state.
+        """
         sock, self._sock = self._sock, None
         if sock is not None:
             with contextlib.suppress(OSError):

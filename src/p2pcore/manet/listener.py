@@ -128,9 +128,9 @@ class MaListener:
 
         Raises:
             ListenerClosed: `close` was called.
-            OSError: accept(2) failed, or the socket is lost (then see `rebind`). At EMFILE or ENFILE the least
-                useful descriptor is closed, see aio/descriptors.py. Where there is none, the first connection
-                of the backlog has been closed: otherwise the socket would stay readable.
+            OSError: accept(2) failed, or the socket is lost (then see `rebind`). EMFILE and ENFILE: nothing
+                else could be closed (see aio/descriptors.py), so the first connection of the backlog has
+                been: otherwise the socket would stay readable.
         """
         while True:
             if self._closed:
@@ -189,7 +189,7 @@ class MaListener:
         return known
 
     def _accept_with_spare(self, listening: socket.socket, error: OSError) -> tuple[PlainSocket, Any] | None:
-        """The first connection of the backlog in place of the spare descriptor; something less useful is closed.
+        """The first connection of the backlog instead of the spare descriptor; what matters less is closed.
 
         Returns: None: the backlog is empty. accept(2) needs a descriptor even then, so it fails as well.
         Raises: `error`: nothing else could be closed, so that connection has been.

@@ -116,7 +116,7 @@ def to_multiaddr(sockaddr: tuple[Any, ...], protocol: str = "tcp") -> Multiaddr:
 
 
 def block_of(sockaddr: tuple[Any, ...]) -> str:
-    """The block of a socket address: its IPv4 address, or its IPv6 /56, which is one subscriber (RFC 6177)."""
+    """The block of a socket address: its IPv4 address, or its IPv6 /56: one subscriber (RFC 6177)."""
     host: str = sockaddr[0]
     if ":" not in host:
         return host

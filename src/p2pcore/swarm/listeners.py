@@ -80,6 +80,7 @@ class Listeners:
         self._expanded: tuple[float, tuple[Multiaddr, ...]] | None = None
         self._is_closed = False
         self._pauses = Pauses()
+        self._pause_ends: dict[str, asyncio.TimerHandle] = {}
         self._complaints = Complaints(logger)
         self._last_announced: list[Multiaddr] = []
 
@@ -162,14 +163,24 @@ class Listeners:
         self.tell_addrs()
         await listener.close()
 
-    def pause_accepting(self, why: str) -> None:
+    def pause_accepting(self, why: str, at_most_s: float | None) -> None:
         """See Swarm.pause_accepting."""
         self._pauses.begin(why)
+        self._set_end(why, at_most_s)
         for listener in self._tasks:
             listener.pause_accepting()
 
+    def _set_end(self, why: str, after_s: float | None) -> None:
+        timer = self._pause_ends.pop(why, None)
+        if timer is not None:
+            timer.cancel()
+        if after_s is not None:
+            loop = asyncio.get_running_loop()
+            self._pause_ends[why] = loop.call_later(after_s, self.resume_accepting, why)
+
     def resume_accepting(self, why: str) -> None:
         """See Swarm.pause_accepting."""
+        self._set_end(why, None)
         self._pauses.end(why)
         if not self._pauses.is_paused:
             for listener in self._tasks:
@@ -232,6 +243,8 @@ class Listeners:
     def refuse_new(self) -> None:
         """Makes every later `add` raise SwarmClosed."""
         self._is_closed = True
+        for why in list(self._pause_ends):
+            self._set_end(why, None)
 
     async def close_bound_to(self, addrs: Collection[Multiaddr]) -> None:
         """Closes the listeners that are bound to one of `addrs`. Unknown addresses are ignored."""

@@ -16,8 +16,8 @@ class ConnOptions:
     """Which connections a host keeps. How many it may have: see Limits.
 
     Attributes:
-        raise_descriptors: raise the soft limit of RLIMIT_NOFILE to the hard one when the host starts. False: if
-            the process calls select(2), which fails for descriptors from 1,024 on.
+        raise_descriptors: raise the soft limit of RLIMIT_NOFILE to the hard one when the host is made. False:
+            if the process calls select(2), which fails for descriptors from 1,024 on.
         duplicates: "keep" allows several connections to one peer; "dedup" closes all but one.
 
     Raises:

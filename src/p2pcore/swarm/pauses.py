@@ -1,6 +1,7 @@
 """Why the listeners of a swarm take no connections, how often that was so, and for how long.
 
-Comes in: reasons as they begin and end. Goes out: whether there is one now, and counters. It pauses nothing itself.
+Comes in: reasons as they begin and end. Goes out: whether there is one now, and counters. It pauses
+nothing itself.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Pauses:
             self._seconds[why] += self._now() - since
 
     def counters(self) -> dict[str, int]:
-        """For each reason the number of pauses, and their milliseconds, those of a pause that goes on included."""
+        """For each reason the number of pauses, and their milliseconds, up to now if one goes on."""
         counts: dict[str, int] = {}
         for why, count in self._counts.items():
             seconds = self._seconds[why]

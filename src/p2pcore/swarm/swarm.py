@@ -202,9 +202,7 @@ class Swarm:
         """
         self.home.check_loop()
         self._check_open()
-        descriptors = descriptors_of(asyncio.get_running_loop())
-        descriptors.remove_spare(self._spare_descriptor)
-        descriptors.add_spare(self._spare_descriptor)
+        descriptors_of(asyncio.get_running_loop()).add_spare(self._spare_descriptor)
         return await self._listeners.listen([Multiaddr(addr) for addr in addrs])
 
     async def add_listen_addr(self, addr: Multiaddr | str) -> Multiaddr:
@@ -292,13 +290,17 @@ class Swarm:
         self._check_open()
         return await self._dialer.dial_addr(Multiaddr(addr))
 
-    def pause_accepting(self, why: str = "memory") -> None:
+    def pause_accepting(self, why: str = "memory", at_most_s: float | None = None) -> None:
         """Makes all listeners, later ones included, take no new connection until `resume_accepting(why)`.
 
-        Peers stay in the kernel's backlog; circuits that a relay offers are refused. Handshakes that have begun
-        go on. There may be several reasons at once. `counters` says how often and how long each was one.
+        Peers stay in the kernel's backlog; circuits that a relay offers are refused. Handshakes that have
+        begun go on. There may be several reasons at once. `counters` says how often and how long each was
+        one.
+
+        Args:
+            why: a name for the reason; there must be few. at_most_s: seconds; None: no limit.
         """
-        self._listeners.pause_accepting(why)
+        self._listeners.pause_accepting(why, at_most_s)
 
     def resume_accepting(self, why: str = "memory") -> None:
         """Ends one reason of `pause_accepting`. Idempotent."""
@@ -323,7 +325,8 @@ class Swarm:
         session.account(self.ledger, self.ledger.share(conn.remote_peer))
         if self._dedups:
             self._duplicates.joined(conn)
-        self._manager.joined(conn)
+        if self._conns.num_conns > self._manager.joined_above:
+            self._manager.joined(conn)
         self._news.conn_opened(conn, before and self._change(conn, before))
         session.set_stream_handler(self._serve)
         session.add_close_callback(conn)  # behind the handler: one that has ended gives its streams first
@@ -355,15 +358,16 @@ class Swarm:
         if not self._conns.num_conns:
             self._streams.shrink()
         self._news.conn_closed(conn, error, before and self._change(conn, before))
-        self._manager.left(conn, error)
+        if self._manager.wants_ends:
+            self._manager.left(conn, error)
         self._streams.conn_ended(conn)
 
     def _memory_changed(self, was: int, now: int) -> None:
         """Is told the states of the ledger's memory, before and now."""
-        if now >= TIGHT:
-            self.pause_accepting()
-        else:
+        if now < TIGHT:
             self.resume_accepting()
+        elif now > was:
+            self.pause_accepting(at_most_s=limits.MEMORY_PAUSE_S)
         if now >= FULL:
             self._manager.relieve(self.ledger)
 

@@ -202,14 +202,14 @@ async def test_silent_peers_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> 
 
 @looped
 async def test_of_too_many_silent_peers_the_oldest_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tcpreuse, "MAX_PEEKS", 1)
+    monkeypatch.setattr(tcpreuse, "MAX_PEEKS", 4)
     monkeypatch.setattr(tcpreuse, "UPGRADE_SLOW_S", 0.001)
     monkeypatch.setattr(tcpreuse, "MAX_SLOW_PEEKS", 3)
 
     async with shared(Kind.PLAIN) as (port, _, _):
-        silent = [await open_socket(port.multiaddr) for _ in range(10)]
-        assert [await read_all(sock) for sock in silent[:6]] == [b""] * 6
-        await eventually(lambda: port.refused[Refusal.TOO_MANY_SLOW] >= 6)
+        silent = [await open_socket(port.multiaddr) for _ in range(14)]
+        assert [await read_all(sock) for sock in silent[:7]] == [b""] * 7
+        await eventually(lambda: port.refused[Refusal.TOO_MANY_SLOW] >= 7)
         for sock in silent:
             sock.close()
 
@@ -257,6 +257,59 @@ async def test_an_accept_that_is_cancelled_takes_nothing() -> None:
         (await accepting[1]).abort()
         assert accepting[0].cancelled()
         sock.close()
+
+
+@looped
+async def test_the_port_pauses_when_all_its_listeners_do() -> None:
+    async with shared(Kind.PLAIN, Kind.HTTP) as (port, counting, listeners):
+        plain, http = listeners
+        plain.pause()
+        socks = [await said(port.multiaddr, PLAIN), await said(port.multiaddr, HTTP)]
+        (await http.accept()).abort()
+        accepting = asyncio.ensure_future(plain.accept())
+        await settle(20)
+        assert (counting.given, accepting.done()) == (2, False)
+        http.pause()
+        socks.append(await said(port.multiaddr, HTTP))
+        await settle(20)
+        assert counting.given == 2
+        third = port.listen(Kind.TLS)
+        await eventually(lambda: counting.given == 3)
+        await third.close()
+        socks.append(await said(port.multiaddr, HTTP))
+        await settle(20)
+        assert counting.given == 3
+        plain.resume()
+        (await accepting).abort()
+        http.resume()
+        for _ in range(2):
+            (await http.accept()).abort()
+        for sock in socks:
+            sock.close()
+
+
+@looped
+async def test_silent_peers_of_one_address_end_no_slow_one_of_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tcpreuse, "MAX_PEEKS", 1)
+    monkeypatch.setattr(tcpreuse, "UPGRADE_SLOW_S", 0.001)
+    monkeypatch.setattr(tcpreuse, "MAX_SLOW_PEEKS", 8)
+
+    async with shared(Kind.PLAIN) as (port, _, listener):
+        slow = socket.socket()
+        slow.bind(("127.0.1.1", 0))
+        slow.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(slow, ("127.0.0.1", int(port.multiaddr["tcp"])))
+        silent = [await open_socket(port.multiaddr) for _ in range(40)]
+        await eventually(lambda: port.refused[Refusal.TOO_MANY_SLOW] >= 20)
+        await loop.sock_sendall(slow, PLAIN)
+        conn = await listener.accept()
+        assert conn.block == "127.0.1.1"
+        conn.abort()
+        for sock in (slow, *silent):
+            sock.close()
 
 
 # -- errors of accept(2) -------------------------------------------------------------------------

@@ -171,7 +171,7 @@ cdef class Ledger:
 
     cdef int count_streams(self, Share share, int by) except -1:
         """`by` open streams more, of a peer."""
-        self.num_streams += by
+        self.num_streams = <uint32_t> (<int64_t> self.num_streams + by)  # unsigned and -1: "overflow" when checked
         if self.num_streams > self.most_streams_seen:
             self.most_streams_seen = self.num_streams
         share.held += by * STREAM_COST

@@ -187,7 +187,12 @@ cdef class MplexSession(Session):
                 k = self._head(data, n)
             data += k
             n -= k
+        if self.have or self.body_left:
+            self.has_begun()
         return given - n
+
+    cdef bint is_unfinished(self) noexcept:
+        return self.error is None and (self.have != 0 or self.body_left != 0)
 
     cdef bint is_stalled(self) noexcept:
         return self.stalled

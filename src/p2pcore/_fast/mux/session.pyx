@@ -741,12 +741,14 @@ cdef class Session(Layer):
         else:
             behind.lost = error
             self.paused = True  # nothing can be sent while the rest is handled
+        if self.is_timed:
+            self.is_timed = False
+            self.state.unfinished.discard(self)
         self.is_lost = True
         self.cork = None
         self.below = self.above = None
         if self.excess is not None:
-            _wake_all(self.excess.closers)
-            self.excess.closers = None
+            _wake_all(self.excess.closers)  # each leaves the list itself: it may be cancelled before it runs
         return 0
 
     # -- inside --------------------------------------------------------------------------------
@@ -1047,7 +1049,10 @@ cdef class _CloseOp(_SessionOp):
         return excess.closers
 
     cdef object attempt(self):
-        return None if self.session.is_lost else PENDING
+        if not self.session.is_lost:
+            return PENDING
+        self.unlist()
+        return None
 
 
 @cython.final

@@ -2,8 +2,8 @@
 
 Comes in: a listening socket. Goes out: a RawListener for each kind (plain libp2p, HTTP, TLS); its connections
 are started already and have lost no byte. A connection without a listener for its kind is closed and counted.
-Silent peers do not block others, see aio/intake.py. Errors of accept(2) go to the listeners, which pause and bind again. The
-port is closed with the last of its listeners. Never looks at more than three bytes.
+Silent peers do not block others, see aio/intake.py. Errors of accept(2) go to the listeners, which pause and
+bind again. The port is closed with the last of its listeners. Never looks at more than three bytes.
 """
 
 from __future__ import annotations
@@ -215,9 +215,7 @@ class SharedPort:
         self._listeners: dict[Kind, TcpReuseListener] = {}
         self._peeked = Threshold(MAX_PEEKED)
         bounds = Bounds(MAX_PEEKS, UPGRADE_SLOW_S, MAX_SLOW_PEEKS, MAX_WAITING_UPGRADES)
-        self._intake: Intake[RawConn] = Intake(
-            self._sort, self._give_up, bounds, lambda: self._peeked.is_full
-        )
+        self._intake: Intake[RawConn] = Intake(self._sort, self._give_up, bounds, self._peeked)
         self._num_accepted = 0
         self._failed = False
         self._resumed = asyncio.Event()
