@@ -513,7 +513,7 @@ async def test_while_memory_is_tight_a_grown_window_is_filled_only_to_its_first_
     stream = await grown(peer)
     assert stream.windows[1] > WINDOW
     hoarder = await hoard(ledger, 80)
-    for _ in range(100):
+    for _ in range(1000):
         if stream.windows[1] <= WINDOW:
             break
         peer.say(5001, bytes(20_000))
