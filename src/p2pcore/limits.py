@@ -483,6 +483,9 @@ RESET_WORK: Final = 16
 PROPOSALS_AT_ONCE: Final = 4
 """Proposals refused in one negotiation before others have a turn: a peer that waits for answers never has two
 here at once. Each costs 5 us."""
+MAX_LONG_NEGOTIATIONS: Final = 64
+"""Streams of one connection that have refused PROPOSALS_AT_ONCE proposals and negotiate on, for 10 s at most. Few
+programs have so many protocols to propose; with 1,024 of them a pass of Python's collector takes 100 ms."""
 ARRIVED_AT_ONCE: Final = 64
 """Streams of a connection whose handlers have not started when its next frames begin to wait."""
 FLUSH_AFTER_TASKS: Final = 32
@@ -572,6 +575,8 @@ MEMORY_FULL_PERCENT: Final = 95
 """Of the budget: no new streams, and those who hold most go. The rest is for what one turn brings."""
 MEMORY_FULL_END_PERCENT: Final = 85
 """Below this it ends."""
+MEMORY_ENDED_S: Final = 1.0
+"""While memory is full, a stream that has ended keeps what nobody has read for so long: a busy task reads it."""
 MEMORY_TRIM_BYTES: Final = 16 * 1024 * 1024
 """If at least so much was used and less than half of it still is, free memory goes back to the system ..."""
 MEMORY_TRIM_AFTER_S: Final = 2.0

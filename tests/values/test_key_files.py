@@ -174,7 +174,7 @@ def test_a_wrong_password_is_named_where_it_decrypts_to_a_broken_key() -> None:
     def broken(data: bytes, password: bytes | None) -> Any:
         raise ValueError("short data")
 
-    with pytest.raises(IdentityError, match="short data.*password is wrong"):
+    with pytest.raises(IdentityError, match=r"short data.*password is wrong"):
         PrivateKey._load(broken, b"", b"battery staple")
 
 
