@@ -149,7 +149,7 @@ class UpgradedListener:
         self._threshold = Threshold(self._options.queue_length)
         self._backoff = Backoff(self._options.backoff_min, self._options.backoff_max)
         self._intake: Intake[RawConn] = Intake(
-            self._upgrade, self._give_up, self._options.intake, self._threshold
+            self._upgrade, self._drop_unfinished, self._options.intake, self._threshold
         )
         self._ready: collections.deque[tuple[float, CapableConn]] = collections.deque()
         self._accepters: collections.deque[asyncio.Future[None]] = collections.deque()
@@ -239,7 +239,7 @@ class UpgradedListener:
         await self._intake.wait_empty()
         await self._threshold.wait_empty()
 
-    def _give_up(self, conn: RawConn, why: Why) -> None:
+    def _drop_unfinished(self, conn: RawConn, why: Why) -> None:
         """Aborts an unfinished connection of the block that has the most of them."""
         conn.abort()
         late = UpgradeTimeout(f"aborted: {why}, and most of the unfinished ones are from its block")
