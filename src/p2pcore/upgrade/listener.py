@@ -195,8 +195,10 @@ class UpgradedListener:
         """Accepts raw connections until the listener ends."""
         try:
             while True:
-                await self._threshold.wait()
-                await self._intake.wait()
+                if self._threshold.is_full:
+                    await self._threshold.wait()
+                if self._intake.is_full:
+                    await self._intake.wait()
                 self._take(await self._accept_raw())
                 self.num_accepted += 1
                 if not self.num_accepted % ACCEPTS_PER_TURN:
