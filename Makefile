@@ -7,12 +7,14 @@ LISTEN ?= /ip4/127.0.0.1/tcp/0
 ROUNDS ?= 5
 BENCH_ARGS ?=
 GATES_ARGS ?=
-ATTACKS_ARGS ?= --with-go --write
+ATTACKS_ARGS ?= --node p2pcore --node go --write
+MINUTES ?= 1
+TARGET ?=
 
 NATIVE := CMakeLists.txt src/p2pcore/_fast/CMakeLists.txt $(wildcard src/p2pcore/_fast/*/*.pyx src/p2pcore/_fast/*/*.pxd)
 SANITIZE := -fsanitize=address,undefined -fno-omit-frame-pointer -g -O1
 
-.PHONY: help serve test lint unit ends interop wheel-test sanitize lowest newest gates gates-baseline bench attacks protobuf wheel hooks clean FORCE
+.PHONY: help serve test lint unit ends interop wheel-test sanitize fuzz fuzz-short soak lowest newest gates gates-baseline bench attacks protobuf wheel hooks clean FORCE
 
 # What make itself has to say goes to stderr: the stdout of `make serve` has addresses and nothing else.
 say = @echo "== $(1)" >&2
@@ -83,6 +85,15 @@ newest:          ## the suite on the newest ones, pre-releases and versions over
 ends: $(VENV)/.built  ## 250 MiB of echo under random cuts, ends and resets on every transport and muxer (about a minute)
 	P2PCORE_ENDS_MIB=250 $(PY) -m pytest -q -s tests/conformance/test_ends.py
 
+fuzz:            ## MINUTES=1 of coverage-guided fuzzing each of TARGET="yamux mplex ..." (none: all); see fuzz/README.md
+	PYTHON=$(PYTHON) fuzz/fuzz.sh --seconds $$(( 60 * $(MINUTES) )) $(TARGET)
+
+fuzz-short:      ## 10 seconds of each fuzz target
+	PYTHON=$(PYTHON) fuzz/fuzz.sh --seconds 10
+
+soak: $(VENV)/.built  ## MINUTES=10 of churn of every kind, and whether anything grows meanwhile
+	$(PY) bench/soak.py --minutes $(if $(filter command line,$(origin MINUTES)),$(MINUTES),10)
+
 gates: $(VENV)/.built  ## instructions and memory against the committed baseline; needs valgrind (docs/gates.md)
 	PYTHONPATH=bench $(PY) -m gates $(GATES_ARGS)
 
@@ -107,4 +118,4 @@ hooks: $(VENV)/.tools  ## has git run ruff and cython-lint before each commit
 	$(PY) -m pre_commit install
 
 clean:           ## forgets every build
-	rm -rf build dist $(VENV) .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf build dist .fuzz $(VENV) .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -14,6 +14,7 @@ from p2pcore._fast.chain.multistream import HEADER
 from p2pcore._fast.chain.wire import Wire
 from p2pcore._fast.crypto.pnet import PnetLayer
 from p2pcore._fast.crypto.secure import NoiseChannel
+from p2pcore._fast.loop.ledger import Ledger
 from p2pcore._fast.mux.mplex import MplexSession
 from p2pcore._fast.mux.stream import Stream
 from p2pcore._fast.mux.yamux import YamuxSession
@@ -155,6 +156,36 @@ class RoundTrips(Streams):
         await self.near.read_exactly(len(self._data))
 
 
+class Openings(Streams):
+    """Streams opened and closed on one connection, which a ledger counts if `has_limits`."""
+
+    def __init__(self, has_limits: bool) -> None:
+        super().__init__(32)
+        self._has_limits = has_limits
+
+    async def open(self) -> None:
+        """Makes the chain, and a ledger with limits that are never reached."""
+        await super().open()
+        if self._has_limits:
+            for session in self._sessions:
+                ledger = Ledger(1 << 20, 1 << 20, 1 << 20, 1 << 40)
+                session.account(ledger, ledger.share("the peer"))
+
+    async def once(self) -> None:
+        """One stream: 32 bytes there and back, and an orderly end."""
+        client, server = self._sessions
+        near = await client.open_stream()
+        await near.write(self._data)
+        await near.close_write()
+        far = await server.accept_stream()
+        await far.write(await far.read_exactly(len(self._data)))
+        await far.read()
+        await far.close()
+        await near.read_exactly(len(self._data))
+        await near.read()
+        await near.close()
+
+
 class Handshakes:
     """A security handshake of libp2p, both sides, each on a mailbox of a new socket pair."""
 
@@ -181,6 +212,11 @@ Start = Callable[[], Coroutine[Any, Any, Any]]
 def records(size: int, secure: Secure = by_noise) -> Start:
     """Records of writes of `size` bytes."""
     return _opened(lambda: Records(size, secure))
+
+
+def openings(has_limits: bool) -> Start:
+    """Streams of one connection, with a ledger or without."""
+    return _opened(lambda: Openings(has_limits))
 
 
 async def noise_handshakes() -> Handshakes:

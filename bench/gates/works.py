@@ -91,6 +91,9 @@ def _all() -> Iterable[Work]:
         yield Work(f"tls record: {text} sealed and opened", sealed, times)
     yield Work("stream: 32B there and back", _on_loop(streams.round_trips), 200)
     yield Work("stream: opened, echo 32B, closed", _on_loop(conns.Echoes.start), 20)
+    for has_limits, text in ((False, "without limits"), (True, "with limits")):
+        opened = _on_loop(streams.openings(has_limits))
+        yield Work(f"session: stream opened, echo 32B, closed, {text}", opened, 40)
     yield Work("noise: handshake, both sides", _on_loop(streams.noise_handshakes), 20, 1, True)
     yield Work("tls: handshake, both sides", _on_loop(streams.tls_handshakes), 20, 1, True)
     yield Work("connection: dialled, accepted, closed", _on_loop(conns.Connections.start), 20, 1, True)

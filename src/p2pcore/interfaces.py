@@ -193,7 +193,7 @@ class Channel(Protocol):
         """
 
     def turn(self) -> Awaitable[None]:
-        """Lets other connections go first: done when it is this connection's turn, in a later turn of the loop.
+        """Lets other connections go first: done when it is this connection's turn, later.
 
         Await it before each further part of work that a peer can cause cheaply.
         """

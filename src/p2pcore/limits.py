@@ -391,9 +391,10 @@ TRIM_CLOSINGS: Final = 32
 ROOM_PARTS: Final = 64
 """Where something has run short, at least this part of the connections goes: one look at all of them, 4 us
 each, then costs 0.3 ms for each connection that goes."""
-TRIM_REST_S: Final = 1.0
-"""After a pass that could close nothing, until the next one: protecting everything costs no more than
-that."""
+TRIM_REST_PER_CONN_S: Final = 50e-6
+"""After a pass that could close nothing, until the next one, for each connection: ten times what a pass costs.
+So 18,000 connections, all young or protected, are looked at once a second, and a crowd that comes then is
+found in time: 2,000 in a second fit above the high mark."""
 CROWD_SHARE: Final = 0.25
 """Share of the low mark above which connections of one block or peer are a crowd, and go first. With less,
 no honest office or proxy is cut, and an attacker needs four blocks to get past it."""
@@ -423,7 +424,9 @@ IDLE_SLOTS: Final = 64
 """Parts of the idle time in which connections are looked at together: idle ones are found up to one part
 late."""
 RELIEVE_LOOK_S: Final = 0.1
-"""Between two looks whether memory is still full after the largest holders were closed."""
+"""Between two looks whether memory is still full after the largest holders were closed ..."""
+RELIEVE_REST_S: Final = 1.0
+"""... and if none was large enough to be closed."""
 
 # -- workers -----------------------------------------------------------------------------------
 MAX_WORKERS: Final = 256
@@ -465,14 +468,14 @@ MAX_NOISE_PLAINTEXT_BYTES: Final = 65519
 MAX_HEADROOM_BYTES: Final = 14
 """Bytes a layer below a record layer may put before a record: the header of a WebSocket frame."""
 TURN_WORK: Final = 16384
-"""Work that one turn of the loop takes from all its connections, in frames: one takes 0.1 to 0.2 us, so a turn
-takes 2 to 3 ms at most. What is left waits for the next turn (docs/decisions/0022)."""
+"""Work that one turn of the loop takes from all its connections, in frames: one takes 0.1 to 0.2 us, so a
+turn takes 2 to 3 ms at most. What is left waits for the next turn (docs/decisions/0022)."""
 TURN_SHARE: Final = 512
 """The part of it that one connection has before the next one has its own."""
 WAKE_WORK: Final = 64
 """What waking one task counts for: the task costs 6 to 12 us when it runs."""
 START_WORK: Final = 128
-"""What a new stream's handler counts for: a task, a negotiation, about 20 us. So 64 to 128 start in a turn."""
+"""What a new stream's handler counts for: a task, a negotiation, about 20 us. So 64 or more start in a turn."""
 OPEN_WORK: Final = 8
 """What a stream counts for that the peer opens, without its handler: about 1 us."""
 RESET_WORK: Final = 16
@@ -480,10 +483,16 @@ RESET_WORK: Final = 16
 PROPOSALS_AT_ONCE: Final = 4
 """Proposals refused in one negotiation before others have a turn: a peer that waits for answers never has two
 here at once. Each costs 5 us."""
+MAX_LONG_NEGOTIATIONS: Final = 64
+"""Streams of one connection that have refused PROPOSALS_AT_ONCE proposals and negotiate on, for 10 s at most. Few
+programs have so many protocols to propose; with 1,024 of them a pass of Python's collector takes 100 ms."""
 ARRIVED_AT_ONCE: Final = 64
 """Streams of a connection whose handlers have not started when its next frames begin to wait."""
 FLUSH_AFTER_TASKS: Final = 32
 """Tasks whose writes share a record while others wait to run; then the record leaves (0002; measured)."""
+UNFINISHED_LOOK_S: Final = 30.0
+"""Between two looks at records and frames that a peer has begun; the connection ends after two without
+progress. A record of 64 KiB in a minute is 1 KB/s: slower than any path in use."""
 MAX_EMPTY_RECORDS: Final = 1000
 """Empty records in a row; each is legal and each costs a decryption."""
 MAX_CIPHERED_CHANNELS: Final = 1024
@@ -566,8 +575,14 @@ MEMORY_FULL_PERCENT: Final = 95
 """Of the budget: no new streams, and those who hold most go. The rest is for what one turn brings."""
 MEMORY_FULL_END_PERCENT: Final = 85
 """Below this it ends."""
+MEMORY_ENDED_S: Final = 1.0
+"""While memory is full, a stream that has ended keeps what nobody has read for so long: a busy task reads it."""
+MEMORY_TRIM_BYTES: Final = 16 * 1024 * 1024
+"""If at least so much was used and less than half of it still is, free memory goes back to the system ..."""
+MEMORY_TRIM_AFTER_S: Final = 2.0
+"""... this long later: what has ended is freed by then (an orderly close drains for a second)."""
 MEMORY_FAIR_TIMES: Final = 4
-"""While memory is tight, a peer that holds more than so many equal parts of the budget gets no new streams."""
+"""While memory is tight, a peer that holds more than so many equal parts of it gets no new streams."""
 
 # -- yamux -------------------------------------------------------------------------------------
 YAMUX_INITIAL_WINDOW_BYTES: Final = 256 * 1024
@@ -614,6 +629,9 @@ YAMUX_WINDOW_GRACE_S: Final = 1.0
 """One more check before that ends a connection: an answer may be here unread if this process stood still."""
 YAMUX_GO_AWAY_DRAIN_S: Final = 60.0
 """Streams that are still open this long after the peer's orderly go-away are ended."""
+YAMUX_MAX_TUNING_RTT_S: Final = 0.5
+"""A longer round trip counts as this when windows grow: the peer can answer pings late, and windows must not grow
+for a reader that is slow. A path by satellite has 0.6 s, and half a window in 2 s is still enough there."""
 YAMUX_RTT_INTERVAL_S: Final = 30.0
 """Age at which the round trip is measured again, only while data flows (go and rust probe idle links too)."""
 

@@ -213,20 +213,28 @@ class Cable:
 
 
 class RawMuxer(Cable):
-    """A session of the class `kind`, and its peer: frames by hand over a record layer without encryption."""
+    """A session of the class `kind`, and its peer: frames by hand over a record layer without encryption.
+
+    `ledger` counts it, as a connection of the peer `who`.
+    """
 
     kind: Callable[..., Any]
 
     def __init__(
-        self, is_client: bool = False, loop: asyncio.AbstractEventLoop | None = None, **options: Any
+        self,
+        is_client: bool = False,
+        loop: asyncio.AbstractEventLoop | None = None,
+        ledger: Ledger | None = None,
+        who: str = "the peer",
+        **options: Any,
     ) -> None:
         super().__init__(loop)
         box = self.mailbox
         box.insert(PlainChannel())
         self.session = self.kind(is_client, **options)
         box.replace(self.session)
-        self.ledger = Ledger()
-        self.session.account(self.ledger, self.ledger.share("the peer"))
+        self.ledger = ledger or Ledger()
+        self.session.account(self.ledger, self.ledger.share(who))
 
 
 class RawYamux(RawMuxer):

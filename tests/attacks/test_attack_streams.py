@@ -12,7 +12,6 @@ from p2pcore import Stream
 
 COUNTED = "/counted/1"
 KIB = 1024
-NO_TURNS = "whoever sends most has most of a turn of the loop"
 
 
 def _flood(streams: int) -> bytes:

@@ -335,3 +335,16 @@ async def test_every_limit_has_a_line_in_the_report() -> None:
     async with Host() as host:
         lines = {use.limit for use in host.limits_report()}
     assert lines == {field.name for field in fields(Limits)} - others
+
+
+@looped
+async def test_a_node_of_many_workers_is_one_peer() -> None:
+    """The busiest honest peer: 256 workers with one identity, each with a connection, and the defaults."""
+    by = Admission(limits=Limits(max_conns=10_000).resolved())
+    swarm, _ = make_swarm(admission=by)
+    for number in range(1, 257):
+        at = STRANGER_AT.format(number)
+        assert taken(Raw(at), by)
+        swarm.add_conn(FakeConn(peer(1), at=at))
+    await swarm.close()
+    assert by.refusals.counts == {}

@@ -138,7 +138,7 @@ async def test_streams_are_limited_and_the_limit_is_named(
 @looped
 async def test_memory_is_limited_and_the_limit_is_named(caplog: pytest.LogCaptureFixture) -> None:
     async with served(Limits(memory=1 << 20)) as (server, client, handler):
-        server.swarm.ledger.on_state = None  # nobody closes the connection that holds all
+        server.swarm.ledger.on_state = None  # else the connection manager makes room
         conn = await client.connect(server.addrs_with_peer[0])
         for stream in await opened(conn, handler, 4):
             await stream.write(bytes(250_000))

@@ -559,7 +559,7 @@ def test_a_stopped_worker_is_noticed_within_ten_seconds() -> None:
 async def test_a_worker_that_is_stopped_is_replaced_and_status_says_so(
     quick_looks: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with serving() as node:
+    async with serving(max_blocked_s=0) as node:
         await node.supervisor.status()
         stopped = node.supervisor.pids[0]
         os.kill(stopped, signal.SIGSTOP)

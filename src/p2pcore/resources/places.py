@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from p2pcore.resources.blocks import Networks
+from p2pcore._fast.loop.blocks import Networks
 from p2pcore.values.peer_id import PeerId
 
 if TYPE_CHECKING:
     from p2pcore.resources.options import Reserved
+    from p2pcore.values.multiaddr import Multiaddr
 
 
 class Place:
@@ -26,16 +27,16 @@ class Place:
         self._network = None if reserved.network is None else Networks([(reserved.network, True)])
         self._peer = None if reserved.peer is None else PeerId(reserved.peer)
 
-    def may_take(self, number: int | None, peer: PeerId | None) -> bool:
+    def may_take(self, where: Multiaddr | str | None, peer: PeerId | None) -> bool:
         """Whether a connection has room here.
 
         Args:
-            number: of its address, see blocks.number_of; None: it has none.
+            where: its address; None: it has none.
             peer: None: not known yet, so it may be the right one.
         """
         if self.used >= self.maximum:
             return False
-        if self._network is not None and (number is None or not self._network.get(number)):
+        if self._network is not None and not self._network.get(where):
             return False
         return self._peer is None or peer is None or self._peer == peer
 
@@ -48,10 +49,10 @@ class Places:
     def __init__(self, reserved: Sequence[Reserved]) -> None:
         self._places = [Place(each) for each in reserved]
 
-    def find(self, number: int | None, peer: PeerId | None) -> Place | None:
+    def find(self, where: Multiaddr | str | None, peer: PeerId | None) -> Place | None:
         """Where a connection has room; None: nowhere. See Place.may_take."""
         for place in self._places:
-            if place.may_take(number, peer):
+            if place.may_take(where, peer):
                 return place
         return None
 

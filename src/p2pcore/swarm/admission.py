@@ -13,14 +13,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from p2pcore import options
+from p2pcore._fast.loop.blocks import Blocks
 from p2pcore.aio.callbacks import RAISED, Complaints
 from p2pcore.codes import Direction
 from p2pcore.errors import GaterRefused, P2PError
 from p2pcore.interfaces import Gater
-from p2pcore.resources.blocks import Blocks, Full, number_in, number_of
 from p2pcore.resources.options import UNLIMITED
 from p2pcore.resources.places import Place, Places
 from p2pcore.resources.refusals import Refusals, exceeded
@@ -29,13 +29,17 @@ from p2pcore.swarm.conns import ConnTable
 from p2pcore.swarm.events import Refused
 
 if TYPE_CHECKING:
-    from p2pcore.interfaces import Conn, RawConn
+    from p2pcore.interfaces import RawConn
     from p2pcore.resources.options import Limits
+    from p2pcore.swarm.conn import Conn
     from p2pcore.swarm.news import News
     from p2pcore.values.multiaddr import Multiaddr
     from p2pcore.values.peer_id import PeerId
 
 logger = logging.getLogger("p2pcore.admission")
+
+Full = tuple[str, int, int, str | None]
+"""A limit that is reached: the field of Limits, how much is used, how much may be used, and by whom."""
 
 _HOOKS = {
     "peer dial": "intercept_peer_dial",
@@ -46,6 +50,7 @@ _HOOKS = {
 }
 """The method of a gater for each point."""
 
+_INBOUND = Direction.INBOUND  # a member of an enum costs more to look up
 _OF_BLOCKS = ("max_conns_per_subnet", "max_conns_per_site")
 
 
@@ -55,7 +60,7 @@ class Admission:
     Args:
         gater: see interfaces.Gater. If a method raises, that means no. It is logged once for each question.
         limits: without AUTO.
-        clock: seconds, from any start.
+        clock: seconds, from any start; None: `time.monotonic`.
 
     Raises:
         TypeError: the gater lacks a method of interfaces.Gater.
@@ -74,14 +79,14 @@ class Admission:
         self,
         gater: Gater | None = None,
         limits: Limits = UNLIMITED,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         if gater is not None:
             options.satisfies("gater", gater, Gater)
         self._gater = gater
         self._clock = clock
         self._complaints = Complaints(logger)
-        self.refusals = Refusals(clock)
+        self.refusals = Refusals(clock or time.monotonic)
         self.news: News | None = None
         self.conns: ConnTable = ConnTable()
         self._blocks = Blocks(limits)
@@ -101,7 +106,8 @@ class Admission:
         has_blocks = self._blocks.are_counted or limits.conn_rate_per_subnet is not None
         self.is_trivial = self._gater is None and not has_limits and not has_blocks
         for conn in self.conns.all():
-            self._count(conn)
+            if conn._kind.direction is _INBOUND:
+                self._blocks.add(conn.remote_multiaddr)
 
     # -- the five points -----------------------------------------------------------------------
 
@@ -109,9 +115,10 @@ class Admission:
         """Is called before any address of `peer` is dialled. Raises GaterRefused, LimitExceeded."""
         if self._gater is not None and peer is not None:
             self._ask("peer dial", peer, None, peer)
-        full = self._full(None, peer)
+        full = None if self.is_trivial else self._full(None, peer)
         if full is not None and self._place(full, None, peer) is None:
-            raise self._over(full, peer, lambda: None)
+            self._refused(full, peer, None)
+            raise exceeded(*full)
 
     def check_addr_dial(self, peer: PeerId | None, addr: Multiaddr) -> None:
         """Is called before `addr` is dialled. Raises GaterRefused."""
@@ -125,19 +132,28 @@ class Admission:
         """
         if self.is_trivial:
             return True
-        if self._gater is not None:
-            remote = conn.remote_multiaddr
-            try:
-                self._ask("accept", None, remote, conn.local_multiaddr, remote)
-            except GaterRefused:
-                return False
-        number = _number_of(conn)
-        full = self._full(number, None)
-        if full is None and number is not None:
-            full = self._blocks.take(number, self._clock())
-        if full is None or self._place(full, number, None) is not None:
+        if self._gater is not None and not self._gater_admits(conn):
+            return False
+        sockaddr = getattr(conn, "remote_sockaddr", None)  # making a multiaddr takes microseconds
+        where = conn.remote_multiaddr if sockaddr is None else sockaddr[0]
+        now = None if self._clock is None else self._clock()
+        num_conns = self.conns.num_conns - len(self._placed)
+        return self._blocks.accept(where, num_conns, now) or self._has_place(conn, where, now)
+
+    def _gater_admits(self, conn: RawConn) -> bool:
+        remote = conn.remote_multiaddr
+        try:
+            self._ask("accept", None, remote, conn.local_multiaddr, remote)
+        except GaterRefused:
+            return False
+        return True
+
+    def _has_place(self, conn: RawConn, where: Multiaddr | str | None, now: float | None) -> bool:
+        """Whether an accepted connection may go on although a limit is reached. If not, it is reported."""
+        full = self._full(where, None) or self._blocks.take(where, now)
+        if full is None or self._place(full, where, None) is not None:
             return True
-        self._refused(full, None, lambda: conn.remote_multiaddr)
+        self._refused(full, None, conn)
         getattr(conn, "set_linger", _ignore)(0)
         return False
 
@@ -155,15 +171,22 @@ class Admission:
         peer = conn.remote_peer
         if self._gater is not None:
             self._ask("upgraded", peer, conn.remote_multiaddr, conn)
-        number = _counted(conn)
-        full = self._full(number, peer)
+        where = conn.remote_multiaddr if conn._kind.direction is _INBOUND else None
+        num_conns = self.conns.num_conns - len(self._placed)
+        if not self._blocks.enter(where, num_conns, self.conns.count(peer)):
+            self._take_place(conn, where)
+
+    def _take_place(self, conn: Conn, where: Multiaddr | None) -> None:
+        """Counts `conn` although a limit is reached. Raises LimitExceeded: no place is reserved for it."""
+        full = self._full(where, conn.remote_peer)
         if full is not None:
-            place = self._place(full, number, peer)
+            place = self._place(full, where, conn.remote_peer)
             if place is None:
-                raise self._over(full, peer, lambda: conn.remote_multiaddr)
+                self._refused(full, conn.remote_peer, conn)
+                raise exceeded(*full)
             place.used += 1
             self._placed[conn] = place
-        self._count(conn)
+        self._blocks.add(where)
 
     # -- counting ------------------------------------------------------------------------------
 
@@ -173,38 +196,32 @@ class Admission:
             place = self._placed.pop(conn, None)
             if place is not None:
                 place.used -= 1
-        if self._blocks.are_counted and (number := _counted(conn)) is not None:
-            self._blocks.remove(number)
-
-    def _count(self, conn: Conn) -> None:
-        if self._blocks.are_counted and (number := _counted(conn)) is not None:
-            self._blocks.add(number)
+        if conn._kind.direction is _INBOUND:
+            self._blocks.remove(conn.remote_multiaddr)
 
     @property
     def is_full(self) -> bool:
         """Whether the node has so many connections that it takes none, from whomever."""
         return self._full(None, None) is not None and not self._places.are_free
 
-    def _full(self, number: int | None, peer: PeerId | None) -> Full | None:
+    def _full(self, where: Multiaddr | str | None, peer: PeerId | None) -> Full | None:
         """The first limit that one more connection would exceed."""
         limits = self.limits
         most = limits.max_conns
         if most is not None and self.conns.num_conns - len(self._placed) >= most:
-            return Full("max_conns", self.conns.num_conns, most)
+            return "max_conns", self.conns.num_conns, most, None
         most = limits.max_conns_per_peer
         if most is not None and peer is not None and (count := self.conns.count(peer)) >= most:
-            return Full("max_conns_per_peer", count, most, str(peer))
-        if number is not None and self._blocks.are_counted:
-            return self._blocks.full(number)
-        return None
+            return "max_conns_per_peer", count, most, str(peer)
+        return self._blocks.full(where)
 
-    def _place(self, full: Full, number: int | None, peer: PeerId | None) -> Place | None:
+    def _place(self, full: Full, where: Multiaddr | str | None, peer: PeerId | None) -> Place | None:
         """The reserved place that lets a connection in although `full`; None: there is none."""
-        return None if full.limit == "max_conns_per_peer" else self._places.find(number, peer)
+        return None if full[0] == "max_conns_per_peer" else self._places.find(where, peer)
 
     def uses(self) -> list[LimitUse]:
         """How much of each limit on connections is used, without what was refused."""
-        limits, most, peaks = self.limits, self._blocks.most(), self._blocks.peaks
+        limits, most, peaks = self.limits, self._blocks.most, self._blocks.peaks
         return [
             LimitUse("max_conns", self.conns.num_conns, self.conns.peak, limits.max_conns),
             LimitUse("max_conns_per_peer", self.conns.most(), None, limits.max_conns_per_peer),
@@ -232,15 +249,10 @@ class Admission:
         self._tell(peer, lambda: addr, lambda: error)
         raise error
 
-    def _over(self, full: Full, peer: PeerId | None, addr: Callable[[], Multiaddr | None]) -> P2PError:
-        """Reports a refusal. Returns: the error to raise."""
-        self._refused(full, peer, addr)
-        return exceeded(*full)
-
-    def _refused(self, full: Full, peer: PeerId | None, addr: Callable[[], Multiaddr | None]) -> None:
+    def _refused(self, full: Full, peer: PeerId | None, conn: Conn | RawConn | None) -> None:
         """Reports a refusal. Under attack there are very many, so nothing is made that nobody reads."""
-        self.refusals.add(full.limit, lambda: exceeded(*full))
-        self._tell(peer, addr, lambda: exceeded(*full))
+        self.refusals.add(full[0], lambda: exceeded(*full))
+        self._tell(peer, lambda: None if conn is None else conn.remote_multiaddr, lambda: exceeded(*full))
 
     def _tell(
         self, peer: PeerId | None, addr: Callable[[], Multiaddr | None], error: Callable[[], P2PError]
@@ -249,17 +261,6 @@ class Admission:
             logger.debug("refused %s at %s: %s", peer, addr(), error())
         if self.news is not None:
             self.news.refused(lambda: Refused(peer, addr(), error()))
-
-
-def _number_of(conn: RawConn) -> int | None:
-    """The number of the peer's IP address, if possible without a multiaddr: that costs 20 times as much."""
-    sockaddr: tuple[Any, ...] | None = getattr(conn, "remote_sockaddr", None)
-    return number_in(conn.remote_multiaddr) if sockaddr is None else number_of(sockaddr[0])
-
-
-def _counted(conn: Conn) -> int | None:
-    """The number of the IP address that `conn` counts for; None: it does not count for any."""
-    return number_in(conn.remote_multiaddr) if conn.direction is Direction.INBOUND else None
 
 
 def _ignore(_: int) -> None:

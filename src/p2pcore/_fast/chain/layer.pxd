@@ -27,6 +27,8 @@ cdef class Layer(Flushable):
     cdef bint is_paused(self) except -1
     cdef int seat(self, Layer below) except -1
     cdef bint is_top(self) noexcept
+    cdef int has_begun(self) except -1
+    cdef bint is_unfinished(self) noexcept
     cdef int headroom(self) noexcept
     cdef int set_ledger(self, Ledger ledger) except -1
     cdef int tally(self, Py_ssize_t held, Py_ssize_t waits) except -1

@@ -5,7 +5,7 @@ layer. Never runs application code, never feeds while it sends. Class Layer has 
 """
 
 cimport cython
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint64_t
 
 from p2pcore import errors, limits
 
@@ -14,6 +14,7 @@ from p2pcore._fast.chain.multistream cimport Answer, take_opening
 from p2pcore._fast.loop.ledger cimport Ledger
 from p2pcore._fast.loop.waiting cimport PENDING, Op, again
 
+cdef double LOOK_S = limits.UNFINISHED_LOOK_S
 cdef Py_ssize_t MAILBOX_BYTES = limits.MAILBOX_BYTES
 
 
@@ -71,6 +72,9 @@ cdef class Layer(Flushable):
     cdef int lost(self, object error) except -1:
         """The bottom is gone, with the reason. The last call; it breaks the links."""
         cdef Layer above = self.above
+        if self.is_timed:
+            self.is_timed = False
+            self.state.unfinished.discard(self)
         self.above = self.below = None
         if above is not None:
             above.lost(error)
@@ -83,6 +87,34 @@ cdef class Layer(Flushable):
     cdef int resume(self) except -1:
         """The socket has taken everything."""
         return self.above.resume()
+
+    # -- what the peer has begun ---------------------------------------------------------------
+
+    cdef int has_begun(self) except -1:
+        """A record or frame has come in part. If nothing more of it comes in time, the connection ends."""
+        self.has_moved = True
+        if not self.is_timed:
+            self.is_timed = True
+            self.state.unfinished.add(self)
+        return 0
+
+    cdef bint is_unfinished(self) noexcept:
+        """Whether a part of a record or frame has come, and not all of it."""
+        return False
+
+    cdef uint64_t progress(self) except? 0:
+        if not self.is_unfinished():
+            return 0
+        self.num_moves += self.has_moved
+        self.has_moved = False
+        return 1 + <uint64_t> self.num_moves
+
+    cdef int never_ended(self, bint is_whole) except -1:
+        self.is_timed = False
+        if is_whole:
+            return 0
+        return self.drop(errors.ConnectionClosed(
+            f"the peer began a record or a frame, and has not gone on with it for {LOOK_S:g} s"))
 
     # -- towards the socket --------------------------------------------------------------------
 

@@ -75,7 +75,12 @@ cdef class WebsocketLayer(Layer):
                 self.above.feed(data, k)
             data += k
             n -= k
+        if self.left or self.have:
+            self.has_begun()
         return 0
+
+    cdef bint is_unfinished(self) noexcept:
+        return not self.input_ended and (self.left != 0 or self.have != 0)
 
     cdef int _take_head(self, uint8_t *data, Py_ssize_t n) except -1:
         """Reads more of a header; returns the bytes used."""

@@ -229,8 +229,14 @@ cdef class NoiseChannel(Cork):
             self.spill = self.state.records.take()
             memcpy(self.spill.data, data, n)
             self.spilled = n
+            if not self.is_timed:
+                self.has_begun()
             self.tally(self.spill.size, 0)
         return 0
+
+    cdef uint64_t progress(self) except? 0:
+        """A record must become whole: a byte now and then is not enough to keep its buffer."""
+        return 0 if self.spill is None else 1 + self.receive_nonce
 
     cdef Py_ssize_t _fill_spill(self, uint8_t *data, Py_ssize_t n) except -1:
         """Completes the record begun earlier, if `data` has its rest; returns the bytes used."""

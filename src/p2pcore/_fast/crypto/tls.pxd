@@ -1,5 +1,5 @@
 # See tls.pyx.
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint64_t
 
 from p2pcore._fast.loop.buffer cimport Block
 from p2pcore._fast.loop.rate cimport Bucket
@@ -20,6 +20,7 @@ cdef class TlsChannel(Cork):
     cdef int header_len         # bytes that have come of the header of the record under way
     cdef Py_ssize_t to_come     # bytes behind its header that are still missing
     cdef uint8_t header[5]
+    cdef uint64_t received      # whole records
     cdef Bucket control         # records without data
 
     cdef Py_ssize_t _collect(self, uint8_t *data, Py_ssize_t have, Py_ssize_t room) except -1

@@ -168,12 +168,19 @@ cdef class TlsChannel(Cork):
                 self.to_come -= k
             if self.header_len == HEADER_BYTES and self.to_come == 0:
                 self.header_len = 0
+                self.received += 1
             data += k
             n -= k
+        if self.header_len and not self.is_timed:
+            self.has_begun()
         if self.has_part != (self.header_len != 0):
             self.has_part = not self.has_part
             self.tally(RECORD_BYTES if self.has_part else -RECORD_BYTES, 0)
         return 0
+
+    cdef uint64_t progress(self) except? 0:
+        """A record must become whole: a byte now and then is not enough to keep its buffer."""
+        return 1 + self.received if self.header_len else 0
 
     cdef int _supply(self, const uint8_t *data, Py_ssize_t n) except -1:
         """Lets OpenSSL read `data` where it is. Before `feed` returns, it has taken all, or has failed for good."""

@@ -1,9 +1,17 @@
 # See flush.pyx.
+from libc.stdint cimport uint8_t, uint64_t
+
+
 cdef class Flushable:
     cdef bint flush_due         # already on the list
+    cdef uint8_t is_timed       # Unfinished looks at it
+    cdef uint8_t has_moved      # something has come since it looked last
+    cdef uint8_t num_moves      # looks that found something, to tell them apart
     cdef int flush(self) except -1
     cdef int overdue(self) except -1
     cdef int sweep(self) except -1
+    cdef uint64_t progress(self) except? 0
+    cdef int never_ended(self, bint is_whole) except -1
     cdef int go_on(self) except -1
 
 

@@ -7,6 +7,7 @@ ready have run, or earlier, when the last task that was woken waits again (see O
 import logging
 
 cimport cython
+from libc.stdint cimport uint64_t
 
 logger = logging.getLogger("p2pcore.loop")
 
@@ -27,6 +28,14 @@ cdef class Flushable:
 
     cdef int sweep(self) except -1:
         """Drops what nobody holds any more. The Sweeper calls it now and then."""
+        return 0
+
+    cdef uint64_t progress(self) except? 0:
+        """A number that changes while what the peer has begun goes on; 0: nothing is unfinished. For Unfinished."""
+        return 0
+
+    cdef int never_ended(self, bint is_whole) except -1:
+        """It is looked at no more: it is whole, or the peer has begun something and does not go on with it."""
         return 0
 
     cdef int go_on(self) except -1:

@@ -26,7 +26,9 @@ cdef class Ledger:
     cdef readonly int64_t unread    # bytes, as all that follow
     cdef readonly int64_t unsent
     cdef readonly int64_t used
-    cdef int64_t most_used
+    cdef int64_t most_used          # of all times
+    cdef int64_t high               # most since memory was last given back
+    cdef bint is_trimming           # _trim is due
     cdef uint32_t most_conns
     cdef uint32_t most_streams_seen
     cdef readonly int state
@@ -35,6 +37,7 @@ cdef class Ledger:
     cdef int64_t rises_at           # bytes used at which the state changes: this or more,
     cdef int64_t falls_at           # ... or less than this
     cdef public object on_state     # called with the old state and the new one; None: nobody
+    cdef readonly object ended      # WeakSet of streams that have ended and hold bytes which nobody has read
     cdef dict shares                # peer id -> Share
     cdef dict counts                # limit -> refusals
     cdef dict warned                # limit -> (second of its last warning, refusals by then)
@@ -45,6 +48,9 @@ cdef class Ledger:
     cdef bint is_over_fair(self, Share share, int64_t times) noexcept
     cdef int refuse_stream(self, str limit, object who, uint64_t num_inbound, Share share) except -1
     cdef int _move(self) except -1
+    cdef int _aim(self) except -1
+    cdef int _drop_ended(self) except -1
+    cdef int64_t _part(self, int64_t percent) noexcept
 
 
 cdef inline int weigh(Ledger ledger, int64_t by) except -1:
@@ -52,8 +58,8 @@ cdef inline int weigh(Ledger ledger, int64_t by) except -1:
     ledger.used += by
     if ledger.used >= ledger.rises_at or ledger.used < ledger.falls_at:
         ledger._move()
-    if ledger.used > ledger.most_used:
-        ledger.most_used = ledger.used
+    if ledger.used > ledger.high:
+        ledger.high = ledger.used
     return 0
 
 

@@ -5,6 +5,7 @@ from p2pcore._fast.loop.rota cimport Rota
 from p2pcore._fast.loop.spin cimport Spin
 from p2pcore._fast.loop.sweeper cimport Sweeper
 from p2pcore._fast.loop.timers cimport Timers
+from p2pcore._fast.loop.unfinished cimport Unfinished
 
 
 cdef class LoopState:
@@ -18,6 +19,7 @@ cdef class LoopState:
     cdef Timers timers
     cdef Sweeper sweeper
     cdef Rota rota
+    cdef Unfinished unfinished
     cdef Spin spin
 
 cpdef LoopState loop_state(object loop)

@@ -1,7 +1,8 @@
 """What all connections of one event loop share.
 
 Comes in: an event loop. Goes out: its receive buffer, its free record buffers, and the parts with one job each:
-`flusher`, `timers`, `sweeper`, `rota`, `spin`. The loop owns it. Never used from another thread than the loop's.
+`flusher`, `timers`, `sweeper`, `rota`, `unfinished`,
+`spin`. The loop owns it. Never used from another thread than the loop's.
 """
 
 import sys
@@ -17,6 +18,7 @@ from p2pcore._fast.loop.rota cimport Rota
 from p2pcore._fast.loop.spin cimport Spin
 from p2pcore._fast.loop.sweeper cimport Sweeper
 from p2pcore._fast.loop.timers cimport Timers
+from p2pcore._fast.loop.unfinished cimport Unfinished
 
 cdef Py_ssize_t RECORD_BLOCK_BYTES = limits.MAX_NOISE_RECORD_BYTES + 2 + limits.MAX_HEADROOM_BYTES
 
@@ -36,6 +38,7 @@ cdef class LoopState:
         self.timers = Timers(loop)
         self.sweeper = Sweeper(loop)
         self.rota = Rota(loop)
+        self.unfinished = Unfinished(loop)
         self.spin = Spin(loop)
 
     def _lend(self, sizehint):
@@ -51,6 +54,11 @@ cdef class LoopState:
     def num_in_line(self):
         """Connections with work that waits for its turn."""
         return len(self.rota.line)
+
+    @property
+    def num_unfinished(self):
+        """Layers with a record or frame that the peer has begun, now or at the last look."""
+        return len(self.unfinished.begun)
 
     @property
     def num_free_records(self):

@@ -88,4 +88,4 @@ cdef class YamuxSession(Session):
     cdef int _window_watch(self) except -1
     cdef int _send_ping(self, object op) except -1
     cdef int _grant(self, YamuxStream stream, Py_ssize_t need) except -1
-    cdef int _grow(self, YamuxStream stream, Py_ssize_t missing) except -1
+    cdef int _grow(self, YamuxStream stream, Py_ssize_t missing, Py_ssize_t buffered) except -1

@@ -52,6 +52,7 @@ cdef uint32_t RESOURCE_LIMIT = codes.STREAM_RESOURCE_LIMIT_EXCEEDED
 cdef double UNKNOWN_PER_S = limits.YAMUX_MAX_UNKNOWN_PER_S
 cdef uint64_t LATE_FRAMES = limits.YAMUX_LATE_FRAMES
 cdef Py_ssize_t RESET_WORK = limits.RESET_WORK
+cdef double MAX_TUNING_RTT_S = limits.YAMUX_MAX_TUNING_RTT_S
 cdef double RTT_INTERVAL_S = limits.YAMUX_RTT_INTERVAL_S
 cdef int MAX_PINGS = limits.YAMUX_MAX_PINGS
 
@@ -130,7 +131,7 @@ cdef class YamuxStream(Stream):
         return self.session.count_waits(by)
 
     cdef bint may_wait(self) except -1:
-        return not self.session.must_shed()
+        return not self.session.must_shed(0)
 
     cdef int queue_changed(self) except -1:
         return 0 if self.session is None else count_held(self.session, self)
@@ -263,7 +264,12 @@ cdef class YamuxSession(Session):
                 self._frame(unpack_header(data))
             data += k
             n -= k
+        if self.have or self.body_left:
+            self.has_begun()
         return given - n
+
+    cdef bint is_unfinished(self) noexcept:
+        return self.error is None and (self.have != 0 or self.body_left != 0)
 
     cdef int _frame(self, Header h) except -1:
         if h.version != 0:
@@ -390,7 +396,7 @@ cdef class YamuxSession(Session):
         stream.receive_window -= h.length
         if h.length == 0:
             return self._fin_or_reset(stream, h.flags, 0)
-        if memory_state(self) == FULL and not stream.is_read() and self.must_shed():
+        if memory_state(self) == FULL and not stream.is_read() and self.must_shed(h.length):
             self.shed(stream)
             return self._drop_body(h)
         self.current = stream
@@ -571,17 +577,22 @@ cdef class YamuxSession(Session):
         if missing < min(most // 2, GRANT_BYTES) and usable >= need:
             return 0
         if memory_state(self) < TIGHT:
-            self._grow(stream, missing)
+            self._grow(stream, missing, buffered)
             missing = <Py_ssize_t> stream.max_window - usable
         if missing <= 0:
             return 0
         stream.receive_window += <uint32_t> missing
         return self._control(WINDOW_UPDATE, 0, stream.id, <uint32_t> missing)
 
-    cdef int _grow(self, YamuxStream stream, Py_ssize_t missing) except -1:
-        """Doubles a window if half of it was read within four round trips and the budget allows it."""
+    cdef int _grow(self, YamuxStream stream, Py_ssize_t missing, Py_ssize_t buffered) except -1:
+        """Doubles a window if half of it was read within four round trips and the budget allows it.
+
+        The peer can make its answers late. So a round trip counts for MAX_TUNING_RTT_S at most, and a window grows
+        only while the program keeps up: half of a window or less waits to be read.
+        """
         cdef uint64_t more
         cdef double now
+        cdef bint in_time
         stream.granted += missing
         if stream.granted_at and stream.granted < <Py_ssize_t> (stream.max_window // 2):
             return 0
@@ -589,7 +600,8 @@ cdef class YamuxSession(Session):
         if self.rtt == 0 or now - self.rtt_at > RTT_INTERVAL_S:
             if not self.pings:
                 self._send_ping(None)
-        if self.rtt and stream.granted_at and now - stream.granted_at < 4 * self.rtt and memory_state(self) == CALM:
+        in_time = self.rtt > 0 and stream.granted_at > 0 and now - stream.granted_at < 4 * min(self.rtt, MAX_TUNING_RTT_S)
+        if in_time and buffered <= <Py_ssize_t> (stream.max_window // 2) and memory_state(self) == CALM:
             more = min(<uint64_t> stream.max_window, <uint64_t> (self.max_window - stream.max_window))
             if more <= self.budget:
                 self.budget -= more

@@ -1,0 +1,6 @@
+from asyncio import AbstractEventLoop
+from typing import final
+
+@final
+class Unfinished:
+    def __new__(cls, loop: AbstractEventLoop) -> Unfinished: ...
