@@ -569,7 +569,7 @@ MEMORY_TIGHT_END_PERCENT: Final = 70
 """Below this it ends."""
 MEMORY_PAUSE_S: Final = 1.0
 """The longest time for which tight memory keeps new peers waiting, each time it becomes tight: a peer that
-holds much must not close the door for ever. A new connection costs 3 KB, and those who hold most go when it is
+holds much must not close the door for ever. A new connection costs 3 KB; those who hold most go when it is
 full."""
 MEMORY_FULL_PERCENT: Final = 95
 """Of the budget: no new streams, and those who hold most go. The rest is for what one turn brings."""
