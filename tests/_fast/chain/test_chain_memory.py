@@ -1,4 +1,4 @@
-"""Bytes that wait on a chain, below its streams, are counted and given back: handshakes, records, memory pipes.
+"""Bytes that wait on a chain, below its streams, are counted and given back: handshakes, records, pipes.
 
 Comes in: bytes on sockets. Goes out: the counts of a ledger.
 """
