@@ -154,7 +154,9 @@ class Churn:
         port = int(self.node.addrs[0].value_for_protocol("tcp") or 0)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
-            begun = self.chance.choice((b"", b"\x13/multistream/1.0.0\n", b"\x13/multistream/1.0.0\n\x07/noise\n"))
+            begun = self.chance.choice(
+                (b"", b"\x13/multistream/1.0.0\n", b"\x13/multistream/1.0.0\n\x07/noise\n")
+            )
             writer.write(begun + self.chance.randbytes(self.chance.choice((0, 1, 50, 5000))))
             if self.chance.random() < 0.5:
                 async with asyncio.timeout(1):
@@ -211,7 +213,9 @@ async def churn(seed: int) -> AsyncIterator[Churn]:
         listen = ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/tcp/0/ws", f"/unix/{folder}/node"]
         async with contextlib.AsyncExitStack() as stack:
             relay = RelayOptions(circuit_s=0, circuit_bytes=0)
-            node = await stack.enter_async_context(Host(listen=listen, echo=True, relay_service=relay, **both))
+            node = await stack.enter_async_context(
+                Host(listen=listen, echo=True, relay_service=relay, **both)
+            )
             behind = node.addrs_with_peer[0].encapsulate("/p2p-circuit")
             hidden = await stack.enter_async_context(Host(listen=[behind], echo=True))
             dialer = await stack.enter_async_context(Host(listen=(), **both))

@@ -69,8 +69,17 @@ def fuzz(name: str, seconds: float, *options: str) -> Result:
     log = WORK / f"{name}.log"
     before = set(findings.glob(f"{name}-*"))
     command = [sys.executable, str(TOP / "fuzz/child.py"), name, str(corpus)]
-    command += [f"-max_total_time={max(1, round(seconds))}", f"-max_len={MAX_BYTES}", f"-timeout={ONE_INPUT_S}"]
-    command += [f"-rss_limit_mb={RSS_MB}", f"-artifact_prefix={findings}/{name}-", "-print_final_stats=1", *options]
+    command += [
+        f"-max_total_time={max(1, round(seconds))}",
+        f"-max_len={MAX_BYTES}",
+        f"-timeout={ONE_INPUT_S}",
+    ]
+    command += [
+        f"-rss_limit_mb={RSS_MB}",
+        f"-artifact_prefix={findings}/{name}-",
+        "-print_final_stats=1",
+        *options,
+    ]
     begun = time.monotonic()
     with log.open("w") as file:
         code = subprocess.run(command, env=environment(), stdout=file, stderr=file, check=False).returncode

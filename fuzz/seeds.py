@@ -81,7 +81,9 @@ def _key_file() -> list[bytes]:
     made = [PrivateKey.from_protobuf(bytes.fromhex(key.private)) for key in KEYS]
     forms = ("protobuf", "base64", "hex", "pem", "der")
     files = [b"\0" + each.to_form(form) for each in made[:2] for form in forms]
-    files += [b"\0" + each.public_key.to_pem().encode() for each in made[2:]]  # RSA: a private one takes 100 ms
+    files += [
+        b"\0" + each.public_key.to_pem().encode() for each in made[2:]
+    ]  # RSA: a private one takes 100 ms
     psk = b"/key/swarm/psk/1.0.0/\n"
     return [*files, psk + b"/base16/\n" + b"ab" * 32, psk + b"/bin/\n" + bytes(32), b"\1" + bytes(32)]
 
@@ -248,7 +250,9 @@ def _mplex() -> list[bytes]:
 
 
 def _pair() -> list[bytes]:
-    flow = bytes((0, 0, 0, 11, 0, 0, 1, 0, 9, 9, 0, 3, 10, 1, 2, 11, 0, 0, 2, 1, 9, 1, 1, 5, 11, 0, 0, 2, 0, 9))
+    flow = bytes(
+        (0, 0, 0, 11, 0, 0, 1, 0, 9, 9, 0, 3, 10, 1, 2, 11, 0, 0, 2, 1, 9, 1, 1, 5, 11, 0, 0, 2, 0, 9)
+    )
     end = bytes((4, 0, 0, 3, 1, 0, 11, 0, 0))
     again = bytes((12, 1, 8 + 1, 10, 1, 0, 12, 1, 3 << 3 | 1, 12, 1, 8 + 1, 10, 1, 0, 3, 1, 0, 11, 0, 0))
     number = bytes((12, 0, 1, 10, 0, 0, 12, 0, 6 << 3 | 1, 12, 0, 1, 10, 0, 0, 6, 0, 0, 11, 0, 0))

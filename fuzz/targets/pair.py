@@ -61,7 +61,10 @@ class End(RawMuxer):
             self.drain()
             self.wire_bytes += self.sent()
         if other.reading and not other.closing:
-            arriving, self.wire_bytes = self.wire_bytes[:most], b"" if most is None else self.wire_bytes[most:]
+            arriving, self.wire_bytes = (
+                self.wire_bytes[:most],
+                b"" if most is None else self.wire_bytes[most:],
+            )
             other.deliver(arriving)
 
 

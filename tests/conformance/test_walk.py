@@ -132,7 +132,9 @@ class Walk:
         if addr is None:
             return
         reader, writer = await asyncio.open_connection("127.0.0.1", int(addr.value_for_protocol("tcp") or 0))
-        writer.write(self.chance.choice((b"", b"GET / HTTP/1.1\r\n", b"\x13/multistream/1.0.0\n\x07/noise\n")))
+        writer.write(
+            self.chance.choice((b"", b"GET / HTTP/1.1\r\n", b"\x13/multistream/1.0.0\n\x07/noise\n"))
+        )
         if self.chance.random() < 0.5:
             await reader.read(100)
         writer.transport.abort()
