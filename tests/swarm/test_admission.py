@@ -147,7 +147,7 @@ async def test_a_full_host_keeps_peers_waiting_until_there_is_room(caplog: pytes
 
 @looped
 async def test_a_full_host_that_has_places_for_others_refuses_at_accept_and_says_why() -> None:
-    limits = Limits(max_conns=2, reserved=[Reserved(1, "203.0.113.0/24")])
+    limits = Limits(max_conns=2, max_conns_per_peer=2, reserved=[Reserved(1, "203.0.113.0/24")])
     async with Host(limits=limits) as server, Host(listen=()) as one, Host(listen=()) as two:
         with server.events(Refused) as events:
             for _ in range(2):
