@@ -1,10 +1,9 @@
 """Churn of every kind for as long as asked, and whether anything grows meanwhile.
 
-Comes in: minutes. Goes out: the slopes of resident memory, objects, descriptors and tasks of one process that has both
-ends of everything, each with its error; exit 1 if one is above zero by more than chance. All traffic is on the loopback.
-
-The first third warms up. Of the rest, ten parts, each counts with its least sample: what is in use at the moment comes
-and goes, what is lost does not.
+Comes in: minutes. Goes out: the slopes of resident memory, objects, descriptors and tasks of one process that
+has both ends of everything, each with its error; exit 1 if one is above zero by more than chance. All traffic is
+on the loopback. The first third warms up. The rest has ten parts, and each counts with its least sample: what is in
+use at the moment comes and goes, what is lost does not.
 """
 
 from __future__ import annotations
@@ -27,16 +26,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scale_node import make
-
 from p2pcore import Host, Multiaddr, P2PError, RelayOptions, Supervisor, run
+from scale_node import make
 
 PARTS = 10
 WARM_UP = 1 / 3
 T_99 = 3.355
 """Student's t for ten parts (8 degrees of freedom), 99 % both sides."""
 LEAST = {"rss": 0.02, "objects": 0.01, "descriptors": 0.02, "tasks": 0.02}
-"""Growth over the measured time, as a part of the level, below which a slope is no loss: pages, caches, a name."""
+"""Growth over the measured time, as a part of the level, up to which a slope is no loss: pages, caches."""
 CALL_S = 10.0
 SIZES = (1, 100, 5_000, 200_000)
 EXPECTED = (P2PError, OSError, asyncio.IncompleteReadError)
@@ -86,7 +84,8 @@ class Slope:
     def __str__(self) -> str:
         bar = T_99 * self.error * 3600
         verdict = "GROWS" if self.grows else "no slope"
-        return f"{self.name:12} level {self.level:14,.0f}  {self.per_s * 3600:+14,.0f} ± {bar:12,.0f} an hour  {verdict}"
+        found = f"{self.per_s * 3600:+14,.0f} ± {bar:12,.0f} an hour"
+        return f"{self.name:12} level {self.level:14,.0f}  {found}  {verdict}"
 
 
 def slope(name: str, samples: Sequence[Sample]) -> Slope:

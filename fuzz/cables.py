@@ -1,6 +1,6 @@
 """Chains for fuzz targets: the peer is a list of bytes.
 
-Comes in: bytes in pieces. Goes out: the chain's mailbox, what it sent, why it ended. Closes its sockets itself.
+Comes in: bytes in pieces. Goes out: the chain's mailbox, what it sent, why it ended. Closes its sockets.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from _fast.chains import Cable
 from promise import settle
 
+from _fast.chains import Cable
 from p2pcore._fast.chain.layer import Mailbox
 from p2pcore.errors import P2PError
 
 
 class Line(Cable):
-    """A cable whose other end is a list of bytes. Like a real transport it closes when both halves have ended."""
+    """A cable whose other end is a list of bytes. As a real transport, it closes when both halves have ended."""
 
     has_ended = False
 

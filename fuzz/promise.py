@@ -1,7 +1,7 @@
 """What every fuzz target promises, and how an input is cut.
 
-Comes in: one input. Goes out: what a parser made of it, for comparison, or BrokenPromise. A parser returns, wants
-more, or raises one of the errors that its target names; the result is the same however the input is cut.
+Comes in: one input. Goes out: what a parser made of it, for comparison, or BrokenPromise. A parser returns,
+wants more, or raises one of the errors that its target names; the result is the same however the input is cut.
 Everything is a function of the input: an input that was found once is found again.
 """
 
@@ -14,8 +14,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import uvloop
-
-from p2pcore.errors import P2PError
 
 T = TypeVar("T")
 MAX_BYTES = 4096
@@ -82,12 +80,3 @@ async def settle(turns: int = 4) -> None:
 def named(error: BaseException | None) -> str | None:
     """The kind of `error`, for comparison: its text may tell how much had come."""
     return None if error is None else type(error).__name__
-
-
-async def ended(call: Coroutine[Any, Any, T], *allowed: type[Exception]) -> T | str | None:
-    """What `call` returns, or the kind of its error, which must be one of `allowed`."""
-    try:
-        async with asyncio.timeout(20):
-            return await call
-    except allowed or (P2PError,) as error:
-        return f"raised {named(error)}"

@@ -1,7 +1,7 @@
 """Fuzzes targets, one process each, for a given time; or shrinks a corpus, or runs one input again.
 
-Comes in: names of targets (none: all) and seconds. Goes out: a line a target with runs, coverage and findings; exit 1
-if one of them has a finding. New inputs are left in .fuzz/corpus/NAME, findings in .fuzz/findings.
+Comes in: names of targets (none: all) and seconds. Goes out: a line a target with runs, coverage and findings;
+exit 1 if one of them has a finding. New inputs are left in .fuzz/corpus/NAME, findings in .fuzz/findings.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -39,7 +38,8 @@ class Result:
 
     def __str__(self) -> str:
         state = f"FOUND {self.finding or self.log}" if self.finding or not self.runs else "nothing found"
-        return f"{self.name:16} {self.runs:>10} runs {self.coverage:>6} edges {self.cpu_s:7.1f} s  {state}"
+        work = f"{self.runs:>10} runs {self.coverage:>6} edges {self.cpu_s:7.1f} s of a core"
+        return f"{self.name:16} {work}  {state}"
 
     @property
     def is_good(self) -> bool:
@@ -80,16 +80,19 @@ def fuzz(name: str, seconds: float, *options: str) -> Result:
         "-print_final_stats=1",
         *options,
     ]
-    begun = time.monotonic()
     with log.open("w") as file:
-        code = subprocess.run(command, env=environment(), stdout=file, stderr=file, check=False).returncode
+        process = subprocess.Popen(command, env=environment(), stdout=file, stderr=file)
+        _, status, usage = os.wait4(process.pid, 0)
+    code = os.waitstatus_to_exitcode(status)
     found = sorted(set(findings.glob(f"{name}-*")) - before)
     text = log.read_text(errors="replace")
     covered = re.findall(r"cov: (\d+)", text)
     runs = re.search(r"stat::number_of_executed_units: (\d+)", text)
     failed = found[0] if found else (log if code else None)
     done = int(runs[1]) if runs else 0
-    return Result(name, done, int(covered[-1]) if covered else 0, time.monotonic() - begun, failed, log)
+    return Result(
+        name, done, int(covered[-1]) if covered else 0, usage.ru_utime + usage.ru_stime, failed, log
+    )
 
 
 def _unpacked(name: str) -> Path:
@@ -129,7 +132,8 @@ def _within(inputs: Iterable[bytes], most: int) -> list[bytes]:
 
 def main() -> int:
     """See above."""
-    sys.path[:0] = [str(TOP / "fuzz"), str(TOP / "tests")]
+    if "LD_PRELOAD" not in os.environ:  # seeds.py imports p2pcore, which this build cannot load without it
+        os.execve(sys.executable, [sys.executable, *sys.argv], environment())
     import seeds
 
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])

@@ -16,14 +16,13 @@ import record_vectors
 from _fast import websocket_frames as ws
 from _fast.chains import ACK, DATA, FIN, GO_AWAY, PING, RST, SYN, WU, data, frame
 from _fast.mplex_chain import CLOSE_I, MSG_I, NEW, RESET_I, msg
-from security import noise_vectors, tls_vectors
-
 from p2pcore._fast.chain.multistream import HEADER, NOT_AVAILABLE
 from p2pcore.pb.circuit_pb2 import HopMessage, StopMessage
 from p2pcore.pb.identify_pb2 import Identify
 from p2pcore.pb.noise_pb2 import NoiseHandshakePayload
 from p2pcore.pb.plaintext_pb2 import Exchange
 from p2pcore.values.keys import PrivateKey
+from security import noise_vectors, tls_vectors
 
 CORPORA = Path(__file__).parent / "corpora"
 KEYS = [key_vectors.ED25519, key_vectors.SECP256K1, key_vectors.ECDSA, key_vectors.RSA]

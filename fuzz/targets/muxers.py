@@ -1,7 +1,7 @@
 """One session of yamux or mplex, and a peer by hand: frames in any order, of any size, cut anywhere.
 
-A peer's frames end the session with one of the two typed errors, or leave it in a state that adds up. Our side
-reads, answers, closes and resets the streams that it gets, each as its number says.
+A peer's frames end the session with one of the two typed errors, or leave it in a state that adds up. Our
+side reads, answers, closes and resets the streams that it gets, each as its number says.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from _fast.chains import RawMuxer
 from promise import check, cut, named, run, same, settle
 
+from _fast.chains import RawMuxer
 from p2pcore import errors
 from p2pcore._fast.loop.ledger import Ledger
 from p2pcore._fast.mux.mplex import MplexSession
@@ -71,7 +71,8 @@ async def _session(kind: Any, data: bytes, pieces: list[bytes]) -> tuple[Any, ..
     await settle()
     for piece in pieces:
         peer.deliver(piece)
-    check(peer.session.num_streams <= MAX_STREAMS + 6, "more streams than allowed", peer.session.num_streams)
+    n = peer.session.num_streams
+    check(n <= MAX_STREAMS + 6, "more streams than allowed", n)
     await settle()
     if data[0] & 128:
         peer.deliver_eof()
@@ -113,7 +114,7 @@ def nothing_counted(ledger: Ledger) -> None:
 
 
 def adds_up(session: Any, held: list[Any], closed: list[Any]) -> None:
-    """The table has each stream that is held and has not ended; it need not have those that were `closed` here."""
+    """The table has each stream that is held and has not ended; those that were `closed` here it may have."""
     if session.close_reason is not None:
         same(session.num_streams, 0, "streams of a session that has ended")
         return

@@ -1,8 +1,8 @@
-"""Two sessions of one muxer, and a program for both: calls of the API, bytes moved by hand, frames put in between.
+"""Two sessions of one muxer, and a program for both: calls, bytes moved by hand, frames put in between.
 
-Comes in: a byte that chooses the muxer, then two or more bytes a step. As long as no frame was put in, each byte
-that is read is the one that was written. Always: only the promised errors, tables that add up, and nothing that
-waits for ever once both sessions have ended.
+Comes in: a byte that chooses the muxer, then three bytes a step. As long as no frame was put in, each byte that
+is read is the one that was written. Always: only the promised errors, tables that add up, and nothing that waits
+for ever once both sessions have ended.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import asyncio
 from collections.abc import Awaitable, Iterator
 from typing import Any
 
+from promise import check, run, settle
+
 from _fast.chains import Frame, RawMuxer
 from _fast.mplex_chain import Message
-from promise import check, run, settle
-from targets.muxers import adds_up, nothing_counted
-
 from p2pcore._fast.mux.mplex import MplexSession
 from p2pcore._fast.mux.yamux import YamuxSession
 from p2pcore.errors import P2PError
+from targets.muxers import adds_up, nothing_counted
 
 KINDS: tuple[Any, ...] = (YamuxSession, MplexSession)
 MAX_STREAMS = 8

@@ -1,4 +1,4 @@
-"""Noise, TLS, plaintext and private networks: handshakes, payloads and certificates, and the records after them.
+"""Noise, TLS, plaintext and private networks: handshakes, payloads, certificates, and the records after them.
 
 Where a cipher or a signature would stop every input, the target seals or signs it: what an authenticated peer
 sends is the larger surface.
@@ -10,11 +10,11 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-import tls_pairs
 from cables import Line, all_of, spoken_to
-from key_vectors import INITIATOR, RESPONDER
 from promise import check, cut, named, run, same, settle, tried
 
+import tls_pairs
+from key_vectors import INITIATOR, RESPONDER
 from p2pcore import limits
 from p2pcore._fast.crypto.noise import KeyPair
 from p2pcore._fast.crypto.pnet import PnetLayer
@@ -143,7 +143,7 @@ def noise_records(data: bytes) -> None:
 
 
 def tls_certificate(data: bytes) -> None:
-    """A certificate in DER. It has one form: whoever changes a byte of an accepted one makes it another peer's."""
+    """A certificate in DER. It has one form: no byte of an accepted one can be changed."""
     read_certificate.cache_clear()
     found = tried(lambda: read_certificate(data), HandshakeError)
     if found is not None:
@@ -170,7 +170,7 @@ def tls(data: bytes) -> None:
 
 
 def tls_records(data: bytes) -> None:
-    """Records after the handshake, sealed with the right keys: data, alerts, tickets, key updates, anything."""
+    """Records after the handshake, sealed with the right keys: data, alerts, tickets, key updates."""
 
     async def main() -> None:
         client, server = tls_pairs.shaken(secrets=(secrets := []))
@@ -216,7 +216,7 @@ async def _hidden(nonce: bytes, data: bytes) -> bytes:
 
 
 def pnet(data: bytes) -> None:
-    """A peer of a private network, or a stranger: an odd first byte leaves what comes without the right key."""
+    """A peer of a private network, or a stranger: after an odd first byte comes what has not the right key."""
 
     async def main() -> None:
         raw = data[1:]

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import functools
 
-from key_vectors import INITIATOR
 from promise import check, cut, run, same, tried
 
+from key_vectors import INITIATOR
 from p2pcore import limits
 from p2pcore._fast.codec import multibase, varint
 from p2pcore.errors import AddressError, IdentityError, IncompleteRead, LimitExceeded, RemoteProtocolError

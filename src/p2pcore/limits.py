@@ -391,9 +391,10 @@ TRIM_CLOSINGS: Final = 32
 ROOM_PARTS: Final = 64
 """Where something has run short, at least this part of the connections goes: one look at all of them, 4 us
 each, then costs 0.3 ms for each connection that goes."""
-TRIM_REST_S: Final = 1.0
-"""After a pass that could close nothing, until the next one: protecting everything costs no more than
-that."""
+TRIM_REST_PER_CONN_S: Final = 50e-6
+"""After a pass that could close nothing, until the next one, for each connection: ten times what a pass costs.
+So 18,000 connections, all young or protected, are looked at once a second, and a crowd that comes then is
+found in time: 2,000 in a second fit above the high mark."""
 CROWD_SHARE: Final = 0.25
 """Share of the low mark above which connections of one block or peer are a crowd, and go first. With less,
 no honest office or proxy is cut, and an attacker needs four blocks to get past it."""
@@ -423,7 +424,9 @@ IDLE_SLOTS: Final = 64
 """Parts of the idle time in which connections are looked at together: idle ones are found up to one part
 late."""
 RELIEVE_LOOK_S: Final = 0.1
-"""Between two looks whether memory is still full after the largest holders were closed."""
+"""Between two looks whether memory is still full after the largest holders were closed ..."""
+RELIEVE_REST_S: Final = 1.0
+"""... and if none was large enough to be closed."""
 
 # -- workers -----------------------------------------------------------------------------------
 MAX_WORKERS: Final = 256
@@ -480,6 +483,9 @@ RESET_WORK: Final = 16
 PROPOSALS_AT_ONCE: Final = 4
 """Proposals refused in one negotiation before others have a turn: a peer that waits for answers never has two
 here at once. Each costs 5 us."""
+MAX_LONG_NEGOTIATIONS: Final = 64
+"""Streams of one connection that have refused PROPOSALS_AT_ONCE proposals and negotiate on, for 10 s at most. Few
+programs have so many protocols to propose; with 1,024 of them a pass of Python's collector takes 100 ms."""
 ARRIVED_AT_ONCE: Final = 64
 """Streams of a connection whose handlers have not started when its next frames begin to wait."""
 FLUSH_AFTER_TASKS: Final = 32
@@ -569,6 +575,8 @@ MEMORY_FULL_PERCENT: Final = 95
 """Of the budget: no new streams, and those who hold most go. The rest is for what one turn brings."""
 MEMORY_FULL_END_PERCENT: Final = 85
 """Below this it ends."""
+MEMORY_ENDED_S: Final = 1.0
+"""While memory is full, a stream that has ended keeps what nobody has read for so long: a busy task reads it."""
 MEMORY_TRIM_BYTES: Final = 16 * 1024 * 1024
 """If at least so much was used and less than half of it still is, free memory goes back to the system ..."""
 MEMORY_TRIM_AFTER_S: Final = 2.0

@@ -1,7 +1,7 @@
 """A random walk: everything is opened, closed, failed and cancelled, over all transports and muxers.
 
-Comes in: P2PCORE_WALK_S, seconds (2 by default, scaled); P2PCORE_WALK_SEED. Goes out: the promise that at the end every
-counter is 0, and that what is counted is what can be found.
+Comes in: P2PCORE_WALK_S, seconds (2 by default, scaled); P2PCORE_WALK_SEED. Goes out: the promise that at the
+end every counter is 0, and that what is counted is what can be found.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ class Walk:
 
 @contextlib.asynccontextmanager
 async def meeting(muxer: str, folder: Path) -> AsyncIterator[list[Host]]:
-    """Four hosts: on TCP, on WebSocket, on a UNIX socket and in memory; and one behind the first, which relays."""
+    """Four hosts: on TCP, WebSocket, a UNIX socket and in memory; and one behind the first, which relays."""
     listen = (
         ["/ip4/127.0.0.1/tcp/0"],
         ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/tcp/0/ws"],

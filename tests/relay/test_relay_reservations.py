@@ -71,6 +71,28 @@ async def test_the_addresses_a_relay_tells_are_ours_too_where_they_are_its_own()
             assert one.addrs == [behind(relay), public.encapsulate("/p2p-circuit")]
 
 
+@looped
+async def test_addresses_that_cannot_be_continued_cost_us_none_of_the_others() -> None:
+    """A relay may tell what it likes: a path, at whose end nothing can follow; or one with no room."""
+    told: list[Multiaddr] = []
+
+    async def answer(stream: Stream, request: Hop) -> None:
+        reservation = Reservation(int(time.time()) + 3600, tuple(told))
+        await stream.write(Hop(HopType.STATUS, reservation=reservation, status=Status.OK).encode())
+
+    async with fake_relay(answer) as (relay, _):
+        public = Multiaddr(f"/ip4/1.2.3.4/tcp/4001/p2p/{relay.peer_id}")
+        told[:] = [
+            Multiaddr(f"/unix/a/p2p/{relay.peer_id}"),
+            Multiaddr("/udp/1" * (limits.MAX_MULTIADDR_COMPONENTS - 1) + f"/p2p/{relay.peer_id}"),
+            Multiaddr("/udp/1" * (limits.MAX_MULTIADDR_COMPONENTS - 2) + f"/p2p/{relay.peer_id}"),
+            public,
+        ]
+        async with Host(**BARE | {"listen": [behind(relay)]}) as one:
+            assert one.addrs == [behind(relay), public.encapsulate("/p2p-circuit")]
+            assert len(one.addrs_with_peer) == 2
+
+
 @pytest.mark.parametrize(
     "spoil",
     [

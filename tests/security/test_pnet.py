@@ -104,6 +104,13 @@ def test_a_bad_key_file_names_the_line_and_never_the_key(data: bytes, line: int)
         assert secret not in text
 
 
+def test_text_from_the_system_that_is_no_text_is_a_bad_key_like_any_other() -> None:
+    """An argument that is not UTF-8 has lone surrogates; an error of encoding would show the whole text."""
+    with pytest.raises(errors.IdentityError, match="line 3") as caught:
+        PSK.from_text("/key/swarm/psk/1.0.0/ /base16/ " + KEY.hex()[:-2] + "\udce2")
+    assert KEY.hex()[:16] not in repr(caught.value)
+
+
 def test_a_file_that_is_no_key_file_is_read_up_to_a_bound(tmp_path: Path) -> None:
     path = tmp_path / "large"
     path.write_bytes(FILE + bytes(10 * limits.MAX_PSK_FILE_BYTES))

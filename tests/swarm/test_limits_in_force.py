@@ -377,8 +377,6 @@ def refused_by(point: str) -> dict[str, Any]:
 )
 @looped
 async def test_a_failed_upgrade_leaves_the_counts_as_they_were(options: dict[str, Any]) -> None:  # RM-T17
-    options: dict[str, Any],
-) -> None:  # RM-T17
     async with Host(limits=Limits(exempt=()), **options) as server, Host(listen=(), identify=False) as client:
         with contextlib.suppress(DialError):
             conn = await client.swarm.dial_addr(server.addrs_with_peer[0])

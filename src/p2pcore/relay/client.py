@@ -16,7 +16,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from p2pcore import limits
-from p2pcore.errors import P2PError, RelayRefused, RemoteProtocolError
+from p2pcore.errors import (
+    AddressError,
+    IdentityError,
+    LimitExceeded,
+    P2PError,
+    RelayRefused,
+    RemoteProtocolError,
+)
 from p2pcore.relay.messages import (
     CIRCUIT,
     HOP,
@@ -104,6 +111,17 @@ async def reserve(relay: Conn, us: PeerId, now: float) -> Reservation:
     return reservation
 
 
+def _circuit(addr: Multiaddr, relay: PeerId) -> Multiaddr | None:
+    """Our address behind `addr`, which `relay` has told; None: it is not its own, or cannot be continued."""
+    try:
+        if addr.peer_id != relay or addr.is_relayed:
+            return None
+        addr.encapsulate(CIRCUIT).with_p2p(relay)  # another id comes behind it when it is told to others
+        return addr.encapsulate(CIRCUIT)
+    except (AddressError, IdentityError, LimitExceeded):
+        return None
+
+
 class ReservationKeeper:
     """Keeps one reservation: renews it in time, asks again when the relay has gone, reports when it expires.
 
@@ -153,12 +171,8 @@ class ReservationKeeper:
         if self.reservation is None or not self.is_held:
             return []
         ours = [through(addr, self.relay) for addr in self.route.addrs]
-        told = [
-            addr.encapsulate(CIRCUIT)
-            for addr in self.reservation.addrs
-            if addr.peer_id == self.relay and not addr.is_relayed
-        ]
-        return list(dict.fromkeys(ours + told))
+        told = (_circuit(addr, self.relay) for addr in self.reservation.addrs)
+        return list(dict.fromkeys([*ours, *(addr for addr in told if addr is not None)]))
 
     async def begin(self) -> None:
         """Reserves, and keeps that from now on. Raises as `reach` and `reserve`; then it keeps nothing."""

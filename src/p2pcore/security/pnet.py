@@ -92,7 +92,7 @@ class PSK:
         stripped = text.strip()
         if stripped.startswith(HEADER.decode()):
             parts = stripped.replace("\\r", " ").replace("\\n", " ").split()
-            return cls.parse("\n".join(parts).encode())
+            return cls.parse("\n".join(parts).encode(errors="replace"))
         compact = stripped.removeprefix("0x").encode(errors="replace")
         key = _base16(compact) or _base64(compact.translate(_FROM_URL_SAFE))
         return None if key is None else cls(key)

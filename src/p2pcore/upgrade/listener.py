@@ -149,7 +149,7 @@ class UpgradedListener:
         self._threshold = Threshold(self._options.queue_length)
         self._backoff = Backoff(self._options.backoff_min, self._options.backoff_max)
         self._intake: Intake[RawConn] = Intake(
-            self._upgrade, self._give_up, self._options.intake, lambda: self._threshold.is_full
+            self._upgrade, self._give_up, self._options.intake, self._threshold
         )
         self._ready: collections.deque[tuple[float, CapableConn]] = collections.deque()
         self._accepters: collections.deque[asyncio.Future[None]] = collections.deque()

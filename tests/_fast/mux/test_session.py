@@ -229,6 +229,19 @@ async def test_cancelled_opens_accepts_and_closes_leave_nothing_behind() -> None
 
 
 @looped
+async def test_a_close_may_be_cancelled_when_the_end_has_just_come() -> None:
+    peer = RawYamux()
+    calls = [asyncio.ensure_future(peer.session.close()) for _ in range(3)]
+    await settle()
+    peer.wire.connection_lost(None)
+    for call in calls[:2]:
+        call.cancel()
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(each) for each in results] == [asyncio.CancelledError, asyncio.CancelledError, type(None)]
+    await peer.session.close()
+
+
+@looped
 async def test_close_is_seen_by_the_peer_as_a_go_away_after_all_data() -> None:
     client, server = await session_pair()
     a, b = await stream_pair(client, server)

@@ -215,9 +215,7 @@ class SharedPort:
         self._listeners: dict[Kind, TcpReuseListener] = {}
         self._peeked = Threshold(MAX_PEEKED)
         bounds = Bounds(MAX_PEEKS, UPGRADE_SLOW_S, MAX_SLOW_PEEKS, MAX_WAITING_UPGRADES)
-        self._intake: Intake[RawConn] = Intake(
-            self._sort, self._give_up, bounds, lambda: self._peeked.is_full
-        )
+        self._intake: Intake[RawConn] = Intake(self._sort, self._give_up, bounds, self._peeked)
         self._num_accepted = 0
         self._failed = False
         self._resumed = asyncio.Event()
