@@ -106,6 +106,11 @@ class Intake(Generic[T]):
 
     # -- items come and go ---------------------------------------------------------------------
 
+    @property
+    def is_full(self) -> bool:
+        """True while `wait` may wait."""
+        return len(self._waiting.places) >= self._max_waiting
+
     async def wait(self) -> None:
         """Returns when `offer` may be called.
 
@@ -113,7 +118,7 @@ class Intake(Generic[T]):
         a client with very many connections. Else it returns at once: the next item may be from another block,
         and what comes from a block above its share is refused.
         """
-        while len(self._waiting.places) >= self._max_waiting and self._holds_back():
+        while self.is_full and self._holds_back():
             self._set_timer()
             await self._change()
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from weakref import WeakSet
 
 cimport cython
-from libc.stdint cimport INT64_MAX, INT64_MIN, UINT64_MAX, int64_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MIN, UINT64_MAX, int64_t, uint32_t, uint64_t
 
 from p2pcore import limits
 

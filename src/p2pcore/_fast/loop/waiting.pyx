@@ -86,9 +86,9 @@ cdef class Op:
         # (those of streams that arrived together) leaves at the end of the iteration, in shared records. If many
         # tasks were woken, a part leaves earlier, so that the peer can work while the others run.
         resumed = self.state.flusher.num_resumed
+        if resumed and self.state.flusher.num_woken == 0:
+            self.state.rota.room = TURN_WORK  # all that this turn has woken has run: no renewal needs to be scheduled
         if self.state.flusher.due and resumed and (self.state.flusher.num_woken == 0 or resumed >= FLUSH_AFTER):
-            if self.state.flusher.num_woken == 0:
-                self.state.rota.room = TURN_WORK  # all that this turn has woken has run: no renewal needs to be scheduled
             self.state.flusher.flush_now()
         return future
 

@@ -892,8 +892,8 @@ cdef class Session(Layer):
         return op
 
     cdef int _call_patient(self, Py_ssize_t least) except -1:
-        cdef _TurnOp op
         """Lets some calls go on that have waited for this turn, for half of the share."""
+        cdef _TurnOp op
         cdef list patient = self.excess.patient
         while patient and (self.state.rota.room > least + SHARE // 2 or self.error is not None):
             op = <_TurnOp> patient.pop(0)
