@@ -28,7 +28,9 @@ node that stands still for a second shows in everything that it delays. Memory i
 node in MB: at the start, at its peak, and 5 s after the end of the attack.
 
 A node of go-libp2p has its default resource manager and connection manager, and meets the same attacks. It
-has one core, as p2pcore has. Where a cell is empty, it lacks the subject.
+has one core, as p2pcore has. An empty cell was not measured, or go-libp2p lacks the subject.
+
+If the load before the run is above 2, the machine did other work too. Then times say little, but counts hold.
 """
 
 TWINS_HEAD = """\
@@ -92,7 +94,7 @@ def _side(found: Found | None) -> Iterable[str]:
 
 
 def _two(figures: Mapping[str, float], first: str, second: str) -> str:
-    return " → ".join(f"{figures[name]:,.3g}" if name in figures else "?" for name in (first, second))
+    return " → ".join(f"{figures[name]:,.0f}" if name in figures else "?" for name in (first, second))
 
 
 def _of(figures: Mapping[str, float], kind: str) -> str:
