@@ -1,8 +1,8 @@
 """Two sessions of one muxer, and a program for both: calls, bytes moved by hand, frames put in between.
 
-Comes in: a byte that chooses the muxer, then three bytes a step. As long as no frame was put in, each byte that
-is read is the one that was written. Always: only the promised errors, tables that add up, and nothing that waits
-for ever once both sessions have ended.
+Comes in: a byte that chooses the muxer, then three bytes a step. As long as no frame was put in, each byte
+that is read is the one that was written. Always: only the promised errors, tables that add up, and nothing
+that waits for ever once both sessions have ended.
 """
 
 from __future__ import annotations
