@@ -7,7 +7,7 @@ LISTEN ?= /ip4/127.0.0.1/tcp/0
 ROUNDS ?= 5
 BENCH_ARGS ?=
 GATES_ARGS ?=
-ATTACKS_ARGS ?= --with-go --write
+ATTACKS_ARGS ?= --node p2pcore --node go --write
 MINUTES ?= 1
 TARGET ?=
 

@@ -1,9 +1,9 @@
 """Churn of every kind for as long as asked, and whether anything grows meanwhile.
 
-Comes in: minutes. Goes out: the slopes of resident memory, objects, descriptors and tasks of one process that
-has both ends of everything, each with its error; exit 1 if one is above zero by more than chance. All traffic
-is on the loopback. The first third warms up. The rest has ten parts, and each counts with its least sample:
-what is in use at the moment comes and goes, what is lost does not.
+Comes in: minutes. Goes out: the slopes of resident memory, objects, descriptors and tasks of one process
+that has both ends of everything, each with its error; exit 1 if one is above zero by more than chance. All
+traffic is on the loopback. The first third warms up. The rest has ten parts, and each counts with its least
+sample: what is in use at the moment comes and goes, what is lost does not.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from p2pcore.errors import P2PError
 
 
 class Line(Cable):
-    """A cable whose other end is a list of bytes. As a real transport, it closes when both halves ended."""
+    """A cable whose other end is a list of bytes. Like a real transport, it closes when both halves end."""
 
     has_ended = False
 

@@ -1,7 +1,8 @@
 """What every fuzz target promises, and how an input is cut.
 
 Comes in: one input. Goes out: what a parser made of it, for comparison, or BrokenPromise. A parser returns,
-wants more, or raises one of the errors that its target names. The result is the same in all cuts.
+wants more, or raises one of the errors that its target names; the result is the same however
+the input is cut.
 Everything is a function of the input: an input that was found once is found again.
 """
 

@@ -74,7 +74,7 @@ def looped(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
 
 
 async def settle(turns: int = 4) -> None:
-    """Lets everything run that is ready: deliveries, flushes, woken tasks, and what waits in line for its turn."""
+    """Lets everything run that is ready: deliveries, flushes, woken tasks, what waits for its turn."""
     rota = loop_state(asyncio.get_running_loop())
     for _ in range(turns):
         await asyncio.sleep(0)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,9 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--attack", type=float, default=10.0, metavar="S", help="seconds of an attack")
     parser.add_argument("--settle", type=float, default=5.0, metavar="S", help="seconds after an attack")
-    parser.add_argument("--with-go", action="store_true", help="each row against go-libp2p too")
-    parser.add_argument("--node", metavar="COMMAND", help="another node in place of this p2pcore's")
+    parser.add_argument(
+        "--node", choices=[OURS, "go"], action="append", help="only this one; may be repeated"
+    )
     parser.add_argument("--loopback", action="store_true", help="use 127.0.0.0/8 and no network namespace")
     parser.add_argument("--without-twins", action="store_true", help="rows only, no honest twins")
     parser.add_argument("--render", action="store_true", help=f"write {PAGE.relative_to(ROOT)} again")
@@ -58,11 +59,10 @@ def _chosen(patterns: Sequence[str]) -> Iterator[Row]:
 
 
 def _contenders(options: argparse.Namespace) -> list[Peer]:
-    ours = tuple(shlex.split(options.node)) if options.node else (sys.executable, str(NODE))
-    found = [Peer(OURS, ours)]
-    if options.with_go:
+    found = [Peer(OURS, (sys.executable, str(NODE)))]
+    if "go" in (options.node or ()):
         found.append(Peer("go", tuple(load_builder().build("go").command)))
-    return found
+    return [peer for peer in found if peer.name in (options.node or (OURS,))]
 
 
 def _options(row: Row, peer: Peer) -> tuple[str, ...] | None:
@@ -80,9 +80,13 @@ def _measured(row: Row, peer: Peer, options: argparse.Namespace) -> Found | None
         found = run_row(row, peer, more, choose_cores(), durations)
     except PeerFailure as failure:
         found = {"row": row.name, "figures": {}, "failure": without_paths(str(failure))}
-    found["node"] = peer.name
+    found |= {"node": peer.name, **_when()}
     found["missed"] = _missed(row.bounds, found)
     return found
+
+
+def _when() -> dict[str, str]:
+    return {"when": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", "commit": commit()}
 
 
 def _missed(bounds: Sequence[Bound], found: Found) -> list[str]:
@@ -123,12 +127,13 @@ def main() -> int:
         PAGE.write_text(page(json.loads(RESULTS.read_text())))
         return 0
     place.enter(sys.argv[1:], options.loopback)
-    all_found = list(_rows(options))
-    if not options.without_twins:
-        all_found += _twins(options)
-    if options.write:
-        _write(all_found)
-    return int(any(found["missed"] for found in all_found if found["node"] == OURS))
+    status = 0
+    for found in chain(_rows(options), _twins(options)):
+        if options.write:
+            _write(found)
+        if found["node"] == OURS and found["missed"]:
+            status = 1
+    return status
 
 
 def _rows(options: argparse.Namespace) -> Iterator[Found]:
@@ -140,7 +145,9 @@ def _rows(options: argparse.Namespace) -> Iterator[Found]:
 
 
 def _twins(options: argparse.Namespace) -> Iterator[Found]:
-    peer = _contenders(options)[0]
+    if options.without_twins or OURS not in (options.node or (OURS,)):
+        return
+    peer = Peer(OURS, (sys.executable, str(NODE)))
     for twin in TWINS:
         name = f"twin-{twin.name}"
         if options.rows and not any(fnmatch.fnmatch(name, pattern) for pattern in options.rows):
@@ -149,18 +156,16 @@ def _twins(options: argparse.Namespace) -> Iterator[Found]:
             found = run_twin(twin, peer, choose_cores(), with_free=True)
         except PeerFailure as failure:
             found = {"row": name, "figures": {}, "failure": without_paths(str(failure))}
-        found |= {"node": OURS, "missed": _missed(BOUNDS, found)}
+        found |= {"node": OURS, "missed": _missed(BOUNDS, found), **_when()}
         print(json.dumps(found)) if options.json else _show(BOUNDS, found)
         yield found
 
 
-def _write(rows: list[Found]) -> None:
-    whole = {
-        "when": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        "commit": commit(),
-        "machine": machine(choose_cores()),
-        "rows": rows,
-    }
+def _write(found: Found) -> None:
+    """Puts a row in the place of its older self, so a run need not have all rows."""
+    before = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
+    rows = {(each["row"], each["node"]): each for each in [*before, found]}
+    whole = {"machine": machine(choose_cores()), "rows": [rows[key] for key in sorted(rows)]}
     RESULTS.write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n")
     PAGE.write_text(page(whole))
 

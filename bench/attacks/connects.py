@@ -92,12 +92,3 @@ async def one_peer(arena: Arena) -> None:
     arena.counts["held at the end"] = sum(peer.is_open for peer in peers)
     arena.counts["first ms"] = statistics.median(took[:some] or [0])
     arena.counts["last ms"] = statistics.median(took[-some:] or [0])
-
-
-async def half_a_record(arena: Arena) -> None:
-    """`conns` connections that each begin a record and never end it."""
-    peers = await arena.peers(arena.count("conns", 64))
-    for peer in peers:
-        peer.transport.write(b"\xff\xff" + bytes(arena.count("bytes", 1000)))
-    await arena.hold()
-    arena.counts["held at the end"] = sum(peer.is_open for peer in peers)

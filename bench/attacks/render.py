@@ -43,7 +43,9 @@ def page(whole: Mapping[str, Any]) -> str:
     """The text of docs/attacks.md."""
     found = {(each["row"], each["node"]): each for each in whole["rows"]}
     machine = "; ".join(f"{name}: {text}" for name, text in sorted(whole["machine"].items()))
-    parts = [HEAD, f"{whole['when']}, commit {whole['commit']}. {machine}.\n", "## Rows\n", _rows(found)]
+    commits = ", ".join(sorted({each["commit"] for each in found.values() if each["node"] == "p2pcore"}))
+    last = max(each["when"] for each in found.values())
+    parts = [HEAD, f"Commit {commits}; last row of {last}. {machine}.\n", "## Rows\n", _rows(found)]
     parts += ["## What must hold\n", _bounds(found), TWINS_HEAD, _twins(found)]
     return "\n".join(parts)
 

@@ -16,6 +16,7 @@ WINDOW_BYTES = 256 * 1024
 BODY_BYTES = 16 * 1024
 FLOOD_IDS = range(1, 2 * 1_000_000, 2)
 """Streams of one flooding connection: made before, because they cost more than sending them."""
+CUT_PAUSE_S = 1.0
 BATCH = 128
 """Streams opened together: half as many as may wait to be accepted."""
 
@@ -62,6 +63,23 @@ async def _many(arena: Arena, first: Callable[[int], bytes]) -> None:
             arena.counts["streams"] += min(BATCH, streams - begun)
     await arena.hold()
     arena.counts["held at the end"] = sum(peer.is_open for peer in held)
+
+
+async def cut(arena: Arena) -> None:
+    """`conns` connections with `streams` idle echo streams each that all end at once, and again."""
+    streams = arena.count("streams", 500)
+    batches = [
+        b"".join(opening(1 + 2 * at, ECHO) for at in range(begun, min(begun + BATCH, streams)))
+        for begun in range(0, streams, BATCH)
+    ]
+    while arena.left_s:
+        peers = await arena.peers(arena.count("conns", 8))
+        for batch in batches:
+            await asyncio.gather(*(_settled(peer, batch, 0) for peer in peers))
+        for peer in peers:
+            peer.abort()
+        arena.counts["streams"] += streams * len(peers)
+        await asyncio.sleep(CUT_PAUSE_S if peers else 10 * STEP_S)
 
 
 async def _settled(peer: RawPeer, batch: bytes, pause_s: float) -> None:

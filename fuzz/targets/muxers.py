@@ -90,7 +90,7 @@ async def _session(kind: Any, data: bytes, pieces: list[bytes]) -> tuple[Any, ..
 
 
 async def _left(peer: Peer) -> list[Any]:
-    """Each stream is left in a way of its own. Returns: those that may have no place in the table any more."""
+    """Leaves each stream in a way of its own. Returns: those that may have no place in the table any more."""
     closed = []
     for place, stream in enumerate(peer.streams):
         way = place % 5

@@ -216,7 +216,7 @@ async def _hidden(nonce: bytes, data: bytes) -> bytes:
 
 
 def pnet(data: bytes) -> None:
-    """A peer of a private network, or a stranger: an odd first byte: without the right key."""
+    """A peer of a private network, or a stranger: after an odd first byte comes what has a wrong key."""
 
     async def main() -> None:
         raw = data[1:]

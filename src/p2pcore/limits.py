@@ -391,9 +391,10 @@ TRIM_CLOSINGS: Final = 32
 ROOM_PARTS: Final = 64
 """Where something has run short, at least this part of the connections goes: one look at all of them, 4 us
 each, then costs 0.3 ms for each connection that goes."""
-TRIM_REST_S: Final = 1.0
-"""After a pass that could close nothing, until the next one: protecting everything costs no more than
-that."""
+TRIM_REST_PER_CONN_S: Final = 50e-6
+"""After a pass that could close nothing, until the next one, for each connection: ten times what a pass
+costs. So 18,000 connections, all young or protected, are looked at once a second, and a crowd that comes
+then is found in time: 2,000 in a second fit above the high mark."""
 CROWD_SHARE: Final = 0.25
 """Share of the low mark above which connections of one block or peer are a crowd, and go first. With less,
 no honest office or proxy is cut, and an attacker needs four blocks to get past it."""
@@ -423,7 +424,9 @@ IDLE_SLOTS: Final = 64
 """Parts of the idle time in which connections are looked at together: idle ones are found up to one part
 late."""
 RELIEVE_LOOK_S: Final = 0.1
-"""Between two looks whether memory is still full after the largest holders were closed."""
+"""Between two looks whether memory is still full after the largest holders were closed ..."""
+RELIEVE_REST_S: Final = 1.0
+"""... and if none was large enough to be closed."""
 
 # -- workers -----------------------------------------------------------------------------------
 MAX_WORKERS: Final = 256
@@ -472,7 +475,7 @@ TURN_SHARE: Final = 512
 WAKE_WORK: Final = 64
 """What waking one task counts for: the task costs 6 to 12 us when it runs."""
 START_WORK: Final = 128
-"""What a new stream's handler counts for: a task, a negotiation, about 20 us. So 64 or more start in a turn."""
+"""What a new stream's handler counts for: a task, a negotiation, about 20 us. So 64 start in a turn."""
 OPEN_WORK: Final = 8
 """What a stream counts for that the peer opens, without its handler: about 1 us."""
 RESET_WORK: Final = 16
@@ -480,6 +483,10 @@ RESET_WORK: Final = 16
 PROPOSALS_AT_ONCE: Final = 4
 """Proposals refused in one negotiation before others have a turn: a peer that waits for answers never has two
 here at once. Each costs 5 us."""
+MAX_LONG_NEGOTIATIONS: Final = 64
+"""Streams of one connection that have refused PROPOSALS_AT_ONCE proposals and negotiate on, for 10 s at
+most. Few programs have so many protocols to propose; with 1,024 of them a pass of Python's collector takes
+100 ms."""
 ARRIVED_AT_ONCE: Final = 64
 """Streams of a connection whose handlers have not started when its next frames begin to wait."""
 FLUSH_AFTER_TASKS: Final = 32
@@ -563,12 +570,14 @@ MEMORY_TIGHT_END_PERCENT: Final = 70
 """Below this it ends."""
 MEMORY_PAUSE_S: Final = 1.0
 """The longest time for which tight memory keeps new peers waiting, each time it becomes tight: a peer that
-holds much must not close the door for ever. A new connection costs 3 KB, and those who hold most go when it is
+holds much must not close the door for ever. A new connection costs 3 KB; those who hold most go when it is
 full."""
 MEMORY_FULL_PERCENT: Final = 95
 """Of the budget: no new streams, and those who hold most go. The rest is for what one turn brings."""
 MEMORY_FULL_END_PERCENT: Final = 85
 """Below this it ends."""
+MEMORY_ENDED_S: Final = 1.0
+"""While memory is full, a stream that has ended keeps what nobody has read for so long."""
 MEMORY_TRIM_BYTES: Final = 16 * 1024 * 1024
 """If at least so much was used and less than half of it still is, free memory goes back to the system ..."""
 MEMORY_TRIM_AFTER_S: Final = 2.0
@@ -622,8 +631,9 @@ YAMUX_WINDOW_GRACE_S: Final = 1.0
 YAMUX_GO_AWAY_DRAIN_S: Final = 60.0
 """Streams that are still open this long after the peer's orderly go-away are ended."""
 YAMUX_MAX_TUNING_RTT_S: Final = 0.5
-"""A longer round trip counts as this when windows grow: the peer can answer pings late, and windows must not grow
-for a reader that is slow. A path by satellite has 0.6 s, and half a window in 2 s is still enough there."""
+"""A longer round trip counts as this when windows grow: the peer can answer pings late, and windows must
+not grow for a reader that is slow. A path by satellite has 0.6 s, and half a window in 2 s is still enough
+there."""
 YAMUX_RTT_INTERVAL_S: Final = 30.0
 """Age at which the round trip is measured again, only while data flows (go and rust probe idle links too)."""
 
@@ -641,10 +651,10 @@ MAX_IDENTIFY_PROTOCOLS_BYTES: Final = 7 * 1024
 MAX_IDENTIFY_ADDRS: Final = 256
 """Addresses looked at in what a peer tells; one takes a microsecond (go keeps 500)."""
 MAX_IDENTIFY_ADDRS_BYTES: Final = 7 * 1024
-"""Memory for those that are kept of one peer, its signed record included: about 65 addresses. With the ids and
-texts that is less than 16 KiB a peer."""
+"""Memory for those that are kept of one peer, its signed record included: about 65 addresses. With the ids
+and texts that is less than 16 KiB a peer."""
 MAX_IDENTIFY_AT_ONCE_BYTES: Final = 4096
-"""A longer identify is read when it is its connection's turn: 80 KiB take 1.6 ms. Ordinary ones have 1 KiB."""
+"""A longer identify is read when it is its connection's turn: 80 KiB take 1.6 ms."""
 MAX_AGENT_CHARS: Final = 256
 """Characters of a peer's agentVersion and of its protocolVersion, which are free text."""
 IDENTIFY_TIMEOUT_S: Final = 5.0

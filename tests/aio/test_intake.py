@@ -10,6 +10,7 @@ import pytest
 from harness import eventually, looped, settle
 from p2pcore.aio.descriptors import descriptors_of
 from p2pcore.aio.intake import Bounds, Intake, Why
+from p2pcore.aio.threshold import Threshold
 from virtual_time import virtual
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -24,11 +25,11 @@ class Work:
         self.begun: list[str] = []
         self.offered_at: dict[str, float] = {}
         self.dropped: list[tuple[str, Why]] = []
-        self.is_held = False
+        self.queue = Threshold(1)
         self._ends: dict[str, asyncio.Future[bool]] = {}
         bounds = Bounds(maximum, slow_after, max_slow, max_waiting)
         self.intake: Intake[str] = Intake(
-            self._run, lambda item, why: self.dropped.append((item, why)), bounds, lambda: self.is_held
+            self._run, lambda item, why: self.dropped.append((item, why)), bounds, self.queue
         )
 
     async def _run(self, item: str, offered_at: float) -> None:
@@ -203,11 +204,11 @@ async def test_a_block_whose_items_fail_may_wait_with_few() -> None:
 @virtual
 async def test_while_held_nothing_begins() -> None:
     work = Work(5)
-    work.is_held = True
+    work.queue.acquire()
     assert work.offer("a1", "a2") == [True] * 2
     await asyncio.sleep(10)
     assert work.begun == []
-    work.is_held = False
+    work.queue.release()
     work.intake.go_on()
     await settle()
     assert work.begun == ["a1", "a2"]
@@ -218,9 +219,9 @@ async def test_while_held_nothing_begins() -> None:
 @virtual
 async def test_few_waiting_items_begin_in_one_turn() -> None:
     work = Work(500, slow_after=3600.0, max_waiting=500)
-    work.is_held = True
+    work.queue.acquire()
     work.offer(*many("a", 200))
-    work.is_held = False
+    work.queue.release()
     work.intake.go_on()
     counts = []
     for _ in range(12):

@@ -15,6 +15,9 @@ from harness import HANG_S, seconds
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 
+LONGEST_S = 95
+"""What was begun may take a minute and a half; other rows take less than half a minute."""
+
 pytestmark = pytest.mark.source
 
 
@@ -23,7 +26,7 @@ def test_every_row_has_a_name_of_its_own_an_attack_and_bounds() -> None:
     for row in ROWS:
         assert row.attack in attacker.ATTACKS
         assert row.bounds
-        assert (row.seconds or 0) <= 30
+        assert (row.seconds or 0) <= LONGEST_S
 
 
 def test_every_attack_has_a_row() -> None:
@@ -41,8 +44,15 @@ def test_a_bound_is_missed_above_below_and_without_its_figure() -> None:
 
 def test_the_page_shows_what_was_missed_and_what_ended() -> None:
     row = ROWS[0]
-    ended = {"row": row.name, "node": "p2pcore", "figures": {}, "missed": [], "failure": "gone"}
-    text = render.page({"when": "then", "commit": "abc", "machine": {"memory": "1 GB"}, "rows": [ended]})
+    ended = {
+        "row": row.name,
+        "node": "p2pcore",
+        "figures": {},
+        "failure": "gone",
+        "when": "then",
+        "commit": "abc",
+    }
+    text = render.page({"machine": {"memory": "1 GB"}, "rows": [ended]})
     assert "it ended" in text
     assert text.count("**no**") == len(row.bounds)
     assert rows.ROWS[1].title not in text

@@ -391,7 +391,8 @@ def test_neither_addresses_nor_protocols_crowd_the_others_out_of_the_first_messa
     assert told is not None
     assert told.listen_addrs == tuple(addrs[: len(told.listen_addrs)])
     assert told.protocols == many[: len(told.protocols)]
-    assert len(told.listen_addrs) > 60 and len(told.protocols) > 40
+    assert len(told.listen_addrs) > 60
+    assert len(told.protocols) > 40
 
 
 def test_what_does_not_fit_ten_messages_is_left_out_from_the_end_with_one_warning(

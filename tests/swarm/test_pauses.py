@@ -20,10 +20,10 @@ def test_counters_tell_how_often_and_how_long_each_reason_was_one() -> None:
     now = 100.0
     pauses = Pauses(lambda: now)
     assert (pauses.counters(), pauses.is_paused) == ({}, False)
-    pauses.begin("memory")
+    pauses.pause("memory")
     now = 101.5
-    pauses.begin("memory")
-    pauses.begin("an upgrade")
+    pauses.pause("memory")
+    pauses.pause("an upgrade")
     now = 102.0
     assert pauses.counters() == {
         "accepting paused: memory": 1,
@@ -31,13 +31,13 @@ def test_counters_tell_how_often_and_how_long_each_reason_was_one() -> None:
         "accepting paused: an upgrade": 1,
         "milliseconds paused: an upgrade": 500,
     }
-    pauses.end("memory")
+    pauses.resume("memory")
     now = 110.0
     assert pauses.is_paused
-    pauses.end("an upgrade")
-    pauses.end("an upgrade")
+    pauses.resume("an upgrade")
+    pauses.resume("an upgrade")
     assert not pauses.is_paused
-    pauses.begin("memory")
+    pauses.pause("memory")
     now = 111.0
     assert pauses.counters()["milliseconds paused: memory"] == 3000
     assert pauses.counters()["accepting paused: memory"] == 2

@@ -19,7 +19,7 @@ from p2pcore.errors import (
     RemoteProtocolError,
     StreamReset,
 )
-from p2pcore.upgrade.multistream import HEADER
+from p2pcore.upgrade.multistream import HEADER, encode
 
 
 async def drain(stream: Stream) -> None:
@@ -109,6 +109,30 @@ async def test_negotiation_that_does_not_go_on_is_reset_in_time(monkeypatch: pyt
         stream = await p.conn.open_stream()
         await stream.write(HEADER[:5])
         assert await reset_code_of(stream) == codes.STREAM_PROTOCOL_NEGOTIATION_FAILED
+
+
+@looped
+async def test_few_negotiations_of_a_connection_may_refuse_one_proposal_after_the_other() -> None:
+    bad = HEADER + b"".join(encode(f"/x/{number}") for number in range(limits.PROPOSALS_AT_ONCE + 1))
+    async with pair() as p:
+        streams = [await p.conn.open_stream() for _ in range(limits.MAX_LONG_NEGOTIATIONS + 10)]
+        for stream in streams:
+            await stream.write(bad)
+        await eventually(lambda: sum(stream.is_closed for stream in streams) == 10)
+        for stream in streams:
+            stream.reset()
+        await eventually(lambda: p.server.swarm.num_handlers_running == 0)
+
+
+@looped
+async def test_a_client_with_a_few_protocols_opens_hundreds_of_streams_at_once() -> None:
+    async with pair() as p:
+        p.server.set_stream_handler("/known", drain)
+        proposals = [f"/x/{number}" for number in range(limits.PROPOSALS_AT_ONCE - 1)]
+        opened = await asyncio.gather(*(p.conn.new_stream([*proposals, "/known"]) for _ in range(200)))
+        assert {stream.protocol for stream in opened} == {"/known"}
+        for stream in opened:
+            stream.reset()
 
 
 @pytest.mark.parametrize("proposed", ["/x", ["/x", "/y"]])

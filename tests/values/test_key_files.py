@@ -8,6 +8,7 @@ import importlib.util
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
@@ -167,6 +168,14 @@ def test_a_password_is_asked_for_and_checked(form: str, tmp_path: Path) -> None:
     for wrong in (None, "battery staple"):
         with pytest.raises(IdentityError, match=r"[Pp]assword"):
             PrivateKey.read(path, password=wrong)
+
+
+def test_a_wrong_password_is_named_where_it_decrypts_to_a_broken_key() -> None:
+    def broken(data: bytes, password: bytes | None) -> Any:
+        raise ValueError("short data")
+
+    with pytest.raises(IdentityError, match=r"short data.*password is wrong"):
+        PrivateKey._load(broken, b"", b"battery staple")
 
 
 def test_a_password_for_what_is_not_encrypted_is_refused() -> None:

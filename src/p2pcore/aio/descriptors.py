@@ -32,12 +32,16 @@ class Holder(Protocol):
 
 
 class Descriptors:
-    """The descriptors as one event loop sees them; use `descriptors_of`."""
+    """The descriptors as one event loop sees them; use `descriptors_of`.
+
+    Attributes:
+        scarce_from: descriptors with this number or a higher one are the last ones.
+    """
 
     def __init__(self) -> None:
         self._holders: weakref.WeakSet[Holder] = weakref.WeakSet()
         self._spare: dict[Callable[[], bool], None] = {}
-        self._scarce_from = 0
+        self.scarce_from = 0
         self.look()
 
     def add(self, holder: Holder) -> None:
@@ -55,7 +59,7 @@ class Descriptors:
     def look(self) -> None:
         """Reads the limit, which may change at any time."""
         limit = soft_limit()
-        self._scarce_from = limit - min(RESERVED_DESCRIPTORS, limit // 4)
+        self.scarce_from = limit - min(RESERVED_DESCRIPTORS, limit // 4)
 
     def opened(self, number: int) -> None:
         """Call it with each accepted descriptor: if few are left, those that matter least are closed.
@@ -63,9 +67,9 @@ class Descriptors:
         All lower numbers are in use. As many are closed as the reserve lacks: the next descriptors get their
         numbers, which are low, so a shortage of one at a time would be seen only at every second call.
         """
-        if number >= self._scarce_from:
+        if number >= self.scarce_from:
             self.look()
-            for _ in range(number - self._scarce_from + 1):
+            for _ in range(number - self.scarce_from + 1):
                 if not self.relieve():
                     return
 

@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from p2pcore.aio.descriptors import descriptors_of
 from p2pcore.aio.shares import Shares
+from p2pcore.aio.threshold import Threshold
 from p2pcore.limits import BEGUN_PER_TURN
 
 T = TypeVar("T")
@@ -35,8 +36,8 @@ _SUSPECT_FAILURES = 0.5
 """... or if most items fail, and it has the most waiting ones."""
 _QUICK_PER_SLOW = 8
 """See Intake.burden."""
-_FAILURES_COUNTED = 128
-"""Items that the part of failures is taken of: the last ones count most."""
+_LAST_ITEM = 1 / 128
+"""The weight of the last item in that part of failures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Intake(Generic[T]):
             `release` before it ends, unless it is cancelled.
         drop: called with an item that has to go, and why. Its task is cancelled, and it counts no longer.
         bounds: see Bounds.
-        is_held: while it is true, nothing begins; call `go_on` when it has become false.
+        queue: while it is full, nothing begins; call `go_on` after each of its releases.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Intake(Generic[T]):
         work: Callable[[T, float], Coroutine[Any, Any, None]],
         drop: Callable[[T, Why], None],
         bounds: Bounds,
-        is_held: Callable[[], bool] = lambda: False,
+        queue: Threshold,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._work = work
@@ -82,7 +83,7 @@ class Intake(Generic[T]):
         self._slow_after = bounds.slow_after
         self._max_slow = bounds.max_slow
         self._max_waiting = bounds.max_waiting
-        self._is_held = is_held
+        self._queue = queue
         self._waiting: Shares[T] = Shares()
         self._quick: Shares[T] = Shares()
         self._slow: Shares[T] = Shares()
@@ -101,9 +102,14 @@ class Intake(Generic[T]):
     @property
     def num_waiting(self) -> int:
         """Items that wait for a slot."""
-        return len(self._waiting)
+        return len(self._waiting.places)
 
     # -- items come and go ---------------------------------------------------------------------
+
+    @property
+    def is_full(self) -> bool:
+        """True while `wait` may wait."""
+        return len(self._waiting.places) >= self._max_waiting
 
     async def wait(self) -> None:
         """Returns when `offer` may be called.
@@ -112,7 +118,7 @@ class Intake(Generic[T]):
         a client with very many connections. Else it returns at once: the next item may be from another block,
         and what comes from a block above its share is refused.
         """
-        while self._holds_back():
+        while self.is_full and self._holds_back():
             self._set_timer()
             await self._change()
 
@@ -123,13 +129,13 @@ class Intake(Generic[T]):
             `item`.
         """
         now = self._loop.time()
-        num_waiting = self._waiting.count(block)
-        if not num_waiting and self._may_begin(block):
-            self._begin(item, block, now)
+        num_waiting = self._waiting.count(block) if self._waiting.places else 0
+        if not num_waiting and not self._queue.is_full and (self._has_slot or self._make_room_for(block)):
+            self._begin(item, block, now, now)
             return True
         if num_waiting >= self._maximum and self._is_suspect(block):
             return False
-        if len(self._waiting) >= self._max_waiting and not self._displace_for(block):
+        if len(self._waiting.places) >= self._max_waiting and not self._displace_for(block):
             return False
         self._waiting.add(item, block, now)
         self._set_timer()
@@ -139,16 +145,14 @@ class Intake(Generic[T]):
         """Frees the place of an item that has ended. Idempotent."""
         if self._tasks.pop(item, None) is None:
             return
-        if item in self._quick:
-            self._quick.remove(item)
-        else:
-            self._slow.remove(item)
-        self._count(has_worked)
-        self.go_on()
+        (self._quick if item in self._quick.places else self._slow).remove(item)
+        self._failing -= (self._failing if has_worked else self._failing - 1) * _LAST_ITEM
+        if self._waiting.places or self._changes:
+            self.go_on()
 
     def go_on(self) -> None:
         """Begins what may begin, from the loop's next turn on."""
-        if self._waiting and not self._is_due:
+        if self._waiting.places and not self._is_due:
             self._is_due = True
             self._loop.call_soon(self._begin_waiting)
         if self._changes:
@@ -157,32 +161,30 @@ class Intake(Generic[T]):
     def _begin_waiting(self) -> None:
         """Begins some items, so that the turn stays short. Blocks take turns."""
         self._is_due = False
+        now = self._loop.time()
         for _ in range(BEGUN_PER_TURN):
-            if not self._waiting or len(self._quick) >= self._maximum or self._is_held():
+            if not self._waiting.places or not self._has_slot or self._queue.is_full:
                 break
             block = next(iter(self._waiting.blocks))
             item = self._waiting.oldest(block)
             since = self._waiting.since(item)
             self._waiting.remove(item)
-            if self._waiting.count(block):
+            if block in self._waiting.blocks:
                 self._waiting.send_back(block)
-            self._begin(item, block, since)
+            self._begin(item, block, since, now)
         else:
             self.go_on()
-        if self._waiting:
+        if self._waiting.places:
             self._set_timer()
-
-    def _count(self, has_worked: bool) -> None:
-        self._failing += ((0.0 if has_worked else 1.0) - self._failing) / _FAILURES_COUNTED
 
     async def wait_empty(self) -> None:
         """Returns when no item is left."""
-        while self._tasks or self._waiting:
+        while self._tasks or self._waiting.places:
             await self._change()
 
     def close(self) -> tuple[list[T], list[asyncio.Task[None]]]:
         """Cancels everything. Returns: all items, which the caller closes, and the tasks that end now."""
-        items, tasks = [*self._tasks, *self._waiting], list(self._tasks.values())
+        items, tasks = [*self._tasks, *self._waiting.places], list(self._tasks.values())
         for task in tasks:
             task.cancel()
         self._tasks, self._waiting, self._quick, self._slow = {}, Shares(), Shares(), Shares()
@@ -194,13 +196,12 @@ class Intake(Generic[T]):
 
     # -- shares --------------------------------------------------------------------------------
 
-    def _may_begin(self, block: Hashable) -> bool:
-        if self._is_held():
-            return False
-        return len(self._quick) < self._maximum or self._make_room_for(block)
+    @property
+    def _has_slot(self) -> bool:
+        return len(self._quick.places) < self._maximum
 
-    def _begin(self, item: T, block: Hashable, since: float) -> None:
-        self._quick.add(item, block, self._loop.time())
+    def _begin(self, item: T, block: Hashable, since: float, now: float) -> None:
+        self._quick.add(item, block, now)
         self._tasks[item] = self._loop.create_task(self._work(item, since))
 
     def _make_room_for(self, block: Hashable) -> bool:
@@ -208,7 +209,7 @@ class Intake(Generic[T]):
         if not self._max_slow:
             return False
         self._put_overdue_aside()
-        if len(self._quick) < self._maximum:
+        if self._has_slot:
             return True
         if self._quick.most < self._quick.count(block) + 2:
             return False
@@ -217,8 +218,8 @@ class Intake(Generic[T]):
 
     def _put_overdue_aside(self) -> None:
         overdue = self._loop.time() - self._slow_after
-        while self._quick:
-            oldest = next(iter(self._quick))
+        while self._quick.places:
+            oldest = next(iter(self._quick.places))
             if self._quick.since(oldest) > overdue:
                 return
             self._put_aside(oldest)
@@ -226,7 +227,7 @@ class Intake(Generic[T]):
     def _put_aside(self, item: T) -> None:
         since = self._quick.since(item)
         self._slow.add(item, self._quick.remove(item), since)
-        if len(self._slow) > self._max_slow:
+        if len(self._slow.places) > self._max_slow:
             self._end(self._slow, self._slow.oldest(self._slow.largest()), Why.TOO_MANY_SLOW)
 
     def _displace_for(self, block: Hashable) -> bool:
@@ -241,7 +242,7 @@ class Intake(Generic[T]):
         task = self._tasks.pop(item, None)
         if task is not None:
             task.cancel()
-        self._count(has_worked=False)
+        self._failing -= (self._failing - 1) * _LAST_ITEM
         self._drop(item, why)
 
     # -- shortage of descriptors, see aio/descriptors.py -----------------------------------------
@@ -258,7 +259,7 @@ class Intake(Generic[T]):
         items = self._slow if self._slow.most >= self._waiting.most else self._waiting
         if self.burden > max(self._slow.most, self._waiting.most):
             items = self._quick
-        if not items:
+        if not items.places:
             return False
         self._end(items, items.oldest(items.largest()), Why.NO_DESCRIPTOR)
         return True
@@ -268,8 +269,7 @@ class Intake(Generic[T]):
     def _holds_back(self) -> bool:
         if self._max_slow:
             self._put_overdue_aside()
-        has_place = len(self._waiting) < self._max_waiting
-        if has_place or (len(self._quick) < self._maximum and not self._is_held()):
+        if self._has_slot and not self._queue.is_full:
             return False
         blocks: set[Hashable] = set()
         for items in (self._waiting, self._quick, self._slow):
@@ -285,8 +285,8 @@ class Intake(Generic[T]):
 
     def _set_timer(self) -> None:
         """While somebody waits, looks again when the oldest quick item is slow."""
-        if self._timer is None and self._max_slow and self._quick:
-            at = self._quick.since(next(iter(self._quick))) + self._slow_after
+        if self._timer is None and self._max_slow and self._quick.places:
+            at = self._quick.since(next(iter(self._quick.places))) + self._slow_after
             self._timer = self._loop.call_at(at, self._slot_due)
 
     def _slot_due(self) -> None:

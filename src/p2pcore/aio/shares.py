@@ -6,37 +6,28 @@ block, the oldest and the newest item of a block. A call takes the same time, ho
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
 class Shares(Generic[T]):
-    """A collection of distinct items, oldest first."""
+    """A collection of distinct items.
 
-    __slots__ = ("_blocks", "_places", "_ranks")
+    Attributes:
+        places: each item with its block and its time, oldest first. blocks: the items of each block, oldest
+            first; `send_back` moves a block to the end. Only read them.
+    """
+
+    __slots__ = ("_ranks", "blocks", "places")
 
     def __init__(self) -> None:
-        self._places: dict[T, tuple[Hashable, float]] = {}
-        self._blocks: dict[Hashable, dict[T, None]] = {}
+        self.places: dict[T, tuple[Hashable, float]] = {}
+        self.blocks: dict[Hashable, dict[T, None]] = {}
         self._ranks: list[dict[Hashable, None]] = [
             {}
         ]  # [n]: the blocks that have n items; the last is not empty
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __contains__(self, item: object) -> bool:
-        return item in self._places
-
-    def __iter__(self) -> Iterator[T]:
-        return iter(self._places)
-
-    @property
-    def blocks(self) -> dict[Hashable, dict[T, None]]:
-        """The items of each block, oldest first; a block moves to the end with `send_back`. Only read it."""
-        return self._blocks
 
     @property
     def most(self) -> int:
@@ -45,7 +36,7 @@ class Shares(Generic[T]):
 
     def count(self, block: Hashable) -> int:
         """The number of items of `block`."""
-        items = self._blocks.get(block)
+        items = self.blocks.get(block)
         return 0 if items is None else len(items)
 
     def largest(self) -> Hashable:
@@ -57,22 +48,22 @@ class Shares(Generic[T]):
 
     def oldest(self, block: Hashable) -> T:
         """The oldest item of `block`, which has at least one."""
-        return next(iter(self._blocks[block]))
+        return next(iter(self.blocks[block]))
 
     def newest(self, block: Hashable) -> T:
         """The newest item of `block`, which has at least one."""
-        return next(reversed(self._blocks[block]))
+        return next(reversed(self.blocks[block]))
 
     def since(self, item: T) -> float:
         """The time that was given with `item`."""
-        return self._places[item][1]
+        return self.places[item][1]
 
     def add(self, item: T, block: Hashable, since: float) -> None:
         """Adds `item`, which must not be there."""
-        self._places[item] = (block, since)
-        items = self._blocks.get(block)
+        self.places[item] = (block, since)
+        items = self.blocks.get(block)
         if items is None:
-            items = self._blocks[block] = {}
+            items = self.blocks[block] = {}
         items[item] = None
         count = len(items)
         if count == len(self._ranks):
@@ -83,12 +74,12 @@ class Shares(Generic[T]):
 
     def remove(self, item: T) -> Hashable:
         """Removes `item`. Returns: its block. Raises: KeyError: it is not there."""
-        block, _ = self._places.pop(item)
-        items = self._blocks[block]
+        block, _ = self.places.pop(item)
+        items = self.blocks[block]
         count = len(items)
         del items[item], self._ranks[count][block]
         if count == 1:
-            del self._blocks[block]
+            del self.blocks[block]
         else:
             self._ranks[count - 1][block] = None
         if count == self.most and not self._ranks[count]:
@@ -97,4 +88,4 @@ class Shares(Generic[T]):
 
     def send_back(self, block: Hashable) -> None:
         """Makes `block` the last one of `blocks`."""
-        self._blocks[block] = self._blocks.pop(block)
+        self.blocks[block] = self.blocks.pop(block)

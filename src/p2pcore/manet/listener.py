@@ -161,7 +161,9 @@ class MaListener:
                 return None
             sock, remote = taken
         else:
-            self._descriptors.opened(sock.fileno())
+            number = sock.fileno()
+            if number >= self._descriptors.scarce_from:
+                self._descriptors.opened(number)
         try:
             return self._conn(sock, remote)
         except AddressError as error:  # no multiaddr can express the address: only this one fails (W8)

@@ -58,8 +58,8 @@ class IdentifyInfo:
         protocols: the first ones in the peer's order, as far as MAX_IDENTIFY_PROTOCOLS_BYTES go.
         listen_addrs: unsigned claims, without /p2p; as far as the record leaves MAX_IDENTIFY_ADDRS_BYTES.
         observed_addr: our address as the peer sees it; only one vote, so never dial it without more evidence.
-        signed_record: a verified envelope, as received, to be passed on, unless it is too long to be kept;
-            record_addrs: the addresses it certifies, or None; record_seq: its number: a greater one replaces it.
+        signed_record: a verified envelope, as received, to be passed on; None if it is too long to keep;
+            record_addrs: the addresses it certifies, or None; record_seq: a greater one replaces it.
     """
 
     peer: PeerId

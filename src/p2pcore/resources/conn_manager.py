@@ -59,6 +59,11 @@ class ConnManager:
 
     Raises:
         TypeError, ValueError: an argument has a wrong type or value. The message names it.
+
+    Attributes:
+        joined_above: the swarm calls `joined` while it has more connections than this.
+        wants_ends: whether the swarm calls `left`. Without tags, kept peers and idle time, most connections
+            cost only these two looks.
     """
 
     def __init__(
@@ -83,7 +88,9 @@ class ConnManager:
         self._given = low, high
         self._grace_s = grace_s
         self._may_close = may_close
-        self._low, self._high = _marks(low, high, None)
+        self._wants_all = False
+        self.wants_ends = False
+        self.set_max_conns(None)
         self._tags = Tags(tag_ttl_s)
         self._protections = Protections()
         self._keepers: dict[PeerId, Keeper] = {}
@@ -117,6 +124,7 @@ class ConnManager:
         self._held, self._reports, self._dial = held, reports, dial
         if self._idle_s is not None:
             self._idle = IdleWatch(self._idle_s, held.active_at, self._found_idle)
+            self._watch_all()
 
     def set_max_conns(self, max_conns: int | None) -> None:
         """Sets the marks that follow from `max_conns`. Raises ValueError: the high mark is above it.
@@ -124,9 +132,15 @@ class ConnManager:
         This alone closes nothing: the next new connection has the marks looked at.
         """
         self._low, self._high = _marks(*self._given, max_conns)
+        self.joined_above = -1 if self._wants_all else self._high or math.inf
+
+    def _watch_all(self) -> None:
+        """From now on it hears of every connection."""
+        self._wants_all = self.wants_ends = True
+        self.joined_above = -1
 
     def joined(self, conn: HeldConn) -> None:
-        """The swarm has taken `conn` over."""
+        """The swarm has taken `conn` over. See `joined_above`."""
         if self._tags:
             self._tags.joined(conn.remote_peer)
         if self._keepers and (keeper := self._keepers.get(conn.remote_peer)) is not None:
@@ -137,7 +151,7 @@ class ConnManager:
             self._trim_soon(self._held.standing(conn)[-1])
 
     def left(self, conn: HeldConn, error: BaseException | None) -> None:
-        """`conn` has ended, and the swarm does not list it any more."""
+        """`conn` has ended, and the swarm does not list it any more. See `wants_ends`."""
         if self._closing:
             self._closing.pop(conn, None)
         if self._idle is not None:
@@ -206,6 +220,7 @@ class ConnManager:
         options.number("value", value)
         _check_half_life(half_life_s)
         peer = PeerId(peer)
+        self._watch_all()
         self._tags.set(peer, name, value, half_life_s, self._now(), self._is_absent(peer))
 
     def bump(
@@ -223,6 +238,7 @@ class ConnManager:
             options.number("cap", cap)
         _check_half_life(half_life_s)
         peer = PeerId(peer)
+        self._watch_all()
         self._tags.bump(peer, name, by, cap, half_life_s, self._now(), self._is_absent(peer))
 
     def untag(self, peer: PeerId | str, name: str) -> None:
@@ -283,6 +299,7 @@ class ConnManager:
             raise LimitExceeded("MAX_KEPT_PEERS", len(self._keepers) + 1, limits.MAX_KEPT_PEERS)
         if isinstance(self._held, NoConns) or self._is_stopped:
             raise RuntimeError("a ConnManager keeps peers only while its host runs")
+        self._watch_all()
         self.protect(peer, _KEEP)
         keeper = self._keepers[peer] = Keeper(peer, where, self._dial, self._reports)
         keeper.start()
@@ -333,7 +350,7 @@ class ConnManager:
 
     def _room(self, num: int) -> Iterator[None]:
         rows = self._held.rows()
-        crowds = yield from _count(rows, len(rows))
+        crowds = yield from _count(rows, self._num_open)
         choice = Choice(
             self._held.standing,
             self._tags,
@@ -350,7 +367,7 @@ class ConnManager:
 
     def _trim_soon(self, before: float) -> None:
         """Trims in the next turn. Connections with the ordinal `before` or a later one are left alone."""
-        if self._is_stopped or self._trims.is_busy or self._again is not None:
+        if self._is_stopped or self._trims.is_busy:
             return
         if self._now() < self._rest_until:
             self._trim_at(self._rest_until)
@@ -358,6 +375,11 @@ class ConnManager:
             self._trims.start(self._trim(before))
 
     def _trim_at(self, at: float) -> None:
+        """Looks again at the time `at`, or at an earlier one that was asked for before."""
+        if self._again is not None:
+            if self._again.when() <= at:
+                return
+            self._again.cancel()
         self._again = asyncio.get_running_loop().call_at(at, self._trim_again)
 
     def _trim_again(self) -> None:
@@ -388,7 +410,8 @@ class ConnManager:
         usual = choice.usual(num - len(crowd), crowd) if may_close else []
         yield from self._close_all(crowd, "crowd", at_once=True)
         yield from self._close_all(usual, "marks")
-        self._trimmed(choice, len(crowd) + len(usual))
+        self._trims.stop()
+        self._trimmed(choice, len(crowd) + len(usual), before)
 
     @property
     def _young_after(self) -> float:
@@ -400,24 +423,21 @@ class ConnManager:
             choice.look([conn for conn in part if conn not in self._closing])
             yield
 
-    def _trimmed(self, choice: Choice, num: int) -> None:
+    def _trimmed(self, choice: Choice, num: int, before: float) -> None:
         """A pass has closed `num` connections. Goes on, waits or warns while there are still too many."""
-        self._trims.stop()
         if num or not self._has_too_many:
             self._has_warned = False
-        if self._has_too_many if num < limits.MAX_TRIM_CONNS else self._num_open > self._low:
-            self._go_on(choice, num)
+        if num and (self._has_too_many or (num >= limits.MAX_TRIM_CONNS and self._num_open > self._low)):
+            self._trims.start(self._trim(before))
+        elif self._has_too_many:
+            self._could_close_nothing(choice)
 
-    def _go_on(self, choice: Choice, num: int) -> None:
+    def _could_close_nothing(self, choice: Choice) -> None:
+        """Rests before the next pass, which a new connection may ask for; waits for those that are young."""
         now = self._now()
-        if num:
-            self._trims.start(self._trim(math.inf))
-            return
-        self._rest_until = now + limits.TRIM_REST_S
+        self._rest_until = now + choice.num_open * limits.TRIM_REST_PER_CONN_S
         if choice.num_young:
-            grown = choice.next_grown + self._grace_s
-            self._rest_until = max(grown, now + min(limits.TRIM_REST_S, self._grace_s / 8))
-            self._trim_at(self._rest_until)
+            self._trim_at(max(choice.next_grown + self._grace_s, now + self._grace_s / 8))
         elif not self._has_warned:
             self._has_warned = True
             logger.warning(
@@ -450,6 +470,7 @@ class ConnManager:
 
     def _end(self, conn: HeldConn, code: int, at_once: bool) -> None:
         """Closes `conn`. At once: nothing waits, and its descriptor is free."""
+        self.wants_ends = True
         if at_once:
             self._closing[conn] = None
             conn.abort(code)

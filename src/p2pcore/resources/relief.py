@@ -89,7 +89,7 @@ class Relief:
                 if not conn.is_closed:
                     self._close(conn)
             yield
-        wait = limits.RELIEVE_LOOK_S if chosen else limits.TRIM_REST_S
+        wait = limits.RELIEVE_LOOK_S if chosen else limits.RELIEVE_REST_S
         self._timer = asyncio.get_running_loop().call_later(wait, self._look, memory, held)
 
     def _look(self, memory: Memory, held: Held) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from p2pcore import options
 from p2pcore._fast.loop.blocks import Blocks
@@ -29,8 +29,9 @@ from p2pcore.swarm.conns import ConnTable
 from p2pcore.swarm.events import Refused
 
 if TYPE_CHECKING:
-    from p2pcore.interfaces import Conn, RawConn
+    from p2pcore.interfaces import RawConn
     from p2pcore.resources.options import Limits
+    from p2pcore.swarm.conn import Conn
     from p2pcore.swarm.news import News
     from p2pcore.values.multiaddr import Multiaddr
     from p2pcore.values.peer_id import PeerId
@@ -49,6 +50,7 @@ _HOOKS = {
 }
 """The method of a gater for each point."""
 
+_INBOUND = Direction.INBOUND  # a member of an enum costs more to look up
 _OF_BLOCKS = ("max_conns_per_subnet", "max_conns_per_site")
 
 
@@ -104,7 +106,8 @@ class Admission:
         has_blocks = self._blocks.are_counted or limits.conn_rate_per_subnet is not None
         self.is_trivial = self._gater is None and not has_limits and not has_blocks
         for conn in self.conns.all():
-            self._blocks.add(_where(conn))
+            if conn._kind.direction is _INBOUND:
+                self._blocks.add(conn.remote_multiaddr)
 
     # -- the five points -----------------------------------------------------------------------
 
@@ -131,7 +134,8 @@ class Admission:
             return True
         if self._gater is not None and not self._gater_admits(conn):
             return False
-        where = _where_from(conn)
+        sockaddr = getattr(conn, "remote_sockaddr", None)  # making a multiaddr takes microseconds
+        where = conn.remote_multiaddr if sockaddr is None else sockaddr[0]
         now = None if self._clock is None else self._clock()
         num_conns = self.conns.num_conns - len(self._placed)
         return self._blocks.accept(where, num_conns, now) or self._has_place(conn, where, now)
@@ -167,7 +171,7 @@ class Admission:
         peer = conn.remote_peer
         if self._gater is not None:
             self._ask("upgraded", peer, conn.remote_multiaddr, conn)
-        where = _where(conn)
+        where = conn.remote_multiaddr if conn._kind.direction is _INBOUND else None
         num_conns = self.conns.num_conns - len(self._placed)
         if not self._blocks.enter(where, num_conns, self.conns.count(peer)):
             self._take_place(conn, where)
@@ -192,7 +196,8 @@ class Admission:
             place = self._placed.pop(conn, None)
             if place is not None:
                 place.used -= 1
-        self._blocks.remove(_where(conn))
+        if conn._kind.direction is _INBOUND:
+            self._blocks.remove(conn.remote_multiaddr)
 
     @property
     def is_full(self) -> bool:
@@ -256,17 +261,6 @@ class Admission:
             logger.debug("refused %s at %s: %s", peer, addr(), error())
         if self.news is not None:
             self.news.refused(lambda: Refused(peer, addr(), error()))
-
-
-def _where_from(conn: RawConn) -> Multiaddr | str | None:
-    """The peer's address, without making a multiaddr if possible: that takes microseconds."""
-    sockaddr: tuple[Any, ...] | None = getattr(conn, "remote_sockaddr", None)
-    return conn.remote_multiaddr if sockaddr is None else sockaddr[0]
-
-
-def _where(conn: Conn) -> Multiaddr | None:
-    """The address that `conn` counts for. None: it does not count for any."""
-    return conn.remote_multiaddr if conn.direction is Direction.INBOUND else None
 
 
 def _ignore(_: int) -> None:

@@ -165,7 +165,7 @@ class Listeners:
 
     def pause_accepting(self, why: str, at_most_s: float | None) -> None:
         """See Swarm.pause_accepting."""
-        self._pauses.begin(why)
+        self._pauses.pause(why)
         self._set_end(why, at_most_s)
         for listener in self._tasks:
             listener.pause_accepting()
@@ -181,7 +181,7 @@ class Listeners:
     def resume_accepting(self, why: str) -> None:
         """See Swarm.pause_accepting."""
         self._set_end(why, None)
-        self._pauses.end(why)
+        self._pauses.resume(why)
         if not self._pauses.is_paused:
             for listener in self._tasks:
                 listener.resume_accepting()

@@ -31,13 +31,13 @@ class Pauses:
         """Whether there is a reason now."""
         return bool(self._since)
 
-    def begin(self, why: str) -> None:
+    def pause(self, why: str) -> None:
         """`why` is a reason from now on. Idempotent."""
         if why not in self._since:
             self._since[why] = self._now()
             self._counts[why] += 1
 
-    def end(self, why: str) -> None:
+    def resume(self, why: str) -> None:
         """`why` is no reason any more. Idempotent."""
         since = self._since.pop(why, None)
         if since is not None:

@@ -82,7 +82,7 @@ class StreamServer:
 
     __slots__ = (
         *("_ended", "_handlers", "_is_closed", "_ledger", "_max", "_max_per_conn", "_max_per_peer"),
-        *("_refusals", "_refused", "_running", "_tasks"),
+        *("_long", "_refusals", "_refused", "_running", "_tasks"),
     )
 
     def __init__(
@@ -100,6 +100,7 @@ class StreamServer:
         self._handlers: dict[str, ProtocolHandler] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: dict[Conn, int] = {}  # number of running handlers, for connections that have any
+        self._long: dict[Conn, set[Stream]] = {}  # negotiations that refuse one proposal after the other
         self._ended: set[Conn] = set()  # the connections in _running that have ended
         self._is_closed = False
 
@@ -216,13 +217,31 @@ class StreamServer:
 
     async def _negotiate(self, stream: Stream) -> ProtocolHandler:
         stream.set_deadline(limits.STREAM_NEGOTIATION_TIMEOUT_S)
-        protocol = await handle(stream, self._handlers)
+        try:
+            protocol = await handle(stream, self._handlers, is_long=self._begin_long)
+        finally:
+            if self._long:
+                self._end_long(stream)
         handler = self._handlers.get(protocol)
         if handler is None:
             raise NegotiationError(f"{protocol} was removed during its negotiation")
         stream.set_deadline(None)
         stream.protocol = protocol
         return handler
+
+    def _begin_long(self, stream: Stream) -> None:
+        """The negotiation of `stream` refuses one proposal after the other. Raises LimitExceeded: many do."""
+        others = self._long.setdefault(stream.conn, set())
+        if len(others) >= limits.MAX_LONG_NEGOTIATIONS:
+            raise LimitExceeded("MAX_LONG_NEGOTIATIONS", len(others) + 1, limits.MAX_LONG_NEGOTIATIONS)
+        others.add(stream)
+
+    def _end_long(self, stream: Stream) -> None:
+        others = self._long.get(stream.conn)
+        if others is not None:
+            others.discard(stream)
+            if not others:
+                del self._long[stream.conn]
 
 
 def _fail(stream: Stream, error: Exception) -> None:

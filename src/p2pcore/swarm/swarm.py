@@ -325,7 +325,8 @@ class Swarm:
         session.account(self.ledger, self.ledger.share(conn.remote_peer))
         if self._dedups:
             self._duplicates.joined(conn)
-        self._manager.joined(conn)
+        if self._conns.num_conns > self._manager.joined_above:
+            self._manager.joined(conn)
         self._news.conn_opened(conn, before and self._change(conn, before))
         session.set_stream_handler(self._serve)
         session.add_close_callback(conn)  # behind the handler: one that has ended gives its streams first
@@ -357,7 +358,8 @@ class Swarm:
         if not self._conns.num_conns:
             self._streams.shrink()
         self._news.conn_closed(conn, error, before and self._change(conn, before))
-        self._manager.left(conn, error)
+        if self._manager.wants_ends:
+            self._manager.left(conn, error)
         self._streams.conn_ended(conn)
 
     def _memory_changed(self, was: int, now: int) -> None:

@@ -149,7 +149,7 @@ class UpgradedListener:
         self._threshold = Threshold(self._options.queue_length)
         self._backoff = Backoff(self._options.backoff_min, self._options.backoff_max)
         self._intake: Intake[RawConn] = Intake(
-            self._upgrade, self._give_up, self._options.intake, lambda: self._threshold.is_full
+            self._upgrade, self._drop_unfinished, self._options.intake, self._threshold
         )
         self._ready: collections.deque[tuple[float, CapableConn]] = collections.deque()
         self._accepters: collections.deque[asyncio.Future[None]] = collections.deque()
@@ -195,8 +195,10 @@ class UpgradedListener:
         """Accepts raw connections until the listener ends."""
         try:
             while True:
-                await self._threshold.wait()
-                await self._intake.wait()
+                if self._threshold.is_full:
+                    await self._threshold.wait()
+                if self._intake.is_full:
+                    await self._intake.wait()
                 self._take(await self._accept_raw())
                 self.num_accepted += 1
                 if not self.num_accepted % ACCEPTS_PER_TURN:
@@ -239,7 +241,7 @@ class UpgradedListener:
         await self._intake.wait_empty()
         await self._threshold.wait_empty()
 
-    def _give_up(self, conn: RawConn, why: Why) -> None:
+    def _drop_unfinished(self, conn: RawConn, why: Why) -> None:
         """Aborts an unfinished connection of the block that has the most of them."""
         conn.abort()
         late = UpgradeTimeout(f"aborted: {why}, and most of the unfinished ones are from its block")

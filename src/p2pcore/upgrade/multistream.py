@@ -9,9 +9,9 @@ path is _fast/chain/multistream.pyx. Specification: libp2p connections, multifor
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from p2pcore._fast.chain.multistream import HEADER, NOT_AVAILABLE, spoken
 from p2pcore.aio.eager import Begun
@@ -33,6 +33,8 @@ from p2pcore.limits import (
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import Channel
+
+C = TypeVar("C", bound="Channel")
 
 STREAM_STEP: Final = "stream protocol"
 """The `stage` of errors in the negotiation at the start of a stream."""
@@ -214,7 +216,9 @@ def _opening(protocol: str) -> bytes:
 # -- responder ---------------------------------------------------------------------------------
 
 
-async def handle(io: Channel, supported: Container[str], step: str = STREAM_STEP) -> str:
+async def handle(
+    io: C, supported: Container[str], step: str = STREAM_STEP, is_long: Callable[[C], None] | None = None
+) -> str:
     """Answers proposals until one is in `supported`.
 
     If the peer sent its header and proposal in one write, our header and answer leave in one write too. The
@@ -225,6 +229,8 @@ async def handle(io: Channel, supported: Container[str], step: str = STREAM_STEP
         io: the channel to negotiate on.
         supported: the protocol ids we speak. It is asked once for each proposal.
         step: the purpose of the negotiation. Errors have it in their text and in `stage`.
+        is_long: called once, with `io`, when PROPOSALS_AT_ONCE proposals were refused. What it raises ends
+            the negotiation.
 
     Returns:
         The agreed protocol. Bytes that the peer sent after its proposal are still in `io`.
@@ -236,7 +242,7 @@ async def handle(io: Channel, supported: Container[str], step: str = STREAM_STEP
     """
     refused: list[bytes] = []
     try:
-        return await _answer(io, supported, refused)
+        return await _answer(io, supported, refused, is_long)
     except (IncompleteRead, NegotiationError, ConnectionClosed) as error:
         if 0 < len(refused) < MAX_MULTISTREAM_PROPOSALS:
             raise _refused(step, refused, error) from error
@@ -247,7 +253,9 @@ async def handle(io: Channel, supported: Container[str], step: str = STREAM_STEP
         raise _failed(step, str(error)) from None
 
 
-async def _answer(io: Channel, supported: Container[str], refused: list[bytes]) -> str:
+async def _answer(
+    io: C, supported: Container[str], refused: list[bytes], is_long: Callable[[C], None] | None
+) -> str:
     header = HEADER
     message = io.take_opening()
     if message is None:
@@ -259,6 +267,8 @@ async def _answer(io: Channel, supported: Container[str], refused: list[bytes]) 
         message = await _read_message(io, await first)
     for count in range(MAX_MULTISTREAM_PROPOSALS):
         if count and count % PROPOSALS_AT_ONCE == 0:
+            if count == PROPOSALS_AT_ONCE and is_long is not None:
+                is_long(io)
             await io.turn()
         text = text_of(message)
         if text is not None and text in supported:

@@ -252,7 +252,9 @@ class PrivateKey:
         try:
             key = load(data, password)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: about the password
-            raise IdentityError(f"not a private key that we can read: {error}") from error
+            # One wrong password in 256 decrypts to what looks like a broken key.
+            hint = "" if password is None else " (or the password is wrong)"
+            raise IdentityError(f"not a private key that we can read: {error}{hint}") from error
         return cls(*import_private(key))
 
     def to_pem(self) -> str:

@@ -1,6 +1,6 @@
-"""A deadline for what the peer has begun: each layer that may hold a part of a record or frame, and what is whole.
+"""A deadline for what the peer has begun: in each layer that may hold a part of a record or frame.
 
-Comes in: halves of records by hand, on a clock that jumps. Goes out: when the connection ends, and that it lives.
+Comes in: halves of records by hand, on a clock that jumps. Goes out: when the connection ends.
 """
 
 from __future__ import annotations

@@ -292,7 +292,7 @@ async def test_the_port_pauses_when_all_its_listeners_do() -> None:
 async def test_silent_peers_of_one_address_end_no_slow_one_of_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tcpreuse, "MAX_PEEKS", 1)
+    monkeypatch.setattr(tcpreuse, "MAX_PEEKS", 8)
     monkeypatch.setattr(tcpreuse, "UPGRADE_SLOW_S", 0.001)
     monkeypatch.setattr(tcpreuse, "MAX_SLOW_PEEKS", 8)
 

@@ -37,6 +37,7 @@ cdef class Ledger:
     cdef int64_t rises_at           # bytes used at which the state changes: this or more,
     cdef int64_t falls_at           # ... or less than this
     cdef public object on_state     # called with the old state and the new one; None: nobody
+    cdef readonly object ended      # WeakSet of streams that have ended and hold bytes which nobody has read
     cdef dict shares                # peer id -> Share
     cdef dict counts                # limit -> refusals
     cdef dict warned                # limit -> (second of its last warning, refusals by then)
@@ -48,6 +49,7 @@ cdef class Ledger:
     cdef int refuse_stream(self, str limit, object who, uint64_t num_inbound, Share share) except -1
     cdef int _move(self) except -1
     cdef int _aim(self) except -1
+    cdef int _drop_ended(self) except -1
     cdef int64_t _part(self, int64_t percent) noexcept
 
 

@@ -1,5 +1,6 @@
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, final
+from weakref import WeakSet
 
 CALM: int
 CAREFUL: int
@@ -15,6 +16,10 @@ class Share:
     @property
     def is_unused(self) -> bool: ...
 
+class Ended(WeakSet[Any]):
+    def __init__(self) -> None: ...
+    def watch(self, ledger: Ledger) -> None: ...
+
 @final
 class Ledger:
     max_streams: int
@@ -28,6 +33,8 @@ class Ledger:
     used: int
     state: int
     on_state: Callable[[int, int], None] | None
+    @property
+    def ended(self) -> Ended: ...
     def __new__(
         cls,
         max_streams: int = 0,

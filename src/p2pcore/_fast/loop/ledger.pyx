@@ -10,9 +10,10 @@ import ctypes
 import gc
 import logging
 from contextlib import suppress
+from weakref import WeakSet
 
 cimport cython
-from libc.stdint cimport INT64_MAX, INT64_MIN, UINT64_MAX, int64_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MIN, UINT64_MAX, int64_t, uint32_t, uint64_t
 
 from p2pcore import limits
 
@@ -23,6 +24,7 @@ logger = logging.getLogger("p2pcore.limits")
 cdef double WARNING_S = limits.REFUSED_WARNING_S
 cdef int64_t STREAM_COST = limits.STREAM_COST_BYTES
 cdef int64_t TRIM_BYTES = limits.MEMORY_TRIM_BYTES
+cdef double ENDED_S = limits.MEMORY_ENDED_S
 cdef double TRIM_AFTER_S = limits.MEMORY_TRIM_AFTER_S
 cdef int64_t FAIR_TIMES = limits.MEMORY_FAIR_TIMES
 # Percent of the budget at which a state begins, and below which it ends.
@@ -60,12 +62,14 @@ cdef class Ledger:
         unread, unsent: bytes received that nobody has read, and bytes written that have not left.
         used: bytes of the budget: these two, and CONN_COST_BYTES and STREAM_COST_BYTES for each of the former two.
         state: CALM, CAREFUL, TIGHT or FULL.
+        ended: streams that have ended and hold bytes which nobody has read.
         on_state: called from the event loop with (old, new) after the state has changed.
     """
 
     def __cinit__(
         self, max_streams=0, max_streams_per_conn=0, max_streams_per_peer=0, int64_t memory=0
     ):
+        self.ended = Ended()
         self.shares = {}
         self.counts = {}
         self.warned = {}
@@ -121,7 +125,8 @@ cdef class Ledger:
     @property
     def peaks(self):
         """The highest values of num_conns, num_streams and used so far, by name."""
-        return {"num_conns": self.most_conns, "num_streams": self.most_streams_seen, "used": max(self.most_used, self.high)}
+        most_used = max(self.most_used, self.high)
+        return {"num_conns": self.most_conns, "num_streams": self.most_streams_seen, "used": most_used}
 
     @property
     def refused(self):
@@ -235,12 +240,17 @@ cdef class Ledger:
             while self.state > CALM and self.used < self._part(LEAVE[self.state]):
                 self.state -= 1
         self._aim()
-        if self.state != self.told and not self.is_telling and self.on_state is not None:
+        if self.state != self.told and not self.is_telling:
             try:
                 asyncio.get_running_loop().call_soon(self._tell)
                 self.is_telling = True
             except RuntimeError:
                 pass  # limits were set where no loop runs: there is nobody to relieve
+        return 0
+
+    cdef int _drop_ended(self) except -1:
+        """No connection can be closed to free what streams hold that have ended. If they keep it, it is dropped."""
+        self.ended.watch(self)
         return 0
 
     cdef int _aim(self) except -1:
@@ -251,7 +261,7 @@ cdef class Ledger:
             self.rises_at = min(self.rises_at, self._part(ENTER[self.state + 1]))
         if self.state > CALM:
             self.falls_at = max(self.falls_at, self._part(LEAVE[self.state]))
-        if self.high >= TRIM_BYTES and self.used < self.high // 2:
+        if self.high >= TRIM_BYTES and self.used < self.high // 2:  # _trim looks again, so falls_at needs not
             self.falls_at = INT64_MIN if self.state == CALM else self._part(LEAVE[self.state])
             if not self.is_trimming:
                 with suppress(RuntimeError):
@@ -276,11 +286,36 @@ cdef class Ledger:
         cdef int was = self.told
         self.is_telling = False
         self.told = self.state
+        if self.state == FULL:
+            self._drop_ended()
         if was != self.state and self.on_state is not None:
             try:
                 self.on_state(was, self.state)
             except Exception:
                 logger.exception("what reacts to the state of the memory failed")
+
+
+class Ended(WeakSet):
+    """Streams that have ended and hold bytes which nobody has read. While memory is full, they have ENDED_S for it."""
+
+    def __init__(self):
+        super().__init__()
+        self._timer = None
+
+    def watch(self, ledger):
+        """Drops the bytes of those that are here now and in ENDED_S, and so on as long as memory is full."""
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(ENDED_S, self._look, ledger, WeakSet(self))
+
+    def _look(self, ledger, old):
+        self._timer = None
+        for stream in old:
+            if ledger.state == FULL:
+                self.discard(stream)
+                stream.drop_unread()
+        if ledger.state == FULL:
+            self.watch(ledger)
 
 
 cdef uint64_t _kept(value) except? 0:

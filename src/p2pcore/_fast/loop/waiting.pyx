@@ -86,9 +86,9 @@ cdef class Op:
         # (those of streams that arrived together) leaves at the end of the iteration, in shared records. If many
         # tasks were woken, a part leaves earlier, so that the peer can work while the others run.
         resumed = self.state.flusher.num_resumed
+        if resumed and self.state.flusher.num_woken == 0:
+            self.state.rota.room = TURN_WORK  # all that this turn has woken has run: no renewal needs to be scheduled
         if self.state.flusher.due and resumed and (self.state.flusher.num_woken == 0 or resumed >= FLUSH_AFTER):
-            if self.state.flusher.num_woken == 0:
-                self.state.rota.room = TURN_WORK  # all that this turn has woken has run: no renewal needs to be scheduled
             self.state.flusher.flush_now()
         return future
 
@@ -121,7 +121,12 @@ cdef class Op:
 
     def _expire(self):
         self.timer = None
-        self.wake()
+        if self.state.rota.room <= 0 and self.future is not None:
+            # Deadlines of very many calls are over together. Those that are too many for this turn wake a little later.
+            self.state.rota.renew_soon()
+            self.timer = self.state.loop.call_later(0.001, self._expire)
+        else:
+            self.wake()
 
     cdef int _disarm(self) except -1:
         if self.timer is not None:

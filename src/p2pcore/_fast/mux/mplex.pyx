@@ -8,7 +8,7 @@ never waits longer than its options say for a stream that nobody reads, never an
 import logging
 
 cimport cython
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove
 
 from p2pcore import errors, limits
@@ -126,7 +126,7 @@ cdef class MplexStream(Stream):
         return self.session.count_waits(by)
 
     cdef bint may_wait(self) except -1:
-        return not self.session.must_shed()
+        return not self.session.must_shed(0)
 
     cdef int queue_changed(self) except -1:
         return 0 if self.session is None else count_held(self.session, self)
@@ -243,7 +243,7 @@ cdef class MplexSession(Session):
         if stream.fin_received or (h.flag < CLOSE and h.length == 0):
             return self._nothing_gained()  # nothing may follow a Close
         if h.flag < CLOSE:
-            if memory_state(self) == FULL and not stream.is_read() and self.must_shed():
+            if memory_state(self) == FULL and not stream.is_read() and self.must_shed(<int64_t> h.length):
                 return self.shed(stream)
             self.current = stream
         elif stream.error is None:

@@ -105,7 +105,8 @@ cdef class Session(Layer):
     cdef int wake_opener(self) except -1
     cdef int writes_done(self) except -1
     cdef int count_waits(self, Py_ssize_t by) except -1
-    cdef bint must_shed(self) except -1
+    cdef bint has_too_much(self, int64_t more) noexcept
+    cdef bint must_shed(self, int64_t more) except -1
     cdef int shed(self, Stream stream) except -1
     cdef list living(self)
     cdef bint forget(self, Stream stream) except -1
@@ -128,6 +129,7 @@ cdef class Session(Layer):
     cdef Bottom _bottom(self)
     cdef str _limit_now(self)
     cdef int _give_back(self) except -1
+    cdef int _count_ended(self, Stream stream) except -1
     cdef int _inbound_left(self) except -1
     cdef int _count_refused(self, str limit) except -1
     cdef int _excess_ended(self) except -1

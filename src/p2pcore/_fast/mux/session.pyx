@@ -47,6 +47,7 @@ cdef Py_ssize_t RENEW_BELOW = limits.TURN_WORK // 2
 cdef Py_ssize_t START_WORK = limits.START_WORK
 cdef Py_ssize_t OPEN_WORK = limits.OPEN_WORK
 cdef Py_ssize_t ARRIVED_AT_ONCE = limits.ARRIVED_AT_ONCE
+cdef int64_t FAIR_TIMES = limits.MEMORY_FAIR_TIMES
 cdef int64_t CONN_COST = limits.CONN_COST_BYTES
 cdef int64_t STREAM_COST = limits.STREAM_COST_BYTES
 
@@ -290,15 +291,24 @@ cdef class Session(Layer):
             self.state.flusher.flush_soon(self.excess.closing)
         return 0
 
-    cdef bint must_shed(self) except -1:
-        """Whether what the peer makes us hold more ends the stream: the memory is full, and it holds more than its part.
-
-        The refusal is counted.
-        """
-        if self.ledger is None or self.ledger.state < FULL or not self.ledger.is_over_fair(self.share, 1):
+    cdef bint must_shed(self, int64_t more) except -1:
+        """Whether `more` bytes for the peer end the stream, because has_too_much(). The refusal is counted."""
+        if not self.has_too_much(more):
             return False
         self._count_refused("memory")
         return True
+
+    cdef bint has_too_much(self, int64_t more) noexcept:
+        """Whether memory is full, and the peer has more than its part with `more` bytes.
+
+        That is more than four equal parts of the budget, or than one where all of it is used.
+        """
+        cdef Ledger ledger = self.ledger
+        cdef int64_t part
+        if ledger is None or ledger.state < FULL:
+            return False
+        part = ledger.budget // max(1, len(ledger.shares)) * (1 if ledger.used + more > ledger.budget else FAIR_TIMES)
+        return self.share.held + more > part
 
     cdef int shed(self, Stream stream) except -1:
         """Ends `stream`, because must_shed()."""
@@ -498,13 +508,16 @@ cdef class Session(Layer):
     cdef int fail(self, object error) except -1:
         """From now on streams, opens and accepts fail with `error`. Says nothing to the peer.
 
-        What has arrived stays: streams are still delivered, and give what came before the end.
+        What has arrived stays: streams are still delivered, and give what came before the end. If memory is full and the
+        peer has more than its part, it is dropped: connections are closed to get it back.
         """
+        cdef bint discard = self.has_too_much(0)
         if self.error is not None:
             return 0
         self.error = error
         for stream in self.living():
-            (<Stream> stream).fail(error, False)
+            (<Stream> stream).fail(error, discard)
+            self._count_ended(<Stream> stream)
         self._give_back()
         self.streams = None
         self.lingering = None
@@ -516,6 +529,12 @@ cdef class Session(Layer):
         self.growing = None
         self.state.timers.unwatch(self)
         return self._line_up()
+
+    cdef int _count_ended(self, Stream stream) except -1:
+        """`stream` has left the table. The ledger remembers it as long as it holds bytes."""
+        if stream.counted:
+            self.ledger.ended.add(stream)
+        return 0
 
     cdef int _give_back(self) except -1:
         """The session ends: the ledger counts it and its streams no more, only bytes that can still be read."""
@@ -585,6 +604,7 @@ cdef class Session(Layer):
             self._inbound_left()
         if self.ledger is not None:
             self.ledger.count_streams(self.share, -1)
+            self._count_ended(stream)
         return True
 
     cdef int _forget_excess(self, Stream stream, object key) except -1:
@@ -872,8 +892,8 @@ cdef class Session(Layer):
         return op
 
     cdef int _call_patient(self, Py_ssize_t least) except -1:
-        cdef _TurnOp op
         """Lets some calls go on that have waited for this turn, for half of the share."""
+        cdef _TurnOp op
         cdef list patient = self.excess.patient
         while patient and (self.state.rota.room > least + SHARE // 2 or self.error is not None):
             op = <_TurnOp> patient.pop(0)

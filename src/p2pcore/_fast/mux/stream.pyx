@@ -53,6 +53,16 @@ cdef class Stream:
         """As num_buffered, with those that a read of more than a window has taken aside."""
         return self.aside + self.num_buffered
 
+    def drop_unread(self):
+        """The memory is needed: what this stream, which has ended, holds unread is lost. Reads raise StreamReset."""
+        if self.error is None:
+            self.error = errors.StreamReset(RESOURCE_LIMIT, False)
+        self.keeps_input = False
+        if self.queue is not None:
+            self.queue.clear()
+        self.queue_changed()
+        self._wake_reader()
+
     def __del__(self):
         if self.counted:
             self.queue = None

@@ -131,7 +131,7 @@ cdef class YamuxStream(Stream):
         return self.session.count_waits(by)
 
     cdef bint may_wait(self) except -1:
-        return not self.session.must_shed()
+        return not self.session.must_shed(0)
 
     cdef int queue_changed(self) except -1:
         return 0 if self.session is None else count_held(self.session, self)
@@ -396,7 +396,7 @@ cdef class YamuxSession(Session):
         stream.receive_window -= h.length
         if h.length == 0:
             return self._fin_or_reset(stream, h.flags, 0)
-        if memory_state(self) == FULL and not stream.is_read() and self.must_shed():
+        if memory_state(self) == FULL and not stream.is_read() and self.must_shed(h.length):
             self.shed(stream)
             return self._drop_body(h)
         self.current = stream

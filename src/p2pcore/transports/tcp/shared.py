@@ -215,9 +215,7 @@ class SharedPort:
         self._listeners: dict[Kind, TcpReuseListener] = {}
         self._peeked = Threshold(MAX_PEEKED)
         bounds = Bounds(MAX_PEEKS, UPGRADE_SLOW_S, MAX_SLOW_PEEKS, MAX_WAITING_UPGRADES)
-        self._intake: Intake[RawConn] = Intake(
-            self._sort, self._give_up, bounds, lambda: self._peeked.is_full
-        )
+        self._intake: Intake[RawConn] = Intake(self._sort, self._drop_unfinished, bounds, self._peeked)
         self._num_accepted = 0
         self._failed = False
         self._resumed = asyncio.Event()
@@ -349,7 +347,7 @@ class SharedPort:
         self.refused[why] += 1
         logger.debug("inbound connection from %s to %s: %s", conn.remote_multiaddr, self.multiaddr, why)
 
-    def _give_up(self, conn: RawConn, why: Why) -> None:
+    def _drop_unfinished(self, conn: RawConn, why: Why) -> None:
         self.refuse(conn, Refusal(why))
 
     # -- the end -------------------------------------------------------------------------------
