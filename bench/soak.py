@@ -171,7 +171,10 @@ class Churn:
 
     async def relayed(self) -> None:
         """Through the node to the host behind it."""
-        await self.dialer.echo(self.hidden.addrs_with_peer[0], bytes(1000), allow_limited=True)
+        addrs = self.hidden.addrs_with_peer
+        if not addrs:  # it has lost its place, and asks for another one
+            return
+        await self.dialer.echo(addrs[0], bytes(1000), allow_limited=True)
         if self.chance.random() < 0.5:
             await self.dialer.close_peer(self.hidden.peer_id)
 
@@ -183,8 +186,9 @@ class Churn:
 
     async def restart(self) -> None:
         """A worker dies, or all are replaced."""
-        if self.chance.random() < 0.5:
-            os.kill(self.chance.choice(self.supervisor.pids), signal.SIGKILL)
+        pids = self.supervisor.pids
+        if pids and self.chance.random() < 0.5:
+            os.kill(self.chance.choice(pids), signal.SIGKILL)
         else:
             await self.supervisor.restart(timeout_s=1.0)
 

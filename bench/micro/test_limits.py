@@ -1,8 +1,7 @@
 """What the limits on connections cost for each connection: at accept, when it is complete, and at its end.
 
-Comes in: a connection from a public IPv4 or IPv6 address, or from the loopback, which is exempt.
-Goes out: the
-time of all three steps together.
+Comes in: a connection from a public IPv4 or IPv6 address, or from the loopback, which is exempt. Goes out:
+the time of all three steps together.
 """
 
 from __future__ import annotations

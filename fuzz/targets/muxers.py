@@ -114,7 +114,7 @@ def nothing_counted(ledger: Ledger) -> None:
 
 
 def adds_up(session: Any, held: list[Any], closed: list[Any]) -> None:
-    """The table has each stream that is held and has not ended; those that were `closed` here it may have."""
+    """The table has each stream that is held and has not ended; those `closed` here it may have."""
     if session.close_reason is not None:
         same(session.num_streams, 0, "streams of a session that has ended")
         return

@@ -3,12 +3,13 @@ suffices."""
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from harness import eventually, looped
+from harness import eventually, looped, settle
 from p2pcore import (
     DialError,
     Direction,
@@ -17,6 +18,7 @@ from p2pcore import (
     Limits,
     Multiaddr,
     RefusedByPeer,
+    Reserved,
     codes,
 )
 from p2pcore.errors import GoAway
@@ -130,18 +132,34 @@ async def test_nothing_is_kept_of_connections_that_have_ended() -> None:
 
 
 @looped
-async def test_a_full_host_refuses_at_accept_and_says_which_cap_it_was() -> None:
+async def test_a_full_host_keeps_peers_waiting_until_there_is_room(caplog: pytest.LogCaptureFixture) -> None:
     async with Host(limits=Limits(max_conns=1)) as server, Host(listen=()) as one, Host(listen=()) as two:
+        conn = await one.connect(server.addrs_with_peer[0])
+        await eventually(lambda: server.swarm.num_conns)
+        assert caplog.messages == ["refused: 1 of 1 connections (Limits.max_conns); new connections wait"]
+        waiting = asyncio.create_task(two.connect(server.addrs_with_peer[0]))
+        await settle(10)
+        assert not waiting.done()
+        await conn.close()
+        assert (await waiting).remote_peer == server.peer_id
+        assert [use.refused for use in server.limits_report() if use.limit == "max_conns"] == [0]
+
+
+@looped
+async def test_a_full_host_that_has_places_for_others_refuses_at_accept_and_says_why() -> None:
+    limits = Limits(max_conns=2, max_conns_per_peer=2, reserved=[Reserved(1, "203.0.113.0/24")])
+    async with Host(limits=limits) as server, Host(listen=()) as one, Host(listen=()) as two:
         with server.events(Refused) as events:
-            conn = await one.connect(server.addrs_with_peer[0])
-            await eventually(lambda: server.swarm.num_conns)
+            for _ in range(2):
+                conn = await one.swarm.dial_addr(server.addrs_with_peer[0])
+            await eventually(lambda: server.swarm.num_conns == 2)
             with pytest.raises(DialError):
                 await two.connect(server.addrs_with_peer[0])
             event: Any = await anext(events)
             assert (event.error.limit, event.peer) == ("max_conns", None)
             assert server.counters()[f"upgrades failed: {REFUSED}"] == 1
             await conn.close()
-            await eventually(lambda: not server.swarm.num_conns)
+            await eventually(lambda: server.swarm.num_conns == 1)
             await two.connect(server.addrs_with_peer[0], ignore_backoff=True)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import socket
 from dataclasses import fields, replace
@@ -9,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from harness import eventually, looped
-from p2pcore import DialError, Direction, Host, LimitExceeded, Limits, Multiaddr, Reserved, codes
+from harness import ended_by, eventually, looped, settle
+from p2pcore import BasicGater, DialError, Direction, Host, LimitExceeded, Limits, Multiaddr, Reserved, codes
 from p2pcore.resources.options import UNLIMITED
 from p2pcore.resources.report import table
 from p2pcore.swarm.admission import Admission
@@ -255,10 +257,9 @@ async def test_a_running_host_takes_new_limits_and_reads_the_machine_again(
     async with Host(limits=Limits(max_conns=1)) as server, Host(listen=()) as one, Host(listen=()) as two:
         await one.connect(server.addrs_with_peer[0])
         await eventually(lambda: server.swarm.num_conns)
-        with pytest.raises(DialError):
-            await two.connect(server.addrs_with_peer[0])
+        waiting = asyncio.create_task(two.connect(server.addrs_with_peer[0]))
         server.set_limits(Limits(max_conns=2))
-        await two.connect(server.addrs_with_peer[0], ignore_backoff=True)
+        await waiting
         monkeypatch.setattr("p2pcore.resources.machine._descriptors", lambda: 164)
         server.set_limits(Limits())
         assert server.limits.max_conns == 100
@@ -348,3 +349,53 @@ async def test_a_node_of_many_workers_is_one_peer() -> None:
         swarm.add_conn(FakeConn(peer(1), at=at))
     await swarm.close()
     assert by.refusals.counts == {}
+
+
+# -- nothing is lost ---------------------------------------------------------------------------
+
+
+class Says(BasicGater):
+    """Refuses every inbound connection at one point."""
+
+    def __init__(self, point: str) -> None:
+        super().__init__()
+        setattr(self, f"intercept_{point}", lambda *_: False)
+
+
+def refused_by(point: str) -> dict[str, Any]:
+    return {"gater": Says(point)}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *map(refused_by, ("accept", "secured", "upgraded")),
+        {"security": ("tls",)},
+        {"muxers": ("mplex",)},
+    ],
+    ids=["accept", "secured", "upgraded", "security", "muxer"],
+)
+@looped
+async def test_a_failed_upgrade_leaves_the_counts_as_they_were(options: dict[str, Any]) -> None:  # RM-T17
+    async with Host(limits=Limits(exempt=()), **options) as server, Host(listen=(), identify=False) as client:
+        with contextlib.suppress(DialError):
+            conn = await client.swarm.dial_addr(server.addrs_with_peer[0])
+            await ended_by(conn.session)
+        await eventually(lambda: not server.swarm.num_conns)
+        assert server.swarm.admission._blocks.counts == {}
+        assert server.swarm.ledger.num_conns == 0
+        assert server.swarm.ledger.num_peers == 0
+
+
+@looped
+async def test_a_dialler_that_gives_up_leaves_the_counts_as_they_were() -> None:
+    async with Host(limits=Limits(exempt=())) as server, Host(listen=()) as client:
+        for turns in range(12):
+            dialling = asyncio.create_task(client.swarm.dial_addr(server.addrs_with_peer[0]))
+            await settle(turns)
+            dialling.cancel()
+            with contextlib.suppress(asyncio.CancelledError, DialError):
+                await (await dialling).close()
+        await eventually(lambda: not server.swarm.num_conns)
+        assert server.swarm.admission._blocks.counts == {}
+        assert server.swarm.ledger.num_conns == 0

@@ -201,8 +201,14 @@ class Admission:
 
     @property
     def is_full(self) -> bool:
-        """Whether the node has so many connections that it takes none, from whomever."""
+        """Whether there are so many connections that an inbound one is refused from wherever it comes."""
         return self._full(None, None) is not None and not self._places.are_free
+
+    def keeps_waiting(self) -> None:
+        """Reports that the node is full and that new connections wait, unaccepted."""
+        full = self._full(None, None)
+        if full is not None:
+            self.refusals.add(full[0], lambda: f"{exceeded(*full)}; new connections wait", 0)
 
     def _full(self, where: Multiaddr | str | None, peer: PeerId | None) -> Full | None:
         """The first limit that one more connection would exceed."""

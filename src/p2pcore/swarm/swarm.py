@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import replace
@@ -140,6 +141,7 @@ class Swarm:
             lambda peer, addrs: self.dial_peer(peer, addrs, ignore_backoff=True),
         )
         self.ledger.on_state = self._memory_changed
+        self._is_full = False
         self._closing: asyncio.Task[None] | None = None
         for transport in transports:
             self.add_transport(transport)
@@ -330,6 +332,8 @@ class Swarm:
         self._news.conn_opened(conn, before and self._change(conn, before))
         session.set_stream_handler(self._serve)
         session.add_close_callback(conn)  # behind the handler: one that has ended gives its streams first
+        if self._conns.num_conns >= self._room:
+            self._look_for_room()
         return conn
 
     def _admit(self, conn: Conn) -> None:
@@ -354,6 +358,8 @@ class Swarm:
         if conn.session.num_refused:
             self._news.streams_refused(conn.session.num_refused)
         self.admission.left(conn)
+        if self._is_full:
+            self._look_for_room()
         self.ledger.forget(conn.remote_peer)
         if not self._conns.num_conns:
             self._streams.shrink()
@@ -361,6 +367,16 @@ class Swarm:
         if self._manager.wants_ends:
             self._manager.left(conn, error)
         self._streams.conn_ended(conn)
+
+    def _look_for_room(self) -> None:
+        """Keeps new peers in the kernel's backlog while the node is full."""
+        is_full = self.admission.is_full
+        if is_full and not self._is_full:
+            self.admission.keeps_waiting()
+            self.pause_accepting("max_conns")
+        elif self._is_full and not is_full:
+            self.resume_accepting("max_conns")
+        self._is_full = is_full
 
     def _memory_changed(self, was: int, now: int) -> None:
         """Is told the states of the ledger's memory, before and now."""
@@ -607,6 +623,8 @@ class Swarm:
         """
         self._apply(limits)
         self.admission.set_limits(limits)
+        self._look_for_room()
+        self._look_for_room()
 
     def _apply(self, limits: Limits) -> None:
         """The marks, and the limits of streams and memory. Raises ValueError before it changes anything."""
@@ -616,6 +634,7 @@ class Swarm:
         self.ledger.max_streams_per_peer = limits.max_streams_per_peer or 0
         self.ledger.memory = limits.memory or 0
         self._streams.set_limits(limits)
+        self._room = limits.max_conns or sys.maxsize
 
     def limits_report(self) -> list[LimitUse]:
         """See Host.limits_report."""

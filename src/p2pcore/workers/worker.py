@@ -22,9 +22,11 @@ from multiprocessing import spawn
 from typing import Any
 
 from p2pcore import limits, options
+from p2pcore.aio.descriptors import raise_limit
 from p2pcore.errors import P2PError
 from p2pcore.host import Host, run
 from p2pcore.resources.options import Limits
+from p2pcore.swarm.options import ConnOptions
 from p2pcore.transports.tcp.ports import TcpOptions
 from p2pcore.transports.unix import UnixOptions
 from p2pcore.values.keys import PrivateKey
@@ -78,7 +80,6 @@ class Worker:
         private_key: the identity that all workers share.
         listen: the addresses, with real ports. sockets: a listening socket for each port or file.
         backlog: connections the kernel may queue for this worker.
-        limits: the part of this worker of the limits of all workers.
     """
 
     def __init__(self, settings: Settings, channel: Channel) -> None:
@@ -88,7 +89,13 @@ class Worker:
         self.listen = [Multiaddr(addr) for addr in settings.listen]
         self.sockets = [_inherited(fd) for fd in settings.fds]
         self.backlog = settings.backlog
-        self.limits = (settings.limits or Limits()).resolved(workers=settings.num_workers)
+        self._limits = settings.limits or Limits()
+        self._num_workers = settings.num_workers
+
+    @property
+    def limits(self) -> Limits:
+        """The part of this worker of the limits of all workers. Reads now what the machine allows."""
+        return self._limits.resolved(workers=self._num_workers)
 
     def host(self, *, tcp: TcpOptions | None = None, unix: UnixOptions | None = None, **more: Any) -> Host:
         """A host with the identity, addresses and sockets of this worker.
@@ -100,6 +107,9 @@ class Worker:
         files = tuple(sock for sock in self.sockets if sock.family == socket.AF_UNIX)
         ports = tuple(sock for sock in self.sockets if sock.family != socket.AF_UNIX)
         tcp, unix = options.given("tcp", tcp, TcpOptions), options.given("unix", unix, UnixOptions)
+        conns = options.given("conns", more.get("conns"), ConnOptions)
+        if conns.raise_descriptors:
+            raise_limit()  # as the host does; our limits follow from it
         return Host(
             self.private_key,
             self.listen,

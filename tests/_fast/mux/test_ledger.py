@@ -624,9 +624,9 @@ async def ended_with_bytes(peer: Peer) -> Stream:
     ours = await peer.session.open_stream()
     await ours.close_write()
     if isinstance(peer, YamuxPeer):
-        peer.deliver(data(ours.id, bytes(100)), frame(WU, FIN, ours.id))
+        peer.deliver(data(ours.id, bytes(3000)), frame(WU, FIN, ours.id))
     else:
-        peer.deliver(msg(MSG_R, ours.id, bytes(100)), msg(CLOSE_R, ours.id))
+        peer.deliver(msg(MSG_R, ours.id, bytes(3000)), msg(CLOSE_R, ours.id))
     return ours
 
 
@@ -649,7 +649,7 @@ async def test_what_streams_that_have_ended_hold_goes_first_when_memory_is_full(
     quick = await ended_with_bytes(caller)
     assert len(ledger.ended) == 3
     await settle()
-    assert await quick.read_exactly(100) == bytes(100)
+    assert await quick.read_exactly(3000) == bytes(3000)
     await eventually(lambda: not ledger.ended)
     for stream in (lost, done):
         with pytest.raises(errors.P2PError):

@@ -4,6 +4,14 @@ from typing import Any, final
 from p2pcore._fast.codec.multiaddr import MultiaddrValue
 
 @final
+class Network:
+    value: Any
+    def __new__(cls, text: str, value: Any) -> Network: ...
+
+@final
+class Kind: ...
+
+@final
 class Networks:
     def __new__(cls, entries: Iterable[tuple[str, Any]]) -> Networks: ...
     def get(self, where: str | MultiaddrValue | None) -> Any: ...

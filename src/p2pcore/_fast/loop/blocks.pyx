@@ -25,7 +25,7 @@ cdef extern from "arpa/inet.h" nogil:
     enum: AF_INET6
     int inet_pton(int family, const char *text, void *packed)
 
-ALL = (1 << 64) - 1
+cdef object ALL = (1 << 64) - 1
 
 cdef int SUBNET_BITS = 72
 cdef int SITE_BITS = 80

@@ -62,7 +62,7 @@ cdef class Ledger:
         unread, unsent: bytes received that nobody has read, and bytes written that have not left.
         used: bytes of the budget: these two, and CONN_COST_BYTES and STREAM_COST_BYTES for each of the former two.
         state: CALM, CAREFUL, TIGHT or FULL.
-        ended: streams that have ended and hold bytes which nobody has read.
+        ended: streams that have ended and hold more than STREAM_COST_BYTES which nobody has read.
         on_state: called from the event loop with (old, new) after the state has changed.
     """
 

@@ -531,8 +531,8 @@ cdef class Session(Layer):
         return self._line_up()
 
     cdef int _count_ended(self, Stream stream) except -1:
-        """`stream` has left the table. The ledger remembers it as long as it holds bytes."""
-        if stream.counted:
+        """`stream` has left the table. The ledger remembers it as long as it holds more than streams cost anyway."""
+        if stream.counted > STREAM_COST:
             self.ledger.ended.add(stream)
         return 0
 
