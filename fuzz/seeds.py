@@ -244,6 +244,7 @@ def _mplex() -> list[bytes]:
         msg(NEW, 1) + msg(MSG_I, 1, b"a") + msg(RESET_I, 1) + msg(NEW, 1) + msg(MSG_I, 1, b"b"),
         b"".join(msg(NEW, id) for id in range(12)),
         msg(1, 0, b"answer") + msg(3, 0) + msg(5, 1),
+        msg(NEW, 0, b"a name that does not come whole")[:9],
     ]
     return [bytes((first,)) + talk for first in (0, 6, 10, 128) for talk in talks]
 
