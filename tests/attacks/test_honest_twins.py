@@ -31,7 +31,6 @@ async def test_an_office_connects_at_once_from_one_address() -> None:
         assert await _hosts(twin.OFFICE).office(host.addrs_with_peer[0]) == 0
 
 
-@pytest.mark.xfail(strict=True, reason="a connection may push ten times a minute")
 @looped
 async def test_forty_updates_of_identify_are_all_taken() -> None:
     async with node(identify=True) as host:

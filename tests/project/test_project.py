@@ -190,12 +190,14 @@ def test_ci_says_what_it_would_install_and_can_be_kept_from_it(tmp_path: Path) -
 
     assert [line.partition(": ")[0] for line in said(P2PCORE_NO_APT="1")] == [
         "valgrind is not there, and is not installed",
+        "clang is not there, and is not installed",
         "chromium is not there, and is not installed",
     ]
     assert not (tmp_path / "installed").exists()
     lines = said()
     assert [line.partition(": ")[0] for line in lines] == [
         "apt-get installs valgrind on this system",
+        "apt-get installs clang on this system",
         "apt-get installs chromium on this system",
     ]
     assert all("P2PCORE_NO_APT=1" in line for line in lines)
