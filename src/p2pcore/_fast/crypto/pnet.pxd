@@ -19,5 +19,6 @@ cdef class PnetLayer(Layer):
 
     cdef int _begin(self, const uint8_t *data, Py_ssize_t n) except -1
     cdef int _nonce_of_peer(self, const uint8_t *data, Py_ssize_t n) except -1
+    cdef int _feed_first(self, uint8_t *data, Py_ssize_t n) except -1
     cdef int _check(self, const uint8_t *data, Py_ssize_t n) except -1
     cdef int _xor(self, Keystream *stream, uint8_t *out, const uint8_t *data, Py_ssize_t n) noexcept

@@ -48,8 +48,10 @@ cdef enum:
     NONCE_BYTES = 24
     SALSA_NONCE_BYTES = 8
     BLOCK_BYTES = 64            # of the keystream
+    HEADER_BYTES = 20           # of MSS_HEADER
 
-cdef int HEADER_BYTES = <int> PyBytes_GET_SIZE(MSS_HEADER)
+if PyBytes_GET_SIZE(MSS_HEADER) != HEADER_BYTES:
+    raise ImportError("p2pcore._fast.crypto.pnet: HEADER_BYTES is not the length of the multistream header")
 
 
 @cython.final
@@ -114,7 +116,7 @@ cdef class PnetLayer(Layer):
         if n > 0:
             self._xor(&self.incoming, data, data, n)
             if self.num_agreed < HEADER_BYTES:
-                self._check(data, n)
+                return self._feed_first(data, n)
             return self.above.feed(data, n)
         return 0
 
@@ -140,6 +142,18 @@ cdef class PnetLayer(Layer):
         if self.num_nonce >= HEADER_BYTES and memcmp(self.incoming.nonce, PyBytes_AS_STRING(MSS_HEADER), HEADER_BYTES) == 0:
             raise _stranger((<char *> self.incoming.nonce)[:self.num_nonce])
         return k
+
+    cdef int _feed_first(self, uint8_t *data, Py_ssize_t n) except -1:
+        """Hands nothing on before the header is whole. What came of it earlier is known, so it is not kept."""
+        cdef uint8_t early[HEADER_BYTES]
+        cdef int k = self.num_agreed
+        self._check(data, n)
+        if self.num_agreed < HEADER_BYTES:
+            return 0
+        if k > 0:
+            memcpy(early, PyBytes_AS_STRING(MSS_HEADER), k)
+            self.above.feed(early, k)
+        return self.above.feed(data, n) if self.above is not None else 0
 
     cdef int _check(self, const uint8_t *data, Py_ssize_t n) except -1:
         """Both dialler and listener begin with the multistream header."""
