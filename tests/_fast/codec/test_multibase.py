@@ -121,6 +121,15 @@ def test_quadratic_bases_are_bounded(prefix: str) -> None:
         base.decode(prefix + "9" * 100_000)
 
 
+@pytest.mark.parametrize("prefix", NUMBERS)
+def test_what_could_not_be_written_in_a_quadratic_base_is_not_read(prefix: str) -> None:
+    zero = base.encode(prefix, b"\0")[1:]
+    assert base.decode(prefix + zero * 160) == bytes(160)
+    for text in (zero * 161, zero * 160 + "2", zero + base.encode(prefix, b"\xff" * 160)[1:]):
+        with pytest.raises(IdentityError):
+            base.decode(prefix + text)
+
+
 @pytest.mark.parametrize("prefix", ["", "bb", "é", "?", "\ud800"])
 def test_unknown_prefixes_are_refused(prefix: str) -> None:
     with pytest.raises(IdentityError):

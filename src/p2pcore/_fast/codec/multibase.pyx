@@ -227,7 +227,7 @@ cdef Py_ssize_t _store_limbs(
     cdef size_t i, n = count * 4
     while n and (limbs[(n - 1) // 4] >> (8 * ((n - 1) % 4))) & 0xFF == 0:
         n -= 1
-    if zeros + n > room:
+    if zeros + n > room or zeros + n > BASE_MAX_BYTES:
         return -1
     memset(out, 0, zeros)
     for i in range(n):
