@@ -69,7 +69,8 @@ def _multiaddr_text() -> list[bytes]:
 
 def _peer_id() -> list[bytes]:
     texts = [text.encode() for key in KEYS for text in (key.base58, key.base32, key.base36)]
-    return [*texts, *_hex(*(key.multihash for key in KEYS))]
+    long = [b"m" + b"A" * 216, b"z" + b"1" * 161]  # 162 bytes, 161 bytes: base58 takes 160
+    return [*texts, *_hex(*(key.multihash for key in KEYS)), *long]
 
 
 def _keys() -> list[bytes]:
@@ -223,7 +224,14 @@ def _plaintext() -> list[bytes]:
 
 
 def _pnet() -> list[bytes]:
-    return [b"\0" + bytes(24) + HEADER + b"\x07/noise\n", b"\1" + bytes(60), b"\1" + HEADER + b"\x07/noise\n"]
+    nonce = bytes(24)
+    opening = HEADER + b"\x07/noise\n"
+    return [
+        b"\0" + nonce + opening,
+        b"\0" + nonce + b"\x13/0\n\x07/noise\n",  # begins as the header does
+        b"\1" + bytes(60),
+        b"\1" + opening,
+    ]
 
 
 def _yamux() -> list[bytes]:
