@@ -16,6 +16,7 @@ from promise import check, cut, named, run, same, settle, tried
 import tls_pairs
 from key_vectors import INITIATOR, RESPONDER
 from p2pcore import limits
+from p2pcore._fast.chain.multistream import HEADER
 from p2pcore._fast.crypto.noise import KeyPair
 from p2pcore._fast.crypto.pnet import PnetLayer
 from p2pcore._fast.crypto.secure import NoiseChannel
@@ -219,14 +220,15 @@ def pnet(data: bytes) -> None:
     """A peer of a private network, or a stranger: after an odd first byte comes what has a wrong key."""
 
     async def main() -> None:
-        raw = data[1:]
-        if data[0] % 2 == 0 and len(raw) > 24:
+        raw, is_ours = data[1:], data[0] % 2 == 0 and len(data) > 25
+        if is_ours:
             raw = await _hidden(raw[:24], raw[24:])
         whole = await _received([raw], PnetLayer(KEY, bytes(24)))
         pieces = await _received(cut(raw), PnetLayer(KEY, bytes(24)))
         same(whole, pieces, "a private network depends on how it is cut")
         check(whole[1] in (None, "WrongNetworkKey", "ConnectionClosed"), "an error", whole[1])
-        if whole[1] is None and raw is not data[1:]:
+        check(not whole[0] or whole[0].startswith(HEADER), "a byte of a stranger passed", whole[0])
+        if whole[1] is None and is_ours and data[25:].startswith(HEADER):
             same(whole[0], data[25:], "a private network changes what it carries")
 
     if data:
