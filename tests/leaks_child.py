@@ -18,11 +18,12 @@ from typing import Any
 import uvloop
 
 from harness import HANG_S, eventually
-from p2pcore import Host, Stream
+from p2pcore import Host, Limits, Stream
 from p2pcore._fast.loop.loop_state import loop_state
 
 WATCHED = ("p2pcore", "uvloop", "asyncio", "_asyncio", "socket")
 AT_ONCE = 50
+MANY = Limits(max_conns_per_peer=None)
 
 
 def counts() -> dict[str, int]:
@@ -76,7 +77,7 @@ async def identified(*hosts: Host) -> None:
 
 async def idle(count: int) -> dict[str, Any]:
     """What `count` more idle connections cost if some exist already."""
-    async with Host() as server, Host(listen=()) as dialer:
+    async with Host(limits=MANY) as server, Host(listen=(), limits=MANY) as dialer:
         await connect(server, dialer, 20)
         await identified(server, dialer)
         before = await settled()
@@ -91,7 +92,10 @@ async def ciphers(count: int) -> dict[str, Any]:
     """Uses `count` connections three times, more than may keep ciphers. Returns: how many keep them."""
     state = loop_state(asyncio.get_running_loop())
     long = bytes(4096)  # shorter records need no cipher object
-    async with Host(identify=False, echo=True) as server, Host(listen=(), identify=False) as dialer:
+    async with (
+        Host(identify=False, echo=True, limits=MANY) as server,
+        Host(listen=(), identify=False, limits=MANY) as dialer,
+    ):
         await connect(server, dialer, count)
         unused = len(state.ciphered)
         for _ in range(3):
@@ -108,7 +112,7 @@ async def once(count: int) -> None:
     async def handler(stream: Stream) -> None:
         await stream.read()
 
-    async with Host(echo=True) as server, Host(listen=()) as dialer:
+    async with Host(echo=True, limits=MANY) as server, Host(listen=(), limits=MANY) as dialer:
         server.set_stream_handler("/x", handler)
         await connect(server, dialer, count)
         for conn in dialer.swarm.conns()[::10]:

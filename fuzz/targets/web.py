@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 from cables import Line, all_of, spoken_to
 from promise import check, cut, named, run, same, settle
@@ -14,7 +15,6 @@ from p2pcore._fast.chain.websocket import WebsocketLayer
 from p2pcore.transports.websocket import upgrade
 from p2pcore.transports.websocket.upgrade import HttpAnswer, accept_upgrade, request_upgrade
 
-upgrade.os = SimpleNamespace(urandom=bytes)  # type: ignore[attr-defined]  # a key that a corpus can answer
 ERRORS = (
     errors.RemoteProtocolError,
     errors.LimitExceeded,
@@ -35,7 +35,8 @@ async def _serving(box: Mailbox) -> None:
 
 
 async def _client(box: Mailbox) -> None:
-    await request_upgrade(box, "localhost")
+    with patch.object(upgrade, "os", SimpleNamespace(urandom=bytes)):  # a key that a corpus can answer
+        await request_upgrade(box, "localhost")
 
 
 ROLES = (_server, _client, _serving)

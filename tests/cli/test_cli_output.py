@@ -47,7 +47,7 @@ def test_lines_come_in_order_and_whole(pipe: tuple[int, int]) -> None:
     for line in sent:
         lines.put(line)
     assert read_all(pipe[0], 500) == sent
-    lines.finish()
+    lines.flush()
     os.close(pipe[0])
 
 
@@ -62,7 +62,7 @@ def test_what_nobody_reads_is_dropped_and_told_once(pipe: tuple[int, int]) -> No
     assert len(read_all(pipe[0], kept)) == kept
     lines.put("next")
     assert read_all(pipe[0], 2) == [f"lost {dropped}", "next"]
-    lines.finish()
+    lines.flush()
     os.close(pipe[0])
 
 
@@ -71,17 +71,17 @@ def test_the_end_waits_for_no_reader_and_a_closed_pipe_is_told_once(pipe: tuple[
     lines = lines_to(pipe[1], failed)
     for _ in range(200):
         lines.put("x" * 100)
-    lines.finish()  # returns, although nobody reads
+    lines.flush()  # returns, although nobody reads
     os.close(pipe[0])
     for _ in range(2 * MAX_WAITING):
         lines.put("y")
-    lines.finish()
+    lines.flush()
     assert [error.errno for error in failed] == [errno.EPIPE]
 
 
 def test_an_output_that_is_not_used_has_no_thread() -> None:
     before = threading.active_count()
-    lines_to(1).finish()
+    lines_to(1).flush()
     assert threading.active_count() == before
 
 

@@ -57,7 +57,7 @@ class Lines:
             self._thread = threading.Thread(target=self._write, name="p2pcore output", daemon=True)
             self._thread.start()
 
-    def finish(self) -> None:
+    def flush(self) -> None:
         """Waits until all lines are written, at most FINISH_S."""
         end = time.monotonic() + FINISH_S
         while self._num_written < self._num_put and time.monotonic() < end:

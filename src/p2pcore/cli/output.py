@@ -85,7 +85,7 @@ def errors_never_wait() -> None:
 def finish() -> None:
     """Waits a short time until all lines are written. Call it at the end of the process."""
     for lines in _background.values():
-        lines.finish()
+        lines.flush()
 
 
 def _lost(count: int) -> str:

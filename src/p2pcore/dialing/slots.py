@@ -70,7 +70,7 @@ class DialSlots:
         waiters = self._lines[held][peer]
         waiter = waiters.popleft()
         if not waiters:
-            self._leave(held, peer)
+            self._take_out(held, peer)
         if not waiter.done():  # else it was cancelled
             waiter.set_result(None)
             self._take(peer)
@@ -81,10 +81,10 @@ class DialSlots:
         if held:
             self._held[peer] = held
         if peer in self._lines.get(before, ()):
-            waiters = self._leave(before, peer)
+            waiters = self._take_out(before, peer)
             self._lines.setdefault(held, {})[peer] = waiters
 
-    def _leave(self, held: int, peer: Hashable) -> deque[asyncio.Future[None]]:
+    def _take_out(self, held: int, peer: Hashable) -> deque[asyncio.Future[None]]:
         line = self._lines[held]
         waiters = line.pop(peer)
         if not line:

@@ -180,7 +180,7 @@ cdef class Session(Layer):
     def recount(self, streams):
         """Counts anew what the ledger counts of this session. `streams`: all that live, whatever their session."""
         cdef Bottom bottom = self._bottom()
-        mine = [each for each in streams if (<Stream> each).is_of(self)]
+        mine = [each for each in streams if isinstance(each, Stream) and (<Stream> each).is_of(self)]
         alive = self.error is None
         return {
             "num_conns": int(alive),
