@@ -28,5 +28,6 @@ fi
 sanitizers=fuzzer-no-link,address,undefined
 export CC=clang CFLAGS="-fsanitize=$sanitizers -fno-sanitize=null,alignment,pointer-overflow -fno-omit-frame-pointer -O1 -g1"
 if command -v ccache > /dev/null; then export CMAKE_C_COMPILER_LAUNCHER="${CMAKE_C_COMPILER_LAUNCHER:-ccache}"; fi
+# CMake takes CFLAGS from the environment only for a new build: the define below is for one that is there.
 "$py" -m pip install -q --no-build-isolation --no-deps --force-reinstall -Ccmake.define.P2PCORE_CHECKED=ON \
-  -Ccmake.build-type=Fuzz -Cinstall.strip=false -Cbuild-dir=.fuzz/build .
+  -Ccmake.define.CMAKE_C_FLAGS="$CFLAGS" -Ccmake.build-type=Fuzz -Cinstall.strip=false -Cbuild-dir=.fuzz/build .
