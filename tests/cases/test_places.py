@@ -166,6 +166,26 @@ async def test_dropped_streams_are_no_reason_to_refuse_or_to_wait(muxer: str) ->
     assert not stream.is_closed
 
 
+@both
+@looped
+async def test_an_open_that_waits_at_the_limit_finds_a_stream_that_is_dropped_right_after_a_look(
+    muxer: str,
+) -> None:
+    """The usual look comes each STREAM_SWEEP_S, which is longer than this test waits."""
+    options: dict[str, Any] = {
+        "yamux": {"yamux": YamuxOptions(max_outbound_streams=4)},
+        "mplex": {"muxers": ["mplex"], "mplex": MplexOptions(max_outbound_streams=4)},
+    }
+    async with pair({"muxers": [muxer]}, options[muxer]) as hosts:
+        hosts.server.set_stream_handler("/x/1", answer)
+        held = [await hosts.conn.open_stream() for _ in range(4)]
+        opening_one = asyncio.ensure_future(hosts.conn.open_stream())  # looks, and finds none
+        await asyncio.sleep(0.01)
+        held.pop()
+        async with asyncio.timeout(limits.STREAM_SWEEP_S / 2):
+            await opening_one
+
+
 @looped
 async def test_what_was_said_whole_is_not_reset_when_the_stream_is_dropped() -> None:
     peer = RawYamux(max_inbound_streams=1)

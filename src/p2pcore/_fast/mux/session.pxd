@@ -39,7 +39,7 @@ cdef class Excess:
     cdef Bucket resets              # streams the peer opened and reset
     cdef Bucket useless             # frames that bring nothing: for unknown streams, or empty
     cdef uint64_t num_refused
-    cdef double swept_at            # monotonic second of the last look for dropped streams because a place was wanted
+    cdef bint sweep_is_due          # the next look for dropped streams because a place was wanted is scheduled
     cdef dict places                # key of a stream -> where it was opened; None but in debug mode
     cdef Behind behind              # received and not handled yet; None: nothing
     cdef list patient               # waiting _TurnOps; None: none

@@ -18,7 +18,7 @@ from p2pcore import codes, errors, limits
 from p2pcore._fast.chain.bottom cimport Bottom
 from p2pcore._fast.chain.layer cimport Layer
 from p2pcore._fast.crypto.secure cimport Cork
-from p2pcore._fast.loop.clock cimport coarse, monotonic
+from p2pcore._fast.loop.clock cimport coarse
 from p2pcore._fast.loop.flush cimport Flushable
 from p2pcore._fast.loop.buffer cimport ByteQueue
 from p2pcore._fast.loop.ledger cimport FULL, Ledger, Share, count_unread, count_unsent, weigh
@@ -476,13 +476,22 @@ cdef class Session(Layer):
         return 0
 
     cdef int sweep_at_limit(self) except -1:
-        """As sweep(), where a place is wanted: not each time."""
-        cdef double now = monotonic()
+        """As sweep(), where a place is wanted: each SWEEP_FULL_S at most, and once more after the last wish."""
         cdef Excess excess = self._excess()
-        if now - excess.swept_at >= SWEEP_FULL_S:
-            excess.swept_at = now
+        if not excess.sweep_is_due:
+            excess.sweep_is_due = True
+            self.state.loop.call_later(SWEEP_FULL_S, self._sweep_again)
             self.sweep()
         return 0
+
+    def _sweep_again(self):
+        cdef Excess excess = self.excess
+        excess.sweep_is_due = False
+        if self.error is None:
+            if excess.openers:
+                self.sweep_at_limit()
+            else:
+                self.sweep()
 
     cdef int _drop(self, Stream stream) except -1:
         """The program has dropped `stream` without closing it."""
