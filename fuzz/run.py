@@ -1,8 +1,7 @@
 """Fuzzes targets, one process each, for a given time; or shrinks a corpus, or runs one input again.
 
 Comes in: names of targets (none: all) and seconds. Goes out: a line a target with runs, coverage and
-findings;
-exit 1 if one of them has a finding. New inputs are left in .fuzz/corpus/NAME, findings in .fuzz/findings.
+findings; exit 1 if one of them has a finding. New inputs are left in .fuzz/corpus/NAME, findings in .fuzz/findings.
 """
 
 from __future__ import annotations
@@ -58,6 +57,7 @@ def environment() -> dict[str, str]:
         "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=0:handle_abort=1",
         "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
         "PYTHONMALLOC": "malloc",
+        "PYTHONHASHSEED": "0",
         "PYTHONPATH": paths,
     }
 
@@ -140,6 +140,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="TARGET", help=", ".join(seeds.SEEDS))
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=0, help="1 or more: the same choices in each run")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--shrink", action="store_true", help="write the corpora anew from what was found")
     parser.add_argument("--input", help="run this file again, with the target named")
@@ -156,7 +157,7 @@ def main() -> int:
                 print(line, flush=True)
             return 0
         results = []
-        for result in pool.map(lambda name: fuzz(name, options.seconds), names):
+        for result in pool.map(lambda name: fuzz(name, options.seconds, f"-seed={options.seed}"), names):
             print(result, flush=True)
             results.append(result)
     return 0 if all(each.is_good for each in results) else 1
