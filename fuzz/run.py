@@ -1,7 +1,8 @@
 """Fuzzes targets, one process each, for a given time; or shrinks a corpus, or runs one input again.
 
 Comes in: names of targets (none: all) and seconds. Goes out: a line a target with runs, coverage and
-findings; exit 1 if one of them has a finding. New inputs are left in .fuzz/corpus/NAME, findings in .fuzz/findings.
+findings; exit 1 if one of them has a finding. New inputs are left in .fuzz/corpus/NAME, findings in
+.fuzz/findings.
 """
 
 from __future__ import annotations
