@@ -480,6 +480,11 @@ OPEN_WORK: Final = 8
 """What a stream counts for that the peer opens, without its handler: about 1 us."""
 RESET_WORK: Final = 16
 """What a stream counts for that the peer resets: about 2 us, and its task is woken."""
+OVERDUE_PER_TURN: Final = 64
+"""Of deadlines that run out together, and of what is looked at now and then, what one turn of the loop takes:
+1,900 silent handshakes took 41 ms together; 64 take 1.5 ms."""
+END_WORK: Final = 24
+"""What a stream counts for that ends with its connection: 3.6 us."""
 PROPOSALS_AT_ONCE: Final = 4
 """Proposals refused in one negotiation before others have a turn: a peer that waits for answers never has two
 here at once. Each costs 5 us."""

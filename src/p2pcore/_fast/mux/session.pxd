@@ -139,6 +139,7 @@ cdef class Session(Layer):
     cdef int _close_now(self, uint32_t code) except -1
     cdef int _line_up(self) except -1
     cdef Behind _is_behind(self)
+    cdef Behind _end_waits(self)
     cdef bint _must_wait(self) noexcept
     cdef int _keep(self, const uint8_t *data, Py_ssize_t n) except -1
     cdef int _start_arrived(self, Py_ssize_t least) except -1

@@ -46,6 +46,7 @@ cdef Py_ssize_t SHARE = limits.TURN_SHARE
 cdef Py_ssize_t RENEW_BELOW = limits.TURN_WORK // 2
 cdef Py_ssize_t START_WORK = limits.START_WORK
 cdef Py_ssize_t OPEN_WORK = limits.OPEN_WORK
+cdef Py_ssize_t END_WORK = limits.END_WORK
 cdef Py_ssize_t ARRIVED_AT_ONCE = limits.ARRIVED_AT_ONCE
 cdef int64_t FAIR_TIMES = limits.MEMORY_FAIR_TIMES
 cdef int64_t CONN_COST = limits.CONN_COST_BYTES
@@ -525,6 +526,7 @@ cdef class Session(Layer):
             return 0
         self.error = error
         for stream in self.living():
+            self.state.rota.room -= END_WORK
             (<Stream> stream).fail(error, discard)
             self._count_ended(<Stream> stream)
         self._give_back()
@@ -732,7 +734,7 @@ cdef class Session(Layer):
         return 0
 
     cdef int feed_eof(self) except -1:
-        cdef Behind behind = self._is_behind()
+        cdef Behind behind = self._end_waits()
         if behind is not None:
             behind.eof = True
             return 0
@@ -744,7 +746,7 @@ cdef class Session(Layer):
         return None
 
     cdef int lost(self, object error) except -1:
-        cdef Behind behind = self._is_behind()
+        cdef Behind behind = self._end_waits()
         if behind is None:
             self.fail(error)
         else:
@@ -845,6 +847,16 @@ cdef class Session(Layer):
         excess.behind.held.push(data, n)
         self._count_behind(excess.behind, excess.behind.held.size)
         return self._line_up()
+
+    cdef Behind _end_waits(self):
+        """What the peer's end waits behind; None: it counts now.
+
+        Besides what is not handled yet that is the connection's turn: many streams may end with it.
+        """
+        if self.streams is not None and self.state.rota.room <= 0 and self._is_behind() is None:
+            self._excess().behind = Behind.__new__(Behind)
+            self._line_up()
+        return self._is_behind()
 
     cdef int settle_reading(self) except -1:
         """Reads from the connection, or does not."""
