@@ -274,6 +274,13 @@ class Stream(Channel, Protocol):
         Errors are raised when it is awaited.
         """
 
+    def try_write(self, data: bytes | bytearray | memoryview) -> bool:
+        """Takes `data` whole and returns True, or takes nothing and returns False. Never waits.
+
+        It takes nothing while an earlier write waits. What the peer's window and the socket do not take now
+        follows by itself. Until then `data` must not change. Raises as `write`, at once.
+        """
+
     async def close(self) -> None:
         """Tells the peer that our data has ended, and drops what still comes. Idempotent."""
 

@@ -496,6 +496,11 @@ ARRIVED_AT_ONCE: Final = 64
 """Streams of a connection whose handlers have not started when its next frames begin to wait."""
 FLUSH_AFTER_TASKS: Final = 32
 """Tasks whose writes share a record while others wait to run; then the record leaves (0002; measured)."""
+FLUSH_AFTER_WRITES: Final = 16
+"""Connections with gathered output when a further write sends it: each holds a record buffer of 64 KiB until
+then. A broadcast to 5,000 would take 330 MB, and its first peer would wait for the last."""
+BROADCAST_PER_TURN: Final = 256
+"""Streams that a broadcast writes to in one turn of the loop: about 2.5 ms, most of it send(2)."""
 UNFINISHED_LOOK_S: Final = 30.0
 """Between two looks at records and frames that a peer has begun; the connection ends after two without
 progress. A record of 64 KiB in a minute is 1 KB/s: slower than any path in use."""

@@ -95,6 +95,7 @@ cdef class Stream:
     cdef int _maybe_feed_eof(self) except -1
     cdef int _maybe_lose_sink(self) except -1
     cdef Op _write(self, object data)
+    cdef bint take_write(self, object data) except -1
     cdef int _store(self, uint8_t *data, Py_ssize_t n) except -1
     cdef int _put_back(self, const uint8_t *data, Py_ssize_t n) except -1
     cdef Py_ssize_t _answered(self, const uint8_t *data, Py_ssize_t n) except -1

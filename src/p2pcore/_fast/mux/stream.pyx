@@ -148,9 +148,29 @@ cdef class Stream:
             ConnectionClosed, TypeError; all of them when awaited.
         """
         try:
-            return self._write(data)
+            op = self._write(data)
         except (errors.P2PError, TypeError, BufferError) as error:
             return failed(error)
+        self.state.flusher.relieve()
+        return op
+
+    def try_write(self, data):
+        """Takes `data` whole, unless earlier writes wait. Never waits, and never sends a part only.
+
+        What window and socket do not take now follows as they allow. Until then `data` must not change, and the stream
+        takes no more: so at most one such write waits.
+        Returns: whether it was taken. Raises: as write(), but at once.
+        """
+        taken = self.take_write(data)
+        self.state.flusher.relieve()
+        return taken
+
+    cdef bint take_write(self, object data) except -1:
+        """try_write()."""
+        if self.writers and self.error is None:
+            return False
+        self._write(data)
+        return True
 
     cdef Op _write(self, object data):
         """As write(), but what it raises it raises at once."""
