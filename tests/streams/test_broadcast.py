@@ -1,9 +1,8 @@
-"""One message to many streams: whole or not at all, at once, and never more than one waits for a slow peer."""
+"""One message to many streams: whole or not at all, and never more than one waits for a slow peer."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 

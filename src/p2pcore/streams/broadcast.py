@@ -1,7 +1,7 @@
 """One message to very many streams, without a task for each.
 
-Comes in: streams and bytes. Goes out: what each connection has to send, in shares of a turn of the loop, and which
-streams did not take it. It never waits for a slow peer, and never queues more than one message for it.
+Comes in: streams and bytes. Goes out: what each connection has to send, in shares of a turn of the loop, and
+which streams did not take it. It never waits for a slow peer, and never queues more than one message for it.
 """
 
 from __future__ import annotations
