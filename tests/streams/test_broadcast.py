@@ -31,6 +31,17 @@ async def test_all_get_it_and_it_has_left_when_the_call_returns() -> None:
 
 
 @looped
+async def test_a_message_may_have_its_length_before_it() -> None:
+    peer, stream = await opened()
+    await broadcast([stream], b"a" * 200, prefix="varint")
+    assert await sent_bodies(peer) == b"\xc8\x01" + b"a" * 200
+    await broadcast([stream], b"abc", prefix="u32")
+    assert await sent_bodies(peer) == b"\0\0\0\3abc"
+    with pytest.raises(ValueError, match="prefix"):
+        await broadcast([stream], b"abc", prefix="u16")  # type: ignore[arg-type]
+
+
+@looped
 async def test_a_slow_stream_has_at_most_one_message_that_waits_and_gets_it_whole() -> None:
     peer, stream = await opened()
     assert stream.try_write(bytes(WINDOW - 2))

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from p2pcore._fast.mux.broadcast import write_to_each
-from p2pcore.interfaces import Stream
+from p2pcore._fast.mux.stream import framed
+from p2pcore.interfaces import Prefix, Stream
 from p2pcore.limits import BROADCAST_PER_TURN
 
 
@@ -31,7 +32,7 @@ class Broadcast:
     gone: list[Stream] = field(default_factory=list)
 
 
-async def broadcast(streams: Iterable[Stream], data: bytes) -> Broadcast:
+async def broadcast(streams: Iterable[Stream], data: bytes, *, prefix: Prefix | None = None) -> Broadcast:
     """Writes `data` to each of `streams`, as `Stream.try_write` does: whole, or not at all.
 
     Each time it begins with another stream, so that none is always the last. Every BROADCAST_PER_TURN streams
@@ -40,13 +41,17 @@ async def broadcast(streams: Iterable[Stream], data: bytes) -> Broadcast:
 
     Args:
         streams: streams of one event loop; changes of the collection meanwhile do not count.
-        data: must not change later. For messages with a length, see `Stream.write_msg`.
+        data: what each of them gets.
+        prefix: the length that goes before it, as in `Stream.write_msg`; None: none.
 
     Raises:
-        TypeError: `data` is not bytes, or an element is no stream of p2pcore.
+        TypeError: `data` is not bytes, or an element is no stream of p2pcore. LimitExceeded, ValueError: as
+            `Stream.write_msg`.
     """
     if not isinstance(data, bytes):
         raise TypeError(f"data must be bytes, not {type(data).__name__}")
+    if prefix is not None:
+        data = framed(data, prefix)
     each = list(streams)
     start = random.randrange(len(each)) if each else 0
     each = each[start:] + each[:start]
