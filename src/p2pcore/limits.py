@@ -436,6 +436,18 @@ RELIEVE_LOOK_S: Final = 0.1
 RELIEVE_REST_S: Final = 1.0
 """... and if none was large enough to be closed."""
 
+# -- admin socket ------------------------------------------------------------------------------
+MAX_ADMIN_CLIENTS: Final = 16
+"""Conversations on the admin socket of a node: some terminals and some scripts."""
+MAX_ADMIN_REQUEST_BYTES: Final = 4096
+"""One request: a line of some 20 bytes."""
+MAX_ADMIN_ANSWER_BYTES: Final = 4 * 1024 * 1024
+"""One answer: about 4 KiB for a node, and as much for each of MAX_WORKERS."""
+ADMIN_IDLE_S: Final = 60.0
+"""How long a client may wait between two requests; `p2pcore top` asks each second."""
+ADMIN_ANSWER_S: Final = 5.0
+"""How long an answer may take, and how long a client may take to read it. A worker has 2 s."""
+
 # -- workers -----------------------------------------------------------------------------------
 MAX_WORKERS: Final = 256
 """Processes of one supervisor: more than the cores of most machines."""

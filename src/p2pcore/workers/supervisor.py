@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from p2pcore import limits, options
+from p2pcore.admin.status import about, total
 from p2pcore.aio.callbacks import RAISED
 from p2pcore.errors import ListenError, LocalProtocolError, WorkerFailed
 from p2pcore.host import run
@@ -186,6 +187,22 @@ class Supervisor:
         current = [slot.process for slot in self._slots if slot.process is not None]
         answers = await asyncio.gather(*(process.status() for process in current))
         return [answer for answer in answers if answer is not None]
+
+    async def describe(self) -> dict[str, Any]:
+        """The status of the node, for its admin socket; see p2pcore.admin.describe.
+
+        Returns: the same with `kind` "supervisor" and with sums, and `workers`: the status of each worker that
+            serves, with `index` and `silent_s`.
+        """
+        current = [slot.process for slot in self._slots if slot.process is not None]
+        answers = await asyncio.gather(*(process.status(with_details=True) for process in current))
+        workers = [
+            process.details | {"index": answer.index, "pid": answer.pid, "silent_s": answer.silent_s}
+            for process, answer in zip(current, answers, strict=True)
+            if answer is not None
+        ]
+        told = about("supervisor", str(self.peer_id), self.is_draining, self._addrs)
+        return told | total(workers) | {"workers": workers}
 
     # -- life ----------------------------------------------------------------------------------
 
