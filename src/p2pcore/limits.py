@@ -445,6 +445,8 @@ MAX_ADMIN_ANSWER_BYTES: Final = 4 * 1024 * 1024
 """One answer: about 4 KiB for a node, and as much for each of MAX_WORKERS."""
 ADMIN_IDLE_S: Final = 60.0
 """How long a client may wait between two requests; `p2pcore top` asks each second."""
+SYSTEMD_STATUS_S: Final = 30.0
+"""Between two lines of status for systemd: often enough for who looks, and rare in the journal."""
 ADMIN_ANSWER_S: Final = 5.0
 """How long an answer may take, and how long a client may take to read it. A worker has 2 s."""
 

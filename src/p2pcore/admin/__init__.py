@@ -1,7 +1,7 @@
-"""What a running node tells its operator, over a UNIX socket of the same machine.
+"""What a running node tells its operator: its status over a UNIX socket of the same machine, reports to systemd.
 
-Comes in: a Host or a Supervisor, and a path. Goes out: its status in JSON, to whoever may open the file (mode
-0600). Level 6: only programs and the command line import it. See docs/deployment.md.
+Comes in: a Host or a Supervisor. Goes out: its status in JSON, to whoever may open the socket (mode 0600), and
+datagrams to systemd. Level 6: only programs and the command line import it. See docs/deployment.md.
 """
 
 from __future__ import annotations
@@ -9,5 +9,6 @@ from __future__ import annotations
 from p2pcore.admin.client import AdminClient
 from p2pcore.admin.server import AdminServer
 from p2pcore.admin.status import describe
+from p2pcore.admin.systemd import Systemd
 
-__all__ = ["AdminClient", "AdminServer", "describe"]
+__all__ = ["AdminClient", "AdminServer", "Systemd", "describe"]

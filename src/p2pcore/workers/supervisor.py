@@ -90,6 +90,10 @@ class Supervisor:
             0: for ever. A worker that was stopped (SIGSTOP) is replaced sooner, one under a debugger never.
         on_event: called with each WorkerEvent. It must be quick and must not raise.
 
+    Attributes:
+        on_state: called with "draining", "restarting" and "serving" when that begins. It must be quick and
+            must not raise.
+
     Raises:
         TypeError, ValueError: an argument has a wrong type or value. The message names it.
         ValueError: `factory` or `args` cannot be pickled, or there is no address.
@@ -141,6 +145,7 @@ class Supervisor:
         self._limits.resolved(workers=workers)  # finds a contradiction here, not in each worker
         self._max_blocked_s = max_blocked_s
         self._on_event = on_event
+        self.on_state: Callable[[str], None] = lambda state: None
         self._ports: Ports | None = None
         self._slots: list[_Slot] = []
         self._processes: set[Process] = set()
@@ -187,6 +192,10 @@ class Supervisor:
         current = [slot.process for slot in self._slots if slot.process is not None]
         answers = await asyncio.gather(*(process.status() for process in current))
         return [answer for answer in answers if answer is not None]
+
+    def summary(self) -> str:
+        """What it does, in one line."""
+        return f"serving with {len(self.pids)} workers"
 
     async def describe(self) -> dict[str, Any]:
         """The status of the node, for its admin socket; see p2pcore.admin.describe.
@@ -255,6 +264,7 @@ class Supervisor:
 
     async def _delay(self) -> None:
         """Waits `drain_delay_s`, the first time and while there are workers."""
+        self.on_state("draining")
         delay_s, self._drain_delay_s = self._drain_delay_s, 0.0
         living = [process.ended for process in self._processes if not process.ended.done()]
         if delay_s and living:
@@ -304,9 +314,14 @@ class Supervisor:
         """
         timeout_s = self._grace(timeout_s)
         async with self._restarting:
-            for slot in self._slots:
-                if not slot.is_stopped and not self._is_ending:
-                    await self._replace(slot, timeout_s)
+            self.on_state("restarting")
+            try:
+                for slot in self._slots:
+                    if not slot.is_stopped and not self._is_ending:
+                        await self._replace(slot, timeout_s)
+            finally:
+                if not self._is_ending:
+                    self.on_state("serving")
 
     async def stop_worker(self, index: int, timeout_s: float | None = None) -> None:
         """Drains one worker and starts no other in its place. New connections go to the other workers."""
