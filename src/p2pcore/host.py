@@ -224,7 +224,7 @@ class Host:
         """Ends in order, so that peers notice and go elsewhere; then closes. See Swarm.drain.
 
         `is_draining` becomes True. After `delay_s` the listeners close, and peers are told. Streams that are
-        open go on for up to `timeout_s`. New ones are served for a while, and then reset with STREAM_SHUTDOWN.
+        open go on for up to `timeout_s`. New ones are served for a while, then reset with STREAM_SHUTDOWN.
 
         Args:
             delay_s: instead of `delay_s` of the option `drain`.

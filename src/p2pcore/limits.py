@@ -337,7 +337,7 @@ DRAIN_GRACE_S: Final = 1.0
 DRAIN_LOOK_S: Final = 0.1
 """Time between two checks whether connections of a drain still have streams."""
 DRAIN_REFUSE_AFTER_S: Final = 2.0
-"""For how long a drain still takes new streams: peers hear of it and go elsewhere, in a few long round trips."""
+"""For how long a drain still takes new streams: peers hear of it, in some long round trips."""
 DRAIN_TELLS: Final = 512
 """Peers that are told at one time that a drain has begun: 10,000 of them on a path of 100 ms take 2 s."""
 MAX_DRAIN_DELAY_S: Final = 3600.0

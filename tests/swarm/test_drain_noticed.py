@@ -96,18 +96,21 @@ def _info(host: Host, peer: PeerId) -> object:
 @pytest.mark.parametrize("muxer", ["yamux", "mplex"])
 @looped
 async def test_a_client_with_calls_back_to_back_loses_none_and_does_not_hold_a_drain_up(muxer: str) -> None:
-    async with make_server(muxers=(muxer,)) as one, make_server(muxers=(muxer,)) as two:
-        async with Host(listen=(), muxers=(muxer,), **KNOWN) as client:
-            targets = [host.addrs_with_peer[0] for host in (one, two)]
-            async with caller(client, targets) as answered:
-                await knows(client, one)
-                loop = asyncio.get_running_loop()
-                began = loop.time()
-                assert await one.drain(seconds(60)) == 0
-                assert loop.time() - began < seconds(20)
-                num = len(answered)
-                await eventually(lambda: len(answered) > num + 20)
-                assert set(answered[num:]) == {targets[1]}
+    async with (
+        make_server(muxers=(muxer,)) as one,
+        make_server(muxers=(muxer,)) as two,
+        Host(listen=(), muxers=(muxer,), **KNOWN) as client,
+    ):
+        targets = [host.addrs_with_peer[0] for host in (one, two)]
+        async with caller(client, targets) as answered:
+            await knows(client, one)
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            assert await one.drain(seconds(60)) == 0
+            assert loop.time() - began < seconds(20)
+            num = len(answered)
+            await eventually(lambda: len(answered) > num + 20)
+            assert set(answered[num:]) == {targets[1]}
 
 
 @looped
@@ -128,7 +131,9 @@ async def test_a_call_in_progress_is_answered_and_then_the_drain_ends() -> None:
         drained = asyncio.create_task(server.drain(seconds(60)))
         assert isinstance(event := await anext(events), PeerDraining)
         assert event.conn is client.swarm.conns()[0]
-        with pytest.raises(DialError):  # the listener is closed: this goes elsewhere, and there is nothing else
+        with pytest.raises(
+            DialError
+        ):  # the listener is closed: this goes elsewhere, and there is nothing else
             await client.new_stream(addr, CALL)
         assert not drained.done()
         gate.set()
@@ -237,7 +242,10 @@ async def test_a_peer_that_does_not_read_what_it_is_told_holds_a_drain_up_no_lon
 
     monkeypatch.setattr(limits, "DRAIN_GRACE_S", 0.0)
     monkeypatch.setattr(identify.IdentifyService, "serve_push", deaf)
-    async with make_server(drain=DrainOptions(refuse_after_s=0.2)) as server, Host(listen=(), **KNOWN) as client:
+    async with (
+        make_server(drain=DrainOptions(refuse_after_s=0.2)) as server,
+        Host(listen=(), **KNOWN) as client,
+    ):
         await client.connect(server.addrs_with_peer[0])
         await knows(client, server)
         assert await server.drain(seconds(60)) == 0

@@ -1,7 +1,7 @@
-"""What a running node tells its operator: its status over a UNIX socket of the same machine, reports to systemd.
+"""What a running node tells its operator: its status on a UNIX socket, and reports to systemd.
 
-Comes in: a Host or a Supervisor. Goes out: its status in JSON, to whoever may open the socket (mode 0600), and
-datagrams to systemd. Level 6: only programs and the command line import it. See docs/deployment.md.
+Comes in: a Host or a Supervisor. Goes out: its status in JSON, to whoever may open the socket (mode 0600),
+and datagrams to systemd. Level 6: only programs and the command line import it. See docs/deployment.md.
 """
 
 from __future__ import annotations

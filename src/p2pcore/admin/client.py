@@ -41,7 +41,9 @@ class AdminClient:
             except OSError:
                 line = b""
             except ValueError as error:
-                raise RemoteProtocolError(f"the answer has over {limits.MAX_ADMIN_ANSWER_BYTES} bytes") from error
+                raise RemoteProtocolError(
+                    f"the answer has over {limits.MAX_ADMIN_ANSWER_BYTES} bytes"
+                ) from error
         return _parsed(line)
 
     def close(self) -> None:

@@ -43,7 +43,7 @@ class AdminServer:
     """
 
     def __init__(self, node: Host | Described, path: str | os.PathLike[str]) -> None:
-        self.path = os.fspath(path)
+        self.path = os.path.abspath(path)
         self._describe = _describer(node)
         self._clients: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None

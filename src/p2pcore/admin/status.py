@@ -29,8 +29,8 @@ def describe(host: Host) -> dict[str, Any]:
     """The status of `host`.
 
     Returns: `kind` "node", `peer_id`, `version`, `pid`, `state` ("serving" or "draining"), `uptime_s` of the
-        process, `addrs`, the numbers `conns`, `conns_inbound`, `streams`, `handlers`, `cpu_s`, `rss_bytes` and
-        `fds` (None: not known), `counters` (see Host.counters) and `limits` (see Host.limits_report).
+        process, `addrs`, the numbers `conns`, `conns_inbound`, `streams`, `handlers`, `cpu_s`, `rss_bytes`
+        and `fds` (None: not known), `counters` (see Host.counters) and `limits` (see Host.limits_report).
     """
     conns = host.swarm.conns()
     return {
@@ -73,7 +73,9 @@ def _limits(workers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     merged: dict[str, dict[str, Any]] = {}
     for worker in workers:
         for use in worker.get("limits", ()):
-            known = merged.setdefault(use["limit"], dict.fromkeys(use) | {"limit": use["limit"], "refused": 0})
+            known = merged.setdefault(
+                use["limit"], dict.fromkeys(use) | {"limit": use["limit"], "refused": 0}
+            )
             add = sum if use["limit"] in _OF_THE_NODE else max
             for field in ("used", "peak", "maximum"):
                 known[field] = _merged(add, known[field], use[field])

@@ -1,7 +1,7 @@
 """Tells systemd how a node is: READY, RELOADING, STOPPING, STATUS and WATCHDOG. Source: sd_notify(3).
 
-Comes in: a node that serves, the environment that systemd sets. Goes out: datagrams to $NOTIFY_SOCKET. Without
-that variable it does nothing. Never waits and never fails: a message that cannot be sent is dropped.
+Comes in: a node that serves, the environment that systemd sets. Goes out: datagrams to $NOTIFY_SOCKET.
+Without that variable it does nothing. Never waits and never fails: what cannot be sent is dropped.
 """
 
 from __future__ import annotations

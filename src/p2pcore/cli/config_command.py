@@ -1,7 +1,7 @@
 """`p2pcore config`: shows the options that `p2pcore listen` would run with, and where each came from.
 
-Comes in: the options of `listen`, a file, variables. Goes out: a line for each option, or one JSON object. With
---check only whether `listen` would start, as far as that can be known without a socket.
+Comes in: the options of `listen`, a file, variables. Goes out: a line for each option, or one JSON object.
+With --check only whether `listen` would start, as far as that can be known without a socket.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from p2pcore import Multiaddr
-from p2pcore.cli.configured import ConfiguredCommand, configurable, key_of, sources, strangers
+from p2pcore.cli.configured import ConfiguredCommand, configurable, sources, strangers
 from p2pcore.cli.listen_command import listen_options
 from p2pcore.cli.node_options import NodeOptions
 from p2pcore.cli.operating_options import OperatingOptions
@@ -67,7 +67,7 @@ def _show(ctx: click.Context, output: Output) -> None:
 def _plain(option: click.Option, value: Any) -> Any:
     """`value` as JSON can hold it; of a flag, whether it is set."""
     if option.is_flag and not option.count:
-        return bool(value == option.flag_value)
+        return bool(value) is not (option.flag_value is False)
     if isinstance(value, (list, tuple)):
         return [str(each) for each in value]
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

@@ -1,8 +1,8 @@
 """Options from a file and from the environment, for the command that runs a node.
 
-Comes in: a TOML file (--config), P2PCORE_... variables, arguments. Goes out: arguments as if all had been typed,
-and where each value came from. An argument goes before a variable, a variable before the file, the file before
-the default. A key that is no option is an error that names the nearest one.
+Comes in: a TOML file (--config), P2PCORE_... variables, arguments. Goes out: arguments as if all had been
+typed, and where each value came from. An argument goes before a variable, a variable before the file, the
+file before the default. A key that is no option is an error that names the nearest one.
 """
 
 from __future__ import annotations

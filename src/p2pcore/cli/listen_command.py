@@ -1,7 +1,7 @@
 """`p2pcore listen`: runs a node that serves ping, identify and echo until a signal comes.
 
 Comes in: addresses, a key. Goes out: the multiaddrs to dial, and with -v each connection that opens or ends.
-At the first signal it drains for as long as --drain says. A second signal ends it at once. Reports to systemd.
+At the first signal it drains for as long as --drain says. A second signal ends it at once.
 """
 
 from __future__ import annotations

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from p2pcore import LimitUse
 from p2pcore.cli.output import columns
 from p2pcore.resources.report import table
 
 Status = dict[str, Any]
+K = TypeVar("K")
 
 RATES = {
     "opened": ("connections opened",),
@@ -43,10 +44,14 @@ def change(before: Status, now: Status) -> Change | None:
     if seconds <= 0:
         return None
     counts = [status.get("counters", {}) for status in (before, now)]
-    sums = {name: [sum(each.get(part, 0) for part in parts) for each in counts] for name, parts in RATES.items()}
+    sums = {
+        name: [sum(each.get(part, 0) for part in parts) for each in counts] for name, parts in RATES.items()
+    }
     per_s = {name: max(0.0, after - first) / seconds for name, (first, after) in sums.items()}
     spent = [_cpu_by_pid(status) for status in (before, now)]
-    cpu = {pid: max(0.0, after - spent[0][pid]) / seconds for pid, after in spent[1].items() if pid in spent[0]}
+    cpu = {
+        pid: max(0.0, after - spent[0][pid]) / seconds for pid, after in spent[1].items() if pid in spent[0]
+    }
     return Change(per_s, cpu)
 
 
@@ -57,15 +62,15 @@ def _cpu_by_pid(status: Status) -> dict[int, float]:
 
 def parts(status: Status, rates: Change | None = None) -> list[list[str]]:
     """The lines of each part: the node, its workers if it has any, its limits."""
-    several = [_workers(status["workers"], rates)] if "workers" in status else []
-    return [_node(status, rates), *several, _limits(status["limits"])]
+    several = _workers(status["workers"], rates) if "workers" in status else []
+    return [part for part in (_node(status, rates), several, _limits(status["limits"])) if part]
 
 
 def _node(status: Status, rates: Change | None) -> list[str]:
     inbound = status["conns_inbound"]
     cpu = f", {100 * rates.cpu[0]:.1f} % of a core" if rates and 0 in rates.cpu else ""
     rows = [
-        ("state", f"{status['state']} for {duration(status['uptime_s'])}"),
+        ("state", f"{status['state']}, up {duration(status['uptime_s'])}"),
         ("address", "\n".join(status["addrs"]) or "-"),
         ("connections", f"{status['conns']} ({inbound} inbound, {status['conns'] - inbound} outbound)"),
         ("streams", f"{status['streams']}, {status['handlers']} handlers"),
@@ -107,12 +112,13 @@ def _workers(workers: Sequence[Status], rates: Change | None) -> list[str]:
 def _limits(uses: Iterable[dict[str, Any]]) -> list[str]:
     """The limits that are in use, or have refused something."""
     shown = [LimitUse(**use) for use in uses if use["used"] or use["refused"]]
-    return table(shown)
+    return table(shown) if shown else []
 
 
 def duration(seconds: float) -> str:
     """A time in its two largest units: "3 d 4 h", "12 s"."""
-    left, found = int(seconds), []
+    left = int(seconds)
+    found: list[str] = []
     for size, name in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
         count, left = divmod(left, size)
         if count or (found and len(found) < 2) or (not found and name == "s"):

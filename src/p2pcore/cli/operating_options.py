@@ -47,8 +47,8 @@ def config_option(function: F) -> F:
         "--config",
         metavar="FILE",
         expose_value=False,
-        help="File (TOML) with values for the options of this command. Arguments and P2PCORE_... variables go "
-        "before it. Default: $P2PCORE_CONFIG.",
+        help="File (TOML) with values for the options of this command. Arguments and P2PCORE_... variables "
+        "go before it. Default: $P2PCORE_CONFIG.",
     )(function)
 
 

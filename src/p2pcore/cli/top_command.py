@@ -1,8 +1,8 @@
 """`p2pcore top`: shows a running node live: connections, streams, rates, refusals, memory, workers.
 
-Comes in: the admin socket of the node; the key q. Goes out: a screen that is drawn anew each second, if standard
-output is a terminal; otherwise the lines of one look. The terminal is as it was before when this ends, however
-it ends.
+Comes in: the admin socket of the node; the key q. Goes out: a screen that is drawn anew each second, if
+standard output is a terminal; otherwise the lines of one look. However it ends, it leaves the terminal as it
+was before.
 """
 
 from __future__ import annotations

@@ -49,6 +49,7 @@ from p2pcore.values.multiaddr import Multiaddr
 if TYPE_CHECKING:
     from p2pcore.interfaces import (
         CapableConn,
+        Conn as AnyConn,
         Notifiee,
         ProtocolHandler,
         Resolver,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("p2pcore.swarm")
 
+_USUAL_DRAIN = DrainOptions()
 _NEXT_CONN = (ConnectionClosed, StreamReset, TimeoutError)
 """After one of these errors of a connection, `new_stream` tries the next connection (W33)."""
 
@@ -481,17 +483,17 @@ class Swarm:
                     self.peer_drains(conn)
         raise failure
 
-    def peer_drains(self, conn: Conn) -> None:
+    def peer_drains(self, conn: AnyConn) -> None:
         """The peer of `conn` has said that it is draining.
 
-        From now on `best_conn`, `dial_peer` and `new_stream` do not use `conn`. It is closed here once it has no
-        stream, if the peer does not do that.
+        From now on `best_conn`, `dial_peer` and `new_stream` do not use `conn`. It is closed here once it has
+        no stream, if the peer does not do that.
         """
         if self._conns.leave(conn):
             self._news.peer_draining(conn)
             asyncio.get_running_loop().call_later(limits.LEAVING_LOOK_S, self._look_at_leaving, conn)
 
-    def _look_at_leaving(self, conn: Conn) -> None:
+    def _look_at_leaving(self, conn: AnyConn) -> None:
         if conn.is_closed:
             return
         if conn.num_streams:
@@ -566,19 +568,19 @@ class Swarm:
         self,
         timeout_s: float = limits.DRAIN_TIMEOUT_S,
         accept_queued: bool = True,
-        how: DrainOptions = DrainOptions(),
+        how: DrainOptions = _USUAL_DRAIN,
     ) -> int:
         """Ends in order: stops listening, closes each connection when it has no stream, then `close`.
 
         First `is_draining` becomes True, and after `how.delay_s` the listeners close. Then `tell_draining`
-        tells the peers. Connections without streams are closed in the order of a trim (p2pcore.resources.order).
-        Skips new ones: their first stream may be coming.
+        tells the peers. Connections without streams are closed in the order of a trim
+        (p2pcore.resources.order). Skips new ones: their first stream may be coming.
 
         The go-away comes after the last stream, not before it: when rust-libp2p and js-libp2p receive a
         go-away, they end all streams of the connection.
 
         Args:
-            timeout_s: seconds after `how.delay_s`. Streams and handlers that are still there then are cut off.
+            timeout_s: seconds after `how.delay_s`. Then streams and handlers that are still there are cut.
             accept_queued: see interfaces.Listener.drain.
             how: see DrainOptions.
 

@@ -200,8 +200,8 @@ class Supervisor:
     async def describe(self) -> dict[str, Any]:
         """The status of the node, for its admin socket; see p2pcore.admin.describe.
 
-        Returns: the same with `kind` "supervisor" and with sums, and `workers`: the status of each worker that
-            serves, with `index` and `silent_s`.
+        Returns: the same with `kind` "supervisor" and with sums, and `workers`: the status of each worker
+            that serves, with `index` and `silent_s`.
         """
         current = [slot.process for slot in self._slots if slot.process is not None]
         answers = await asyncio.gather(*(process.status(with_details=True) for process in current))
@@ -246,7 +246,7 @@ class Supervisor:
     async def drain(self, timeout_s: float | None = None) -> None:
         """Drains every worker, and waits until all have ended. After `timeout_s`, kills the rest.
 
-        First `is_draining` becomes True, and `drain_delay_s` passes. `kill` and a second `drain` cut it short.
+        First `is_draining` becomes True, and `drain_delay_s` passes. `kill` cuts that short.
         """
         timeout_s = self._grace(timeout_s)
         self._is_ending = True
