@@ -20,6 +20,7 @@ from p2pcore.cli.output import OutputFailed, error_line, finish, forgive_output,
 COMMANDS = {
     "addr": "Explain multiaddrs, as text or as hex.",
     "config": "Show the options that a node would run with, and where each came from.",
+    "connect": "Connect standard input and output to a protocol of a peer, like netcat.",
     "echo": "Send standard input to a peer, print what comes back.",
     "id": "Make, show and convert keys and peer ids.",
     "identify": "Show what a peer says about itself.",
