@@ -17,6 +17,7 @@ from p2pcore import (
     BasicGater,
     ConnOptions,
     DialOptions,
+    DrainOptions,
     Host,
     IdentifyOptions,
     Limits,
@@ -37,6 +38,7 @@ from p2pcore import (
 CLASSES: list[type[Any]] = [
     ConnOptions,
     DialOptions,
+    DrainOptions,
     IdentifyOptions,
     ListenerOptions,
     MplexOptions,

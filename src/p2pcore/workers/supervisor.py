@@ -18,10 +18,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from p2pcore import limits, options
+from p2pcore.admin.status import about, total
 from p2pcore.aio.callbacks import RAISED
 from p2pcore.errors import ListenError, LocalProtocolError, WorkerFailed
 from p2pcore.host import run
-from p2pcore.limits import MAX_WORKERS
+from p2pcore.limits import MAX_DRAIN_DELAY_S, MAX_WORKERS
 from p2pcore.manet.accept_errors import Backoff
 from p2pcore.resources.options import Limits
 from p2pcore.values.keys import PrivateKey
@@ -79,6 +80,8 @@ class Supervisor:
         listen: addresses to listen on. Port 0 takes a free port, the same for all workers.
         private_key: the identity that all workers share; by default a new one.
         drain_s: seconds that a worker has to drain, if a method gets no `timeout_s`.
+        drain_delay_s: seconds in which only `is_draining` has changed, before all workers drain. Workers that
+            are replaced drain at once.
         backlog: connections the kernel may queue for each worker.
         unix_mode: permissions of the files of /unix addresses; None: by the umask.
         limits: of all workers together: `max_conns`, `max_streams` and `memory` are divided among them. The
@@ -86,6 +89,10 @@ class Supervisor:
         max_blocked_s: seconds that the event loop of a worker may be blocked before the worker is replaced;
             0: for ever. A worker that was stopped (SIGSTOP) is replaced sooner, one under a debugger never.
         on_event: called with each WorkerEvent. It must be quick and must not raise.
+
+    Attributes:
+        on_state: called with "draining", "restarting" and "serving" when that begins. It must be quick and
+            must not raise.
 
     Raises:
         TypeError, ValueError: an argument has a wrong type or value. The message names it.
@@ -102,6 +109,7 @@ class Supervisor:
         listen: Sequence[Multiaddr | str] = ("/ip4/127.0.0.1/tcp/0",),
         private_key: PrivateKey | None = None,
         drain_s: float = limits.DRAIN_TIMEOUT_S,
+        drain_delay_s: float = 0.0,
         backlog: int = limits.LISTEN_BACKLOG,
         unix_mode: int | None = None,
         limits: Limits | None = None,
@@ -116,6 +124,7 @@ class Supervisor:
         if private_key is not None:
             options.instance("private_key", private_key, PrivateKey, is_secret=True)
         options.seconds("drain_s", drain_s, or_zero=True)
+        options.seconds("drain_delay_s", drain_delay_s, or_zero=True, most=MAX_DRAIN_DELAY_S)
         options.whole("backlog", backlog)
         options.seconds("max_blocked_s", max_blocked_s, or_zero=True)
         if unix_mode is not None:
@@ -129,12 +138,14 @@ class Supervisor:
         self._num_workers = workers
         self._listen = [Multiaddr(addr) for addr in listen]
         self._drain_s = drain_s
+        self._drain_delay_s = drain_delay_s
         self._backlog = backlog
         self._unix_mode = unix_mode
         self._limits = options.given("limits", limits, Limits)
         self._limits.resolved(workers=workers)  # finds a contradiction here, not in each worker
         self._max_blocked_s = max_blocked_s
         self._on_event = on_event
+        self.on_state: Callable[[str], None] = lambda state: None
         self._ports: Ports | None = None
         self._slots: list[_Slot] = []
         self._processes: set[Process] = set()
@@ -159,6 +170,11 @@ class Supervisor:
         return list(self._addrs)
 
     @property
+    def is_draining(self) -> bool:
+        """True from the moment all workers are to end: send new peers elsewhere."""
+        return self._is_ending
+
+    @property
     def listen_failures(self) -> list[tuple[Multiaddr, Exception]]:
         """The addresses that could not be bound, each with its error."""
         return [] if self._ports is None else list(self._ports.failures)
@@ -176,6 +192,26 @@ class Supervisor:
         current = [slot.process for slot in self._slots if slot.process is not None]
         answers = await asyncio.gather(*(process.status() for process in current))
         return [answer for answer in answers if answer is not None]
+
+    def summary(self) -> str:
+        """What it does, in one line."""
+        return f"serving with {len(self.pids)} workers"
+
+    async def describe(self) -> dict[str, Any]:
+        """The status of the node, for its admin socket; see p2pcore.admin.describe.
+
+        Returns: the same with `kind` "supervisor" and with sums, and `workers`: the status of each worker
+            that serves, with `index` and `silent_s`.
+        """
+        current = [slot.process for slot in self._slots if slot.process is not None]
+        answers = await asyncio.gather(*(process.status(with_details=True) for process in current))
+        workers = [
+            process.details | {"index": answer.index, "pid": answer.pid, "silent_s": answer.silent_s}
+            for process, answer in zip(current, answers, strict=True)
+            if answer is not None
+        ]
+        told = about("supervisor", str(self.peer_id), self.is_draining, self._addrs)
+        return told | total(workers) | {"workers": workers}
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -208,9 +244,13 @@ class Supervisor:
         self._addrs = [Multiaddr(addr) for addr in started[0].addrs]
 
     async def drain(self, timeout_s: float | None = None) -> None:
-        """Drains every worker, and waits until all have ended. After `timeout_s`, kills the rest."""
+        """Drains every worker, and waits until all have ended. After `timeout_s`, kills the rest.
+
+        First `is_draining` becomes True, and `drain_delay_s` passes. `kill` cuts that short.
+        """
         timeout_s = self._grace(timeout_s)
         self._is_ending = True
+        await self._delay()
         for task in self._tasks - {asyncio.current_task()}:
             task.cancel()  # a restart that is running
         if self._ports is not None:
@@ -221,6 +261,14 @@ class Supervisor:
             self._drain_process(process, timeout_s, True)
         await self._wait_or_kill(list(self._processes), timeout_s)
         await self._drained()
+
+    async def _delay(self) -> None:
+        """Waits `drain_delay_s`, the first time and while there are workers."""
+        self.on_state("draining")
+        delay_s, self._drain_delay_s = self._drain_delay_s, 0.0
+        living = [process.ended for process in self._processes if not process.ended.done()]
+        if delay_s and living:
+            await asyncio.wait(living, timeout=delay_s, return_when=asyncio.ALL_COMPLETED)
 
     def _grace(self, timeout_s: float | None) -> float:
         """Seconds that workers have to drain. Raises TypeError, ValueError: it is not a valid time."""
@@ -266,9 +314,14 @@ class Supervisor:
         """
         timeout_s = self._grace(timeout_s)
         async with self._restarting:
-            for slot in self._slots:
-                if not slot.is_stopped and not self._is_ending:
-                    await self._replace(slot, timeout_s)
+            self.on_state("restarting")
+            try:
+                for slot in self._slots:
+                    if not slot.is_stopped and not self._is_ending:
+                        await self._replace(slot, timeout_s)
+            finally:
+                if not self._is_ending:
+                    self.on_state("serving")
 
     async def stop_worker(self, index: int, timeout_s: float | None = None) -> None:
         """Drains one worker and starts no other in its place. New connections go to the other workers."""
