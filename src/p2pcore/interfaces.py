@@ -403,7 +403,7 @@ class ConnState:
     early_muxer: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # one object for each kind, and tables are asked for it often
 class ConnKind:
     """The values that all connections of one kind share. There is one object for all of them.
 

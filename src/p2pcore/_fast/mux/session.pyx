@@ -541,6 +541,7 @@ cdef class Session(Layer):
 
     cdef int _count_ended(self, Stream stream) except -1:
         """`stream` has left the table. The ledger remembers it as long as it holds more than streams cost anyway."""
+        stream.left()
         if stream.counted > STREAM_COST:
             self.ledger.ended.add(stream)
         return 0
@@ -613,7 +614,7 @@ cdef class Session(Layer):
             self._inbound_left()
         if self.ledger is not None:
             self.ledger.count_streams(self.share, -1)
-            self._count_ended(stream)
+        self._count_ended(stream)
         return True
 
     cdef int _forget_excess(self, Stream stream, object key) except -1:
