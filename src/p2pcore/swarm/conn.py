@@ -128,8 +128,21 @@ class Conn:
 
     @property
     def stat(self) -> ConnStat:
-        """Direction, age and streams as they are now. The value does not change later."""
-        return ConnStat(self.direction, self.opened_at, self.is_limited, self.num_streams)
+        """Age, activity, bytes and streams as they are now. The value does not change later."""
+        session = self.session
+        return ConnStat(
+            self.direction,
+            self.opened_at,
+            self.is_limited,
+            session.num_streams,
+            self.opened_at + max(0.0, session.active_at - self._since),
+            session.bytes_in,
+            session.bytes_out,
+            session.num_streams_in,
+            session.num_streams_out,
+            session.rtt or None,
+            getattr(self._info, "agent_version", None),
+        )
 
     async def new_stream(self, protocols: str | Sequence[str], allow_limited: bool = False) -> Stream:
         """A stream on this connection that speaks the first of `protocols` the peer has.

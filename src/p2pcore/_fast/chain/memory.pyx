@@ -78,6 +78,7 @@ cdef class MemoryWire(Bottom):
             return self.drop(errors.ConnectionClosed("the other end closed the connection"))
         if not self.may_queue(n):
             return 0
+        self.bytes_out += n
         self.peer.inbox.push(data, n)
         self.tally(0, n)
         self.peer._wake()

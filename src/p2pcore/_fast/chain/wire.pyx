@@ -138,6 +138,7 @@ cdef class Wire(Bottom):
             if n < 0:
                 break
             self.feeding = True
+            self.bytes_in += n
             try:
                 if n == 0:
                     self.above.feed_eof()
@@ -158,6 +159,7 @@ cdef class Wire(Bottom):
             return 0  # whoever sends learns it from lost()
         if self.transport is None:
             raise errors.ConnectionClosed("the connection has not been made")
+        self.bytes_out += n
         if not self.queued:
             while True:
                 sent = c_send(self.fd, data, n, MSG_DONTWAIT | MSG_NOSIGNAL)

@@ -176,6 +176,11 @@ cdef class MplexSession(Session):
         """Bytes received and not yet read, of all streams that have not ended."""
         return self.buffered
 
+    @property
+    def rtt(self):
+        """0: mplex has no ping, so it measures no round trip."""
+        return 0.0
+
     # -- receiving -----------------------------------------------------------------------------
 
     cdef Py_ssize_t parse(self, uint8_t *data, Py_ssize_t n, Py_ssize_t least) except -1:

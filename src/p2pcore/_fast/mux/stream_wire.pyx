@@ -80,6 +80,7 @@ cdef class StreamWire(Bottom):
     cdef int send(self, const uint8_t *data, Py_ssize_t n) except -1:
         if self.ending:
             return 0  # whoever sends learns it from lost()
+        self.bytes_out += n
         if self.may_queue(n) and self.stream.put(data, n):
             self.pause_above()
         return 0
