@@ -77,12 +77,14 @@ SPECS: Final[dict[str, Spec]] = {
     "libp2p_rcmgr_connections": _gauge("Open connections.", "dir", "scope"),
     "libp2p_rcmgr_streams": _gauge("Open streams whose protocol is agreed.", "dir", "scope", "protocol"),
     "libp2p_rcmgr_memory": _gauge("Bytes of the memory budget in use.", "scope", "protocol"),
-    "libp2p_rcmgr_limit": _gauge("A limit in force.", "scope", "resource"),
     "libp2p_relaysvc_status": _gauge("1: this node relays connections of other peers."),
     "libp2p_relaysvc_data_transferred_bytes_total": _counter("Bytes relayed, on circuits that have ended."),
     # -- connections ---------------------------------------------------------------------------
     "p2pcore_connections": _gauge("Open connections.", "dir"),
     "p2pcore_connections_pending": _gauge("Handshakes and dials that go on.", "dir"),
+    "p2pcore_connection_bytes_total": _counter(
+        "Bytes of connections with what ciphers and frames add.", "dir"
+    ),
     "p2pcore_accept_total": _counter("Raw connections accepted.", "listener"),
     "p2pcore_accept_errors_total": _counter("Errors of accept(2).", "listener", "errno"),
     "p2pcore_accept_pauses_total": _counter("Times in which no connection was accepted.", "reason"),

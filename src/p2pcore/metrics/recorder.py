@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final
 
 from p2pcore import limits
 from p2pcore._fast.loop.metrics import ConnRow, Histogram, Traffic
-from p2pcore.codes import Direction
 from p2pcore.metrics.names import DIALS_S, DURATIONS_S, HANDSHAKES_S, IN, OTHER, OUT, RTTS_S
 
 if TYPE_CHECKING:
+    from p2pcore.codes import Direction
     from p2pcore.interfaces import CapableConn, Conn, ConnKind, Stream
     from p2pcore.values.multiaddr import Multiaddr
 
@@ -28,7 +28,6 @@ _TRANSPORTS: Final = {"ws": "websocket", "wss": "websocket"}
 _KEY_TYPES: Final = ("RSA", "Ed25519", "Secp256k1", "ECDSA")
 _MANY_DIALS: Final = 6
 """From here on the label is ">=6", as in go-libp2p."""
-_INBOUND: Final = Direction.INBOUND
 
 
 class Recorder:
@@ -109,21 +108,21 @@ class Recorder:
 
     def accept_failed(self, addr: Multiaddr, name: str) -> None:
         """accept(2) has failed on the listener on `addr`; `name` of the errno."""
-        self.accept_errors[self._listener(addr), name] += 1
+        self.accept_errors[self.listener_label(addr), name] += 1
 
     def listener_accepted(self, addr: Multiaddr, count: int) -> None:
         """A listener that ends has accepted so many raw connections."""
-        self.accepted[(self._listener(addr),)] += count
+        self.accepted[(self.listener_label(addr),)] += count
 
     def listener_is(self, addr: Multiaddr, is_up: bool) -> None:
         """Whether the listener on `addr` takes connections from now on."""
-        self.listeners[self._listener(addr)] = is_up
+        self.listeners[self.listener_label(addr)] = is_up
 
     def listener_closed(self, addr: Multiaddr) -> None:
         """The listener on `addr` was closed by the program: it is missed by nobody."""
-        self.listeners.pop(str(addr), None)
+        self.listeners.pop(self.listener_label(addr), None)
 
-    def _listener(self, addr: Multiaddr) -> str:
+    def listener_label(self, addr: Multiaddr) -> str:
         """The label of a listener. A program that opens ever new ones does not make ever new series."""
         text = str(addr)
         if text not in self._addrs:
@@ -134,23 +133,34 @@ class Recorder:
 
     # -- streams -------------------------------------------------------------------------------
 
-    def stream_accepted(self, stream: Stream, protocol: str) -> Traffic:
-        """An inbound stream speaks `protocol`, which this node serves. Returns: the row that counts it."""
+    def stream_accepted(self, stream: Stream, protocol: str, is_apart: bool = False) -> Traffic:
+        """An inbound stream speaks `protocol`, which this node serves.
+
+        Returns: the row that counts it, if `is_apart` one of this stream alone.
+        """
         row = self.inbound.get(protocol) or self._traffic(self.inbound, IN, protocol)
+        if is_apart:
+            row = row.apart()
         stream.count_in(row)
         return row
 
-    def stream_opened(self, stream: Stream, protocol: str) -> Traffic:
-        """A stream of ours proposes `protocol`, or speaks it. Returns: the row that counts it."""
-        row = self.outbound.get(protocol) or self._traffic(self.outbound, OUT, protocol)
-        stream.count_in(row)
-        return row
+    def stream_opened(self, stream: Stream, protocol: str) -> None:
+        """A stream of ours proposes `protocol`, or speaks it."""
+        stream.count_in(self.outbound.get(protocol) or self._traffic(self.outbound, OUT, protocol))
+
+    def handler_failed(self, protocol: str | None) -> None:
+        """The handler of `protocol` has raised an error that no peer can cause."""
+        if protocol is not None:
+            self._traffic(self.inbound, IN, protocol).errors += 1
 
     def _traffic(self, rows: dict[str, Traffic], direction: str, protocol: str) -> Traffic:
-        """The row of a protocol that has none yet. Beyond the bound all share one."""
-        if len(rows) >= limits.MAX_METRIC_PROTOCOLS:
-            protocol = OTHER
-        return rows.setdefault(protocol, Traffic((direction, protocol)))
+        """The row of a protocol. Beyond the bound all share one."""
+        row = rows.get(protocol)
+        if row is None:
+            if len(rows) >= limits.MAX_METRIC_PROTOCOLS:
+                protocol = OTHER
+            row = rows.setdefault(protocol, Traffic((direction, protocol)))
+        return row
 
 
 # -- labels ------------------------------------------------------------------------------------

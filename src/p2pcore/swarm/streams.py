@@ -31,6 +31,8 @@ from p2pcore.upgrade.multistream import STREAM_STEP, handle, propose, select
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import Conn, MuxedConn, ProtocolHandler, Stream
+    from p2pcore.metrics.access_log import StreamLog
+    from p2pcore.metrics.recorder import Recorder
 
 logger = logging.getLogger("p2pcore.streams")
 
@@ -78,11 +80,15 @@ class StreamServer:
         max_per_conn: handlers of one connection that may run at once.
         refused: called when a stream is reset because too many handlers run.
         ledger: counts the handlers of each peer. refusals: hears of each refusal.
+
+    Attributes:
+        metrics: counts streams by protocol; None: nobody does.
+        access: hears of each stream that a handler gets, and of its end; None: nobody does.
     """
 
     __slots__ = (
         *("_ended", "_handlers", "_is_closed", "_ledger", "_max", "_max_per_conn", "_max_per_peer"),
-        *("_long", "_refusals", "_refused", "_running", "_tasks"),
+        *("_long", "_refusals", "_refused", "_running", "_tasks", "access", "metrics"),
     )
 
     def __init__(
@@ -103,6 +109,8 @@ class StreamServer:
         self._long: dict[Conn, set[Stream]] = {}  # negotiations that refuse one proposal after the other
         self._ended: set[Conn] = set()  # the connections in _running that have ended
         self._is_closed = False
+        self.metrics: Recorder | None = None
+        self.access: StreamLog | None = None
 
     @property
     def protocols(self) -> tuple[str, ...]:
@@ -203,17 +211,23 @@ class StreamServer:
             self._ledger.forget(conn.remote_peer)
 
     async def _run(self, stream: Stream, conn: Conn, share: Share) -> None:
+        failure: BaseException | None = None
         try:
             handler = await self._negotiate(stream)
             if await handler(stream) is None:
                 await stream.close()
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
+            failure = error
             stream.reset(codes.STREAM_SHUTDOWN)
             raise
         except Exception as error:
-            _fail(stream, error)
+            failure = error
+            if _fail(stream, error) and self.metrics is not None:
+                self.metrics.handler_failed(stream.protocol)
         finally:
             self._left(conn, share)
+            if self.access is not None:
+                self.access.stream_ended(stream, failure)
 
     async def _negotiate(self, stream: Stream) -> ProtocolHandler:
         stream.set_deadline(limits.STREAM_NEGOTIATION_TIMEOUT_S)
@@ -227,6 +241,10 @@ class StreamServer:
             raise NegotiationError(f"{protocol} was removed during its negotiation")
         stream.set_deadline(None)
         stream.protocol = protocol
+        if self.metrics is not None:
+            row = self.metrics.stream_accepted(stream, protocol, self.access is not None)
+            if self.access is not None:
+                self.access.stream_began(stream, row)
         return handler
 
     def _begin_long(self, stream: Stream) -> None:
@@ -244,8 +262,11 @@ class StreamServer:
                 del self._long[stream.conn]
 
 
-def _fail(stream: Stream, error: Exception) -> None:
-    """Resets the stream of a handler that raised. An error that no peer can cause is logged as an error."""
+def _fail(stream: Stream, error: Exception) -> bool:
+    """Resets the stream of a handler that raised. An error that no peer can cause is logged as an error.
+
+    Returns: whether it is such an error.
+    """
     if stream.protocol is None:
         code = codes.STREAM_PROTOCOL_NEGOTIATION_FAILED
     elif isinstance(error, RemoteProtocolError):
@@ -257,6 +278,7 @@ def _fail(stream: Stream, error: Exception) -> None:
     else:
         logger.error("%s: the handler of %s raised", stream.conn, stream.protocol, exc_info=error)
         stream.reset()
-        return
+        return True
     logger.debug("%s: stream of %s failed: %r", stream.conn, stream.protocol, error)
     stream.reset(code)
+    return False

@@ -41,3 +41,15 @@ cdef class Bottom(Layer):
     cdef int _feeding_failed(self, object error) except -1
 
 cdef object closed_by(object cause)
+
+
+cdef inline void count_in(Bottom bottom, uint64_t n) noexcept:
+    bottom.bytes_in += n
+    if bottom.ledger is not None:
+        bottom.ledger.bytes_in += n
+
+
+cdef inline void count_out(Bottom bottom, uint64_t n) noexcept:
+    bottom.bytes_out += n
+    if bottom.ledger is not None:
+        bottom.ledger.bytes_out += n

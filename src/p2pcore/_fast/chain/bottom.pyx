@@ -52,7 +52,7 @@ cdef class Bottom(Layer):
 
     cdef bint feed_up(self, uint8_t *data, Py_ssize_t n) except -1:
         """Feeds the chain. Returns whether the connection goes on; an end that was asked for has begun."""
-        self.bytes_in += n
+        count_in(self, n)
         self.feeding = True
         try:
             self.above.feed(data, n)
