@@ -37,7 +37,7 @@ _MODULES = {
     "swarm.conns": "Connectedness",
     "swarm.gater": "BasicGater",
     "swarm.listeners": "ListenResult",
-    "swarm.options": "ConnOptions",
+    "swarm.options": "ConnOptions DrainOptions",
     "swarm.swarm": "Swarm",
     "transports.tcp.ports": "TcpOptions",
     "transports.unix": "UnixOptions",

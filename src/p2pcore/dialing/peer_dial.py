@@ -36,8 +36,8 @@ class PeerDial:
 
     __slots__ = (
         "_aborted",
-        "_causes",
         "_began_at",
+        "_causes",
         "_dial_one",
         "_ended",
         "_loop",

@@ -1,8 +1,8 @@
-"""The access log: one record when a connection ends, and if asked when a stream ends or a connection is refused.
+"""The access log: a record when a connection ends, is refused or fails, and if asked when a stream ends.
 
-Comes in: ends and refusals, from the event loop. Goes out: records of the logger "p2pcore.access", with a short
-text and the facts in `extra`. A flood of refusals makes few records: ACCESS_LOG_PER_S a second for each reason,
-and one with the number of the others. Never a payload, never a key. Off, it does not exist.
+Comes in: ends and refusals, from the event loop. Goes out: records of the logger "p2pcore.access", with a
+short text and the facts in `extra`. A flood of refusals makes few records: ACCESS_LOG_PER_S a second for each
+kind, and one with the number of the others. Never a payload, never a key. Off, it does not exist.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class AccessLogOptions:
     Attributes:
         streams: also each inbound stream, when its handler has returned.
         refused: also connections that were refused, or whose handshake failed.
-        every: one of so many connections (streams of others are left out too); 1: all. Refusals are not sampled.
+        every: one of so many connections, with its streams; 1: all. Refusals are not sampled.
 
     Raises:
         TypeError, ValueError: a field has a wrong type or value. The message names it.

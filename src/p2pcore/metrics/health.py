@@ -1,7 +1,7 @@
 """Whether a node lives, and whether new work should be sent to it.
 
-Comes in: checks, each a function. Goes out: a Report, which is the body and the status of an HTTP answer. A node
-is ready once it has started, while it does not drain and while none of its listeners is down. Source: the
+Comes in: checks, each a function. Goes out: a Report, which is the body and the status of an HTTP answer. A
+node is ready once it has started, while it does not drain and none of its listeners is down. Source: the
 probes of Kubernetes, which ask both questions apart.
 """
 

@@ -1,7 +1,7 @@
 """The metrics of one host: reads, at each scrape, what its parts count and hold.
 
-Comes in: a host's swarm, news, recorder, relay. Goes out: families, Prometheus text. It looks at no connection
-and no stream by itself, so that a scrape costs as much with a hundred thousand connections as with none.
+Comes in: a host's swarm, news, recorder, relay. Goes out: families, Prometheus text. It does not look at
+single connections and streams, so a scrape costs as much with a hundred thousand of them as with none.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class HostMetrics:
         return text.render(self.families(), openmetrics)
 
     def families(self) -> list[Family]:
-        """All metrics. Those without a sample are there too. The first call starts to measure the loop's lag."""
+        """All metrics, those without a sample too. The first call starts to measure the loop's lag."""
         return [*self.own_families(), *process_families()]
 
     def own_families(self) -> list[Family]:
@@ -142,7 +142,7 @@ class HostMetrics:
         yield family("p2pcore_limit_maximum", {(name,): value for name, value in in_force.items()})
         yield family("p2pcore_refused_total", self._refused())
 
-    def _refused(self) -> Mapping[Labels, int]:
+    def _refused(self) -> Mapping[tuple[str, str], int]:
         """What limits have refused, and the gater: of all refused connections those without a limit."""
         refused: Counter[tuple[str, str]] = Counter()
         for counts in (self._swarm.admission.refusals.counts, self._swarm.ledger.refused):

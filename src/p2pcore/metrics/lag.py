@@ -1,7 +1,7 @@
 """How late the timers of an event loop are: what a blocked or busy loop does to everybody.
 
-Comes in: an event loop. Goes out: a histogram of seconds. It runs one timer each LOOP_LAG_EVERY_S, from the first
-scrape until it is closed; a host that nobody watches has no timer.
+Comes in: an event loop. Goes out: a histogram of seconds. It runs one timer each LOOP_LAG_EVERY_S, from the
+first scrape until it is closed; a host that nobody watches has no timer.
 """
 
 from __future__ import annotations

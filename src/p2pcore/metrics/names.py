@@ -27,7 +27,8 @@ class Spec:
 
     Attributes:
         kind: "counter", "gauge" or "histogram". labels: their names, in order. help: one line.
-        is_each: of several workers, each has its own samples, with a label `worker`. Otherwise they are added.
+        is_each: of several workers, each has samples of its own with a label `worker`. Otherwise they are
+            added.
     """
 
     kind: str

@@ -1,7 +1,7 @@
 """The numbers that every Prometheus client shows of its process.
 
-Comes in: nothing. Goes out: families. Takes some 50 microseconds on Linux; other systems have only CPU time and
-the limit of descriptors. Source: prometheus.io/docs/instrumenting/writing_clientlibs, "Process metrics".
+Comes in: nothing. Goes out: families. Takes some 50 microseconds on Linux; other systems have only CPU time
+and the limit of descriptors. Source: prometheus.io/docs/instrumenting/writing_clientlibs, "Process metrics".
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import time
 from functools import cache
 
 from p2pcore.metrics.family import Family, family
-
 
 
 def process_families() -> list[Family]:

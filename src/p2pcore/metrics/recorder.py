@@ -1,8 +1,8 @@
 """The events that a host counts only for its metrics: what no other part counts already.
 
-Comes in: reports of the swarm, its dials, listeners and streams, from the event loop. Goes out: rows and counts
-for the scrape. A report costs some table look-ups: it formats nothing, and never waits or raises. The number of
-rows has a bound: labels are our own words, the names of what this node has, or "other".
+Comes in: reports of the swarm, its dials, listeners and streams, from the event loop. Goes out: rows and
+counts for the scrape. A report costs some table look-ups: it formats nothing, and never waits or raises. The
+number of rows has a bound: labels are our own words, the names of what this node has, or "other".
 """
 
 from __future__ import annotations

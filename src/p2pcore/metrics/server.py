@@ -64,7 +64,11 @@ class MetricsServer:
     """
 
     def __init__(
-        self, source: Observable | Mapping[str, Observable], address: str = "127.0.0.1:9464", *, mode: int = 0o600
+        self,
+        source: Observable | Mapping[str, Observable],
+        address: str = "127.0.0.1:9464",
+        *,
+        mode: int = 0o600,
     ) -> None:
         self._sources = dict(source) if isinstance(source, Mapping) else {"": source}
         for each in self._sources.values():
@@ -132,5 +136,7 @@ def worst(reports: Mapping[str, Report]) -> Report:
     chosen = next((each for each in reports.values() if not each.is_good), next(iter(reports.values())))
     if len(reports) == 1:
         return chosen
-    checks = {f"{name}: {check}": said for name, each in reports.items() for check, said in each.checks.items()}
+    checks = {
+        f"{name}: {check}": said for name, each in reports.items() for check, said in each.checks.items()
+    }
     return type(chosen)(chosen.is_good, chosen.status, chosen.since, checks)

@@ -84,5 +84,3 @@ def size_of(families: Iterable[Family]) -> int:
 
 def _series(sample: Value) -> int:
     return len(sample.counts) + 2 if isinstance(sample, Buckets) else 1
-
-
