@@ -461,9 +461,9 @@ WORKER_BLOCKED_S: Final = 60.0
 """The same for a worker that runs: its event loop is blocked, perhaps by a long call that will end."""
 WORKER_ANSWER_S: Final = 2.0
 """How long `Supervisor.status` waits for a worker before it tells what was known last."""
-MAX_WORKER_MESSAGE_BYTES: Final = 64 * 1024
-"""One message between a worker and its supervisor."""
-WORKER_QUEUE_BYTES: Final = 1024 * 1024
+MAX_WORKER_MESSAGE_BYTES: Final = 1024 * 1024
+"""One message between a worker and its supervisor: the metrics of a worker take up to 200 KiB."""
+WORKER_QUEUE_BYTES: Final = 2 * 1024 * 1024
 """Messages that wait for a supervisor that does not read; more are dropped."""
 
 # -- metrics, health, access log -----------------------------------------------------------------
@@ -483,10 +483,6 @@ MAX_METRICS_CONNS: Final = 16
 """Connections to a metrics server at a time: two Prometheus servers, probes, and people."""
 WORKER_METRICS_S: Final = 1.0
 """How long a scrape waits for a worker; one that does not answer is left out."""
-WORKER_METRICS_EVERY_S: Final = 10.0
-"""Between two looks at the counters of each worker, for the case that it is killed."""
-MAX_WORKER_METRICS_BYTES: Final = 1024 * 1024
-"""The counters of one worker as JSON: 64 protocols each way and 100 histograms of 35 buckets are 100 KiB."""
 ACCESS_LOG_PER_S: Final = 10
 """Lines about refused connections in a second, for each reason; the others are counted in one more line."""
 MAX_ACCESS_REASONS: Final = 64

@@ -13,8 +13,10 @@ import click
 
 from p2pcore import Host, Multiaddr, PeerId
 from p2pcore.cli.limits_shown import show_at_signal, show_limits
+from p2pcore.cli.logs import set_up_logs
 from p2pcore.cli.node import run
 from p2pcore.cli.node_options import NodeOptions, node_options
+from p2pcore.cli.observed import observed
 from p2pcore.cli.output import Output, OutputFailed, error_line, log_level
 from p2pcore.cli.params import AddressType, SecondsType, WorkersType, json_option
 from p2pcore.cli.serving_options import ServingOptions, serving_options
@@ -78,6 +80,7 @@ def command(
     """
     serving.check(addrs, is_alone=workers is None)
     log_level(verbose)
+    set_up_logs(serving.log_format, serving.access_log)
     if workers is not None:
         from p2pcore.cli.listen_workers import listen
 
@@ -90,7 +93,8 @@ def command(
         limits=serving.limits,
         **serving.settings(node, addrs),
     )
-    run(_serve(host, Output(as_json), verbose > 0, drain_s), interrupted=0, grace_s=drain_s)
+    serve = _serve(host, Output(as_json), verbose > 0, drain_s)
+    run(observed(serve, host, serving.metrics), interrupted=0, grace_s=drain_s)
 
 
 async def _serve(host: Host, output: Output, with_conns: bool, drain_s: float) -> None:

@@ -16,7 +16,9 @@ from typing import Any
 import p2pcore
 from p2pcore import Host, Multiaddr, Supervisor, Worker, WorkerEvent
 from p2pcore.cli.limits_shown import show_at_signal
+from p2pcore.cli.logs import set_up_logs
 from p2pcore.cli.node_options import NodeOptions
+from p2pcore.cli.observed import observed
 from p2pcore.cli.output import Output, OutputFailed, errors_never_wait, finish, log_level, prepare
 from p2pcore.cli.serving_options import ServingOptions
 from p2pcore.cli.shown import Shown, show_addrs
@@ -27,6 +29,7 @@ def make_host(worker: Worker, node: NodeOptions, serving: ServingOptions, perf: 
     prepare()
     errors_never_wait()
     log_level(verbosity)
+    set_up_logs(serving.log_format, serving.access_log)
     settings = node.settings() | serving.settings(node, worker.listen)
     host = worker.host(perf=perf, echo=True, **settings)
 
@@ -76,7 +79,7 @@ def listen(
             finish()
             os._exit(0)
 
-    p2pcore.run(serve())
+    p2pcore.run(observed(serve(), supervisor, serving.metrics))
     if show.failed is not None:
         raise show.failed
 

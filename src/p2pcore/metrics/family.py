@@ -64,7 +64,7 @@ class Family:
 
 def family(name: str, samples: Mapping[Any, Value] | Value) -> Family:
     """A family of the table. `samples`: by label values; a single value if there are no labels."""
-    by_labels = dict(samples) if isinstance(samples, Mapping) else {(): samples}
+    by_labels: dict[Labels, Value] = dict(samples) if isinstance(samples, Mapping) else {(): samples}
     return Family(name, SPECS[name].labels, by_labels)
 
 

@@ -1,14 +1,15 @@
 """The metrics of one host: reads, at each scrape, what its parts count and hold.
 
 Comes in: a host's swarm, news, recorder, relay. Goes out: families, Prometheus text. It does not look at
-single connections and streams, so a scrape costs as much with a hundred thousand of them as with none.
+single connections and streams, so a scrape costs as much with a hundred thousand of them as with none. It may
+be called in another thread than the host's: it copies each table before it looks at it.
 """
 
 from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Protocol
@@ -76,7 +77,7 @@ class HostMetrics:
     def listeners_down(self) -> str | None:
         """The addresses that should take connections and do not; None: there are none."""
         if self._recorder is not None:
-            down = [addr for addr, is_up in self._recorder.listeners.items() if not is_up]
+            down = [addr for addr, is_up in self._recorder.listeners.copy().items() if not is_up]
         else:
             down = [str(each.multiaddr) for each in self._swarm.listeners if not is_listening(each)]
         return f"down: {', '.join(down)}" if down else None
@@ -116,6 +117,7 @@ class HostMetrics:
         paused_ms = _named(pauses, "milliseconds paused: ")
         yield family("p2pcore_accept_paused_seconds_total", {key: ms / 1000 for key, ms in paused_ms.items()})
         yield family("p2pcore_stream_handlers", swarm.num_handlers_running)
+        yield family("p2pcore_draining", int(swarm.is_draining))
         yield family("p2pcore_memory_used_bytes", ledger.used)
         yield family("p2pcore_buffer_bytes", {("unread",): ledger.unread, ("unsent",): ledger.unsent})
         yield family("p2pcore_connection_bytes_total", {("in",): ledger.bytes_in, ("out",): ledger.bytes_out})
@@ -145,7 +147,7 @@ class HostMetrics:
     def _refused(self) -> Mapping[tuple[str, str], int]:
         """What limits have refused, and the gater: of all refused connections those without a limit."""
         refused: Counter[tuple[str, str]] = Counter()
-        for counts in (self._swarm.admission.refusals.counts, self._swarm.ledger.refused):
+        for counts in (self._swarm.admission.refusals.counts.copy(), self._swarm.ledger.refused):
             for limit, count in counts.items():
                 name = limit.partition(" of /")[0]  # of one protocol: its name would make many series
                 refused[name, "stream" if name in _OF_STREAMS else "connection"] += count
@@ -162,7 +164,7 @@ class HostMetrics:
         yield family("libp2p_relaysvc_data_transferred_bytes_total", relay.num_bytes)
         yield family("p2pcore_relay_reservations", relay.num_reservations)
         yield family("p2pcore_relay_circuits", relay.num_circuits)
-        refused = {(name,): count for name, count in relay.refused.items()}
+        refused = {(name,): count for name, count in list(relay.refused.items())}
         yield family("p2pcore_relay_refused_total", refused)
 
 
@@ -183,7 +185,7 @@ class Relayed(Protocol):
 
 
 def _recorded(recorder: Recorder, swarm: Swarm) -> Iterator[Family]:
-    yield from _conns(recorder.conns.values())
+    yield from _conns(list(recorder.conns.values()))
     yield from _streams(recorder)
     for name, counts in (
         ("libp2p_swarm_key_types_total", recorder.key_types),
@@ -192,7 +194,7 @@ def _recorded(recorder: Recorder, swarm: Swarm) -> Iterator[Family]:
         ("p2pcore_handshake_failures_total", recorder.upgrades_failed),
         ("p2pcore_accept_errors_total", recorder.accept_errors),
     ):
-        yield family(name, dict(counts))
+        yield family(name, counts.copy())
     yield family("libp2p_swarm_handshake_latency_seconds", _histograms(recorder.handshakes))
     yield family("libp2p_swarm_dial_latency_seconds", _histograms(recorder.dial_latencies))
     yield family("libp2p_swarm_dial_ranking_delay_seconds", _buckets(recorder.ranking_delays))
@@ -200,8 +202,7 @@ def _recorded(recorder: Recorder, swarm: Swarm) -> Iterator[Family]:
     yield from _listeners(recorder, swarm)
 
 
-def _conns(rows: Iterable[ConnRow]) -> Iterator[Family]:
-    rows = list(rows)
+def _conns(rows: Sequence[ConnRow]) -> Iterator[Family]:
     yield family("libp2p_swarm_connections_opened_total", {row.labels: row.opened for row in rows})
     yield family("libp2p_swarm_connections_closed_total", {row.labels: row.closed for row in rows})
     durations = {row.labels: _buckets(row.durations) for row in rows}
@@ -214,7 +215,7 @@ def _conns(rows: Iterable[ConnRow]) -> Iterator[Family]:
 
 
 def _streams(recorder: Recorder) -> Iterator[Family]:
-    inbound, outbound = recorder.inbound, recorder.outbound
+    inbound, outbound = recorder.inbound.copy(), recorder.outbound.copy()
     rows: list[Traffic] = [*inbound.values(), *outbound.values()]
     yield family("p2pcore_streams", {row.labels: row.open for row in rows})
     yield family("p2pcore_streams_opened_total", {row.labels: row.opened for row in rows})
@@ -252,12 +253,12 @@ def _messages(recorder: Recorder, protocol: str) -> dict[Labels, Value]:
 
 
 def _listeners(recorder: Recorder, swarm: Swarm) -> Iterator[Family]:
-    accepted = Counter(recorder.accepted)
+    accepted = recorder.accepted.copy()
     for listener in swarm.listeners:
         num = getattr(listener, "num_accepted", 0)
         accepted[(recorder.listener_label(listener.multiaddr),)] += num
     yield family("p2pcore_accept_total", accepted)
-    yield family("p2pcore_listener_up", {(addr,): int(up) for addr, up in recorder.listeners.items()})
+    yield family("p2pcore_listener_up", {(addr,): int(up) for addr, up in recorder.listeners.copy().items()})
 
 
 def is_listening(listener: object) -> bool:
@@ -279,7 +280,7 @@ def _buckets(histogram: Histogram) -> Buckets:
 
 
 def _histograms(found: Mapping[Labels, Histogram]) -> dict[Labels, Value]:
-    return {labels: _buckets(histogram) for labels, histogram in found.items()}
+    return {labels: _buckets(histogram) for labels, histogram in list(found.items())}
 
 
 @cache

@@ -1,7 +1,7 @@
 """A small HTTP/1.1 server for GET: on a TCP port or a UNIX socket, with every bound that such a port needs.
 
 Comes in: requests, as h11 parses them. Goes out: the answer of a function, one for each connection. Bodies of
-requests are never read. A connection has METRICS_TIMEOUT_S for everything; at most MAX_METRICS_CONNS are open.
+requests are never read. A connection has METRICS_TIMEOUT_S, and there are MAX_METRICS_CONNS at most.
 """
 
 from __future__ import annotations
