@@ -20,14 +20,15 @@ def collected(reader: InMemoryMetricReader) -> dict[str, dict[tuple[tuple[str, A
     """Values by attributes, by name."""
     data = reader.get_metrics_data()
     assert data is not None
-    return {
-        metric.name: {
-            tuple(sorted(point.attributes.items())): point.value for point in metric.data.data_points
-        }
-        for resource in data.resource_metrics
-        for scope in resource.scope_metrics
-        for metric in scope.metrics
-    }
+    found: dict[str, dict[tuple[tuple[str, Any], ...], float]] = {}
+    for resource in data.resource_metrics:
+        for scope in resource.scope_metrics:
+            for metric in scope.metrics:
+                points = {
+                    tuple(sorted(each.attributes.items())): each.value for each in metric.data.data_points
+                }
+                found.setdefault(metric.name, {}).update(points)
+    return found
 
 
 @looped

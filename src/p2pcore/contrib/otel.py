@@ -36,9 +36,11 @@ def instrument(host: Host, meter_provider: MeterProvider | None = None, name: st
         meter_provider: None: the global one.
         name: if given, each observation has the attribute `host`.
     """
-    meter = (meter_provider or get_meter_provider()).get_meter("p2pcore", __version__)
+    attributes = {"host": name} if name else {}
+    provider = meter_provider or get_meter_provider()
+    meter = provider.get_meter("p2pcore", __version__, attributes=attributes)  # each host needs its own
     host.metrics.lag.begin()
-    source = _Source(host, {"host": name} if name else {})
+    source = _Source(host, attributes)
     for metric, spec in SPECS.items():
         if metric.startswith("process_"):
             continue

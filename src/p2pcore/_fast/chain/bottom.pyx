@@ -124,6 +124,8 @@ cdef class Bottom(Layer):
         if self.ledger is not None or self.is_closed:
             return 0
         self.ledger = ledger
+        ledger.bytes_in += self.bytes_in
+        ledger.bytes_out += self.bytes_out
         return count_chain(ledger, self.held, self.waits)
 
     cdef int tally(self, Py_ssize_t held, Py_ssize_t waits) except -1:
