@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from p2pcore._fast.chain.layer import Mailbox
     from p2pcore._fast.loop.ledger import Ledger, Share
-    from p2pcore._fast.loop.metrics import Traffic
+    from p2pcore._fast.loop.metrics import Protocols, Traffic
     from p2pcore.values.keys import PublicKey
     from p2pcore.values.multiaddr import Multiaddr
     from p2pcore.values.peer_id import PeerId
@@ -227,8 +227,11 @@ class Stream(Channel, Protocol):
         By default it is the work of starting a handler.
         """
 
-    def count_in(self, traffic: Traffic) -> None:
-        """The swarm calls it once: from now on `traffic` counts this stream and its bytes."""
+    def count_in(self, protocols: Protocols, apart: bool = False) -> Traffic:
+        """The swarm calls it once: from now on the row of its protocol counts this stream and its bytes.
+
+        `apart`: count it in a row of its own as well. Returns: that row, or the protocol's.
+        """
 
     @property
     def id(self) -> int: ...

@@ -212,18 +212,18 @@ async def test_peers_and_unknown_protocols_make_no_series() -> None:
 def test_ten_thousand_labels_make_no_more_series_than_the_bound() -> None:
     """The same without ten thousand connections: the recorder is asked directly."""
 
-    class Taken:
-        def count_in(self, traffic: object) -> None: ...
-
     recorder = Recorder()
     for number in range(10_000):
-        recorder.stream_accepted(Taken(), f"/in/{number}")  # type: ignore[arg-type]
-        recorder.stream_opened(Taken(), f"/out/{number}")  # type: ignore[arg-type]
+        recorder.inbound.row(f"/in/{number}").errors += 1
+        recorder.outbound.row(f"/out/{number}")
         recorder.listener_is(Multiaddr(f"/ip4/127.0.0.1/tcp/{number}"), True)
-        recorder.handler_failed(f"/in/{number}")
-    assert len(recorder.inbound) == len(recorder.outbound) == MAX_METRIC_PROTOCOLS + 1
+        recorder.peer_dialled(True, number, 1.0)
+    for rows in (recorder.inbound.by_name(), recorder.outbound.by_name()):
+        assert len(rows) == MAX_METRIC_PROTOCOLS + 1
+        assert OTHER in rows
+    assert recorder.inbound.row("/new").errors == 10_000 - MAX_METRIC_PROTOCOLS
     assert len(recorder.listeners) == MAX_METRIC_LISTENERS + 1
-    assert recorder.inbound[OTHER].errors == 10_000 - MAX_METRIC_PROTOCOLS
+    assert len(recorder.peer_dials) == 7
 
 
 @looped
@@ -349,13 +349,10 @@ async def test_the_lag_of_the_loop_is_measured_from_the_first_scrape_to_the_end(
 
 
 def test_no_duration_is_negative_whatever_a_clock_does() -> None:
-    class Conn:
-        remote_multiaddr = Multiaddr("/ip6/::1/tcp/1")
-
     kind: Any = ConnKind(None, Direction.INBOUND, ConnState("s", "m", "t", False), False)  # type: ignore[arg-type]
     recorder = Recorder()
-    recorder.conn_closed(Conn(), kind, -5.0)  # type: ignore[arg-type]
-    (row,) = recorder.conns.values()
+    recorder.conns.end(kind, Multiaddr("/ip6/::1/tcp/1"), -5.0)
+    (row,) = recorder.conn_rows.values()
     assert row.durations.read()[1] == 0.0
     assert row.labels[-1] == "ip6"
 

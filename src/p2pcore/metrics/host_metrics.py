@@ -20,6 +20,7 @@ from p2pcore.metrics.family import Buckets, Family, Labels, Value, family
 from p2pcore.metrics.lag import LoopLag
 from p2pcore.metrics.names import IN, OUT
 from p2pcore.metrics.process import process_families
+from p2pcore.metrics.recorder import KEY_TYPES, MANY_DIALS
 from p2pcore.values.version import __version__
 
 if TYPE_CHECKING:
@@ -185,19 +186,15 @@ class Relayed(Protocol):
 
 
 def _recorded(recorder: Recorder, swarm: Swarm) -> Iterator[Family]:
-    yield from _conns(list(recorder.conns.values()))
+    yield from _conns(list(recorder.conn_rows.values()))
+    yield from _dials(recorder)
     yield from _streams(recorder)
     for name, counts in (
-        ("libp2p_swarm_key_types_total", recorder.key_types),
         ("libp2p_swarm_dial_errors_total", recorder.dial_errors),
-        ("libp2p_swarm_dials_per_peer_total", recorder.peer_dials),
         ("p2pcore_handshake_failures_total", recorder.upgrades_failed),
         ("p2pcore_accept_errors_total", recorder.accept_errors),
     ):
         yield family(name, counts.copy())
-    yield family("libp2p_swarm_handshake_latency_seconds", _histograms(recorder.handshakes))
-    yield family("libp2p_swarm_dial_latency_seconds", _histograms(recorder.dial_latencies))
-    yield family("libp2p_swarm_dial_ranking_delay_seconds", _buckets(recorder.ranking_delays))
     yield family("p2pcore_ping_rtt_seconds", _buckets(recorder.rtts))
     yield from _listeners(recorder, swarm)
 
@@ -207,6 +204,14 @@ def _conns(rows: Sequence[ConnRow]) -> Iterator[Family]:
     yield family("libp2p_swarm_connections_closed_total", {row.labels: row.closed for row in rows})
     durations = {row.labels: _buckets(row.durations) for row in rows}
     yield family("libp2p_swarm_connection_duration_seconds", durations)
+    handshakes = {row.labels[1:]: _buckets(row.handshakes) for row in rows if row.handshakes is not None}
+    yield family("libp2p_swarm_handshake_latency_seconds", handshakes)
+    key_types: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        for name, count in zip(KEY_TYPES, row.key_types, strict=True):
+            if count:
+                key_types[row.labels[0], name] += count
+    yield family("libp2p_swarm_key_types_total", key_types)
     open_now: dict[str, int] = {IN: 0, OUT: 0}
     for row in rows:
         open_now[row.labels[0]] += row.opened - row.closed
@@ -214,8 +219,19 @@ def _conns(rows: Sequence[ConnRow]) -> Iterator[Family]:
     yield family("libp2p_rcmgr_connections", {(name, _SYSTEM): count for name, count in open_now.items()})
 
 
+def _dials(recorder: Recorder) -> Iterator[Family]:
+    latencies: dict[Labels, Buckets] = {}
+    for (has_worked, num), histogram in recorder.peer_dials.copy().items():
+        labels = ("success" if has_worked else "failed", str(num) if num < MANY_DIALS else f">={num}")
+        latencies[labels] = _buckets(histogram)
+    yield family("libp2p_swarm_dial_latency_seconds", latencies)
+    counts = {labels: sum(each.counts) for labels, each in latencies.items()}
+    yield family("libp2p_swarm_dials_per_peer_total", counts)
+    yield family("libp2p_swarm_dial_ranking_delay_seconds", _buckets(recorder.ranking_delays))
+
+
 def _streams(recorder: Recorder) -> Iterator[Family]:
-    inbound, outbound = recorder.inbound.copy(), recorder.outbound.copy()
+    inbound, outbound = recorder.inbound.by_name(), recorder.outbound.by_name()
     rows: list[Traffic] = [*inbound.values(), *outbound.values()]
     yield family("p2pcore_streams", {row.labels: row.open for row in rows})
     yield family("p2pcore_streams_opened_total", {row.labels: row.opened for row in rows})
@@ -229,7 +245,7 @@ def _streams(recorder: Recorder) -> Iterator[Family]:
     yield family("p2pcore_handler_errors_total", errors)
     yield family("libp2p_rcmgr_streams", _by_scope(inbound, outbound))
     for name, protocol in (("libp2p_identify_total", _IDENTIFY), ("libp2p_identify_push_total", _PUSH)):
-        yield family(name, _messages(recorder, protocol))
+        yield family(name, _messages(inbound, outbound, protocol))
 
 
 def _by_scope(inbound: Mapping[str, Traffic], outbound: Mapping[str, Traffic]) -> dict[Labels, Value]:
@@ -241,11 +257,13 @@ def _by_scope(inbound: Mapping[str, Traffic], outbound: Mapping[str, Traffic]) -
     return open_now
 
 
-def _messages(recorder: Recorder, protocol: str) -> dict[Labels, Value]:
+def _messages(
+    inbound: Mapping[str, Traffic], outbound: Mapping[str, Traffic], protocol: str
+) -> dict[Labels, Value]:
     """Who opens a stream of identify receives; who opens one of push sends."""
     opened = {
         way: rows[protocol].opened if protocol in rows else 0
-        for way, rows in ((IN, recorder.inbound), (OUT, recorder.outbound))
+        for way, rows in ((IN, inbound), (OUT, outbound))
     }
     if protocol == _IDENTIFY:
         return {(IN,): opened[OUT], (OUT,): opened[IN]}
@@ -277,10 +295,6 @@ def _named(counts: Mapping[str, int], prefix: str) -> dict[Labels, int]:
 def _buckets(histogram: Histogram) -> Buckets:
     counts, total = histogram.read()
     return Buckets(histogram.bounds, tuple(counts), total)
-
-
-def _histograms(found: Mapping[Labels, Histogram]) -> dict[Labels, Value]:
-    return {labels: _buckets(histogram) for labels, histogram in list(found.items())}
 
 
 @cache

@@ -18,8 +18,8 @@ from p2pcore.values.keys import PublicKey
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from p2pcore._fast.loop.metrics import Protocols
     from p2pcore.interfaces import CapableConn, ConnState, Direction, MuxedConn, Stream
-    from p2pcore.metrics.recorder import Recorder
     from p2pcore.values.multiaddr import Multiaddr
     from p2pcore.values.peer_id import PeerId
 
@@ -37,7 +37,7 @@ class ConnOwner:
     """
 
     ended: Callable[[Conn, BaseException | None], None]
-    metrics: Recorder | None = None
+    metrics: Protocols | None = None
 
 
 class Conn:
@@ -182,8 +182,8 @@ class Conn:
                 f"{self.id} is a relayed connection with limits; a stream on it needs allow_limited"
             )
         stream = await open_negotiated(self.session, protocols)
-        if self._owner.metrics is not None and stream.protocol is not None:
-            self._owner.metrics.stream_opened(stream, stream.protocol)
+        if self._owner.metrics is not None:
+            stream.count_in(self._owner.metrics)
         return stream
 
     def open_stream(self) -> Awaitable[Stream]:

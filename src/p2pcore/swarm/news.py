@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from p2pcore.codes import Direction
 from p2pcore.errors import GoAway
 from p2pcore.interfaces import ListenerState
+from p2pcore.metrics.recorder import key_type
 from p2pcore.swarm.events import (
     AddrsChanged,
     ConnClosed,
@@ -86,7 +87,7 @@ class News:
         """`conn` is registered. `change` is the new connectedness of its peer; None: it has not changed."""
         self._counts["connections opened"] += 1
         if self.metrics is not None:
-            self.metrics.conn_opened(conn, conn._kind)
+            self.metrics.conns.add(conn._kind, conn.remote_multiaddr, key_type(conn))
         if self.events.is_wanted:
             self.events.emit(ConnOpened(conn))
             self._connectedness(conn, change)
@@ -107,7 +108,7 @@ class News:
     def _record_end(self, conn: Conn, error: BaseException | None) -> None:
         seconds = asyncio.get_running_loop().time() - conn._since
         if self.metrics is not None:
-            self.metrics.conn_closed(conn, conn._kind, seconds)
+            self.metrics.conns.end(conn._kind, conn.remote_multiaddr, seconds)
         if self.access is not None:
             self.access.conn_closed(conn, error, seconds)
 
@@ -166,7 +167,7 @@ class News:
     def addr_upgraded(self, made: CapableConn, seconds: float) -> None:
         """A dial of one address has made a connection, `seconds` after it began."""
         if self.metrics is not None:
-            self.metrics.addr_dialled(made, seconds)
+            self.metrics.conns.dialled(made.kind, made.remote_multiaddr, seconds)
 
     def addr_failed(self, addr: Multiaddr, error: BaseException, is_late: bool = False) -> None:
         """A dial of one address has failed or was cancelled. `is_late`: another address worked meanwhile."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from p2pcore import codes, limits
 from p2pcore._fast.loop.ledger import Ledger, Share
+from p2pcore._fast.loop.metrics import Protocols
 from p2pcore.aio.eager import Begun
 from p2pcore.errors import (
     DeadlineExceeded,
@@ -32,7 +33,6 @@ from p2pcore.upgrade.multistream import STREAM_STEP, handle, propose, select
 if TYPE_CHECKING:
     from p2pcore.interfaces import Conn, MuxedConn, ProtocolHandler, Stream
     from p2pcore.metrics.access_log import StreamLog
-    from p2pcore.metrics.recorder import Recorder
 
 logger = logging.getLogger("p2pcore.streams")
 
@@ -110,7 +110,7 @@ class StreamServer:
         self._long: dict[Conn, set[Stream]] = {}  # negotiations that refuse one proposal after the other
         self._ended: set[Conn] = set()  # the connections in _running that have ended
         self.is_refusing = False
-        self.metrics: Recorder | None = None
+        self.metrics: Protocols | None = None
         self.access: StreamLog | None = None
 
     @property
@@ -228,7 +228,7 @@ class StreamServer:
         except Exception as error:
             failure = error
             if _fail(stream, error) and self.metrics is not None:
-                self.metrics.handler_failed(stream.protocol)
+                self.metrics.row(stream.protocol or "").errors += 1
         finally:
             self._left(conn, share)
             if self.access is not None:
@@ -247,7 +247,7 @@ class StreamServer:
         stream.set_deadline(None)
         stream.protocol = protocol
         if self.metrics is not None:
-            row = self.metrics.stream_accepted(stream, protocol, self.access is not None)
+            row = stream.count_in(self.metrics, self.access is not None)
             if self.access is not None:
                 self.access.stream_began(stream, row)
         return handler

@@ -124,9 +124,10 @@ class Swarm:
         self._streams = StreamServer(
             max_handlers_per_conn, self._news.stream_refused, self.ledger, self.admission.refusals
         )
-        self._streams.metrics = self._news.metrics
+        metrics = self._news.metrics
+        self._streams.metrics = None if metrics is None else metrics.inbound
         self._serve = self._streams.serve  # one bound method for all connections
-        self._owner = ConnOwner(self._conn_ended, self._news.metrics)
+        self._owner = ConnOwner(self._conn_ended, None if metrics is None else metrics.outbound)
         self._listeners = Listeners(self._transports.for_listening, self.add_conn, self._news)
         self._dialer = Dialer(
             local_peer,

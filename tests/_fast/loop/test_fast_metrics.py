@@ -9,7 +9,7 @@ import math
 
 import pytest
 
-from p2pcore._fast.loop.metrics import ConnRow, Histogram, Traffic
+from p2pcore._fast.loop.metrics import ConnRow, ConnRows, Histogram, Protocols, Traffic
 
 
 def test_a_value_falls_into_the_first_bucket_whose_end_it_does_not_exceed() -> None:
@@ -34,13 +34,63 @@ def test_bounds_rise(bounds: tuple[float, ...]) -> None:
         Histogram(bounds)
 
 
-def test_a_row_of_connections_counts_what_opens_and_what_ends() -> None:
+class Addr:
+    """An address that begins with a code."""
+
+    def __init__(self, code: int) -> None:
+        self._code = code
+
+    def to_bytes(self) -> bytes:
+        return bytes([self._code, 1, 2])
+
+
+class Maker:
+    """Makes rows, and counts them."""
+
+    def __init__(self) -> None:
+        self.made: list[tuple[object, int]] = []
+
+    def __call__(self, kind: object, version: int) -> ConnRow:
+        self.made.append((kind, version))
+        return ConnRow((str(kind), str(version)), (1, 2))
+
+
+def test_connections_find_the_row_of_their_kind_and_ip_version() -> None:
+    maker = Maker()
+    rows = ConnRows(maker, (1,), 2)
+    for addr in (Addr(4), Addr(41), Addr(42), Addr(53), None, Addr(4)):
+        rows.add("a", addr, 1)
+    assert maker.made == [("a", 0), ("a", 1), ("a", 2)]
+    rows.add("b", None, 1)
+    rows.add("c", None, 1)  # one kind more than are remembered
+    rows.add("a", None, 1)
+    assert maker.made[3:] == [("b", 2), ("c", 2), ("a", 2)]
+
+
+def test_a_row_counts_what_opens_ends_and_is_dialled() -> None:
     row = ConnRow(("inbound",), (1, 2))
-    for _ in range(3):
-        row.add()
-    row.end(1.5)
-    assert (row.labels, row.opened, row.closed) == (("inbound",), 3, 1)
+    rows = ConnRows(lambda kind, version: row, (5,), 1)
+    for key_type in (0, 1, 1, 3, 4, 5, -1, 10**6):
+        rows.add("a", None, key_type)
+    rows.end("a", None, 1.5)
+    assert row.handshakes is None
+    rows.dialled("a", None, 7)
+    assert (row.labels, row.opened, row.closed) == (("inbound",), 8, 1)
+    assert row.key_types == [1, 2, 0, 1, 4]
     assert row.durations.read() == ([0, 1, 0], 1.5)
+    assert row.handshakes.read() == ([0, 1], 7.0)
+
+
+def test_protocols_beyond_the_bound_share_a_row() -> None:
+    protocols = Protocols("inbound", 2, "other")
+    rows = [protocols.row(name) for name in ("/a", "/b", "/c", "/d", "/a")]
+    assert rows[0] is rows[4]
+    assert rows[2] is rows[3] is protocols.row("other")
+    assert [row.labels for row in protocols.by_name().values()] == [
+        ("inbound", "/a"),
+        ("inbound", "/b"),
+        ("inbound", "other"),
+    ]
 
 
 def test_a_row_of_one_stream_starts_at_zero() -> None:

@@ -9,12 +9,29 @@ cdef class Histogram:
     cdef Py_ssize_t size            # of bounds
     cdef double sum
 
+    cdef int put(self, double value) noexcept
+
+
+cdef enum:
+    KEY_TYPES = 5                   # those of a key protobuf, and others
+
 
 cdef class ConnRow:
     cdef readonly tuple labels
     cdef readonly int64_t opened
     cdef readonly int64_t closed
+    cdef int64_t[KEY_TYPES] keys
     cdef readonly Histogram durations
+    cdef readonly Histogram handshakes  # of dials; None before the first
+
+
+cdef class ConnRows:
+    cdef object make                # makes the row of a kind and an IP version
+    cdef object handshake_bounds
+    cdef dict by_kind               # kind -> list of rows by IP version, None where there is none
+    cdef Py_ssize_t most            # kinds
+
+    cdef ConnRow row(self, object kind, object addr)
 
 
 cdef class Traffic:
@@ -25,6 +42,15 @@ cdef class Traffic:
     cdef readonly int64_t sent
     cdef public int64_t errors      # handlers that raised
     cdef Traffic all                # counts all streams of its protocol; None: this one does
+
+
+cdef class Protocols:
+    cdef readonly str direction
+    cdef Py_ssize_t most            # rows, without the one that the others share
+    cdef str rest                   # the name of that one
+    cdef dict rows                  # protocol -> Traffic
+
+    cdef Traffic of(self, object protocol)
 
 
 cdef inline void count_received(Traffic traffic, int64_t n) noexcept:

@@ -8,6 +8,11 @@ cimport cython
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int64_t
 
+cdef enum:
+    IP4 = 4                         # codes of multiaddr protocols
+    IP6 = 41
+    IP6ZONE = 42
+
 
 @cython.final
 cdef class Histogram:
@@ -36,6 +41,9 @@ cdef class Histogram:
 
     def observe(self, double value):
         """Counts `value`. One below 0 counts as 0: no clock here goes back, but a rounded one may seem to."""
+        self.put(value)
+
+    cdef int put(self, double value) noexcept:
         cdef Py_ssize_t low = 0, high = self.size, middle
         if not value > 0:
             value = 0
@@ -47,6 +55,7 @@ cdef class Histogram:
                 low = middle + 1
         self.counts[low] += 1
         self.sum += value
+        return 0
 
     def read(self):
         """Returns: (the count of each bucket, one more than bounds; the sum of all values)."""
@@ -65,14 +74,61 @@ cdef class ConnRow:
         self.labels = labels
         self.durations = Histogram(bounds)
 
-    def add(self):
-        """One more has opened."""
-        self.opened += 1
+    @property
+    def key_types(self):
+        """How many peers had each kind of key, by the number of a key protobuf; the last one: others."""
+        return [self.keys[i] for i in range(KEY_TYPES)]
 
-    def end(self, double seconds):
-        """One has ended, `seconds` after it opened."""
-        self.closed += 1
-        self.durations.observe(seconds)
+
+@cython.final
+cdef class ConnRows:
+    """The rows of a node's connections, found by what a connection has at hand.
+
+    Args:
+        make: `make(kind, version)` gives the ConnRow of a kind; version: 0 for IPv4, 1 for IPv6, 2 for others.
+        handshake_bounds: of the histogram of handshakes, in seconds.
+        most: kinds that are remembered; beyond that, `make` is asked again.
+    """
+
+    def __cinit__(self, make not None, handshake_bounds not None, Py_ssize_t most):
+        self.make = make
+        self.handshake_bounds = handshake_bounds
+        self.by_kind = {}
+        self.most = most
+
+    cdef ConnRow row(self, object kind, object addr):
+        cdef list rows = <list> self.by_kind.get(kind)
+        cdef int version = 2
+        cdef unsigned char code
+        if addr is not None:
+            code = (<bytes> addr.to_bytes())[0]
+            version = 0 if code == IP4 else 1 if code == IP6 or code == IP6ZONE else 2
+        if rows is None:
+            if len(self.by_kind) >= self.most:
+                self.by_kind.clear()
+            rows = self.by_kind[kind] = [None, None, None]
+        if rows[version] is None:
+            rows[version] = self.make(kind, version)
+        return <ConnRow> rows[version]
+
+    def add(self, kind, addr, int key_type):
+        """A connection has opened. `addr`: the peer's, or None. `key_type`: the number of a key protobuf, or -1."""
+        cdef ConnRow row = self.row(kind, addr)
+        row.opened += 1
+        row.keys[key_type if 0 <= key_type < KEY_TYPES else KEY_TYPES - 1] += 1
+
+    def end(self, kind, addr, double seconds):
+        """A connection has ended, `seconds` after it opened."""
+        cdef ConnRow row = self.row(kind, addr)
+        row.closed += 1
+        row.durations.put(seconds)
+
+    def dialled(self, kind, addr, double seconds):
+        """A dial has made a connection in `seconds`."""
+        cdef ConnRow row = self.row(kind, addr)
+        if row.handshakes is None:
+            row.handshakes = Histogram(self.handshake_bounds)
+        row.handshakes.put(seconds)
 
 
 @cython.final
@@ -91,3 +147,36 @@ cdef class Traffic:
         cdef Traffic one = Traffic.__new__(Traffic, self.labels)
         one.all = self
         return one
+
+
+@cython.final
+cdef class Protocols:
+    """The rows of the streams of one direction, by protocol. A stream finds its row here.
+
+    Args:
+        direction: the label. most: rows; further protocols share one. rest: the name of that one.
+    """
+
+    def __cinit__(self, str direction not None, Py_ssize_t most, str rest not None):
+        self.direction = direction
+        self.most = most
+        self.rest = rest
+        self.rows = {}
+
+    cdef Traffic of(self, object protocol):
+        found = self.rows.get(protocol)
+        if found is None:
+            if len(self.rows) >= self.most:
+                protocol = self.rest
+                found = self.rows.get(protocol)
+            if found is None:
+                found = self.rows[protocol] = Traffic((self.direction, protocol))
+        return <Traffic> found
+
+    def row(self, str protocol not None):
+        """The row of `protocol`."""
+        return self.of(protocol)
+
+    def by_name(self):
+        """A copy of the table: row by protocol."""
+        return self.rows.copy()

@@ -18,7 +18,7 @@ from p2pcore._fast.loop.buffer cimport Block, ByteQueue
 from p2pcore._fast.chain.layer cimport Layer
 from p2pcore._fast.chain.multistream cimport MSS_HEADER, Answer, take_opening
 from p2pcore._fast.loop.clock cimport monotonic
-from p2pcore._fast.loop.metrics cimport Traffic, count_ended, count_opened, count_received
+from p2pcore._fast.loop.metrics cimport Protocols, Traffic, count_ended, count_opened, count_received
 from p2pcore._fast.loop.waiting cimport PENDING, Op, again, done, failed
 
 cdef Py_ssize_t MAX_READ_EXACTLY = limits.YAMUX_INITIAL_WINDOW_BYTES
@@ -267,14 +267,24 @@ cdef class Stream:
         if self.answer is not None and self.fin_received:
             self.receive_fin()
 
-    def count_in(self, Traffic traffic not None):
-        """From now on `traffic` counts this stream and its bytes, first those that wait to be read. Called once."""
-        count_received(traffic, self.num_buffered)
+    def count_in(self, Protocols protocols not None, bint apart=False):
+        """Counts this stream and its bytes in the row of its protocol, first the bytes that wait to be read. Called once.
+
+        Args:
+            apart: count it in a row of its own as well.
+        Returns: that row, or the protocol's.
+        """
+        cdef Traffic traffic = protocols.of(self.protocol)
+        if apart:
+            traffic = traffic.apart()
+        if self.queue is not None:
+            count_received(traffic, self.queue.size)
         if self.has_ended():
             count_opened(traffic, 0)
         else:
             count_opened(traffic, 1)
             self.traffic = traffic
+        return traffic
 
     # -- for the session -----------------------------------------------------------------------
 
