@@ -17,8 +17,10 @@ from p2pcore import Host, Multiaddr, PeerId
 from p2pcore.admin import AdminServer, Systemd
 from p2pcore.cli.configured import ConfiguredCommand
 from p2pcore.cli.limits_shown import show_at_signal, show_limits
+from p2pcore.cli.logs import set_up_logs
 from p2pcore.cli.node import run
 from p2pcore.cli.node_options import NodeOptions, node_options
+from p2pcore.cli.observed import observed
 from p2pcore.cli.operating_options import OperatingOptions, config_option, operating_options
 from p2pcore.cli.output import Output, OutputFailed, error_line, log_level
 from p2pcore.cli.params import AddressType, WorkersType, json_option
@@ -89,6 +91,7 @@ def command(
     """
     serving.check(addrs, is_alone=workers is None)
     log_level(verbose)
+    set_up_logs(serving.log_format, serving.access_log)
     if workers is not None:
         from p2pcore.cli.listen_workers import listen
 
@@ -102,8 +105,8 @@ def command(
         drain=operating.drain,
         **serving.settings(node, addrs),
     )
-    main = _serve(host, Output(as_json), verbose > 0, operating)
-    run(main, interrupted=0, grace_s=operating.stop_s)
+    serve = _serve(host, Output(as_json), verbose > 0, operating)
+    run(observed(serve, host, serving.metrics), interrupted=0, grace_s=operating.stop_s)
 
 
 @asynccontextmanager

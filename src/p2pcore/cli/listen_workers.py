@@ -17,7 +17,9 @@ import p2pcore
 from p2pcore import DrainOptions, Host, Multiaddr, Supervisor, Worker, WorkerEvent
 from p2pcore.admin import AdminServer, Systemd
 from p2pcore.cli.limits_shown import show_at_signal
+from p2pcore.cli.logs import set_up_logs
 from p2pcore.cli.node_options import NodeOptions
+from p2pcore.cli.observed import observed
 from p2pcore.cli.operating_options import OperatingOptions
 from p2pcore.cli.output import Output, OutputFailed, errors_never_wait, finish, log_level, prepare
 from p2pcore.cli.serving_options import ServingOptions
@@ -36,6 +38,7 @@ def make_host(
     prepare()
     errors_never_wait()
     log_level(verbosity)
+    set_up_logs(serving.log_format, serving.access_log)
     settings = node.settings() | serving.settings(node, worker.listen)
     drain = DrainOptions(refuse_after_s=refuse_after_s)
     host = worker.host(perf=perf, echo=True, drain=drain, **settings)
@@ -87,7 +90,7 @@ def listen(
             finish()
             os._exit(0)
 
-    p2pcore.run(serve())
+    p2pcore.run(observed(serve(), supervisor, serving.metrics))
     if show.failed is not None:
         raise show.failed
 
