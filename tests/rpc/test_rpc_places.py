@@ -141,8 +141,7 @@ async def test_a_place_given_to_a_call_that_is_cancelled_in_the_same_turn_goes_t
     for name in ("a", "b", "c"):
         await calls.begin(name, ANN)
     calls._ends["a"].set()
-    while "a" in calls.tasks and not calls.tasks["a"].done():
-        await asyncio.sleep(0)
+    await calls.tasks["a"]
     calls.tasks["b"].cancel()  # it has its place by now, and may not have run yet
     await settle()
     assert calls.ran[-1] == "c"

@@ -10,11 +10,13 @@ from p2pcore.codes import RpcCode as Code
 from p2pcore.errors import RpcError, RpcTimeout, RpcUnavailable
 from p2pcore.rpc.client import Client, Items
 from p2pcore.rpc.method import BYTES, Codec, Method, StreamMethod
+from p2pcore.rpc.places import Bounds
 from p2pcore.rpc.retry import Retry
 from p2pcore.rpc.service import Call, Service
 
 __all__ = [
     "BYTES",
+    "Bounds",
     "Call",
     "Client",
     "Code",
