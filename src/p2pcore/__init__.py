@@ -35,7 +35,7 @@ _MODULES = {
     "swarm.conns": "Connectedness",
     "swarm.gater": "BasicGater",
     "swarm.listeners": "ListenResult",
-    "swarm.options": "ConnOptions",
+    "swarm.options": "ConnOptions DrainOptions",
     "swarm.swarm": "Swarm",
     "transports.tcp.ports": "TcpOptions",
     "transports.unix": "UnixOptions",

@@ -99,6 +99,7 @@ from p2pcore.swarm.listeners import (
 )
 from p2pcore.swarm.options import (
     ConnOptions as ConnOptions,
+    DrainOptions as DrainOptions,
 )
 from p2pcore.swarm.swarm import (
     Swarm as Swarm,

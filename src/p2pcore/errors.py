@@ -348,6 +348,13 @@ def go_away_by_peer(code: int) -> GoAway:
     return GoAwayRefused(code) if code in _CONN_REFUSALS else GoAway(code, True)
 
 
+def is_elsewhere(error: BaseException) -> bool:
+    """Whether `error` says that the peer is ending: the stream was not served; another connection may serve it."""
+    if isinstance(error, StreamReset):
+        return error.remote and error.code == codes.STREAM_SHUTDOWN
+    return isinstance(error, GoAway) and error.remote and error.code in (0, codes.CONN_SHUTDOWN)
+
+
 class RelayRefused(P2PError, ConnectionError):
     """A relay refused a reservation or a circuit.
 

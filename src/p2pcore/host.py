@@ -23,7 +23,7 @@ from p2pcore._fast.loop.loop_state import loop_state
 from p2pcore.aio.descriptors import raise_limit
 from p2pcore.aio.stopping import Interrupted, Stopping, drain_time
 from p2pcore.dialing.dialer import DialOptions
-from p2pcore.errors import AddressError
+from p2pcore.errors import AddressError, GoAway, StreamReset, is_elsewhere
 from p2pcore.interfaces import Conn, Gater, Notifiee, ProtocolHandler
 from p2pcore.protocols import echo, identify, perf, ping
 from p2pcore.relay.transport import RelayTransport
@@ -33,7 +33,7 @@ from p2pcore.resources.report import LimitUse
 from p2pcore.swarm.admission import Admission
 from p2pcore.swarm.events import Event, Subscription
 from p2pcore.swarm.news import News
-from p2pcore.swarm.options import ConnOptions
+from p2pcore.swarm.options import ConnOptions, DrainOptions
 from p2pcore.swarm.swarm import Swarm
 from p2pcore.upgrade.listener import ListenerHooks, ListenerOptions
 from p2pcore.upgrade.upgrader import StreamUpgrader, UpgraderOptions
@@ -92,6 +92,7 @@ class Host:
             off the identification of new peers.
         ping, perf, echo: whether this protocol is served. `perf` is only for measurements.
         relay_service: makes this node a relay for other peers, see RelayOptions; None: it is not a relay.
+        drain: how peers notice that this node ends; see DrainOptions.
 
     Raises:
         TypeError, ValueError: an argument has a wrong type or value. The message names it.
@@ -129,6 +130,7 @@ class Host:
         perf: bool = False,
         echo: bool = False,
         relay_service: RelayOptions | None = None,
+        drain: DrainOptions | None = None,
     ) -> None:
         for name, is_served in (("ping", ping), ("perf", perf), ("echo", echo)):
             options.flag(name, is_served)
@@ -138,6 +140,7 @@ class Host:
         conns = options.given("conns", conns, ConnOptions)
         conn_manager = options.given("conn_manager", conn_manager, ConnManager)
         dial = options.given("dial", dial, DialOptions)
+        self._drain = options.given("drain", drain, DrainOptions)
         if conns.raise_descriptors:
             raise_limit()  # first: the limits follow from what the process may have
         in_force = options.given("limits", limits, Limits).resolved()
@@ -180,6 +183,7 @@ class Host:
     def _serve(self, with_ping: bool, with_identify: bool, with_perf: bool, with_echo: bool) -> None:
         if with_identify:
             self._identify.start()
+            self.swarm.tell_draining = self._identify.tell_draining
         if with_ping:
             self.swarm.set_stream_handler(ping.PROTOCOL, ping.PingServer().serve)
         if with_perf:
@@ -210,15 +214,28 @@ class Host:
         await self.relay.close()
         await self.swarm.close()
 
-    async def drain(self, timeout_s: float = limits.DRAIN_TIMEOUT_S, *, accept_queued: bool = True) -> int:
-        """Waits up to `timeout_s` until streams end, then closes; see Swarm.drain.
+    async def drain(
+        self,
+        timeout_s: float = limits.DRAIN_TIMEOUT_S,
+        *,
+        accept_queued: bool = True,
+        delay_s: float | None = None,
+    ) -> int:
+        """Ends in order, so that peers notice and go elsewhere; then closes. See Swarm.drain.
+
+        `is_draining` becomes True. After `delay_s` the listeners close, and peers are told. Streams that are
+        open go on for up to `timeout_s`. New ones are served for a while, and then reset with STREAM_SHUTDOWN.
+
+        Args:
+            delay_s: instead of `delay_s` of the option `drain`.
 
         Returns: the number of streams that were cut off.
         """
         options.seconds("timeout_s", timeout_s, or_zero=True)
         options.flag("accept_queued", accept_queued)
+        how = self._drain if delay_s is None else replace(self._drain, delay_s=delay_s)
         self._home.check_loop()
-        cut = await self.swarm.drain(timeout_s, accept_queued)
+        cut = await self.swarm.drain(timeout_s, accept_queued, how)
         await self.close()
         return cut
 
@@ -251,6 +268,11 @@ class Host:
     def addrs_with_peer(self) -> list[Multiaddr]:
         """The same as `addrs`, each with /p2p/ID. Peers dial these."""
         return [addr.with_p2p(self.peer_id) for addr in self.addrs]
+
+    @property
+    def is_draining(self) -> bool:
+        """True from the moment `drain` is called, or a signal ends the program: send new peers elsewhere."""
+        return self.swarm.is_draining
 
     @property
     def protocols(self) -> tuple[str, ...]:
@@ -300,6 +322,8 @@ class Host:
         A single protocol is negotiated lazily: this call does not wait for the answer. If the peer does not
         speak it, the first read raises ProtocolNotSupported.
 
+        A peer that drains is asked for no more streams: another connection to it is used, or a new one.
+
         Args:
             target: see `connect`.
             protocols: one protocol id, or several in order of preference.
@@ -311,6 +335,12 @@ class Host:
         conn = await self.connect(target)
         if conn is target:
             return await conn.new_stream(protocols, allow_limited)
+        try:
+            return await self.swarm.new_stream(conn.remote_peer, protocols, allow_limited)
+        except (GoAway, StreamReset) as error:
+            if not is_elsewhere(error):
+                raise
+        conn = await self.connect(target)  # once: another connection, or another node at the peer's addresses
         return await self.swarm.new_stream(conn.remote_peer, protocols, allow_limited)
 
     async def close_peer(self, peer: PeerId | str, code: int = 0) -> None:

@@ -754,6 +754,9 @@ class Network(Protocol):
     def conns_to_peer(self, peer: PeerId) -> Sequence[Conn]:
         """The connections to `peer`, oldest first."""
 
+    def peer_drains(self, conn: Conn) -> None:
+        """The peer of `conn` has said that it is draining: nothing more is opened there."""
+
     def interface_listen_addresses(self) -> list[Multiaddr]:
         """The addresses we listen on. Interface addresses replace a wildcard."""
 

@@ -336,6 +336,14 @@ DRAIN_GRACE_S: Final = 1.0
 """How long a new connection may be without a stream before a drain closes it: several long round trips."""
 DRAIN_LOOK_S: Final = 0.1
 """Time between two checks whether connections of a drain still have streams."""
+DRAIN_REFUSE_AFTER_S: Final = 2.0
+"""For how long a drain still takes new streams: peers hear of it and go elsewhere, in a few long round trips."""
+DRAIN_TELLS: Final = 512
+"""Peers that are told at one time that a drain has begun: 10,000 of them on a path of 100 ms take 2 s."""
+MAX_DRAIN_DELAY_S: Final = 3600.0
+"""The longest time between the end of readiness and the drain. Load balancers look every few seconds."""
+LEAVING_LOOK_S: Final = 1.0
+"""Time between two checks whether a connection to a peer that is draining still has streams."""
 INTERFACE_ADDRS_TTL_S: Final = 5.0
 """Age at which the interface addresses behind a wildcard are read again; go keeps them 60 s (W48)."""
 

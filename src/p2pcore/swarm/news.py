@@ -20,6 +20,7 @@ from p2pcore.swarm.events import (
     ConnOpened,
     ConnTrimmed,
     DialFailed,
+    Draining,
     Events,
     KeepLost,
     KeepRestored,
@@ -27,6 +28,7 @@ from p2pcore.swarm.events import (
     ListenerOpened,
     ListenerRecovered,
     ListenerRetrying,
+    PeerDraining,
     Refused,
     UpgradeFailed,
 )
@@ -94,6 +96,16 @@ class News:
     def _connectedness(self, conn: Conn, change: Connectedness | None) -> None:
         if change is not None:
             self.events.emit(ConnectednessChanged(conn.remote_peer, change))
+
+    def draining(self, delay_s: float, timeout_s: float) -> None:
+        """This node begins to drain."""
+        if self.events.is_wanted:
+            self.events.emit(Draining(delay_s, timeout_s))
+
+    def peer_draining(self, conn: Conn) -> None:
+        """The peer of `conn` has said that it is draining."""
+        if self.events.is_wanted:
+            self.events.emit(PeerDraining(conn))
 
     def conn_trimmed(self, conn: Any, reason: str, value: float) -> None:
         """See resources.conn_manager.Reports."""

@@ -78,11 +78,14 @@ class StreamServer:
         max_per_conn: handlers of one connection that may run at once.
         refused: called when a stream is reset because too many handlers run.
         ledger: counts the handlers of each peer. refusals: hears of each refusal.
+
+    Attributes:
+        is_refusing: True: new streams are reset with STREAM_SHUTDOWN, which tells the peer to go elsewhere.
     """
 
     __slots__ = (
-        *("_ended", "_handlers", "_is_closed", "_ledger", "_max", "_max_per_conn", "_max_per_peer"),
-        *("_long", "_refusals", "_refused", "_running", "_tasks"),
+        *("_ended", "_handlers", "_ledger", "_max", "_max_per_conn", "_max_per_peer"),
+        *("_long", "_refusals", "_refused", "_running", "_tasks", "is_refusing"),
     )
 
     def __init__(
@@ -102,7 +105,7 @@ class StreamServer:
         self._running: dict[Conn, int] = {}  # number of running handlers, for connections that have any
         self._long: dict[Conn, set[Stream]] = {}  # negotiations that refuse one proposal after the other
         self._ended: set[Conn] = set()  # the connections in _running that have ended
-        self._is_closed = False
+        self.is_refusing = False
 
     @property
     def protocols(self) -> tuple[str, ...]:
@@ -138,7 +141,7 @@ class StreamServer:
 
         A handler counts until it returns, even if its stream has ended: a handler that hangs costs memory.
         """
-        if self._is_closed:
+        if self.is_refusing:
             stream.reset(codes.STREAM_SHUTDOWN)
             return
         conn = stream.conn
@@ -167,6 +170,10 @@ class StreamServer:
             full = ("max_handlers_per_peer", of_peer, self._max_per_peer)
             self._refusals.add(full[0], lambda: exceeded(*full, str(conn.remote_peer)))
 
+    def refuse(self) -> None:
+        """Takes no more streams. Handlers that run go on."""
+        self.is_refusing = True
+
     def shrink(self) -> None:
         """Frees the memory of the tables, if no handler runs. Call it when the last connection has ended."""
         if not self._tasks:
@@ -175,7 +182,7 @@ class StreamServer:
 
     async def close(self) -> None:
         """Takes no more streams, and cancels every handler; each stream is reset. Bounded in time."""
-        self._is_closed = True
+        self.is_refusing = True
         tasks = set(self._tasks)
         for task in tasks:
             task.cancel()

@@ -13,7 +13,8 @@ import asyncio
 import logging
 import sys
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from p2pcore.errors import (
     LimitExceeded,
     StreamReset,
     SwarmClosed,
+    is_elsewhere,
 )
 from p2pcore.resources.conn_manager import ConnManager
 from p2pcore.resources.report import LimitUse, ledger_uses
@@ -39,6 +41,7 @@ from p2pcore.swarm.conns import Connectedness, ConnTable, connectedness_of
 from p2pcore.swarm.duplicates import POLICIES, Duplicates
 from p2pcore.swarm.listeners import Announce, Listeners, ListenResult
 from p2pcore.swarm.news import News
+from p2pcore.swarm.options import DrainOptions
 from p2pcore.swarm.streams import StreamServer
 from p2pcore.swarm.transports import Transports
 from p2pcore.values.multiaddr import Multiaddr
@@ -85,6 +88,8 @@ class Swarm:
     Attributes:
         home: the event loop where the coroutines below must run; each raises RuntimeError on another one.
         admission: the gater and the limits on connections.
+        is_draining: True from the moment `drain` is called.
+        tell_draining: tells all peers that this node drains; `drain` awaits it. By default nobody is told.
     """
 
     def __init__(
@@ -143,6 +148,8 @@ class Swarm:
         self.ledger.on_state = self._memory_changed
         self._is_full = False
         self._closing: asyncio.Task[None] | None = None
+        self.is_draining = False
+        self.tell_draining: Callable[[], Awaitable[None]] = _tell_nobody
         for transport in transports:
             self.add_transport(transport)
 
@@ -276,7 +283,8 @@ class Swarm:
         """
         self.home.check_loop()
         self._check_open()
-        return await self._dialer.dial_peer(peer, addrs, force_direct, ignore_backoff)
+        where = tuple(addrs) or self._conns.left_addrs(peer)
+        return await self._dialer.dial_peer(peer, where, force_direct, ignore_backoff)
 
     async def dial_addr(self, addr: Multiaddr | str) -> Conn:
         """A new connection to `addr`, even if there is one already.
@@ -425,7 +433,7 @@ class Swarm:
 
     def connectedness(self, peer: PeerId) -> Connectedness:
         """Whether there is an open connection to `peer`, and whether a relay limits it."""
-        return connectedness_of(self._conns.ranked(peer))
+        return connectedness_of(self._conns.open(peer))
 
     async def close_peer(self, peer: PeerId, code: int = 0) -> None:
         """Closes every connection to `peer` and sends it `code`."""
@@ -469,7 +477,27 @@ class Swarm:
                 return await conn.new_stream(protocols, allow_limited)
             except _NEXT_CONN as error:
                 failure = error
+                if is_elsewhere(error) and not conn.is_closed:
+                    self.peer_drains(conn)
         raise failure
+
+    def peer_drains(self, conn: Conn) -> None:
+        """The peer of `conn` has said that it is draining.
+
+        From now on `best_conn`, `dial_peer` and `new_stream` do not use `conn`. It is closed here once it has no
+        stream, if the peer does not do that.
+        """
+        if self._conns.leave(conn):
+            self._news.peer_draining(conn)
+            asyncio.get_running_loop().call_later(limits.LEAVING_LOOK_S, self._look_at_leaving, conn)
+
+    def _look_at_leaving(self, conn: Conn) -> None:
+        if conn.is_closed:
+            return
+        if conn.num_streams:
+            asyncio.get_running_loop().call_later(limits.LEAVING_LOOK_S, self._look_at_leaving, conn)
+        else:
+            conn.abort()
 
     async def _wait_direct(self, peer: PeerId) -> None:
         try:
@@ -534,22 +562,33 @@ class Swarm:
         """Stops calling `notifiee`."""
         self._news.notifiees.remove(notifiee)
 
-    async def drain(self, timeout_s: float = limits.DRAIN_TIMEOUT_S, accept_queued: bool = True) -> int:
+    async def drain(
+        self,
+        timeout_s: float = limits.DRAIN_TIMEOUT_S,
+        accept_queued: bool = True,
+        how: DrainOptions = DrainOptions(),
+    ) -> int:
         """Ends in order: stops listening, closes each connection when it has no stream, then `close`.
 
-        Connections without streams are closed in the order of a trim (p2pcore.resources.order). Skips new
-        ones: their first stream may be coming.
+        First `is_draining` becomes True, and after `how.delay_s` the listeners close. Then `tell_draining`
+        tells the peers. Connections without streams are closed in the order of a trim (p2pcore.resources.order).
+        Skips new ones: their first stream may be coming.
 
         The go-away comes after the last stream, not before it: when rust-libp2p and js-libp2p receive a
         go-away, they end all streams of the connection.
 
         Args:
-            timeout_s: seconds. Streams and handlers that are still there then are cut off.
+            timeout_s: seconds after `how.delay_s`. Streams and handlers that are still there then are cut off.
             accept_queued: see interfaces.Listener.drain.
+            how: see DrainOptions.
 
         Returns: the number of streams that were cut off.
         """
         self.home.check_loop()
+        if not self.is_draining:
+            self.is_draining = True
+            self._news.draining(how.delay_s, timeout_s)
+            await asyncio.sleep(how.delay_s)
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout_s
         self._manager.stop()
@@ -557,18 +596,34 @@ class Swarm:
         draining = asyncio.gather(
             *(listener.drain(accept_queued) for listener in listeners), return_exceptions=True
         )
+        telling = loop.create_task(self._tell_peers(how.refuse_after_s))
         try:
             async with asyncio.timeout_at(end):
                 while not draining.done() or self.num_conns or self._streams.num_running:
-                    self._manager.drain(loop.time() - limits.DRAIN_GRACE_S)
+                    if telling.done():
+                        self._manager.drain(loop.time() - limits.DRAIN_GRACE_S)
                     await asyncio.sleep(limits.DRAIN_LOOK_S)
         except TimeoutError:
             logger.info("%d streams did not end in %g s", self._num_streams(), timeout_s)
         cut = self._num_streams()
         draining.cancel()
+        telling.cancel()
         await _bounded("listeners", self._listeners.close(listeners))
         await self.close()
         return cut
+
+    async def _tell_peers(self, refuse_after_s: float | None) -> None:
+        """Tells the peers that we drain, and refuses new streams after a while. Returns when they know.
+
+        Before that nothing is closed: a peer that has not heard of it may just be opening a stream.
+        """
+        if refuse_after_s is not None:
+            loop = asyncio.get_running_loop()
+            loop.call_later(refuse_after_s, self._streams.refuse)
+        bound = limits.DRAIN_REFUSE_AFTER_S if refuse_after_s is None else refuse_after_s
+        with suppress(TimeoutError):
+            async with asyncio.timeout(bound):
+                await self.tell_draining()
 
     def _num_streams(self) -> int:
         return sum(conn.num_streams for conn in self.conns())
@@ -644,6 +699,9 @@ class Swarm:
         others = refused.keys() - {use.limit for use in uses}
         uses += [LimitUse(limit, None, None, None) for limit in sorted(others)]
         return [replace(use, refused=refused[use.limit]) for use in uses]
+
+
+async def _tell_nobody() -> None: ...
 
 
 async def _wait(future: asyncio.Future[Any]) -> None:

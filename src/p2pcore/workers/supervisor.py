@@ -21,7 +21,7 @@ from p2pcore import limits, options
 from p2pcore.aio.callbacks import RAISED
 from p2pcore.errors import ListenError, LocalProtocolError, WorkerFailed
 from p2pcore.host import run
-from p2pcore.limits import MAX_WORKERS
+from p2pcore.limits import MAX_DRAIN_DELAY_S, MAX_WORKERS
 from p2pcore.manet.accept_errors import Backoff
 from p2pcore.resources.options import Limits
 from p2pcore.values.keys import PrivateKey
@@ -79,6 +79,8 @@ class Supervisor:
         listen: addresses to listen on. Port 0 takes a free port, the same for all workers.
         private_key: the identity that all workers share; by default a new one.
         drain_s: seconds that a worker has to drain, if a method gets no `timeout_s`.
+        drain_delay_s: seconds in which only `is_draining` has changed, before all workers drain. Workers that
+            are replaced drain at once.
         backlog: connections the kernel may queue for each worker.
         unix_mode: permissions of the files of /unix addresses; None: by the umask.
         limits: of all workers together: `max_conns`, `max_streams` and `memory` are divided among them. The
@@ -102,6 +104,7 @@ class Supervisor:
         listen: Sequence[Multiaddr | str] = ("/ip4/127.0.0.1/tcp/0",),
         private_key: PrivateKey | None = None,
         drain_s: float = limits.DRAIN_TIMEOUT_S,
+        drain_delay_s: float = 0.0,
         backlog: int = limits.LISTEN_BACKLOG,
         unix_mode: int | None = None,
         limits: Limits | None = None,
@@ -116,6 +119,7 @@ class Supervisor:
         if private_key is not None:
             options.instance("private_key", private_key, PrivateKey, is_secret=True)
         options.seconds("drain_s", drain_s, or_zero=True)
+        options.seconds("drain_delay_s", drain_delay_s, or_zero=True, most=MAX_DRAIN_DELAY_S)
         options.whole("backlog", backlog)
         options.seconds("max_blocked_s", max_blocked_s, or_zero=True)
         if unix_mode is not None:
@@ -129,6 +133,7 @@ class Supervisor:
         self._num_workers = workers
         self._listen = [Multiaddr(addr) for addr in listen]
         self._drain_s = drain_s
+        self._drain_delay_s = drain_delay_s
         self._backlog = backlog
         self._unix_mode = unix_mode
         self._limits = options.given("limits", limits, Limits)
@@ -157,6 +162,11 @@ class Supervisor:
         The addresses of the interfaces replace a wildcard.
         """
         return list(self._addrs)
+
+    @property
+    def is_draining(self) -> bool:
+        """True from the moment all workers are to end: send new peers elsewhere."""
+        return self._is_ending
 
     @property
     def listen_failures(self) -> list[tuple[Multiaddr, Exception]]:
@@ -208,9 +218,13 @@ class Supervisor:
         self._addrs = [Multiaddr(addr) for addr in started[0].addrs]
 
     async def drain(self, timeout_s: float | None = None) -> None:
-        """Drains every worker, and waits until all have ended. After `timeout_s`, kills the rest."""
+        """Drains every worker, and waits until all have ended. After `timeout_s`, kills the rest.
+
+        First `is_draining` becomes True, and `drain_delay_s` passes. `kill` and a second `drain` cut it short.
+        """
         timeout_s = self._grace(timeout_s)
         self._is_ending = True
+        await self._delay()
         for task in self._tasks - {asyncio.current_task()}:
             task.cancel()  # a restart that is running
         if self._ports is not None:
@@ -221,6 +235,13 @@ class Supervisor:
             self._drain_process(process, timeout_s, True)
         await self._wait_or_kill(list(self._processes), timeout_s)
         await self._drained()
+
+    async def _delay(self) -> None:
+        """Waits `drain_delay_s`, the first time and while there are workers."""
+        delay_s, self._drain_delay_s = self._drain_delay_s, 0.0
+        living = [process.ended for process in self._processes if not process.ended.done()]
+        if delay_s and living:
+            await asyncio.wait(living, timeout=delay_s, return_when=asyncio.ALL_COMPLETED)
 
     def _grace(self, timeout_s: float | None) -> float:
         """Seconds that workers have to drain. Raises TypeError, ValueError: it is not a valid time."""

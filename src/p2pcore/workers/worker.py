@@ -178,7 +178,7 @@ async def _serve(host: Host, settings: Settings, stop: _Stop) -> None:
         _beat(stop.channel, settings.heartbeat_s)
         order = await stop.ordered
         timeout_s = order.get("timeout_s", settings.drain_s)
-        await host.drain(timeout_s, accept_queued=order.get("accept_queued", True))
+        await host.drain(timeout_s, accept_queued=order.get("accept_queued", True), delay_s=0)
 
 
 def _beat(channel: Channel, seconds: float) -> None:
