@@ -704,10 +704,14 @@ RPC_IDLE_S: Final = 15.0
 """A caller closes a stream that no call has used for so long, up to twice ..."""
 RPC_SERVER_IDLE_S: Final = 60.0
 """... and a service one that brings no request. The caller's time is shorter, so that it ends them itself."""
+RPC_LOOK_S: Final = 0.5
+"""Between two looks at the streams of a service that have no call, while there are any: a drain waits so long."""
 RPC_REQUEST_TIMEOUT_S: Final = 30.0
 """From the head of a request to its last byte: 4 MiB at 1.2 Mbit/s."""
 RPC_WRITE_TIMEOUT_S: Final = 60.0
 """One answer, or one item of a stream, to a caller that does not read: it keeps a place of the service."""
+RPC_MAX_MOVES: Final = 2
+"""New streams on which a peer that ends refuses one call, before the call fails: the peer has no other node."""
 RPC_MAX_STREAMS: Final = 100
 """Calls of one client under way at once, each on a stream of its own (HTTP/2 and gRPC take 100)."""
 RPC_MAX_WAITING: Final = 10_000

@@ -28,6 +28,7 @@ from p2pcore.errors import (
     RemoteProtocolError,
     RpcError,
     StreamReset,
+    is_elsewhere,
     rpc_error,
 )
 from p2pcore.rpc import wire
@@ -220,6 +221,7 @@ class Client:
         self, name: bytes, body: bytes, deadline: float | None
     ) -> tuple[Stream, tuple[int, bytes]]:
         """Sends a request, reads the first answer. Returns: the stream, for the caller to end, and it."""
+        moves = 0
         while True:
             stream = self._pool.maybe_take()
             is_fresh = stream is None
@@ -237,13 +239,19 @@ class Client:
             except RpcError:
                 self._pool.give(stream)
                 raise
-            except IncompleteRead as error:
-                if error.partial or is_fresh:
-                    self._failed(stream, error)
-                stream.reset()  # the service has ended it while it was idle, and not seen the request
-                self._pool.drop()
             except BaseException as error:
-                self._failed(stream, error)
+                if not self._is_unseen(error, is_fresh) or moves > limits.RPC_MAX_MOVES:
+                    self._failed(stream, error)
+                moves += is_fresh
+                stream.reset()
+                self._pool.drop()
+
+    def _is_unseen(self, error: BaseException, is_fresh: bool) -> bool:
+        """Whether the service has shown that it has not seen the request, which can so be sent again."""
+        if isinstance(error, StreamReset) and is_elsewhere(error):
+            self._conn = None  # the peer ends: it may have another connection, or another node at its address
+            return True
+        return isinstance(error, IncompleteRead) and not error.partial and not is_fresh
 
     async def _take(self, deadline: float | None) -> Stream:
         """A stream from the pool. Raises RpcError."""

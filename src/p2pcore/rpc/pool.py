@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from p2pcore import limits
-from p2pcore.aio.eager import Begun
 from p2pcore.codes import RpcCode
 from p2pcore.errors import LimitExceeded, rpc_error
+from p2pcore.rpc.idle import end
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import Stream
@@ -92,7 +92,7 @@ class Pool:
     def give(self, stream: Stream) -> None:
         """The call is over, and `stream` can carry another one."""
         if self._is_closed or stream.is_closed:
-            _end(stream)
+            end(stream)
             self.drop()
         elif (waiter := self._next_waiter()) is not None:
             waiter.set_result(stream)
@@ -118,7 +118,7 @@ class Pool:
         idle, self._idle = self._idle, []
         self.num_open -= len(idle)
         for stream in idle:
-            _end(stream)
+            end(stream)
 
     async def _wait(self) -> Stream | None:
         if len(self._waiting) >= limits.RPC_MAX_WAITING:
@@ -150,13 +150,7 @@ class Pool:
         self._least = len(self._idle)
         self.num_open -= len(unused)
         for stream in unused:
-            _end(stream)
+            end(stream)
         self._timer = None
         if self._idle:
             self._timer = asyncio.get_running_loop().call_later(self._idle_s, self._look)
-
-
-def _end(stream: Stream) -> None:
-    """Closes `stream`, or resets it if that would have to wait."""
-    if not Begun(stream.close()).is_done:
-        stream.reset()

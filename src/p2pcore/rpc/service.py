@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from p2pcore import limits, options
@@ -24,6 +25,7 @@ from p2pcore.errors import (
     rpc_error,
 )
 from p2pcore.rpc import wire
+from p2pcore.rpc.idle import Drains, Idle
 from p2pcore.rpc.method import Method, StreamMethod, protocol_of
 from p2pcore.rpc.places import Bounds, Places
 
@@ -40,7 +42,7 @@ _NOTHING: Any = object()
 _GRACE_S = 1.0  # after its deadline a call may still say so
 
 
-class Server(Protocol):
+class Server(Drains, Protocol):
     """What a service needs of a host."""
 
     def set_stream_handler(self, protocol: str, handler: ProtocolHandler, /) -> None:
@@ -128,8 +130,6 @@ class Service:
         self._idle_s = idle_s
         self._places = Places(options.given("bounds", bounds, Bounds))
         self._methods: dict[bytes, tuple[Method[Any, Any] | StreamMethod[Any, Any], Any]] = {}
-        self._idle: set[Stream] = set()
-        self._is_draining = False
 
     @property
     def num_running(self) -> int:
@@ -165,40 +165,33 @@ class Service:
         return add
 
     def serve(self, host: Server) -> None:
-        """Answers calls that come to `host`. One service may serve several hosts."""
-        host.set_stream_handler(self.protocol, self.answer)
+        """Answers calls that come to `host`. One service may serve several hosts.
 
-    async def drain(self) -> None:
-        """Ends each stream as soon as it has no call; callers then take another stream, or another peer."""
-        self._is_draining = True
-        for stream in list(self._idle):
-            await stream.close()
+        When the host drains, each stream ends after its call, and callers go elsewhere.
+        """
+        host.set_stream_handler(self.protocol, partial(self._serve, Idle(host, self._idle_s)))
 
     # -- one stream ----------------------------------------------------------------------------
 
-    async def answer(self, stream: Stream) -> None:
-        """The stream handler: answers one call after another, until the caller ends the stream."""
-        try:
-            while not self._is_draining and (head := await self._next_head(stream)) is not None:
-                if not await self._answer_one(stream, head):
-                    break
-        except StreamClosed:  # by `drain`, while it was idle
-            pass
+    async def _serve(self, idle: Idle, stream: Stream) -> None:
+        """The stream handler: answers one call after another, until one side ends the stream."""
+        while (head := await self._next_head(idle, stream)) is not None:
+            if not await self._answer_one(stream, head) or idle.is_draining:
+                return
 
-    async def _next_head(self, stream: Stream) -> bytes | None:
+    async def _next_head(self, idle: Idle, stream: Stream) -> bytes | None:
         """The head of the next request; None: no further one comes."""
-        stream.set_read_deadline(self._idle_s)
-        self._idle.add(stream)
+        idle.begin(stream)
         try:
             return await stream.read_exactly(wire.REQUEST.size)
         except IncompleteRead as error:
             if error.partial:
                 raise
             return None
-        except DeadlineExceeded:
+        except StreamClosed:  # by `idle`
             return None
         finally:
-            self._idle.discard(stream)
+            idle.end(stream)
 
     async def _answer_one(self, stream: Stream, head: bytes) -> bool:
         """Reads the rest of a request and answers it. Returns: whether the stream can carry another call."""
@@ -216,13 +209,15 @@ class Service:
         except DeadlineExceeded:
             stream.reset(RPC_RESET_BASE + RpcCode.DEADLINE_EXCEEDED)
             return False
+        stream.set_read_deadline(None)
         try:
             await self._call(stream, name, body, deadline)
         except RpcError as error:
             await self._write(stream, wire.pack_error(error), deadline)
             self.counts[error.code] += 1
-        except asyncio.CancelledError:
+        except asyncio.CancelledError:  # the caller is gone, or the host ends
             self.counts[RpcCode.CANCELLED] += 1
+            stream.reset(RPC_RESET_BASE + RpcCode.UNAVAILABLE)
             raise
         else:
             self.counts[None] += 1
