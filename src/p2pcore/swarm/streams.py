@@ -192,16 +192,11 @@ class StreamServer:
             self._running.clear()
 
     async def close(self) -> None:
-<<<<<<< HEAD
-        """Takes no more streams, and cancels every handler; each stream is reset. Bounded in time."""
-        self.is_refusing = True
-=======
         """Takes no more streams, and cancels every handler; each stream is reset. Bounded in time.
 
         A handler that was cancelled because its stream failed is not cancelled again: it may be cleaning up.
         """
-        self._is_closed = True
->>>>>>> 0c8c396
+        self.is_refusing = True
         tasks = set(self._tasks)
         for task in tasks:
             if not task.cancelling():
