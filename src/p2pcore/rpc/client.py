@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, Self,
 from p2pcore import codes, limits, options
 from p2pcore.codes import RPC_RESET_BASE, RpcCode
 from p2pcore.errors import (
-    AddressError,
     ConnectionClosed,
     DeadlineExceeded,
-    IdentityError,
     IncompleteRead,
     LimitExceeded,
     NegotiationError,
@@ -34,14 +32,14 @@ from p2pcore.errors import (
 from p2pcore.rpc import wire
 from p2pcore.rpc.method import Method, StreamMethod, protocol_of
 from p2pcore.rpc.pool import Pool
+from p2pcore.values.multiaddr import Multiaddr
+from p2pcore.values.peer_id import PeerId
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable
 
     from p2pcore.interfaces import Conn, Stream
     from p2pcore.rpc.retry import Retry
-    from p2pcore.values.multiaddr import Multiaddr
-    from p2pcore.values.peer_id import PeerId
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -75,7 +73,8 @@ class Client:
         idle_s: seconds after which a stream that no call uses is closed. It takes up to twice as long.
         allow_limited: use a connection even if a relay limits it.
 
-    Raises: TypeError, ValueError: an argument is wrong.
+    Raises:
+        TypeError, ValueError: an argument is wrong. AddressError, IdentityError: `target` is malformed.
     """
 
     def __init__(
@@ -98,7 +97,10 @@ class Client:
         options.seconds("idle_s", idle_s)
         options.flag("allow_limited", allow_limited)
         self._host = host
-        self._target = target
+        self._target = _target(target)
+        self._is_named = isinstance(self._target, PeerId) or (
+            isinstance(self._target, Multiaddr) and self._target.peer_id is not None
+        )
         self._protocol = protocol_of(service)
         self._timeout_s = timeout_s
         self._max_request = max_request_bytes
@@ -136,7 +138,6 @@ class Client:
         Raises:
             RpcError: the call failed; `code` says why. Its cause is the error below it, if there is one.
                 RpcTimeout is also a TimeoutError, RpcUnavailable also a ConnectionError.
-            AddressError, IdentityError: `target` is malformed.
             Exception: what the request's codec raises.
         """
         body = self._encoded(method, request)
@@ -240,14 +241,14 @@ class Client:
                 self._pool.give(stream)
                 raise
             except BaseException as error:
-                if not self._is_unseen(error, is_fresh) or moves > limits.RPC_MAX_MOVES:
+                if not self._may_resend(error, is_fresh) or moves > limits.RPC_MAX_MOVES:
                     self._failed(stream, error)
                 moves += is_fresh
                 stream.reset()
                 self._pool.drop()
 
-    def _is_unseen(self, error: BaseException, is_fresh: bool) -> bool:
-        """Whether the service has shown that it has not seen the request, which can so be sent again."""
+    def _may_resend(self, error: BaseException, is_fresh: bool) -> bool:
+        """Whether the service has shown that it has not seen the request."""
         if isinstance(error, StreamReset) and is_elsewhere(error):
             self._conn = None  # the peer ends: it may have another connection, or another node at its address
             return True
@@ -265,7 +266,7 @@ class Client:
             if limit.expired():
                 raise _late("no stream to the peer in time") from None
             raise _rpc_error(error) from error
-        except (RpcError, AddressError, IdentityError):
+        except RpcError:
             raise
         except (P2PError, OSError) as error:
             raise _rpc_error(error) from error
@@ -281,7 +282,14 @@ class Client:
             return await (await self._connected()).new_stream(self._protocol, self._allow_limited)
 
     async def _connected(self) -> Conn:
-        """The connection. If it has ended, one call dials, and the others have its success or its failure."""
+        """The connection for a new stream. The host knows which one is the best, if the peer's id is known.
+
+        It also knows that a peer drains. An address without an id would be dialled for each stream: there one
+        call dials if the connection has ended, and the others have its success or its failure.
+        """
+        if self._is_named:
+            self._conn = await self._host.connect(self._target)
+            return self._conn
         if self._conn is not None and not self._conn.is_closed:
             return self._conn
         failures = self._num_failed_dials
@@ -354,6 +362,12 @@ class Items(Generic[A]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def _target(target: Conn | PeerId | Multiaddr | str) -> Conn | PeerId | Multiaddr:
+    if not isinstance(target, str):
+        return target
+    return Multiaddr(target) if target.startswith("/") else PeerId(target)
 
 
 def _check_timeout(timeout_s: float | None) -> None:
