@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from rpc_hosts import ECHO, LENGTH, NAME, TEXT, WAIT, shop
 
 from harness import eventually, looped, seconds, settle
 from hosts import BARE
-from p2pcore import DrainOptions, Host, PrivateKey, Stream, StreamReset, limits, rpc
+from p2pcore import DrainOptions, Host, PrivateKey, Stream, StreamReset, TcpOptions, limits, rpc
 from p2pcore.codes import RPC_RESET_BASE
 
 WHICH = rpc.Method("which", rpc.BYTES, TEXT)
@@ -32,37 +31,44 @@ def named(name: str, **options: Any) -> Host:
     return host
 
 
-@asynccontextmanager
-async def calling(client: rpc.Client) -> AsyncIterator[list[str]]:
-    """Calls back to back; no call may fail. Yields the answers."""
-    answers: list[str] = []
+class Calling:
+    """Calls back to back in three tasks, until `stop`. None of them may fail."""
 
-    async def go_on() -> None:
-        while True:
-            answers.append(await client.call(WHICH, b""))
+    def __init__(self, client: rpc.Client) -> None:
+        self.answers: list[str] = []
+        self._client = client
+        self._is_stopping = False
+        self._tasks = [asyncio.create_task(self._go_on()) for _ in range(3)]
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(go_on()) for _ in range(3)]  # one that fails ends the block
-        yield answers
-        for task in tasks:
-            task.cancel()
+    async def _go_on(self) -> None:
+        while not self._is_stopping:
+            self.answers.append(await self._client.call(WHICH, b""))
+
+    async def stop(self) -> None:
+        self._is_stopping = True
+        await asyncio.gather(*self._tasks)
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Waits until `condition()` or the first failure."""
+        await eventually(lambda: condition() or any(task.done() for task in self._tasks))
+        if not condition():
+            await self.stop()
 
 
 @looped
 async def test_a_rolling_restart_fails_no_call() -> None:
-    key = PrivateKey.generate()
-    same = {"private_key": key, "drain": DrainOptions(refuse_after_s=seconds(0.5))}
+    refuse = DrainOptions(refuse_after_s=seconds(0.5))
+    same: dict[str, Any] = {"private_key": PrivateKey.generate(), "drain": refuse}
+    same["tcp"] = TcpOptions(reuse_port=True)
     async with named("old", **same) as old, Host(listen=(), ping=False) as dialer:
-        address = old.addrs_with_peer[0]
-        async with rpc.Client(dialer, address, NAME) as client, calling(client) as answers:
-            await eventually(lambda: answers and dialer.info_of(client.conn))
-            drain = asyncio.create_task(old.drain(seconds(60)))
-            await eventually(lambda: not old.addrs)
-            async with named("new", listen=[old_address(address)], **same) as new:
-                assert await drain == 0, "no stream was cut"
-                await eventually(lambda: answers[-1] == "new")
-                assert new.swarm.num_conns == 1
-            assert set(answers) == {"old", "new"}
+        async with rpc.Client(dialer, old.addrs_with_peer[0], NAME) as client:
+            calling = Calling(client)
+            await calling.until(lambda: client.conn and dialer.info_of(client.conn))
+            async with named("new", listen=[old.addrs[0]], **same):
+                assert await old.drain(seconds(60)) == 0, "no stream was cut"
+                await calling.until(lambda: calling.answers[-1] == "new")
+                await calling.stop()
+        assert set(calling.answers) == {"old", "new"}
 
 
 async def read_all(stream: Stream) -> None:
@@ -70,12 +76,8 @@ async def read_all(stream: Stream) -> None:
         pass
 
 
-def old_address(address: Any) -> str:
-    return str(address).rpartition("/p2p/")[0]
-
-
 @looped
-async def test_a_stream_that_the_service_ended_while_idle_costs_no_call(
+async def test_a_stream_that_ended_while_idle_costs_no_call(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(limits, "RPC_LOOK_S", 0.001)

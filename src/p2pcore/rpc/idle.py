@@ -1,8 +1,8 @@
 """The streams of a service that have no call: closed after a while, and at once when the host drains.
 
 Comes in: streams, when they begin and when they end to wait for a request. Goes out: the end of those that
-wait too long. It closes only streams that wait, so a caller whose stream ends without an answer knows that its
-request has not been seen. One timer, only while there are streams; it never ends a call.
+wait too long. It never ends a call: a caller whose stream ends without an answer knows that nobody has seen
+its request. There is one timer, and only while there are streams.
 """
 
 from __future__ import annotations
