@@ -34,6 +34,9 @@
     ├── AddressInBackoff        (ConnectionError)       an address failed a short while ago
     ├── BlackHoleSuspected      (ConnectionError)       addresses of this kind do not work from here
     ├── ResolutionError         (OSError)               a host name leads to no address
+    ├── RpcError                                        a call failed; `code` says why
+    │   ├── RpcTimeout          (TimeoutError)          ... its deadline passed
+    │   └── RpcUnavailable      (ConnectionError)       ... the peer cannot be reached now
     ├── WorkerFailed            (RuntimeError)          a worker process could not start
     └── ListenError             (OSError)               listening failed or has ended
         ├── NoTransport                                 no transport takes this address
@@ -53,7 +56,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 from p2pcore import codes
-from p2pcore.codes import conn_reason, stream_reason
+from p2pcore.codes import RpcCode, conn_reason, stream_reason
 from p2pcore.limits import MAX_DIAL_ADDRS, MAX_DIAL_CAUSES_SHOWN
 
 _CONN_REFUSALS = (codes.CONN_RESOURCE_LIMIT_EXCEEDED, codes.CONN_RATE_LIMITED)
@@ -490,6 +493,38 @@ class BlackHoleSuspected(P2PError, ConnectionError):
 
 class ResolutionError(P2PError, OSError):
     """A host name leads to no address: it does not exist, nobody answered in time, or no address fits."""
+
+
+class RpcError(P2PError):
+    """A call failed. A method of a service raises it to tell the caller why; any other error stays private.
+
+    Attributes:
+        code: why, for programs. message: the same for people; the peer sees it.
+    """
+
+    def __init__(self, code: RpcCode, message: str = "") -> None:
+        super().__init__(f"{code.name}: {message}" if message else code.name)
+        self.code = code
+        self.message = message
+
+
+class RpcTimeout(RpcError, TimeoutError):
+    """The deadline of a call passed. The call may have run, or may still run."""
+
+
+class RpcUnavailable(RpcError, ConnectionError):
+    """The peer of a call cannot be reached now, or the connection was lost. The call may have run."""
+
+
+def rpc_error(code: RpcCode, message: str = "") -> RpcError:
+    """The RpcError, or the subclass, for `code`."""
+    return _RPC_ERRORS.get(code, RpcError)(code, message)
+
+
+_RPC_ERRORS: dict[RpcCode, type[RpcError]] = {
+    RpcCode.DEADLINE_EXCEEDED: RpcTimeout,
+    RpcCode.UNAVAILABLE: RpcUnavailable,
+}
 
 
 class WorkerFailed(P2PError, RuntimeError):

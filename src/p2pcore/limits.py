@@ -738,3 +738,47 @@ PERF_TIMEOUT_S: Final = 600.0
 """One inbound perf stream."""
 MAX_PERF_DOWNLOAD_BYTES: Final = 1 << 40
 """Bytes that one inbound perf stream may ask for: more than PERF_TIMEOUT_S allows at 10 Gbit/s."""
+
+# -- calls (rpc/) ------------------------------------------------------------------------------
+RPC_MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+"""One request or answer, by default; each side says otherwise if it wants (gRPC)."""
+RPC_MAX_METHOD_BYTES: Final = 255
+"""The name of a method: its length is one byte of the request."""
+RPC_MAX_ERROR_BYTES: Final = 4096
+"""The text of an error. It is for people; what programs need is the code."""
+RPC_TIMEOUT_S: Final = 30.0
+"""A call whose caller names no deadline: a person has given up by then (the AWS clients take 60 s)."""
+RPC_MAX_TIMEOUT_S: Final = 4_294_967.0
+"""The longest deadline that travels: 49 days, in 32 bits of milliseconds."""
+RPC_IDLE_S: Final = 15.0
+"""A caller closes a stream that no call has used for so long, up to twice ..."""
+RPC_SERVER_IDLE_S: Final = 60.0
+"""... and a service one that brings no request. The caller's time is shorter, so that it ends them itself."""
+RPC_LOOK_S: Final = 0.5
+"""Between two looks at the streams of a service that have no call, while there are any: a drain waits so long."""
+RPC_REQUEST_TIMEOUT_S: Final = 30.0
+"""From the head of a request to its last byte: 4 MiB at 1.2 Mbit/s."""
+RPC_WRITE_TIMEOUT_S: Final = 60.0
+"""One answer, or one item of a stream, to a caller that does not read: it keeps a place of the service."""
+RPC_MAX_MOVES: Final = 2
+"""New streams on which a peer that ends refuses one call, before the call fails: the peer has no other node."""
+RPC_MAX_STREAMS: Final = 100
+"""Calls of one client under way at once, each on a stream of its own (HTTP/2 and gRPC take 100)."""
+RPC_MAX_WAITING: Final = 10_000
+"""Calls of one client that wait for a stream; one takes about 2 KB."""
+RPC_MAX_RUNNING: Final = 1000
+"""Calls of one service that run at once: as many as ten busy peers make ..."""
+RPC_MAX_RUNNING_PER_PEER: Final = 100
+"""... and of one peer: one client at its bound never waits for its own calls."""
+RPC_MAX_QUEUED: Final = 4096
+"""Calls of one service that wait to run. With their streams they take about 2.5 KB each, and the request."""
+RPC_MAX_QUEUED_PER_PEER: Final = 1000
+"""The same of one peer: as many streams as it may have open on a connection (YAMUX_MAX_INBOUND_STREAMS)."""
+RPC_MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
+"""Requests of all calls that wait to run, together."""
+RPC_RETRY_PAUSE_S: Final = 0.05
+"""The longest pause before the second attempt; it doubles before each further one. The pause is random ..."""
+RPC_MAX_RETRY_PAUSE_S: Final = 2.0
+"""... and never longer than this."""
+RPC_MAX_ATTEMPTS: Final = 10
+"""Attempts of one call: more of them only add to what the service cannot do."""
