@@ -2,10 +2,16 @@
 
 from typing import Final
 
+from p2pcore.dialing.addr_book import (
+    AddrBook as AddrBook,
+    AddrSource as AddrSource,
+    KnownAddr as KnownAddr,
+)
 from p2pcore.dialing.dialer import (
     DialOptions as DialOptions,
 )
 from p2pcore.errors import (
+    AddrBookError as AddrBookError,
     AddressError as AddressError,
     AddressInBackoff as AddressInBackoff,
     BlackHoleSuspected as BlackHoleSuspected,

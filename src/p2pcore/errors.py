@@ -34,6 +34,7 @@
     ├── AddressInBackoff        (ConnectionError)       an address failed a short while ago
     ├── BlackHoleSuspected      (ConnectionError)       addresses of this kind do not work from here
     ├── ResolutionError         (OSError)               a host name leads to no address
+    ├── AddrBookError           (OSError)               the file of an address book cannot be used
     ├── WorkerFailed            (RuntimeError)          a worker process could not start
     └── ListenError             (OSError)               listening failed or has ended
         ├── NoTransport                                 no transport takes this address
@@ -483,6 +484,18 @@ class BlackHoleSuspected(P2PError, ConnectionError):
 
 class ResolutionError(P2PError, OSError):
     """A host name leads to no address: it does not exist, nobody answered in time, or no address fits."""
+
+
+class AddrBookError(P2PError, OSError):
+    """The file of an address book is damaged, is something else, or cannot be opened.
+
+    Attributes:
+        path: the file.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"the address book {path!r} cannot be used: {reason}")
+        self.path = path
 
 
 class WorkerFailed(P2PError, RuntimeError):

@@ -22,6 +22,7 @@ from p2pcore._fast.loop.ledger import Ledger
 from p2pcore._fast.loop.loop_state import loop_state
 from p2pcore.aio.descriptors import raise_limit
 from p2pcore.aio.stopping import Interrupted, Stopping, drain_time
+from p2pcore.dialing.addr_book import AddrBook
 from p2pcore.dialing.dialer import DialOptions
 from p2pcore.errors import AddressError
 from p2pcore.interfaces import Conn, Gater, Notifiee, ProtocolHandler
@@ -65,7 +66,8 @@ T = TypeVar("T")
 Address = Multiaddr | str
 """A multiaddr, or its text. It ends with /p2p/ID if the peer is known."""
 Target = Conn | PeerId | Multiaddr | str
-"""A peer to talk to: an open connection, the id of a connected peer, or an address. Text is also possible."""
+"""A peer to talk to: an open connection, the id of a peer that is connected or in the address book, or an
+address. Text is also possible."""
 
 
 class Host:
@@ -88,6 +90,8 @@ class Host:
         limits: how many connections and streams there may be, and how much memory they may use; see Limits.
         conns: which connections the host keeps; see ConnOptions.
         conn_manager: which connections go when there are too many; see ConnManager.
+        addr_book: where peers can be reached; by default a new AddrBook, which ends with the host. To keep it
+            in a file, give AddrBook(path).
         identify: whether identify is served, and what it tells peers; see IdentifyOptions. False also turns
             off the identification of new peers.
         ping, perf, echo: whether this protocol is served. `perf` is only for measurements.
@@ -124,6 +128,7 @@ class Host:
         limits: Limits | None = None,
         conns: ConnOptions | None = None,
         conn_manager: ConnManager | None = None,
+        addr_book: AddrBook | None = None,
         identify: IdentifyOptions | bool = True,
         ping: bool = True,
         perf: bool = False,
@@ -137,6 +142,7 @@ class Host:
         self.listen_results: list[ListenResult] = []
         conns = options.given("conns", conns, ConnOptions)
         conn_manager = options.given("conn_manager", conn_manager, ConnManager)
+        addr_book = options.given("addr_book", addr_book, AddrBook)
         dial = options.given("dial", dial, DialOptions)
         if conns.raise_descriptors:
             raise_limit()  # first: the limits follow from what the process may have
@@ -162,6 +168,7 @@ class Host:
             max_dials=dial.max_dials,
             max_handlers_per_conn=2 * compose.max_inbound_streams(muxers, yamux, mplex),
             ledger=ledger,
+            addr_book=addr_book,
         )
         self._home = self.swarm.home
         self._identify = _identify_service(self.swarm, self.private_key, identify)
@@ -262,6 +269,11 @@ class Host:
         """Says which connections go when there are too many: tag, protect and keep peers with it."""
         return self.swarm.conn_manager
 
+    @property
+    def addr_book(self) -> AddrBook:
+        """Where peers can be reached: what they told, where they were reached, what the program has added."""
+        return self.swarm.addr_book
+
     # -- connections and streams ---------------------------------------------------------------
 
     async def connect(self, target: Target, *more: Address, ignore_backoff: bool = False) -> Conn:
@@ -269,7 +281,7 @@ class Host:
 
         Args:
             target: see Target. An address without /p2p/ID always makes a new connection. Host names are
-                resolved.
+                resolved. A peer id alone is dialled at the addresses of `addr_book`.
             more: further addresses of the same peer, tried together with the first.
             ignore_backoff: dial even an address that failed a short while ago.
 
@@ -494,7 +506,7 @@ def _identify_service(
     given = identify.IdentifyOptions() if isinstance(choice, bool) else choice
     if given.agent_version is None:
         given = replace(given, agent_version=f"p2pcore/{__version__}")
-    return identify.IdentifyService(swarm, key, given)
+    return identify.IdentifyService(swarm, key, given, swarm.addr_book.identified)
 
 
 def _relay_service(swarm: Swarm, key: PrivateKey, choice: RelayOptions | None) -> RelayService | None:

@@ -38,6 +38,7 @@ from p2pcore.values.multiaddr import Multiaddr
 from p2pcore.values.scope import Scope, scope_of
 
 if TYPE_CHECKING:
+    from p2pcore.dialing.addr_book import AddrBook
     from p2pcore.interfaces import CapableConn, Transport
     from p2pcore.swarm.admission import Admission
     from p2pcore.swarm.conn import Conn
@@ -77,6 +78,7 @@ class Dialer:
         local_peer: our id. conns: the open connections. add_conn: takes over a new connection.
         transport_for, own_addrs: see DialFilter.
         admission: is asked before each dial. news: hears how dials end.
+        book: gives the addresses of a peer that is dialled without any, and hears where peers were reached.
         resolver: looks up host names; None: the operating system's resolver.
         max_dials: addresses dialled at once.
 
@@ -93,6 +95,7 @@ class Dialer:
         own_addrs: Callable[[], Collection[Multiaddr]],
         admission: Admission,
         news: News,
+        book: AddrBook,
         resolver: Resolver | None = None,
         max_dials: int = limits.MAX_DIALS,
     ) -> None:
@@ -102,6 +105,7 @@ class Dialer:
         self._filter = DialFilter(transport_for, own_addrs)
         self._admission = admission
         self._news = news
+        self._book = book
         self._resolver = resolver or SystemResolver()
         self._slots = DialSlots(max_dials)
         self._dials: dict[tuple[PeerId, bool], PeerDial] = {}
@@ -121,17 +125,22 @@ class Dialer:
         if (conn := self._existing(peer, force_direct)) is not None:
             return conn
         self._check_admission(peer)
-        given = [Multiaddr(addr) for addr in addrs]
+        given = [Multiaddr(addr) for addr in addrs] or self._book.addrs(peer)
         num_skipped = max(0, len(given) - limits.MAX_DIAL_ADDRS)
         numeric, unresolved = given[: limits.MAX_DIAL_ADDRS], Causes()
-        if any(map(self._needs_resolving, numeric)):
+        names = [addr for addr in numeric if self._needs_resolving(addr)]
+        if names:
             numeric, unresolved = await self._resolved(numeric)
             self._check_open()
             if (conn := self._existing(peer, force_direct)) is not None:
                 return conn
         good, causes = self._usable(peer, numeric, force_direct, ignore_backoff)
         dial = self._dial_to_join(peer, force_direct, good, unresolved | causes, num_skipped)
-        return await self._wait_for(peer, force_direct, dial)
+        conn = await self._wait_for(peer, force_direct, dial)
+        for name in names:
+            if name not in unresolved:
+                self._book.dialled(peer, name)
+        return conn
 
     def _dial_to_join(
         self, peer: PeerId, force_direct: bool, good: list[Multiaddr], causes: Causes, num_skipped: int
@@ -240,9 +249,12 @@ class Dialer:
         self._unshared.add(dial)
         dial.add(good, causes | refused)
         try:
-            return await dial.wait()
+            conn = await dial.wait()
         except DialError as error:
             raise self._failed(peer, error) from None
+        else:
+            self._book.dialled(conn.remote_peer, addr)
+            return conn
         finally:
             self._unshared.discard(dial)
 
@@ -268,6 +280,8 @@ class Dialer:
         self.backoff.worked(conn.remote_peer, addr)
         if scope is Scope.PUBLIC:
             self.black_holes.record(addr, True)
+        if conn.remote_multiaddr != addr:  # the address has more than the socket can show
+            self._book.dialled(conn.remote_peer, addr)
         return self._add_conn(conn)
 
     async def _connect(

@@ -311,6 +311,11 @@ class ConnManager:
             self.unprotect(peer, _KEEP)
             await keeper.stop()
 
+    def addrs_came(self, peer: PeerId) -> None:
+        """There are new addresses of `peer`: if it is kept and lost, it is dialled now."""
+        if not self._is_stopped and (keeper := self._keepers.get(peer)) is not None:
+            keeper.wake()
+
     @property
     def kept(self) -> list[PeerId]:
         """The peers that are kept."""

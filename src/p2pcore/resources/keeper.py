@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
@@ -52,6 +53,7 @@ class Keeper:
         self._pause_s = 0.0
         self._since: float | None = None  # when the present connection came
         self._is_lost = False
+        self._tried_at = -math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -73,6 +75,16 @@ class Keeper:
         task, self._task = self._task, None
         if task is not None:
             await asyncio.wait([task])
+
+    def wake(self) -> None:
+        """There is something new to try: the dial that waits begins now, or a second after the last one."""
+        if self._timer is None:
+            return
+        loop = asyncio.get_running_loop()
+        at = max(loop.time(), self._tried_at + limits.KEEP_PAUSE_MIN_S)
+        if at < self._timer.when():
+            self._timer.cancel()
+            self._timer = loop.call_at(at, self._attempt)
 
     def joined(self, conn: HeldConn) -> None:
         """There is a connection."""
@@ -106,7 +118,9 @@ class Keeper:
 
     def _attempt(self) -> None:
         self._timer = None
-        self._task = asyncio.get_running_loop().create_task(self._try())
+        loop = asyncio.get_running_loop()
+        self._tried_at = loop.time()
+        self._task = loop.create_task(self._try())
 
     async def _try(self) -> None:
         error: Exception | None = None

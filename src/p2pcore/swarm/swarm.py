@@ -21,6 +21,7 @@ from p2pcore import codes, limits
 from p2pcore._fast.loop.ledger import FULL, TIGHT, Ledger
 from p2pcore.aio.descriptors import descriptors_of
 from p2pcore.aio.home import Home
+from p2pcore.dialing.addr_book import AddrBook
 from p2pcore.dialing.dialer import Dialer
 from p2pcore.errors import (
     ConnectionClosed,
@@ -78,6 +79,7 @@ class Swarm:
         max_handlers_per_conn: handlers of one connection that may run at once. Further streams are reset. A
             handler counts until it returns, even if its stream has ended.
         ledger: counts streams and memory. The swarm sets its limits.
+        addr_book: remembers where peers can be reached; None: a new one, without a file.
 
     Raises:
         ValueError: `duplicates` is neither "keep" nor "dedup".
@@ -85,6 +87,7 @@ class Swarm:
     Attributes:
         home: the event loop where the coroutines below must run; each raises RuntimeError on another one.
         admission: the gater and the limits on connections.
+        addr_book: see AddrBook.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class Swarm:
         max_dials: int = limits.MAX_DIALS,
         max_handlers_per_conn: int = limits.MAX_HANDLERS_PER_CONN,
         ledger: Ledger | None = None,
+        addr_book: AddrBook | None = None,
     ) -> None:
         if duplicates not in POLICIES:
             raise ValueError(f"duplicates must be one of {', '.join(POLICIES)}, not {duplicates!r}")
@@ -120,6 +124,7 @@ class Swarm:
         self._serve = self._streams.serve  # one bound method for all connections; so is the next
         self._ended = self._conn_ended
         self._listeners = Listeners(self._transports.for_listening, self.add_conn, self._news)
+        self.addr_book = AddrBook() if addr_book is None else addr_book
         self._dialer = Dialer(
             local_peer,
             self._conns,
@@ -128,6 +133,7 @@ class Swarm:
             self._listeners.own_addrs,
             self.admission,
             self._news,
+            self.addr_book,
             resolver,
             max_dials,
         )
@@ -135,11 +141,8 @@ class Swarm:
         self.admission.conns = self._conns
         self._manager = conn_manager or ConnManager()
         self._apply(self.admission.limits)
-        self._manager.attach(
-            self._conns,
-            self._news,
-            lambda peer, addrs: self.dial_peer(peer, addrs, ignore_backoff=True),
-        )
+        self._manager.attach(self._conns, self._news, self._dial_kept)
+        self.addr_book.attach(self._conns.of, self._manager.addrs_came)
         self.ledger.on_state = self._memory_changed
         self._is_full = False
         self._closing: asyncio.Task[None] | None = None
@@ -258,13 +261,14 @@ class Swarm:
         force_direct: bool = False,
         ignore_backoff: bool = False,
     ) -> Conn:
-        """The best connection to `peer`. If there is none, dials `addrs`.
+        """The best connection to `peer`. If there is none, dials `addrs`, or what the address book has.
 
         Calls for one peer share one dial. If one caller is cancelled, the dial goes on for the others. If the
         last caller is cancelled, the dial ends.
 
         Args:
-            addrs: addresses, numeric or with host names; the first MAX_DIAL_ADDRS are used.
+            addrs: addresses, numeric or with host names; the first MAX_DIAL_ADDRS are used. Without any, the
+                addresses of the address book are dialled; with some, only these.
                 p2pcore.dialing.ranker gives their order and the pauses between them.
             force_direct: do not use a relayed connection. Also sets `ignore_backoff`.
             ignore_backoff: dial even addresses that failed a short while ago.
@@ -291,6 +295,11 @@ class Swarm:
         self.home.check_loop()
         self._check_open()
         return await self._dialer.dial_addr(Multiaddr(addr))
+
+    async def _dial_kept(self, peer: PeerId, addrs: tuple[Multiaddr, ...]) -> Conn:
+        """Dials for the connection manager: a kept peer, at `addrs` and where else it may be."""
+        known = dict.fromkeys([*addrs, *(addr.with_p2p(peer) for addr in self.addr_book.addrs(peer))])
+        return await self.dial_peer(peer, known, ignore_backoff=True)
 
     def pause_accepting(self, why: str = "memory", at_most_s: float | None = None) -> None:
         """Makes all listeners, later ones included, take no new connection until `resume_accepting(why)`.
@@ -361,6 +370,7 @@ class Swarm:
         if self._is_full:
             self._look_for_room()
         self.ledger.forget(conn.remote_peer)
+        self.addr_book.left(conn, not self._conns.count(conn.remote_peer))
         if not self._conns.num_conns:
             self._streams.shrink()
         self._news.conn_closed(conn, error, before and self._change(conn, before))
@@ -599,6 +609,7 @@ class Swarm:
             conn.abort(codes.CONN_SHUTDOWN)
         await asyncio.sleep(0)  # sessions report their end in the event loop's next turn
         await _bounded("trimmed connections", self._manager.close())
+        await _bounded("the address book", self.addr_book.close())
         self._news.events.close()
 
     def _check_open(self) -> None:
