@@ -33,6 +33,7 @@ _MODULES = {
     "resources.options": "Limits Reserved",
     "resources.report": "LimitUse",
     "security.pnet": "PSK",
+    "swarm.announce": "AnnounceOptions",
     "swarm.conns": "Connectedness",
     "swarm.gater": "BasicGater",
     "swarm.listeners": "ListenResult",

@@ -94,6 +94,9 @@ from p2pcore.resources.report import (
 from p2pcore.security.pnet import (
     PSK as PSK,
 )
+from p2pcore.swarm.announce import (
+    AnnounceOptions as AnnounceOptions,
+)
 from p2pcore.swarm.conns import (
     Connectedness as Connectedness,
 )

@@ -32,6 +32,7 @@ from p2pcore.resources.conn_manager import ConnManager
 from p2pcore.resources.options import Limits
 from p2pcore.resources.report import LimitUse
 from p2pcore.swarm.admission import Admission
+from p2pcore.swarm.announce import Announcement, AnnounceOptions
 from p2pcore.swarm.events import Event, Subscription
 from p2pcore.swarm.news import News
 from p2pcore.swarm.options import ConnOptions
@@ -90,6 +91,8 @@ class Host:
         limits: how many connections and streams there may be, and how much memory they may use; see Limits.
         conns: which connections the host keeps; see ConnOptions.
         conn_manager: which connections go when there are too many; see ConnManager.
+        announce: addresses that peers are told in place of those we listen on (behind a NAT, in a
+            container), or an AnnounceOptions, which can also add and hide some.
         addr_book: where peers can be reached; by default a new AddrBook, which ends with the host. To keep it
             in a file, give AddrBook(path).
         identify: whether identify is served, and what it tells peers; see IdentifyOptions. False also turns
@@ -128,6 +131,7 @@ class Host:
         limits: Limits | None = None,
         conns: ConnOptions | None = None,
         conn_manager: ConnManager | None = None,
+        announce: AnnounceOptions | Sequence[Address] = (),
         addr_book: AddrBook | None = None,
         identify: IdentifyOptions | bool = True,
         ping: bool = True,
@@ -174,13 +178,14 @@ class Host:
         self._identify = _identify_service(self.swarm, self.private_key, identify)
         self.relay = RelayTransport(upgrader, self.swarm, self._addrs_changed)
         self.swarm.add_transport(self.relay)
-        self.swarm.announce = self.relay.announced
+        self._announcement = _announcement(announce, self.swarm.local_peer)
+        self.swarm.announce = lambda addrs: self._announcement.applied(self.relay.announced(addrs))
         self.relay_service = _relay_service(self.swarm, self.private_key, relay_service)
         self._ping_locks: weakref.WeakValueDictionary[PeerId, asyncio.Lock] = weakref.WeakValueDictionary()
         self._serve(ping, identify is not False, perf, echo)
 
     def _addrs_changed(self) -> None:
-        """The relay client has reserved a place, or lost one."""
+        """The relay client has reserved a place, or lost one; or `announce` has changed."""
         self._identify.changed()
         self.swarm.addrs_changed()
 
@@ -251,8 +256,20 @@ class Host:
 
     @property
     def addrs(self) -> list[Multiaddr]:
-        """The addresses we listen on, with real ports. Interface addresses replace a wildcard."""
+        """The addresses that peers are told: where we listen, with real ports, changed as `announce` says.
+
+        Interface addresses replace a wildcard.
+        """
         return self.swarm.interface_listen_addresses()
+
+    def set_announce(self, announce: AnnounceOptions | Sequence[Address]) -> None:
+        """Other addresses to tell from now on, like the argument `announce`. Connected peers get a push.
+
+        Raises: TypeError, ValueError, AddressError, LimitExceeded: see AnnounceOptions. Nothing has changed.
+        """
+        self._home.check_thread()
+        self._announcement = _announcement(announce, self.peer_id)
+        self._addrs_changed()
 
     @property
     def addrs_with_peer(self) -> list[Multiaddr]:
@@ -487,6 +504,14 @@ def _identity(key: PrivateKey | None) -> PrivateKey:
 def _addresses(listen: Sequence[Address]) -> list[Multiaddr]:
     options.items("listen", listen, "addresses", Multiaddr, str)
     return [Multiaddr(addr) for addr in listen]
+
+
+def _announcement(given: AnnounceOptions | Sequence[Address], local_peer: PeerId) -> Announcement:
+    """Makes what is applied of `announce`. A list replaces what we listen on."""
+    if not isinstance(given, AnnounceOptions):
+        options.items("announce", given, "addresses, or an AnnounceOptions", Multiaddr, str)
+        given = AnnounceOptions(replace=given)
+    return Announcement(given, local_peer)
 
 
 def _upgrader_options(

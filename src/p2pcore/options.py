@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from inspect import iscoroutinefunction
+from ipaddress import ip_network
 from typing import Generic, NoReturn, Protocol, TypeVar
 
 from p2pcore import limits
@@ -108,6 +109,17 @@ def items(name: str, value: object, what: str, *kinds: type) -> None:
         if not isinstance(item, kinds):
             expected = " or ".join(_article(kind.__name__) for kind in kinds)
             _wrong_type(f"each item of {name}", expected, item)
+
+
+def network(name: str, value: object) -> None:
+    """Checks that `value` is the text of an IP network or of an IP address."""
+    expected = 'an IP network such as "10.0.0.0/8", or an IP address'
+    if not isinstance(value, str):
+        _wrong_type(name, expected, value)
+    try:
+        ip_network(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must be {expected}, not {_shown(value)}: {error}") from None
 
 
 def function(name: str, value: object) -> None:
