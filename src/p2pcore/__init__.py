@@ -22,7 +22,7 @@ _MODULES = {
         "StreamError StreamReset SwarmClosed WorkerFailed WrongNetworkKey"
     ),
     "host": "Host run tune_loop",
-    "interfaces": "Conn ConnStat ConnState Direction Gater Network Notifiee Resolver Stream",
+    "interfaces": "Conn ConnStat ConnState Direction Gater Network Notifiee Refusal Resolver Stream",
     "muxers.mplex": "MplexOptions",
     "muxers.yamux": "YamuxOptions",
     "protocols.identify": "IdentifyOptions",

@@ -60,6 +60,7 @@ from p2pcore.interfaces import (
     Gater as Gater,
     Network as Network,
     Notifiee as Notifiee,
+    Refusal as Refusal,
     Resolver as Resolver,
     Stream as Stream,
 )

@@ -418,11 +418,15 @@ class GaterRefused(P2PError, PermissionError):
 
     Attributes:
         point: at which check: "peer dial", "addr dial", "accept", "secured" or "upgraded".
+        code: what the peer is told, if there is a way; reason: the gater's own words, or "". See Refusal.
     """
 
-    def __init__(self, point: str, what: object) -> None:
-        super().__init__(f"the connection gater refused {what} ({point})")
+    def __init__(self, point: str, what: object, reason: str = "", code: int = codes.CONN_GATED) -> None:
+        why = f": {reason}" if reason else ""
+        super().__init__(f"the connection gater refused {what} ({point}){why}")
         self.point = point
+        self.code = code
+        self.reason = reason
 
 
 class DialError(P2PError, ConnectionError):

@@ -158,7 +158,7 @@ class Host:
             self.private_key,
             compose.security(security, self.private_key),
             compose.muxers(muxers, yamux, mplex),
-            _upgrader_options(listener, gater, admission, news, ledger),
+            _upgrader_options(listener, admission, news, ledger),
             compose.protector(psk),
         )
         self.swarm = Swarm(
@@ -352,6 +352,17 @@ class Host:
         self._home.check_loop()
         return await self.swarm.close_conn(conn_id, code)
 
+    def block_peer(self, peer: PeerId | str) -> None:
+        """Refuses `peer` from now on, in both directions, and closes its connections; see Swarm.block_peer.
+
+        Raises: IdentityError: `peer` is malformed.
+        """
+        self.swarm.block_peer(PeerId(peer))
+
+    def unblock_peer(self, peer: PeerId | str) -> None:
+        """Ends `block_peer`. If the peer was kept, call `keep` again. Raises IdentityError."""
+        self.swarm.unblock_peer(PeerId(peer))
+
     def connectedness(self, peer: PeerId | str) -> Connectedness:
         """Whether there is an open connection to `peer`, and whether a relay limits it."""
         return self.swarm.connectedness(PeerId(peer))
@@ -515,12 +526,12 @@ def _announcement(given: AnnounceOptions | Sequence[Address], local_peer: PeerId
 
 
 def _upgrader_options(
-    listener: ListenerOptions | None, gater: Gater | None, admission: Admission, news: News, ledger: Ledger
+    listener: ListenerOptions | None, admission: Admission, news: News, ledger: Ledger
 ) -> UpgraderOptions:
     listener = options.given("listener", listener, ListenerOptions)
-    hooks = ListenerHooks(admits=admission.admits, news=news)
-    check_secured = None if gater is None else admission.check_secured
-    return UpgraderOptions(listener.accept_timeout, listener, hooks, check_secured, ledger)
+    later = admission.admits_later if admission.waits_at_accept else None
+    hooks = ListenerHooks(admission.admits, later, news)
+    return UpgraderOptions(listener.accept_timeout, listener, hooks, admission.check_secured, ledger)
 
 
 def _identify_service(

@@ -184,6 +184,14 @@ MAX_EVENT_QUEUE_LENGTH: Final = 65536
 MAX_EVENT_SUBSCRIBERS: Final = 64
 """Subscriptions of one host; each event is copied to the queue of every subscription that wants it."""
 
+# -- admission -------------------------------------------------------------------------------------
+GATER_TIMEOUT_S: Final = 5.0
+"""How long a gater may think about one question, for instance with a database. Then the answer is no."""
+MAX_REASON_CHARS: Final = 1024
+"""The text of a refusal: a sentence or two, for a log."""
+MAX_GATER_WAITS: Final = 1024
+"""Complete connections of one listener that wait for the gater; then the listener waits too."""
+
 # -- private networks ------------------------------------------------------------------------------
 MAX_PSK_FILE_BYTES: Final = 1024
 """A key file has about a hundred."""

@@ -128,10 +128,11 @@ def function(name: str, value: object) -> None:
         _wrong_type(name, "a function", value)
 
 
-def satisfies(name: str, value: object, interface: type) -> None:
+def satisfies(name: str, value: object, interface: type, *, may_wait: bool = False) -> None:
     """An object with every attribute and method of `interface`, a typing.Protocol.
 
-    A coroutine function in the place of a plain function is refused, because nobody would await it.
+    A coroutine function in the place of a plain function is refused, because nobody would await it, unless
+    `may_wait` says that somebody does.
     """
     expected = f"{_article(interface.__name__)} (p2pcore.interfaces)"
     if isinstance(value, type):
@@ -140,7 +141,7 @@ def satisfies(name: str, value: object, interface: type) -> None:
     if missing:
         lacks = f"{_article(type(value).__name__)} without {', '.join(missing)}"
         raise TypeError(f"{name} must be {expected}, not {lacks}")
-    for each in _members(interface):
+    for each in () if may_wait else _members(interface):
         if iscoroutinefunction(getattr(value, each)) and not iscoroutinefunction(
             getattr(interface, each, None)
         ):

@@ -311,6 +311,13 @@ class ConnManager:
             self.unprotect(peer, _KEEP)
             await keeper.stop()
 
+    def stop_keeping(self, peer: PeerId) -> None:
+        """As `unkeep`, without waiting for a dial that is being cancelled."""
+        keeper = self._keepers.pop(peer, None)
+        if keeper is not None:
+            self.unprotect(peer, _KEEP)
+            keeper.end()
+
     def addrs_came(self, peer: PeerId) -> None:
         """There are new addresses of `peer`: if it is kept and lost, it is dialled now."""
         if not self._is_stopped and (keeper := self._keepers.get(peer)) is not None:

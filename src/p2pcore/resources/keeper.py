@@ -69,6 +69,11 @@ class Keeper:
         if self._task is not None:
             self._task.cancel()
 
+    def end(self) -> None:
+        """As `stop`, without waiting for a dial that is being cancelled."""
+        self.halt()
+        self._task = None
+
     async def stop(self) -> None:
         """Dials no more. Idempotent."""
         self.halt()

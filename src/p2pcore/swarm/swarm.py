@@ -13,7 +13,7 @@ import asyncio
 import logging
 import sys
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +28,14 @@ from p2pcore.errors import (
     GaterRefused,
     LimitedConnection,
     LimitExceeded,
+    LocalProtocolError,
     StreamReset,
     SwarmClosed,
 )
 from p2pcore.resources.conn_manager import ConnManager
+from p2pcore.resources.held import parts
 from p2pcore.resources.report import LimitUse, ledger_uses
+from p2pcore.resources.turns import Turns
 from p2pcore.swarm.admission import Admission
 from p2pcore.swarm.capped import CappedHandler
 from p2pcore.swarm.conn import Conn
@@ -123,12 +126,12 @@ class Swarm:
         )
         self._serve = self._streams.serve  # one bound method for all connections; so is the next
         self._ended = self._conn_ended
-        self._listeners = Listeners(self._transports.for_listening, self.add_conn, self._news)
+        self._listeners = Listeners(self._transports.for_listening, self.begin_conn, self._news)
         self.addr_book = AddrBook() if addr_book is None else addr_book
         self._dialer = Dialer(
             local_peer,
             self._conns,
-            self.add_conn,
+            self.begin_conn,
             self._transports.for_dialing,
             self._listeners.own_addrs,
             self.admission,
@@ -139,6 +142,8 @@ class Swarm:
         )
         self.admission.news = self._news
         self.admission.conns = self._conns
+        self.admission.watch_blocks(self._blocked)
+        self._blocking = Turns()
         self._manager = conn_manager or ConnManager()
         self._apply(self.admission.limits)
         self._manager.attach(self._conns, self._news, self._dial_kept)
@@ -324,10 +329,37 @@ class Swarm:
 
         Raises:
             SwarmClosed, GaterRefused, LimitExceeded: `made` was aborted, with the matching code.
+            LocalProtocolError: the gater waits, so this needs `begin_conn`. `made` was aborted.
         """
+        begun = self.begin_conn(made)
+        if isinstance(begun, Conn):
+            return begun
+        begun.close()
+        made.abort(codes.CONN_GATED)
+        raise LocalProtocolError("the gater does not answer at once: use begin_conn")
+
+    def begin_conn(self, made: CapableConn) -> Conn | Coroutine[Any, Any, Conn]:
+        """As `add_conn`; if the gater waits, it returns a coroutine, which has to be awaited."""
         loop = asyncio.get_running_loop()
         self._num_made += 1
         conn = Conn(made, self._num_made, loop.time(), self._ended)
+        try:
+            asked = self.admission.check_upgraded(conn)
+        except GaterRefused as error:
+            conn.abort(error.code)
+            raise
+        return self._take_over(conn) if asked is None else self._take_over_later(conn, asked)
+
+    async def _take_over_later(self, conn: Conn, asked: Awaitable[None]) -> Conn:
+        """Takes `conn` over if the gater admits it. Its streams wait until then."""
+        try:
+            await asked
+        except BaseException as error:
+            conn.abort(error.code if isinstance(error, GaterRefused) else codes.CONN_SHUTDOWN)
+            raise
+        return self._take_over(conn)
+
+    def _take_over(self, conn: Conn) -> Conn:
         self._admit(conn)
         before = self._conns.state(conn.remote_peer) if self._news.events.is_wanted else None
         self._conns.attach(conn.remote_peer, conn)
@@ -351,9 +383,6 @@ class Swarm:
             raise SwarmClosed("the swarm was closed")
         try:
             self.admission.admit(conn)
-        except GaterRefused:
-            conn.abort(codes.CONN_GATED)
-            raise
         except LimitExceeded:
             conn.abort(codes.CONN_RESOURCE_LIMIT_EXCEEDED)
             raise
@@ -377,6 +406,39 @@ class Swarm:
         if self._manager.wants_ends:
             self._manager.left(conn, error)
         self._streams.conn_ended(conn)
+
+    # -- blocking ------------------------------------------------------------------------------
+
+    def block_peer(self, peer: PeerId) -> None:
+        """Refuses `peer` from now on, in both directions, and closes its connections with CONN_GATED.
+
+        It is not kept any more (ConnManager.keep). If the gater is a BasicGater, that blocks it; otherwise
+        the peer is refused before the gater is asked.
+        """
+        self.home.check_thread()
+        self.admission.blocker.block_peer(peer)
+
+    def unblock_peer(self, peer: PeerId) -> None:
+        """Ends `block_peer`."""
+        self.home.check_thread()
+        self.admission.blocker.unblock_peer(peer)
+
+    def _blocked(self, peer: PeerId | None) -> None:
+        """The gater blocks `peer` now, or a network: closes what is open, in turns of the loop."""
+        if peer is not None:
+            self._manager.stop_keeping(peer)
+            for conn in self._conns.of(peer):
+                conn.abort(codes.CONN_GATED)
+        elif self.num_conns:
+            self._blocking.stop()  # what it has not looked at comes again
+            self._blocking.start(self._close_blocked())
+
+    def _close_blocked(self) -> Iterator[None]:
+        for part in parts(self._conns.rows()):
+            for conn in part:
+                if self.admission.blocker.blocks(conn.remote_peer, conn.remote_multiaddr):
+                    conn.abort(codes.CONN_GATED)
+            yield
 
     def _look_for_room(self) -> None:
         """Keeps new peers in the kernel's backlog while the node is full."""
@@ -593,6 +655,8 @@ class Swarm:
     async def _shut_down(self) -> None:
         descriptors_of(asyncio.get_running_loop()).remove_spare(self._spare_descriptor)
         self._manager.stop()
+        self._blocking.stop()
+        self.admission.stop_watching(self._blocked)
         self._dialer.close()
         self._listeners.refuse_new()
         self._conns.fail(SwarmClosed("the swarm was closed"))
