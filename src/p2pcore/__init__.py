@@ -36,6 +36,7 @@ _MODULES = {
     "swarm.announce": "AnnounceOptions",
     "swarm.conns": "Connectedness",
     "swarm.gater": "BasicGater",
+    "swarm.kept": "Kept",
     "swarm.listeners": "ListenResult",
     "swarm.options": "ConnOptions",
     "swarm.swarm": "Swarm",

@@ -104,6 +104,9 @@ from p2pcore.swarm.conns import (
 from p2pcore.swarm.gater import (
     BasicGater as BasicGater,
 )
+from p2pcore.swarm.kept import (
+    Kept as Kept,
+)
 from p2pcore.swarm.listeners import (
     ListenResult as ListenResult,
 )

@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import weakref
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from types import TracebackType
@@ -34,6 +34,7 @@ from p2pcore.resources.report import LimitUse
 from p2pcore.swarm.admission import Admission
 from p2pcore.swarm.announce import Announcement, AnnounceOptions
 from p2pcore.swarm.events import Event, Subscription
+from p2pcore.swarm.kept import Kept
 from p2pcore.swarm.news import News
 from p2pcore.swarm.options import ConnOptions
 from p2pcore.swarm.swarm import Swarm
@@ -341,6 +342,23 @@ class Host:
         if conn is target:
             return await conn.new_stream(protocols, allow_limited)
         return await self.swarm.new_stream(conn.remote_peer, protocols, allow_limited)
+
+    def keep(self, peer: PeerId | str, addrs: Iterable[Address] = ()) -> Kept:
+        """Stays connected to `peer`: dials it now, and again whenever its last connection is lost.
+
+        It is dialled at `addrs` and where `addr_book` says. The pauses grow from a second to five minutes,
+        each cut or stretched by up to half. They end early when addresses of the peer come, or when those of
+        our network interfaces change. The peer is protected from the connection manager. Events: KeepLost,
+        KeepRestored.
+
+        Returns: a handle. Its `close`, or `async with`, lets the peer go; `await kept.connected()` waits for
+            a connection. If several parts of a program keep one peer, it is let go with the last handle. If
+            the peer is blocked, it is let go at once.
+        Raises:
+            AddressError, IdentityError: malformed. LimitExceeded: MAX_KEPT_PEERS peers are kept.
+            SwarmClosed, RuntimeError: the host does not run, or runs on another loop.
+        """
+        return self.swarm.keep(PeerId(peer), addrs)
 
     async def close_peer(self, peer: PeerId | str, code: int = 0) -> None:
         """Closes every connection to `peer` and sends it `code` (see p2pcore.codes)."""

@@ -19,6 +19,7 @@ from p2pcore.codes import CONN_GATED, Direction
 from p2pcore.limits import MAX_REASON_CHARS, YAMUX_INITIAL_WINDOW_BYTES
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from types import TracebackType
 
     from p2pcore._fast.chain.layer import Mailbox
@@ -369,6 +370,10 @@ class MuxedConn(Protocol):
     @property
     def active_at(self) -> float:
         """The event loop's time at which the peer last used a stream, or a stream ended; 0: never."""
+
+    @property
+    def loop(self) -> AbstractEventLoop | None:
+        """The event loop that it belongs to."""
 
     @property
     def bytes_in(self) -> int:

@@ -445,6 +445,9 @@ KEEP_PAUSE_MIN_S: Final = 1.0
 ..."""
 KEEP_PAUSE_MAX_S: Final = 300.0
 """... up to this: a peer that is back is found within minutes."""
+KEEP_LOOK_S: Final = 5.0
+"""How often the addresses of the interfaces are read while a kept peer is lost, 0.1 ms each: when the
+network is back, nobody waits for the end of a pause."""
 KEEP_STEADY_S: Final = 60.0
 """After a connection has lived this long, the next pause is the first one again."""
 IDLE_SLOTS: Final = 64

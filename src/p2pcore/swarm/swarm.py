@@ -41,6 +41,7 @@ from p2pcore.swarm.capped import CappedHandler
 from p2pcore.swarm.conn import Conn
 from p2pcore.swarm.conns import Connectedness, ConnTable, connectedness_of
 from p2pcore.swarm.duplicates import POLICIES, Duplicates
+from p2pcore.swarm.kept import Kept
 from p2pcore.swarm.listeners import Announce, Listeners, ListenResult
 from p2pcore.swarm.news import News
 from p2pcore.swarm.streams import StreamServer
@@ -300,6 +301,13 @@ class Swarm:
         self.home.check_loop()
         self._check_open()
         return await self._dialer.dial_addr(Multiaddr(addr))
+
+    def keep(self, peer: PeerId, addrs: Iterable[Multiaddr | str] = ()) -> Kept:
+        """See Host.keep."""
+        self.home.check_loop()
+        self._check_open()
+        where = [Multiaddr(addr) for addr in addrs]
+        return Kept(self._manager.hold(peer, where), self._manager, self._conns)
 
     async def _dial_kept(self, peer: PeerId, addrs: tuple[Multiaddr, ...]) -> Conn:
         """Dials for the connection manager: a kept peer, at `addrs` and where else it may be."""
