@@ -37,6 +37,7 @@
     ├── RpcError                                        a call failed; `code` says why
     │   ├── RpcTimeout          (TimeoutError)          ... its deadline passed
     │   └── RpcUnavailable      (ConnectionError)       ... the peer cannot be reached now
+    ├── AddrBookError           (OSError)               the file of an address book cannot be used
     ├── WorkerFailed            (RuntimeError)          a worker process could not start
     └── ListenError             (OSError)               listening failed or has ended
         ├── NoTransport                                 no transport takes this address
@@ -427,11 +428,15 @@ class GaterRefused(P2PError, PermissionError):
 
     Attributes:
         point: at which check: "peer dial", "addr dial", "accept", "secured" or "upgraded".
+        code: what the peer is told, if there is a way; reason: the gater's own words, or "". See Refusal.
     """
 
-    def __init__(self, point: str, what: object) -> None:
-        super().__init__(f"the connection gater refused {what} ({point})")
+    def __init__(self, point: str, what: object, reason: str = "", code: int = codes.CONN_GATED) -> None:
+        why = f": {reason}" if reason else ""
+        super().__init__(f"the connection gater refused {what} ({point}){why}")
         self.point = point
+        self.code = code
+        self.reason = reason
 
 
 class DialError(P2PError, ConnectionError):
@@ -525,6 +530,18 @@ _RPC_ERRORS: dict[RpcCode, type[RpcError]] = {
     RpcCode.DEADLINE_EXCEEDED: RpcTimeout,
     RpcCode.UNAVAILABLE: RpcUnavailable,
 }
+
+
+class AddrBookError(P2PError, OSError):
+    """The file of an address book is damaged, is something else, or cannot be opened.
+
+    Attributes:
+        path: the file.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"the address book {path!r} cannot be used: {reason}")
+        self.path = path
 
 
 class WorkerFailed(P2PError, RuntimeError):
