@@ -9,11 +9,14 @@ import os
 import re
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
 
 from harness import HANG_S, seconds
+
+pytestmark = pytest.mark.slow
 
 EDITABLE = "ignore:Module already imported so cannot be rewritten; _editable_skbc_p2pcore"
 """What pytest says of the finder of an editable install, and of no other."""
@@ -32,10 +35,6 @@ FRAMEWORKS = {
 import pytest
 
 @pytest.mark.asyncio
-async def test_hosts(p2p_pair):
-    await use(p2p_pair)
-""",
-    "pytest-asyncio, auto": """
 async def test_hosts(p2p_pair):
     await use(p2p_pair)
 """,
@@ -88,6 +87,14 @@ async def test_hosts(p2p_pair):
 }
 
 
+AUTO = {
+    "pytest-asyncio": """
+async def test_hosts(p2p_pair):
+    await use(p2p_pair)
+"""
+}
+
+
 def pytest_of(project: Path, *args: str) -> str:
     """What pytest prints for `project`, whose outcome is its last line."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
@@ -103,33 +110,35 @@ def pytest_of(project: Path, *args: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_the_fixtures_work_under(framework: str, tmp_path: Path) -> None:
-    (tmp_path / "test_it.py").write_text(USE + FRAMEWORKS[framework])
-    mode = "auto" if "auto" in framework else "strict"
-    options = [f"asyncio_mode={mode}", "asyncio_default_fixture_loop_scope=function"]
-    out = pytest_of(tmp_path, "-W", "error", "-W", EDITABLE, "-o", options[0], "-o", options[1])
-    assert "1 passed" in out, out
+def write(project: Path, frameworks: dict[str, str]) -> None:
+    for number, text in enumerate(frameworks.values()):
+        (project / f"test_{number}.py").write_text(USE + text)
 
 
-def test_a_test_that_fails_shows_its_seed_and_can_be_given_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["strict", "auto"])
+def test_the_fixtures_work_under_every_framework(mode: str, tmp_path: Path) -> None:
+    chosen = FRAMEWORKS if mode == "strict" else AUTO
+    write(tmp_path, chosen)
+    options = ["-o", f"asyncio_mode={mode}", "-o", "asyncio_default_fixture_loop_scope=function"]
+    out = pytest_of(tmp_path, "-W", "error", "-W", EDITABLE, *options)
+    assert re.search(rf"\b{len(chosen)} passed in", out), out
+
+
+def test_a_failure_shows_its_seed_which_can_be_given_and_an_open_host_is_an_error(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "test_it.py").write_text(
-        "def test_one(p2p_network):\n    print('seed is', p2p_network.seed)\n    assert 0\n"
-        "def test_two(p2p_network):\n    print('seed is', p2p_network.seed)\n    assert 0\n"
+        "def test_one(p2p_network):\n    assert p2p_network.seed < 0\n"
+        "def test_two(p2p_network):\n    assert p2p_network.seed < 0\n"
+        "def test_open(p2p_network):\n    p2p_network.host()\n"
     )
-    first, second = (re.findall(r"seed is (\d+)", pytest_of(tmp_path)) for _ in range(2))
-    assert len(set(first)) == 2, "each test has its own"
-    assert first == second, "and always the same"
-    out = pytest_of(tmp_path, "--p2p-seed", "5")
-    assert re.findall(r"seed is (\d+)", out) == ["5", "5"]
-    assert out.count("the network's seed: --p2p-seed=5") == 2
-
-
-def test_a_host_that_stays_open_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "test_it.py").write_text("def test_it(p2p_network):\n    p2p_network.host()\n")
     out = pytest_of(tmp_path)
-    assert "1 passed, 1 error" in out
+    seeds = [zlib.crc32(f"test_it.py::test_{name}".encode()) for name in ("one", "two")]
+    assert {str(seed) for seed in seeds} < set(re.findall(r"the network's seed: --p2p-seed=(\d+)", out))
     assert "1 host(s) were not closed: use `async with network.host() as host`" in out
+    assert re.search(r"2 failed, 1 passed, .*1 error", out)
+    out = pytest_of(tmp_path, "--p2p-seed", "5", "-k", "not open")
+    assert out.count("the network's seed: --p2p-seed=5") == 2
 
 
 def test_who_does_not_use_it_loads_nothing_of_p2pcore_but_two_small_modules(tmp_path: Path) -> None:
