@@ -1,4 +1,4 @@
-"""Looks at an environment in which only `pip install p2pcore` was done: what is there works, what is missing is told.
+"""Looks at an environment after `pip install p2pcore`: what is there works, what is missing is named.
 
 Comes in: the interpreter that runs it, with p2pcore and nothing else. Goes out: lines about what it saw; an
 AssertionError for what is not so. Needs no pytest, which would not be a lean environment.
@@ -50,13 +50,13 @@ def command() -> None:
 
 
 def multiaddr() -> None:
+    told = ""
     try:
         Multiaddr("/tcp/1").to_multiaddr()
     except ImportError as error:
-        print(error)
-        assert 'pip install "p2pcore[multiaddr]"' in str(error)
-    else:
-        raise AssertionError("there is a package multiaddr")
+        told = str(error)
+    print(told)
+    assert 'pip install "p2pcore[multiaddr]"' in told
 
 
 async def hosts() -> None:
@@ -64,13 +64,13 @@ async def hosts() -> None:
     async with connected_pair() as (a, b), Host() as on_tcp:
         assert len(await a.ping(b.peer_id)) == 1
         assert len(await a.ping(on_tcp.addrs_with_peer[0])) == 1
+        told = ""
         try:
-            await a.connect(Multiaddr("/dnsaddr/invalid").with_p2p(b.peer_id), ignore_backoff=True)
+            await b.connect(Multiaddr("/dnsaddr/invalid").with_p2p(on_tcp.peer_id))
         except DialError as error:
-            print(error)
-            assert 'pip install "p2pcore[dns]"' in str(error)
-        else:
-            assert b.peer_id in {conn.remote_peer for conn in a.swarm.conns()}
+            told = str(error)
+        print(told)
+        assert 'pip install "p2pcore[dns]"' in told
 
 
 def import_times() -> None:

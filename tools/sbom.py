@@ -1,8 +1,8 @@
 """Writes what a wheel of p2pcore is made of and needs: a software bill of materials in CycloneDX 1.6.
 
-Comes in: pyproject.toml beside this folder, the version of p2pcore and of Cython. Goes out: a JSON file, the same for
-the same input. CMakeLists.txt calls it; the wheel has the file in its .dist-info/sboms/ (PEP 770). Components that
-users install themselves have no version here, but the requirement as pyproject.toml has it.
+Comes in: pyproject.toml beside this folder, the version of p2pcore and of Cython. Goes out: a JSON file, the
+same for the same input. CMakeLists.txt calls it; the wheel has the file in its .dist-info/sboms/ (PEP 770).
+What users install beside p2pcore has no version here, but the requirement as pyproject.toml has it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Builds the wheels for Linux that one machine can build: two processors, two C libraries, several interpreters.
+"""Builds the wheels for Linux that one machine can build: two processors, two C libraries, any interpreters.
 
-Comes in: interpreters, targets. Goes out: wheels in dist/, repaired and named by auditwheel, and a line about each.
-The compiler is zig's, of the package ziglang: it brings the headers of old C libraries and of other processors. A
-wheel of another processor or C library is not run here. .github/workflows/wheels.yml builds the published ones.
+Comes in: interpreters, targets. Goes out: wheels in dist/, repaired by auditwheel, and the name of each.
+The compiler is zig's, of the package ziglang: it brings the headers of old C libraries and other processors.
+Never runs what it has built. .github/workflows/wheels.yml builds the published ones.
 """
 
 from __future__ import annotations
