@@ -55,6 +55,27 @@ async def test_a_host_that_can_listen_nowhere_does_not_start(caplog: pytest.LogC
     assert "cannot listen on" in caplog.text
 
 
+@looped
+async def test_a_closed_host_says_that_it_cannot_start_again_and_what_to_do() -> None:
+    for listen in ((), ("/ip4/127.0.0.1/tcp/0",)):
+        host = Host(listen=listen)
+        async with host:
+            pass
+        with pytest.raises(SwarmClosed, match=r"make a new Host; with private_key=host.private_key"):
+            await host.start()
+        async with Host(host.private_key, listen) as again:
+            assert again.peer_id == host.peer_id
+
+
+@looped
+async def test_a_host_starts_once() -> None:
+    async with Host(listen=["/memory/0"]) as host:
+        addrs = host.addrs
+        with pytest.raises(RuntimeError, match="started already"):
+            await host.start()
+        assert host.addrs == addrs
+
+
 @pytest.mark.parametrize(
     "form", ["conn", "peer id", "peer id text", "addr with peer", "addr text", "addr only"]
 )

@@ -24,7 +24,7 @@ from p2pcore.aio.descriptors import raise_limit
 from p2pcore.aio.stopping import Interrupted, Stopping, drain_time
 from p2pcore.dialing.addr_book import AddrBook
 from p2pcore.dialing.dialer import DialOptions
-from p2pcore.errors import AddressError, GoAway, StreamReset, is_elsewhere
+from p2pcore.errors import AddressError, GoAway, StreamReset, SwarmClosed, is_elsewhere
 from p2pcore.interfaces import Conn, Gater, Notifiee, ProtocolHandler
 from p2pcore.metrics.access_log import AccessLog, AccessLogOptions
 from p2pcore.metrics.health import Health
@@ -158,6 +158,7 @@ class Host:
             options.flag(name, is_served)
         self.private_key = _identity(private_key)
         self._listen = _addresses(listen)
+        self._was_started = False
         self.listen_results: list[ListenResult] = []
         conns = options.given("conns", conns, ConnOptions)
         conn_manager = options.given("conn_manager", conn_manager, ConnManager)
@@ -225,8 +226,17 @@ class Host:
     # -- life ----------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Listens on all addresses. Raises ListenError: no address works; the host is closed then."""
+        """Listens on all addresses. Call it once.
+
+        A host that was closed stays closed. A new Host with the same arguments, and the `private_key` of this
+        one, is the same peer again.
+
+        Raises:
+            ListenError: no address works; the host is closed then.
+            SwarmClosed: the host was closed. RuntimeError: it has started already.
+        """
         self._home.check_loop()
+        self._check_new()
         try:
             self.listen_results = await self.swarm.listen(*self._listen)
         except BaseException:
@@ -237,8 +247,18 @@ class Host:
             if result.error is not None:
                 logger.warning("cannot listen on %s: %s", result.addr, result.error)
 
+    def _check_new(self) -> None:
+        if self.swarm.is_closed:
+            raise SwarmClosed(
+                "this host was closed and cannot start again: make a new Host; "
+                "with private_key=host.private_key it is the same peer"
+            )
+        if self._was_started:
+            raise RuntimeError("this host has started already: call start() or `async with` once")
+        self._was_started = True
+
     async def close(self) -> None:
-        """Ends listeners, streams and connections. Idempotent, bounded in time."""
+        """Ends listeners, streams and connections, for good. Idempotent, bounded in time."""
         self._home.check_loop()
         self.metrics.lag.close()
         await self._identify.close()

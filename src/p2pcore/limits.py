@@ -259,6 +259,9 @@ MEMORY_BACKLOG: Final = 128
 """Dialled memory connections that nobody has accepted; further dials are refused."""
 MEMORY_PIPE_BYTES: Final = 256 * 1024
 """Bytes in one direction of a memory connection before its writers wait: the size of a socket's buffer."""
+MEMORY_LINK_BYTES: Final = 4 * 1024 * 1024
+"""The same where a link with delay carries them (p2pcore.testing): the most that Linux lets a TCP socket send
+(net.ipv4.tcp_wmem)."""
 
 # -- relay -----------------------------------------------------------------------------------------
 MAX_CIRCUIT_MESSAGE_BYTES: Final = 4096
@@ -812,3 +815,12 @@ RPC_MAX_RETRY_PAUSE_S: Final = 2.0
 """... and never longer than this."""
 RPC_MAX_ATTEMPTS: Final = 10
 """Attempts of one call: more of them only add to what the service cannot do."""
+# -- p2pcore.testing -------------------------------------------------------------------------------
+TEST_PACKET_BYTES: Final = 1400
+"""A packet that a network of testing.Conditions may lose: what Ethernet's 1,500 bytes leave to TCP, about."""
+TEST_RETRANSMIT_S: Final = 0.2
+"""A lost packet comes so much later: the least time after which Linux's TCP sends again (TCP_RTO_MIN)."""
+TEST_TICK_S: Final = 0.001
+"""What is due within this time arrives now: timers of uvloop count whole milliseconds."""
+VIRTUAL_THREAD_S: Final = 10.0
+"""So long a virtual event loop waits for a thread of its executor, which no virtual clock can hurry."""
