@@ -38,7 +38,7 @@ from p2pcore.swarm.notify import Notifiees
 from p2pcore.upgrade.listener import REFUSED, errno_name
 
 if TYPE_CHECKING:
-    from p2pcore.interfaces import CapableConn
+    from p2pcore.interfaces import CapableConn, Conn as AnyConn
     from p2pcore.metrics.access_log import AccessLog
     from p2pcore.metrics.recorder import Recorder
     from p2pcore.swarm.conn import Conn
@@ -121,7 +121,7 @@ class News:
         if self.events.is_wanted:
             self.events.emit(Draining(delay_s, timeout_s))
 
-    def peer_draining(self, conn: Conn) -> None:
+    def peer_draining(self, conn: AnyConn) -> None:
         """The peer of `conn` has said that it is draining."""
         if self.events.is_wanted:
             self.events.emit(PeerDraining(conn))
