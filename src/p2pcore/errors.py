@@ -68,8 +68,8 @@ class P2PError(Exception):
     """Root of everything p2pcore raises on purpose.
 
     Attributes:
-        stage: the step of a connection's upgrade that failed ("security handshake"), or "stream protocol"
-            where the negotiation of a stream did; None elsewhere.
+        stage: the step that failed. "stream protocol": the negotiation of a stream. Another text is a step of
+            a connection's upgrade, such as "security handshake". None: the error has no such step.
     """
 
     stage: str | None = None

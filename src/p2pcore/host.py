@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from p2pcore import compose, limits, options
 from p2pcore._fast.loop.ledger import Ledger
 from p2pcore._fast.loop.loop_state import loop_state
+from p2pcore.address_hint import meant
 from p2pcore.aio.descriptors import raise_limit
 from p2pcore.aio.stopping import Interrupted, Stopping, drain_time
 from p2pcore.dialing.addr_book import AddrBook
 from p2pcore.dialing.dialer import DialOptions
-from p2pcore.errors import AddressError, GoAway, StreamReset, SwarmClosed, is_elsewhere
+from p2pcore.errors import AddressError, GoAway, IdentityError, StreamReset, SwarmClosed, is_elsewhere
 from p2pcore.interfaces import Conn, Gater, Notifiee, ProtocolHandler
 from p2pcore.metrics.access_log import AccessLog, AccessLogOptions
 from p2pcore.metrics.health import Health
@@ -370,8 +371,9 @@ class Host:
         """A connection to `target`: the present one, or a new one.
 
         Args:
-            target: see Target. An address without /p2p/ID always makes a new connection. Host names are
-                resolved. A peer id alone is dialled at the addresses of `addr_book`.
+            target: see Target. An address without /p2p/ID always makes a new connection, and whoever answers
+                there is taken: look at `Conn.remote_peer` before you trust it. Host names are resolved. A
+                peer id alone is dialled at the addresses of `addr_book`.
             more: further addresses of the same peer, tried together with the first.
             ignore_backoff: dial even an address that failed a short while ago.
 
@@ -385,7 +387,7 @@ class Host:
                 raise TypeError(f"target must be a multiaddr, a peer id or a Conn, not {target!r}")
             return target
         if isinstance(target, PeerId) or (isinstance(target, str) and not target.startswith("/")):
-            return await self.swarm.dial_peer(PeerId(target), more, ignore_backoff=ignore_backoff)
+            return await self.swarm.dial_peer(_peer(target), more, ignore_backoff=ignore_backoff)
         addr = Multiaddr(target)
         peer = addr.peer_id
         if peer is not None:
@@ -514,9 +516,12 @@ class Host:
             max_streams: handlers of this protocol that may run at once; more streams are reset. None: no
                 limit. max_streams_per_peer: the same for one peer.
             cancel: cancel a handler when its stream is reset or its connection is lost.
+
+        Raises: TypeError: `handler` is not `async`, or does not take one argument. ValueError, TypeError:
+            `protocol` is not a valid protocol id, or another argument is wrong.
         """
         self._home.check_thread()
-        options.function("handler", handler)
+        options.stream_handler("handler", handler)
         for name, most in (("max_streams", max_streams), ("max_streams_per_peer", max_streams_per_peer)):
             if most is not None:
                 options.whole(name, most, 1)
@@ -622,9 +627,27 @@ class Host:
         return self.swarm.limits_report()
 
 
+def _peer(target: PeerId | str) -> PeerId:
+    """The peer that `target` names. Raises AddressError: it is an address in another form; IdentityError."""
+    try:
+        return PeerId(target)
+    except IdentityError:
+        hint = meant(str(target))
+        if hint is None:
+            raise
+        raise AddressError(
+            f"{target!r} is neither a multiaddr nor a peer id; perhaps {hint} is meant"
+        ) from None
+
+
 def _identity(key: PrivateKey | None) -> PrivateKey:
     if key is None:
         return PrivateKey.generate()
+    if isinstance(key, str | bytes | os.PathLike):
+        raise TypeError(
+            f"private_key must be a PrivateKey, not a {type(key).__name__}: PrivateKey.read(path) reads a "
+            "file, PrivateKey.from_protobuf, from_base64 and from_pem read a key"
+        )
     options.instance("private_key", key, PrivateKey, is_secret=True)
     return key
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from inspect import iscoroutinefunction
+from inspect import iscoroutinefunction, isfunction, ismethod, signature, unwrap
 from ipaddress import ip_network
 from typing import Generic, NoReturn, Protocol, TypeVar
 
@@ -126,6 +126,27 @@ def function(name: str, value: object) -> None:
     """Checks that `value` can be called."""
     if not callable(value):
         _wrong_type(name, "a function", value)
+
+
+def stream_handler(name: str, value: object) -> None:
+    """Checks that `value` can be called with one stream, and gives something to await.
+
+    A plain function may return an awaitable, and nobody can see that. So only one that says nothing about its
+    result is refused: a `def` without a return annotation, or with None there.
+    """
+    function(name, value)
+    expected = "an `async` function that takes one argument, the stream"
+    try:
+        signature(value).bind(None)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise TypeError(f"{name} must be {expected}, not {_shown(value)}: {error}") from None
+    except ValueError:  # a function of C, which does not tell its arguments
+        return
+    inner = unwrap(value)  # type: ignore[arg-type]
+    is_plain = isfunction(inner) or ismethod(inner)
+    says_nothing = getattr(inner, "__annotations__", {}).get("return") in (None, "None")
+    if is_plain and says_nothing and not iscoroutinefunction(inner) and inner.__name__ != "<lambda>":
+        raise TypeError(f"{name} must be {expected}, not the plain function {_shown(value)}")
 
 
 def satisfies(name: str, value: object, interface: type, *, may_wait: bool = False) -> None:

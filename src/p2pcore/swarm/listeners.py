@@ -141,7 +141,7 @@ class Listeners:
                 try:
                     begun = self._begin_conn(made)
                     if not isinstance(begun, Conn):
-                        await self._finish_later(begun)
+                        await self._later(begun)
                 except SwarmClosed:
                     return
                 except (GaterRefused, LimitExceeded):
@@ -158,15 +158,15 @@ class Listeners:
         finally:
             await self._ended(listener, bound, error)
 
-    async def _finish_later(self, begun: Coroutine[Any, Any, Conn]) -> None:
+    async def _later(self, begun: Coroutine[Any, Any, Conn]) -> None:
         """Has a task finish `begun`. Waits only while so many of them do that the gater cannot keep up."""
-        task = asyncio.get_running_loop().create_task(self._finish(begun))
+        task = asyncio.get_running_loop().create_task(self._awaited(begun))
         self._asking.add(task)
         task.add_done_callback(self._asking.discard)
         while len(self._asking) >= limits.MAX_GATER_WAITS:
             await asyncio.wait(self._asking, return_when=asyncio.FIRST_COMPLETED)
 
-    async def _finish(self, begun: Coroutine[Any, Any, Conn]) -> None:
+    async def _awaited(self, begun: Coroutine[Any, Any, Conn]) -> None:
         try:
             await begun
         except (GaterRefused, LimitExceeded, SwarmClosed):
