@@ -14,9 +14,11 @@ import pytest
 
 import p2pcore
 from p2pcore import (
+    AccessLogOptions,
     BasicGater,
     ConnOptions,
     DialOptions,
+    DrainOptions,
     Host,
     IdentifyOptions,
     Limits,
@@ -35,8 +37,10 @@ from p2pcore import (
 )
 
 CLASSES: list[type[Any]] = [
+    AccessLogOptions,
     ConnOptions,
     DialOptions,
+    DrainOptions,
     IdentifyOptions,
     ListenerOptions,
     MplexOptions,
