@@ -22,6 +22,8 @@ _MODULES = {
     ),
     "host": "Host run tune_loop",
     "interfaces": "Conn ConnStat ConnState Direction Gater Network Notifiee Resolver Stream",
+    "metrics.access_log": "AccessLogOptions",
+    "metrics.server": "MetricsServer",
     "muxers.mplex": "MplexOptions",
     "muxers.yamux": "YamuxOptions",
     "protocols.identify": "IdentifyOptions",

@@ -57,6 +57,12 @@ from p2pcore.interfaces import (
     Resolver as Resolver,
     Stream as Stream,
 )
+from p2pcore.metrics.access_log import (
+    AccessLogOptions as AccessLogOptions,
+)
+from p2pcore.metrics.server import (
+    MetricsServer as MetricsServer,
+)
 from p2pcore.muxers.mplex import (
     MplexOptions as MplexOptions,
 )

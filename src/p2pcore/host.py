@@ -25,6 +25,10 @@ from p2pcore.aio.stopping import Interrupted, Stopping, drain_time
 from p2pcore.dialing.dialer import DialOptions
 from p2pcore.errors import AddressError, GoAway, StreamReset, is_elsewhere
 from p2pcore.interfaces import Conn, Gater, Notifiee, ProtocolHandler
+from p2pcore.metrics.access_log import AccessLog, AccessLogOptions
+from p2pcore.metrics.health import Health
+from p2pcore.metrics.host_metrics import HostMetrics
+from p2pcore.metrics.recorder import Recorder
 from p2pcore.protocols import echo, identify, perf, ping
 from p2pcore.relay.transport import RelayTransport
 from p2pcore.resources.conn_manager import ConnManager
@@ -44,6 +48,7 @@ from p2pcore.values.version import __version__
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import Multiplexer, SecureTransport, Stream
+    from p2pcore.metrics.health import Check
     from p2pcore.muxers.mplex import MplexOptions
     from p2pcore.muxers.yamux import YamuxOptions
     from p2pcore.protocols.identify import IdentifyOptions
@@ -93,6 +98,9 @@ class Host:
         ping, perf, echo: whether this protocol is served. `perf` is only for measurements.
         relay_service: makes this node a relay for other peers, see RelayOptions; None: it is not a relay.
         drain: how peers notice that this node ends; see DrainOptions.
+        metrics: whether connections, dials and streams are counted for `Host.metrics`.
+        access_log: whether the logger "p2pcore.access" gets a record when a connection ends. AccessLogOptions
+            says which records there are; True: the default ones.
 
     Raises:
         TypeError, ValueError: an argument has a wrong type or value. The message names it.
@@ -104,6 +112,8 @@ class Host:
         relay: the client of relays. It can reserve a place at a relay without a listener.
         relay_service: the relay of this node, with its counters, or None.
         listen_results: the result of each listen address at the start.
+        metrics: see HostMetrics; `host.metrics.text()` is what Prometheus takes.
+        alive, ready: the checks behind /healthz and /readyz; add more with `host.ready.add`.
     """
 
     def __init__(
@@ -131,8 +141,10 @@ class Host:
         echo: bool = False,
         relay_service: RelayOptions | None = None,
         drain: DrainOptions | None = None,
+        metrics: bool = True,
+        access_log: AccessLogOptions | bool = False,
     ) -> None:
-        for name, is_served in (("ping", ping), ("perf", perf), ("echo", echo)):
+        for name, is_served in (("ping", ping), ("perf", perf), ("echo", echo), ("metrics", metrics)):
             options.flag(name, is_served)
         self.private_key = _identity(private_key)
         self._listen = _addresses(listen)
@@ -146,6 +158,7 @@ class Host:
         in_force = options.given("limits", limits, Limits).resolved()
         admission = Admission(gater, in_force)
         news = News()
+        recorder = news.metrics = Recorder() if metrics else None
         ledger = Ledger()
         upgrader = StreamUpgrader(
             self.private_key,
@@ -167,6 +180,11 @@ class Host:
             ledger=ledger,
         )
         self._home = self.swarm.home
+        self.access_log = _access_log(self.swarm, news, access_log)
+        self.metrics = HostMetrics(self.swarm, news, recorder, lambda: self.relay_service)
+        self._is_started = False
+        self.alive = Health("alive", {})
+        self.ready = Health("ready", self._checks())
         self._identify = _identify_service(self.swarm, self.private_key, identify)
         self.relay = RelayTransport(upgrader, self.swarm, self._addrs_changed)
         self.swarm.add_transport(self.relay)
@@ -201,6 +219,7 @@ class Host:
         except BaseException:
             await self.close()
             raise
+        self._is_started = True
         for result in self.listen_results:
             if result.error is not None:
                 logger.warning("cannot listen on %s: %s", result.addr, result.error)
@@ -208,11 +227,14 @@ class Host:
     async def close(self) -> None:
         """Ends listeners, streams and connections. Idempotent, bounded in time."""
         self._home.check_loop()
+        self.metrics.lag.close()
         await self._identify.close()
         if self.relay_service is not None:
             self.relay_service.close()
         await self.relay.close()
         await self.swarm.close()
+        if self.access_log is not None:
+            self.access_log.close()
 
     async def drain(
         self,
@@ -283,6 +305,14 @@ class Host:
     def conn_manager(self) -> ConnManager:
         """Says which connections go when there are too many: tag, protect and keep peers with it."""
         return self.swarm.conn_manager
+
+    def _checks(self) -> dict[str, Check]:
+        return {
+            "starting": lambda: None if self._is_started else "it has not listened yet",
+            "draining": lambda: "it takes no new work" if self.is_draining else None,
+            "closed": lambda: "it was closed" if self.swarm.is_closed else None,
+            "listeners": self.metrics.listeners_down,
+        }
 
     # -- connections and streams ---------------------------------------------------------------
 
@@ -467,6 +497,7 @@ class Host:
             aclosing(ping.pings(lambda: conn.new_stream(ping.PROTOCOL, True), count, timeout_s)) as rtts,
         ):
             async for rtt in rtts:
+                self.metrics.pinged(rtt)
                 yield rtt
 
     async def identify(self, target: Target) -> IdentifyInfo:
@@ -532,6 +563,15 @@ def _upgrader_options(
     hooks = ListenerHooks(admits=admission.admits, news=news)
     check_secured = None if gater is None else admission.check_secured
     return UpgraderOptions(listener.accept_timeout, listener, hooks, check_secured, ledger)
+
+
+def _access_log(swarm: Swarm, news: News, choice: AccessLogOptions | bool) -> AccessLog | None:
+    options.instance("access_log", choice, bool, AccessLogOptions)
+    if choice is False:
+        return None
+    log = news.access = AccessLog(AccessLogOptions() if choice is True else choice)
+    swarm.log_streams(log.streams)
+    return log
 
 
 def _identify_service(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from p2pcore._fast.chain.layer import Mailbox
     from p2pcore._fast.loop.ledger import Ledger, Share
+    from p2pcore._fast.loop.metrics import Protocols, Traffic
     from p2pcore.values.keys import PublicKey
     from p2pcore.values.multiaddr import Multiaddr
     from p2pcore.values.peer_id import PeerId
@@ -237,6 +238,12 @@ class Stream(Channel, Protocol):
         By default it is the work of starting a handler.
         """
 
+    def count_in(self, protocols: Protocols, apart: bool = False) -> Traffic:
+        """The swarm calls it once: from now on the row of its protocol counts this stream and its bytes.
+
+        `apart`: count it in a row of its own as well. Returns: that row, or the protocol's.
+        """
+
     @property
     def id(self) -> int: ...
     @property
@@ -424,6 +431,26 @@ class MuxedConn(Protocol):
     def active_at(self) -> float:
         """The event loop's time at which the peer last used a stream, or a stream ended; 0: never."""
 
+    @property
+    def bytes_in(self) -> int:
+        """Bytes from the peer, with what ciphers and frames add, from the handshake on. It never falls."""
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes to the peer, the same way."""
+
+    @property
+    def num_streams_in(self) -> int:
+        """Streams the peer has opened so far, without those that were refused."""
+
+    @property
+    def num_streams_out(self) -> int:
+        """Streams opened here so far."""
+
+    @property
+    def rtt(self) -> float:
+        """The last round trip that was measured, in seconds; 0: none."""
+
     async def close(self, code: int = 0) -> None:
         """Closes in order: go-away, queued bytes, FIN, a short drain. Open streams fail. Idempotent."""
 
@@ -458,7 +485,7 @@ class ConnState:
     early_muxer: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # one object for each kind, and tables are asked for it often
 class ConnKind:
     """The values that all connections of one kind share. There is one object for all of them.
 
@@ -509,12 +536,25 @@ class ConnStat:
     Attributes:
         direction: who dialled. opened_at: `time.time()` when the swarm took it over.
         is_limited: True if a relay limits it. num_streams: open streams, in both directions.
+        active_at: `time.time()` when the peer last used a stream, or a stream ended; at first `opened_at`.
+        bytes_in, bytes_out: bytes from and to the peer so far, with what ciphers and frames add.
+        num_streams_in, num_streams_out: streams that the peer has opened so far, and that we have opened.
+        rtt_s: the last round trip that the multiplexer has measured, in seconds; None: none yet. It measures
+            while much data flows; `Host.ping` measures at once.
+        agent: the program of the peer, as identify tells it; None: not known. Escape it before you show it.
     """
 
     direction: Direction
     opened_at: float
     is_limited: bool
     num_streams: int
+    active_at: float
+    bytes_in: int
+    bytes_out: int
+    num_streams_in: int
+    num_streams_out: int
+    rtt_s: float | None
+    agent: str | None
 
 
 @runtime_checkable
@@ -574,7 +614,7 @@ class Conn(Protocol):
 
     @property
     def stat(self) -> ConnStat:
-        """Direction, age and streams as they are now. The value does not change later."""
+        """Age, activity, bytes and streams as they are now. The value does not change later."""
 
     @property
     def session(self) -> MuxedConn:

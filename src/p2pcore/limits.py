@@ -445,6 +445,8 @@ MAX_ADMIN_ANSWER_BYTES: Final = 4 * 1024 * 1024
 """One answer: about 4 KiB for a node, and as much for each of MAX_WORKERS."""
 ADMIN_IDLE_S: Final = 60.0
 """How long a client may wait between two requests; `p2pcore top` asks each second."""
+MAX_FORWARDED: Final = 1024
+"""Connections that `p2pcore forward` joins to streams at one time: a peer takes as many streams."""
 SYSTEMD_STATUS_S: Final = 30.0
 """Between two lines of status for systemd: often enough for who looks, and rare in the journal."""
 ADMIN_ANSWER_S: Final = 5.0
@@ -475,10 +477,34 @@ WORKER_BLOCKED_S: Final = 60.0
 """The same for a worker that runs: its event loop is blocked, perhaps by a long call that will end."""
 WORKER_ANSWER_S: Final = 2.0
 """How long `Supervisor.status` waits for a worker before it tells what was known last."""
-MAX_WORKER_MESSAGE_BYTES: Final = 64 * 1024
-"""One message between a worker and its supervisor."""
-WORKER_QUEUE_BYTES: Final = 1024 * 1024
+MAX_WORKER_MESSAGE_BYTES: Final = 1024 * 1024
+"""One message between a worker and its supervisor: the metrics of a worker take up to 200 KiB."""
+WORKER_QUEUE_BYTES: Final = 2 * 1024 * 1024
 """Messages that wait for a supervisor that does not read; more are dropped."""
+
+# -- metrics, health, access log -----------------------------------------------------------------
+MAX_METRIC_ROWS: Final = 512
+"""Kinds of connection that are found without making labels: of what a node has configured there are fewer."""
+MAX_METRIC_PROTOCOLS: Final = 64
+"""Protocols with samples of their own, each way; others are added up as "other"."""
+MAX_METRIC_LISTENERS: Final = 64
+"""Addresses of listeners with samples of their own; others are added up as "other"."""
+LOOP_LAG_EVERY_S: Final = 1.0
+"""Between two looks at how late a timer is: often enough for a rate over a minute, and costs 5 us."""
+METRICS_HEAD_BYTES: Final = 8 * 1024
+"""Head of one request for metrics: as MAX_HTTP_HEAD_BYTES."""
+METRICS_TIMEOUT_S: Final = 5.0
+"""From the connection to the end of the answer: a scraper on the same network needs milliseconds."""
+MAX_METRICS_CONNS: Final = 16
+"""Connections to a metrics server at a time: two Prometheus servers, probes, and people."""
+WORKER_METRICS_S: Final = 1.0
+"""How long a scrape waits for a worker; one that does not answer is left out."""
+ACCESS_LOG_PER_S: Final = 10
+"""Lines about refused connections in a second, for each reason; the others are counted in one more line."""
+MAX_ACCESS_REASONS: Final = 64
+"""Reasons that are counted apart there; there are about 30."""
+HEALTH_HANG_S: Final = 30.0
+"""A worker that has given no sign of life for so long is not healthy."""
 
 # -- wire and records --------------------------------------------------------------------------
 RECEIVE_BUFFER_BYTES: Final = 256 * 1024

@@ -41,7 +41,9 @@ class Machine:
 
     def here(self, text: str) -> str:
         """`text` with the paths of this machine, and with free ports."""
-        text = text.replace(INSTALLED, str(self.command)).replace("/var/lib/p2pcore", str(self.root / "state"))
+        text = text.replace(INSTALLED, str(self.command)).replace(
+            "/var/lib/p2pcore", str(self.root / "state")
+        )
         text = text.replace("/run/p2pcore", str(self.root / "run"))
         text = text.replace("/etc/p2pcore", str(self.root / "etc"))
         text = text.replace("/ip6/::/tcp/4001", "/ip4/127.0.0.1/tcp/0")
@@ -51,9 +53,10 @@ class Machine:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("P2PCORE_CONFIG")}
         return kept | more | {"PATH": f"{self.root}:{os.environ['PATH']}"}
 
-    def ask(self, *args: str) -> subprocess.CompletedProcess[str]:
-        command = [str(self.command), *args]
-        return subprocess.run(command, capture_output=True, text=True, timeout=seconds(HANG_S), check=False)
+    def status(self) -> dict[str, Any]:
+        command = [str(self.command), "status", "--admin", str(self.root / "run" / "admin.sock"), "--json"]
+        found: dict[str, Any] = json.loads(subprocess.check_output(command, timeout=seconds(HANG_S)))
+        return found
 
 
 @pytest.fixture
@@ -107,12 +110,16 @@ def test_the_unit_starts_reloads_and_stops_a_node(machine: Machine) -> None:
     process = subprocess.Popen(shlex.split(start), env=environment, stdout=subprocess.DEVNULL)
     try:
         told("READY")
-        before = json.loads(machine.ask("status", "--admin", f"{machine.root}/run/admin.sock", "--json").stdout)
+        before = json.loads(
+            machine.ask("status", "--admin", f"{machine.root}/run/admin.sock", "--json").stdout
+        )
         assert len(before["workers"]) == 2
         subprocess.run(shlex.split(reload.replace("$MAINPID", str(process.pid))), check=True)
         told("RELOADING")
         told("READY")
-        after = json.loads(machine.ask("status", "--admin", f"{machine.root}/run/admin.sock", "--json").stdout)
+        after = json.loads(
+            machine.ask("status", "--admin", f"{machine.root}/run/admin.sock", "--json").stdout
+        )
         pids = [{worker["pid"] for worker in status["workers"]} for status in (before, after)]
         assert pids[0].isdisjoint(pids[1])
         assert before["peer_id"] == after["peer_id"]

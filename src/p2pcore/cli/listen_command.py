@@ -17,13 +17,16 @@ from p2pcore import Host, Multiaddr, PeerId
 from p2pcore.admin import AdminServer, Systemd
 from p2pcore.cli.configured import ConfiguredCommand
 from p2pcore.cli.limits_shown import show_at_signal, show_limits
+from p2pcore.cli.logs import set_up_logs
 from p2pcore.cli.node import run
 from p2pcore.cli.node_options import NodeOptions, node_options
+from p2pcore.cli.observed import observed
 from p2pcore.cli.operating_options import OperatingOptions, config_option, operating_options
 from p2pcore.cli.output import Output, OutputFailed, error_line, log_level
 from p2pcore.cli.params import AddressType, WorkersType, json_option
 from p2pcore.cli.serving_options import ServingOptions, serving_options
 from p2pcore.cli.shown import Shown, show_addrs
+from p2pcore.cli.tunnel import Serve, ServeType, serve_all
 from p2pcore.swarm.events import AddrsChanged, Subscription
 
 DEFAULT = "/ip4/127.0.0.1/tcp/0"
@@ -43,6 +46,15 @@ _OPTIONS = (
     node_options,
     serving_options,
     click.option("--perf", is_flag=True, help="Serve perf too. Peers may then use all your bandwidth."),
+    click.option(
+        "--serve",
+        "served",
+        multiple=True,
+        type=ServeType(),
+        metavar="PROTOCOL=ADDRESS",
+        help="Serve PROTOCOL with connections to ADDRESS: HOST:PORT, PORT or unix:PATH; may be repeated. The "
+        "other end is `p2pcore forward` or `p2pcore connect`.",
+    ),
     click.option(
         "--workers",
         type=WorkersType(),
@@ -75,6 +87,7 @@ def command(
     node: NodeOptions,
     serving: ServingOptions,
     perf: bool,
+    served: tuple[Serve, ...],
     workers: int | None,
     operating: OperatingOptions,
     verbose: int,
@@ -89,10 +102,11 @@ def command(
     """
     serving.check(addrs, is_alone=workers is None)
     log_level(verbose)
+    set_up_logs(serving.log_format, serving.access_log)
     if workers is not None:
         from p2pcore.cli.listen_workers import listen
 
-        listen(workers, addrs or (DEFAULT,), node, serving, perf, operating, verbose, Output(as_json))
+        listen(workers, addrs or (DEFAULT,), node, serving, perf, served, operating, verbose, Output(as_json))
         return
     host = node.host(
         listen=addrs or (DEFAULT,),
@@ -102,8 +116,9 @@ def command(
         drain=operating.drain,
         **serving.settings(node, addrs),
     )
-    main = _serve(host, Output(as_json), verbose > 0, operating)
-    run(main, interrupted=0, grace_s=operating.stop_s)
+    serve_all(host, served)
+    serve = _serve(host, Output(as_json), verbose > 0, operating)
+    run(observed(serve, host, serving.metrics), interrupted=0, grace_s=operating.stop_s)
 
 
 @asynccontextmanager

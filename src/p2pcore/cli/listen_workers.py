@@ -17,11 +17,14 @@ import p2pcore
 from p2pcore import DrainOptions, Host, Multiaddr, Supervisor, Worker, WorkerEvent
 from p2pcore.admin import AdminServer, Systemd
 from p2pcore.cli.limits_shown import show_at_signal
+from p2pcore.cli.logs import set_up_logs
 from p2pcore.cli.node_options import NodeOptions
+from p2pcore.cli.observed import observed
 from p2pcore.cli.operating_options import OperatingOptions
 from p2pcore.cli.output import Output, OutputFailed, errors_never_wait, finish, log_level, prepare
 from p2pcore.cli.serving_options import ServingOptions
 from p2pcore.cli.shown import Shown, show_addrs
+from p2pcore.cli.tunnel import Serve, serve_all
 
 
 def make_host(
@@ -29,6 +32,7 @@ def make_host(
     node: NodeOptions,
     serving: ServingOptions,
     perf: bool,
+    served: tuple[Serve, ...],
     refuse_after_s: float,
     verbosity: int,
 ) -> Host:
@@ -36,9 +40,11 @@ def make_host(
     prepare()
     errors_never_wait()
     log_level(verbosity)
+    set_up_logs(serving.log_format, serving.access_log)
     settings = node.settings() | serving.settings(node, worker.listen)
     drain = DrainOptions(refuse_after_s=refuse_after_s)
     host = worker.host(perf=perf, echo=True, drain=drain, **settings)
+    serve_all(host, served)
 
     def show(line: str, **fields: object) -> None:
         worker.report(line=line, **fields)
@@ -55,6 +61,7 @@ def listen(
     node: NodeOptions,
     serving: ServingOptions,
     perf: bool,
+    served: tuple[Serve, ...],
     operating: OperatingOptions,
     verbosity: int,
     output: Output,
@@ -67,7 +74,7 @@ def listen(
     show = _Show(output, verbosity > 0)
     supervisor = Supervisor(
         make_host,
-        (node, serving, perf, operating.refuse_after_s, verbosity),
+        (node, serving, perf, served, operating.refuse_after_s, verbosity),
         workers=workers,
         listen=addrs,
         private_key=node.private_key(),
@@ -87,7 +94,7 @@ def listen(
             finish()
             os._exit(0)
 
-    p2pcore.run(serve())
+    p2pcore.run(observed(serve(), supervisor, serving.metrics))
     if show.failed is not None:
         raise show.failed
 

@@ -143,7 +143,7 @@ class Dialer:
             reason = "no usable address" if causes else "no addresses"
             raise self._failed(peer, DialError(peer, tuple(causes.items()), reason, num_skipped))
         if dial is None or not joinable:
-            dial = self._dials[peer, force_direct] = PeerDial(peer, self._dial_one)
+            dial = self._dials[peer, force_direct] = PeerDial(peer, self._dial_one, self._news.peer_dialled)
         dial.add(good, causes, num_skipped)
         return dial
 
@@ -212,9 +212,13 @@ class Dialer:
         target = addr.without_p2p()
         task = asyncio.current_task()
         self._alone.add(task)
+        now = asyncio.get_running_loop().time
+        began_at = now()
         try:
             self._admission.check_addr_dial(peer, target)
-            return await self._dial_one(target, peer)
+            conn = await self._dial_one(target, peer)
+            self._news.peer_dialled(True, 1, now() - began_at, 0.0)
+            return conn
         except SwarmClosed:
             raise
         except asyncio.CancelledError:
@@ -222,6 +226,7 @@ class Dialer:
                 raise  # `close` did not cancel it, or somebody else did as well
             raise SwarmClosed("the swarm was closed") from None
         except Exception as error:
+            self._news.peer_dialled(False, 1, now() - began_at, 0.0)
             raise self._failed(peer, DialError(peer, [(target, error)])) from error
         finally:
             self._alone.discard(task)
@@ -236,7 +241,7 @@ class Dialer:
         good = list(self._admitted(peer, chosen, refused))
         if not good:
             raise self._failed(peer, DialError(peer, tuple((causes | refused).items()), "no usable address"))
-        dial = PeerDial(peer, self._dial_one)
+        dial = PeerDial(peer, self._dial_one, self._news.peer_dialled)
         self._unshared.add(dial)
         dial.add(good, causes | refused)
         try:
@@ -261,6 +266,9 @@ class Dialer:
                     conn = await self._connect(transport, addr, peer, scope)
                 finally:
                     self._slots.release(peer or addr)
+        except asyncio.CancelledError as error:
+            self._news.addr_failed(addr, error, peer is not None and self._conns.count(peer) > 0)
+            raise
         except Exception as error:
             self._learn(addr, peer, scope, error)
             raise
@@ -274,9 +282,13 @@ class Dialer:
         self, transport: Transport, addr: Multiaddr, peer: PeerId | None, scope: Scope
     ) -> CapableConn:
         limit = limits.DIAL_TIMEOUT_S if scope is Scope.PUBLIC else limits.DIAL_TIMEOUT_LOCAL_S
+        now = asyncio.get_running_loop().time
+        began_at = now()
         try:
             async with asyncio.timeout(limit):
-                return await transport.dial(addr, peer)
+                made = await transport.dial(addr, peer)
+                self._news.addr_upgraded(made, now() - began_at)
+                return made
         except TimeoutError as error:
             if getattr(error, "stage", None) is not None:
                 raise
@@ -285,6 +297,7 @@ class Dialer:
     def _learn(self, addr: Multiaddr, peer: PeerId | None, scope: Scope, error: Exception) -> None:
         """Records that a dial of `addr` has failed. A cancelled dial does not come here."""
         self._news.addr_dialled(False)
+        self._news.addr_failed(addr, error)
         stage = getattr(error, "stage", None)
         ours = is_ours(error)
         if scope is Scope.PUBLIC and not ours:  # a stage means that the peer has answered
@@ -293,6 +306,11 @@ class Dialer:
             self.backoff.failed(peer, addr, asyncio.get_running_loop().time())
         if stage is not None:
             self._news.upgrade_failed(Direction.OUTBOUND, str(stage), error, None, addr)
+
+    @property
+    def num_dialling(self) -> int:
+        """Addresses that are being dialled now, without those behind a relay."""
+        return self._slots.num_held
 
     # -- shared --------------------------------------------------------------------------------
 

@@ -76,6 +76,7 @@ class Listeners:
         self._add_conn = add_conn
         self._news = news
         self._tasks: dict[Listener, asyncio.Task[None]] = {}
+        self._living: set[Listener] = set()
         self.announce: Announce = list
         self._expanded: tuple[float, tuple[Multiaddr, ...]] | None = None
         self._is_closed = False
@@ -119,6 +120,7 @@ class Listeners:
         bound = listener.multiaddr
         task = asyncio.get_running_loop().create_task(self._accept_loop(listener, bound))
         self._tasks[listener] = task
+        self._living.add(listener)
         if self._pauses.is_paused:
             listener.pause_accepting()
         self._expanded = None  # the known addresses are out of date
@@ -159,7 +161,8 @@ class Listeners:
         else:
             error = None
         self._expanded = None
-        self._news.listener_ended(bound, error)
+        self._living.discard(listener)
+        self._news.listener_ended(bound, error, getattr(listener, "num_accepted", 0))
         self.tell_addrs()
         await listener.close()
 
@@ -189,6 +192,11 @@ class Listeners:
     def counters(self) -> dict[str, int]:
         """See Pauses.counters."""
         return self._pauses.counters()
+
+    @property
+    def living(self) -> list[Listener]:
+        """The listeners that have not ended, those that drain too."""
+        return list(self._living)
 
     # -- addresses -----------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from p2pcore import codes, limits
 from p2pcore._fast.loop.ledger import Ledger, Share
+from p2pcore._fast.loop.metrics import Protocols
 from p2pcore.aio.eager import Begun
 from p2pcore.errors import (
     DeadlineExceeded,
@@ -31,6 +32,7 @@ from p2pcore.upgrade.multistream import STREAM_STEP, handle, propose, select
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import Conn, MuxedConn, ProtocolHandler, Stream
+    from p2pcore.metrics.access_log import StreamLog
 
 logger = logging.getLogger("p2pcore.streams")
 
@@ -81,11 +83,14 @@ class StreamServer:
 
     Attributes:
         is_refusing: True: new streams are reset with STREAM_SHUTDOWN, which tells the peer to go elsewhere.
+        metrics: counts streams by protocol; None: nobody does.
+        access: hears of each stream that a handler gets, and of its end; None: nobody does.
     """
 
     __slots__ = (
         *("_ended", "_handlers", "_ledger", "_max", "_max_per_conn", "_max_per_peer"),
-        *("_long", "_refusals", "_refused", "_running", "_tasks", "_uncancelled", "is_refusing"),
+        *("_long", "_refusals", "_refused", "_running", "_tasks", "_uncancelled", "access"),
+        *("is_refusing", "metrics"),
     )
 
     def __init__(
@@ -107,6 +112,8 @@ class StreamServer:
         self._long: dict[Conn, set[Stream]] = {}  # negotiations that refuse one proposal after the other
         self._ended: set[Conn] = set()  # the connections in _running that have ended
         self.is_refusing = False
+        self.metrics: Protocols | None = None
+        self.access: StreamLog | None = None
 
     @property
     def protocols(self) -> tuple[str, ...]:
@@ -225,19 +232,25 @@ class StreamServer:
             self._ledger.forget(conn.remote_peer)
 
     async def _run(self, stream: Stream, conn: Conn, share: Share) -> None:
+        failure: BaseException | None = None
         try:
             handler = await self._negotiate(stream)
             if await handler(stream) is None:
                 await stream.close()
             else:
                 stream.handler_task = None
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
+            failure = error
             stream.reset(codes.STREAM_SHUTDOWN)
             raise
         except Exception as error:
-            _fail(stream, error)
+            failure = error
+            if _fail(stream, error) and self.metrics is not None:
+                self.metrics.row(stream.protocol or "").errors += 1
         finally:
             self._left(conn, share)
+            if self.access is not None:
+                self.access.stream_ended(stream, failure)
 
     async def _negotiate(self, stream: Stream) -> ProtocolHandler:
         stream.set_deadline(limits.STREAM_NEGOTIATION_TIMEOUT_S)
@@ -253,6 +266,10 @@ class StreamServer:
         stream.protocol = protocol
         if protocol in self._uncancelled:
             stream.handler_task = None
+        if self.metrics is not None:
+            row = stream.count_in(self.metrics, self.access is not None)
+            if self.access is not None:
+                self.access.stream_began(stream, row)
         return handler
 
     def _begin_long(self, stream: Stream) -> None:
@@ -270,8 +287,11 @@ class StreamServer:
                 del self._long[stream.conn]
 
 
-def _fail(stream: Stream, error: Exception) -> None:
-    """Resets the stream of a handler that raised. An error that no peer can cause is logged as an error."""
+def _fail(stream: Stream, error: Exception) -> bool:
+    """Resets the stream of a handler that raised. An error that no peer can cause is logged as an error.
+
+    Returns: whether it is such an error.
+    """
     if stream.protocol is None:
         code = codes.STREAM_PROTOCOL_NEGOTIATION_FAILED
     elif isinstance(error, RemoteProtocolError):
@@ -283,6 +303,7 @@ def _fail(stream: Stream, error: Exception) -> None:
     else:
         logger.error("%s: the handler of %s raised", stream.conn, stream.protocol, exc_info=error)
         stream.reset()
-        return
+        return True
     logger.debug("%s: stream of %s failed: %r", stream.conn, stream.protocol, error)
     stream.reset(code)
+    return False

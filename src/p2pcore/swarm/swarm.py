@@ -36,7 +36,7 @@ from p2pcore.resources.conn_manager import ConnManager
 from p2pcore.resources.report import LimitUse, ledger_uses
 from p2pcore.swarm.admission import Admission
 from p2pcore.swarm.capped import CappedHandler
-from p2pcore.swarm.conn import Conn
+from p2pcore.swarm.conn import Conn, ConnOwner
 from p2pcore.swarm.conns import Connectedness, ConnTable, connectedness_of
 from p2pcore.swarm.duplicates import POLICIES, Duplicates
 from p2pcore.swarm.listeners import Announce, Listeners, ListenResult
@@ -50,12 +50,14 @@ if TYPE_CHECKING:
     from p2pcore.interfaces import (
         CapableConn,
         Conn as AnyConn,
+        Listener,
         Notifiee,
         ProtocolHandler,
         Resolver,
         Stream,
         Transport,
     )
+    from p2pcore.metrics.access_log import StreamLog
     from p2pcore.resources.options import Limits
     from p2pcore.swarm.events import Events
     from p2pcore.values.peer_id import PeerId
@@ -124,8 +126,10 @@ class Swarm:
         self._streams = StreamServer(
             max_handlers_per_conn, self._news.stream_refused, self.ledger, self.admission.refusals
         )
-        self._serve = self._streams.serve  # one bound method for all connections; so is the next
-        self._ended = self._conn_ended
+        metrics = self._news.metrics
+        self._streams.metrics = None if metrics is None else metrics.inbound
+        self._serve = self._streams.serve  # one bound method for all connections
+        self._owner = ConnOwner(self._conn_ended, None if metrics is None else metrics.outbound)
         self._listeners = Listeners(self._transports.for_listening, self.add_conn, self._news)
         self._dialer = Dialer(
             local_peer,
@@ -328,7 +332,7 @@ class Swarm:
         """
         loop = asyncio.get_running_loop()
         self._num_made += 1
-        conn = Conn(made, self._num_made, loop.time(), self._ended)
+        conn = Conn(made, self._num_made, loop.time(), self._owner)
         self._admit(conn)
         before = self._conns.state(conn.remote_peer) if self._news.events.is_wanted else None
         self._conns.attach(conn.remote_peer, conn)
@@ -408,6 +412,20 @@ class Swarm:
         """The new connectedness of the peer of `conn`. None: it is still `before`."""
         now = self._conns.state(conn.remote_peer)
         return None if now is before else now
+
+    @property
+    def listeners(self) -> list[Listener]:
+        """The listeners that have not ended, those that drain too."""
+        return self._listeners.living
+
+    @property
+    def dialer(self) -> Dialer:
+        """Knows what dials have shown so far."""
+        return self._dialer
+
+    def pauses(self) -> dict[str, int]:
+        """How often and how long accepting was paused; see Pauses.counters."""
+        return self._listeners.counters()
 
     @property
     def num_conns(self) -> int:
@@ -490,6 +508,8 @@ class Swarm:
         no stream, if the peer does not do that.
         """
         if self._conns.leave(conn):
+            if self._dedups:
+                self._duplicates.left(conn)  # else the connection that replaces it would be superfluous
             self._news.peer_draining(conn)
             asyncio.get_running_loop().call_later(limits.LEAVING_LOOK_S, self._look_at_leaving, conn)
 
@@ -547,6 +567,10 @@ class Swarm:
             refusals = self.admission.refusals
             handler = CappedHandler(protocol, handler, max_streams, max_streams_per_peer, refusals)
         self._streams.set(protocol, handler, cancel)
+
+    def log_streams(self, log: StreamLog | None) -> None:
+        """`log` hears of each inbound stream from now on, if streams are counted; None: nobody does."""
+        self._streams.access = log
 
     def remove_stream_handler(self, protocol: str) -> None:
         """Stops serving `protocol`."""

@@ -127,6 +127,15 @@ class Process:
         if not self.ended.done():
             self._popen.kill()
 
+    def ask_metrics(self) -> None:
+        """Asks it for its metrics. They come as a message."""
+        self._channel.send(do="metrics")
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since its last sign of life; after a pause of our own more than is true."""
+        return asyncio.get_running_loop().time() - self._heard_at
+
     async def status(self, with_details: bool = False) -> WorkerStatus | None:
         """Its status now, or what is known if it does not answer. None: it does not serve, or has ended.
 

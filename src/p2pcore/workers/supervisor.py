@@ -24,11 +24,13 @@ from p2pcore.errors import ListenError, LocalProtocolError, WorkerFailed
 from p2pcore.host import run
 from p2pcore.limits import MAX_DRAIN_DELAY_S, MAX_WORKERS
 from p2pcore.manet.accept_errors import Backoff
+from p2pcore.metrics.health import Health
 from p2pcore.resources.options import Limits
 from p2pcore.values.keys import PrivateKey
 from p2pcore.values.multiaddr import Multiaddr
 from p2pcore.values.peer_id import PeerId
 from p2pcore.workers.channel import Message
+from p2pcore.workers.fleet_metrics import FleetMetrics
 from p2pcore.workers.ports import Ports, close_all
 from p2pcore.workers.process import Process, pickled
 from p2pcore.workers.worker import HostFactory, Settings, WorkerStatus
@@ -91,6 +93,8 @@ class Supervisor:
         on_event: called with each WorkerEvent. It must be quick and must not raise.
 
     Attributes:
+        metrics: the metrics of all workers together; see FleetMetrics.
+        alive, ready: the checks behind /healthz and /readyz of a MetricsServer.
         on_state: called with "draining", "restarting" and "serving" when that begins. It must be quick and
             must not raise.
 
@@ -153,6 +157,9 @@ class Supervisor:
         self._restarting = asyncio.Lock()
         self._is_ending = False
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.metrics = FleetMetrics(lambda: self._processes)
+        self.alive = Health("alive", {"workers": self._none_alive})
+        self.ready = Health("ready", {"draining": self._drains, "workers": self._none_serves})
 
     # -- what it is ----------------------------------------------------------------------------
 
@@ -173,6 +180,20 @@ class Supervisor:
     def is_draining(self) -> bool:
         """True from the moment all workers are to end: send new peers elsewhere."""
         return self._is_ending
+
+    def _drains(self) -> str | None:
+        return "all workers are to end" if self.is_draining else None
+
+    def _none_serves(self) -> str | None:
+        return None if self.pids else "no worker serves"
+
+    def _none_alive(self) -> str | None:
+        """What is wrong with the workers; nothing before the first one serves."""
+        serving = [each for each in self._processes if each.is_ready and not each.ended.done()]
+        if self._addrs and not serving:
+            return "no worker lives"
+        silent = [str(each.index) for each in serving if each.silent_s > limits.HEALTH_HANG_S]
+        return f"no sign of life of worker {', '.join(silent)}" if silent else None
 
     @property
     def listen_failures(self) -> list[tuple[Multiaddr, Exception]]:
@@ -503,6 +524,10 @@ class Supervisor:
             self._tell("report", process, fields=message["fields"])
         elif event == "stopping":
             self._asked_to_stop(process)
+        elif event == "ready":
+            self.metrics.started(process)
+        elif event == "metrics":
+            self.metrics.heard(process, message["families"])
 
     def _asked_to_stop(self, process: Process) -> None:
         """A worker got SIGTERM: drains it. No other starts in its place, unless one is there already."""

@@ -25,6 +25,7 @@ from p2pcore.admin.status import describe, rss_bytes
 from p2pcore.aio.descriptors import raise_limit
 from p2pcore.errors import P2PError
 from p2pcore.host import Host, run
+from p2pcore.metrics.family import to_json
 from p2pcore.resources.options import Limits
 from p2pcore.swarm.options import ConnOptions
 from p2pcore.transports.tcp.ports import TcpOptions
@@ -179,6 +180,7 @@ async def _serve(host: Host, settings: Settings, stop: _Stop) -> None:
         order = await stop.ordered
         timeout_s = order.get("timeout_s", settings.drain_s)
         await host.drain(timeout_s, accept_queued=order.get("accept_queued", True), delay_s=0)
+        _send_metrics(stop.channel, host)
 
 
 def _beat(channel: Channel, seconds: float) -> None:
@@ -221,10 +223,16 @@ class _Stop:
         while (message := await self.channel.receive()) is not None:
             if message["do"] == "drain":
                 self._order(message)
+            elif message["do"] == "metrics" and self._host is not None:
+                _send_metrics(self.channel, self._host)
             elif message["do"] == "status" and self._host is not None:
                 details = describe(self._host) if message.get("with_details") else None
                 self.channel.send(event="status", fields=_status(self._host, self._index), details=details)
         self._order({})
+
+
+def _send_metrics(channel: Channel, host: Host) -> None:
+    channel.send(event="metrics", families=to_json(host.metrics.families()))
 
 
 def _status(host: Host, index: int) -> dict[str, int | float]:

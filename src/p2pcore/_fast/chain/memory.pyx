@@ -11,7 +11,7 @@ from libc.stdint cimport uint8_t
 from p2pcore import errors, limits
 
 from p2pcore._fast.loop.buffer cimport ByteQueue
-from p2pcore._fast.chain.bottom cimport Bottom
+from p2pcore._fast.chain.bottom cimport Bottom, count_out
 from p2pcore._fast.chain.layer cimport Mailbox
 from p2pcore._fast.loop.loop_state cimport loop_state
 
@@ -78,6 +78,7 @@ cdef class MemoryWire(Bottom):
             return self.drop(errors.ConnectionClosed("the other end closed the connection"))
         if not self.may_queue(n):
             return 0
+        count_out(self, n)
         self.peer.inbox.push(data, n)
         self.tally(0, n)
         self.peer._wake()

@@ -61,6 +61,7 @@ cdef class Session(Layer):
     cdef object __weakref__
     cdef public object owner        # what its streams give as `conn`
     cdef Cork cork                  # the layer below
+    cdef Bottom bottom              # where the chain begins, also after lost(); None before seat(), and in some tests
     cdef dict streams               # id -> Stream, those not ended both ways; None: there are none
     cdef object handler             # gets inbound streams; None: they wait for accept_stream
     cdef list arrived               # inbound streams not yet delivered, oldest first
@@ -85,6 +86,8 @@ cdef class Session(Layer):
     cdef uint32_t num_writing       # streams with a write that waits, for whatever
     cdef uint32_t max_inbound
     cdef uint32_t num_inbound       # inbound streams in the table, without those that linger
+    cdef readonly uint32_t num_streams_in   # all that the peer has opened and that were not refused
+    cdef readonly uint32_t num_streams_out  # all that were opened here
     cdef readonly double active_at  # monotonic second of the last such frame, or end of a stream; 0 before
 
     cdef Stream growing             # whose frame `frame` is; None: no frame can grow
@@ -126,7 +129,6 @@ cdef class Session(Layer):
     cdef int remove(self, Stream stream) except -1
 
     cdef Excess _excess(self)
-    cdef Bottom _bottom(self)
     cdef str _limit_now(self)
     cdef int _give_back(self) except -1
     cdef int _count_ended(self, Stream stream) except -1

@@ -132,21 +132,22 @@ cdef class Session(Layer):
     @property
     def unread(self):
         """Bytes received and not read that the ledger counts, those of streams that have ended too."""
-        cdef Bottom bottom = self._bottom()
-        return self.held + (0 if bottom is None else bottom.held)
+        return self.held + (0 if self.bottom is None else self.bottom.held)
 
     @property
     def unsent(self):
         """Bytes written and not sent that the ledger counts."""
-        cdef Bottom bottom = self._bottom()
-        return self.waits + (0 if bottom is None else bottom.waits)
+        return self.waits + (0 if self.bottom is None else self.bottom.waits)
 
-    cdef Bottom _bottom(self):
-        """Where the chain begins; None after lost()."""
-        cdef Layer layer = self.below
-        while layer is not None and layer.below is not None:
-            layer = layer.below
-        return <Bottom> layer
+    @property
+    def bytes_in(self):
+        """Bytes that have come from the peer, with what ciphers and frames add; the handshake too. It never falls."""
+        return 0 if self.bottom is None else self.bottom.bytes_in
+
+    @property
+    def bytes_out(self):
+        """Bytes sent to the peer, the same way. Bytes count when they are sent, even if they wait for the socket."""
+        return 0 if self.bottom is None else self.bottom.bytes_out
 
     def account(self, Ledger ledger not None, Share share not None):
         """From now on `ledger` counts what this session uses, first what it uses already. Called once.
@@ -161,8 +162,8 @@ cdef class Session(Layer):
             raise errors.LocalProtocolError("this session has a ledger")
         self.ledger = ledger
         self.share = share
-        if self.below is not None:
-            self._bottom().set_ledger(ledger)
+        if self.bottom is not None:
+            self.bottom.set_ledger(ledger)
         if self.error is not None:
             return
         ledger.count_conn()
@@ -179,7 +180,7 @@ cdef class Session(Layer):
 
     def recount(self, streams):
         """Counts anew what the ledger counts of this session. `streams`: all that live, whatever their session."""
-        cdef Bottom bottom = self._bottom()
+        cdef Bottom bottom = self.bottom
         mine = [each for each in streams if isinstance(each, Stream) and (<Stream> each).is_of(self)]
         alive = self.error is None
         return {
@@ -359,6 +360,9 @@ cdef class Session(Layer):
         self.streams[stream.key()] = stream
         if stream.is_inbound:
             self.num_inbound += 1
+            self.num_streams_in += 1
+        else:
+            self.num_streams_out += 1
         if self.ledger is not None:
             if stream.is_inbound:
                 self.share.streams += 1
@@ -541,6 +545,7 @@ cdef class Session(Layer):
 
     cdef int _count_ended(self, Stream stream) except -1:
         """`stream` has left the table. The ledger remembers it as long as it holds more than streams cost anyway."""
+        stream.left()
         if stream.counted > STREAM_COST:
             self.ledger.ended.add(stream)
         return 0
@@ -613,7 +618,7 @@ cdef class Session(Layer):
             self._inbound_left()
         if self.ledger is not None:
             self.ledger.count_streams(self.share, -1)
-            self._count_ended(stream)
+        self._count_ended(stream)
         return True
 
     cdef int _forget_excess(self, Stream stream, object key) except -1:
@@ -685,6 +690,10 @@ cdef class Session(Layer):
     cdef int seat(self, Layer below) except -1:
         if not isinstance(below, Cork):
             raise errors.LocalProtocolError("a muxer's session sits on a record layer (NoiseChannel, PlainChannel)")
+        cdef Layer bottom = below
+        while bottom.below is not None:
+            bottom = bottom.below
+        self.bottom = <Bottom> bottom if isinstance(bottom, Bottom) else None
         self.cork = <Cork> below
         Layer.seat(self, below)
         # pause() may have come before: the mailbox that this replaces ignores it.

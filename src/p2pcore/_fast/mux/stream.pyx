@@ -22,6 +22,7 @@ from p2pcore._fast.chain.multistream cimport MSS_HEADER, Answer, take_opening
 from p2pcore._fast.codec.endian cimport load_be32, store_be32
 from p2pcore._fast.codec.varint cimport MAX_VARINT_BYTES, VARINT_MORE, VARINT_OVERFLOW, varint_read, varint_write
 from p2pcore._fast.loop.clock cimport monotonic
+from p2pcore._fast.loop.metrics cimport Protocols, Traffic, count_ended, count_opened, count_received
 from p2pcore._fast.loop.waiting cimport PENDING, Op, again, done, failed
 
 cdef Py_ssize_t MAX_READ_EXACTLY = limits.YAMUX_INITIAL_WINDOW_BYTES
@@ -379,6 +380,25 @@ cdef class Stream:
         if self.answer is not None and self.fin_received:
             self.receive_fin()
 
+    def count_in(self, Protocols protocols not None, bint apart=False):
+        """Counts this stream and its bytes in the row of its protocol, first the bytes that wait to be read. Called once.
+
+        Args:
+            apart: count it in a row of its own as well.
+        Returns: that row, or the protocol's.
+        """
+        cdef Traffic traffic = protocols.of(self.protocol)
+        if apart:
+            traffic = traffic.apart()
+        if self.queue is not None:
+            count_received(traffic, self.queue.size)
+        if self.has_ended():
+            count_opened(traffic, 0)
+        else:
+            count_opened(traffic, 1)
+            self.traffic = traffic
+        return traffic
+
     # -- for the session -----------------------------------------------------------------------
 
     cdef int receive(self, uint8_t *data, Py_ssize_t n) except -1:
@@ -391,6 +411,8 @@ cdef class Stream:
             data += k
             n -= k
         if n > 0 and self.error is None:
+            if self.traffic is not None:
+                count_received(self.traffic, n)
             if self.read_closed:
                 return self.drop_received(n)
             return self._store(data, n)
@@ -469,6 +491,13 @@ cdef class Stream:
 
     cdef bint has_ended(self) noexcept:
         return self.error is not None or (self.fin_sent and self.fin_received)
+
+    cdef int left(self) noexcept:
+        """It has left the session's table."""
+        if self.traffic is not None:
+            count_ended(self.traffic)
+            self.traffic = None
+        return 0
 
     # -- for a sink: the Layer that takes what comes as it comes, in place of reads (decision 0007) ----
 
