@@ -346,7 +346,7 @@ def go_away_by_peer(code: int) -> GoAway:
 
 
 def is_elsewhere(error: BaseException) -> bool:
-    """Whether `error` says that the peer is ending: the stream was not served; another connection may serve it."""
+    """Whether `error` says that the peer is ending: it has not served the stream, but another one may."""
     if isinstance(error, StreamReset):
         return error.remote and error.code == codes.STREAM_SHUTDOWN
     return isinstance(error, GoAway) and error.remote and error.code in (0, codes.CONN_SHUTDOWN)

@@ -12,7 +12,7 @@ import os
 import sys
 import weakref
 from collections.abc import AsyncGenerator, Coroutine, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -246,7 +246,7 @@ class Host:
         """Ends in order, so that peers notice and go elsewhere; then closes. See Swarm.drain.
 
         `is_draining` becomes True. After `delay_s` the listeners close, and peers are told. Streams that are
-        open go on for up to `timeout_s`. New ones are served for a while, and then reset with STREAM_SHUTDOWN.
+        open go on for up to `timeout_s`. New ones are served for a while, then reset with STREAM_SHUTDOWN.
 
         Args:
             delay_s: instead of `delay_s` of the option `drain`.
@@ -373,6 +373,17 @@ class Host:
         conn = await self.connect(target)  # once: another connection, or another node at the peer's addresses
         return await self.swarm.new_stream(conn.remote_peer, protocols, allow_limited)
 
+    @asynccontextmanager
+    async def stream(
+        self, target: Target, protocols: str | Sequence[str], allow_limited: bool = False
+    ) -> AsyncGenerator[Stream, None]:
+        """`async with host.stream(target, protocols) as stream:` opens a stream as `new_stream` does.
+
+        The stream is closed at the end of the block, and reset if the block raises or is cancelled.
+        """
+        async with await self.new_stream(target, protocols, allow_limited) as stream:
+            yield stream
+
     async def close_peer(self, peer: PeerId | str, code: int = 0) -> None:
         """Closes every connection to `peer` and sends it `code` (see p2pcore.codes)."""
         self._home.check_loop()
@@ -417,20 +428,27 @@ class Host:
         *,
         max_streams: int | None = None,
         max_streams_per_peer: int | None = None,
+        cancel: bool = True,
     ) -> None:
         """Serves inbound streams of `protocol`, and tells peers; see Swarm.set_stream_handler.
 
         Args:
             max_streams: handlers of this protocol that may run at once; more streams are reset. None: no
                 limit. max_streams_per_peer: the same for one peer.
+            cancel: cancel a handler when its stream is reset or its connection is lost.
         """
         self._home.check_thread()
         options.function("handler", handler)
         for name, most in (("max_streams", max_streams), ("max_streams_per_peer", max_streams_per_peer)):
             if most is not None:
                 options.whole(name, most, 1)
+        options.flag("cancel", cancel)
         self.swarm.set_stream_handler(
-            protocol, handler, max_streams=max_streams, max_streams_per_peer=max_streams_per_peer
+            protocol,
+            handler,
+            max_streams=max_streams,
+            max_streams_per_peer=max_streams_per_peer,
+            cancel=cancel,
         )
         self._identify.changed()
 

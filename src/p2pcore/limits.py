@@ -337,7 +337,7 @@ DRAIN_GRACE_S: Final = 1.0
 DRAIN_LOOK_S: Final = 0.1
 """Time between two checks whether connections of a drain still have streams."""
 DRAIN_REFUSE_AFTER_S: Final = 2.0
-"""For how long a drain still takes new streams: peers hear of it and go elsewhere, in a few long round trips."""
+"""For how long a drain still takes new streams: peers hear of it, in some long round trips."""
 DRAIN_TELLS: Final = 512
 """Peers that are told at one time that a drain has begun: 10,000 of them on a path of 100 ms take 2 s."""
 MAX_DRAIN_DELAY_S: Final = 3600.0
@@ -435,6 +435,22 @@ RELIEVE_LOOK_S: Final = 0.1
 """Between two looks whether memory is still full after the largest holders were closed ..."""
 RELIEVE_REST_S: Final = 1.0
 """... and if none was large enough to be closed."""
+
+# -- admin socket ------------------------------------------------------------------------------
+MAX_ADMIN_CLIENTS: Final = 16
+"""Conversations on the admin socket of a node: some terminals and some scripts."""
+MAX_ADMIN_REQUEST_BYTES: Final = 4096
+"""One request: a line of some 20 bytes."""
+MAX_ADMIN_ANSWER_BYTES: Final = 4 * 1024 * 1024
+"""One answer: about 4 KiB for a node, and as much for each of MAX_WORKERS."""
+ADMIN_IDLE_S: Final = 60.0
+"""How long a client may wait between two requests; `p2pcore top` asks each second."""
+MAX_FORWARDED: Final = 1024
+"""Connections that `p2pcore forward` joins to streams at one time: a peer takes as many streams."""
+SYSTEMD_STATUS_S: Final = 30.0
+"""Between two lines of status for systemd: often enough for who looks, and rare in the journal."""
+ADMIN_ANSWER_S: Final = 5.0
+"""How long an answer may take, and how long a client may take to read it. A worker has 2 s."""
 
 # -- workers -----------------------------------------------------------------------------------
 MAX_WORKERS: Final = 256
@@ -618,6 +634,8 @@ MEMORY_FAIR_TIMES: Final = 4
 """While memory is tight, a peer that holds more than so many equal parts of it gets no new streams."""
 
 # -- yamux -------------------------------------------------------------------------------------
+MSG_MAX_BYTES: Final = 4 * 1024 * 1024
+"""One message that read_msg accepts, unless the caller says otherwise (grpc; go-msgio takes 8 MiB)."""
 YAMUX_INITIAL_WINDOW_BYTES: Final = 256 * 1024
 """Each direction of a new stream (spec yamux)."""
 YAMUX_MAX_WINDOW_BYTES: Final = 16 * 1024 * 1024

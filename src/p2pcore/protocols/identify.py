@@ -288,7 +288,7 @@ class IdentifyService:
         await asyncio.gather(*(self._push_each(left, is_read=True) for _ in range(num)))
 
     async def push(self, conn: Conn, is_read: bool = False) -> None:
-        """Sends the peer of `conn` our present state. Raises as Conn.new_stream, Stream.write and Stream.read.
+        """Sends the peer of `conn` our present state. Raises as Conn.new_stream and the calls of Stream.
 
         Args:
             is_read: return only when the peer has read it and has ended its side of the stream.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Collection, Container
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from p2pcore.codes import Direction
 from p2pcore.errors import ConnectionClosed, P2PError
@@ -139,7 +139,7 @@ class ConnTable:
         """The connections to `peer` that have not ended, oldest first."""
         return [conn for conn in self.of(peer) if not conn.is_closed]
 
-    def leave(self, conn: Conn) -> bool:
+    def leave(self, conn: Any) -> bool:
         """The peer is about to end `conn`: it is not given out any more. Returns: False if that was known."""
         if conn in self._leaving or conn not in self.of(conn.remote_peer):
             return False
@@ -147,7 +147,7 @@ class ConnTable:
         return True
 
     def left_addrs(self, peer: PeerId) -> list[Multiaddr]:
-        """Where we have dialled the connections that `peer` is about to end: its next node may listen there."""
+        """Where we have dialled the connections that `peer` is about to end. Its next node may be there."""
         left = [conn for conn in self.open(peer) if conn in self._leaving] if self._leaving else []
         dialled = [conn.remote_multiaddr for conn in left if conn.direction is Direction.OUTBOUND]
         return [addr for addr in dialled if addr is not None]

@@ -121,7 +121,7 @@ class News:
         if self.events.is_wanted:
             self.events.emit(Draining(delay_s, timeout_s))
 
-    def peer_draining(self, conn: Conn) -> None:
+    def peer_draining(self, conn: Any) -> None:
         """The peer of `conn` has said that it is draining."""
         if self.events.is_wanted:
             self.events.emit(PeerDraining(conn))

@@ -49,6 +49,7 @@ from p2pcore.values.multiaddr import Multiaddr
 if TYPE_CHECKING:
     from p2pcore.interfaces import (
         CapableConn,
+        Conn as AnyConn,
         Listener,
         Notifiee,
         ProtocolHandler,
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("p2pcore.swarm")
 
+_USUAL_DRAIN = DrainOptions()
 _NEXT_CONN = (ConnectionClosed, StreamReset, TimeoutError)
 """After one of these errors of a connection, `new_stream` tries the next connection (W33)."""
 
@@ -499,17 +501,19 @@ class Swarm:
                     self.peer_drains(conn)
         raise failure
 
-    def peer_drains(self, conn: Conn) -> None:
+    def peer_drains(self, conn: AnyConn) -> None:
         """The peer of `conn` has said that it is draining.
 
-        From now on `best_conn`, `dial_peer` and `new_stream` do not use `conn`. It is closed here once it has no
-        stream, if the peer does not do that.
+        From now on `best_conn`, `dial_peer` and `new_stream` do not use `conn`. It is closed here once it has
+        no stream, if the peer does not do that.
         """
         if self._conns.leave(conn):
+            if self._dedups:
+                self._duplicates.left(conn)  # else the connection that replaces it would be superfluous
             self._news.peer_draining(conn)
             asyncio.get_running_loop().call_later(limits.LEAVING_LOOK_S, self._look_at_leaving, conn)
 
-    def _look_at_leaving(self, conn: Conn) -> None:
+    def _look_at_leaving(self, conn: AnyConn) -> None:
         if conn.is_closed:
             return
         if conn.num_streams:
@@ -544,6 +548,7 @@ class Swarm:
         *,
         max_streams: int | None = None,
         max_streams_per_peer: int | None = None,
+        cancel: bool = True,
     ) -> None:
         """Serves inbound streams of `protocol` with `await handler(stream)`, each in a task of its own.
 
@@ -553,13 +558,15 @@ class Swarm:
         Args:
             max_streams: handlers of this protocol that may run at once; a further stream is reset with
                 STREAM_RESOURCE_LIMIT_EXCEEDED. None: no limit. max_streams_per_peer: the same for one peer.
+            cancel: a handler is cancelled when its stream is reset or its connection is lost. The exact rule
+                is in docs/streams.md. False: it goes on, and learns it when it uses the stream.
 
         Raises: ValueError: `protocol` is not a valid protocol id.
         """
         if max_streams is not None or max_streams_per_peer is not None:
             refusals = self.admission.refusals
             handler = CappedHandler(protocol, handler, max_streams, max_streams_per_peer, refusals)
-        self._streams.set(protocol, handler)
+        self._streams.set(protocol, handler, cancel)
 
     def log_streams(self, log: StreamLog | None) -> None:
         """`log` hears of each inbound stream from now on, if streams are counted; None: nobody does."""
@@ -588,19 +595,19 @@ class Swarm:
         self,
         timeout_s: float = limits.DRAIN_TIMEOUT_S,
         accept_queued: bool = True,
-        how: DrainOptions = DrainOptions(),
+        how: DrainOptions = _USUAL_DRAIN,
     ) -> int:
         """Ends in order: stops listening, closes each connection when it has no stream, then `close`.
 
         First `is_draining` becomes True, and after `how.delay_s` the listeners close. Then `tell_draining`
-        tells the peers. Connections without streams are closed in the order of a trim (p2pcore.resources.order).
-        Skips new ones: their first stream may be coming.
+        tells the peers. Connections without streams are closed in the order of a trim
+        (p2pcore.resources.order). Skips new ones: their first stream may be coming.
 
         The go-away comes after the last stream, not before it: when rust-libp2p and js-libp2p receive a
         go-away, they end all streams of the connection.
 
         Args:
-            timeout_s: seconds after `how.delay_s`. Streams and handlers that are still there then are cut off.
+            timeout_s: seconds after `how.delay_s`. Then streams and handlers that are still there are cut.
             accept_queued: see interfaces.Listener.drain.
             how: see DrainOptions.
 

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from p2pcore import limits, options
+from p2pcore.admin.status import about, total
 from p2pcore.aio.callbacks import RAISED
 from p2pcore.errors import ListenError, LocalProtocolError, WorkerFailed
 from p2pcore.host import run
@@ -94,6 +95,8 @@ class Supervisor:
     Attributes:
         metrics: the metrics of all workers together; see FleetMetrics.
         alive, ready: the checks behind /healthz and /readyz of a MetricsServer.
+        on_state: called with "draining", "restarting" and "serving" when that begins. It must be quick and
+            must not raise.
 
     Raises:
         TypeError, ValueError: an argument has a wrong type or value. The message names it.
@@ -146,6 +149,7 @@ class Supervisor:
         self._limits.resolved(workers=workers)  # finds a contradiction here, not in each worker
         self._max_blocked_s = max_blocked_s
         self._on_event = on_event
+        self.on_state: Callable[[str], None] = lambda state: None
         self._ports: Ports | None = None
         self._slots: list[_Slot] = []
         self._processes: set[Process] = set()
@@ -210,6 +214,26 @@ class Supervisor:
         answers = await asyncio.gather(*(process.status() for process in current))
         return [answer for answer in answers if answer is not None]
 
+    def summary(self) -> str:
+        """What it does, in one line."""
+        return f"serving with {len(self.pids)} workers"
+
+    async def describe(self) -> dict[str, Any]:
+        """The status of the node, for its admin socket; see p2pcore.admin.describe.
+
+        Returns: the same with `kind` "supervisor" and with sums, and `workers`: the status of each worker
+            that serves, with `index` and `silent_s`.
+        """
+        current = [slot.process for slot in self._slots if slot.process is not None]
+        answers = await asyncio.gather(*(process.status(with_details=True) for process in current))
+        workers = [
+            process.details | {"index": answer.index, "pid": answer.pid, "silent_s": answer.silent_s}
+            for process, answer in zip(current, answers, strict=True)
+            if answer is not None
+        ]
+        told = about("supervisor", str(self.peer_id), self.is_draining, self._addrs)
+        return told | total(workers) | {"workers": workers}
+
     # -- life ----------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -243,7 +267,7 @@ class Supervisor:
     async def drain(self, timeout_s: float | None = None) -> None:
         """Drains every worker, and waits until all have ended. After `timeout_s`, kills the rest.
 
-        First `is_draining` becomes True, and `drain_delay_s` passes. `kill` and a second `drain` cut it short.
+        First `is_draining` becomes True, and `drain_delay_s` passes. `kill` cuts that short.
         """
         timeout_s = self._grace(timeout_s)
         self._is_ending = True
@@ -261,6 +285,7 @@ class Supervisor:
 
     async def _delay(self) -> None:
         """Waits `drain_delay_s`, the first time and while there are workers."""
+        self.on_state("draining")
         delay_s, self._drain_delay_s = self._drain_delay_s, 0.0
         living = [process.ended for process in self._processes if not process.ended.done()]
         if delay_s and living:
@@ -310,9 +335,14 @@ class Supervisor:
         """
         timeout_s = self._grace(timeout_s)
         async with self._restarting:
-            for slot in self._slots:
-                if not slot.is_stopped and not self._is_ending:
-                    await self._replace(slot, timeout_s)
+            self.on_state("restarting")
+            try:
+                for slot in self._slots:
+                    if not slot.is_stopped and not self._is_ending:
+                        await self._replace(slot, timeout_s)
+            finally:
+                if not self._is_ending:
+                    self.on_state("serving")
 
     async def stop_worker(self, index: int, timeout_s: float | None = None) -> None:
         """Drains one worker and starts no other in its place. New connections go to the other workers."""

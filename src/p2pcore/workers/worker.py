@@ -12,7 +12,6 @@ import gc
 import inspect
 import os
 import pickle
-import resource
 import signal
 import socket
 import time
@@ -22,6 +21,7 @@ from multiprocessing import spawn
 from typing import Any
 
 from p2pcore import limits, options
+from p2pcore.admin.status import describe, rss_bytes
 from p2pcore.aio.descriptors import raise_limit
 from p2pcore.errors import P2PError
 from p2pcore.host import Host, run
@@ -226,7 +226,8 @@ class _Stop:
             elif message["do"] == "metrics" and self._host is not None:
                 _send_metrics(self.channel, self._host)
             elif message["do"] == "status" and self._host is not None:
-                self.channel.send(event="status", fields=_status(self._host, self._index))
+                details = describe(self._host) if message.get("with_details") else None
+                self.channel.send(event="status", fields=_status(self._host, self._index), details=details)
         self._order({})
 
 
@@ -241,16 +242,8 @@ def _status(host: Host, index: int) -> dict[str, int | float]:
         "conns": host.swarm.num_conns,
         "streams": sum(conn.num_streams for conn in host.swarm.conns()),
         "cpu_s": time.process_time(),
-        "rss_bytes": _rss(),
+        "rss_bytes": rss_bytes(),
     }
-
-
-def _rss() -> int:
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
-    except OSError:  # not Linux: the maximum so far
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 __all__ = ["HostFactory", "Settings", "Worker", "WorkerStatus", "main"]
