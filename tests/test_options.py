@@ -14,6 +14,7 @@ import pytest
 
 import p2pcore
 from p2pcore import (
+    AccessLogOptions,
     AnnounceOptions,
     BasicGater,
     ConnOptions,
@@ -37,6 +38,7 @@ from p2pcore import (
 )
 
 CLASSES: list[type[Any]] = [
+    AccessLogOptions,
     AnnounceOptions,
     ConnOptions,
     DialOptions,

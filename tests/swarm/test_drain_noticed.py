@@ -13,6 +13,7 @@ from harness import eventually, looped, seconds
 from hosts import pair
 from p2pcore import (
     DialError,
+    Direction,
     DrainOptions,
     GoAway,
     Host,
@@ -26,6 +27,7 @@ from p2pcore import (
 )
 from p2pcore.protocols import identify
 from p2pcore.swarm.events import Draining, PeerDraining
+from swarm_fakes import FakeConn, make_swarm, peer
 
 CALL = "/call/1"
 KNOWN: dict[str, Any] = {"ping": False}
@@ -297,6 +299,20 @@ async def test_a_connection_to_a_draining_peer_is_closed_here_once_it_has_no_str
         await stream.close()
         await eventually(lambda: not p.dialer.swarm.num_conns)
         assert p.dialer.swarm._conns._leaving == set()
+
+
+@looped
+async def test_the_connection_that_replaces_a_leaving_one_is_no_duplicate() -> None:
+    swarm, _ = make_swarm(duplicates="dedup")
+    old, new = FakeConn(peer(1), Direction.OUTBOUND, streams=1), FakeConn(peer(1), Direction.OUTBOUND)
+    leaving = swarm.add_conn(old)
+    swarm.peer_drains(leaving)
+    fresh = swarm.add_conn(new)
+    assert fresh not in swarm._duplicates
+    assert swarm.best_conn(peer(1)) is fresh
+    old.end()
+    await asyncio.sleep(0)
+    assert swarm.best_conn(peer(1)) is fresh
 
 
 @looped

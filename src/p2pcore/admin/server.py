@@ -87,6 +87,8 @@ class AdminServer:
         self._clients.add(task)
         try:
             await self._converse(reader, writer)
+        except asyncio.CancelledError:  # by `close`; asyncio reports a callback that ends so as a fault
+            pass
         except (OSError, TimeoutError, ValueError) as error:  # ValueError: a line was too long
             logger.debug("an admin client was given up: %r", error)
         finally:

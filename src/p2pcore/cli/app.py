@@ -22,6 +22,7 @@ COMMANDS = {
     "config": "Show the options that a node would run with, and where each came from.",
     "connect": "Connect standard input and output to a protocol of a peer, like netcat.",
     "echo": "Send standard input to a peer, print what comes back.",
+    "forward": "Forward a local TCP port or UNIX socket to a protocol of a peer.",
     "id": "Make, show and convert keys and peer ids.",
     "identify": "Show what a peer says about itself.",
     "listen": "Run a node that peers can ping, identify and echo from.",

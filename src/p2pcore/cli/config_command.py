@@ -19,6 +19,7 @@ from p2pcore.cli.operating_options import OperatingOptions
 from p2pcore.cli.output import Output, error_line
 from p2pcore.cli.params import json_option
 from p2pcore.cli.serving_options import ServingOptions
+from p2pcore.cli.tunnel import Serve
 
 
 @click.command(cls=ConfiguredCommand)
@@ -32,6 +33,7 @@ def command(
     node: NodeOptions,
     serving: ServingOptions,
     perf: bool,
+    served: tuple[Serve, ...],
     workers: int | None,
     operating: OperatingOptions,
     verbose: int,

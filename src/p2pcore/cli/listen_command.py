@@ -26,6 +26,7 @@ from p2pcore.cli.output import Output, OutputFailed, error_line, log_level
 from p2pcore.cli.params import AddressType, WorkersType, json_option
 from p2pcore.cli.serving_options import ServingOptions, serving_options
 from p2pcore.cli.shown import Shown, show_addrs
+from p2pcore.cli.tunnel import Serve, ServeType, serve_all
 from p2pcore.swarm.events import AddrsChanged, Subscription
 
 DEFAULT = "/ip4/127.0.0.1/tcp/0"
@@ -45,6 +46,15 @@ _OPTIONS = (
     node_options,
     serving_options,
     click.option("--perf", is_flag=True, help="Serve perf too. Peers may then use all your bandwidth."),
+    click.option(
+        "--serve",
+        "served",
+        multiple=True,
+        type=ServeType(),
+        metavar="PROTOCOL=ADDRESS",
+        help="Serve PROTOCOL with connections to ADDRESS: HOST:PORT, PORT or unix:PATH; may be repeated. The "
+        "other end is `p2pcore forward` or `p2pcore connect`.",
+    ),
     click.option(
         "--workers",
         type=WorkersType(),
@@ -77,6 +87,7 @@ def command(
     node: NodeOptions,
     serving: ServingOptions,
     perf: bool,
+    served: tuple[Serve, ...],
     workers: int | None,
     operating: OperatingOptions,
     verbose: int,
@@ -95,7 +106,7 @@ def command(
     if workers is not None:
         from p2pcore.cli.listen_workers import listen
 
-        listen(workers, addrs or (DEFAULT,), node, serving, perf, operating, verbose, Output(as_json))
+        listen(workers, addrs or (DEFAULT,), node, serving, perf, served, operating, verbose, Output(as_json))
         return
     host = node.host(
         listen=addrs or (DEFAULT,),
@@ -105,6 +116,7 @@ def command(
         drain=operating.drain,
         **serving.settings(node, addrs),
     )
+    serve_all(host, served)
     serve = _serve(host, Output(as_json), verbose > 0, operating)
     run(observed(serve, host, serving.metrics), interrupted=0, grace_s=operating.stop_s)
 

@@ -24,6 +24,7 @@ from p2pcore.cli.operating_options import OperatingOptions
 from p2pcore.cli.output import Output, OutputFailed, errors_never_wait, finish, log_level, prepare
 from p2pcore.cli.serving_options import ServingOptions
 from p2pcore.cli.shown import Shown, show_addrs
+from p2pcore.cli.tunnel import Serve, serve_all
 
 
 def make_host(
@@ -31,6 +32,7 @@ def make_host(
     node: NodeOptions,
     serving: ServingOptions,
     perf: bool,
+    served: tuple[Serve, ...],
     refuse_after_s: float,
     verbosity: int,
 ) -> Host:
@@ -42,6 +44,7 @@ def make_host(
     settings = node.settings() | serving.settings(node, worker.listen)
     drain = DrainOptions(refuse_after_s=refuse_after_s)
     host = worker.host(perf=perf, echo=True, drain=drain, **settings)
+    serve_all(host, served)
 
     def show(line: str, **fields: object) -> None:
         worker.report(line=line, **fields)
@@ -58,6 +61,7 @@ def listen(
     node: NodeOptions,
     serving: ServingOptions,
     perf: bool,
+    served: tuple[Serve, ...],
     operating: OperatingOptions,
     verbosity: int,
     output: Output,
@@ -70,7 +74,7 @@ def listen(
     show = _Show(output, verbosity > 0)
     supervisor = Supervisor(
         make_host,
-        (node, serving, perf, operating.refuse_after_s, verbosity),
+        (node, serving, perf, served, operating.refuse_after_s, verbosity),
         workers=workers,
         listen=addrs,
         private_key=node.private_key(),

@@ -588,6 +588,8 @@ class Swarm:
         no stream, if the peer does not do that.
         """
         if self._conns.leave(conn):
+            if self._dedups:
+                self._duplicates.left(conn)  # else the connection that replaces it would be superfluous
             self._news.peer_draining(conn)
             asyncio.get_running_loop().call_later(limits.LEAVING_LOOK_S, self._look_at_leaving, conn)
 
