@@ -52,6 +52,7 @@ class Dialer(Protocol):
 
     def connect(self, target: Conn | PeerId | Multiaddr | str, /) -> Awaitable[Conn]:
         """See Host.connect."""
+        ...
 
 
 class Client:
