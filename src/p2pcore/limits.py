@@ -720,12 +720,12 @@ RPC_MAX_WAITING: Final = 10_000
 """Calls of one client that wait for a stream; one takes about 2 KB."""
 RPC_MAX_RUNNING: Final = 1000
 """Calls of one service that run at once: as many as ten busy peers make ..."""
-RPC_MAX_RUNNING_PER_PEER: Final = 100
-"""... and of one peer: one client at its bound never waits for its own calls."""
-RPC_MAX_QUEUED: Final = 4096
+RPC_MAX_RUNNING_PER_PEER: Final = 500
+"""... and of one peer: at most half of all. Several processes may share one identity (docs/decisions/0021)."""
+RPC_MAX_QUEUED: Final = 8192
 """Calls of one service that wait to run. With their streams they take about 2.5 KB each, and the request."""
-RPC_MAX_QUEUED_PER_PEER: Final = 1000
-"""The same of one peer: as many streams as it may have open on a connection (YAMUX_MAX_INBOUND_STREAMS)."""
+RPC_MAX_QUEUED_PER_PEER: Final = 4096
+"""The same of one peer: at most half of all."""
 RPC_MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
 """Requests of all calls that wait to run, together."""
 RPC_RETRY_PAUSE_S: Final = 0.05
