@@ -707,13 +707,13 @@ RPC_IDLE_S: Final = 15.0
 RPC_SERVER_IDLE_S: Final = 60.0
 """... and a service one that brings no request. The caller's time is shorter, so that it ends them itself."""
 RPC_LOOK_S: Final = 0.5
-"""Between two looks at the streams of a service that have no call, while there are any: a drain waits so long."""
+"""Between two looks at the streams of a service that have no call, while there are any. A drain waits for it."""
 RPC_REQUEST_TIMEOUT_S: Final = 30.0
 """From the head of a request to its last byte: 4 MiB at 1.2 Mbit/s."""
 RPC_WRITE_TIMEOUT_S: Final = 60.0
 """One answer, or one item of a stream, to a caller that does not read: it keeps a place of the service."""
 RPC_MAX_MOVES: Final = 2
-"""New streams on which a peer that ends refuses one call, before the call fails: the peer has no other node."""
+"""New streams on which a peer that ends may refuse one call. Then the call fails: there is no other node."""
 RPC_MAX_STREAMS: Final = 100
 """Calls of one client under way at once, each on a stream of its own (HTTP/2 and gRPC take 100)."""
 RPC_MAX_WAITING: Final = 10_000
@@ -721,7 +721,7 @@ RPC_MAX_WAITING: Final = 10_000
 RPC_MAX_RUNNING: Final = 1000
 """Calls of one service that run at once: as many as ten busy peers make ..."""
 RPC_MAX_RUNNING_PER_PEER: Final = 500
-"""... and of one peer: at most half of all. Several processes may share one identity (docs/decisions/0021)."""
+"""... and of one peer: half of all, because several processes may share one identity (docs/decisions/0021)."""
 RPC_MAX_QUEUED: Final = 8192
 """Calls of one service that wait to run. With their streams they take about 2.5 KB each, and the request."""
 RPC_MAX_QUEUED_PER_PEER: Final = 4096
