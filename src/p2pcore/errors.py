@@ -508,8 +508,8 @@ class RpcError(P2PError):
     """
 
     def __init__(self, code: RpcCode, message: str = "") -> None:
-        super().__init__(f"{code.name}: {message}" if message else code.name)
-        self.code = code
+        self.code = RpcCode(code)
+        super().__init__(f"{self.code.name}: {message}" if message else self.code.name)
         self.message = message
 
 

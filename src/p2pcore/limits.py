@@ -798,25 +798,25 @@ RPC_IDLE_S: Final = 15.0
 RPC_SERVER_IDLE_S: Final = 60.0
 """... and a service one that brings no request. The caller's time is shorter, so that it ends them itself."""
 RPC_LOOK_S: Final = 0.5
-"""Between two looks at the streams of a service that have no call: a drain waits so long."""
+"""Between two looks at the streams of a service that have no call, while there are any. A drain waits for it."""
 RPC_REQUEST_TIMEOUT_S: Final = 30.0
 """From the head of a request to its last byte: 4 MiB at 1.2 Mbit/s."""
 RPC_WRITE_TIMEOUT_S: Final = 60.0
 """One answer, or one item of a stream, to a caller that does not read: it keeps a place of the service."""
 RPC_MAX_MOVES: Final = 2
-"""New streams on which a peer that ends refuses one call, before the call fails: it has no other node."""
+"""New streams on which a peer that ends may refuse one call. Then the call fails: there is no other node."""
 RPC_MAX_STREAMS: Final = 100
 """Calls of one client under way at once, each on a stream of its own (HTTP/2 and gRPC take 100)."""
 RPC_MAX_WAITING: Final = 10_000
 """Calls of one client that wait for a stream; one takes about 2 KB."""
 RPC_MAX_RUNNING: Final = 1000
 """Calls of one service that run at once: as many as ten busy peers make ..."""
-RPC_MAX_RUNNING_PER_PEER: Final = 100
-"""... and of one peer: one client at its bound never waits for its own calls."""
-RPC_MAX_QUEUED: Final = 4096
+RPC_MAX_RUNNING_PER_PEER: Final = 500
+"""... and of one peer: half of all, because several processes may share one identity (docs/decisions/0021)."""
+RPC_MAX_QUEUED: Final = 8192
 """Calls of one service that wait to run. With their streams they take about 2.5 KB each, and the request."""
-RPC_MAX_QUEUED_PER_PEER: Final = 1000
-"""The same of one peer: as many streams as it may have open on a connection (YAMUX_MAX_INBOUND_STREAMS)."""
+RPC_MAX_QUEUED_PER_PEER: Final = 4096
+"""The same of one peer: at most half of all."""
 RPC_MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
 """Requests of all calls that wait to run, together."""
 RPC_RETRY_PAUSE_S: Final = 0.05

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rpc_hosts import COUNT, ECHO, LENGTH, NAME, NUMBER, TEXT, WAIT, shop
 
-from harness import eventually, looped, settle
+from harness import eventually, looped, seconds, settle
 from p2pcore import LimitExceeded, Stream, StreamReset, codes, rpc
 from p2pcore.codes import RPC_RESET_BASE
 
@@ -257,6 +257,37 @@ async def test_a_call_that_waits_past_its_deadline_is_dropped_unrun() -> None:
         await first
         assert await made.client.call(LENGTH, "on") == 2
         assert made.begun == ["first"]
+
+
+WAIT_50_MS = bytes.fromhex("00 04 00000032 00000001 77616974")
+"""The request `wait` with 50 ms left, but for its body of one byte."""
+
+
+@looped
+async def test_a_silent_caller_that_waits_to_run_hears_of_its_deadline() -> None:
+    async with shop(service={"bounds": rpc.Bounds(running=1)}) as made:
+        first = asyncio.create_task(made.client.call(WAIT, "first"))
+        await eventually(lambda: made.begun)
+        stream = await made.dialer.new_stream(made.server.addrs_with_peer[0], made.service.protocol)
+        await stream.write(WAIT_50_MS + b"a")
+        assert (await stream.read_exactly(6))[::5] == bytes((3, rpc.Code.DEADLINE_EXCEEDED))
+        assert made.service.num_queued == 0
+        made.gates["first"].set()
+        await first
+        assert made.begun == ["first"]
+
+
+@looped
+async def test_a_request_whose_last_byte_comes_after_its_deadline_does_not_run() -> None:
+    async with shop() as made:
+        stream = await made.dialer.new_stream(made.server.addrs_with_peer[0], made.service.protocol)
+        await stream.write(WAIT_50_MS)
+        await eventually(lambda: made.server.swarm.num_handlers_running)
+        late = asyncio.get_running_loop().time() + seconds(0.1)
+        await eventually(lambda: asyncio.get_running_loop().time() > late)
+        await stream.write(b"a")
+        assert (await stream.read_exactly(6))[::5] == bytes((3, rpc.Code.DEADLINE_EXCEEDED))
+        assert made.begun == []
 
 
 @looped

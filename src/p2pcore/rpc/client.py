@@ -52,6 +52,7 @@ class Dialer(Protocol):
 
     def connect(self, target: Conn | PeerId | Multiaddr | str, /) -> Awaitable[Conn]:
         """See Host.connect."""
+        ...
 
 
 class Client:
@@ -208,13 +209,9 @@ class Client:
 
     async def _attempt(self, name: bytes, body: bytes, deadline: float | None) -> bytes:
         """One attempt of a call. Returns: the encoded answer. Raises RpcError."""
-        stream, head = await self._begin(name, body, deadline)
-        try:
-            kind, answer = head
-            if kind != wire.RESULT:
-                raise RemoteProtocolError(f"an answer of kind {kind} to a call with one answer")
-        except RemoteProtocolError as error:
-            self._failed(stream, error)
+        stream, (kind, answer) = await self._begin(name, body, deadline)
+        if kind != wire.RESULT:
+            self._failed(stream, RemoteProtocolError(f"an answer of kind {kind} to a call with one answer"))
         self._pool.give(stream)
         return answer
 

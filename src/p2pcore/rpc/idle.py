@@ -23,6 +23,7 @@ class Drains(Protocol):
     @property
     def is_draining(self) -> bool:
         """See Host.is_draining."""
+        ...
 
 
 class Idle:

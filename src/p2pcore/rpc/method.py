@@ -15,8 +15,8 @@ from p2pcore import limits, options
 T = TypeVar("T")
 Q = TypeVar("Q")
 """The type of a request."""
-A = TypeVar("A")
-"""The type of an answer, or of each item of a stream of answers."""
+A = TypeVar("A", covariant=True)
+"""The type of an answer, or of each item of a stream of answers. A caller may take it for something wider."""
 
 PREFIX: Final = "/p2pcore-rpc/1"
 """What the protocol id of every service begins with: this wire format, version 1."""
