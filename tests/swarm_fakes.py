@@ -40,6 +40,7 @@ class FakeStream:
         self.written = b""
         self.reset_code: int | None = None
         self.expected: tuple[bytes, str] | None = None
+        self.handler_task: asyncio.Task[None] | None = None
 
     def expect(self, reply: bytes, protocol: str, step: str) -> None:
         self.expected = (reply, protocol)

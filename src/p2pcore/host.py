@@ -12,7 +12,7 @@ import os
 import sys
 import weakref
 from collections.abc import AsyncGenerator, Coroutine, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -313,6 +313,17 @@ class Host:
             return await conn.new_stream(protocols, allow_limited)
         return await self.swarm.new_stream(conn.remote_peer, protocols, allow_limited)
 
+    @asynccontextmanager
+    async def stream(
+        self, target: Target, protocols: str | Sequence[str], allow_limited: bool = False
+    ) -> AsyncGenerator[Stream, None]:
+        """`async with host.stream(target, protocols) as stream:` opens a stream as `new_stream` does.
+
+        The stream is closed at the end of the block, and reset if the block raises or is cancelled.
+        """
+        async with await self.new_stream(target, protocols, allow_limited) as stream:
+            yield stream
+
     async def close_peer(self, peer: PeerId | str, code: int = 0) -> None:
         """Closes every connection to `peer` and sends it `code` (see p2pcore.codes)."""
         self._home.check_loop()
@@ -357,20 +368,27 @@ class Host:
         *,
         max_streams: int | None = None,
         max_streams_per_peer: int | None = None,
+        cancel: bool = True,
     ) -> None:
         """Serves inbound streams of `protocol`, and tells peers; see Swarm.set_stream_handler.
 
         Args:
             max_streams: handlers of this protocol that may run at once; more streams are reset. None: no
                 limit. max_streams_per_peer: the same for one peer.
+            cancel: cancel a handler when its stream is reset or its connection is lost.
         """
         self._home.check_thread()
         options.function("handler", handler)
         for name, most in (("max_streams", max_streams), ("max_streams_per_peer", max_streams_per_peer)):
             if most is not None:
                 options.whole(name, most, 1)
+        options.flag("cancel", cancel)
         self.swarm.set_stream_handler(
-            protocol, handler, max_streams=max_streams, max_streams_per_peer=max_streams_per_peer
+            protocol,
+            handler,
+            max_streams=max_streams,
+            max_streams_per_peer=max_streams_per_peer,
+            cancel=cancel,
         )
         self._identify.changed()
 

@@ -10,14 +10,15 @@ is not.
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, Self, runtime_checkable
 
 from p2pcore.codes import Direction
-from p2pcore.limits import YAMUX_INITIAL_WINDOW_BYTES
+from p2pcore.limits import MSG_MAX_BYTES, YAMUX_INITIAL_WINDOW_BYTES
 
 if TYPE_CHECKING:
+    import asyncio
     from types import TracebackType
 
     from p2pcore._fast.chain.layer import Mailbox
@@ -217,8 +218,18 @@ class Channel(Protocol):
         """
 
 
+Prefix = Literal["varint", "u32"]
+"""The length of a message: an unsigned varint in its shortest form, or four bytes, big-endian."""
+
+
 class Stream(Channel, Protocol):
     """A bidirectional stream of bytes. Any wait may be cancelled; a cancelled read has taken nothing."""
+
+    handler_task: asyncio.Task[None] | None
+    """The task of the handler that serves this stream. It is cancelled if the stream fails; None: it is not.
+
+    The swarm sets it, see Swarm.set_stream_handler.
+    """
 
     def turn(self, work: int = ...) -> Awaitable[None]:
         """As Channel.turn. `work`: how much will be done then, in units of limits.TURN_WORK.
@@ -247,6 +258,10 @@ class Stream(Channel, Protocol):
     def is_closed(self) -> bool:
         """True once both halves have ended or the stream was reset."""
 
+    @property
+    def close_reason(self) -> Exception | None:
+        """Why reads and writes fail: the error of a reset, or of the connection. None: they do not."""
+
     def read(self, max_bytes: int = 65536) -> Awaitable[bytes]:
         """From 1 to `max_bytes` bytes; b"" at the end. Only one reader at a time.
 
@@ -264,6 +279,31 @@ class Stream(Channel, Protocol):
         Until all have come, up to n bytes are held besides the stream's window.
         """
 
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """`async for chunk in stream:` gives what comes until the end. It raises what `read` raises."""
+
+    def read_msg(self, most: int = MSG_MAX_BYTES, *, prefix: Prefix = "varint") -> Awaitable[bytes]:
+        """One message: a length, and as many bytes. b"" is an empty message.
+
+        Args:
+            most: the longest message that is accepted, in bytes, 0 to limits.MAX_SIZE_BYTES. Until all of it
+                has come, it is held besides the stream's window.
+            prefix: how the length is written.
+
+        Raises:
+            LimitExceeded: the message is longer than `most`. No memory was taken for it.
+            RemoteProtocolError: the length is not a varint. In both cases nothing was taken out.
+            IncompleteRead: the stream ended. `partial` is what came of the message and its length; it is b""
+                if the stream ended in good order before a message.
+            ValueError: `most` or `prefix` is wrong. The other errors are those of `read`.
+        """
+
+    def msgs(self, most: int = MSG_MAX_BYTES, *, prefix: Prefix = "varint") -> AsyncIterator[bytes]:
+        """`async for message in stream.msgs():` gives each message, until the stream ends in good order.
+
+        It raises what `read_msg` raises, also IncompleteRead if the stream ends inside a message.
+        """
+
     def readinto(self, buffer: bytearray | memoryview) -> Awaitable[int]:
         """Reads at least one byte into `buffer`. Returns: the number of bytes; 0 at the end."""
 
@@ -272,6 +312,21 @@ class Stream(Channel, Protocol):
 
         `data` must not change until this returns. If this is cancelled, a first part may have been sent.
         Errors are raised when it is awaited.
+        """
+
+    def write_msg(
+        self, data: bytes | bytearray | memoryview, *, prefix: Prefix = "varint"
+    ) -> Awaitable[None]:
+        """Writes the length of `data`, then `data`. Otherwise as `write`.
+
+        If it is cancelled, or its deadline passes, after a part was sent, the stream is reset: the peer could
+        not find the next message. Raises LimitExceeded for 4 GiB or more with the prefix "u32".
+        """
+
+    def wait_closed(self) -> Awaitable[None]:
+        """Returns when both halves have ended or the stream has failed; see `close_reason`. Raises nothing.
+
+        Bytes that came before may still be unread. It waits as long as the peer does not end its half.
         """
 
     async def close(self) -> None:
@@ -797,6 +852,7 @@ __all__ = [
     "Network",
     "Notifiee",
     "PeerMarks",
+    "Prefix",
     "Protection",
     "Protector",
     "ProtocolHandler",

@@ -586,6 +586,8 @@ MEMORY_FAIR_TIMES: Final = 4
 """While memory is tight, a peer that holds more than so many equal parts of it gets no new streams."""
 
 # -- yamux -------------------------------------------------------------------------------------
+MSG_MAX_BYTES: Final = 4 * 1024 * 1024
+"""One message that read_msg accepts, unless the caller says otherwise (grpc; go-msgio takes 8 MiB)."""
 YAMUX_INITIAL_WINDOW_BYTES: Final = 256 * 1024
 """Each direction of a new stream (spec yamux)."""
 YAMUX_MAX_WINDOW_BYTES: Final = 16 * 1024 * 1024

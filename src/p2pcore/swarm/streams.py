@@ -82,7 +82,7 @@ class StreamServer:
 
     __slots__ = (
         *("_ended", "_handlers", "_is_closed", "_ledger", "_max", "_max_per_conn", "_max_per_peer"),
-        *("_long", "_refusals", "_refused", "_running", "_tasks"),
+        *("_long", "_refusals", "_refused", "_running", "_tasks", "_uncancelled"),
     )
 
     def __init__(
@@ -98,6 +98,7 @@ class StreamServer:
         self._refusals = refusals or Refusals()
         self.set_limits(UNLIMITED)
         self._handlers: dict[str, ProtocolHandler] = {}
+        self._uncancelled: set[str] = set()  # protocols whose handlers go on when their stream has failed
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: dict[Conn, int] = {}  # number of running handlers, for connections that have any
         self._long: dict[Conn, set[Stream]] = {}  # negotiations that refuse one proposal after the other
@@ -119,8 +120,12 @@ class StreamServer:
         self._max = in_force.max_streams or sys.maxsize
         self._max_per_peer = in_force.max_handlers_per_peer or sys.maxsize
 
-    def set(self, protocol: str, handler: ProtocolHandler) -> None:
-        """Serves `protocol` with `handler`, which replaces an earlier one. Raises ValueError: a bad id."""
+    def set(self, protocol: str, handler: ProtocolHandler, cancel: bool = True) -> None:
+        """Serves `protocol` with `handler`, which replaces an earlier one. Raises ValueError: a bad id.
+
+        Args:
+            cancel: whether a handler is cancelled when its stream fails (docs/streams.md).
+        """
         size = len(protocol.encode())
         if not protocol.startswith("/") or "\n" in protocol or size > limits.MAX_PROTOCOL_ID_BYTES:
             raise ValueError(
@@ -128,10 +133,15 @@ class StreamServer:
                 f"{limits.MAX_PROTOCOL_ID_BYTES - 1} bytes without a newline"
             )
         self._handlers[protocol] = handler
+        if cancel:
+            self._uncancelled.discard(protocol)
+        else:
+            self._uncancelled.add(protocol)
 
     def remove(self, protocol: str) -> None:
         """Stops serving `protocol`. Handlers that run now continue."""
         self._handlers.pop(protocol, None)
+        self._uncancelled.discard(protocol)
 
     def serve(self, stream: Stream) -> None:
         """Negotiates and serves `stream` in a task of its own. Every session calls this for a new stream.
@@ -154,6 +164,7 @@ class StreamServer:
         self._running[conn] = count + 1
         share.handlers += 1
         task = asyncio.get_running_loop().create_task(self._run(stream, conn, share))
+        stream.handler_task = task
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -174,11 +185,15 @@ class StreamServer:
             self._running.clear()
 
     async def close(self) -> None:
-        """Takes no more streams, and cancels every handler; each stream is reset. Bounded in time."""
+        """Takes no more streams, and cancels every handler; each stream is reset. Bounded in time.
+
+        A handler that was cancelled because its stream failed is not cancelled again: it may be cleaning up.
+        """
         self._is_closed = True
         tasks = set(self._tasks)
         for task in tasks:
-            task.cancel()
+            if not task.cancelling():
+                task.cancel()
         if tasks:
             _, stuck = await asyncio.wait(tasks, timeout=limits.SWARM_CLOSE_TIMEOUT_S)
             if stuck:
@@ -207,6 +222,8 @@ class StreamServer:
             handler = await self._negotiate(stream)
             if await handler(stream) is None:
                 await stream.close()
+            else:
+                stream.handler_task = None
         except asyncio.CancelledError:
             stream.reset(codes.STREAM_SHUTDOWN)
             raise
@@ -227,6 +244,8 @@ class StreamServer:
             raise NegotiationError(f"{protocol} was removed during its negotiation")
         stream.set_deadline(None)
         stream.protocol = protocol
+        if protocol in self._uncancelled:
+            stream.handler_task = None
         return handler
 
     def _begin_long(self, stream: Stream) -> None:

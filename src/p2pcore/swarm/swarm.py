@@ -498,6 +498,7 @@ class Swarm:
         *,
         max_streams: int | None = None,
         max_streams_per_peer: int | None = None,
+        cancel: bool = True,
     ) -> None:
         """Serves inbound streams of `protocol` with `await handler(stream)`, each in a task of its own.
 
@@ -507,13 +508,15 @@ class Swarm:
         Args:
             max_streams: handlers of this protocol that may run at once; a further stream is reset with
                 STREAM_RESOURCE_LIMIT_EXCEEDED. None: no limit. max_streams_per_peer: the same for one peer.
+            cancel: a handler is cancelled when its stream is reset or its connection is lost. The exact rule
+                is in docs/streams.md. False: it goes on, and learns it when it uses the stream.
 
         Raises: ValueError: `protocol` is not a valid protocol id.
         """
         if max_streams is not None or max_streams_per_peer is not None:
             refusals = self.admission.refusals
             handler = CappedHandler(protocol, handler, max_streams, max_streams_per_peer, refusals)
-        self._streams.set(protocol, handler)
+        self._streams.set(protocol, handler, cancel)
 
     def remove_stream_handler(self, protocol: str) -> None:
         """Stops serving `protocol`."""

@@ -30,6 +30,7 @@ cdef class ByteQueue:
     cdef bytes take(self, Py_ssize_t most)
     cdef Py_ssize_t take_into(self, uint8_t *out, Py_ssize_t n) except -1
     cdef bytes take_exactly(self, Py_ssize_t n)
+    cdef Py_ssize_t peek(self, uint8_t *out, Py_ssize_t n) except -1
     cdef const uint8_t *front(self, Py_ssize_t *n) except? NULL
     cdef int skip(self, Py_ssize_t n) except -1
     cdef int append(self, ByteQueue newer) except -1

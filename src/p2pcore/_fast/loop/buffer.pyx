@@ -113,6 +113,23 @@ cdef class ByteQueue:
         self.take_into(<uint8_t *> PyBytes_AS_STRING(out), n)
         return out
 
+    cdef Py_ssize_t peek(self, uint8_t *out, Py_ssize_t n) except -1:
+        """Copies up to `n` of the oldest bytes to `out`, and leaves them here; returns how many."""
+        cdef Py_ssize_t k, done = 0
+        if self.head is not None:
+            done = min(n, PyBytes_GET_SIZE(self.head) - self.head_at)
+            memcpy(out, <uint8_t *> PyBytes_AS_STRING(self.head) + self.head_at, done)
+        if done < n and self.chunks:
+            for chunk in self.chunks:
+                k = min(n - done, PyBytes_GET_SIZE(chunk))
+                memcpy(out + done, PyBytes_AS_STRING(chunk), k)
+                done += k
+                if done == n:
+                    break
+        k = min(n - done, self.tail_len - self.tail_at)
+        memcpy(out + done, self.tail + self.tail_at, k)
+        return done + k
+
     cdef const uint8_t *front(self, Py_ssize_t *n) except? NULL:
         """The oldest piece, `n` bytes that stay in the queue; valid until anything else is done with it."""
         self._next_head()

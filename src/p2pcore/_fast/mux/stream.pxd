@@ -10,6 +10,7 @@ from p2pcore._fast.loop.waiting cimport Op
 
 
 cdef class Stream
+cdef class WriteOp(Op)
 
 
 cdef class _LazyAnswer(Answer):
@@ -23,6 +24,7 @@ cdef class _LazyAnswer(Answer):
 cdef class StreamRead(Op):
     cdef Stream stream
     cdef Py_ssize_t n               # bytes asked for
+    cdef bint iterates              # an end in order is the end of an `async for`
 
     cdef Py_ssize_t deliver(self, const uint8_t *data, Py_ssize_t n) except -1
 
@@ -33,23 +35,25 @@ cdef class Stream:
     cdef readonly uint64_t id
     cdef public object protocol     # agreed protocol id; None before
     cdef readonly bint is_inbound
-    cdef bint fin_received          # the peer sends no more
-    cdef bint fin_sent              # we have said that we send no more
-    cdef bint fin_due               # ... or will, when the waiting writes and the negotiation are done
-    cdef bint read_closed           # nobody here reads any more
-    cdef bint keeps_input          # `error` takes nothing that has come: a lost connection, or a reset behind the peer's FIN
+    cdef uint8_t fin_received       # the peer sends no more
+    cdef uint8_t fin_sent           # we have said that we send no more
+    cdef uint8_t fin_due            # ... or will, when the waiting writes and the negotiation are done
+    cdef uint8_t read_closed        # nobody here reads any more
+    cdef uint8_t holding            # the sink wants nothing for now: what comes waits in the queue
+    cdef uint8_t eof_fed            # the sink has heard of the peer's end
+    cdef uint8_t keeps_input        # `error` takes nothing that has come: a lost connection, or a reset behind the peer's FIN
     cdef ByteQueue queue            # received and not yet read; None before the first byte
     cdef Py_ssize_t aside           # bytes that a long read has taken out of it, and holds
     cdef Py_ssize_t counted         # bytes of both that the session's ledger counts
     cdef StreamRead reader          # the one waiting read, until its task runs again
     cdef list writers               # waiting WriteOps, oldest first; None before the first
     cdef object error               # why reads and writes fail; None while they do not
+    cdef public object handler_task # the task that serves it, to be cancelled if it fails; None: nobody asked for that
+    cdef list closers               # waiting _ClosedOps; None before the first
     cdef double read_deadline       # monotonic second, 0 for none
     cdef double write_deadline
     cdef _LazyAnswer answer         # to a lazy proposal, comes before anything else; None when settled
     cdef Layer sink                 # takes what comes as it comes, in place of reads; None: reads do
-    cdef bint holding               # the sink wants nothing for now: what comes waits in the queue
-    cdef bint eof_fed               # the sink has heard of the peer's end
 
     # for the session
     cdef int receive(self, uint8_t *data, Py_ssize_t n) except -1
@@ -95,6 +99,13 @@ cdef class Stream:
     cdef int _maybe_feed_eof(self) except -1
     cdef int _maybe_lose_sink(self) except -1
     cdef Op _write(self, object data)
+    cdef Op _write_msg(self, object data, bint is_varint)
+    cdef WriteOp _write_op(self, object data)
+    cdef Op _read_msg(self, Py_ssize_t most, object prefix, bint iterates)
+    cdef int _maybe_wake_closers(self) except -1
+    cdef int _maybe_cancel_handler(self) except -1
+    cdef bint _is_awaited(self, object future) except -1
+    cdef str _state_text(self)
     cdef int _store(self, uint8_t *data, Py_ssize_t n) except -1
     cdef int _put_back(self, const uint8_t *data, Py_ssize_t n) except -1
     cdef Py_ssize_t _answered(self, const uint8_t *data, Py_ssize_t n) except -1
@@ -113,6 +124,8 @@ cdef class WriteOp(Op):
     cdef bint enlisted              # in stream.writers
     cdef Py_ssize_t at              # bytes of it handed on
     cdef Py_ssize_t size            # bytes of it
+    cdef bint is_msg                # a message, or the rest of one: a part of it ends the stream
+    cdef bint has_begun             # some of its length has left already
 
     cdef bint begin(self) except -1
     cdef int release(self) except -1

@@ -5,6 +5,8 @@ Goes out: data, half closes, resets and credit by the methods a muxer's stream o
 takes a byte out for a task that was cancelled; never holds more than its receive window.
 """
 
+from asyncio import current_task
+
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -17,6 +19,8 @@ from p2pcore.codes import Direction
 from p2pcore._fast.loop.buffer cimport Block, ByteQueue
 from p2pcore._fast.chain.layer cimport Layer
 from p2pcore._fast.chain.multistream cimport MSS_HEADER, Answer, take_opening
+from p2pcore._fast.codec.endian cimport load_be32, store_be32
+from p2pcore._fast.codec.varint cimport MAX_VARINT_BYTES, VARINT_MORE, VARINT_OVERFLOW, varint_read, varint_write
 from p2pcore._fast.loop.clock cimport monotonic
 from p2pcore._fast.loop.waiting cimport PENDING, Op, again, done, failed
 
@@ -26,6 +30,10 @@ cdef uint32_t NEGOTIATION_FAILED = codes.STREAM_PROTOCOL_NEGOTIATION_FAILED
 cdef Py_ssize_t START_WORK = limits.START_WORK
 cdef double END_WAIT_S = limits.LAZY_END_WAIT_S
 cdef str STREAM_STEP = "stream protocol"
+cdef Py_ssize_t MSG_MAX_BYTES = limits.MSG_MAX_BYTES
+cdef Py_ssize_t MAX_SIZE_BYTES = limits.MAX_SIZE_BYTES
+cdef Py_ssize_t READ_BYTES = 65536  # what read() takes at once unless told otherwise
+cdef uint64_t MAX_U32 = 0xFFFFFFFF
 
 
 cdef class Stream:
@@ -38,6 +46,22 @@ cdef class Stream:
     def direction(self):
         """Who opened it."""
         return Direction.INBOUND if self.is_inbound else Direction.OUTBOUND
+
+    def __repr__(self):
+        conn = self.conn
+        way = "inbound" if self.is_inbound else "outbound"
+        peer = "" if conn is None else f" {'from' if self.is_inbound else 'to'} {conn.id}"
+        return f"<Stream {self.id} {self.protocol or 'without a protocol'} {way}{peer}, {self._state_text()}>"
+
+    @property
+    def conn(self):
+        """The connection it belongs to, as the swarm gives it out; None without one. A muxer's stream overrides it."""
+        return None
+
+    @property
+    def close_reason(self):
+        """What reads and writes fail with since the stream was reset or its connection ended; None: they do not."""
+        return self.error
 
     @property
     def is_closed(self):
@@ -105,6 +129,50 @@ cdef class Stream:
         op.n = n
         return op
 
+    def read_msg(self, Py_ssize_t most=MSG_MAX_BYTES, *, prefix="varint"):
+        """One message: a length, and as many bytes. Cancelling takes nothing out, not even the length.
+
+        Args:
+            most: bytes of the longest message that is accepted, 0 to limits.MAX_SIZE_BYTES; 4 MiB by default. Until
+                all have come, they are held besides the stream's window.
+            prefix: how the length is written: "varint" (unsigned, in its shortest form) or "u32" (big-endian).
+        Returns: the message without its length; b"" is an empty message.
+        Raises: LimitExceeded for a longer one, before memory is taken, and RemoteProtocolError for a length that is no
+            varint: nothing has been taken out. IncompleteRead if the stream ends before the message or in it: then
+            `partial` is what came of both, and b"" at an end in good order. ValueError; and as read().
+        """
+        return self._read_msg(most, prefix, False)
+
+    def msgs(self, Py_ssize_t most=MSG_MAX_BYTES, *, prefix="varint"):
+        """The messages up to the end of the stream, as `async for message in stream.msgs():`. Raises as read_msg()."""
+        cdef _Messages each = _Messages.__new__(_Messages)
+        each.stream = self
+        each.most = most
+        each.prefix = prefix
+        return each
+
+    def __aiter__(self):
+        """`async for chunk in stream:` gives what comes, 1 to 65536 bytes at a time, until the stream ends."""
+        return self
+
+    def __anext__(self):
+        cdef _Read op = _Read.__new__(_Read)
+        op.state = self.state
+        op.stream = self
+        op.n = READ_BYTES
+        op.iterates = True
+        return op
+
+    def wait_closed(self):
+        """Done when both halves have ended or the stream has failed; `close_reason` says how. Raises nothing.
+
+        What came before the end may still be unread. A peer that does not end its half keeps it waiting.
+        """
+        cdef _ClosedOp op = _ClosedOp.__new__(_ClosedOp)
+        op.state = self.state
+        op.stream = self
+        return op
+
     def take_opening(self):
         """The message behind multistream's header, where both are here by now; None: nothing has been taken."""
         cdef bytes message
@@ -152,6 +220,20 @@ cdef class Stream:
         except (errors.P2PError, TypeError, BufferError) as error:
             return failed(error)
 
+    def write_msg(self, data, *, prefix="varint"):
+        """Sends the length of `data`, and `data`. They leave together, without a copy unless earlier writes wait.
+
+        Args:
+            prefix: see read_msg().
+        If the wait is cancelled or its deadline passes while a part of the message has left, the stream is reset: the
+        peer could not tell where the next message begins. Raises: as write(); LimitExceeded for more bytes than the
+        length can say; ValueError.
+        """
+        try:
+            return self._write_msg(data, _is_varint(prefix))
+        except (errors.P2PError, TypeError, ValueError, BufferError) as error:
+            return failed(error)
+
     cdef Op _write(self, object data):
         """As write(), but what it raises it raises at once."""
         cdef WriteOp op
@@ -162,13 +244,44 @@ cdef class Stream:
             at = self.push(<const uint8_t *> PyBytes_AS_STRING(data), n)
             if at == n:
                 return done
-        op = WriteOp.__new__(WriteOp)
+        op = self._write_op(data)
+        op.at = at
+        return done if op.begin() else op
+
+    cdef Op _write_msg(self, object data, bint is_varint):
+        cdef uint8_t head[MAX_VARINT_BYTES + 1]
+        cdef WriteOp op = None
+        cdef Py_ssize_t n, size, sent = 0, at = 0
+        self._check_write()
+        if type(data) is bytes:
+            n = PyBytes_GET_SIZE(data)
+        else:
+            op = self._write_op(data)
+            n = op.view.len
+        size = _put_prefix(head, n, is_varint)
+        if not self.writers:
+            sent = self.push(head, size)
+            if sent == size and op is None:
+                at = self.push(<const uint8_t *> PyBytes_AS_STRING(data), n)
+                if at == n:
+                    return done
+        if sent < size:
+            # The window or the socket is full already: what is left of the length waits in one piece with the body.
+            op = self._write_op(head[sent:size] + bytes(data))
+        elif op is None:
+            op = self._write_op(data)
+        op.at = at
+        op.is_msg = True
+        op.has_begun = sent > 0
+        return done if op.begin() else op
+
+    cdef WriteOp _write_op(self, object data):
+        cdef WriteOp op = WriteOp.__new__(WriteOp)
         op.state = self.state
         op.stream = self
         PyObject_GetBuffer(data, &op.view, PyBUF_SIMPLE)
         op.holds_view = True
-        op.at = at
-        return done if op.begin() else op
+        return op
 
     def write_later(self, bytes data not None):
         """Hands `data` on, ahead of all that is written after it, without a wait: the last word of a negotiation.
@@ -289,6 +402,8 @@ cdef class Stream:
         if self.answer is not None:
             self.answer.ended()
             self._give_up(self.answer.error)
+        if self.closers is not None:
+            self._maybe_wake_closers()
         self._maybe_feed_eof()
         return self._wake_reader()
 
@@ -304,6 +419,10 @@ cdef class Stream:
         if discard and self.queue is not None:
             self.queue.clear()
             self.queue_changed()
+        if self.handler_task is not None:
+            self._maybe_cancel_handler()
+        if self.closers is not None:
+            self._maybe_wake_closers()
         if self.writers:
             writers, self.writers = self.writers, None
             for op in writers:
@@ -597,9 +716,70 @@ cdef class Stream:
         if self.fin_due and not self.writers and self.error is None and (self.answer is None or self.answer.is_late):
             self.fin_due = False
             self.fin_sent = True
+            self.handler_task = None
             self.send_fin()
             self._maybe_closed_here()
+            if self.closers is not None:
+                self._maybe_wake_closers()
         return 0
+
+    cdef int _maybe_wake_closers(self) except -1:
+        if self.has_ended():
+            for op in self.closers:
+                (<_ClosedOp> op).wake()
+        return 0
+
+    cdef int _maybe_cancel_handler(self) except -1:
+        """The stream has failed: the task that serves it is cancelled, once, unless it goes on (docs/streams.md).
+
+        It goes on where it has ended its own half, where bytes are left to read, where all came and the connection
+        ended in order, where it waits for this stream (then that call raises), and where it did this itself.
+        """
+        task, self.handler_task = self.handler_task, None
+        if self.fin_due or self.has_bytes():
+            return 0
+        if self.fin_received and self.keeps_input and isinstance(self.error, errors.GoAway):
+            return 0
+        if not self._is_awaited(getattr(task, "_fut_waiter", None)) and current_task(self.state.loop) is not task:
+            task.cancel(str(self.error))
+        return 0
+
+    cdef bint _is_awaited(self, object future) except -1:
+        """Whether `future` is what a call of this stream waits for."""
+        if future is None:
+            return False
+        if self.reader is not None and self.reader.future is future:
+            return True
+        for op in self.writers or ():
+            if (<Op> op).future is future:
+                return True
+        for op in self.closers or ():
+            if (<Op> op).future is future:
+                return True
+        return False
+
+    cdef str _state_text(self):
+        if self.error is not None:
+            return str(self.error)
+        if self.has_ended():
+            return "closed"
+        if self.fin_received:
+            return "open, ended by the peer"
+        return "open, ended by us" if self.fin_sent or self.fin_due else "open"
+
+    cdef Op _read_msg(self, Py_ssize_t most, object prefix, bint iterates):
+        cdef _ReadMsg op = _ReadMsg.__new__(_ReadMsg)
+        if not 0 <= most <= MAX_SIZE_BYTES:
+            return failed(ValueError(f"most must be from 0 to {MAX_SIZE_BYTES}, not {most}"))
+        try:
+            op.is_varint = _is_varint(prefix)
+        except ValueError as error:
+            return failed(error)
+        op.state = self.state
+        op.stream = self
+        op.most = most
+        op.iterates = iterates
+        return op
 
     cdef int _maybe_closed_here(self) except -1:
         """If we want nothing more of the stream while the peer has not ended its half, the session is told."""
@@ -646,6 +826,64 @@ cdef double _at(seconds) except -1:
     return 0.0 if seconds is None else max(1e-9, monotonic() + <double> seconds)
 
 
+cdef bint _is_varint(object prefix) except -1:
+    if prefix != "varint" and prefix != "u32":
+        raise ValueError(f"prefix must be 'varint' or 'u32', not {prefix!r}")
+    return prefix == "varint"
+
+
+cdef Py_ssize_t _put_prefix(uint8_t *out, Py_ssize_t n, bint is_varint) except -1:
+    """Writes the length `n` of a message; returns how many bytes that took."""
+    if is_varint:
+        return varint_write(out, <uint64_t> n)
+    if <uint64_t> n > MAX_U32:
+        raise errors.LimitExceeded("write_msg", n, MAX_U32)
+    store_be32(out, <uint32_t> n)
+    return 4
+
+
+@cython.final
+cdef class _Messages:
+    """`async for` over the messages of a stream."""
+
+    cdef Stream stream
+    cdef Py_ssize_t most
+    cdef object prefix
+
+    def __aiter__(self):
+        return self
+
+    def __anext__(self):
+        return self.stream._read_msg(self.most, self.prefix, True)
+
+
+@cython.final
+cdef class _ClosedOp(Op):
+    """await of Stream.wait_closed."""
+
+    cdef Stream stream
+
+    cdef object attempt(self):
+        if not self.stream.has_ended():
+            return PENDING
+        self.cancelled()
+        return None
+
+    cdef int suspended(self) except -1:
+        if self.stream.closers is None:
+            self.stream.closers = []
+        if self not in self.stream.closers:
+            self.stream.closers.append(self)
+        return 0
+
+    cdef int cancelled(self) except -1:
+        if self.stream.closers is not None and self in self.stream.closers:
+            self.stream.closers.remove(self)
+            if not self.stream.closers:
+                self.stream.closers = None
+        return 0
+
+
 cdef class StreamRead(Op):
     """What all reads share: one at a time, and the stream's read deadline."""
 
@@ -675,13 +913,15 @@ cdef class _Read(StreamRead):
         stream._check_read()
         if stream.queue is not None and stream.queue.size:
             return stream._take(self.n)
+        if stream.fin_received and self.iterates:
+            raise StopAsyncIteration
         return b"" if stream.fin_received else PENDING
 
 
-@cython.final
 cdef class _ReadExactly(StreamRead):
 
     cdef ByteQueue held             # what has come, where it is more than a window; None: it stays in the stream
+    cdef Py_ssize_t head            # bytes of n in front of the result: a message's length
 
     cdef object attempt(self):
         cdef Stream stream = self.stream
@@ -696,13 +936,20 @@ cdef class _ReadExactly(StreamRead):
             raise errors.IncompleteRead(out, self.n)
         stream._check_read()
         if size >= self.n:
-            out = stream.queue.take_exactly(self.n) if self.n else b""
+            out = self._out(stream.queue) if self.n else b""
             stream.credit(self.n)
             return out
         if stream.fin_received:
             raise errors.IncompleteRead(b"", self.n)
         stream.want(self.n)
         return PENDING
+
+    cdef bytes _out(self, ByteQueue queue):
+        """The result, from a queue that has all of it."""
+        cdef uint8_t head[MAX_VARINT_BYTES]
+        if self.head:
+            queue.take_into(head, self.head)
+        return queue.take_exactly(self.n - self.head)
 
     cdef object _attempt_long(self):
         """The window never holds so much at once, so the bytes are taken as they come."""
@@ -719,7 +966,7 @@ cdef class _ReadExactly(StreamRead):
         if self.held.size == self.n:
             stream.aside = 0
             stream.queue_changed()
-            return self.held.take_exactly(self.n)
+            return self._out(self.held)
         if stream.fin_received or (stream.error is not None and stream.keeps_input and self.held.size):
             stream.aside = 0
             stream.queue_changed()
@@ -751,6 +998,46 @@ cdef class _ReadExactly(StreamRead):
                 held.append(stream.queue)
             stream.queue = held
             stream.queue_changed()
+        return 0
+
+
+@cython.final
+cdef class _ReadMsg(_ReadExactly):
+    """A read of exactly as many bytes as the length in front of them says, and of the length."""
+
+    cdef Py_ssize_t most            # bytes of the longest message
+    cdef bint is_varint
+
+    cdef object attempt(self):
+        cdef Stream stream = self.stream
+        if self.held is None:
+            stream._claim(self)
+            if self.iterates and stream.fin_received and not stream.has_bytes():
+                stream._check_read()
+                raise StopAsyncIteration
+            self._measure()
+        return _ReadExactly.attempt(self)
+
+    cdef int _measure(self) except -1:
+        """Looks at the length. Until all of it is here, this waits for one byte more than there are."""
+        cdef uint8_t front[MAX_VARINT_BYTES]
+        cdef ByteQueue queue = self.stream.queue
+        cdef Py_ssize_t here = 0 if queue is None else queue.peek(front, MAX_VARINT_BYTES if self.is_varint else 4)
+        cdef uint64_t length = 0
+        cdef int used = VARINT_MORE
+        if self.is_varint:
+            used = varint_read(front, here, &length)
+        elif here == 4:
+            used = 4
+            length = load_be32(front)
+        if used < 0:
+            raise errors.RemoteProtocolError(
+                f"the length of a message is {'over nine bytes' if used == VARINT_OVERFLOW else 'not in its shortest form'}: "
+                f"{(<bytes> front[:here]).hex()}")
+        if length > <uint64_t> self.most:
+            raise errors.LimitExceeded("read_msg", length, self.most)
+        self.head = used
+        self.n = used + <Py_ssize_t> length if used else here + 1
         return 0
 
 
@@ -861,6 +1148,8 @@ cdef class WriteOp(Op):
         if self.enlisted:
             stream.writers.remove(self)
             self.release()
+            if self.is_msg and (self.has_begun or self.at):
+                stream.reset(0)  # a part of a message: the peer would take what follows for the rest of it
             stream._maybe_send_fin()
             if not stream.writers:
                 stream.writes_done()
