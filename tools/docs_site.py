@@ -1,8 +1,8 @@
 """What the documentation site needs besides its pages: MkDocs calls these functions (`hooks` of mkdocs.yml).
 
-Comes in: pages, with links that are right in the repository. Goes out: the same pages with links that are right
-on the site: what is no page of it leads to the repository. Some files of the repository become pages. It opens
-no socket and imports nothing of p2pcore.
+Comes in: pages as they are in the repository. Goes out: pages of the site. A link that leads to no page leads to
+the repository. A comment such as `<!-- decisions -->` becomes what FILLERS makes of it. Some files outside docs/
+become pages. It opens no socket and imports nothing of p2pcore.
 """
 
 from __future__ import annotations
@@ -34,23 +34,21 @@ PAGES = {
 
 _SOURCES = {page: source for source, page in PAGES.items()}
 _LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)#\s]+)((?:#[^)\s]*)?\))")
+_FILLED = re.compile(r"^<!-- (\w+)(?:: (.+?))? -->$", re.M)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the pages that are files of the repository, and those that are made."""
-    made = {page: (ROOT / source).read_text() for source, page in PAGES.items()}
-    made["decisions/index.md"] = decisions()
-    made["reference/limits.md"] = constants("Bounds", ROOT / "src" / "p2pcore" / "limits.py")
-    made["reference/codes.md"] = constants("Codes", ROOT / "src" / "p2pcore" / "codes.py")
-    for page, content in made.items():
-        files.append(File.generated(config, page, content=content))
+    """Adds the pages that are files outside docs/."""
+    for source, page in PAGES.items():
+        files.append(File.generated(config, page, content=(ROOT / source).read_text()))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """Turns each link to a file into one that is right on the site."""
+    """Fills the page, and turns each link to a file into one that is right on the site."""
     uri = page.file.src_uri
     source = _SOURCES.get(uri, f"docs/{uri}")
+    markdown = _FILLED.sub(lambda match: FILLERS[match[1]](match[2] or ""), markdown)
     return _LINK.sub(lambda match: match[1] + site_link(source, uri, match[2]) + match[3], markdown)
 
 
@@ -67,28 +65,37 @@ def site_link(source: str, page: str, link: str) -> str:
     return posixpath.relpath(found, posixpath.dirname(page) or ".")
 
 
-def decisions() -> str:
-    """A page that lists every decision."""
-    lines = ["# Decisions", "", "Why things are as they are: what was decided, what was measured, what else there was.", ""]
-    for path in sorted((ROOT / "docs" / "decisions").glob("0*.md")):
-        title = path.read_text().partition("\n")[0].removeprefix("# ")
-        lines.append(f"- [{title}]({path.name})")
-    return "\n".join(lines)
+def decisions(_: str = "") -> str:
+    """A list of all decisions, with links from their folder."""
+    paths = sorted((ROOT / "docs" / "decisions").glob("0*.md"))
+    titles = [path.read_text().partition("\n")[0].removeprefix("# ") for path in paths]
+    return "\n".join(f"- [{title}]({path.name})" for title, path in zip(titles, paths, strict=True))
 
 
-def constants(title: str, path: Path) -> str:
-    """A page with a table for each part of a module of constants."""
-    text = path.read_text()
-    module = ast.parse(text)
-    lines = [f"# {title}", "", ast.get_docstring(module) or "", ""]
+def benchmarks(wanted: str) -> str:
+    """The rows of docs/benchmarks.md whose names are in `wanted`, separated by semicolons."""
+    text = (ROOT / "docs" / "benchmarks.md").read_text()
+    names = ["row", *wanted.split("; ")]
+    rows = [next(line for line in text.splitlines() if line.startswith(f"| {name} |")) for name in names]
+    cells = [row.strip("| ").split(" | ") for row in rows]
+    shown = [[row[0], f"**{row[1]}**", *row[2:3], *row[-2:]] for row in cells]  # without ratio and target
+    lines = ["| " + " | ".join(row) + " |" for row in shown]
+    return "\n".join([lines[0].replace("| row |", "| |"), "|---|---:|---:|---:|---:|", *lines[1:]])
+
+
+def constants(path: str) -> str:
+    """A table for each part of a module of constants."""
+    text = (ROOT / path).read_text()
     heads = dict(_heads(text))
-    lines += [] if heads else ["| name | value |", "|---|---|"]
-    for node, doc in _documented(module):
-        head = next((heads.pop(line) for line in sorted(heads) if line < node.lineno), None)
-        if head:
-            lines += ["", f"## {head}", "", "| name | value | |", "|---|---|---|"]
-        lines.append(_row(ast.unparse(node.target), ast.get_source_segment(text, node.value) or "", doc))
-    return "\n".join(lines) + "\n"
+    lines = [] if heads else ["| name | value |", "|---|---|"]
+    for node, doc in _documented(ast.parse(text)):
+        for line in [line for line in heads if line < node.lineno]:
+            lines += ["", f"## {heads.pop(line)}", "", "| name | value | |", "|---|---|---|"]
+        assert node.value is not None
+        name = ast.unparse(node.target).replace("_", "_<wbr>")
+        cells = [f"<code>{name}</code>", f"`{ast.get_source_segment(text, node.value)}`", doc.replace("|", r"\|")]
+        lines.append("| " + " | ".join(cells if doc else cells[:2]) + " |")
+    return "\n".join(lines)
 
 
 def _heads(text: str) -> Iterator[tuple[int, str]]:
@@ -100,12 +107,11 @@ def _heads(text: str) -> Iterator[tuple[int, str]]:
 
 def _documented(module: ast.Module) -> Iterator[tuple[ast.AnnAssign, str]]:
     """The public constants of `module`, each with the text below it."""
-    for node, after in zip(module.body, [*module.body[1:], None], strict=True):
-        if isinstance(node, ast.AnnAssign) and node.value is not None and not ast.unparse(node.target).startswith("_"):
+    for node, after in zip(module.body, [*module.body[1:], ast.Pass()], strict=True):
+        if isinstance(node, ast.AnnAssign) and node.value and not ast.unparse(node.target).startswith("_"):
             is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-            yield node, " ".join(str(after.value.value).split()) if is_text else ""  # type: ignore[union-attr]
+            yield node, " ".join(str(after.value.value).split()) if is_text else ""
 
 
-def _row(name: str, value: str, doc: str) -> str:
-    cells = [f"`{name}`", f"`{value}`", doc.replace("|", r"\|")]
-    return "| " + " | ".join(cells if doc else cells[:2]) + " |"
+FILLERS = {"decisions": decisions, "benchmarks": benchmarks, "constants": constants}
+"""What stands in the place of a comment with this name, from the text behind its colon."""
