@@ -30,6 +30,8 @@ DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG
 LIMIT_S = HANG_S
 
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
+_NAME = re.compile(r"# ([\w.]+)\n")
+"""The first line of a program that other programs of its page import, or that the reader saves."""
 _OTHER = re.compile(r"^```py\n(.*?)^```$", re.M | re.S)
 """Programs of other libraries, to compare: they are not run."""
 _LINK = re.compile(r"\]\(([^)#:]+)\)")
@@ -116,7 +118,7 @@ def lay_out(directory: Path, page: Path) -> None:
         certificate.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     )
     for block in _BLOCK.findall(page.read_text()):
-        if named := re.match(r"# ([\w.]+)\n", block):
+        if named := _NAME.match(block):
             (directory / named[1]).write_text(block)
 
 
@@ -206,7 +208,8 @@ def test_the_files_a_document_names_exist(document: Path) -> None:
         ROOT / "tests",
         document.parent,
     )
-    paths = set(_PATH.findall(_BLOCK.sub("", text)))
+    own = {match[1] for block in _BLOCK.findall(text) if (match := _NAME.match(block))}
+    paths = set(_PATH.findall(_BLOCK.sub("", text))) - own
     assert [path for path in sorted(paths) if not any((place / path).exists() for place in places)] == []
 
 

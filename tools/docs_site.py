@@ -93,7 +93,11 @@ def constants(path: str) -> str:
             lines += ["", f"## {heads.pop(line)}", "", "| name | value | |", "|---|---|---|"]
         assert node.value is not None
         name = ast.unparse(node.target).replace("_", "_<wbr>")
-        cells = [f"<code>{name}</code>", f"`{ast.get_source_segment(text, node.value)}`", doc.replace("|", r"\|")]
+        cells = [
+            f"<code>{name}</code>",
+            f"`{ast.get_source_segment(text, node.value)}`",
+            doc.replace("|", r"\|"),
+        ]
         lines.append("| " + " | ".join(cells if doc else cells[:2]) + " |")
     return "\n".join(lines)
 
