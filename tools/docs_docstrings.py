@@ -1,7 +1,7 @@
 """Makes docstrings ready for the site: griffe calls this for each object (`extensions` in mkdocs.yml).
 
-Comes in: the docstrings of p2pcore. Goes out: the same, where `Returns:` or `Raises:` within a line is bold. A
-section of its own, whose lines are indented below the word, stays as it is.
+Comes in: the docstrings of p2pcore. Goes out: the same, where `Returns:` or `Raises:` within a line is bold.
+A section of its own, whose lines are indented below the word, stays as it is.
 """
 
 from __future__ import annotations

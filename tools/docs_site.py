@@ -1,8 +1,8 @@
-"""What the documentation site needs besides its pages: MkDocs calls these functions (`hooks` of mkdocs.yml).
+"""What the documentation site needs besides its pages: `hooks` of mkdocs.yml, functions that MkDocs calls.
 
-Comes in: pages as they are in the repository. Goes out: pages of the site. A link that leads to no page leads to
-the repository. A comment such as `<!-- decisions -->` becomes what FILLERS makes of it. Some files outside docs/
-become pages. It opens no socket and imports nothing of p2pcore.
+Comes in: pages as they are in the repository. Goes out: pages of the site. A link that leads to no page leads
+to the repository. A comment such as `<!-- decisions -->` becomes what FILLERS makes of it. Some files outside
+docs/ become pages. It opens no socket and imports nothing of p2pcore.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from mkdocs.structure.files import File
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -39,6 +37,8 @@ _FILLED = re.compile(r"^<!-- (\w+)(?:: (.+?))? -->$", re.M)
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages that are files outside docs/."""
+    from mkdocs.structure.files import File  # here, so that tests need no MkDocs
+
     for source, page in PAGES.items():
         files.append(File.generated(config, page, content=(ROOT / source).read_text()))
     return files
@@ -93,11 +93,8 @@ def constants(path: str) -> str:
             lines += ["", f"## {heads.pop(line)}", "", "| name | value | |", "|---|---|---|"]
         assert node.value is not None
         name = ast.unparse(node.target).replace("_", "_<wbr>")
-        cells = [
-            f"<code>{name}</code>",
-            f"`{ast.get_source_segment(text, node.value)}`",
-            doc.replace("|", r"\|"),
-        ]
+        value = ast.get_source_segment(text, node.value)
+        cells = [f"<code>{name}</code>", f"`{value}`", doc.replace("|", r"\|")]
         lines.append("| " + " | ".join(cells if doc else cells[:2]) + " |")
     return "\n".join(lines)
 

@@ -1,9 +1,9 @@
 """The tutorial is played as it stands: its files are written, its commands run, what they print is compared.
 
 Comes in: docs/tutorial.md. Goes out: a failure that names the line. A block `console title="terminal N"` has
-commands (`$ ...`) and what they print, with `...` for anything; a line of only `...` stands for any lines. The
-sentences "In terminal N, type `...`" and "In terminal N, press Ctrl-C" (or Ctrl-D) are played too. ADDRESS is the
-last multiaddr that was printed.
+commands (`$ ...`) and what they print, with `...` for anything; a line of only `...` stands for any lines.
+The sentences "In terminal N, type `...`" and "In terminal N, press Ctrl-C" (or Ctrl-D) are played too.
+ADDRESS is the last multiaddr that was printed.
 """
 
 from __future__ import annotations
