@@ -2,6 +2,7 @@
 # Needs Python 3.11 or later and a C compiler; everything else is installed into .venv.
 PYTHON ?= python3
 VENV ?= .venv
+DOCS ?= build/docs-venv
 PY := $(VENV)/bin/python
 LISTEN ?= /ip4/127.0.0.1/tcp/0
 ROUNDS ?= 5
@@ -15,7 +16,7 @@ TARGET ?=
 NATIVE := CMakeLists.txt src/p2pcore/_fast/CMakeLists.txt $(wildcard src/p2pcore/_fast/*/*.pyx src/p2pcore/_fast/*/*.pxd)
 SANITIZE := -fsanitize=address,undefined -fno-omit-frame-pointer -g -O1
 
-.PHONY: help serve test lint unit ends interop wheel-test sanitize fuzz fuzz-short soak lowest newest gates gates-baseline bench attacks protobuf wheel wheels sdist cibuildwheel hooks clean FORCE
+.PHONY: help serve test lint docs unit ends interop wheel-test sanitize fuzz fuzz-short soak lowest newest gates gates-baseline bench attacks protobuf wheel wheels sdist cibuildwheel hooks clean FORCE
 
 # What make itself has to say goes to stderr: the stdout of `make serve` has addresses and nothing else.
 say = @echo "== $(1)" >&2
@@ -61,6 +62,18 @@ lint: $(VENV)/.built  ## ruff, cython-lint, mypy --strict, and the stubs against
 	$(PY) -m mypy
 	$(PY) -m mypy --strict examples
 	$(PY) -m mypy.stubtest p2pcore._fast --concise --ignore-disjoint-bases --ignore-unused-allowlist --allowlist tests/stubtest-allowlist.txt
+
+# In an environment of its own: the site is made from the source, and needs no build of it.
+$(DOCS)/.tools: pyproject.toml
+	$(call say,making $(DOCS): tools for the documentation site (half a minute))
+	@$(PYTHON) -m venv $(DOCS)
+	@$(DOCS)/bin/python -m pip install -q --upgrade "pip>=25.1"
+	@$(DOCS)/bin/python -m pip install -q --group docs
+	@touch $@
+
+docs: $(DOCS)/.tools  ## the documentation site in build/site; a link or a name that leads nowhere is an error
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build --strict -q
+	@echo "build/site/index.html"
 
 unit: $(VENV)/.built  ## the suite without the peers in other languages
 	$(PY) -m pytest -m "not interop"

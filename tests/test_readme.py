@@ -30,6 +30,10 @@ DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG
 LIMIT_S = HANG_S
 
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
+_NAME = re.compile(r"# ([\w.]+)\n")
+"""The first line of a program that other programs of its page import, or that the reader saves."""
+_OTHER = re.compile(r"^```py\n(.*?)^```$", re.M | re.S)
+"""Programs of other libraries, to compare: they are not run."""
 _LINK = re.compile(r"\]\(([^)#:]+)\)")
 _PATH = re.compile(r"`([\w.-]+(?:/[\w.-]+)*\.(?:pyx|pxd|pyi|py|sh|md|toml|txt|proto))`")
 _MEMBER = re.compile(r"`([A-Z]\w*[a-z]\w*)\.([a-z_]\w*)(?:\(.*?\))?`")
@@ -114,17 +118,18 @@ def lay_out(directory: Path, page: Path) -> None:
         certificate.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     )
     for block in _BLOCK.findall(page.read_text()):
-        if named := re.match(r"# ([\w.]+)\n", block):
+        if named := _NAME.match(block):
             (directory / named[1]).write_text(block)
 
 
 @pytest.mark.source
 @pytest.mark.parametrize(("page", "block"), blocks())
 def test_the_programs_of_the_documents_run_as_they_stand(page: Path, block: str, tmp_path: Path) -> None:
-    """Those that end, and of those that serve for ever what they import and define."""
+    """Those that end, and of those that serve for ever, or need arguments, what they import and define."""
     lay_out(tmp_path, page)
     (tmp_path / "program.py").write_text(block)
-    name = "does_not_serve" if "serve(" in block else "__main__"
+    ends = re.search(r"serve\(|Event\(\)\.wait\(\)|sys\.argv", block) is None
+    name = "__main__" if ends else "does_not_serve"
     done = subprocess.run(
         [sys.executable, "-c", f"import runpy; runpy.run_path('program.py', run_name={name!r})"],
         cwd=tmp_path,
@@ -134,13 +139,13 @@ def test_the_programs_of_the_documents_run_as_they_stand(page: Path, block: str,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert not block.rstrip().endswith("run(main())") or done.stdout
+    assert not (ends and block.rstrip().endswith("run(main())")) or done.stdout
 
 
 @pytest.mark.source
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_python_in_documents_is_in_blocks_that_are_run(document: Path) -> None:
-    text = _BLOCK.sub("", document.read_text())
+    text = _OTHER.sub("", _BLOCK.sub("", document.read_text()))
     assert re.findall(r"^ *(?:from p2pcore import|import p2pcore|async with |async for ).*", text, re.M) == []
 
 
@@ -203,7 +208,8 @@ def test_the_files_a_document_names_exist(document: Path) -> None:
         ROOT / "tests",
         document.parent,
     )
-    paths = set(_PATH.findall(_BLOCK.sub("", text)))
+    own = {match[1] for block in _BLOCK.findall(text) if (match := _NAME.match(block))}
+    paths = set(_PATH.findall(_BLOCK.sub("", text))) - own
     assert [path for path in sorted(paths) if not any((place / path).exists() for place in places)] == []
 
 
