@@ -220,8 +220,17 @@ class _Upgrade:
             security, secured = await self._secure_outbound(mailbox)
         if secured.remote_peer == upgrader._local_peer:
             raise PeerIsSelf(secured.remote_peer)
-        if upgrader._options.check_secured is not None:
-            await self._check_secured(upgrader._options.check_secured, secured, mailbox)
+        check = upgrader._options.check_secured
+        if check is not None:
+            self.stage = Stage.GATER
+            peer = secured.remote_peer
+            try:
+                asked = check(self._direction, peer, conn.local_multiaddr, conn.remote_multiaddr)
+                if asked is not None:
+                    await asked
+            except GaterRefused as refusal:
+                self._tell_refused(refusal, secured, mailbox)
+                raise
         self.stage = Stage.MUXER
         muxer = secured.muxer or await self._negotiate_muxer(mailbox)
         session = self._start_muxer(muxer, mailbox)
@@ -236,23 +245,10 @@ class _Upgrade:
             conn.remote_multiaddr,
         )
 
-    async def _check_secured(
-        self,
-        check: Callable[[Direction, PeerId, Multiaddr, Multiaddr | None], Awaitable[None] | None],
-        secured: Secured,
-        mailbox: Mailbox,
-    ) -> None:
-        """Asks the gater. If it refuses, and a multiplexer is agreed, the peer is told its code."""
-        self.stage = Stage.GATER
-        conn = self._conn
-        try:
-            asked = check(self._direction, secured.remote_peer, conn.local_multiaddr, conn.remote_multiaddr)
-            if asked is not None:
-                await asked
-        except GaterRefused as error:
-            if secured.muxer is not None:
-                self._start_muxer(secured.muxer, mailbox).abort(error.code)
-            raise
+    def _tell_refused(self, refusal: GaterRefused, secured: Secured, mailbox: Mailbox) -> None:
+        """The gater refuses the peer, which is told the code if a multiplexer is agreed."""
+        if secured.muxer is not None:
+            self._start_muxer(secured.muxer, mailbox).abort(refusal.code)
 
     def explained(self, error: BaseException) -> BaseException:
         """`error`, or WrongNetworkKey if the peer seems not to have the key of our private network."""
