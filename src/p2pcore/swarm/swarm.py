@@ -352,7 +352,7 @@ class Swarm:
         self._num_made += 1
         conn = Conn(made, self._num_made, loop.time(), self._ended)
         asked = None
-        if not self.admission.is_trivial:
+        if self.admission.has_gater:
             try:
                 asked = self.admission.check_upgraded(conn)
             except GaterRefused as error:
