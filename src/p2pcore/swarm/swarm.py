@@ -365,11 +365,13 @@ class Swarm:
         loop = asyncio.get_running_loop()
         self._num_made += 1
         conn = Conn(made, self._num_made, loop.time(), self._owner)
-        try:
-            asked = self.admission.check_upgraded(conn)
-        except GaterRefused as error:
-            conn.abort(error.code)
-            raise
+        asked = None
+        if self.admission.has_gater:
+            try:
+                asked = self.admission.check_upgraded(conn)
+            except GaterRefused as error:
+                conn.abort(error.code)
+                raise
         return self._take_over(conn) if asked is None else self._take_over_later(conn, asked)
 
     async def _take_over_later(self, conn: Conn, asked: Awaitable[None]) -> Conn:
@@ -421,7 +423,7 @@ class Swarm:
         if self._is_full:
             self._look_for_room()
         self.ledger.forget(conn.remote_peer)
-        self.addr_book.left(conn, not self._conns.count(conn.remote_peer))
+        self.addr_book.left(conn)
         if not self._conns.num_conns:
             self._streams.shrink()
         self._news.conn_closed(conn, error, before and self._change(conn, before))
