@@ -137,7 +137,7 @@ async def test_who_gives_up_leaves_the_line_and_what_it_held() -> None:
 
 @pytest.mark.parametrize("is_given_first", [True, False])
 @looped
-async def test_a_call_cancelled_in_the_turn_in_which_it_gets_its_place_passes_it_on(
+async def test_a_call_cancelled_as_it_gets_its_place_passes_it_on(
     is_given_first: bool,
 ) -> None:
     places = Places(Bounds(running=1))
