@@ -38,7 +38,7 @@ class Opened:
         return self.streams[-1]
 
     async def use(self) -> Any:
-        return self.pool.maybe_take() or await self.pool.take()
+        return self.pool.maybe_take() or (await self.pool.take())[0]
 
 
 @looped
@@ -66,6 +66,17 @@ async def test_callers_beyond_the_limit_wait_in_order() -> None:
     opened.pool.drop()
     assert await tasks[1] is opened.streams[1]
     assert len(opened.streams) == 2
+
+
+@looped
+async def test_a_caller_learns_whether_its_stream_is_new() -> None:
+    opened = Opened(most=1)
+    first, is_new = await opened.pool.take()
+    assert is_new
+    waits = asyncio.create_task(opened.pool.take())
+    await settle()
+    opened.pool.give(first)
+    assert await waits == (first, False)
 
 
 @looped

@@ -55,14 +55,15 @@ class Calling:
             await self.stop()
 
 
+@pytest.mark.parametrize("max_streams", [100, 1])
 @looped
-async def test_a_rolling_restart_fails_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_rolling_restart_fails_no_call(max_streams: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "RPC_LOOK_S", 1000.0)  # busy streams end after their calls, not by a look
     refuse = DrainOptions(refuse_after_s=seconds(0.5))
     same: dict[str, Any] = {"private_key": PrivateKey.generate(), "drain": refuse}
     same["tcp"] = TcpOptions(reuse_port=True)
     async with named("old", **same) as old, Host(listen=(), ping=False) as dialer:
-        async with rpc.Client(dialer, old.addrs_with_peer[0], NAME) as client:
+        async with rpc.Client(dialer, old.addrs_with_peer[0], NAME, max_streams=max_streams) as client:
             calling = Calling(client)
             await calling.until(lambda: client.conn and dialer.info_of(client.conn))
             async with named("new", listen=[old.addrs[0]], **same):

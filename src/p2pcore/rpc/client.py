@@ -224,9 +224,9 @@ class Client:
         moves = 0
         while True:
             stream = self._pool.maybe_take()
-            is_fresh = stream is None
+            is_fresh = False
             if stream is None:
-                stream = await self._take(deadline)
+                stream, is_fresh = await self._take(deadline)
             left_s = _left(deadline)
             if left_s is not None and left_s <= 0:
                 self._pool.give(stream)
@@ -255,8 +255,8 @@ class Client:
             return True
         return isinstance(error, IncompleteRead) and not error.partial and not is_fresh
 
-    async def _take(self, deadline: float | None) -> Stream:
-        """A stream from the pool. Raises RpcError."""
+    async def _take(self, deadline: float | None) -> tuple[Stream, bool]:
+        """A stream from the pool, and whether it is new. Raises RpcError."""
         if deadline is not None and deadline <= asyncio.get_running_loop().time():
             raise _late("no time is left")
         limit = asyncio.timeout_at(deadline)
