@@ -195,6 +195,6 @@ def test_nobody_at_the_target_is_status_3_and_what_is_no_address_is_2(cli: Cli, 
 
 def test_an_address_in_use_is_a_failure(cli: Cli, node: str) -> None:
     with service(None) as address:
-        result = cli.run("forward", address, node, PROTOCOL)
+        result = cli.run("forward", address, node, "/echo/1.0.0")
         assert (result.status, result.err.count("\n")) == (1, 1)
         assert "in use" in result.err
