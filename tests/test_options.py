@@ -14,6 +14,7 @@ import pytest
 
 import p2pcore
 from p2pcore import (
+    AccessLogOptions,
     BasicGater,
     ConnOptions,
     DialOptions,
@@ -36,6 +37,7 @@ from p2pcore import (
 )
 
 CLASSES: list[type[Any]] = [
+    AccessLogOptions,
     ConnOptions,
     DialOptions,
     DrainOptions,

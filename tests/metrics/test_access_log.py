@@ -253,3 +253,22 @@ def test_json_shows_what_it_does_not_know_as_text_and_errors_with_their_tracebac
     assert fields["message"] == "a\nb 1"
     assert fields["thing"] == "{1}"
     assert fields["error"].endswith("ValueError: wrong")
+
+
+# -- other records -----------------------------------------------------------------------------
+
+
+@looped
+async def test_records_about_a_connection_name_it_and_its_peer(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail(stream: Stream) -> None:
+        raise ValueError("a bug")
+
+    async with pair() as both:
+        both.server.set_stream_handler(PROTOCOL, fail)
+        stream = await both.conn.new_stream(PROTOCOL)
+        with pytest.raises(StreamReset):
+            await stream.read()
+        (record,) = [each for each in caplog.records if each.name == "p2pcore.streams"]
+        assert vars(record)["conn"] == both.server_conn.id
+        assert vars(record)["peer"] == str(both.dialer.peer_id)
+        assert record.exc_info is not None

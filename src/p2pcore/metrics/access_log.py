@@ -11,16 +11,16 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from p2pcore import limits, options
+from p2pcore.aio.log_fields import of_conn
 from p2pcore.errors import GaterRefused, GoAway, LimitExceeded, StreamReset
 from p2pcore.metrics.names import OTHER
 
 if TYPE_CHECKING:
     from p2pcore._fast.loop.metrics import Traffic
     from p2pcore.interfaces import Conn, Stream
-    from p2pcore.swarm.events import Refused
     from p2pcore.values.multiaddr import Multiaddr
 
 logger = logging.getLogger("p2pcore.access")
@@ -49,6 +49,17 @@ class AccessLogOptions:
         options.whole("every", self.every, 1)
 
 
+class Refusal(Protocol):
+    """What is read of an event Refused."""
+
+    @property
+    def peer(self) -> object: ...
+    @property
+    def addr(self) -> object: ...
+    @property
+    def error(self) -> BaseException: ...
+
+
 class AccessLog:
     """The access log of one host. Make it while nothing is connected; call it from the event loop.
 
@@ -66,7 +77,7 @@ class AccessLog:
             return
         stat, state = conn.stat, conn.state
         fields = {
-            **about(conn),
+            **of_conn(conn),
             "event": "connection",
             "addr": _text(conn.remote_multiaddr),
             "dir": conn.direction.value,
@@ -89,7 +100,7 @@ class AccessLog:
         """Takes the streams; None: they are not recorded."""
         return StreamLog(self._settings.every) if self._settings.streams else None
 
-    def refused(self, event: Callable[[], Refused]) -> None:
+    def refused(self, event: Callable[[], Refusal]) -> None:
         """The gater or a limit has refused a connection. `event` is made only if it is recorded."""
         if self._is_wanted("refused"):
             made = event()
@@ -166,7 +177,7 @@ class StreamLog:
             return
         seconds = asyncio.get_running_loop().time() - began_at
         fields = {
-            **about(stream.conn),
+            **of_conn(stream.conn),
             "event": "stream",
             "protocol": stream.protocol,
             "stream": stream.id,
@@ -180,11 +191,6 @@ class StreamLog:
 
 
 # -- fields ------------------------------------------------------------------------------------
-
-
-def about(conn: Conn) -> dict[str, Any]:
-    """The fields that name a connection."""
-    return {"conn": conn.id, "peer": str(conn.remote_peer)}
 
 
 def reason(error: BaseException | None) -> dict[str, Any]:

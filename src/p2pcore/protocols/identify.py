@@ -13,9 +13,11 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from p2pcore import limits, options
+from p2pcore.aio.log_fields import of_conn
 from p2pcore.errors import ConnectionClosed, LimitExceeded, P2PError, RemoteProtocolError
 from p2pcore.protocols.identify_message import IdentifyInfo, MessageReader, build, encode, update
 from p2pcore.values.record import PeerRecord
@@ -172,7 +174,7 @@ class IdentifyService:
         if task is None:
             task = asyncio.get_running_loop().create_task(self._ask(conn))
             self._running[conn] = task
-            task.add_done_callback(_log_failure)
+            task.add_done_callback(partial(_log_failure, conn))
         return task
 
     async def _ask(self, conn: Conn) -> IdentifyInfo:
@@ -362,10 +364,11 @@ async def _quietly(conn: Conn, work: Coroutine[Any, Any, None]) -> None:
     try:
         await work
     except (P2PError, OSError) as error:
-        logger.debug("%s: push failed: %r", conn.id, error)
+        logger.debug("%s: push failed: %r", conn.id, error, extra=of_conn(conn))
 
 
-def _log_failure(task: asyncio.Task[IdentifyInfo]) -> None:
+def _log_failure(conn: Conn, task: asyncio.Task[IdentifyInfo]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         unexpected = not isinstance(error, P2PError | OSError)
-        logger.log(logging.ERROR if unexpected else logging.DEBUG, "identify failed: %r", error)
+        level = logging.ERROR if unexpected else logging.DEBUG
+        logger.log(level, "%s: identify failed: %r", conn.id, error, extra=of_conn(conn))

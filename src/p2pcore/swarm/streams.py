@@ -17,6 +17,7 @@ from p2pcore import codes, limits
 from p2pcore._fast.loop.ledger import Ledger, Share
 from p2pcore._fast.loop.metrics import Protocols
 from p2pcore.aio.eager import Begun
+from p2pcore.aio.log_fields import of_conn
 from p2pcore.errors import (
     DeadlineExceeded,
     LimitExceeded,
@@ -301,9 +302,12 @@ def _fail(stream: Stream, error: Exception) -> bool:
     elif isinstance(error, P2PError) and not isinstance(error, LocalProtocolError):
         code = 0
     else:
-        logger.error("%s: the handler of %s raised", stream.conn, stream.protocol, exc_info=error)
+        extra = of_conn(stream.conn)
+        logger.error("%s: the handler of %s raised", stream.conn, stream.protocol, exc_info=error, extra=extra)
         stream.reset()
         return True
-    logger.debug("%s: stream of %s failed: %r", stream.conn, stream.protocol, error)
+    if logger.isEnabledFor(logging.DEBUG):
+        extra = of_conn(stream.conn)
+        logger.debug("%s: stream of %s failed: %r", stream.conn, stream.protocol, error, extra=extra)
     stream.reset(code)
     return False

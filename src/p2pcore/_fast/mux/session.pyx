@@ -513,7 +513,11 @@ cdef class Session(Layer):
 
     cdef int violated(self, object error) except -1:
         """The peer broke the protocol or a limit: it is told, where the muxer can, and the connection closes."""
-        logger.debug("closing a session: %s", error)
+        if self.owner is None:
+            logger.debug("closing a session: %s", error)
+        else:
+            extra = {"conn": self.owner.id, "peer": str(self.owner.remote_peer)}
+            logger.debug("%s: closing it: %s", self.owner.id, error, extra=extra)
         self.send_go_away(PROTOCOL_ERROR)
         self.fail(error)
         return self.shut()
