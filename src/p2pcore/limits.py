@@ -478,8 +478,6 @@ MAX_ADMIN_ANSWER_BYTES: Final = 4 * 1024 * 1024
 """One answer: about 4 KiB for a node, and as much for each of MAX_WORKERS."""
 ADMIN_IDLE_S: Final = 60.0
 """How long a client may wait between two requests; `p2pcore top` asks each second."""
-MAX_FORWARDED: Final = 1024
-"""Connections that `p2pcore forward` joins to streams at one time: a peer takes as many streams."""
 SYSTEMD_STATUS_S: Final = 30.0
 """Between two lines of status for systemd: often enough for who looks, and rare in the journal."""
 ADMIN_ANSWER_S: Final = 5.0
