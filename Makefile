@@ -8,6 +8,7 @@ LISTEN ?= /ip4/127.0.0.1/tcp/0
 ROUNDS ?= 5
 BENCH_ARGS ?=
 GATES_ARGS ?=
+WHEELS_ARGS ?=
 ATTACKS_ARGS ?= --node p2pcore --node go --write
 MINUTES ?= 1
 TARGET ?=
@@ -15,7 +16,7 @@ TARGET ?=
 NATIVE := CMakeLists.txt src/p2pcore/_fast/CMakeLists.txt $(wildcard src/p2pcore/_fast/*/*.pyx src/p2pcore/_fast/*/*.pxd)
 SANITIZE := -fsanitize=address,undefined -fno-omit-frame-pointer -g -O1
 
-.PHONY: help serve test lint docs unit ends interop wheel-test sanitize fuzz fuzz-short soak lowest newest gates gates-baseline bench attacks protobuf wheel hooks clean FORCE
+.PHONY: help serve test lint docs unit ends interop wheel-test sanitize fuzz fuzz-short soak lowest newest gates gates-baseline bench attacks protobuf wheel wheels sdist cibuildwheel hooks clean FORCE
 
 # What make itself has to say goes to stderr: the stdout of `make serve` has addresses and nothing else.
 say = @echo "== $(1)" >&2
@@ -82,6 +83,17 @@ interop: $(VENV)/.built  ## the real go-libp2p and js-libp2p peers, both ways
 
 wheel: $(VENV)/.tools  ## dist/*.whl
 	$(PY) -m pip wheel -q --no-deps --no-build-isolation -w dist .
+
+wheels: $(VENV)/.tools  ## dist/*.whl for glibc and musl, x86-64 and aarch64, of WHEELS_ARGS="--python python3.12 ..."
+	$(PY) tools/wheels.py $(WHEELS_ARGS)
+
+sdist: $(VENV)/.tools  ## dist/*.tar.gz
+	$(PY) -m pip install -q "build>=1.2"
+	$(PY) -m build --sdist --no-isolation --skip-dependency-check .
+
+cibuildwheel: $(VENV)/.tools  ## wheelhouse/*.whl as published: needs Docker on Linux (.github/workflows/wheels.yml)
+	$(PY) -m pip install -q "cibuildwheel>=3.2"
+	$(PY) -m cibuildwheel --output-dir wheelhouse
 
 wheel-test:      ## builds the wheel, installs it in a clean environment elsewhere, tests what packaging can break
 	PYTHON=$(PYTHON) tools/wheel-test.sh

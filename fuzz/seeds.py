@@ -258,6 +258,15 @@ def _mplex() -> list[bytes]:
     return [bytes((first,)) + talk for first in (0, 6, 10, 128) for talk in talks]
 
 
+def _rpc() -> list[bytes]:
+    heads = _hex("00 03 000005dc 00000002", "01 03 00000000 00000000", "00 00 00000000 00000000")
+    answers = _hex(
+        *("00 00000001 03", "01 00000003 746561 02 00000000", "03 00000007 05 6e6f20746561"),
+        *("04 00000000", "02 00000001 00", "03 00000000", "03 ffffffff", "00 00000101", "00 00000004 01"),
+    )
+    return [*heads, *answers]
+
+
 def _pair() -> list[bytes]:
     flow = bytes(
         (0, 0, 0, 11, 0, 0, 1, 0, 9, 9, 0, 3, 10, 1, 2, 11, 0, 0, 2, 1, 9, 1, 1, 5, 11, 0, 0, 2, 0, 9)
@@ -292,4 +301,5 @@ SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "yamux": _yamux,
     "mplex": _mplex,
     "pair": _pair,
+    "rpc": _rpc,
 }

@@ -19,7 +19,7 @@ import pytest
 
 import p2pcore
 from key_vectors import ED25519, SECP256K1
-from p2pcore import Multiaddr, PeerId, errors
+from p2pcore import Multiaddr, PeerId, codes, errors
 from p2pcore.errors import (
     DialError,
     GoAway,
@@ -64,10 +64,14 @@ VALUES: dict[str, Any] = {
     "cause": HandshakeError("forged"),
     "wait_s": 1.5,
     "kind": "UDP",
+    "path": "peers.db",
     "index": 2,
     "headers": (("Upgrade", "websocket"),),
 }
-BY_CLASS: dict[str, dict[str, Any]] = {"IncompleteRead": {"expected": 9}}
+BY_CLASS: dict[str, dict[str, Any]] = {
+    "IncompleteRead": {"expected": 9},
+    **dict.fromkeys(("RpcError", "RpcTimeout", "RpcUnavailable"), {"code": codes.RpcCode.ABORTED}),
+}
 WAYS: dict[str, Callable[[Any], Any]] = {
     "pickle": lambda error: pickle.loads(pickle.dumps(error)),
     "oldest pickle": lambda error: pickle.loads(pickle.dumps(error, 0)),

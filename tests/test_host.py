@@ -55,6 +55,27 @@ async def test_a_host_that_can_listen_nowhere_does_not_start(caplog: pytest.LogC
     assert "cannot listen on" in caplog.text
 
 
+@looped
+async def test_a_closed_host_says_that_it_cannot_start_again_and_what_to_do() -> None:
+    for listen in ((), ("/ip4/127.0.0.1/tcp/0",)):
+        host = Host(listen=listen)
+        async with host:
+            pass
+        with pytest.raises(SwarmClosed, match=r"make a new Host; with private_key=host.private_key"):
+            await host.start()
+        async with Host(host.private_key, listen) as again:
+            assert again.peer_id == host.peer_id
+
+
+@looped
+async def test_a_host_starts_once() -> None:
+    async with Host(listen=["/memory/0"]) as host:
+        addrs = host.addrs
+        with pytest.raises(RuntimeError, match="started already"):
+            await host.start()
+        assert host.addrs == addrs
+
+
 @pytest.mark.parametrize(
     "form", ["conn", "peer id", "peer id text", "addr with peer", "addr text", "addr only"]
 )
@@ -310,7 +331,7 @@ def test_type_checkers_see_the_names_that_are_there() -> None:
 def test_every_option_class_that_a_host_takes_is_public() -> None:
     hints = inspect.signature(Host.__init__).parameters.values()
     named = {name for hint in hints for name in re.findall(r"\w+Options", str(hint.annotation))}
-    assert len(named) == 10
+    assert len(named) == 12
     assert named <= set(p2pcore.__all__)
 
 

@@ -18,13 +18,13 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "p2pcore"
 
 LEVELS = {
-    0: {"errors", "limits", "codes", "options"},
+    0: {"errors", "limits", "codes", "options", "address_hint"},
     1: {"_fast"},
     2: {"interfaces", "values", "aio", "manet", "pb"},
     3: {"transports", "relay", "security", "muxers"},
     4: {"upgrade", "resources"},
-    5: {"swarm", "dialing", "protocols"},
-    6: {"__init__", "host", "compose", "workers", "cli"},
+    5: {"swarm", "dialing", "protocols", "metrics", "rpc", "streams"},
+    6: {"__init__", "host", "compose", "workers", "cli", "admin", "contrib", "testing"},
 }
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names}
 FAMILIES = {"transports", "relay", "security", "muxers"}

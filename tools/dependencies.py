@@ -1,8 +1,8 @@
-"""Prints what p2pcore needs at run time, a requirement a line.
+"""Prints what p2pcore needs at run time with all its extras, a requirement a line.
 
 Comes in: pyproject.toml of the current folder; "--lowest" or "--newest". Goes out: lines for `pip install
 -r`. Installing them first lets p2pcore itself be built without isolation while they still build as they like.
---lowest pins each to the version its ">=" names, the extras too; --newest leaves out the upper bounds.
+--lowest pins each to the version its ">=" names; --newest leaves out the upper bounds.
 """
 
 from __future__ import annotations
@@ -28,15 +28,12 @@ def newest(requirement: str) -> str:
 
 
 def requirements(option: str = "") -> list[str]:
-    """What `option` asks for; without one, what a user gets."""
+    """What `option` asks for; without one, as pyproject.toml has it."""
     project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
-    needed: list[str] = project["dependencies"]
     extras = [each for extra in project["optional-dependencies"].values() for each in extra]
-    if option == "--lowest":
-        return [lowest(each) for each in needed + extras]
-    if option == "--newest":
-        return [newest(each) for each in needed + extras]
-    return needed
+    needed = project["dependencies"] + [each for each in extras if not each.startswith("p2pcore[")]
+    change = {"--lowest": lowest, "--newest": newest}.get(option, str)
+    return [change(each) for each in needed]
 
 
 if __name__ == "__main__":

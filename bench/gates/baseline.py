@@ -40,7 +40,9 @@ def load(path: Path = PATH) -> Baseline:
 
 def write(figures: Iterable[Figure], environment: dict[str, str], path: Path = PATH) -> None:
     """Replaces the baseline by `figures`."""
-    rows = {each.name: {"value": round(each.value, 2), "unit": each.unit} for each in figures}
+    rows = {
+        each.name: {"value": round(each.value, 2), "unit": each.unit} for each in figures if each.most is None
+    }
     path.write_text(json.dumps({"environment": environment, "rows": rows}, indent=1) + "\n")
 
 

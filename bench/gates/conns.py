@@ -49,16 +49,16 @@ class Watch:
 class Hosts:
     """A host that listens and a host that dials. They do not identify each other, so nothing else runs."""
 
-    def __init__(self, security: str = "noise") -> None:
-        self.server = Host(identify=False, echo=True, security=(security,))
-        self.dialer = Host(listen=(), identify=False, security=(security,))
+    def __init__(self, security: str = "noise", metrics: bool = True) -> None:
+        self.server = Host(identify=False, echo=True, security=(security,), metrics=metrics)
+        self.dialer = Host(listen=(), identify=False, security=(security,), metrics=metrics)
         self.watch = Watch()
         self.server.notify(self.watch)
 
     @classmethod
-    async def start(cls, security: str = "noise") -> Self:
+    async def start(cls, security: str = "noise", metrics: bool = True) -> Self:
         """Both are up."""
-        self = cls(security)
+        self = cls(security, metrics)
         await self.open()
         return self
 

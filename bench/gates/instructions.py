@@ -7,7 +7,7 @@ part. The first figure leaves out instructions inside these libraries, because t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from gates.callgrind import self_cost, slopes
 from gates.verdict import INTERPRETER, PRIMITIVES, Figure
@@ -17,10 +17,27 @@ LIBRARIES = ("_sodium.", "libsodium", "libcrypto", "/cryptography/")
 """Parts of paths of these libraries; the glue code of `cryptography` counts as part of them."""
 
 
+MOST_MORE_PERCENT = 1.0
+"""How much metrics may add to a stream or a connection. The issue that asked for them chose it."""
+
+
 def measure(names: Sequence[str]) -> Iterator[Figure]:
     """One or two figures for each name."""
+    found: dict[str, float] = {}
     for name, by_object in slopes(names, self_cost):
-        yield from _figures(WORKS[name], by_object)
+        for figure in _figures(WORKS[name], by_object):
+            found[figure.name] = figure.value
+            yield figure
+    yield from _beside(found)
+
+
+def _beside(found: Mapping[str, float]) -> Iterator[Figure]:
+    """How much more the work beside it costs, in percent of each work that has one."""
+    for name, value in found.items():
+        work = WORKS.get(name)
+        if work is not None and work.beside in found:
+            more = 100 * (found[work.beside] - value) / value
+            yield Figure(f"{name}: percent that they add", more, "%", most=MOST_MORE_PERCENT)
 
 
 def _figures(work: Work, by_object: Counter[str]) -> Iterator[Figure]:

@@ -28,6 +28,7 @@ class Figure:
         name: unique; begins with its group. value: less is better. unit: of it.
         slack: added to the tolerance, in the unit; for rows with a baseline of 0 or almost 0.
         needs: keys of the environment, besides COMPARABLE, that must equal the baseline's.
+        most: above this it is worse, whatever the baseline says; None: only the baseline counts.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Figure:
     unit: str
     slack: float = 0.0
     needs: tuple[str, ...] = ()
+    most: float | None = None
 
 
 class Outcome(enum.Enum):
@@ -104,7 +106,10 @@ def _difference(here: Mapping[str, str], there: Mapping[str, str], keys: Iterabl
 
 def _judge(figure: Figure, baseline: float | None, differs: str) -> Verdict:
     outcome, reason = Outcome.OK, ""
-    if baseline is None:
+    if figure.most is not None:
+        outcome = Outcome.WORSE if figure.value > figure.most else Outcome.OK
+        baseline = figure.most
+    elif baseline is None:
         outcome = Outcome.NEW
     elif differs:
         outcome, reason = Outcome.SKIPPED, differs

@@ -9,9 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from gates import codecs, conns, frames, streams
+
+STREAM = "stream: opened, echo 32B, closed"
+CONN = "connection: dialled, accepted, closed"
 
 Run = Callable[[int], None]
 Prepared = tuple[Run, Callable[[], None]]
@@ -26,6 +30,7 @@ class Work:
     Attributes:
         name: of the row. prepare: gives (do it n times, clean up). count: N.
         per: operations in one time. has_primitives: a second row counts libsodium and OpenSSL.
+        beside: a work that does more in the same operation: a further row says how much more.
     """
 
     name: str
@@ -33,6 +38,7 @@ class Work:
     count: int
     per: int = 1
     has_primitives: bool = False
+    beside: str | None = None
 
 
 def _plain(once: Callable[[], object]) -> Prepare:
@@ -90,13 +96,16 @@ def _all() -> Iterable[Work]:
         sealed = _on_loop(streams.records(size, streams.by_tls))
         yield Work(f"tls record: {text} sealed and opened", sealed, times)
     yield Work("stream: 32B there and back", _on_loop(streams.round_trips), 200)
-    yield Work("stream: opened, echo 32B, closed", _on_loop(conns.Echoes.start), 20)
+    yield Work(STREAM, _on_loop(conns.Echoes.start), 20)
     for has_limits, text in ((False, "without limits"), (True, "with limits")):
         opened = _on_loop(streams.openings(has_limits))
         yield Work(f"session: stream opened, echo 32B, closed, {text}", opened, 40)
     yield Work("noise: handshake, both sides", _on_loop(streams.noise_handshakes), 20, 1, True)
     yield Work("tls: handshake, both sides", _on_loop(streams.tls_handshakes), 20, 1, True)
-    yield Work("connection: dialled, accepted, closed", _on_loop(conns.Connections.start), 20, 1, True)
+    yield Work(CONN, _on_loop(conns.Connections.start), 20, 1, True)
+    for name, kind in ((STREAM, conns.Echoes), (CONN, conns.Connections)):
+        off = _on_loop(partial(kind.start, metrics=False))
+        yield Work(f"{name}, metrics off", off, 20, beside=name)
     by_tls = _on_loop(lambda: conns.Connections.start("tls"))
     yield Work("tls connection: dialled, accepted, closed", by_tls, 20, 1, True)
 

@@ -12,7 +12,7 @@ import pytest
 
 from p2pcore import Limits, Multiaddr
 from p2pcore.swarm.admission import Admission
-from p2pcore.swarm.conn import Conn
+from p2pcore.swarm.conn import Conn, ConnOwner
 from swarm_fakes import FakeConn, peer
 
 IPS = {"ip4": "1.2.3.4", "ip6": "2a00:1:2:3::4", "loopback": "127.0.0.1"}
@@ -33,7 +33,7 @@ def test_connection_comes_and_goes(benchmark: Any, ip: str, limits: str) -> None
     admission = Admission(limits=given.resolved()) if limits == "on" else Admission()
     raw: Any = Raw(ip)
     made: Any = FakeConn(peer(1), at=Multiaddr(f"/ip{6 if ':' in ip else 4}/{ip}/tcp/4001"))
-    conn = Conn(made, 1, 0.0, lambda *_: None)
+    conn = Conn(made, 1, 0.0, ConnOwner(lambda *_: None))
 
     def comes_and_goes() -> None:
         assert admission.admits(raw)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from targets import muxers, negotiation, pair, security, values, web
+from targets import calls, muxers, negotiation, pair, security, values, web
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     **values.TARGETS,
@@ -13,4 +13,5 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     **security.TARGETS,
     **muxers.TARGETS,
     **pair.TARGETS,
+    **calls.TARGETS,
 }

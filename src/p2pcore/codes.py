@@ -45,6 +45,47 @@ for _name, _value in list(globals().items()):
         (_CONN_REASONS if _kind == "CONN" else _STREAM_REASONS)[_value] = _words.replace("_", " ").lower()
 
 
+class RpcCode(enum.IntEnum):
+    """Why a call failed. The names, numbers and meanings are gRPC's; a peer's other numbers mean UNKNOWN."""
+
+    CANCELLED = 1
+    """The caller no longer wants the answer."""
+    UNKNOWN = 2
+    """The peer sent a number that is not in this table."""
+    INVALID_ARGUMENT = 3
+    """The request is wrong, whatever the state of the service."""
+    DEADLINE_EXCEEDED = 4
+    """The deadline passed. The call may have run, or may still run."""
+    NOT_FOUND = 5
+    """What the request names is not there."""
+    ALREADY_EXISTS = 6
+    """What the request would create is there."""
+    PERMISSION_DENIED = 7
+    """This peer may not."""
+    RESOURCE_EXHAUSTED = 8
+    """A limit of the service or of the caller: too many calls, or a message that is too large."""
+    FAILED_PRECONDITION = 9
+    """The state of the service does not allow it. The same call fails again until somebody changes that."""
+    ABORTED = 10
+    """Another call came in between. The caller may begin again from the start."""
+    OUT_OF_RANGE = 11
+    """Past the end of something."""
+    UNIMPLEMENTED = 12
+    """The peer has no such service or method."""
+    INTERNAL = 13
+    """The service failed, or one side broke the protocol of calls."""
+    UNAVAILABLE = 14
+    """The peer cannot be reached now, or the connection was lost. The call may have run."""
+    DATA_LOSS = 15
+    """Data is lost for good."""
+    UNAUTHENTICATED = 16
+    """The request does not show who asks."""
+
+
+RPC_RESET_BASE: Final = 0x10000
+"""A reset that ends a call has this plus its RpcCode as code: codes up to 10000 belong to libp2p (spec)."""
+
+
 def conn_reason(code: int) -> str:
     """What the code of a go-away means: "gated (0x1007)". The code of an application is a number: "0x2a"."""
     return _reason(_CONN_REASONS, code)

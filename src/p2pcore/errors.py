@@ -34,6 +34,10 @@
     ├── AddressInBackoff        (ConnectionError)       an address failed a short while ago
     ├── BlackHoleSuspected      (ConnectionError)       addresses of this kind do not work from here
     ├── ResolutionError         (OSError)               a host name leads to no address
+    ├── RpcError                                        a call failed; `code` says why
+    │   ├── RpcTimeout          (TimeoutError)          ... its deadline passed
+    │   └── RpcUnavailable      (ConnectionError)       ... the peer cannot be reached now
+    ├── AddrBookError           (OSError)               the file of an address book cannot be used
     ├── WorkerFailed            (RuntimeError)          a worker process could not start
     └── ListenError             (OSError)               listening failed or has ended
         ├── NoTransport                                 no transport takes this address
@@ -53,7 +57,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 from p2pcore import codes
-from p2pcore.codes import conn_reason, stream_reason
+from p2pcore.codes import RpcCode, conn_reason, stream_reason
 from p2pcore.limits import MAX_DIAL_ADDRS, MAX_DIAL_CAUSES_SHOWN
 
 _CONN_REFUSALS = (codes.CONN_RESOURCE_LIMIT_EXCEEDED, codes.CONN_RATE_LIMITED)
@@ -64,8 +68,8 @@ class P2PError(Exception):
     """Root of everything p2pcore raises on purpose.
 
     Attributes:
-        stage: the step of a connection's upgrade that failed ("security handshake"), or "stream protocol"
-            where the negotiation of a stream did; None elsewhere.
+        stage: the step that failed. "stream protocol": the negotiation of a stream. Another text is a step of
+            a connection's upgrade, such as "security handshake". None: the error has no such step.
     """
 
     stage: str | None = None
@@ -345,6 +349,13 @@ def go_away_by_peer(code: int) -> GoAway:
     return GoAwayRefused(code) if code in _CONN_REFUSALS else GoAway(code, True)
 
 
+def is_elsewhere(error: BaseException) -> bool:
+    """Whether `error` says that the peer is ending: it has not served the stream, but another one may."""
+    if isinstance(error, StreamReset):
+        return error.remote and error.code == codes.STREAM_SHUTDOWN
+    return isinstance(error, GoAway) and error.remote and error.code in (0, codes.CONN_SHUTDOWN)
+
+
 class RelayRefused(P2PError, ConnectionError):
     """A relay refused a reservation or a circuit.
 
@@ -417,11 +428,15 @@ class GaterRefused(P2PError, PermissionError):
 
     Attributes:
         point: at which check: "peer dial", "addr dial", "accept", "secured" or "upgraded".
+        code: what the peer is told, if there is a way; reason: the gater's own words, or "". See Refusal.
     """
 
-    def __init__(self, point: str, what: object) -> None:
-        super().__init__(f"the connection gater refused {what} ({point})")
+    def __init__(self, point: str, what: object, reason: str = "", code: int = codes.CONN_GATED) -> None:
+        why = f": {reason}" if reason else ""
+        super().__init__(f"the connection gater refused {what} ({point}){why}")
         self.point = point
+        self.code = code
+        self.reason = reason
 
 
 class DialError(P2PError, ConnectionError):
@@ -483,6 +498,50 @@ class BlackHoleSuspected(P2PError, ConnectionError):
 
 class ResolutionError(P2PError, OSError):
     """A host name leads to no address: it does not exist, nobody answered in time, or no address fits."""
+
+
+class RpcError(P2PError):
+    """A call failed. A method of a service raises it to tell the caller why; any other error stays private.
+
+    Attributes:
+        code: why, for programs. message: the same for people; the peer sees it.
+    """
+
+    def __init__(self, code: RpcCode, message: str = "") -> None:
+        self.code = RpcCode(code)
+        super().__init__(f"{self.code.name}: {message}" if message else self.code.name)
+        self.message = message
+
+
+class RpcTimeout(RpcError, TimeoutError):
+    """The deadline of a call passed. The call may have run, or may still run."""
+
+
+class RpcUnavailable(RpcError, ConnectionError):
+    """The peer of a call cannot be reached now, or the connection was lost. The call may have run."""
+
+
+def rpc_error(code: RpcCode, message: str = "") -> RpcError:
+    """The RpcError, or the subclass, for `code`."""
+    return _RPC_ERRORS.get(code, RpcError)(code, message)
+
+
+_RPC_ERRORS: dict[RpcCode, type[RpcError]] = {
+    RpcCode.DEADLINE_EXCEEDED: RpcTimeout,
+    RpcCode.UNAVAILABLE: RpcUnavailable,
+}
+
+
+class AddrBookError(P2PError, OSError):
+    """The file of an address book is damaged, is something else, or cannot be opened.
+
+    Attributes:
+        path: the file.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"the address book {path!r} cannot be used: {reason}")
+        self.path = path
 
 
 class WorkerFailed(P2PError, RuntimeError):

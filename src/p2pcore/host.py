@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import weakref
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from types import TracebackType
@@ -20,20 +20,28 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from p2pcore import compose, limits, options
 from p2pcore._fast.loop.ledger import Ledger
 from p2pcore._fast.loop.loop_state import loop_state
+from p2pcore.address_hint import meant
 from p2pcore.aio.descriptors import raise_limit
 from p2pcore.aio.stopping import Interrupted, Stopping, drain_time
+from p2pcore.dialing.addr_book import AddrBook
 from p2pcore.dialing.dialer import DialOptions
-from p2pcore.errors import AddressError
+from p2pcore.errors import AddressError, GoAway, IdentityError, StreamReset, SwarmClosed, is_elsewhere
 from p2pcore.interfaces import Conn, Gater, Notifiee, ProtocolHandler
+from p2pcore.metrics.access_log import AccessLog, AccessLogOptions
+from p2pcore.metrics.health import Health
+from p2pcore.metrics.host_metrics import HostMetrics
+from p2pcore.metrics.recorder import Recorder
 from p2pcore.protocols import echo, identify, perf, ping
 from p2pcore.relay.transport import RelayTransport
 from p2pcore.resources.conn_manager import ConnManager
 from p2pcore.resources.options import Limits
 from p2pcore.resources.report import LimitUse
 from p2pcore.swarm.admission import Admission
+from p2pcore.swarm.announce import Announcement, AnnounceOptions
 from p2pcore.swarm.events import Event, Subscription
+from p2pcore.swarm.kept import Kept
 from p2pcore.swarm.news import News
-from p2pcore.swarm.options import ConnOptions
+from p2pcore.swarm.options import ConnOptions, DrainOptions
 from p2pcore.swarm.swarm import Swarm
 from p2pcore.upgrade.listener import ListenerHooks, ListenerOptions
 from p2pcore.upgrade.upgrader import StreamUpgrader, UpgraderOptions
@@ -44,6 +52,7 @@ from p2pcore.values.version import __version__
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import Multiplexer, SecureTransport, Stream
+    from p2pcore.metrics.health import Check
     from p2pcore.muxers.mplex import MplexOptions
     from p2pcore.muxers.yamux import YamuxOptions
     from p2pcore.protocols.identify import IdentifyOptions
@@ -65,7 +74,8 @@ T = TypeVar("T")
 Address = Multiaddr | str
 """A multiaddr, or its text. It ends with /p2p/ID if the peer is known."""
 Target = Conn | PeerId | Multiaddr | str
-"""A peer to talk to: an open connection, the id of a connected peer, or an address. Text is also possible."""
+"""A peer to talk to: an open connection, the id of a peer that is connected or in the address book, or an
+address. Text is also possible."""
 
 
 class Host:
@@ -88,10 +98,18 @@ class Host:
         limits: how many connections and streams there may be, and how much memory they may use; see Limits.
         conns: which connections the host keeps; see ConnOptions.
         conn_manager: which connections go when there are too many; see ConnManager.
+        announce: addresses that peers are told in place of those we listen on (behind a NAT, in a
+            container), or an AnnounceOptions, which can also add and hide some.
+        addr_book: where peers can be reached; by default a new AddrBook, which ends with the host. To keep it
+            in a file, give AddrBook(path).
         identify: whether identify is served, and what it tells peers; see IdentifyOptions. False also turns
             off the identification of new peers.
         ping, perf, echo: whether this protocol is served. `perf` is only for measurements.
         relay_service: makes this node a relay for other peers, see RelayOptions; None: it is not a relay.
+        drain: how peers notice that this node ends; see DrainOptions.
+        metrics: whether connections, dials and streams are counted for `Host.metrics`.
+        access_log: whether the logger "p2pcore.access" gets a record when a connection ends. AccessLogOptions
+            says which records there are; True: the default ones.
 
     Raises:
         TypeError, ValueError: an argument has a wrong type or value. The message names it.
@@ -103,6 +121,8 @@ class Host:
         relay: the client of relays. It can reserve a place at a relay without a listener.
         relay_service: the relay of this node, with its counters, or None.
         listen_results: the result of each listen address at the start.
+        metrics: see HostMetrics; `host.metrics.text()` is what Prometheus takes.
+        alive, ready: the checks behind /healthz and /readyz; add more with `host.ready.add`.
     """
 
     def __init__(
@@ -124,31 +144,40 @@ class Host:
         limits: Limits | None = None,
         conns: ConnOptions | None = None,
         conn_manager: ConnManager | None = None,
+        announce: AnnounceOptions | Sequence[Address] = (),
+        addr_book: AddrBook | None = None,
         identify: IdentifyOptions | bool = True,
         ping: bool = True,
         perf: bool = False,
         echo: bool = False,
         relay_service: RelayOptions | None = None,
+        drain: DrainOptions | None = None,
+        metrics: bool = True,
+        access_log: AccessLogOptions | bool = False,
     ) -> None:
-        for name, is_served in (("ping", ping), ("perf", perf), ("echo", echo)):
+        for name, is_served in (("ping", ping), ("perf", perf), ("echo", echo), ("metrics", metrics)):
             options.flag(name, is_served)
         self.private_key = _identity(private_key)
         self._listen = _addresses(listen)
+        self._was_started = False
         self.listen_results: list[ListenResult] = []
         conns = options.given("conns", conns, ConnOptions)
         conn_manager = options.given("conn_manager", conn_manager, ConnManager)
+        addr_book = options.given("addr_book", addr_book, AddrBook)
         dial = options.given("dial", dial, DialOptions)
+        self._drain = options.given("drain", drain, DrainOptions)
         if conns.raise_descriptors:
             raise_limit()  # first: the limits follow from what the process may have
         in_force = options.given("limits", limits, Limits).resolved()
         admission = Admission(gater, in_force)
         news = News()
+        recorder = news.metrics = Recorder() if metrics else None
         ledger = Ledger()
         upgrader = StreamUpgrader(
             self.private_key,
             compose.security(security, self.private_key),
             compose.muxers(muxers, yamux, mplex),
-            _upgrader_options(listener, gater, admission, news, ledger),
+            _upgrader_options(listener, admission, news, ledger),
             compose.protector(psk),
         )
         self.swarm = Swarm(
@@ -162,24 +191,32 @@ class Host:
             max_dials=dial.max_dials,
             max_handlers_per_conn=2 * compose.max_inbound_streams(muxers, yamux, mplex),
             ledger=ledger,
+            addr_book=addr_book,
         )
         self._home = self.swarm.home
+        self.access_log = _access_log(self.swarm, news, access_log)
+        self.metrics = HostMetrics(self.swarm, news, recorder, lambda: self.relay_service)
+        self._is_started = False
+        self.alive = Health("alive", {})
+        self.ready = Health("ready", self._checks())
         self._identify = _identify_service(self.swarm, self.private_key, identify)
         self.relay = RelayTransport(upgrader, self.swarm, self._addrs_changed)
         self.swarm.add_transport(self.relay)
-        self.swarm.announce = self.relay.announced
+        self._announcement = _announcement(announce, self.swarm.local_peer)
+        self.swarm.announce = lambda addrs: self._announcement.applied(self.relay.announced(addrs))
         self.relay_service = _relay_service(self.swarm, self.private_key, relay_service)
         self._ping_locks: weakref.WeakValueDictionary[PeerId, asyncio.Lock] = weakref.WeakValueDictionary()
         self._serve(ping, identify is not False, perf, echo)
 
     def _addrs_changed(self) -> None:
-        """The relay client has reserved a place, or lost one."""
+        """The relay client has reserved a place, or lost one; or `announce` has changed."""
         self._identify.changed()
         self.swarm.addrs_changed()
 
     def _serve(self, with_ping: bool, with_identify: bool, with_perf: bool, with_echo: bool) -> None:
         if with_identify:
             self._identify.start()
+            self.swarm.tell_draining = self._identify.tell_draining
         if with_ping:
             self.swarm.set_stream_handler(ping.PROTOCOL, ping.PingServer().serve)
         if with_perf:
@@ -190,35 +227,71 @@ class Host:
     # -- life ----------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Listens on all addresses. Raises ListenError: no address works; the host is closed then."""
+        """Listens on all addresses. Call it once.
+
+        A host that was closed stays closed. A new Host with the same arguments, and the `private_key` of this
+        one, is the same peer again.
+
+        Raises:
+            ListenError: no address works; the host is closed then.
+            SwarmClosed: the host was closed. RuntimeError: it has started already.
+        """
         self._home.check_loop()
+        self._check_new()
         try:
             self.listen_results = await self.swarm.listen(*self._listen)
         except BaseException:
             await self.close()
             raise
+        self._is_started = True
         for result in self.listen_results:
             if result.error is not None:
                 logger.warning("cannot listen on %s: %s", result.addr, result.error)
 
+    def _check_new(self) -> None:
+        if self.swarm.is_closed:
+            raise SwarmClosed(
+                "this host was closed and cannot start again: make a new Host; "
+                "with private_key=host.private_key it is the same peer"
+            )
+        if self._was_started:
+            raise RuntimeError("this host has started already: call start() or `async with` once")
+        self._was_started = True
+
     async def close(self) -> None:
-        """Ends listeners, streams and connections. Idempotent, bounded in time."""
+        """Ends listeners, streams and connections, for good. Idempotent, bounded in time."""
         self._home.check_loop()
+        self.metrics.lag.close()
         await self._identify.close()
         if self.relay_service is not None:
             self.relay_service.close()
         await self.relay.close()
         await self.swarm.close()
+        if self.access_log is not None:
+            self.access_log.close()
 
-    async def drain(self, timeout_s: float = limits.DRAIN_TIMEOUT_S, *, accept_queued: bool = True) -> int:
-        """Waits up to `timeout_s` until streams end, then closes; see Swarm.drain.
+    async def drain(
+        self,
+        timeout_s: float = limits.DRAIN_TIMEOUT_S,
+        *,
+        accept_queued: bool = True,
+        delay_s: float | None = None,
+    ) -> int:
+        """Ends in order, so that peers notice and go elsewhere; then closes. See Swarm.drain.
+
+        `is_draining` becomes True. After `delay_s` the listeners close, and peers are told. Streams that are
+        open go on for up to `timeout_s`. New ones are served for a while, then reset with STREAM_SHUTDOWN.
+
+        Args:
+            delay_s: instead of `delay_s` of the option `drain`.
 
         Returns: the number of streams that were cut off.
         """
         options.seconds("timeout_s", timeout_s, or_zero=True)
         options.flag("accept_queued", accept_queued)
+        how = self._drain if delay_s is None else replace(self._drain, delay_s=delay_s)
         self._home.check_loop()
-        cut = await self.swarm.drain(timeout_s, accept_queued)
+        cut = await self.swarm.drain(timeout_s, accept_queued, how)
         await self.close()
         return cut
 
@@ -244,13 +317,30 @@ class Host:
 
     @property
     def addrs(self) -> list[Multiaddr]:
-        """The addresses we listen on, with real ports. Interface addresses replace a wildcard."""
+        """The addresses that peers are told: where we listen, with real ports, changed as `announce` says.
+
+        Interface addresses replace a wildcard.
+        """
         return self.swarm.interface_listen_addresses()
+
+    def set_announce(self, announce: AnnounceOptions | Sequence[Address]) -> None:
+        """Other addresses to tell from now on, like the argument `announce`. Connected peers get a push.
+
+        Raises: TypeError, ValueError, AddressError, LimitExceeded: see AnnounceOptions. Nothing has changed.
+        """
+        self._home.check_thread()
+        self._announcement = _announcement(announce, self.peer_id)
+        self._addrs_changed()
 
     @property
     def addrs_with_peer(self) -> list[Multiaddr]:
         """The same as `addrs`, each with /p2p/ID. Peers dial these."""
         return [addr.with_p2p(self.peer_id) for addr in self.addrs]
+
+    @property
+    def is_draining(self) -> bool:
+        """True from the moment `drain` is called, or a signal ends the program: send new peers elsewhere."""
+        return self.swarm.is_draining
 
     @property
     def protocols(self) -> tuple[str, ...]:
@@ -262,14 +352,28 @@ class Host:
         """Says which connections go when there are too many: tag, protect and keep peers with it."""
         return self.swarm.conn_manager
 
+    @property
+    def addr_book(self) -> AddrBook:
+        """Where peers can be reached: what they told, where they were reached, what the program has added."""
+        return self.swarm.addr_book
+
+    def _checks(self) -> dict[str, Check]:
+        return {
+            "starting": lambda: None if self._is_started else "it has not listened yet",
+            "draining": lambda: "it takes no new work" if self.is_draining else None,
+            "closed": lambda: "it was closed" if self.swarm.is_closed else None,
+            "listeners": self.metrics.listeners_down,
+        }
+
     # -- connections and streams ---------------------------------------------------------------
 
     async def connect(self, target: Target, *more: Address, ignore_backoff: bool = False) -> Conn:
         """A connection to `target`: the present one, or a new one.
 
         Args:
-            target: see Target. An address without /p2p/ID always makes a new connection. Host names are
-                resolved.
+            target: see Target. An address without /p2p/ID always makes a new connection, and whoever answers
+                there is taken: look at `Conn.remote_peer` before you trust it. Host names are resolved. A
+                peer id alone is dialled at the addresses of `addr_book`.
             more: further addresses of the same peer, tried together with the first.
             ignore_backoff: dial even an address that failed a short while ago.
 
@@ -283,7 +387,7 @@ class Host:
                 raise TypeError(f"target must be a multiaddr, a peer id or a Conn, not {target!r}")
             return target
         if isinstance(target, PeerId) or (isinstance(target, str) and not target.startswith("/")):
-            return await self.swarm.dial_peer(PeerId(target), more, ignore_backoff=ignore_backoff)
+            return await self.swarm.dial_peer(_peer(target), more, ignore_backoff=ignore_backoff)
         addr = Multiaddr(target)
         peer = addr.peer_id
         if peer is not None:
@@ -300,6 +404,8 @@ class Host:
         A single protocol is negotiated lazily: this call does not wait for the answer. If the peer does not
         speak it, the first read raises ProtocolNotSupported.
 
+        A peer that drains is asked for no more streams: another connection to it is used, or a new one.
+
         Args:
             target: see `connect`.
             protocols: one protocol id, or several in order of preference.
@@ -311,6 +417,12 @@ class Host:
         conn = await self.connect(target)
         if conn is target:
             return await conn.new_stream(protocols, allow_limited)
+        try:
+            return await self.swarm.new_stream(conn.remote_peer, protocols, allow_limited)
+        except (GoAway, StreamReset) as error:
+            if not is_elsewhere(error):
+                raise
+        conn = await self.connect(target)  # once: another connection, or another node at the peer's addresses
         return await self.swarm.new_stream(conn.remote_peer, protocols, allow_limited)
 
     @asynccontextmanager
@@ -324,6 +436,23 @@ class Host:
         async with await self.new_stream(target, protocols, allow_limited) as stream:
             yield stream
 
+    def keep(self, peer: PeerId | str, addrs: Iterable[Address] = ()) -> Kept:
+        """Stays connected to `peer`: dials it now, and again whenever its last connection is lost.
+
+        It is dialled at `addrs` and where `addr_book` says. The pauses grow from a second to five minutes,
+        each cut or stretched by up to half. They end early when addresses of the peer come, or when those of
+        our network interfaces change. The peer is protected from the connection manager. Events: KeepLost,
+        KeepRestored.
+
+        Returns: a handle. Its `close`, or `async with`, lets the peer go; `await kept.connected()` waits for
+            a connection. If several parts of a program keep one peer, it is let go with the last handle. If
+            the peer is blocked, it is let go at once.
+        Raises:
+            AddressError, IdentityError: malformed. LimitExceeded: MAX_KEPT_PEERS peers are kept.
+            SwarmClosed, RuntimeError: the host does not run, or runs on another loop.
+        """
+        return self.swarm.keep(PeerId(peer), addrs)
+
     async def close_peer(self, peer: PeerId | str, code: int = 0) -> None:
         """Closes every connection to `peer` and sends it `code` (see p2pcore.codes)."""
         self._home.check_loop()
@@ -333,6 +462,17 @@ class Host:
         """Closes the connection with this `Conn.id`. Returns: whether there was one."""
         self._home.check_loop()
         return await self.swarm.close_conn(conn_id, code)
+
+    def block_peer(self, peer: PeerId | str) -> None:
+        """Refuses `peer` from now on, in both directions, and closes its connections; see Swarm.block_peer.
+
+        Raises: IdentityError: `peer` is malformed.
+        """
+        self.swarm.block_peer(PeerId(peer))
+
+    def unblock_peer(self, peer: PeerId | str) -> None:
+        """Ends `block_peer`. If the peer was kept, call `keep` again. Raises IdentityError."""
+        self.swarm.unblock_peer(PeerId(peer))
 
     def connectedness(self, peer: PeerId | str) -> Connectedness:
         """Whether there is an open connection to `peer`, and whether a relay limits it."""
@@ -376,9 +516,12 @@ class Host:
             max_streams: handlers of this protocol that may run at once; more streams are reset. None: no
                 limit. max_streams_per_peer: the same for one peer.
             cancel: cancel a handler when its stream is reset or its connection is lost.
+
+        Raises: TypeError: `handler` is not `async`, or does not take one argument. ValueError, TypeError:
+            `protocol` is not a valid protocol id, or another argument is wrong.
         """
         self._home.check_thread()
-        options.function("handler", handler)
+        options.stream_handler("handler", handler)
         for name, most in (("max_streams", max_streams), ("max_streams_per_peer", max_streams_per_peer)):
             if most is not None:
                 options.whole(name, most, 1)
@@ -437,6 +580,7 @@ class Host:
             aclosing(ping.pings(lambda: conn.new_stream(ping.PROTOCOL, True), count, timeout_s)) as rtts,
         ):
             async for rtt in rtts:
+                self.metrics.pinged(rtt)
                 yield rtt
 
     async def identify(self, target: Target) -> IdentifyInfo:
@@ -483,9 +627,27 @@ class Host:
         return self.swarm.limits_report()
 
 
+def _peer(target: PeerId | str) -> PeerId:
+    """The peer that `target` names. Raises AddressError: it is an address in another form; IdentityError."""
+    try:
+        return PeerId(target)
+    except IdentityError:
+        hint = meant(str(target))
+        if hint is None:
+            raise
+        raise AddressError(
+            f"{target!r} is neither a multiaddr nor a peer id; perhaps {hint} is meant"
+        ) from None
+
+
 def _identity(key: PrivateKey | None) -> PrivateKey:
     if key is None:
         return PrivateKey.generate()
+    if isinstance(key, str | bytes | os.PathLike):
+        raise TypeError(
+            f"private_key must be a PrivateKey, not a {type(key).__name__}: PrivateKey.read(path) reads a "
+            "file, PrivateKey.from_protobuf, from_base64 and from_pem read a key"
+        )
     options.instance("private_key", key, PrivateKey, is_secret=True)
     return key
 
@@ -495,13 +657,30 @@ def _addresses(listen: Sequence[Address]) -> list[Multiaddr]:
     return [Multiaddr(addr) for addr in listen]
 
 
+def _announcement(given: AnnounceOptions | Sequence[Address], local_peer: PeerId) -> Announcement:
+    """Makes what is applied of `announce`. A list replaces what we listen on."""
+    if not isinstance(given, AnnounceOptions):
+        options.items("announce", given, "addresses, or an AnnounceOptions", Multiaddr, str)
+        given = AnnounceOptions(replace=given)
+    return Announcement(given, local_peer)
+
+
 def _upgrader_options(
-    listener: ListenerOptions | None, gater: Gater | None, admission: Admission, news: News, ledger: Ledger
+    listener: ListenerOptions | None, admission: Admission, news: News, ledger: Ledger
 ) -> UpgraderOptions:
     listener = options.given("listener", listener, ListenerOptions)
-    hooks = ListenerHooks(admits=admission.admits, news=news)
-    check_secured = None if gater is None else admission.check_secured
-    return UpgraderOptions(listener.accept_timeout, listener, hooks, check_secured, ledger)
+    later = admission.admits_later if admission.waits_at_accept else None
+    hooks = ListenerHooks(admission.admits, later, news)
+    return UpgraderOptions(listener.accept_timeout, listener, hooks, admission.check_secured, ledger)
+
+
+def _access_log(swarm: Swarm, news: News, choice: AccessLogOptions | bool) -> AccessLog | None:
+    options.instance("access_log", choice, bool, AccessLogOptions)
+    if choice is False:
+        return None
+    log = news.access = AccessLog(AccessLogOptions() if choice is True else choice)
+    swarm.log_streams(log.streams)
+    return log
 
 
 def _identify_service(
@@ -512,7 +691,7 @@ def _identify_service(
     given = identify.IdentifyOptions() if isinstance(choice, bool) else choice
     if given.agent_version is None:
         given = replace(given, agent_version=f"p2pcore/{__version__}")
-    return identify.IdentifyService(swarm, key, given)
+    return identify.IdentifyService(swarm, key, given, swarm.addr_book.identified)
 
 
 def _relay_service(swarm: Swarm, key: PrivateKey, choice: RelayOptions | None) -> RelayService | None:

@@ -14,15 +14,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, Self, runtime_checkable
 
-from p2pcore.codes import Direction
-from p2pcore.limits import MSG_MAX_BYTES, YAMUX_INITIAL_WINDOW_BYTES
+from p2pcore import options
+from p2pcore.codes import CONN_GATED, Direction
+from p2pcore.limits import MAX_REASON_CHARS, MSG_MAX_BYTES, YAMUX_INITIAL_WINDOW_BYTES
 
 if TYPE_CHECKING:
     import asyncio
+    from asyncio import AbstractEventLoop
     from types import TracebackType
 
     from p2pcore._fast.chain.layer import Mailbox
     from p2pcore._fast.loop.ledger import Ledger, Share
+    from p2pcore._fast.loop.metrics import Protocols, Traffic
     from p2pcore.values.keys import PublicKey
     from p2pcore.values.multiaddr import Multiaddr
     from p2pcore.values.peer_id import PeerId
@@ -237,6 +240,12 @@ class Stream(Channel, Protocol):
         By default it is the work of starting a handler.
         """
 
+    def count_in(self, protocols: Protocols, apart: bool = False) -> Traffic:
+        """The swarm calls it once: from now on the row of its protocol counts this stream and its bytes.
+
+        `apart`: count it in a row of its own as well. Returns: that row, or the protocol's.
+        """
+
     @property
     def id(self) -> int: ...
     @property
@@ -312,6 +321,13 @@ class Stream(Channel, Protocol):
 
         `data` must not change until this returns. If this is cancelled, a first part may have been sent.
         Errors are raised when it is awaited.
+        """
+
+    def try_write(self, data: bytes | bytearray | memoryview) -> bool:
+        """Takes `data` whole and returns True, or takes nothing and returns False. Never waits.
+
+        It takes nothing while an earlier write waits. What the peer's window and the socket do not take now
+        follows by itself. Until then `data` must not change. Raises as `write`, at once.
         """
 
     def write_msg(
@@ -424,6 +440,30 @@ class MuxedConn(Protocol):
     def active_at(self) -> float:
         """The event loop's time at which the peer last used a stream, or a stream ended; 0: never."""
 
+    @property
+    def loop(self) -> AbstractEventLoop | None:
+        """The event loop that it belongs to."""
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes from the peer, with what ciphers and frames add, from the handshake on. It never falls."""
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes to the peer, the same way."""
+
+    @property
+    def num_streams_in(self) -> int:
+        """Streams the peer has opened so far, without those that were refused."""
+
+    @property
+    def num_streams_out(self) -> int:
+        """Streams opened here so far."""
+
+    @property
+    def rtt(self) -> float:
+        """The last round trip that was measured, in seconds; 0: none."""
+
     async def close(self, code: int = 0) -> None:
         """Closes in order: go-away, queued bytes, FIN, a short drain. Open streams fail. Idempotent."""
 
@@ -458,7 +498,7 @@ class ConnState:
     early_muxer: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # one object for each kind, and tables are asked for it often
 class ConnKind:
     """The values that all connections of one kind share. There is one object for all of them.
 
@@ -509,12 +549,25 @@ class ConnStat:
     Attributes:
         direction: who dialled. opened_at: `time.time()` when the swarm took it over.
         is_limited: True if a relay limits it. num_streams: open streams, in both directions.
+        active_at: `time.time()` when the peer last used a stream, or a stream ended; at first `opened_at`.
+        bytes_in, bytes_out: bytes from and to the peer so far, with what ciphers and frames add.
+        num_streams_in, num_streams_out: streams that the peer has opened so far, and that we have opened.
+        rtt_s: the last round trip that the multiplexer has measured, in seconds; None: none yet. It measures
+            while much data flows; `Host.ping` measures at once.
+        agent: the program of the peer, as identify tells it; None: not known. Escape it before you show it.
     """
 
     direction: Direction
     opened_at: float
     is_limited: bool
     num_streams: int
+    active_at: float
+    bytes_in: int
+    bytes_out: int
+    num_streams_in: int
+    num_streams_out: int
+    rtt_s: float | None
+    agent: str | None
 
 
 @runtime_checkable
@@ -574,7 +627,7 @@ class Conn(Protocol):
 
     @property
     def stat(self) -> ConnStat:
-        """Direction, age and streams as they are now. The value does not change later."""
+        """Age, activity, bytes and streams as they are now. The value does not change later."""
 
     @property
     def session(self) -> MuxedConn:
@@ -604,25 +657,54 @@ class Conn(Protocol):
         """Closes at once. Idempotent."""
 
 
-class Gater(Protocol):
-    """Says who may connect, at five points. Methods must be quick and must not wait. False refuses."""
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The answer of a gater that refuses and says why.
 
-    def intercept_peer_dial(self, peer: PeerId) -> bool:
+    Attributes:
+        reason: for our log, `GaterRefused.reason` and the event Refused. The peer does not see it.
+        code: what the peer is told, 0 to 2**32 - 1: a number of p2pcore.codes, or of the application. It gets
+            the code with a go-away. So it gets none before a connection has a multiplexer: at "accept", and
+            at "secured" if the handshake has not agreed on the multiplexer.
+
+    Raises: TypeError, ValueError: a field has a wrong type or value.
+    """
+
+    reason: str = ""
+    code: int = CONN_GATED
+
+    def __post_init__(self) -> None:
+        options.text("reason", self.reason, MAX_REASON_CHARS)
+        options.whole("code", self.code, most=0xFFFFFFFF)
+
+
+Verdict = bool | Refusal | Awaitable[bool | Refusal]
+"""The answer of a gater: True admits; anything else refuses. An awaitable has limits.GATER_TIMEOUT_S."""
+
+
+class Gater(Protocol):
+    """Says who may connect, at five points. True admits, False or a Refusal refuses.
+
+    A method is quick, or it is a coroutine function (`async def`) and may wait, for instance for a database.
+    After limits.GATER_TIMEOUT_S without an answer the connection is refused.
+    """
+
+    def intercept_peer_dial(self, peer: PeerId) -> Verdict:
         """Is called before `peer` is dialled."""
 
-    def intercept_addr_dial(self, peer: PeerId | None, addr: Multiaddr) -> bool:
+    def intercept_addr_dial(self, peer: PeerId | None, addr: Multiaddr) -> Verdict:
         """Is called before `addr` of `peer` is dialled. None: any peer may answer there."""
 
-    def intercept_accept(self, local: Multiaddr, remote: Multiaddr | None) -> bool:
+    def intercept_accept(self, local: Multiaddr, remote: Multiaddr | None) -> Verdict:
         """Is called for an accepted connection before anything is read from it."""
 
     def intercept_secured(
         self, direction: Direction, peer: PeerId, local: Multiaddr, remote: Multiaddr | None
-    ) -> bool:
+    ) -> Verdict:
         """Is called when the peer has proved its id, before the multiplexer is negotiated."""
 
-    def intercept_upgraded(self, conn: Conn) -> bool:
-        """Is called for a complete connection, before the swarm reports it."""
+    def intercept_upgraded(self, conn: Conn) -> Verdict:
+        """Is called for a complete connection, before the swarm reports it. Its streams wait meanwhile."""
 
 
 class Resolver(Protocol):
@@ -809,6 +891,9 @@ class Network(Protocol):
     def conns_to_peer(self, peer: PeerId) -> Sequence[Conn]:
         """The connections to `peer`, oldest first."""
 
+    def peer_drains(self, conn: Conn) -> None:
+        """The peer of `conn` has said that it is draining: nothing more is opened there."""
+
     def interface_listen_addresses(self) -> list[Multiaddr]:
         """The addresses we listen on. Interface addresses replace a wildcard."""
 
@@ -858,6 +943,7 @@ __all__ = [
     "ProtocolHandler",
     "RawConn",
     "RawListener",
+    "Refusal",
     "Resolver",
     "SecureTransport",
     "Secured",
@@ -865,4 +951,5 @@ __all__ = [
     "StreamHandler",
     "Transport",
     "Upgrader",
+    "Verdict",
 ]

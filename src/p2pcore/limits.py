@@ -158,12 +158,39 @@ BACKOFF_MAX_S: Final = 300.0
 """... at most this long (go)."""
 MAX_BACKOFF_ADDRS: Final = 8192
 """Addresses remembered as failed, 300 bytes each; the oldest failure is forgotten first."""
+MAX_BOOK_PEERS: Final = 16_384
+"""Peers of an address book that no program has added for good; the one heard of longest ago goes first."""
+MAX_BOOK_BYTES: Final = 32 * 1024 * 1024
+"""Memory of those peers and their addresses: 2 KiB each, as much as an identified connection has."""
+MAX_BOOK_ADDRS: Final = 64
+"""Addresses of one peer in an address book (go)."""
+BOOK_RECENT_S: Final = 1800.0
+"""How long addresses are believed after the last connection to their peer ended (go: 900, before 0.40 1,800):
+a restart of the peer, or an outage of the network, is over by then."""
+BOOK_RECENT_STORED_S: Final = 604_800.0
+"""The same for a book with a file: the program itself may be away over a week-end."""
+BOOK_RECORD_S: Final = 3600.0
+"""How long a signed record that the program hands in is believed (go, its AddressTTL)."""
+BOOK_WRITE_S: Final = 5.0
+"""Between a change of an address book and its write to the file; a crash loses no more than that."""
+BOOK_BATCH_PEERS: Final = 256
+"""Peers that the loop hands to one write: to copy their addresses takes a millisecond."""
+BOOK_BUSY_S: Final = 5.0
+"""How long a write waits for another process that uses the same file."""
 EVENT_QUEUE_LENGTH: Final = 256
 """Events that a subscriber may leave unread. Above that, the oldest are dropped and counted."""
 MAX_EVENT_QUEUE_LENGTH: Final = 65536
 """The largest queue that a subscriber may ask for."""
 MAX_EVENT_SUBSCRIBERS: Final = 64
 """Subscriptions of one host; each event is copied to the queue of every subscription that wants it."""
+
+# -- admission -------------------------------------------------------------------------------------
+GATER_TIMEOUT_S: Final = 5.0
+"""How long a gater may think about one question, for instance with a database. Then the answer is no."""
+MAX_REASON_CHARS: Final = 1024
+"""The text of a refusal: a sentence or two, for a log."""
+MAX_GATER_WAITS: Final = 1024
+"""Complete connections of one listener that wait for the gater; then the listener waits too."""
 
 # -- private networks ------------------------------------------------------------------------------
 MAX_PSK_FILE_BYTES: Final = 1024
@@ -232,6 +259,9 @@ MEMORY_BACKLOG: Final = 128
 """Dialled memory connections that nobody has accepted; further dials are refused."""
 MEMORY_PIPE_BYTES: Final = 256 * 1024
 """Bytes in one direction of a memory connection before its writers wait: the size of a socket's buffer."""
+MEMORY_LINK_BYTES: Final = 4 * 1024 * 1024
+"""The same where a link with delay carries them (p2pcore.testing): the most that Linux lets a TCP socket send
+(net.ipv4.tcp_wmem)."""
 
 # -- relay -----------------------------------------------------------------------------------------
 MAX_CIRCUIT_MESSAGE_BYTES: Final = 4096
@@ -336,6 +366,14 @@ DRAIN_GRACE_S: Final = 1.0
 """How long a new connection may be without a stream before a drain closes it: several long round trips."""
 DRAIN_LOOK_S: Final = 0.1
 """Time between two checks whether connections of a drain still have streams."""
+DRAIN_REFUSE_AFTER_S: Final = 2.0
+"""For how long a drain still takes new streams: peers hear of it, in some long round trips."""
+DRAIN_TELLS: Final = 512
+"""Peers that are told at one time that a drain has begun: 10,000 of them on a path of 100 ms take 2 s."""
+MAX_DRAIN_DELAY_S: Final = 3600.0
+"""The longest time between the end of readiness and the drain. Load balancers look every few seconds."""
+LEAVING_LOOK_S: Final = 1.0
+"""Time between two checks whether a connection to a peer that is draining still has streams."""
 INTERFACE_ADDRS_TTL_S: Final = 5.0
 """Age at which the interface addresses behind a wildcard are read again; go keeps them 60 s (W48)."""
 
@@ -418,6 +456,9 @@ KEEP_PAUSE_MIN_S: Final = 1.0
 ..."""
 KEEP_PAUSE_MAX_S: Final = 300.0
 """... up to this: a peer that is back is found within minutes."""
+KEEP_LOOK_S: Final = 5.0
+"""How often the addresses of the interfaces are read while a kept peer is lost, 0.1 ms each: when the
+network is back, nobody waits for the end of a pause."""
 KEEP_STEADY_S: Final = 60.0
 """After a connection has lived this long, the next pause is the first one again."""
 IDLE_SLOTS: Final = 64
@@ -427,6 +468,22 @@ RELIEVE_LOOK_S: Final = 0.1
 """Between two looks whether memory is still full after the largest holders were closed ..."""
 RELIEVE_REST_S: Final = 1.0
 """... and if none was large enough to be closed."""
+
+# -- admin socket ------------------------------------------------------------------------------
+MAX_ADMIN_CLIENTS: Final = 16
+"""Conversations on the admin socket of a node: some terminals and some scripts."""
+MAX_ADMIN_REQUEST_BYTES: Final = 4096
+"""One request: a line of some 20 bytes."""
+MAX_ADMIN_ANSWER_BYTES: Final = 4 * 1024 * 1024
+"""One answer: about 4 KiB for a node, and as much for each of MAX_WORKERS."""
+ADMIN_IDLE_S: Final = 60.0
+"""How long a client may wait between two requests; `p2pcore top` asks each second."""
+MAX_FORWARDED: Final = 1024
+"""Connections that `p2pcore forward` joins to streams at one time: a peer takes as many streams."""
+SYSTEMD_STATUS_S: Final = 30.0
+"""Between two lines of status for systemd: often enough for who looks, and rare in the journal."""
+ADMIN_ANSWER_S: Final = 5.0
+"""How long an answer may take, and how long a client may take to read it. A worker has 2 s."""
 
 # -- workers -----------------------------------------------------------------------------------
 MAX_WORKERS: Final = 256
@@ -453,10 +510,34 @@ WORKER_BLOCKED_S: Final = 60.0
 """The same for a worker that runs: its event loop is blocked, perhaps by a long call that will end."""
 WORKER_ANSWER_S: Final = 2.0
 """How long `Supervisor.status` waits for a worker before it tells what was known last."""
-MAX_WORKER_MESSAGE_BYTES: Final = 64 * 1024
-"""One message between a worker and its supervisor."""
-WORKER_QUEUE_BYTES: Final = 1024 * 1024
+MAX_WORKER_MESSAGE_BYTES: Final = 1024 * 1024
+"""One message between a worker and its supervisor: the metrics of a worker take up to 200 KiB."""
+WORKER_QUEUE_BYTES: Final = 2 * 1024 * 1024
 """Messages that wait for a supervisor that does not read; more are dropped."""
+
+# -- metrics, health, access log -----------------------------------------------------------------
+MAX_METRIC_ROWS: Final = 512
+"""Kinds of connection that are found without making labels: of what a node has configured there are fewer."""
+MAX_METRIC_PROTOCOLS: Final = 64
+"""Protocols with samples of their own, each way; others are added up as "other"."""
+MAX_METRIC_LISTENERS: Final = 64
+"""Addresses of listeners with samples of their own; others are added up as "other"."""
+LOOP_LAG_EVERY_S: Final = 1.0
+"""Between two looks at how late a timer is: often enough for a rate over a minute, and costs 5 us."""
+METRICS_HEAD_BYTES: Final = 8 * 1024
+"""Head of one request for metrics: as MAX_HTTP_HEAD_BYTES."""
+METRICS_TIMEOUT_S: Final = 5.0
+"""From the connection to the end of the answer: a scraper on the same network needs milliseconds."""
+MAX_METRICS_CONNS: Final = 16
+"""Connections to a metrics server at a time: two Prometheus servers, probes, and people."""
+WORKER_METRICS_S: Final = 1.0
+"""How long a scrape waits for a worker; one that does not answer is left out."""
+ACCESS_LOG_PER_S: Final = 10
+"""Lines about refused connections in a second, for each reason; the others are counted in one more line."""
+MAX_ACCESS_REASONS: Final = 64
+"""Reasons that are counted apart there; there are about 30."""
+HEALTH_HANG_S: Final = 30.0
+"""A worker that has given no sign of life for so long is not healthy."""
 
 # -- wire and records --------------------------------------------------------------------------
 RECEIVE_BUFFER_BYTES: Final = 256 * 1024
@@ -480,6 +561,11 @@ OPEN_WORK: Final = 8
 """What a stream counts for that the peer opens, without its handler: about 1 us."""
 RESET_WORK: Final = 16
 """What a stream counts for that the peer resets: about 2 us, and its task is woken."""
+OVERDUE_PER_TURN: Final = 64
+"""Of deadlines that run out together, and of what is looked at now and then, what one turn of the loop takes:
+1,900 silent handshakes took 41 ms together; 64 take 1.5 ms."""
+END_WORK: Final = 24
+"""What a stream counts for that ends with its connection: 3.6 us."""
 PROPOSALS_AT_ONCE: Final = 4
 """Proposals refused in one negotiation before others have a turn: a peer that waits for answers never has two
 here at once. Each costs 5 us."""
@@ -491,6 +577,11 @@ ARRIVED_AT_ONCE: Final = 64
 """Streams of a connection whose handlers have not started when its next frames begin to wait."""
 FLUSH_AFTER_TASKS: Final = 32
 """Tasks whose writes share a record while others wait to run; then the record leaves (0002; measured)."""
+FLUSH_AFTER_WRITES: Final = 16
+"""Connections with gathered output when a further write sends it: each holds a record buffer of 64 KiB until
+then. A broadcast to 5,000 would take 330 MB, and its first peer would wait for the last."""
+BROADCAST_PER_TURN: Final = 256
+"""Streams that a broadcast writes to in one turn of the loop: about 2.5 ms, most of it send(2)."""
 UNFINISHED_LOOK_S: Final = 30.0
 """Between two looks at records and frames that a peer has begun; the connection ends after two without
 progress. A record of 64 KiB in a minute is 1 KB/s: slower than any path in use."""
@@ -588,6 +679,14 @@ MEMORY_FAIR_TIMES: Final = 4
 # -- yamux -------------------------------------------------------------------------------------
 MSG_MAX_BYTES: Final = 4 * 1024 * 1024
 """One message that read_msg accepts, unless the caller says otherwise (grpc; go-msgio takes 8 MiB)."""
+STREAM_TRANSPORT_HIGH_BYTES: Final = 64 * 1024
+"""Unsent bytes above which a StreamTransport tells its protocol to pause (asyncio)."""
+STREAM_TRANSPORT_LOW_BYTES: Final = 16 * 1024
+"""Unsent bytes at which it tells it to go on (asyncio)."""
+STREAM_TRANSPORT_MAX_BYTES: Final = 64 * 1024 * 1024
+"""Unsent bytes after which one more write ends the stream: its protocol ignores the pause."""
+FORWARD_MAX_CONNS: Final = 1024
+"""Local connections of one forwarded port at once, up to 300 KB each; more wait in the kernel's queue."""
 YAMUX_INITIAL_WINDOW_BYTES: Final = 256 * 1024
 """Each direction of a new stream (spec yamux)."""
 YAMUX_MAX_WINDOW_BYTES: Final = 16 * 1024 * 1024
@@ -682,3 +781,56 @@ PERF_TIMEOUT_S: Final = 600.0
 """One inbound perf stream."""
 MAX_PERF_DOWNLOAD_BYTES: Final = 1 << 40
 """Bytes that one inbound perf stream may ask for: more than PERF_TIMEOUT_S allows at 10 Gbit/s."""
+
+# -- calls (rpc/) ------------------------------------------------------------------------------
+RPC_MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+"""One request or answer, by default; each side says otherwise if it wants (gRPC)."""
+RPC_MAX_METHOD_BYTES: Final = 255
+"""The name of a method: its length is one byte of the request."""
+RPC_MAX_ERROR_BYTES: Final = 4096
+"""The text of an error. It is for people; what programs need is the code."""
+RPC_TIMEOUT_S: Final = 30.0
+"""A call whose caller names no deadline: a person has given up by then (the AWS clients take 60 s)."""
+RPC_MAX_TIMEOUT_S: Final = 4_294_967.0
+"""The longest deadline that travels: 49 days, in 32 bits of milliseconds."""
+RPC_IDLE_S: Final = 15.0
+"""A caller closes a stream that no call has used for so long, up to twice ..."""
+RPC_SERVER_IDLE_S: Final = 60.0
+"""... and a service one that brings no request. The caller's time is shorter, so that it ends them itself."""
+RPC_LOOK_S: Final = 0.5
+"""Between two looks at the streams of a service that have no call, while there are any. A drain waits for it."""
+RPC_REQUEST_TIMEOUT_S: Final = 30.0
+"""From the head of a request to its last byte: 4 MiB at 1.2 Mbit/s."""
+RPC_WRITE_TIMEOUT_S: Final = 60.0
+"""One answer, or one item of a stream, to a caller that does not read: it keeps a place of the service."""
+RPC_MAX_MOVES: Final = 2
+"""New streams on which a peer that ends may refuse one call. Then the call fails: there is no other node."""
+RPC_MAX_STREAMS: Final = 100
+"""Calls of one client under way at once, each on a stream of its own (HTTP/2 and gRPC take 100)."""
+RPC_MAX_WAITING: Final = 10_000
+"""Calls of one client that wait for a stream; one takes about 2 KB."""
+RPC_MAX_RUNNING: Final = 1000
+"""Calls of one service that run at once: as many as ten busy peers make ..."""
+RPC_MAX_RUNNING_PER_PEER: Final = 500
+"""... and of one peer: half of all, because several processes may share one identity (docs/decisions/0021)."""
+RPC_MAX_QUEUED: Final = 8192
+"""Calls of one service that wait to run. With their streams they take about 2.5 KB each, and the request."""
+RPC_MAX_QUEUED_PER_PEER: Final = 4096
+"""The same of one peer: at most half of all."""
+RPC_MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
+"""Requests of all calls that wait to run, together."""
+RPC_RETRY_PAUSE_S: Final = 0.05
+"""The longest pause before the second attempt; it doubles before each further one. The pause is random ..."""
+RPC_MAX_RETRY_PAUSE_S: Final = 2.0
+"""... and never longer than this."""
+RPC_MAX_ATTEMPTS: Final = 10
+"""Attempts of one call: more of them only add to what the service cannot do."""
+# -- p2pcore.testing -------------------------------------------------------------------------------
+TEST_PACKET_BYTES: Final = 1400
+"""A packet that a network of testing.Conditions may lose: what Ethernet's 1,500 bytes leave to TCP, about."""
+TEST_RETRANSMIT_S: Final = 0.2
+"""A lost packet comes so much later: the least time after which Linux's TCP sends again (TCP_RTO_MIN)."""
+TEST_TICK_S: Final = 0.001
+"""What is due within this time arrives now: timers of uvloop count whole milliseconds."""
+VIRTUAL_THREAD_S: Final = 10.0
+"""So long a virtual event loop waits for a thread of its executor, which no virtual clock can hurry."""

@@ -169,6 +169,13 @@ class Running:
         out, err = self.process.communicate(timeout=seconds(LIMIT_S))
         return Result(self.process.returncode, (self._held + out).decode(), err.decode())
 
+    def outcome(self) -> Result:
+        """How it ends, while its standard input stays open."""
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        out, err = self.process.stdout.read(), self.process.stderr.read()
+        return Result(self.process.wait(seconds(LIMIT_S)), (self._held + out).decode(), err.decode())
+
     def kill(self) -> None:
         self.process.send_signal(signal.SIGCONT)
         self.process.kill()

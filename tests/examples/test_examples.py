@@ -78,6 +78,30 @@ def test_the_calculator_answers_and_refuses() -> None:
         assert output("calculator.py", "ask", address, "most").startswith("refused: ValueError")
 
 
+def test_a_service_answers_streams_and_refuses() -> None:
+    with serving("rpc_stock.py", "serve") as (address,):
+        assert output("rpc_stock.py", "order", address, "tea", "3") == "7"
+        assert output("rpc_stock.py", "order", address, "tea", "8", status=1) == (
+            "refused: FAILED_PRECONDITION: 7 of tea are left"
+        )
+        assert (
+            output("rpc_stock.py", "watch", address, "ink", status=1) == "refused: NOT_FOUND: there is no ink"
+        )
+        watching = subprocess.Popen(
+            [sys.executable, str(EXAMPLES / "rpc_stock.py"), "watch", address, "tea"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert watching.stdout is not None
+        try:
+            assert watching.stdout.readline() == "7\n"
+            assert output("rpc_stock.py", "order", address, "tea", "7") == "0"
+            assert watching.communicate(timeout=seconds(LIMIT_S))[0] == "0\n"
+        finally:
+            watching.kill()
+            watching.communicate()
+
+
 def test_a_file_arrives_whole_and_no_part_of_one_that_does_not(tmp_path: Path) -> None:
     data = bytes(range(256)) * 40_000
     (tmp_path / "file").write_bytes(data)

@@ -60,7 +60,7 @@ def test_the_workflows_run_everything_on_every_python() -> None:
     ci = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
     assert ci["jobs"]["tests"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13", "3.14"]
     commands = {step["run"] for path in WORKFLOWS for step in steps(path) if "run" in step}
-    wanted = "unit lint docs gates interop wheel-test sanitize lowest newest"
+    wanted = "unit lint docs gates interop wheel-test sanitize lowest newest cibuildwheel sdist"
     assert {f"make {target}" for target in wanted.split()} <= commands
     bench = steps(ROOT / ".github" / "workflows" / "benchmarks.yml")
     kept = [step["with"]["path"].split() for step in bench if "upload-artifact" in step.get("uses", "")]

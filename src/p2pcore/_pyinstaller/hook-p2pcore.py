@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from PyInstaller.utils.hooks import collect_submodules
 
-_LEFT_OUT = ("p2pcore.cli", "p2pcore._pyinstaller")
+_LEFT_OUT = ("p2pcore.cli", "p2pcore.testing", "p2pcore._pyinstaller")
 
 hiddenimports = [
     *collect_submodules("p2pcore", filter=lambda name: not name.startswith(_LEFT_OUT)),

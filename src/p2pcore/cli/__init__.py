@@ -7,13 +7,22 @@ p2pcore. Never shows a traceback, unless P2PCORE_DEBUG is set.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 __all__ = ["main"]
+
+_EXTRA = ("click", "rich")
+"""The packages of the extra `cli`."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs one command. `args`: by default sys.argv[1:]. Returns: the exit status, see docs/cli.md."""
+    for name in _EXTRA:
+        if find_spec(name) is None:
+            print(f'p2pcore: the command needs {name}: pip install "p2pcore[cli]"', file=sys.stderr)
+            return 1
     try:
         from p2pcore.cli.app import invoke
 

@@ -19,13 +19,18 @@ from p2pcore.cli.output import OutputFailed, error_line, finish, forgive_output,
 
 COMMANDS = {
     "addr": "Explain multiaddrs, as text or as hex.",
+    "config": "Show the options that a node would run with, and where each came from.",
+    "connect": "Connect standard input and output to a protocol of a peer, like netcat.",
     "echo": "Send standard input to a peer, print what comes back.",
+    "forward": "Forward a local TCP port or UNIX socket to a protocol of a peer.",
     "id": "Make, show and convert keys and peer ids.",
     "identify": "Show what a peer says about itself.",
     "listen": "Run a node that peers can ping, identify and echo from.",
     "perf": "Measure throughput to and from a peer.",
     "ping": "Measure the round-trip time to a peer.",
     "psk": "Make and show keys of private networks.",
+    "status": "Show what a running node tells about itself.",
+    "top": "Show a running node live.",
 }
 """The name of each command and the first line of its help. The module NAME_command has the rest."""
 

@@ -6,23 +6,20 @@ digest compares every byte that comes back. At most one read in each direction i
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import os
 import time
 
 import click
 
 from p2pcore import Multiaddr, Stream
+from p2pcore.cli.exchange import Exchange
 from p2pcore.cli.failure import CommandFailed
-from p2pcore.cli.node import Background, dialled, run
+from p2pcore.cli.node import dialled, run
 from p2pcore.cli.node_options import NodeOptions
-from p2pcore.cli.output import Output, OutputFailed
+from p2pcore.cli.output import Output
 from p2pcore.cli.params import target_options
 
 PROTOCOL = "/echo/1.0.0"
-CHUNK_BYTES = 64 * 1024
-INPUT, OUTPUT = 0, 1
 
 
 @click.command()
@@ -46,7 +43,7 @@ async def _echo(
     async with dialled(target, any_peer, node) as (host, conn):
         began = time.perf_counter()
         stream = await host.new_stream(conn, PROTOCOL, allow_limited)
-        exchange = Exchange(stream, is_shown=not output.is_json)
+        exchange = Echo(stream, is_shown=not output.is_json)
         await exchange.run()
         exchange.check()
         if output.is_json:
@@ -54,57 +51,21 @@ async def _echo(
             output.show("", event="summary", peer=str(conn.remote_peer), bytes=exchange.sent, seconds=seconds)
 
 
-class Exchange:
-    """Sends and receives on one echo stream at the same time.
-
-    Attributes:
-        sent, received: the number of bytes so far.
-    """
+class Echo(Exchange):
+    """An exchange in which what comes back must be what was sent."""
 
     def __init__(self, stream: Stream, is_shown: bool) -> None:
-        self._stream = stream
-        self._is_shown = is_shown
+        super().__init__(stream, is_shown)
         self._there = hashlib.sha256()
         self._back = hashlib.sha256()
-        self.sent = 0
-        self.received = 0
 
-    async def run(self) -> None:
-        """Returns when both sides have ended. If it fails or is cancelled, the stream is reset."""
-        sending = asyncio.create_task(self._send())
-        receiving = asyncio.create_task(self._receive())
-        both = (sending, receiving)
-        try:
-            await asyncio.wait(both, return_when=asyncio.FIRST_EXCEPTION)
-            for task in both:
-                if task.done():
-                    task.result()
-        except BaseException:
-            self._stream.reset()
-            raise
-        finally:
-            for task in both:
-                task.cancel()
-            await asyncio.gather(*both, return_exceptions=True)
-        await self._stream.close()
+    def sending(self, data: bytes) -> None:
+        self._there.update(data)
 
-    async def _send(self) -> None:
-        source = Background()
-        while data := await source.call(lambda: os.read(INPUT, CHUNK_BYTES)):
-            self._there.update(data)
-            self.sent += len(data)
-            await self._stream.write(data)
-        await self._stream.close_write()
-
-    async def _receive(self) -> None:
-        sink = Background()
-        while data := await self._stream.read(CHUNK_BYTES):
-            self._back.update(data)
-            self.received += len(data)
-            if self.received > self.sent:
-                raise CommandFailed("more bytes came back than were sent")
-            if self._is_shown:
-                await sink.call(lambda data=data: _write_all(data))  # type: ignore[misc]
+    def receiving(self, data: bytes) -> None:
+        self._back.update(data)
+        if self.received > self.sent:
+            raise CommandFailed("more bytes came back than were sent")
 
     def check(self) -> None:
         """Raises CommandFailed: the bytes that came back are not the bytes that were sent."""
@@ -112,12 +73,3 @@ class Exchange:
             raise CommandFailed(f"only {self.received} of {self.sent} bytes came back")
         if self._there.digest() != self._back.digest():
             raise CommandFailed("the bytes that came back are not the bytes that were sent")
-
-
-def _write_all(data: bytes) -> None:
-    rest = memoryview(data)
-    try:
-        while rest:
-            rest = rest[os.write(OUTPUT, rest) :]
-    except OSError as error:
-        raise OutputFailed from error

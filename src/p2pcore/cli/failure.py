@@ -58,6 +58,10 @@ class CommandFailed(Exception):
     """A command could not do its work. The text is the line to show."""
 
 
+class Unreachable(CommandFailed):
+    """The same, because nobody answers."""
+
+
 def explain(error: BaseException) -> Failure:
     """The status and the line for the error that ended a command."""
     if isinstance(error, click.UsageError):
@@ -70,6 +74,8 @@ def explain(error: BaseException) -> Failure:
     if isinstance(error, ListenError) and error.causes:
         texts = (f"cannot listen on {addr}: {reason(cause)}" for addr, cause in error.causes)
         return Failure(FAILURE, "; ".join(texts))
+    if isinstance(error, Unreachable):
+        return Failure(UNREACHABLE, str(error))
     if isinstance(error, (P2PError, OSError, CommandFailed)):
         return Failure(FAILURE, reason(error))
     return Failure(INTERNAL, f"internal error: {type(error).__name__}: {error} (P2PCORE_DEBUG=1 shows where)")

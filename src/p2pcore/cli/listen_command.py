@@ -7,67 +7,89 @@ At the first signal it drains for as long as --drain says. A second signal ends 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, nullcontext
+from typing import Any, TypeVar
 
 import click
 
 from p2pcore import Host, Multiaddr, PeerId
+from p2pcore.admin import AdminServer, Systemd
+from p2pcore.cli.configured import ConfiguredCommand
 from p2pcore.cli.limits_shown import show_at_signal, show_limits
+from p2pcore.cli.logs import set_up_logs
 from p2pcore.cli.node import run
 from p2pcore.cli.node_options import NodeOptions, node_options
+from p2pcore.cli.observed import observed
+from p2pcore.cli.operating_options import OperatingOptions, config_option, operating_options
 from p2pcore.cli.output import Output, OutputFailed, error_line, log_level
-from p2pcore.cli.params import AddressType, SecondsType, WorkersType, json_option
+from p2pcore.cli.params import AddressType, WorkersType, json_option
 from p2pcore.cli.serving_options import ServingOptions, serving_options
 from p2pcore.cli.shown import Shown, show_addrs
+from p2pcore.cli.tunnel import Serve, ServeType, serve_all
 from p2pcore.swarm.events import AddrsChanged, Subscription
 
 DEFAULT = "/ip4/127.0.0.1/tcp/0"
-DRAIN_S = 10.0
-"""The default of --drain: enough for most programs to answer the requests they have."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option(
+        "--addr",
+        "addrs",
+        multiple=True,
+        type=AddressType(),
+        metavar="MULTIADDR",
+        help=f"Address to listen on; may be repeated. Default: {DEFAULT}, a free port that only this machine "
+        "can reach.",
+    ),
+    node_options,
+    serving_options,
+    click.option("--perf", is_flag=True, help="Serve perf too. Peers may then use all your bandwidth."),
+    click.option(
+        "--serve",
+        "served",
+        multiple=True,
+        type=ServeType(),
+        metavar="PROTOCOL=ADDRESS",
+        help="Serve PROTOCOL with connections to ADDRESS: HOST:PORT, PORT or unix:PATH; may be repeated. The "
+        "other end is `p2pcore forward` or `p2pcore connect`.",
+    ),
+    click.option(
+        "--workers",
+        type=WorkersType(),
+        metavar="N",
+        help="Serve in N processes that share the ports and the identity. A process that dies is restarted.",
+    ),
+    operating_options,
+    click.option(
+        "-v",
+        "--verbose",
+        count=True,
+        help="Show connections, and limits at the end; -vv and -vvv also show the log.",
+    ),
+    config_option,
+)
 
 
-@click.command()
-@click.option(
-    "--addr",
-    "addrs",
-    multiple=True,
-    type=AddressType(),
-    metavar="MULTIADDR",
-    help=f"Address to listen on; may be repeated. Default: {DEFAULT}, a free port that only this machine "
-    "can reach.",
-)
-@node_options
-@serving_options
-@click.option("--perf", is_flag=True, help="Serve perf too. Peers may then use all your bandwidth.")
-@click.option(
-    "--workers",
-    type=WorkersType(),
-    metavar="N",
-    help="Serve in N processes that share the ports and the identity. A process that dies is restarted.",
-)
-@click.option(
-    "--drain",
-    "drain_s",
-    type=SecondsType(),
-    metavar="SECONDS",
-    default=DRAIN_S,
-    help="How long streams may go on after Ctrl-C or SIGTERM, and when a worker is replaced. "
-    f"Default: {DRAIN_S:g}.",
-)
-@click.option(
-    "-v",
-    "--verbose",
-    count=True,
-    help="Show connections, and limits at the end; -vv and -vvv also show the log.",
-)
+def listen_options(function: F) -> F:
+    """Adds the options of a node. `listen` and `config` have them."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+@click.command(cls=ConfiguredCommand)
+@listen_options
 @json_option
 def command(
     addrs: tuple[Multiaddr, ...],
     node: NodeOptions,
     serving: ServingOptions,
     perf: bool,
+    served: tuple[Serve, ...],
     workers: int | None,
-    drain_s: float,
+    operating: OperatingOptions,
     verbose: int,
     as_json: bool,
 ) -> None:
@@ -75,25 +97,39 @@ def command(
 
     Prints each of its multiaddrs, with /p2p/PEER_ID, on a line of its own. An address behind a relay is
     printed when the relay has reserved a place. At SIGUSR1 it prints how much of each limit is used.
+
+    Each option can also stand in a file (--config), and in a variable: P2PCORE_MAX_CONNS is --max-conns.
     """
     serving.check(addrs, is_alone=workers is None)
     log_level(verbose)
+    set_up_logs(serving.log_format, serving.access_log)
     if workers is not None:
         from p2pcore.cli.listen_workers import listen
 
-        listen(workers, addrs or (DEFAULT,), node, serving, perf, drain_s, verbose, Output(as_json))
+        listen(workers, addrs or (DEFAULT,), node, serving, perf, served, operating, verbose, Output(as_json))
         return
     host = node.host(
         listen=addrs or (DEFAULT,),
         perf=perf,
         echo=True,
         limits=serving.limits,
+        drain=operating.drain,
         **serving.settings(node, addrs),
     )
-    run(_serve(host, Output(as_json), verbose > 0, drain_s), interrupted=0, grace_s=drain_s)
+    serve_all(host, served)
+    serve = _serve(host, Output(as_json), verbose > 0, operating)
+    run(observed(serve, host, serving.metrics), interrupted=0, grace_s=operating.stop_s)
 
 
-async def _serve(host: Host, output: Output, with_conns: bool, drain_s: float) -> None:
+@asynccontextmanager
+async def _operated(host: Host, operating: OperatingOptions) -> AsyncIterator[None]:
+    """The admin socket of `host`, and reports to systemd. Raises OSError: the socket cannot be made."""
+    admin = nullcontext() if operating.admin is None else AdminServer(host, operating.admin)
+    async with admin, Systemd(host, operating.stop_s):
+        yield
+
+
+async def _serve(host: Host, output: Output, with_conns: bool, operating: OperatingOptions) -> None:
     failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def output_failed(error: OutputFailed) -> None:
@@ -104,13 +140,13 @@ async def _serve(host: Host, output: Output, with_conns: bool, drain_s: float) -
     show_at_signal(host, output.show)
     if with_conns:
         host.notify(Shown(output.show))
-    async with host:
+    async with host, _operated(host, operating):
         reserved = asyncio.create_task(_show_reserved(host, host.events(AddrsChanged), output.show))
         try:
             await failed
         except asyncio.CancelledError:  # a signal
-            if drain_s:
-                await host.drain(drain_s)
+            if operating.stop_s:
+                await host.drain(operating.drain_s)
             raise
         finally:
             if with_conns:

@@ -9,26 +9,42 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import p2pcore
-from p2pcore import Host, Multiaddr, Supervisor, Worker, WorkerEvent
+from p2pcore import DrainOptions, Host, Multiaddr, Supervisor, Worker, WorkerEvent
+from p2pcore.admin import AdminServer, Systemd
 from p2pcore.cli.limits_shown import show_at_signal
+from p2pcore.cli.logs import set_up_logs
 from p2pcore.cli.node_options import NodeOptions
+from p2pcore.cli.observed import observed
+from p2pcore.cli.operating_options import OperatingOptions
 from p2pcore.cli.output import Output, OutputFailed, errors_never_wait, finish, log_level, prepare
 from p2pcore.cli.serving_options import ServingOptions
 from p2pcore.cli.shown import Shown, show_addrs
+from p2pcore.cli.tunnel import Serve, serve_all
 
 
-def make_host(worker: Worker, node: NodeOptions, serving: ServingOptions, perf: bool, verbosity: int) -> Host:
+def make_host(
+    worker: Worker,
+    node: NodeOptions,
+    serving: ServingOptions,
+    perf: bool,
+    served: tuple[Serve, ...],
+    refuse_after_s: float,
+    verbosity: int,
+) -> Host:
     """The factory. It runs in each worker."""
     prepare()
     errors_never_wait()
     log_level(verbosity)
+    set_up_logs(serving.log_format, serving.access_log)
     settings = node.settings() | serving.settings(node, worker.listen)
-    host = worker.host(perf=perf, echo=True, **settings)
+    drain = DrainOptions(refuse_after_s=refuse_after_s)
+    host = worker.host(perf=perf, echo=True, drain=drain, **settings)
+    serve_all(host, served)
 
     def show(line: str, **fields: object) -> None:
         worker.report(line=line, **fields)
@@ -45,7 +61,8 @@ def listen(
     node: NodeOptions,
     serving: ServingOptions,
     perf: bool,
-    drain_s: float,
+    served: tuple[Serve, ...],
+    operating: OperatingOptions,
     verbosity: int,
     output: Output,
 ) -> None:
@@ -57,11 +74,12 @@ def listen(
     show = _Show(output, verbosity > 0)
     supervisor = Supervisor(
         make_host,
-        (node, serving, perf, verbosity),
+        (node, serving, perf, served, operating.refuse_after_s, verbosity),
         workers=workers,
         listen=addrs,
         private_key=node.private_key(),
-        drain_s=drain_s,
+        drain_s=operating.drain_s,
+        drain_delay_s=operating.drain_delay_s,
         unix_mode=serving.unix_mode,
         limits=serving.limits,
         on_event=show.event,
@@ -71,14 +89,32 @@ def listen(
     async def serve() -> None:
         output.never_wait(show.output_failed)
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _tell_workers, supervisor)
-        await supervisor.run(show.started)
+        await _run(supervisor, operating, show.started)
         if show.failed is None:  # a signal ended it: exit now, so that another signal cannot kill us
             finish()
             os._exit(0)
 
-    p2pcore.run(serve())
+    p2pcore.run(observed(serve(), supervisor, serving.metrics))
     if show.failed is not None:
         raise show.failed
+
+
+async def _run(
+    supervisor: Supervisor, operating: OperatingOptions, on_start: Callable[[Supervisor], None]
+) -> None:
+    """Runs `supervisor` to its end, with its admin socket and reports to systemd."""
+    systemd = Systemd(supervisor, operating.stop_s)
+
+    def started(supervisor: Supervisor) -> None:
+        on_start(supervisor)
+        systemd.start()
+
+    admin = nullcontext() if operating.admin is None else AdminServer(supervisor, operating.admin)
+    async with admin:
+        try:
+            await supervisor.run(started)
+        finally:
+            await systemd.close()
 
 
 def _tell_workers(supervisor: Supervisor) -> None:

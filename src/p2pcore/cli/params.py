@@ -14,6 +14,7 @@ import click
 
 from p2pcore import AddressError, IdentityError, LimitExceeded, Multiaddr
 from p2pcore.cli.node_options import node_options
+from p2pcore.limits import MAX_PROTOCOL_ID_BYTES
 
 if TYPE_CHECKING:
     from click import Context, Parameter
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     AddressParam = click.ParamType[Multiaddr]
     IntParam = click.ParamType[int]
     SecondsParam = click.ParamType[float]
+    TextParam = click.ParamType[str]
 else:  # generic in the newest click only
-    AddressParam = IntParam = SecondsParam = click.ParamType
+    AddressParam = IntParam = SecondsParam = TextParam = click.ParamType
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -70,6 +72,18 @@ class TargetType(AddressType):
         """Fails for an address that nobody can dial."""
         if addr.get("tcp") == "0":
             self.fail(f"{addr}: port 0 cannot be dialled", param, ctx)
+
+
+class ProtocolType(TextParam):
+    """A protocol id."""
+
+    name = "protocol"
+
+    def convert(self, value: Any, param: Parameter | None, ctx: Context | None) -> str:
+        text = str(value)
+        if not text.startswith("/") or "\n" in text or len(text.encode()) > MAX_PROTOCOL_ID_BYTES:
+            self.fail(f"{text!r} is no protocol id such as /chat/1.0.0", param, ctx)
+        return text
 
 
 class CountType(IntParam):

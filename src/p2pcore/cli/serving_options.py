@@ -11,19 +11,30 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from p2pcore import Limits, Multiaddr, RelayOptions, TcpOptions, UnixOptions, WebCertificate, WebsocketOptions
+from p2pcore import (
+    AccessLogOptions,
+    Limits,
+    Multiaddr,
+    RelayOptions,
+    TcpOptions,
+    UnixOptions,
+    WebCertificate,
+    WebsocketOptions,
+)
 from p2pcore.cli.failure import CommandFailed
 from p2pcore.cli.gathered import gathered
 from p2pcore.cli.node_options import NodeOptions
 from p2pcore.cli.params import CountType, SizeType
 from p2pcore.limits import MAX_COUNT, MIN_MEMORY_BYTES
+from p2pcore.metrics.http_server import parse_address
 
 if TYPE_CHECKING:
     from click import Context, Parameter
 
     ModeParam = click.ParamType[int]
+    TextParam = click.ParamType[str]
 else:  # generic in the newest click only
-    ModeParam = click.ParamType
+    ModeParam = TextParam = click.ParamType
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +51,16 @@ class ServingOptions:
     max_conns: int | None
     max_streams: int | None
     memory: int | None
+    metrics: str | None
+    access_log: str | None
+    access_streams: bool
+    log_format: str
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.certificate_key is None):
             self._wrong("--tls-cert and --tls-key must be given together")
+        if self.access_streams and self.access_log is None:
+            self._wrong("--access-streams needs --access-log")
         if self.certificate is not None and self.self_signed:
             self._wrong("--tls-self-signed and --tls-cert cannot be given together")
 
@@ -80,6 +97,7 @@ class ServingOptions:
                 certificate=self._certificate(addrs), ca_file=node.ca_file, verify=node.verify
             ),
             "relay_service": self._relay(),
+            "access_log": self.access_log is not None and AccessLogOptions(streams=self.access_streams),
         }
 
     def _relay(self) -> RelayOptions | None:
@@ -103,6 +121,19 @@ def _names(addrs: Iterable[Multiaddr]) -> list[str]:
     """The host names and IP addresses in `addrs`, and localhost."""
     hosts = (addr.get(name) for addr in addrs for name in ("sni", "ip4", "ip6"))
     return list(dict.fromkeys(["localhost", *(host for host in hosts if host)]))
+
+
+class HttpAddressType(TextParam):
+    """An address for HTTP: HOST:PORT or unix:PATH."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: Parameter | None, ctx: Context | None) -> str:
+        try:
+            parse_address(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return str(value)
 
 
 class ModeType(ModeParam):
@@ -185,6 +216,25 @@ _OPTIONS = (
         metavar="SIZE",
         help="Memory for connections and streams, of all workers together, such as 512MiB. Default: half of "
         "what the process may have.",
+    ),
+    click.option(
+        "--metrics",
+        type=HttpAddressType(),
+        metavar="ADDRESS",
+        help="Serve /metrics, /healthz and /readyz by HTTP on this address, such as 127.0.0.1:9464 or "
+        "unix:/run/p2pcore.sock. Whoever can reach it sees addresses and protocols of this node.",
+    ),
+    click.option(
+        "--access-log",
+        metavar="FILE",
+        help="Append a line to FILE when a connection ends, is refused or fails; - is standard error.",
+    ),
+    click.option("--access-streams", is_flag=True, help="Log there each stream that a peer opened, too."),
+    click.option(
+        "--log-format",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        help="Form of log lines, those of --access-log too. Default: text.",
     ),
 )
 

@@ -43,6 +43,18 @@ class BlackHoleCounter:
         """True if this kind seems not to work."""
         return not self.is_probing and sum(self._results) < limits.BLACK_HOLE_MIN_SUCCESSES
 
+    @property
+    def success_fraction(self) -> float:
+        """Of the last dials, how many worked; 0 without any."""
+        return sum(self._results) / len(self._results) if self._results else 0.0
+
+    @property
+    def num_until_allowed(self) -> int:
+        """Dials that are refused before one is allowed; 0: the next one is."""
+        if not self.is_blocked:
+            return 0
+        return limits.BLACK_HOLE_WINDOW - 1 - self._num_asked % limits.BLACK_HOLE_WINDOW
+
     def record(self, worked: bool) -> None:
         """A dial of this kind has ended."""
         if worked and self.is_blocked:
@@ -88,6 +100,10 @@ class BlackHoleDetector:
         """A dial of `addr` has worked or failed. A cancelled dial is not recorded."""
         for kind in _kinds(addr):
             self._counters[kind].record(worked)
+
+    def counter(self, kind: str) -> BlackHoleCounter:
+        """What is known of `kind` ("UDP", "IPv6")."""
+        return self._counters[kind]
 
     def is_blocked(self, kind: str) -> bool:
         """Whether `kind` ("UDP", "IPv6") seems not to work."""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from p2pcore.values.peer_id import PeerId
 
 DialOne = Callable[["Multiaddr", "PeerId | None"], Awaitable["Conn"]]
+Ended = Callable[[bool, int, float, float], None]
+"""Called once: whether it has worked, the number of addresses dialled, seconds, and see News.peer_dialled."""
 
 
 class PeerDial:
@@ -34,9 +36,12 @@ class PeerDial:
 
     __slots__ = (
         "_aborted",
+        "_began_at",
         "_causes",
         "_dial_one",
+        "_ended",
         "_loop",
+        "_num_dialled",
         "_peer",
         "_queue",
         "_refused",
@@ -48,8 +53,11 @@ class PeerDial:
         "is_reported",
     )
 
-    def __init__(self, peer: PeerId | None, dial_one: DialOne) -> None:
+    def __init__(self, peer: PeerId | None, dial_one: DialOne, ended: Ended = lambda *_: None) -> None:
         self._loop = asyncio.get_running_loop()
+        self._ended = ended
+        self._began_at = self._loop.time()
+        self._num_dialled = 0
         self._peer = peer
         self._dial_one = dial_one
         self._queue: list[tuple[float, int, Multiaddr]] = []  # a heap: due time, position, address
@@ -104,7 +112,9 @@ class PeerDial:
         if not self._tasks:
             horizon = max(horizon, self._queue[0][0])
         while self._queue and self._queue[0][0] <= horizon and len(self._tasks) < limits.MAX_DIALS_PER_PEER:
-            task = self._loop.create_task(self._work(heapq.heappop(self._queue)[2]))
+            due, _, addr = heapq.heappop(self._queue)
+            self._num_dialled += 1
+            task = self._loop.create_task(self._work(addr, max(0.0, due - self._began_at)))
             self._tasks.add(task)
             task.add_done_callback(self._finished)
         if self._queue and len(self._tasks) < limits.MAX_DIALS_PER_PEER:
@@ -134,9 +144,9 @@ class PeerDial:
         self._aborted = True
         self._settle(None)
 
-    async def _work(self, addr: Multiaddr) -> None:
+    async def _work(self, addr: Multiaddr, delay_s: float) -> None:
         try:
-            self._settle(await self._dial_one(addr, self._peer))
+            self._settle(await self._dial_one(addr, self._peer), delay_s)
         except Exception as error:
             self._causes[addr] = error
 
@@ -146,9 +156,10 @@ class PeerDial:
         if not self._tasks:
             self._settle(None)
 
-    def _settle(self, conn: Conn | None) -> None:
+    def _settle(self, conn: Conn | None, delay_s: float = 0.0) -> None:
         if not self._result.done():
             self._result.set_result(conn)
+            self._ended(conn is not None, self._num_dialled, self._loop.time() - self._began_at, delay_s)
         self._cancel()
 
     def _cancel(self) -> None:

@@ -24,13 +24,19 @@ class DialSlots:
         num_free: slots that nobody holds.
     """
 
-    __slots__ = ("_held", "_lines", "_most_reserved", "num_free")
+    __slots__ = ("_held", "_lines", "_maximum", "_most_reserved", "num_free")
 
     def __init__(self, maximum: int) -> None:
         self.num_free = maximum
+        self._maximum = maximum
         self._most_reserved = maximum // _RESERVED
         self._held: dict[Hashable, int] = {}
         self._lines: dict[int, _Line] = {}  # those who wait, by the number of slots that they hold
+
+    @property
+    def num_held(self) -> int:
+        """Slots that are taken."""
+        return self._maximum - self.num_free
 
     async def acquire(self, peer: Hashable) -> None:
         """Takes a slot for `peer`, as soon as it may have one."""

@@ -13,9 +13,11 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from p2pcore import limits, options
+from p2pcore.aio.log_fields import of_conn
 from p2pcore.errors import ConnectionClosed, LimitExceeded, P2PError, RemoteProtocolError
 from p2pcore.protocols.identify_message import IdentifyInfo, MessageReader, build, encode, update
 from p2pcore.values.record import PeerRecord
@@ -31,6 +33,10 @@ logger = logging.getLogger("p2pcore.identify")
 
 PROTOCOL = "/ipfs/id/1.0.0"
 PUSH_PROTOCOL = "/ipfs/id/push/1.0.0"
+DRAINING = "/p2pcore/draining/1.0.0"
+"""In the list of protocols of a node that drains: new streams should go elsewhere. Nothing serves it."""
+DRAINING_PROTOCOLS = (PROTOCOL, PUSH_PROTOCOL, DRAINING)
+"""What a node that drains says it serves, so that peers of any implementation take it for nothing else."""
 RATE_WINDOW_S = 60.0
 """The period that MAX_IDENTIFY_PER_MINUTE is counted in."""
 BYTES_PER_WORK = 8
@@ -112,13 +118,19 @@ class IdentifyService:
         network: the swarm whose connections are identified.
         key: signs our peer record; peers are told its public half.
         options: see IdentifyOptions.
+        learned: called with each connection whose peer has told about itself.
     """
 
     def __init__(
-        self, network: Network, key: PrivateKey, options: IdentifyOptions = IdentifyOptions()
+        self,
+        network: Network,
+        key: PrivateKey,
+        options: IdentifyOptions = IdentifyOptions(),
+        learned: Callable[[Conn], None] | None = None,
     ) -> None:
         self._network = network
         self._key = key
+        self._learned = learned
         self._versions = (options.agent_version or "", options.protocol_version)
         self._push_delay_s = options.push_delay_s
         self._push_timer: asyncio.TimerHandle | None = None
@@ -129,6 +141,7 @@ class IdentifyService:
         self._told: tuple[list[Multiaddr], tuple[str, ...]] = ([], ())
         self._messages: dict[Scope, Identify] = {}
         self._record_seq = 0
+        self._is_draining = False
 
     def start(self) -> None:
         """Serves both protocols and identifies every connection from now on."""
@@ -167,7 +180,7 @@ class IdentifyService:
         if task is None:
             task = asyncio.get_running_loop().create_task(self._ask(conn))
             self._running[conn] = task
-            task.add_done_callback(_log_failure)
+            task.add_done_callback(partial(_log_failure, conn))
         return task
 
     async def _ask(self, conn: Conn) -> IdentifyInfo:
@@ -186,6 +199,10 @@ class IdentifyService:
         if info.observed_addr == conn.local_multiaddr:
             info = replace(info, observed_addr=conn.local_multiaddr)  # equal: keep one object
         conn._info = info
+        if DRAINING in info.protocols:
+            self._network.peer_drains(conn)
+        if self._learned is not None:
+            self._learned(conn)
         return info
 
     # -- telling others ------------------------------------------------------------------------
@@ -213,7 +230,8 @@ class IdentifyService:
             self._pushed.release(conn)
 
     def _message_for(self, conn: Conn) -> bytes:
-        told = (self._network.interface_listen_addresses(), self._network.protocols)
+        protocols = DRAINING_PROTOCOLS if self._is_draining else self._network.protocols
+        told = (self._network.interface_listen_addresses(), protocols)
         if told != self._told:
             self._told = told
             self._messages.clear()
@@ -239,7 +257,7 @@ class IdentifyService:
 
     def changed(self) -> None:
         """Protocols or addresses have changed: a little later, connected peers that take pushes are told."""
-        if self._push_timer is None and self._network.num_conns:
+        if self._push_timer is None and self._network.num_conns and not self._is_draining:
             loop = asyncio.get_running_loop()
             self._push_timer = loop.call_later(self._push_delay_s, self._begin_push)
 
@@ -259,17 +277,38 @@ class IdentifyService:
         finally:
             self._push_round = None
 
-    async def _push_each(self, conns: Iterator[Conn | None]) -> None:
+    async def _push_each(self, conns: Iterator[Conn | None], is_read: bool = False) -> None:
         for conn in conns:
             if conn is not None:
-                await _quietly(conn, self.push(conn))
+                await _quietly(conn, self.push(conn, is_read))
 
-    async def push(self, conn: Conn) -> None:
-        """Sends the peer of `conn` our present state. Raises as Conn.new_stream and Stream.write."""
+    async def tell_draining(self) -> None:
+        """From now on tells every peer that new streams should go elsewhere: first those that are connected.
+
+        Returns when all of them that take pushes have read it. The streams that a peer opened before it knew
+        have arrived by then. Each peer has IDENTIFY_TIMEOUT_S.
+        """
+        self._is_draining = True
+        found = map(self._network.conns_to_peer, self._network.peers())
+        conns = [conn for several in found for conn in several if _takes_push(conn)]
+        num = min(len(conns), limits.DRAIN_TELLS)
+        left = iter(conns)
+        await asyncio.gather(*(self._push_each(left, is_read=True) for _ in range(num)))
+
+    async def push(self, conn: Conn, is_read: bool = False) -> None:
+        """Sends the peer of `conn` our present state. Raises as Conn.new_stream and the calls of Stream.
+
+        Args:
+            is_read: return only when the peer has read it and has ended its side of the stream.
+        """
         stream = await conn.new_stream(PUSH_PROTOCOL, allow_limited=True)
         try:
             stream.set_deadline(limits.IDENTIFY_TIMEOUT_S)
             await stream.write(self._message_for(conn))
+            if is_read:
+                await stream.close_write()
+                while await stream.read():
+                    pass
             await stream.close()
         except BaseException:
             stream.reset()
@@ -333,10 +372,11 @@ async def _quietly(conn: Conn, work: Coroutine[Any, Any, None]) -> None:
     try:
         await work
     except (P2PError, OSError) as error:
-        logger.debug("%s: push failed: %r", conn.id, error)
+        logger.debug("%s: push failed: %r", conn.id, error, extra=of_conn(conn))
 
 
-def _log_failure(task: asyncio.Task[IdentifyInfo]) -> None:
+def _log_failure(conn: Conn, task: asyncio.Task[IdentifyInfo]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         unexpected = not isinstance(error, P2PError | OSError)
-        logger.log(logging.ERROR if unexpected else logging.DEBUG, "identify failed: %r", error)
+        level = logging.ERROR if unexpected else logging.DEBUG
+        logger.log(level, "%s: identify failed: %r", conn.id, error, extra=of_conn(conn))

@@ -7,10 +7,10 @@ ended its half. Source: libp2p/specs perf.
 
 from __future__ import annotations
 
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 from p2pcore import codes, limits
+from p2pcore._fast.loop.clock import now
 from p2pcore.errors import IncompleteRead, LimitExceeded, RemoteProtocolError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class PerfRun:
         Raises: RemoteProtocolError: fewer or more bytes came than requested; StreamReset,
             ConnectionClosed; ProtocolNotSupported: the peer does not serve perf.
         """
-        began = perf_counter()
+        began = now()
         try:
             await self._send()
             await self._receive(began)
@@ -111,14 +111,14 @@ class PerfRun:
     async def _receive(self, began: float) -> None:
         buffer = bytearray(RECEIVE_BYTES)
         count = await self._stream.readinto(buffer)
-        first = perf_counter()
+        first = now()
         self.upload_s = first - began
         while count:
             self.received += count
             if self.received > self._download:
                 raise RemoteProtocolError("more bytes came than requested")
             count = await self._stream.readinto(buffer)
-        self.download_s = perf_counter() - first
+        self.download_s = now() - first
         if self.received < self._download:
             raise RemoteProtocolError(f"{self.received} of {self._download} bytes came")
 

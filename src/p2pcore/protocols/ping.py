@@ -8,10 +8,10 @@ has failed is never used again. Source: libp2p/specs ping.
 from __future__ import annotations
 
 import os
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 from p2pcore import codes, limits
+from p2pcore._fast.loop.clock import now
 from p2pcore.errors import DeadlineExceeded, IncompleteRead, LimitExceeded, RemoteProtocolError, StreamReset
 
 if TYPE_CHECKING:
@@ -68,14 +68,14 @@ async def ping(stream: Stream, timeout_s: float = limits.PING_TIMEOUT_S) -> floa
     """
     payload = os.urandom(limits.PING_BYTES)
     stream.set_deadline(timeout_s)
-    began = perf_counter()
+    began = now()
     try:
         await stream.write(payload)
         answer = await stream.read_exactly(limits.PING_BYTES)
     except DeadlineExceeded:
         stream.reset()
         raise
-    rtt = perf_counter() - began
+    rtt = now() - began
     stream.set_deadline(None)
     if answer != payload:
         stream.reset(codes.STREAM_PROTOCOL_VIOLATION)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 from p2pcore import limits
 from p2pcore._fast.mux.splice import Splice
 from p2pcore.aio.callbacks import RAISED, Complaints
+from p2pcore.aio.log_fields import of_conn
 from p2pcore.errors import (
     ConnectionClosed,
     IncompleteRead,
@@ -154,7 +155,7 @@ class RelayService:
             answer = self._reserve(conn)
         except _Refused as refused:
             self.refused[refused.status.name] += 1
-            logger.debug("%s: refused: %s", conn, refused)
+            logger.debug("%s: refused: %s", conn, refused, extra=of_conn(conn))
             answer = Hop(HopType.STATUS, status=refused.status)
         await stream.write(answer.encode())
         return None

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from p2pcore import limits
+from p2pcore.aio.log_fields import of_conn
 from p2pcore.errors import AddressError, IncompleteRead, LimitExceeded, RemoteProtocolError
 from p2pcore.relay.client import ReservationKeeper, connect, reach
 from p2pcore.relay.conn import RelayedConn, came_relayed
@@ -219,7 +220,7 @@ async def _read_stop(stream: Stream) -> Stop | Status:
     try:
         request = Stop.parse(await read_body(stream))
     except (RemoteProtocolError, LimitExceeded, IncompleteRead) as error:
-        logger.debug("%s: bad stop message: %s", stream.conn, error)
+        logger.debug("%s: bad stop message: %s", stream.conn, error, extra=of_conn(stream.conn))
         return Status.MALFORMED_MESSAGE
     if request.type is not StopType.CONNECT:
         return Status.UNEXPECTED_MESSAGE

@@ -7,8 +7,10 @@ reports its end once. A connection never owns a task, a timer or a buffer: while
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from p2pcore.aio.home import check_home
 from p2pcore.errors import LimitedConnection
 from p2pcore.interfaces import ConnStat
 from p2pcore.swarm.streams import open_negotiated
@@ -17,12 +19,26 @@ from p2pcore.values.keys import PublicKey
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from p2pcore._fast.loop.metrics import Protocols
     from p2pcore.interfaces import CapableConn, ConnState, Direction, MuxedConn, Stream
     from p2pcore.values.multiaddr import Multiaddr
     from p2pcore.values.peer_id import PeerId
 
 ID_SUFFIX_CHARS = 8
 """The part of the peer id in a connection id. We take its end: all Ed25519 ids begin alike (W31)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnOwner:
+    """What all connections of one swarm share.
+
+    Attributes:
+        ended: called once, with the connection and the error, when it has ended. The event loop calls it.
+        metrics: counts the streams that are opened on it; None: nobody does.
+    """
+
+    ended: Callable[[Conn, BaseException | None], None]
+    metrics: Protocols | None = None
 
 
 class Conn:
@@ -32,7 +48,7 @@ class Conn:
         made: the result of the upgrade. It is not kept.
         ordinal: a number that is unique in this swarm.
         since: the event loop's time now.
-        ended: called once, with the connection and the error, when it has ended. The event loop calls it.
+        owner: what it shares with the others.
 
     Attributes:
         session: the multiplexer's session, for functions that only this multiplexer has.
@@ -43,11 +59,11 @@ class Conn:
 
     # Only the modules of swarm/ use _kind, _ordinal and _since. Only identify uses _info.
     __slots__ = (
-        "_ended",
         "_info",
         "_key",
         "_kind",
         "_ordinal",
+        "_owner",
         "_since",
         "local_multiaddr",
         "opened_at",
@@ -61,7 +77,7 @@ class Conn:
         made: CapableConn,
         ordinal: int,
         since: float,
-        ended: Callable[[Conn, BaseException | None], None],
+        owner: ConnOwner,
     ) -> None:
         self.session: MuxedConn = made.session
         self.remote_peer: PeerId = made.remote_peer
@@ -73,7 +89,7 @@ class Conn:
         self._key = made.remote_public_key if made.remote_peer.public_key_bytes() is None else None
         self._ordinal = ordinal
         self._since = since
-        self._ended = ended
+        self._owner = owner
         self._info: object | None = None
 
     def __repr__(self) -> str:
@@ -128,8 +144,21 @@ class Conn:
 
     @property
     def stat(self) -> ConnStat:
-        """Direction, age and streams as they are now. The value does not change later."""
-        return ConnStat(self.direction, self.opened_at, self.is_limited, self.num_streams)
+        """Age, activity, bytes and streams as they are now. The value does not change later."""
+        session = self.session
+        return ConnStat(
+            self.direction,
+            self.opened_at,
+            self.is_limited,
+            session.num_streams,
+            self.opened_at + max(0.0, session.active_at - self._since),
+            session.bytes_in,
+            session.bytes_out,
+            session.num_streams_in,
+            session.num_streams_out,
+            session.rtt or None,
+            getattr(self._info, "agent_version", None),
+        )
 
     async def new_stream(self, protocols: str | Sequence[str], allow_limited: bool = False) -> Stream:
         """A stream on this connection that speaks the first of `protocols` the peer has.
@@ -147,13 +176,18 @@ class Conn:
             ProtocolNotSupported, NegotiationError: the two sides did not agree on a protocol.
             NegotiationTimeout: several protocols were proposed, and the peer did not answer.
             TimeoutError: see limits.NEW_STREAM_TIMEOUT_S.
-            ValueError: `protocols` is empty.
+            ValueError, TypeError: `protocols` is empty, or no text.
+            RuntimeError: this is not the event loop of the connection.
         """
+        check_home(self.session.loop)
         if self._kind.is_limited and not allow_limited:
             raise LimitedConnection(
                 f"{self.id} is a relayed connection with limits; a stream on it needs allow_limited"
             )
-        return await open_negotiated(self.session, protocols)
+        stream = await open_negotiated(self.session, protocols)
+        if self._owner.metrics is not None:
+            stream.count_in(self._owner.metrics)
+        return stream
 
     def open_stream(self) -> Awaitable[Stream]:
         """A stream without a negotiated protocol; see `new_stream`. Raises ConnectionClosed."""
@@ -181,4 +215,4 @@ class Conn:
 
     def __call__(self, error: BaseException | None) -> None:
         """The session calls this when it ends. A bound method for each connection would cost memory."""
-        self._ended(self, error)
+        self._owner.ended(self, error)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Collection, Container
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from p2pcore.codes import Direction
 from p2pcore.errors import ConnectionClosed, P2PError
 
 if TYPE_CHECKING:
     from p2pcore.swarm.conn import Conn
+    from p2pcore.values.multiaddr import Multiaddr
     from p2pcore.values.peer_id import PeerId
 
 
@@ -38,10 +39,11 @@ class ConnTable:
         num_conns: the number of connections. peak: the most there were at a time.
     """
 
-    __slots__ = ("_by_peer", "_superfluous", "_waiting", "num_conns", "peak")
+    __slots__ = ("_by_peer", "_leaving", "_superfluous", "_waiting", "num_conns", "peak")
 
     def __init__(self, superfluous: Container[Conn] = ()) -> None:
         self._by_peer: dict[PeerId, Conn | dict[Conn, None]] = {}
+        self._leaving: set[Conn] = set()
         self._superfluous = superfluous
         self._waiting: dict[PeerId, set[asyncio.Future[None]]] = {}
         self.num_conns = 0
@@ -75,6 +77,7 @@ class ConnTable:
         else:
             return False
         self.num_conns -= 1
+        self._leaving.discard(conn)
         if self._waiting and peer not in self._by_peer:
             self._wake(peer, ConnectionClosed(f"the last connection to {peer} has ended"))
         if not self.num_conns:  # an empty dict keeps its memory until it is cleared
@@ -132,13 +135,32 @@ class ConnTable:
         """The connection whose `Conn.id` is `conn_id`. Looks at every connection."""
         return next((conn for conn in self.all() if conn.id == conn_id), None)
 
+    def open(self, peer: PeerId) -> list[Conn]:
+        """The connections to `peer` that have not ended, oldest first."""
+        return [conn for conn in self.of(peer) if not conn.is_closed]
+
+    def leave(self, conn: Any) -> bool:
+        """The peer is about to end `conn`: it is not given out any more. Returns: False if that was known."""
+        if conn in self._leaving or conn not in self.of(conn.remote_peer):
+            return False
+        self._leaving.add(conn)
+        return True
+
+    def left_addrs(self, peer: PeerId) -> list[Multiaddr]:
+        """Where we have dialled the connections that `peer` is about to end. Its next node may be there."""
+        left = [conn for conn in self.open(peer) if conn in self._leaving] if self._leaving else []
+        dialled = [conn.remote_multiaddr for conn in left if conn.direction is Direction.OUTBOUND]
+        return [addr for addr in dialled if addr is not None]
+
     def ranked(self, peer: PeerId) -> list[Conn]:
-        """The open connections to `peer`, best first.
+        """The open connections to `peer`, best first, without those that it is about to end.
 
         Superfluous connections come last. Among the others: not limited before limited, direct before
         relayed, more streams before fewer, newer before older.
         """
-        alive = [conn for conn in self.of(peer) if not conn.is_closed]
+        alive = self.open(peer)
+        if self._leaving:
+            alive = [conn for conn in alive if conn not in self._leaving]
         if len(alive) > 1:
             alive.sort(key=self._merit, reverse=True)
         return alive

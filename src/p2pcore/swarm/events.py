@@ -123,6 +123,26 @@ class KeepRestored(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Draining(Event):
+    """This node has begun to drain: it is not ready for new peers any more.
+
+    Attributes:
+        delay_s: seconds until its listeners close.
+        timeout_s: seconds that streams may go on after that.
+    """
+
+    delay_s: float
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PeerDraining(Event):
+    """The peer of `conn` is draining. Streams on `conn` go on; new streams take another connection."""
+
+    conn: Conn
+
+
+@dataclass(frozen=True, slots=True)
 class UpgradeFailed(Event):
     """A raw connection was made, but the upgrade (security and multiplexer) failed.
 

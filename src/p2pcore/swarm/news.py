@@ -7,12 +7,14 @@ count. Never raises and never waits.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from p2pcore.codes import Direction
 from p2pcore.errors import GoAway
 from p2pcore.interfaces import ListenerState
+from p2pcore.metrics.recorder import key_type
 from p2pcore.swarm.events import (
     AddrsChanged,
     ConnClosed,
@@ -20,6 +22,7 @@ from p2pcore.swarm.events import (
     ConnOpened,
     ConnTrimmed,
     DialFailed,
+    Draining,
     Events,
     KeepLost,
     KeepRestored,
@@ -27,14 +30,18 @@ from p2pcore.swarm.events import (
     ListenerOpened,
     ListenerRecovered,
     ListenerRetrying,
+    PeerDraining,
     Refused,
     UpgradeFailed,
 )
 from p2pcore.swarm.notify import Notifiees
-from p2pcore.upgrade.listener import errno_name
+from p2pcore.upgrade.listener import REFUSED, errno_name
 
 if TYPE_CHECKING:
-    from p2pcore.interfaces import Conn
+    from p2pcore.interfaces import CapableConn, Conn as AnyConn
+    from p2pcore.metrics.access_log import AccessLog
+    from p2pcore.metrics.recorder import Recorder
+    from p2pcore.swarm.conn import Conn
     from p2pcore.swarm.conns import Connectedness
     from p2pcore.values.multiaddr import Multiaddr
     from p2pcore.values.peer_id import PeerId
@@ -55,14 +62,17 @@ class News:
 
     Attributes:
         events: the subscriptions. notifiees: the objects that are called. Both may change at any time.
+        metrics: counts what is counted only for metrics; None: nobody does. access: the access log, or None.
     """
 
-    __slots__ = ("_counts", "events", "notifiees")
+    __slots__ = ("_counts", "access", "events", "metrics", "notifiees")
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = dict.fromkeys(COUNTERS, 0)
         self.events = Events()
         self.notifiees = Notifiees()
+        self.metrics: Recorder | None = None
+        self.access: AccessLog | None = None
 
     def counters(self) -> dict[str, int]:
         """How often each thing has happened since the start, by name. No number ever falls."""
@@ -76,6 +86,8 @@ class News:
     def conn_opened(self, conn: Conn, change: Connectedness | None) -> None:
         """`conn` is registered. `change` is the new connectedness of its peer; None: it has not changed."""
         self._counts["connections opened"] += 1
+        if self.metrics is not None:
+            self.metrics.conns.add(conn._kind, conn.remote_multiaddr, key_type(conn))
         if self.events.is_wanted:
             self.events.emit(ConnOpened(conn))
             self._connectedness(conn, change)
@@ -84,6 +96,8 @@ class News:
     def conn_closed(self, conn: Conn, error: BaseException | None, change: Connectedness | None) -> None:
         """`conn` has ended with `error` and is no longer registered. `change`: as for `conn_opened`."""
         self._counts["connections closed"] += 1
+        if self.metrics is not None or self.access is not None:
+            self._record_end(conn, error)
         if self.events.is_wanted:
             self._connectedness(conn, change)
             away = error if isinstance(error, GoAway) else None
@@ -91,9 +105,26 @@ class News:
             self.events.emit(ConnClosed(conn, error, code, by_peer))
         self.notifiees.disconnected(conn)
 
+    def _record_end(self, conn: Conn, error: BaseException | None) -> None:
+        seconds = asyncio.get_running_loop().time() - conn._since
+        if self.metrics is not None:
+            self.metrics.conns.end(conn._kind, conn.remote_multiaddr, seconds)
+        if self.access is not None:
+            self.access.conn_closed(conn, error, seconds)
+
     def _connectedness(self, conn: Conn, change: Connectedness | None) -> None:
         if change is not None:
             self.events.emit(ConnectednessChanged(conn.remote_peer, change))
+
+    def draining(self, delay_s: float, timeout_s: float) -> None:
+        """This node begins to drain."""
+        if self.events.is_wanted:
+            self.events.emit(Draining(delay_s, timeout_s))
+
+    def peer_draining(self, conn: AnyConn) -> None:
+        """The peer of `conn` has said that it is draining."""
+        if self.events.is_wanted:
+            self.events.emit(PeerDraining(conn))
 
     def conn_trimmed(self, conn: Any, reason: str, value: float) -> None:
         """See resources.conn_manager.Reports."""
@@ -116,6 +147,8 @@ class News:
         self._counts["connections refused"] += 1
         if self.events.is_wanted:
             self.events.emit(event())
+        if self.access is not None:
+            self.access.refused(event)
 
     def stream_refused(self) -> None:
         """A stream was reset because too many handlers run."""
@@ -130,6 +163,23 @@ class News:
     def addr_dialled(self, has_worked: bool) -> None:
         """A dial of one address has worked or failed. A cancelled dial is not reported."""
         self._counts["dials worked" if has_worked else "dials failed"] += 1
+
+    def addr_upgraded(self, made: CapableConn, seconds: float) -> None:
+        """A dial of one address has made a connection, `seconds` after it began."""
+        if self.metrics is not None:
+            self.metrics.conns.dialled(made.kind, made.remote_multiaddr, seconds)
+
+    def addr_failed(self, addr: Multiaddr, error: BaseException, is_late: bool = False) -> None:
+        """A dial of one address has failed or was cancelled. `is_late`: another address worked meanwhile."""
+        if self.metrics is not None:
+            self.metrics.addr_failed(addr, error, is_late)
+
+    def peer_dialled(self, has_worked: bool, num_dials: int, seconds: float, delay_s: float) -> None:
+        """A dial of a peer has ended. `delay_s`: how long the address that worked had to wait."""
+        if self.metrics is not None:
+            self.metrics.peer_dialled(has_worked, num_dials, seconds)
+            if has_worked:
+                self.metrics.ranking_delays.observe(delay_s)
 
     def dial_failed(self, peer: PeerId | None, error: BaseException) -> None:
         """No address of `peer` could be reached."""
@@ -147,6 +197,10 @@ class News:
         """See interfaces.ListenerNews. If we dialled, only "dials failed" counts it."""
         if direction is Direction.INBOUND:
             self._count(f"upgrades failed: {stage}")
+        if self.metrics is not None:
+            self.metrics.upgrade_failed(direction, str(stage))
+        if self.access is not None and direction is Direction.INBOUND:
+            self.access.failed(str(stage), error, remote)
         if self.events.is_wanted:
             self.events.emit(UpgradeFailed(direction, str(stage), error, local, remote))
 
@@ -154,6 +208,8 @@ class News:
 
     def listener_opened(self, addr: Multiaddr) -> None:
         """A listener on `addr` has opened."""
+        if self.metrics is not None:
+            self.metrics.listener_is(addr, True)
         if self.events.is_wanted:
             self.events.emit(ListenerOpened(addr))
         self.notifiees.listen(addr)
@@ -161,6 +217,8 @@ class News:
     def accept_refused(self, addr: Multiaddr, reason: str) -> None:
         """See interfaces.ListenerNews; `refused` makes the event of a refusal by the admission."""
         self._count(f"upgrades failed: {reason}")
+        if self.metrics is not None and reason != REFUSED:
+            self.metrics.upgrade_failed(Direction.INBOUND, str(reason))
 
     def request_answered(self, addr: Multiaddr) -> None:
         """See interfaces.ListenerNews."""
@@ -169,9 +227,13 @@ class News:
     def accept_failed(self, addr: Multiaddr, error: OSError) -> None:
         """See interfaces.ListenerNews."""
         self._count(f"accept errors: {errno_name(error)}")
+        if self.metrics is not None:
+            self.metrics.accept_failed(addr, errno_name(error))
 
     def listener_changed(self, addr: Multiaddr, state: ListenerState, error: BaseException | None) -> None:
         """See interfaces.ListenerNews. The swarm reports the end of a listener."""
+        if self.metrics is not None and state is not ListenerState.CLOSED:
+            self.metrics.listener_is(addr, state is ListenerState.LISTENING)
         if not self.events.is_wanted:
             return
         if state is ListenerState.RETRYING and error is not None:
@@ -179,8 +241,17 @@ class News:
         elif state is ListenerState.LISTENING:
             self.events.emit(ListenerRecovered(addr))
 
-    def listener_ended(self, addr: Multiaddr, error: BaseException | None) -> None:
-        """The listener on `addr` has ended. `error` is the reason, or None if somebody closed it."""
+    def listener_ended(self, addr: Multiaddr, error: BaseException | None, num_accepted: int = 0) -> None:
+        """The listener on `addr` has ended. `error` is the reason, or None if somebody closed it.
+
+        `num_accepted`: raw connections that it has accepted.
+        """
+        if self.metrics is not None:
+            self.metrics.listener_accepted(addr, num_accepted)
+            if error is None:
+                self.metrics.listener_closed(addr)
+            else:
+                self.metrics.listener_is(addr, False)
         if self.events.is_wanted:
             self.events.emit(ListenerEnded(addr, error))
         self.notifiees.listen_close(addr)

@@ -1,4 +1,4 @@
-"""Which connections a host keeps: a rule for a second connection to the same peer.
+"""Which connections a host keeps, and how it ends.
 
 duplicates.py closes superfluous connections. How many there may be in all is in resources/options.py.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from p2pcore import options
+from p2pcore import limits, options
 from p2pcore.swarm.duplicates import POLICIES
 
 
@@ -30,3 +30,26 @@ class ConnOptions:
     def __post_init__(self) -> None:
         options.flag("raise_descriptors", self.raise_descriptors)
         options.one_of("duplicates", self.duplicates, POLICIES)
+
+
+@dataclass(frozen=True, slots=True)
+class DrainOptions:
+    """How a host ends so that its peers notice. See Host.drain.
+
+    Attributes:
+        delay_s: seconds in which only `Host.is_draining` has changed, so that load balancers stop sending new
+            peers; then the listeners close.
+        refuse_after_s: so many seconds after that, new streams are reset with STREAM_SHUTDOWN. Until then
+            they are served: a peer that has not heard of it may just be opening one. None: up to the end.
+
+    Raises:
+        TypeError, ValueError: a field has a wrong type or value. The message names it.
+    """
+
+    delay_s: float = 0.0
+    refuse_after_s: float | None = limits.DRAIN_REFUSE_AFTER_S
+
+    def __post_init__(self) -> None:
+        options.seconds("delay_s", self.delay_s, or_zero=True, most=limits.MAX_DRAIN_DELAY_S)
+        if self.refuse_after_s is not None:
+            options.seconds("refuse_after_s", self.refuse_after_s, or_zero=True)

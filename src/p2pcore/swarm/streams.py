@@ -13,9 +13,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from p2pcore import codes, limits
+from p2pcore import codes, limits, options
 from p2pcore._fast.loop.ledger import Ledger, Share
+from p2pcore._fast.loop.metrics import Protocols
 from p2pcore.aio.eager import Begun
+from p2pcore.aio.log_fields import of_conn
 from p2pcore.errors import (
     DeadlineExceeded,
     LimitExceeded,
@@ -31,6 +33,7 @@ from p2pcore.upgrade.multistream import STREAM_STEP, handle, propose, select
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import Conn, MuxedConn, ProtocolHandler, Stream
+    from p2pcore.metrics.access_log import StreamLog
 
 logger = logging.getLogger("p2pcore.streams")
 
@@ -40,6 +43,8 @@ async def open_negotiated(conn: MuxedConn, protocols: str | Sequence[str]) -> St
 
     If this is cancelled or fails, the stream is reset. Raises: see Conn.new_stream.
     """
+    if not isinstance(protocols, str):
+        options.items("protocols", protocols, "protocol ids, or one as a text", str)
     if not protocols:
         raise ValueError("no protocol to propose")
     opening = Begun(conn.open_stream())
@@ -78,11 +83,17 @@ class StreamServer:
         max_per_conn: handlers of one connection that may run at once.
         refused: called when a stream is reset because too many handlers run.
         ledger: counts the handlers of each peer. refusals: hears of each refusal.
+
+    Attributes:
+        is_refusing: True: new streams are reset with STREAM_SHUTDOWN, which tells the peer to go elsewhere.
+        metrics: counts streams by protocol; None: nobody does.
+        access: hears of each stream that a handler gets, and of its end; None: nobody does.
     """
 
     __slots__ = (
-        *("_ended", "_handlers", "_is_closed", "_ledger", "_max", "_max_per_conn", "_max_per_peer"),
+        *("_ended", "_handlers", "_ledger", "_max", "_max_per_conn", "_max_per_peer"),
         *("_long", "_refusals", "_refused", "_running", "_tasks", "_uncancelled"),
+        *("access", "is_refusing", "metrics"),
     )
 
     def __init__(
@@ -103,7 +114,9 @@ class StreamServer:
         self._running: dict[Conn, int] = {}  # number of running handlers, for connections that have any
         self._long: dict[Conn, set[Stream]] = {}  # negotiations that refuse one proposal after the other
         self._ended: set[Conn] = set()  # the connections in _running that have ended
-        self._is_closed = False
+        self.is_refusing = False
+        self.metrics: Protocols | None = None
+        self.access: StreamLog | None = None
 
     @property
     def protocols(self) -> tuple[str, ...]:
@@ -121,11 +134,12 @@ class StreamServer:
         self._max_per_peer = in_force.max_handlers_per_peer or sys.maxsize
 
     def set(self, protocol: str, handler: ProtocolHandler, cancel: bool = True) -> None:
-        """Serves `protocol` with `handler`, which replaces an earlier one. Raises ValueError: a bad id.
+        """Serves `protocol` with `handler`, which replaces an earlier one. Raises ValueError, TypeError.
 
         Args:
             cancel: whether a handler is cancelled when its stream fails (docs/streams.md).
         """
+        options.instance("protocol", protocol, str)
         size = len(protocol.encode())
         if not protocol.startswith("/") or "\n" in protocol or size > limits.MAX_PROTOCOL_ID_BYTES:
             raise ValueError(
@@ -148,7 +162,7 @@ class StreamServer:
 
         A handler counts until it returns, even if its stream has ended: a handler that hangs costs memory.
         """
-        if self._is_closed:
+        if self.is_refusing:
             stream.reset(codes.STREAM_SHUTDOWN)
             return
         conn = stream.conn
@@ -178,6 +192,10 @@ class StreamServer:
             full = ("max_handlers_per_peer", of_peer, self._max_per_peer)
             self._refusals.add(full[0], lambda: exceeded(*full, str(conn.remote_peer)))
 
+    def refuse(self) -> None:
+        """Takes no more streams. Handlers that run go on."""
+        self.is_refusing = True
+
     def shrink(self) -> None:
         """Frees the memory of the tables, if no handler runs. Call it when the last connection has ended."""
         if not self._tasks:
@@ -189,7 +207,7 @@ class StreamServer:
 
         A handler that was cancelled because its stream failed is not cancelled again: it may be cleaning up.
         """
-        self._is_closed = True
+        self.is_refusing = True
         tasks = set(self._tasks)
         for task in tasks:
             if not task.cancelling():
@@ -218,19 +236,25 @@ class StreamServer:
             self._ledger.forget(conn.remote_peer)
 
     async def _run(self, stream: Stream, conn: Conn, share: Share) -> None:
+        failure: BaseException | None = None
         try:
             handler = await self._negotiate(stream)
             if await handler(stream) is None:
                 await stream.close()
             else:
                 stream.handler_task = None
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
+            failure = error
             stream.reset(codes.STREAM_SHUTDOWN)
             raise
         except Exception as error:
-            _fail(stream, error)
+            failure = error
+            if _fail(stream, error) and self.metrics is not None:
+                self.metrics.row(stream.protocol or "").errors += 1
         finally:
             self._left(conn, share)
+            if self.access is not None:
+                self.access.stream_ended(stream, failure)
 
     async def _negotiate(self, stream: Stream) -> ProtocolHandler:
         stream.set_deadline(limits.STREAM_NEGOTIATION_TIMEOUT_S)
@@ -246,6 +270,10 @@ class StreamServer:
         stream.protocol = protocol
         if protocol in self._uncancelled:
             stream.handler_task = None
+        if self.metrics is not None:
+            row = stream.count_in(self.metrics, self.access is not None)
+            if self.access is not None:
+                self.access.stream_began(stream, row)
         return handler
 
     def _begin_long(self, stream: Stream) -> None:
@@ -263,8 +291,11 @@ class StreamServer:
                 del self._long[stream.conn]
 
 
-def _fail(stream: Stream, error: Exception) -> None:
-    """Resets the stream of a handler that raised. An error that no peer can cause is logged as an error."""
+def _fail(stream: Stream, error: Exception) -> bool:
+    """Resets the stream of a handler that raised. An error that no peer can cause is logged as an error.
+
+    Returns: whether it is such an error.
+    """
     if stream.protocol is None:
         code = codes.STREAM_PROTOCOL_NEGOTIATION_FAILED
     elif isinstance(error, RemoteProtocolError):
@@ -274,8 +305,12 @@ def _fail(stream: Stream, error: Exception) -> None:
     elif isinstance(error, P2PError) and not isinstance(error, LocalProtocolError):
         code = 0
     else:
-        logger.error("%s: the handler of %s raised", stream.conn, stream.protocol, exc_info=error)
+        extra = of_conn(stream.conn)
+        logger.error("%s: the handler of %s raised", stream.conn, stream.protocol, exc_info=error, extra=extra)
         stream.reset()
-        return
-    logger.debug("%s: stream of %s failed: %r", stream.conn, stream.protocol, error)
+        return True
+    if logger.isEnabledFor(logging.DEBUG):
+        extra = of_conn(stream.conn)
+        logger.debug("%s: stream of %s failed: %r", stream.conn, stream.protocol, error, extra=extra)
     stream.reset(code)
+    return False

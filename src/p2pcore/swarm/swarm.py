@@ -13,7 +13,8 @@ import asyncio
 import logging
 import sys
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,24 +22,31 @@ from p2pcore import codes, limits
 from p2pcore._fast.loop.ledger import FULL, TIGHT, Ledger
 from p2pcore.aio.descriptors import descriptors_of
 from p2pcore.aio.home import Home
+from p2pcore.dialing.addr_book import AddrBook
 from p2pcore.dialing.dialer import Dialer
 from p2pcore.errors import (
     ConnectionClosed,
     GaterRefused,
     LimitedConnection,
     LimitExceeded,
+    LocalProtocolError,
     StreamReset,
     SwarmClosed,
+    is_elsewhere,
 )
 from p2pcore.resources.conn_manager import ConnManager
+from p2pcore.resources.held import parts
 from p2pcore.resources.report import LimitUse, ledger_uses
+from p2pcore.resources.turns import Turns
 from p2pcore.swarm.admission import Admission
 from p2pcore.swarm.capped import CappedHandler
-from p2pcore.swarm.conn import Conn
+from p2pcore.swarm.conn import Conn, ConnOwner
 from p2pcore.swarm.conns import Connectedness, ConnTable, connectedness_of
 from p2pcore.swarm.duplicates import POLICIES, Duplicates
+from p2pcore.swarm.kept import Kept
 from p2pcore.swarm.listeners import Announce, Listeners, ListenResult
 from p2pcore.swarm.news import News
+from p2pcore.swarm.options import DrainOptions
 from p2pcore.swarm.streams import StreamServer
 from p2pcore.swarm.transports import Transports
 from p2pcore.values.multiaddr import Multiaddr
@@ -46,18 +54,22 @@ from p2pcore.values.multiaddr import Multiaddr
 if TYPE_CHECKING:
     from p2pcore.interfaces import (
         CapableConn,
+        Conn as AnyConn,
+        Listener,
         Notifiee,
         ProtocolHandler,
         Resolver,
         Stream,
         Transport,
     )
+    from p2pcore.metrics.access_log import StreamLog
     from p2pcore.resources.options import Limits
     from p2pcore.swarm.events import Events
     from p2pcore.values.peer_id import PeerId
 
 logger = logging.getLogger("p2pcore.swarm")
 
+_USUAL_DRAIN = DrainOptions()
 _NEXT_CONN = (ConnectionClosed, StreamReset, TimeoutError)
 """After one of these errors of a connection, `new_stream` tries the next connection (W33)."""
 
@@ -78,6 +90,7 @@ class Swarm:
         max_handlers_per_conn: handlers of one connection that may run at once. Further streams are reset. A
             handler counts until it returns, even if its stream has ended.
         ledger: counts streams and memory. The swarm sets its limits.
+        addr_book: remembers where peers can be reached; None: a new one, without a file.
 
     Raises:
         ValueError: `duplicates` is neither "keep" nor "dedup".
@@ -85,6 +98,9 @@ class Swarm:
     Attributes:
         home: the event loop where the coroutines below must run; each raises RuntimeError on another one.
         admission: the gater and the limits on connections.
+        is_draining: True from the moment `drain` is called.
+        tell_draining: tells all peers that this node drains; `drain` awaits it. By default nobody is told.
+        addr_book: see AddrBook.
     """
 
     def __init__(
@@ -100,6 +116,7 @@ class Swarm:
         max_dials: int = limits.MAX_DIALS,
         max_handlers_per_conn: int = limits.MAX_HANDLERS_PER_CONN,
         ledger: Ledger | None = None,
+        addr_book: AddrBook | None = None,
     ) -> None:
         if duplicates not in POLICIES:
             raise ValueError(f"duplicates must be one of {', '.join(POLICIES)}, not {duplicates!r}")
@@ -117,32 +134,37 @@ class Swarm:
         self._streams = StreamServer(
             max_handlers_per_conn, self._news.stream_refused, self.ledger, self.admission.refusals
         )
-        self._serve = self._streams.serve  # one bound method for all connections; so is the next
-        self._ended = self._conn_ended
-        self._listeners = Listeners(self._transports.for_listening, self.add_conn, self._news)
+        metrics = self._news.metrics
+        self._streams.metrics = None if metrics is None else metrics.inbound
+        self._serve = self._streams.serve  # one bound method for all connections
+        self._owner = ConnOwner(self._conn_ended, None if metrics is None else metrics.outbound)
+        self._listeners = Listeners(self._transports.for_listening, self.begin_conn, self._news)
+        self.addr_book = AddrBook() if addr_book is None else addr_book
         self._dialer = Dialer(
             local_peer,
             self._conns,
-            self.add_conn,
+            self.begin_conn,
             self._transports.for_dialing,
             self._listeners.own_addrs,
             self.admission,
             self._news,
+            self.addr_book,
             resolver,
             max_dials,
         )
         self.admission.news = self._news
         self.admission.conns = self._conns
+        self.admission.watch_blocks(self._blocked)
+        self._blocking = Turns()
         self._manager = conn_manager or ConnManager()
         self._apply(self.admission.limits)
-        self._manager.attach(
-            self._conns,
-            self._news,
-            lambda peer, addrs: self.dial_peer(peer, addrs, ignore_backoff=True),
-        )
+        self._manager.attach(self._conns, self._news, self._dial_kept)
+        self.addr_book.attach(self._conns.of, self._manager.addrs_came)
         self.ledger.on_state = self._memory_changed
         self._is_full = False
         self._closing: asyncio.Task[None] | None = None
+        self.is_draining = False
+        self.tell_draining: Callable[[], Awaitable[None]] = _tell_nobody
         for transport in transports:
             self.add_transport(transport)
 
@@ -258,13 +280,14 @@ class Swarm:
         force_direct: bool = False,
         ignore_backoff: bool = False,
     ) -> Conn:
-        """The best connection to `peer`. If there is none, dials `addrs`.
+        """The best connection to `peer`. If there is none, dials `addrs`, or what the address book has.
 
         Calls for one peer share one dial. If one caller is cancelled, the dial goes on for the others. If the
         last caller is cancelled, the dial ends.
 
         Args:
-            addrs: addresses, numeric or with host names; the first MAX_DIAL_ADDRS are used.
+            addrs: addresses, numeric or with host names; the first MAX_DIAL_ADDRS are used. Without any, the
+                addresses of the address book are dialled; with some, only these.
                 p2pcore.dialing.ranker gives their order and the pauses between them.
             force_direct: do not use a relayed connection. Also sets `ignore_backoff`.
             ignore_backoff: dial even addresses that failed a short while ago.
@@ -276,7 +299,8 @@ class Swarm:
         """
         self.home.check_loop()
         self._check_open()
-        return await self._dialer.dial_peer(peer, addrs, force_direct, ignore_backoff)
+        where = tuple(addrs) or self._conns.left_addrs(peer)
+        return await self._dialer.dial_peer(peer, where, force_direct, ignore_backoff)
 
     async def dial_addr(self, addr: Multiaddr | str) -> Conn:
         """A new connection to `addr`, even if there is one already.
@@ -291,6 +315,18 @@ class Swarm:
         self.home.check_loop()
         self._check_open()
         return await self._dialer.dial_addr(Multiaddr(addr))
+
+    def keep(self, peer: PeerId, addrs: Iterable[Multiaddr | str] = ()) -> Kept:
+        """See Host.keep."""
+        self.home.check_loop()
+        self._check_open()
+        where = [Multiaddr(addr) for addr in addrs]
+        return Kept(self._manager.hold(peer, where), self._manager, self._conns)
+
+    async def _dial_kept(self, peer: PeerId, addrs: tuple[Multiaddr, ...]) -> Conn:
+        """Dials for the connection manager: a kept peer, at `addrs` and where else it may be."""
+        known = dict.fromkeys([*addrs, *(addr.with_p2p(peer) for addr in self.addr_book.addrs(peer))])
+        return await self.dial_peer(peer, known, ignore_backoff=True)
 
     def pause_accepting(self, why: str = "memory", at_most_s: float | None = None) -> None:
         """Makes all listeners, later ones included, take no new connection until `resume_accepting(why)`.
@@ -315,10 +351,37 @@ class Swarm:
 
         Raises:
             SwarmClosed, GaterRefused, LimitExceeded: `made` was aborted, with the matching code.
+            LocalProtocolError: the gater waits, so this needs `begin_conn`. `made` was aborted.
         """
+        begun = self.begin_conn(made)
+        if isinstance(begun, Conn):
+            return begun
+        begun.close()
+        made.abort(codes.CONN_GATED)
+        raise LocalProtocolError("the gater does not answer at once: use begin_conn")
+
+    def begin_conn(self, made: CapableConn) -> Conn | Coroutine[Any, Any, Conn]:
+        """As `add_conn`; if the gater waits, it returns a coroutine, which has to be awaited."""
         loop = asyncio.get_running_loop()
         self._num_made += 1
-        conn = Conn(made, self._num_made, loop.time(), self._ended)
+        conn = Conn(made, self._num_made, loop.time(), self._owner)
+        try:
+            asked = self.admission.check_upgraded(conn)
+        except GaterRefused as error:
+            conn.abort(error.code)
+            raise
+        return self._take_over(conn) if asked is None else self._take_over_later(conn, asked)
+
+    async def _take_over_later(self, conn: Conn, asked: Awaitable[None]) -> Conn:
+        """Takes `conn` over if the gater admits it. Its streams wait until then."""
+        try:
+            await asked
+        except BaseException as error:
+            conn.abort(error.code if isinstance(error, GaterRefused) else codes.CONN_SHUTDOWN)
+            raise
+        return self._take_over(conn)
+
+    def _take_over(self, conn: Conn) -> Conn:
         self._admit(conn)
         before = self._conns.state(conn.remote_peer) if self._news.events.is_wanted else None
         self._conns.attach(conn.remote_peer, conn)
@@ -342,9 +405,6 @@ class Swarm:
             raise SwarmClosed("the swarm was closed")
         try:
             self.admission.admit(conn)
-        except GaterRefused:
-            conn.abort(codes.CONN_GATED)
-            raise
         except LimitExceeded:
             conn.abort(codes.CONN_RESOURCE_LIMIT_EXCEEDED)
             raise
@@ -361,12 +421,46 @@ class Swarm:
         if self._is_full:
             self._look_for_room()
         self.ledger.forget(conn.remote_peer)
+        self.addr_book.left(conn, not self._conns.count(conn.remote_peer))
         if not self._conns.num_conns:
             self._streams.shrink()
         self._news.conn_closed(conn, error, before and self._change(conn, before))
         if self._manager.wants_ends:
             self._manager.left(conn, error)
         self._streams.conn_ended(conn)
+
+    # -- blocking ------------------------------------------------------------------------------
+
+    def block_peer(self, peer: PeerId) -> None:
+        """Refuses `peer` from now on, in both directions, and closes its connections with CONN_GATED.
+
+        It is not kept any more (ConnManager.keep). If the gater is a BasicGater, that blocks it; otherwise
+        the peer is refused before the gater is asked.
+        """
+        self.home.check_thread()
+        self.admission.blocker.block_peer(peer)
+
+    def unblock_peer(self, peer: PeerId) -> None:
+        """Ends `block_peer`."""
+        self.home.check_thread()
+        self.admission.blocker.unblock_peer(peer)
+
+    def _blocked(self, peer: PeerId | None) -> None:
+        """The gater blocks `peer` now, or a network: closes what is open, in turns of the loop."""
+        if peer is not None:
+            self._manager.stop_keeping(peer)
+            for conn in self._conns.of(peer):
+                conn.abort(codes.CONN_GATED)
+        elif self.num_conns:
+            self._blocking.stop()  # what it has not looked at comes again
+            self._blocking.start(self._close_blocked())
+
+    def _close_blocked(self) -> Iterator[None]:
+        for part in parts(self._conns.rows()):
+            for conn in part:
+                if self.admission.blocker.blocks(conn.remote_peer, conn.remote_multiaddr):
+                    conn.abort(codes.CONN_GATED)
+            yield
 
     def _look_for_room(self) -> None:
         """Keeps new peers in the kernel's backlog while the node is full."""
@@ -400,6 +494,20 @@ class Swarm:
         return None if now is before else now
 
     @property
+    def listeners(self) -> list[Listener]:
+        """The listeners that have not ended, those that drain too."""
+        return self._listeners.living
+
+    @property
+    def dialer(self) -> Dialer:
+        """Knows what dials have shown so far."""
+        return self._dialer
+
+    def pauses(self) -> dict[str, int]:
+        """How often and how long accepting was paused; see Pauses.counters."""
+        return self._listeners.counters()
+
+    @property
     def num_conns(self) -> int:
         """The number of open connections."""
         return self._conns.num_conns
@@ -425,7 +533,7 @@ class Swarm:
 
     def connectedness(self, peer: PeerId) -> Connectedness:
         """Whether there is an open connection to `peer`, and whether a relay limits it."""
-        return connectedness_of(self._conns.ranked(peer))
+        return connectedness_of(self._conns.open(peer))
 
     async def close_peer(self, peer: PeerId, code: int = 0) -> None:
         """Closes every connection to `peer` and sends it `code`."""
@@ -469,7 +577,29 @@ class Swarm:
                 return await conn.new_stream(protocols, allow_limited)
             except _NEXT_CONN as error:
                 failure = error
+                if is_elsewhere(error) and not conn.is_closed:
+                    self.peer_drains(conn)
         raise failure
+
+    def peer_drains(self, conn: AnyConn) -> None:
+        """The peer of `conn` has said that it is draining.
+
+        From now on `best_conn`, `dial_peer` and `new_stream` do not use `conn`. It is closed here once it has
+        no stream, if the peer does not do that.
+        """
+        if self._conns.leave(conn):
+            if self._dedups:
+                self._duplicates.left(conn)  # else the connection that replaces it would be superfluous
+            self._news.peer_draining(conn)
+            asyncio.get_running_loop().call_later(limits.LEAVING_LOOK_S, self._look_at_leaving, conn)
+
+    def _look_at_leaving(self, conn: AnyConn) -> None:
+        if conn.is_closed:
+            return
+        if conn.num_streams:
+            asyncio.get_running_loop().call_later(limits.LEAVING_LOOK_S, self._look_at_leaving, conn)
+        else:
+            conn.abort()
 
     async def _wait_direct(self, peer: PeerId) -> None:
         try:
@@ -518,6 +648,10 @@ class Swarm:
             handler = CappedHandler(protocol, handler, max_streams, max_streams_per_peer, refusals)
         self._streams.set(protocol, handler, cancel)
 
+    def log_streams(self, log: StreamLog | None) -> None:
+        """`log` hears of each inbound stream from now on, if streams are counted; None: nobody does."""
+        self._streams.access = log
+
     def remove_stream_handler(self, protocol: str) -> None:
         """Stops serving `protocol`."""
         self._streams.remove(protocol)
@@ -537,22 +671,33 @@ class Swarm:
         """Stops calling `notifiee`."""
         self._news.notifiees.remove(notifiee)
 
-    async def drain(self, timeout_s: float = limits.DRAIN_TIMEOUT_S, accept_queued: bool = True) -> int:
+    async def drain(
+        self,
+        timeout_s: float = limits.DRAIN_TIMEOUT_S,
+        accept_queued: bool = True,
+        how: DrainOptions = _USUAL_DRAIN,
+    ) -> int:
         """Ends in order: stops listening, closes each connection when it has no stream, then `close`.
 
-        Connections without streams are closed in the order of a trim (p2pcore.resources.order). Skips new
-        ones: their first stream may be coming.
+        First `is_draining` becomes True, and after `how.delay_s` the listeners close. Then `tell_draining`
+        tells the peers. Connections without streams are closed in the order of a trim
+        (p2pcore.resources.order). Skips new ones: their first stream may be coming.
 
         The go-away comes after the last stream, not before it: when rust-libp2p and js-libp2p receive a
         go-away, they end all streams of the connection.
 
         Args:
-            timeout_s: seconds. Streams and handlers that are still there then are cut off.
+            timeout_s: seconds after `how.delay_s`. Then streams and handlers that are still there are cut.
             accept_queued: see interfaces.Listener.drain.
+            how: see DrainOptions.
 
         Returns: the number of streams that were cut off.
         """
         self.home.check_loop()
+        if not self.is_draining:
+            self.is_draining = True
+            self._news.draining(how.delay_s, timeout_s)
+            await asyncio.sleep(how.delay_s)
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout_s
         self._manager.stop()
@@ -560,18 +705,34 @@ class Swarm:
         draining = asyncio.gather(
             *(listener.drain(accept_queued) for listener in listeners), return_exceptions=True
         )
+        telling = loop.create_task(self._tell_peers(how.refuse_after_s))
         try:
             async with asyncio.timeout_at(end):
                 while not draining.done() or self.num_conns or self._streams.num_running:
-                    self._manager.drain(loop.time() - limits.DRAIN_GRACE_S)
+                    if telling.done():
+                        self._manager.drain(loop.time() - limits.DRAIN_GRACE_S)
                     await asyncio.sleep(limits.DRAIN_LOOK_S)
         except TimeoutError:
             logger.info("%d streams did not end in %g s", self._num_streams(), timeout_s)
         cut = self._num_streams()
         draining.cancel()
+        telling.cancel()
         await _bounded("listeners", self._listeners.close(listeners))
         await self.close()
         return cut
+
+    async def _tell_peers(self, refuse_after_s: float | None) -> None:
+        """Tells the peers that we drain, and refuses new streams after a while. Returns when they know.
+
+        Before that nothing is closed: a peer that has not heard of it may just be opening a stream.
+        """
+        if refuse_after_s is not None:
+            loop = asyncio.get_running_loop()
+            loop.call_later(refuse_after_s, self._streams.refuse)
+        bound = limits.DRAIN_REFUSE_AFTER_S if refuse_after_s is None else refuse_after_s
+        with suppress(TimeoutError):
+            async with asyncio.timeout(bound):
+                await self.tell_draining()
 
     def _num_streams(self) -> int:
         return sum(conn.num_streams for conn in self.conns())
@@ -586,6 +747,8 @@ class Swarm:
     async def _shut_down(self) -> None:
         descriptors_of(asyncio.get_running_loop()).remove_spare(self._spare_descriptor)
         self._manager.stop()
+        self._blocking.stop()
+        self.admission.stop_watching(self._blocked)
         self._dialer.close()
         self._listeners.refuse_new()
         self._conns.fail(SwarmClosed("the swarm was closed"))
@@ -602,6 +765,7 @@ class Swarm:
             conn.abort(codes.CONN_SHUTDOWN)
         await asyncio.sleep(0)  # sessions report their end in the event loop's next turn
         await _bounded("trimmed connections", self._manager.close())
+        await _bounded("the address book", self.addr_book.close())
         self._news.events.close()
 
     def _check_open(self) -> None:
@@ -647,6 +811,9 @@ class Swarm:
         others = refused.keys() - {use.limit for use in uses}
         uses += [LimitUse(limit, None, None, None) for limit in sorted(others)]
         return [replace(use, refused=refused[use.limit]) for use in uses]
+
+
+async def _tell_nobody() -> None: ...
 
 
 async def _wait(future: asyncio.Future[Any]) -> None:

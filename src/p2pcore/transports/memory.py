@@ -11,6 +11,8 @@ import asyncio
 import collections
 import errno
 import itertools
+from collections.abc import Callable
+from typing import TypeAlias
 
 from p2pcore._fast.chain.layer import Mailbox
 from p2pcore._fast.chain.memory import MemoryWire, memory_pair
@@ -20,6 +22,9 @@ from p2pcore.limits import MEMORY_BACKLOG
 from p2pcore.transports.tcp.transport import expected_peer
 from p2pcore.values.multiaddr import Multiaddr, check_local
 from p2pcore.values.peer_id import PeerId
+
+Wires: TypeAlias = Callable[[asyncio.AbstractEventLoop, Multiaddr], tuple[MemoryWire, MemoryWire]]
+"""Makes the wires of a connection to the listener on an address: the dialler's first."""
 
 _listeners: dict[int, MemoryListener] = {}
 _numbers = itertools.count(1)
@@ -107,8 +112,11 @@ class MemoryListener:
         """True when nobody can connect any more."""
         return self._closed or self._loop.is_closed()
 
-    def connect(self) -> MemoryConn:
+    def connect(self, wires: Wires | None = None) -> MemoryConn:
         """The dialler's end of a new connection; `accept` returns the other end.
+
+        Args:
+            wires: makes its wires; None: wires without delay.
 
         Raises: OSError: ECONNREFUSED: it is closed, full, or belongs to another event loop.
         """
@@ -116,7 +124,7 @@ class MemoryListener:
         if self._draining or full or self.is_over or self._loop is not asyncio.get_running_loop():
             why = f"{self._backlog} connections wait there" if full else "nobody on this event loop listens"
             raise ConnectionRefusedError(errno.ECONNREFUSED, f"{self.multiaddr}: {why}")
-        ours, theirs = memory_pair(self._loop)
+        ours, theirs = wires(self._loop, self.multiaddr) if wires else memory_pair(self._loop)
         dialler = Multiaddr(f"/memory/{next(_numbers)}")
         self._queue.append(MemoryConn(theirs, self.multiaddr, dialler))
         self._changed.set()
@@ -167,9 +175,13 @@ class MemoryTransport:
     Args:
         upgrader: secures and multiplexes dialled and accepted connections.
         backlog: connections that may wait until a listener accepts them.
+
+    Attributes:
+        wires: makes the wires of each connection that is dialled; None: wires without delay. p2pcore.testing
+            sets it.
     """
 
-    __slots__ = ("_backlog", "_upgrader")
+    __slots__ = ("_backlog", "_upgrader", "wires")
 
     protocols = ("memory",)
     is_proxy = False
@@ -177,6 +189,7 @@ class MemoryTransport:
     def __init__(self, upgrader: Upgrader, backlog: int = MEMORY_BACKLOG) -> None:
         self._upgrader = upgrader
         self._backlog = backlog
+        self.wires: Wires | None = None
 
     def can_dial(self, addr: Multiaddr) -> bool:
         """True for /memory/N where N is not 0; a peer id may follow."""
@@ -198,7 +211,7 @@ class MemoryTransport:
         listener = _listeners.get(number)
         if listener is None:
             raise ConnectionRefusedError(errno.ECONNREFUSED, f"nobody listens on {addr}")
-        return await self._upgrader.upgrade_outbound(listener.connect(), expected)
+        return await self._upgrader.upgrade_outbound(listener.connect(self.wires), expected)
 
     async def listen(self, addr: Multiaddr) -> Listener:
         """Starts to accept and upgrade connections. Raises as MemoryListener.bind."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -71,15 +71,17 @@ class UpgraderOptions:
     Attributes:
         timeout: seconds for a whole upgrade, if the caller gives no deadline. It may end up to 0.25 s later.
         listener, hooks: for listeners that `upgrade_listener` makes.
-        check_secured: called when the peer has proved its id, before the multiplexer starts. It raises
-            GaterRefused to refuse the peer.
+        check_secured: called when the peer has proved its id, before the multiplexer starts. It, or the
+            awaitable it returns, raises GaterRefused to refuse the peer.
         ledger: counts the bytes that wait on connections, from here on.
     """
 
     timeout: float = ACCEPT_TIMEOUT_S
     listener: ListenerOptions = field(default_factory=ListenerOptions)
     hooks: ListenerHooks = field(default_factory=ListenerHooks)
-    check_secured: Callable[[Direction, PeerId, Multiaddr, Multiaddr | None], None] | None = None
+    check_secured: (
+        Callable[[Direction, PeerId, Multiaddr, Multiaddr | None], Awaitable[None] | None] | None
+    ) = None
     ledger: Ledger | None = None
 
 
@@ -218,10 +220,8 @@ class _Upgrade:
             security, secured = await self._secure_outbound(mailbox)
         if secured.remote_peer == upgrader._local_peer:
             raise PeerIsSelf(secured.remote_peer)
-        check = upgrader._options.check_secured
-        if check is not None:
-            self.stage = Stage.GATER
-            check(self._direction, secured.remote_peer, conn.local_multiaddr, conn.remote_multiaddr)
+        if upgrader._options.check_secured is not None:
+            await self._check_secured(upgrader._options.check_secured, secured, mailbox)
         self.stage = Stage.MUXER
         muxer = secured.muxer or await self._negotiate_muxer(mailbox)
         session = self._start_muxer(muxer, mailbox)
@@ -235,6 +235,24 @@ class _Upgrade:
             conn.local_multiaddr,
             conn.remote_multiaddr,
         )
+
+    async def _check_secured(
+        self,
+        check: Callable[[Direction, PeerId, Multiaddr, Multiaddr | None], Awaitable[None] | None],
+        secured: Secured,
+        mailbox: Mailbox,
+    ) -> None:
+        """Asks the gater. If it refuses, and a multiplexer is agreed, the peer is told its code."""
+        self.stage = Stage.GATER
+        conn = self._conn
+        try:
+            asked = check(self._direction, secured.remote_peer, conn.local_multiaddr, conn.remote_multiaddr)
+            if asked is not None:
+                await asked
+        except GaterRefused as error:
+            if secured.muxer is not None:
+                self._start_muxer(secured.muxer, mailbox).abort(error.code)
+            raise
 
     def explained(self, error: BaseException) -> BaseException:
         """`error`, or WrongNetworkKey if the peer seems not to have the key of our private network."""

@@ -260,10 +260,15 @@ class Multiaddr(MultiaddrValue):
         """The same address as a `multiaddr.Multiaddr`, through its text.
 
         Raises:
+            ImportError: the package multiaddr is not installed.
             AddressError: that package does not know one of the protocols.
         """
-        import multiaddr  # here: only callers of this method need the package
-
+        try:
+            import multiaddr  # here: only callers of this method need the package
+        except ImportError as error:
+            raise ImportError(
+                'to_multiaddr needs the package multiaddr: pip install "p2pcore[multiaddr]"', name="multiaddr"
+            ) from error
         try:
             return multiaddr.Multiaddr(str(self) if self._bytes else b"")
         except Exception as error:  # its codecs raise anything

@@ -36,12 +36,19 @@ class Channel:
         return cls(reader, writer)
 
     def send(self, **message: object) -> bool:
-        """Sends a message without waiting. Returns: False if WORKER_QUEUE_BYTES wait; then it is dropped."""
+        """Sends a message without waiting.
+
+        Returns: False if WORKER_QUEUE_BYTES wait, or if it is too long; then it is dropped.
+        """
         transport = self._writer.transport
         if transport.is_closing() or transport.get_write_buffer_size() > limits.WORKER_QUEUE_BYTES:
             self.dropped += 1
             return False
-        self._writer.write(json.dumps(message).encode() + b"\n")
+        line = json.dumps(message).encode() + b"\n"
+        if len(line) > limits.MAX_WORKER_MESSAGE_BYTES:  # it would end the channel
+            self.dropped += 1
+            return False
+        self._writer.write(line)
         return True
 
     def send_bytes(self, data: bytes) -> None:

@@ -37,7 +37,8 @@ class Process:
         ready: done when it serves, or when it has ended before that (then `is_ready` is False).
         ended: done when it has ended. Its result is the exit status, negative for a signal.
         addrs: the addresses it listens on, with /p2p/ID. error: the reason it gave for its failure.
-        is_draining: True once it was told to drain. is_silent: True while signs of life are overdue.
+        details: the last p2pcore.admin.describe that it told; {}: none. is_draining: True once it was told to
+            drain. is_silent: True while signs of life are overdue.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Process:
         self.addrs: list[str] = []
         self.error: str | None = None
         self.is_draining = False
+        self.details: dict[str, Any] = {}
         self.is_silent = False
         self._popen = popen
         self._channel = channel
@@ -125,13 +127,26 @@ class Process:
         if not self.ended.done():
             self._popen.kill()
 
-    async def status(self) -> WorkerStatus | None:
-        """Its status now, or what is known if it does not answer. None: it does not serve, or has ended."""
+    def ask_metrics(self) -> None:
+        """Asks it for its metrics. They come as a message."""
+        self._channel.send(do="metrics")
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since its last sign of life; after a pause of our own more than is true."""
+        return asyncio.get_running_loop().time() - self._heard_at
+
+    async def status(self, with_details: bool = False) -> WorkerStatus | None:
+        """Its status now, or what is known if it does not answer. None: it does not serve, or has ended.
+
+        Args:
+            with_details: ask for a new `details` too.
+        """
         if not self.is_ready or self.ended.done():
             return None
         answer: asyncio.Future[WorkerStatus] = asyncio.get_running_loop().create_future()
         self._statuses.append(answer)
-        self._channel.send(do="status")
+        self._channel.send(do="status", with_details=with_details)
         either: list[asyncio.Future[Any]] = [answer, self.ended]
         await asyncio.wait(either, timeout=limits.WORKER_ANSWER_S, return_when=asyncio.FIRST_COMPLETED)
         if answer.done() or self.ended.done():
@@ -169,6 +184,7 @@ class Process:
             self.error = message["error"]
         elif event == "status":
             status = self._known = WorkerStatus(**message["fields"])
+            self.details = message.get("details") or self.details
             waiting, self._statuses = self._statuses, []
             for each in waiting:
                 if not each.done():

@@ -18,16 +18,19 @@ from types import TracebackType
 from typing import Any, Self
 
 from p2pcore import limits, options
+from p2pcore.admin.status import about, total
 from p2pcore.aio.callbacks import RAISED
 from p2pcore.errors import ListenError, LocalProtocolError, WorkerFailed
 from p2pcore.host import run
-from p2pcore.limits import MAX_WORKERS
+from p2pcore.limits import MAX_DRAIN_DELAY_S, MAX_WORKERS
 from p2pcore.manet.accept_errors import Backoff
+from p2pcore.metrics.health import Health
 from p2pcore.resources.options import Limits
 from p2pcore.values.keys import PrivateKey
 from p2pcore.values.multiaddr import Multiaddr
 from p2pcore.values.peer_id import PeerId
 from p2pcore.workers.channel import Message
+from p2pcore.workers.fleet_metrics import FleetMetrics
 from p2pcore.workers.ports import Ports, close_all
 from p2pcore.workers.process import Process, pickled
 from p2pcore.workers.worker import HostFactory, Settings, WorkerStatus
@@ -79,6 +82,8 @@ class Supervisor:
         listen: addresses to listen on. Port 0 takes a free port, the same for all workers.
         private_key: the identity that all workers share; by default a new one.
         drain_s: seconds that a worker has to drain, if a method gets no `timeout_s`.
+        drain_delay_s: seconds in which only `is_draining` has changed, before all workers drain. Workers that
+            are replaced drain at once.
         backlog: connections the kernel may queue for each worker.
         unix_mode: permissions of the files of /unix addresses; None: by the umask.
         limits: of all workers together: `max_conns`, `max_streams` and `memory` are divided among them. The
@@ -86,6 +91,12 @@ class Supervisor:
         max_blocked_s: seconds that the event loop of a worker may be blocked before the worker is replaced;
             0: for ever. A worker that was stopped (SIGSTOP) is replaced sooner, one under a debugger never.
         on_event: called with each WorkerEvent. It must be quick and must not raise.
+
+    Attributes:
+        on_state: called with "draining", "restarting" and "serving" when that begins. It must be quick and
+            must not raise.
+        metrics: the metrics of all workers together; see FleetMetrics.
+        alive, ready: the checks behind /healthz and /readyz of a MetricsServer.
 
     Raises:
         TypeError, ValueError: an argument has a wrong type or value. The message names it.
@@ -102,6 +113,7 @@ class Supervisor:
         listen: Sequence[Multiaddr | str] = ("/ip4/127.0.0.1/tcp/0",),
         private_key: PrivateKey | None = None,
         drain_s: float = limits.DRAIN_TIMEOUT_S,
+        drain_delay_s: float = 0.0,
         backlog: int = limits.LISTEN_BACKLOG,
         unix_mode: int | None = None,
         limits: Limits | None = None,
@@ -116,6 +128,7 @@ class Supervisor:
         if private_key is not None:
             options.instance("private_key", private_key, PrivateKey, is_secret=True)
         options.seconds("drain_s", drain_s, or_zero=True)
+        options.seconds("drain_delay_s", drain_delay_s, or_zero=True, most=MAX_DRAIN_DELAY_S)
         options.whole("backlog", backlog)
         options.seconds("max_blocked_s", max_blocked_s, or_zero=True)
         if unix_mode is not None:
@@ -129,12 +142,14 @@ class Supervisor:
         self._num_workers = workers
         self._listen = [Multiaddr(addr) for addr in listen]
         self._drain_s = drain_s
+        self._drain_delay_s = drain_delay_s
         self._backlog = backlog
         self._unix_mode = unix_mode
         self._limits = options.given("limits", limits, Limits)
         self._limits.resolved(workers=workers)  # finds a contradiction here, not in each worker
         self._max_blocked_s = max_blocked_s
         self._on_event = on_event
+        self.on_state: Callable[[str], None] = lambda state: None
         self._ports: Ports | None = None
         self._slots: list[_Slot] = []
         self._processes: set[Process] = set()
@@ -142,6 +157,9 @@ class Supervisor:
         self._restarting = asyncio.Lock()
         self._is_ending = False
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.metrics = FleetMetrics(lambda: self._processes)
+        self.alive = Health("alive", {"workers": self._none_alive})
+        self.ready = Health("ready", {"draining": self._drains, "workers": self._none_serves})
 
     # -- what it is ----------------------------------------------------------------------------
 
@@ -157,6 +175,25 @@ class Supervisor:
         The addresses of the interfaces replace a wildcard.
         """
         return list(self._addrs)
+
+    @property
+    def is_draining(self) -> bool:
+        """True from the moment all workers are to end: send new peers elsewhere."""
+        return self._is_ending
+
+    def _drains(self) -> str | None:
+        return "all workers are to end" if self.is_draining else None
+
+    def _none_serves(self) -> str | None:
+        return None if self.pids else "no worker serves"
+
+    def _none_alive(self) -> str | None:
+        """What is wrong with the workers; nothing before the first one serves."""
+        serving = [each for each in self._processes if each.is_ready and not each.ended.done()]
+        if self._addrs and not serving:
+            return "no worker lives"
+        silent = [str(each.index) for each in serving if each.silent_s > limits.HEALTH_HANG_S]
+        return f"no sign of life of worker {', '.join(silent)}" if silent else None
 
     @property
     def listen_failures(self) -> list[tuple[Multiaddr, Exception]]:
@@ -176,6 +213,26 @@ class Supervisor:
         current = [slot.process for slot in self._slots if slot.process is not None]
         answers = await asyncio.gather(*(process.status() for process in current))
         return [answer for answer in answers if answer is not None]
+
+    def summary(self) -> str:
+        """What it does, in one line."""
+        return f"serving with {len(self.pids)} workers"
+
+    async def describe(self) -> dict[str, Any]:
+        """The status of the node, for its admin socket; see p2pcore.admin.describe.
+
+        Returns: the same with `kind` "supervisor" and with sums, and `workers`: the status of each worker
+            that serves, with `index` and `silent_s`.
+        """
+        current = [slot.process for slot in self._slots if slot.process is not None]
+        answers = await asyncio.gather(*(process.status(with_details=True) for process in current))
+        workers = [
+            process.details | {"index": answer.index, "pid": answer.pid, "silent_s": answer.silent_s}
+            for process, answer in zip(current, answers, strict=True)
+            if answer is not None
+        ]
+        told = about("supervisor", str(self.peer_id), self.is_draining, self._addrs)
+        return told | total(workers) | {"workers": workers}
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -208,9 +265,13 @@ class Supervisor:
         self._addrs = [Multiaddr(addr) for addr in started[0].addrs]
 
     async def drain(self, timeout_s: float | None = None) -> None:
-        """Drains every worker, and waits until all have ended. After `timeout_s`, kills the rest."""
+        """Drains every worker, and waits until all have ended. After `timeout_s`, kills the rest.
+
+        First `is_draining` becomes True, and `drain_delay_s` passes. `kill` cuts that short.
+        """
         timeout_s = self._grace(timeout_s)
         self._is_ending = True
+        await self._delay()
         for task in self._tasks - {asyncio.current_task()}:
             task.cancel()  # a restart that is running
         if self._ports is not None:
@@ -221,6 +282,14 @@ class Supervisor:
             self._drain_process(process, timeout_s, True)
         await self._wait_or_kill(list(self._processes), timeout_s)
         await self._drained()
+
+    async def _delay(self) -> None:
+        """Waits `drain_delay_s`, the first time and while there are workers."""
+        self.on_state("draining")
+        delay_s, self._drain_delay_s = self._drain_delay_s, 0.0
+        living = [process.ended for process in self._processes if not process.ended.done()]
+        if delay_s and living:
+            await asyncio.wait(living, timeout=delay_s, return_when=asyncio.ALL_COMPLETED)
 
     def _grace(self, timeout_s: float | None) -> float:
         """Seconds that workers have to drain. Raises TypeError, ValueError: it is not a valid time."""
@@ -266,9 +335,14 @@ class Supervisor:
         """
         timeout_s = self._grace(timeout_s)
         async with self._restarting:
-            for slot in self._slots:
-                if not slot.is_stopped and not self._is_ending:
-                    await self._replace(slot, timeout_s)
+            self.on_state("restarting")
+            try:
+                for slot in self._slots:
+                    if not slot.is_stopped and not self._is_ending:
+                        await self._replace(slot, timeout_s)
+            finally:
+                if not self._is_ending:
+                    self.on_state("serving")
 
     async def stop_worker(self, index: int, timeout_s: float | None = None) -> None:
         """Drains one worker and starts no other in its place. New connections go to the other workers."""
@@ -450,6 +524,10 @@ class Supervisor:
             self._tell("report", process, fields=message["fields"])
         elif event == "stopping":
             self._asked_to_stop(process)
+        elif event == "ready":
+            self.metrics.started(process)
+        elif event == "metrics":
+            self.metrics.heard(process, message["families"])
 
     def _asked_to_stop(self, process: Process) -> None:
         """A worker got SIGTERM: drains it. No other starts in its place, unless one is there already."""

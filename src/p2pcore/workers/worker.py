@@ -12,7 +12,6 @@ import gc
 import inspect
 import os
 import pickle
-import resource
 import signal
 import socket
 import time
@@ -22,9 +21,11 @@ from multiprocessing import spawn
 from typing import Any
 
 from p2pcore import limits, options
+from p2pcore.admin.status import describe, rss_bytes
 from p2pcore.aio.descriptors import raise_limit
 from p2pcore.errors import P2PError
 from p2pcore.host import Host, run
+from p2pcore.metrics.family import to_json
 from p2pcore.resources.options import Limits
 from p2pcore.swarm.options import ConnOptions
 from p2pcore.transports.tcp.ports import TcpOptions
@@ -178,7 +179,8 @@ async def _serve(host: Host, settings: Settings, stop: _Stop) -> None:
         _beat(stop.channel, settings.heartbeat_s)
         order = await stop.ordered
         timeout_s = order.get("timeout_s", settings.drain_s)
-        await host.drain(timeout_s, accept_queued=order.get("accept_queued", True))
+        await host.drain(timeout_s, accept_queued=order.get("accept_queued", True), delay_s=0)
+        _send_metrics(stop.channel, host)
 
 
 def _beat(channel: Channel, seconds: float) -> None:
@@ -221,9 +223,16 @@ class _Stop:
         while (message := await self.channel.receive()) is not None:
             if message["do"] == "drain":
                 self._order(message)
+            elif message["do"] == "metrics" and self._host is not None:
+                _send_metrics(self.channel, self._host)
             elif message["do"] == "status" and self._host is not None:
-                self.channel.send(event="status", fields=_status(self._host, self._index))
+                details = describe(self._host) if message.get("with_details") else None
+                self.channel.send(event="status", fields=_status(self._host, self._index), details=details)
         self._order({})
+
+
+def _send_metrics(channel: Channel, host: Host) -> None:
+    channel.send(event="metrics", families=to_json(host.metrics.families()))
 
 
 def _status(host: Host, index: int) -> dict[str, int | float]:
@@ -233,16 +242,8 @@ def _status(host: Host, index: int) -> dict[str, int | float]:
         "conns": host.swarm.num_conns,
         "streams": sum(conn.num_streams for conn in host.swarm.conns()),
         "cpu_s": time.process_time(),
-        "rss_bytes": _rss(),
+        "rss_bytes": rss_bytes(),
     }
-
-
-def _rss() -> int:
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
-    except OSError:  # not Linux: the maximum so far
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 __all__ = ["HostFactory", "Settings", "Worker", "WorkerStatus", "main"]

@@ -60,7 +60,7 @@ def test_one_timer_serves_all_deadlines_and_stops_with_the_last() -> None:
         import gc
         peers = [RawYamux(keepalive_s=1000) for _ in range(20)]
         state = loop_state(asyncio.get_running_loop())
-        timers = [o for o in gc.get_objects() if type(o).__name__ == "TimerHandle" and "_sweep" in repr(o)]
+        timers = [o for o in gc.get_objects() if type(o).__name__ == "TimerHandle" and "_look" in repr(o)]
         print(state.num_watched, len(timers))
         for peer in peers:
             peer.session.abort()

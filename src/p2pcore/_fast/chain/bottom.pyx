@@ -52,6 +52,7 @@ cdef class Bottom(Layer):
 
     cdef bint feed_up(self, uint8_t *data, Py_ssize_t n) except -1:
         """Feeds the chain. Returns whether the connection goes on; an end that was asked for has begun."""
+        count_in(self, n)
         self.feeding = True
         try:
             self.above.feed(data, n)
@@ -123,6 +124,8 @@ cdef class Bottom(Layer):
         if self.ledger is not None or self.is_closed:
             return 0
         self.ledger = ledger
+        ledger.bytes_in += self.bytes_in
+        ledger.bytes_out += self.bytes_out
         return count_chain(ledger, self.held, self.waits)
 
     cdef int tally(self, Py_ssize_t held, Py_ssize_t waits) except -1:

@@ -1,11 +1,18 @@
 from asyncio import AbstractEventLoop
-from typing import final
+from collections.abc import Callable
+from typing import Protocol, final
 
 from p2pcore._fast.chain.bottom import Bottom
+
+class Link(Protocol):
+    def carry(self, data: bytes, arrive: Callable[[bytes], None]) -> None: ...
 
 @final
 class MemoryWire(Bottom):
     def __new__(cls, loop: AbstractEventLoop) -> MemoryWire: ...
     def start(self) -> None: ...
+    def cut(self) -> None: ...
 
-def memory_pair(loop: AbstractEventLoop) -> tuple[MemoryWire, MemoryWire]: ...
+def memory_pair(
+    loop: AbstractEventLoop, links: tuple[Link, Link] | None = None
+) -> tuple[MemoryWire, MemoryWire]: ...

@@ -22,7 +22,7 @@ from os import strerror
 
 from p2pcore import errors
 
-from p2pcore._fast.chain.bottom cimport Bottom, closed_by
+from p2pcore._fast.chain.bottom cimport Bottom, closed_by, count_in, count_out
 from p2pcore._fast.chain.layer cimport Layer, Mailbox
 from p2pcore._fast.loop.loop_state cimport loop_state
 
@@ -138,6 +138,7 @@ cdef class Wire(Bottom):
             if n < 0:
                 break
             self.feeding = True
+            count_in(self, n)
             try:
                 if n == 0:
                     self.above.feed_eof()
@@ -158,6 +159,7 @@ cdef class Wire(Bottom):
             return 0  # whoever sends learns it from lost()
         if self.transport is None:
             raise errors.ConnectionClosed("the connection has not been made")
+        count_out(self, n)
         if not self.queued:
             while True:
                 sent = c_send(self.fd, data, n, MSG_DONTWAIT | MSG_NOSIGNAL)

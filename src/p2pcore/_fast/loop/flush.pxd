@@ -23,5 +23,6 @@ cdef class Flusher:
     cdef Py_ssize_t num_resumed # those that have run since the last flush
 
     cdef int flush_soon(self, Flushable layer) except -1
+    cdef int relieve(self) except -1
     cdef int flush_now(self) except -1
     cdef int _flush_round(self) except -1

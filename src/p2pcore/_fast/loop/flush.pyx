@@ -9,10 +9,13 @@ import logging
 cimport cython
 from libc.stdint cimport uint64_t
 
+from p2pcore import limits
+
 logger = logging.getLogger("p2pcore.loop")
 
 # Corks of one chain: wss with Noise inside has two. Further rounds of flushing wait for the next iteration.
 cdef int MAX_CORKS = 4
+cdef Py_ssize_t FLUSH_AFTER_WRITES = limits.FLUSH_AFTER_WRITES
 
 
 cdef class Flushable:
@@ -64,6 +67,10 @@ cdef class Flusher:
     def _at_end(self):
         self.is_scheduled = False
         self.flush_now()
+
+    cdef int relieve(self) except -1:
+        """Flushes if there is much on the list. For calls of the program: no layer is in the midst of something."""
+        return self.flush_now() if len(self.due) >= FLUSH_AFTER_WRITES else 0
 
     cdef int flush_now(self) except -1:
         """Flushes all layers on the list, and those that this adds to it: a cork below another one."""

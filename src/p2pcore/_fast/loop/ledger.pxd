@@ -26,6 +26,8 @@ cdef class Ledger:
     cdef readonly int64_t unread    # bytes, as all that follow
     cdef readonly int64_t unsent
     cdef readonly int64_t used
+    cdef readonly uint64_t bytes_in     # of all connections so far, from here on; as Bottom counts them
+    cdef readonly uint64_t bytes_out
     cdef int64_t most_used          # of all times
     cdef int64_t high               # most since memory was last given back
     cdef bint is_trimming           # _trim is due

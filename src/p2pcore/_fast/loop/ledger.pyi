@@ -30,6 +30,8 @@ class Ledger:
     num_streams: int
     unread: int
     unsent: int
+    bytes_in: int
+    bytes_out: int
     used: int
     state: int
     on_state: Callable[[int, int], None] | None

@@ -60,6 +60,7 @@ cdef class Ledger:
     Attributes:
         num_conns, num_streams: now. A stream that was closed here counts until the peer ends it.
         unread, unsent: bytes received that nobody has read, and bytes written that have not left.
+        bytes_in, bytes_out: bytes from and to all peers so far, handshakes included.
         used: bytes of the budget: these two, and CONN_COST_BYTES and STREAM_COST_BYTES for each of the former two.
         state: CALM, CAREFUL, TIGHT or FULL.
         ended: streams that have ended and hold more than STREAM_COST_BYTES which nobody has read.

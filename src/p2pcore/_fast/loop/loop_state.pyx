@@ -48,7 +48,7 @@ cdef class LoopState:
     @property
     def num_watched(self):
         """Layers with a deadline running."""
-        return len(self.timers.watched)
+        return len(self.timers.table)
 
     @property
     def num_in_line(self):
@@ -58,7 +58,7 @@ cdef class LoopState:
     @property
     def num_unfinished(self):
         """Layers with a record or frame that the peer has begun, now or at the last look."""
-        return len(self.unfinished.begun)
+        return len(self.unfinished.table)
 
     @property
     def num_free_records(self):

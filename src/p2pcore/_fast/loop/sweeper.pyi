@@ -1,6 +1,6 @@
-from asyncio import AbstractEventLoop
 from typing import final
 
+from p2pcore._fast.loop.looks import Looks
+
 @final
-class Sweeper:
-    def __new__(cls, loop: AbstractEventLoop) -> Sweeper: ...
+class Sweeper(Looks): ...

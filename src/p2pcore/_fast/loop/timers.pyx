@@ -1,49 +1,40 @@
 """One coarse timer for all deadlines of a loop's connections.
 
 Comes in: layers, and how long each may take. Goes out: one call of overdue() for each that took longer, up to
-SWEEP_S late. The timer runs only while something is watched.
+SWEEP_S late.
 """
-
-import logging
 
 cimport cython
 
 from p2pcore._fast.loop.clock cimport monotonic
 from p2pcore._fast.loop.flush cimport Flushable
-
-logger = logging.getLogger("p2pcore.loop")
+from p2pcore._fast.loop.looks cimport Looks
 
 cdef double SWEEP_S = 0.25
 
 
 @cython.final
-cdef class Timers:
-    """The layers of one loop that have a deadline."""
+cdef class Timers(Looks):
+    """The layers of one loop that have a deadline: each with the monotonic second at which it is overdue."""
 
     def __cinit__(self, loop):
-        self.loop = loop
-        self.watched = {}
+        self.every = SWEEP_S
 
     cdef int watch(self, Flushable layer, double seconds) except -1:
         """Calls layer.overdue() once, `seconds` from now. A later watch() or unwatch() replaces this one."""
-        self.watched[layer] = monotonic() + seconds
-        if self.handle is None:
-            self.handle = self.loop.call_later(SWEEP_S, self._sweep)
-        return 0
+        self.table[layer] = monotonic() + seconds
+        return self.look_soon()
 
     cdef int unwatch(self, Flushable layer) except -1:
-        self.watched.pop(layer, None)
+        self.table.pop(layer, None)  # the timer goes on: a deadline is set and met very often
         return 0
 
-    def _sweep(self):
+    cdef list due(self):
         cdef double now = monotonic()
-        self.handle = None
-        late = [layer for layer, at in self.watched.items() if at <= now]
-        for layer in late:
-            if self.watched.pop(layer, None) is not None:
-                try:
-                    (<Flushable> layer).overdue()
-                except Exception:
-                    logger.exception("a deadline's action failed")
-        if self.watched and self.handle is None:
-            self.handle = self.loop.call_later(SWEEP_S, self._sweep)
+        return [layer for layer, at in self.table.items() if at <= now]
+
+    cdef int look_at(self, Flushable layer) except -1:
+        if self.table[layer] <= monotonic():  # it has not been given more time meanwhile
+            del self.table[layer]
+            layer.overdue()
+        return 0

@@ -1,6 +1,6 @@
-from asyncio import AbstractEventLoop
 from typing import final
 
+from p2pcore._fast.loop.looks import Looks
+
 @final
-class Unfinished:
-    def __new__(cls, loop: AbstractEventLoop) -> Unfinished: ...
+class Unfinished(Looks): ...

@@ -14,6 +14,7 @@ from libc.string cimport memcpy, memmove
 from p2pcore import errors, limits
 
 from p2pcore._fast.loop.ledger cimport FULL, TIGHT
+from p2pcore._fast.loop.metrics cimport count_sent
 from p2pcore._fast.mux.mplex_frame cimport (
     CLOSE,
     MAX_HEADER_BYTES,
@@ -75,6 +76,8 @@ cdef class MplexStream(Stream):
         cdef Py_ssize_t total = 0
         while total < n and not session.paused and session.error is None:
             total += session._put_data(self, data + total, n - total)
+        if self.traffic is not None:
+            count_sent(self.traffic, total)
         return total
 
     cdef int send_fin(self) except -1:
@@ -172,6 +175,11 @@ cdef class MplexSession(Session):
     def num_buffered(self):
         """Bytes received and not yet read, of all streams that have not ended."""
         return self.buffered
+
+    @property
+    def rtt(self):
+        """0: mplex has no ping, so it measures no round trip."""
+        return 0.0
 
     # -- receiving -----------------------------------------------------------------------------
 

@@ -61,6 +61,7 @@ cdef class Session(Layer):
     cdef object __weakref__
     cdef public object owner        # what its streams give as `conn`
     cdef Cork cork                  # the layer below
+    cdef Bottom bottom              # where the chain begins, also after lost(); None before seat(), and in some tests
     cdef dict streams               # id -> Stream, those not ended both ways; None: there are none
     cdef object handler             # gets inbound streams; None: they wait for accept_stream
     cdef list arrived               # inbound streams not yet delivered, oldest first
@@ -76,15 +77,18 @@ cdef class Session(Layer):
     cdef int64_t held               # bytes received and unread that the ledger counts
     cdef int64_t waits              # bytes of writes that wait, the same
 
-    cdef bint is_lined_up           # the rota calls go_on()
-    cdef bint is_told               # the callbacks have been called
     cdef readonly bint paused       # the socket is full
-    cdef bint is_lost               # lost() has been called: the socket is gone
-    cdef bint is_swept              # the loop looks now and then for streams that were dropped
-    cdef bint is_used               # a frame of a stream has come; whoever calls parse() clears it
+    # True or False, in a byte: a bint takes four, and every connection has these.
+    cdef uint8_t is_lined_up        # the rota calls go_on()
+    cdef uint8_t is_told            # the callbacks have been called
+    cdef uint8_t is_lost            # lost() has been called: the socket is gone
+    cdef uint8_t is_swept           # the loop looks now and then for streams that were dropped
+    cdef uint8_t is_used            # a frame of a stream has come; whoever calls parse() clears it
     cdef uint32_t num_writing       # streams with a write that waits, for whatever
     cdef uint32_t max_inbound
     cdef uint32_t num_inbound       # inbound streams in the table, without those that linger
+    cdef readonly uint32_t num_streams_in   # all that the peer has opened and that were not refused
+    cdef readonly uint32_t num_streams_out  # all that were opened here
     cdef readonly double active_at  # monotonic second of the last such frame, or end of a stream; 0 before
 
     cdef Stream growing             # whose frame `frame` is; None: no frame can grow
@@ -126,7 +130,6 @@ cdef class Session(Layer):
     cdef int remove(self, Stream stream) except -1
 
     cdef Excess _excess(self)
-    cdef Bottom _bottom(self)
     cdef str _limit_now(self)
     cdef int _give_back(self) except -1
     cdef int _count_ended(self, Stream stream) except -1
@@ -139,6 +142,7 @@ cdef class Session(Layer):
     cdef int _close_now(self, uint32_t code) except -1
     cdef int _line_up(self) except -1
     cdef Behind _is_behind(self)
+    cdef Behind _end_waits(self)
     cdef bint _must_wait(self) noexcept
     cdef int _keep(self, const uint8_t *data, Py_ssize_t n) except -1
     cdef int _start_arrived(self, Py_ssize_t least) except -1

@@ -46,6 +46,7 @@ cdef Py_ssize_t SHARE = limits.TURN_SHARE
 cdef Py_ssize_t RENEW_BELOW = limits.TURN_WORK // 2
 cdef Py_ssize_t START_WORK = limits.START_WORK
 cdef Py_ssize_t OPEN_WORK = limits.OPEN_WORK
+cdef Py_ssize_t END_WORK = limits.END_WORK
 cdef Py_ssize_t ARRIVED_AT_ONCE = limits.ARRIVED_AT_ONCE
 cdef int64_t FAIR_TIMES = limits.MEMORY_FAIR_TIMES
 cdef int64_t CONN_COST = limits.CONN_COST_BYTES
@@ -132,21 +133,27 @@ cdef class Session(Layer):
     @property
     def unread(self):
         """Bytes received and not read that the ledger counts, those of streams that have ended too."""
-        cdef Bottom bottom = self._bottom()
-        return self.held + (0 if bottom is None else bottom.held)
+        return self.held + (0 if self.bottom is None else self.bottom.held)
 
     @property
     def unsent(self):
         """Bytes written and not sent that the ledger counts."""
-        cdef Bottom bottom = self._bottom()
-        return self.waits + (0 if bottom is None else bottom.waits)
+        return self.waits + (0 if self.bottom is None else self.bottom.waits)
 
-    cdef Bottom _bottom(self):
-        """Where the chain begins; None after lost()."""
-        cdef Layer layer = self.below
-        while layer is not None and layer.below is not None:
-            layer = layer.below
-        return <Bottom> layer
+    @property
+    def loop(self):
+        """The event loop that it belongs to; None before it is on a chain."""
+        return None if self.state is None else self.state.loop
+
+    @property
+    def bytes_in(self):
+        """Bytes that have come from the peer, with what ciphers and frames add; the handshake too. It never falls."""
+        return 0 if self.bottom is None else self.bottom.bytes_in
+
+    @property
+    def bytes_out(self):
+        """Bytes sent to the peer, the same way. Bytes count when they are sent, even if they wait for the socket."""
+        return 0 if self.bottom is None else self.bottom.bytes_out
 
     def account(self, Ledger ledger not None, Share share not None):
         """From now on `ledger` counts what this session uses, first what it uses already. Called once.
@@ -161,8 +168,8 @@ cdef class Session(Layer):
             raise errors.LocalProtocolError("this session has a ledger")
         self.ledger = ledger
         self.share = share
-        if self.below is not None:
-            self._bottom().set_ledger(ledger)
+        if self.bottom is not None:
+            self.bottom.set_ledger(ledger)
         if self.error is not None:
             return
         ledger.count_conn()
@@ -179,7 +186,7 @@ cdef class Session(Layer):
 
     def recount(self, streams):
         """Counts anew what the ledger counts of this session. `streams`: all that live, whatever their session."""
-        cdef Bottom bottom = self._bottom()
+        cdef Bottom bottom = self.bottom
         mine = [each for each in streams if isinstance(each, Stream) and (<Stream> each).is_of(self)]
         alive = self.error is None
         return {
@@ -359,6 +366,9 @@ cdef class Session(Layer):
         self.streams[stream.key()] = stream
         if stream.is_inbound:
             self.num_inbound += 1
+            self.num_streams_in += 1
+        else:
+            self.num_streams_out += 1
         if self.ledger is not None:
             if stream.is_inbound:
                 self.share.streams += 1
@@ -509,7 +519,11 @@ cdef class Session(Layer):
 
     cdef int violated(self, object error) except -1:
         """The peer broke the protocol or a limit: it is told, where the muxer can, and the connection closes."""
-        logger.debug("closing a session: %s", error)
+        if self.owner is None:
+            logger.debug("closing a session: %s", error)
+        else:
+            extra = {"conn": self.owner.id, "peer": str(self.owner.remote_peer)}
+            logger.debug("%s: closing it: %s", self.owner.id, error, extra=extra)
         self.send_go_away(PROTOCOL_ERROR)
         self.fail(error)
         return self.shut()
@@ -525,6 +539,7 @@ cdef class Session(Layer):
             return 0
         self.error = error
         for stream in self.living():
+            self.state.rota.room -= END_WORK
             (<Stream> stream).fail(error, discard)
             self._count_ended(<Stream> stream)
         self._give_back()
@@ -541,6 +556,7 @@ cdef class Session(Layer):
 
     cdef int _count_ended(self, Stream stream) except -1:
         """`stream` has left the table. The ledger remembers it as long as it holds more than streams cost anyway."""
+        stream.left()
         if stream.counted > STREAM_COST:
             self.ledger.ended.add(stream)
         return 0
@@ -613,7 +629,7 @@ cdef class Session(Layer):
             self._inbound_left()
         if self.ledger is not None:
             self.ledger.count_streams(self.share, -1)
-            self._count_ended(stream)
+        self._count_ended(stream)
         return True
 
     cdef int _forget_excess(self, Stream stream, object key) except -1:
@@ -685,6 +701,10 @@ cdef class Session(Layer):
     cdef int seat(self, Layer below) except -1:
         if not isinstance(below, Cork):
             raise errors.LocalProtocolError("a muxer's session sits on a record layer (NoiseChannel, PlainChannel)")
+        cdef Layer bottom = below
+        while bottom.below is not None:
+            bottom = bottom.below
+        self.bottom = <Bottom> bottom if isinstance(bottom, Bottom) else None
         self.cork = <Cork> below
         Layer.seat(self, below)
         # pause() may have come before: the mailbox that this replaces ignores it.
@@ -732,7 +752,7 @@ cdef class Session(Layer):
         return 0
 
     cdef int feed_eof(self) except -1:
-        cdef Behind behind = self._is_behind()
+        cdef Behind behind = self._end_waits()
         if behind is not None:
             behind.eof = True
             return 0
@@ -744,7 +764,7 @@ cdef class Session(Layer):
         return None
 
     cdef int lost(self, object error) except -1:
-        cdef Behind behind = self._is_behind()
+        cdef Behind behind = self._end_waits()
         if behind is None:
             self.fail(error)
         else:
@@ -845,6 +865,16 @@ cdef class Session(Layer):
         excess.behind.held.push(data, n)
         self._count_behind(excess.behind, excess.behind.held.size)
         return self._line_up()
+
+    cdef Behind _end_waits(self):
+        """What the peer's end waits behind; None: it counts now.
+
+        Besides what is not handled yet that is the connection's turn: many streams may end with it.
+        """
+        if self.streams is not None and self.state.rota.room <= 0 and self._is_behind() is None:
+            self._excess().behind = Behind.__new__(Behind)
+            self._line_up()
+        return self._is_behind()
 
     cdef int settle_reading(self) except -1:
         """Reads from the connection, or does not."""

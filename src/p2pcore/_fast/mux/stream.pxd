@@ -6,6 +6,7 @@ from p2pcore._fast.loop.buffer cimport ByteQueue
 from p2pcore._fast.chain.layer cimport Layer
 from p2pcore._fast.chain.multistream cimport Answer
 from p2pcore._fast.loop.loop_state cimport LoopState
+from p2pcore._fast.loop.metrics cimport Traffic
 from p2pcore._fast.loop.waiting cimport Op
 
 
@@ -54,6 +55,7 @@ cdef class Stream:
     cdef double write_deadline
     cdef _LazyAnswer answer         # to a lazy proposal, comes before anything else; None when settled
     cdef Layer sink                 # takes what comes as it comes, in place of reads; None: reads do
+    cdef Traffic traffic            # counts its bytes while it is in the session's table; None: nobody does
 
     # for the session
     cdef int receive(self, uint8_t *data, Py_ssize_t n) except -1
@@ -64,6 +66,7 @@ cdef class Stream:
     cdef bint has_bytes(self) noexcept
     cdef bint is_read(self) noexcept
     cdef bint has_ended(self) noexcept
+    cdef int left(self) noexcept
 
     # for a sink
     cdef int attach(self, Layer sink) except -1
@@ -99,6 +102,7 @@ cdef class Stream:
     cdef int _maybe_feed_eof(self) except -1
     cdef int _maybe_lose_sink(self) except -1
     cdef Op _write(self, object data)
+    cdef bint take_write(self, object data) except -1
     cdef Op _write_msg(self, object data, bint is_varint)
     cdef WriteOp _write_op(self, object data)
     cdef Op _read_msg(self, Py_ssize_t most, object prefix, bint iterates)

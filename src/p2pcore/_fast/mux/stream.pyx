@@ -22,6 +22,7 @@ from p2pcore._fast.chain.multistream cimport MSS_HEADER, Answer, take_opening
 from p2pcore._fast.codec.endian cimport load_be32, store_be32
 from p2pcore._fast.codec.varint cimport MAX_VARINT_BYTES, VARINT_MORE, VARINT_OVERFLOW, varint_read, varint_write
 from p2pcore._fast.loop.clock cimport monotonic
+from p2pcore._fast.loop.metrics cimport Protocols, Traffic, count_ended, count_opened, count_received
 from p2pcore._fast.loop.waiting cimport PENDING, Op, again, done, failed
 
 cdef Py_ssize_t MAX_READ_EXACTLY = limits.YAMUX_INITIAL_WINDOW_BYTES
@@ -216,9 +217,29 @@ cdef class Stream:
             ConnectionClosed, TypeError; all of them when awaited.
         """
         try:
-            return self._write(data)
+            op = self._write(data)
         except (errors.P2PError, TypeError, BufferError) as error:
             return failed(error)
+        self.state.flusher.relieve()
+        return op
+
+    def try_write(self, data):
+        """Takes `data` whole, unless earlier writes wait. Never waits, and never sends a part only.
+
+        What window and socket do not take now follows as they allow. Until then `data` must not change, and the stream
+        takes no more: so at most one such write waits.
+        Returns: whether it was taken. Raises: as write(), but at once.
+        """
+        taken = self.take_write(data)
+        self.state.flusher.relieve()
+        return taken
+
+    cdef bint take_write(self, object data) except -1:
+        """try_write()."""
+        if self.writers and self.error is None:
+            return False
+        self._write(data)
+        return True
 
     def write_msg(self, data, *, prefix="varint"):
         """Sends the length of `data`, and `data`. They leave together, without a copy unless earlier writes wait.
@@ -230,9 +251,11 @@ cdef class Stream:
         length can say; ValueError.
         """
         try:
-            return self._write_msg(data, _is_varint(prefix))
+            op = self._write_msg(data, _is_varint(prefix))
         except (errors.P2PError, TypeError, ValueError, BufferError) as error:
             return failed(error)
+        self.state.flusher.relieve()
+        return op
 
     cdef Op _write(self, object data):
         """As write(), but what it raises it raises at once."""
@@ -379,6 +402,25 @@ cdef class Stream:
         if self.answer is not None and self.fin_received:
             self.receive_fin()
 
+    def count_in(self, Protocols protocols not None, bint apart=False):
+        """Counts this stream and its bytes in the row of its protocol, first the bytes that wait to be read. Called once.
+
+        Args:
+            apart: count it in a row of its own as well.
+        Returns: that row, or the protocol's.
+        """
+        cdef Traffic traffic = protocols.of(self.protocol)
+        if apart:
+            traffic = traffic.apart()
+        if self.queue is not None:
+            count_received(traffic, self.queue.size)
+        if self.has_ended():
+            count_opened(traffic, 0)
+        else:
+            count_opened(traffic, 1)
+            self.traffic = traffic
+        return traffic
+
     # -- for the session -----------------------------------------------------------------------
 
     cdef int receive(self, uint8_t *data, Py_ssize_t n) except -1:
@@ -391,6 +433,8 @@ cdef class Stream:
             data += k
             n -= k
         if n > 0 and self.error is None:
+            if self.traffic is not None:
+                count_received(self.traffic, n)
             if self.read_closed:
                 return self.drop_received(n)
             return self._store(data, n)
@@ -469,6 +513,13 @@ cdef class Stream:
 
     cdef bint has_ended(self) noexcept:
         return self.error is not None or (self.fin_sent and self.fin_received)
+
+    cdef int left(self) noexcept:
+        """It has left the session's table."""
+        if self.traffic is not None:
+            count_ended(self.traffic)
+            self.traffic = None
+        return 0
 
     # -- for a sink: the Layer that takes what comes as it comes, in place of reads (decision 0007) ----
 
@@ -840,6 +891,13 @@ cdef Py_ssize_t _put_prefix(uint8_t *out, Py_ssize_t n, bint is_varint) except -
         raise errors.LimitExceeded("write_msg", n, MAX_U32)
     store_be32(out, <uint32_t> n)
     return 4
+
+
+def framed(bytes data not None, prefix):
+    """The length of `data`, and `data`, in one piece; see Stream.write_msg(). Raises as it does."""
+    cdef uint8_t head[MAX_VARINT_BYTES + 1]
+    cdef Py_ssize_t size = _put_prefix(head, PyBytes_GET_SIZE(data), _is_varint(prefix))
+    return head[:size] + data
 
 
 @cython.final

