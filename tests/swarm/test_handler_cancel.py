@@ -1,7 +1,7 @@
 """When a handler is cancelled because its stream has failed, and when it goes on (docs/streams.md).
 
-Comes in: two hosts. Goes out: what the handler saw. A handler "computes" where it waits for something that has
-nothing to do with its stream.
+Comes in: two hosts. Goes out: what the handler saw. A handler "computes" where it waits for something that
+has nothing to do with its stream.
 """
 
 from __future__ import annotations
@@ -250,6 +250,7 @@ async def test_the_option_of_a_protocol_ends_with_its_handler() -> None:
 async def test_a_handler_that_waits_for_its_stream_gets_the_error_and_no_cancellation(muxer: str) -> None:
     async with pair(options(muxer), options(muxer)) as p:
         errors: list[BaseException] = []
+        calls: list[Callable[[Stream], Awaitable[object]]] = []
         waiting = asyncio.Event()
 
         async def read(stream: Stream) -> object:
@@ -267,13 +268,14 @@ async def test_a_handler_that_waits_for_its_stream_gets_the_error_and_no_cancell
             waiting.set()
             try:
                 async with asyncio.timeout(1000):
-                    await call(stream)
+                    await calls[-1](stream)
             except BaseException as error:
                 errors.append(error)
                 await asyncio.sleep(0)  # cleaning up is not cancelled either
                 errors.append(error)
 
         for call in (read, write, wait):
+            calls.append(call)
             for end in ENDS:
                 waiting.clear()
                 if p.conn.is_closed:
@@ -356,10 +358,14 @@ async def test_a_stream_of_a_block_is_closed_at_its_end_and_reset_by_an_error() 
             await stream.write(b"x")
         await eventually(lambda: len(ends) == 1)
         with pytest.raises(ZeroDivisionError):
-            async with p.dialer.stream(p.conn, PROTOCOL) as stream:
-                await stream.write(b"x")
-                await settle(20)
-                1 / 0  # noqa: B018
+            await _fails(p)
         await eventually(lambda: len(ends) == 2)
         assert ends[0] == [b"x"]
         assert isinstance(ends[1], StreamReset)
+
+
+async def _fails(p: Pair) -> None:
+    async with p.dialer.stream(p.conn, PROTOCOL) as stream:
+        await stream.write(b"x")
+        await settle(20)
+        raise ZeroDivisionError

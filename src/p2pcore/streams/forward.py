@@ -1,8 +1,9 @@
-"""Local TCP and UNIX ports that lead to a protocol of a peer, and the way back, for programs that know only sockets.
+"""Local TCP and UNIX ports that lead to a protocol of a peer, and streams that lead to a local port.
 
-Comes in: a local multiaddr (/ip4, /ip6 or /unix), and a callable that opens a stream, or inbound streams. Goes
-out: one stream for each local connection, and one local connection for each stream. Half closes stay half closes,
-resets stay resets, and both ways hold back a sender whose receiver is slow. Never has more connections than it may.
+Comes in: a local multiaddr (/ip4, /ip6 or /unix), and a callable that opens a stream, or inbound streams.
+Goes out: one stream for each local connection, and one local connection for each stream. Half closes stay
+half closes, and resets stay resets. A sender whose receiver is slow is held back, both ways. A port never has
+more connections than it may.
 """
 
 from __future__ import annotations
@@ -44,12 +45,12 @@ def forward(
     """Listens on `local`, and gives each connection a stream of its own: `async with forward(...) as port:`.
 
     Args:
-        local: /ip4/ADDRESS/tcp/PORT, /ip6/ADDRESS/tcp/PORT or /unix/PATH. Port 0 takes a free one. Whoever can
-            connect there speaks with our identity: keep it on a loopback address.
+        local: /ip4/ADDRESS/tcp/PORT, /ip6/ADDRESS/tcp/PORT or /unix/PATH. Port 0 takes a free one. Whoever
+            can connect there speaks with our identity: keep it on a loopback address.
         open_stream: see OpenStream. If it fails, the connection is reset, and that is logged.
         max_conns: local connections at once, 1 or more; others wait in the kernel's queue.
-        mode: permissions of a UNIX socket's file; by default only our user may connect. A file that a dead socket has
-            left is replaced.
+        mode: permissions of a UNIX socket's file; by default only our user may connect. A file that a dead
+            socket has left is replaced.
 
     Raises: AddressError: `local` is something else. Entering the block raises OSError: it cannot be bound.
     """
@@ -59,7 +60,7 @@ def forward(
 def to_local(
     local: Multiaddr | str, *, connect_timeout: float = limits.TCP_CONNECT_TIMEOUT_S
 ) -> ProtocolHandler:
-    """A stream handler that connects each stream to `local`: `host.set_stream_handler(protocol, to_local(...))`.
+    """A stream handler that connects each stream to `local`: `host.set_stream_handler(ID, to_local(...))`.
 
     Args:
         local: as for `forward`, where a program listens. If it cannot be reached, the stream is reset.

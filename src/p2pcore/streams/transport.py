@@ -1,8 +1,8 @@
 """A stream as an asyncio.Transport, and as a pair of StreamReader and StreamWriter.
 
-Comes in: an open Stream, an asyncio protocol. Goes out: calls of the protocol, in the order and with the meaning
-that asyncio gives them. One task reads; another one exists only while writes wait. Never holds more than one
-chunk unread; tells the protocol when too much is unsent, and aborts one that does not listen.
+Comes in: an open Stream, an asyncio protocol. Goes out: calls of the protocol, in the order and with the
+meaning that asyncio gives them. One task reads; another one exists only while writes wait. It holds no more
+than one chunk unread. It tells the protocol when too much is unsent, and aborts one that does not listen.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def open_pair(
 
     Args:
         stream: open and negotiated, and nobody reads it.
-        limit: of the reader, in bytes: it reads ahead up to twice as many, and `readuntil` finds no longer line.
+        limit: of the reader, in bytes. It reads ahead up to twice as many; `readuntil` finds no longer line.
 
     The writer closes the stream with `close`, and resets it with `transport.abort()`.
     """
@@ -45,8 +45,8 @@ def open_pair(
 class StreamTransport(asyncio.Transport):
     """A stream as a transport. It calls `protocol.connection_made` at once, and owns the stream from then on.
 
-    Its extra information: "stream", "conn", "peer_id" (a PeerId), "protocol" (the protocol id), and "peername" and
-    "sockname": (host, port) where the connection has IP addresses, else None.
+    Its extra information: "stream", "conn", "peer_id" (a PeerId), "protocol" (its id), and "peername"
+    and "sockname": (host, port) where the connection has IP addresses, else None.
 
     Args:
         stream: open and negotiated, and nobody reads it.
