@@ -23,7 +23,7 @@ LEVELS = {
     2: {"interfaces", "values", "aio", "manet", "pb"},
     3: {"transports", "relay", "security", "muxers"},
     4: {"upgrade", "resources"},
-    5: {"swarm", "dialing", "protocols", "metrics"},
+    5: {"swarm", "dialing", "protocols", "streams", "metrics"},
     6: {"__init__", "host", "compose", "workers", "cli", "admin", "contrib"},
 }
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names}

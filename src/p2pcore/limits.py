@@ -445,8 +445,6 @@ MAX_ADMIN_ANSWER_BYTES: Final = 4 * 1024 * 1024
 """One answer: about 4 KiB for a node, and as much for each of MAX_WORKERS."""
 ADMIN_IDLE_S: Final = 60.0
 """How long a client may wait between two requests; `p2pcore top` asks each second."""
-MAX_FORWARDED: Final = 1024
-"""Connections that `p2pcore forward` joins to streams at one time: a peer takes as many streams."""
 SYSTEMD_STATUS_S: Final = 30.0
 """Between two lines of status for systemd: often enough for who looks, and rare in the journal."""
 ADMIN_ANSWER_S: Final = 5.0
@@ -636,6 +634,14 @@ MEMORY_FAIR_TIMES: Final = 4
 # -- yamux -------------------------------------------------------------------------------------
 MSG_MAX_BYTES: Final = 4 * 1024 * 1024
 """One message that read_msg accepts, unless the caller says otherwise (grpc; go-msgio takes 8 MiB)."""
+STREAM_TRANSPORT_HIGH_BYTES: Final = 64 * 1024
+"""Unsent bytes above which a StreamTransport tells its protocol to pause (asyncio)."""
+STREAM_TRANSPORT_LOW_BYTES: Final = 16 * 1024
+"""Unsent bytes at which it tells it to go on (asyncio)."""
+STREAM_TRANSPORT_MAX_BYTES: Final = 64 * 1024 * 1024
+"""Unsent bytes after which one more write ends the stream: its protocol ignores the pause."""
+FORWARD_MAX_CONNS: Final = 1024
+"""Local connections of one forwarded port at once, up to 300 KB each; more wait in the kernel's queue."""
 YAMUX_INITIAL_WINDOW_BYTES: Final = 256 * 1024
 """Each direction of a new stream (spec yamux)."""
 YAMUX_MAX_WINDOW_BYTES: Final = 16 * 1024 * 1024

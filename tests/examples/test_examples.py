@@ -5,6 +5,7 @@ Comes in: the source tree. Goes out: a failure with what a program printed.
 
 from __future__ import annotations
 
+import json
 import select
 import signal
 import socket
@@ -106,6 +107,42 @@ async def test_one_port_serves_both_kinds() -> None:
                 told.append(await stream.read())
                 await host.close_peer(address.rpartition("/")[2])
         assert told == [b"tcp", b"websocket"]
+
+
+def test_http_goes_over_a_stream() -> None:
+    with serving("http_server.py") as (address,):
+        for path, *body in (("/",), ("/upload?x=1", "x" * 100_000)):
+            status, _, text = output("http_client.py", address, path, *body).partition(" ")
+            answer = json.loads(text)
+            assert status == "200"
+            assert (answer["path"], answer["bytes"]) == (path.partition("?")[0], len("".join(body)))
+            assert answer["peer"].startswith("12D3KooW")
+    assert output("http_client.py", address, "/", status=1).startswith("no answer: ")
+
+
+def test_grpc_goes_over_a_stream() -> None:
+    with serving("grpc_tunnel.py", "serve") as (address,):
+        assert output("grpc_tunnel.py", "ask", address, "Ada") == "hello Ada"
+        assert (
+            output("grpc_tunnel.py", "ask", address, "", status=1) == "INVALID_ARGUMENT: a name is expected"
+        )
+
+
+def test_a_port_leads_to_a_program_behind_a_peer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as program:
+        local = f"/ip4/127.0.0.1/tcp/{program.getsockname()[1]}"
+        with (
+            serving("port_forward.py", "expose", local) as (address,),
+            serving("port_forward.py", "connect", address, "/ip4/127.0.0.1/tcp/0") as (port,),
+            socket.create_connection(("127.0.0.1", int(port.rpartition("/")[2]))) as client,
+        ):
+            client.sendall(b"question")
+            client.shutdown(socket.SHUT_WR)
+            served, _ = program.accept()
+            with served:
+                assert served.makefile("rb").read() == b"question"
+                served.sendall(b"answer")
+            assert client.makefile("rb").read() == b"answer"
 
 
 def test_each_example_is_run_and_listed() -> None:

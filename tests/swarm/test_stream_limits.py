@@ -34,7 +34,7 @@ async def served(limits: Limits | None = None, **caps: Any) -> Any:
     """A server that hangs and echoes, with a client that knows how to reach it."""
     handler = Hanging()
     async with Host(limits=limits, identify=False, echo=True) as server:
-        server.set_stream_handler(HANG, handler, **caps)
+        server.set_stream_handler(HANG, handler, cancel=False, **caps)
         async with Host(listen=(), identify=False) as client:
             yield server, client, handler
             handler.release.set()

@@ -311,7 +311,7 @@ async def test_a_handler_has_its_connection_until_it_returns_even_where_that_has
             await release.wait()
             seen.append(stream.conn)
 
-        p.server.set_stream_handler("/x", handler)
+        p.server.set_stream_handler("/x", handler, cancel=False)
         for _ in range(2):
             await p.conn.new_stream("/x")
         await eventually(lambda: len(seen) == 2)

@@ -49,7 +49,6 @@ from p2pcore.values.multiaddr import Multiaddr
 if TYPE_CHECKING:
     from p2pcore.interfaces import (
         CapableConn,
-        Conn as AnyConn,
         Listener,
         Notifiee,
         ProtocolHandler,
@@ -501,7 +500,7 @@ class Swarm:
                     self.peer_drains(conn)
         raise failure
 
-    def peer_drains(self, conn: AnyConn) -> None:
+    def peer_drains(self, conn: Any) -> None:
         """The peer of `conn` has said that it is draining.
 
         From now on `best_conn`, `dial_peer` and `new_stream` do not use `conn`. It is closed here once it has
@@ -513,7 +512,7 @@ class Swarm:
             self._news.peer_draining(conn)
             asyncio.get_running_loop().call_later(limits.LEAVING_LOOK_S, self._look_at_leaving, conn)
 
-    def _look_at_leaving(self, conn: AnyConn) -> None:
+    def _look_at_leaving(self, conn: Any) -> None:
         if conn.is_closed:
             return
         if conn.num_streams:
