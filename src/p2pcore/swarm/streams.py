@@ -244,7 +244,7 @@ class StreamServer:
             raise NegotiationError(f"{protocol} was removed during its negotiation")
         stream.set_deadline(None)
         stream.protocol = protocol
-        if protocol in self._uncancelled:
+        if self._uncancelled and protocol in self._uncancelled:
             stream.handler_task = None
         return handler
 
