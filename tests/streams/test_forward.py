@@ -60,7 +60,9 @@ async def tunnel(
         server: asyncio.Server = await asyncio.start_unix_server(program, tmp_path / "app")
         local, port = f"/unix{tmp_path}/app", f"/unix{tmp_path}/port"
     else:
-        server = await asyncio.start_server(program, "127.0.0.1", 0)
+        sock = socket.create_server(("127.0.0.1", 0))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)  # what is not read waits with the sender
+        server = await asyncio.start_server(program, sock=sock)
         local, port = f"/ip4/127.0.0.1/tcp/{server.sockets[0].getsockname()[1]}", "/ip4/127.0.0.1/tcp/0"
     async with pair() as p:
         p.server.set_stream_handler(PROTOCOL, to_local(local))
@@ -132,23 +134,27 @@ async def test_a_reset_stays_a_reset_both_ways(tmp_path: Path) -> None:
 @looped
 async def test_an_upload_is_whole_though_the_program_answers_a_peer_that_has_left(tmp_path: Path) -> None:
     got: list[bytes] = []
-    left = asyncio.Event()
+    left, failed = asyncio.Event(), asyncio.Event()
 
     async def store(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await left.wait()
         writer.write(b"stored")
+        await failed.wait()
         got.append(await reader.read())
 
-    async with tunnel(tmp_path, True, store) as (p, _, program):
+    data = pattern(600_000)  # more than asyncio's reader takes by itself: the kernel has the rest
+    async with tunnel(tmp_path, False, store) as (p, _, program):
         stream = await p.dialer.new_stream(p.conn, PROTOCOL)
-        await stream.write(pattern(100_000))
+        await stream.write(data)
         await stream.close_write()
-        await eventually(lambda: program.num)
+        await eventually(lambda: program.num and not p.server_conn.session.unread)
         await settle(50)
         await p.conn.close()
         left.set()
-        await eventually(lambda: got)
-        assert got == [pattern(100_000)]
+        await eventually(lambda: not p.server.swarm.num_handlers_running)
+        failed.set()
+        await eventually(lambda: got or program.errors)
+        assert got == [data]
 
 
 @looped

@@ -121,6 +121,7 @@ async def test_a_reset_reaches_the_protocol_as_a_connection_error() -> None:
 async def test_a_paused_transport_holds_one_chunk_and_the_peer_is_held_back() -> None:
     protocol = Recorder()
     async with ends(protocol) as (transport, far):
+        await settle()  # it waits for bytes, which come after the pause
         transport.pause_reading()
         assert not transport.is_reading()
         data = pattern(4 << 20)

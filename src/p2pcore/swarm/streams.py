@@ -268,7 +268,7 @@ class StreamServer:
             raise NegotiationError(f"{protocol} was removed during its negotiation")
         stream.set_deadline(None)
         stream.protocol = protocol
-        if protocol in self._uncancelled:
+        if self._uncancelled and protocol in self._uncancelled:
             stream.handler_task = None
         if self.metrics is not None:
             row = stream.count_in(self.metrics, self.access is not None)
