@@ -422,8 +422,8 @@ class Swarm:
     def block_peer(self, peer: PeerId) -> None:
         """Refuses `peer` from now on, in both directions, and closes its connections with CONN_GATED.
 
-        It is not kept any more (ConnManager.keep). If the gater is a BasicGater, that blocks it; otherwise
-        the peer is refused before the gater is asked.
+        It is not kept any more (ConnManager.keep). A gater that is a BasicGater blocks it. Another one, also
+        of a class made from BasicGater, is not asked about the peer any more.
         """
         self.home.check_thread()
         self.admission.blocker.block_peer(peer)
@@ -446,7 +446,7 @@ class Swarm:
     def _close_blocked(self) -> Iterator[None]:
         for part in parts(self._conns.rows()):
             for conn in part:
-                if self.admission.blocker.blocks(conn.remote_peer, conn.remote_multiaddr):
+                if self.admission.blocks(conn.remote_peer, conn.remote_multiaddr):
                     conn.abort(codes.CONN_GATED)
             yield
 
