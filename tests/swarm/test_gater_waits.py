@@ -14,6 +14,7 @@ from p2pcore import BasicGater, DialError, GaterRefused, GoAway, Host, Multiaddr
 from p2pcore.errors import SwarmClosed
 from p2pcore.interfaces import Stream, Verdict
 from p2pcore.swarm.admission import Admission
+from p2pcore.swarm.conn import Conn
 from p2pcore.swarm.events import Refused
 from p2pcore.upgrade.listener import REFUSED
 from swarm_fakes import FakeConn, make_swarm, peer
@@ -258,21 +259,22 @@ async def test_to_block_a_peer_closes_what_is_open_and_refuses_it_until_it_is_un
         assert isinstance(error, GoAway)
         assert (error.code, error.remote) == (codes.CONN_GATED, True)
         await eventually(lambda: not ends.server.swarm.num_conns)
-        if gater is not Waiting:  # whose own answers take the place of BasicGater's
-            again = await ends.dialer.connect(ends.server.addrs_with_peer[0])
-            await ended_by(again)
-            with pytest.raises(DialError, match="gater"):
-                await ends.server.connect(f"/ip4/127.0.0.1/tcp/1/p2p/{ends.dialer.peer_id}")
-            assert not ends.server.swarm.num_conns
+        again = await ends.dialer.connect(ends.server.addrs_with_peer[0])
+        await ended_by(again)
+        with pytest.raises(DialError, match="gater"):
+            await ends.server.connect(f"/ip4/127.0.0.1/tcp/1/p2p/{ends.dialer.peer_id}")
+        assert not ends.server.swarm.num_conns
         ends.server.unblock_peer(ends.dialer.peer_id)
         await ends.dialer.connect(ends.server.addrs_with_peer[0])
         await eventually(lambda: ends.server.swarm.num_conns)
 
 
+@pytest.mark.parametrize("kind", [BasicGater, Waiting])
 @looped
-async def test_to_block_on_the_gater_closes_too_and_only_what_is_meant() -> None:
-    gater = BasicGater()
+async def test_to_block_on_the_gater_closes_too_and_only_what_is_meant(kind: type[BasicGater]) -> None:
+    gater = kind()
     swarm, _ = make_swarm(admission=Admission(gater))
+    assert swarm.admission.blocker  # which a class of the program's own is not
     fakes = {
         text: FakeConn(peer(number), at=text)
         for number, text in enumerate(
@@ -280,7 +282,9 @@ async def test_to_block_on_the_gater_closes_too_and_only_what_is_meant() -> None
         )
     }
     for fake in fakes.values():
-        swarm.add_conn(fake)
+        begun = swarm.begin_conn(fake)
+        if not isinstance(begun, Conn):
+            await begun
     gater.block_subnet("10.1.0.0/16")
     await eventually(lambda: swarm.num_conns == 2)
     assert [fake.abort_code for fake in fakes.values()] == [None, codes.CONN_GATED, None]

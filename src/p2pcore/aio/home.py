@@ -45,9 +45,6 @@ class Home:
 _HOW = "use asyncio.run_coroutine_threadsafe or loop.call_soon_threadsafe"
 
 
-def check_home(loop: asyncio.AbstractEventLoop | None) -> None:
-    """As Home.check_loop, for a connection, which knows only its `loop`. Raises RuntimeError."""
-    if asyncio.get_running_loop() is not loop:
-        raise RuntimeError(
-            f"this connection belongs to another event loop, perhaps of another thread: {_HOW}"
-        )
+def wrong_loop() -> RuntimeError:
+    """The error for a call of a connection that does not run on the loop of this connection."""
+    return RuntimeError(f"this connection belongs to another event loop, perhaps of another thread: {_HOW}")

@@ -53,8 +53,7 @@ class AddrSource(enum.IntEnum):
     USER = 4
 
 
-_OUTBOUND = Direction.OUTBOUND  # a member of an enum costs more to look up
-_CONNECTION = AddrSource.CONNECTION
+_CONNECTION = AddrSource.CONNECTION  # a member of an enum costs more to look up
 _CLAIMED = (AddrSource.IDENTIFY, AddrSource.RECORD)
 
 
@@ -134,6 +133,9 @@ class AddrBook:
     Raises:
         TypeError, ValueError: an argument has a wrong type or value. The message names it.
         AddrBookError: the file is damaged, is something else, or cannot be opened.
+
+    Attributes:
+        has_names: whether it has ever heard of a peer that was reached at a name.
     """
 
     def __init__(
@@ -159,6 +161,7 @@ class AddrBook:
         self._conns_of: Callable[[PeerId], Iterable[Conn]] = _no_conns
         self._added: Callable[[PeerId], None] = _ignore
         self._file: BookFile | None = None
+        self.has_names = False
         if path is not None:
             from p2pcore.dialing.addr_store import AddrStore  # here, because few programs need sqlite3
 
@@ -196,7 +199,7 @@ class AddrBook:
     def dialled(self, peer: PeerId, addr: Multiaddr) -> None:
         """`peer` was reached at `addr`, and no connection will show that: it is a name, or has one in it."""
         known = self._put(peer, (addr.without_p2p(),), AddrSource.CONNECTION, math.inf)
-        known.has_names = True
+        known.has_names = self.has_names = True
 
     def disproved(self, peer: PeerId, addr: Multiaddr) -> None:
         """Somebody else than `peer` answered at `addr`. Forgets it, unless the program has added it."""
@@ -208,27 +211,24 @@ class AddrBook:
     def left(self, conn: Conn) -> None:
         """`conn` has ended, and its swarm does not list it any more.
 
-        Nearly always there is nothing to learn, or only that the peer was reached where it was before.
+        Call it for each connection that was dialled or identified, and if `has_names`, for every one. Nearly
+        always the peer was only reached where it was before, so that is quick.
         """
-        peer = conn.remote_peer
+        peer, remote = conn.remote_peer, conn.remote_multiaddr
         known = self._peers.get(peer)
-        is_new = conn._info is not None or known is None or not self._saw_again(conn, known)
-        if is_new and (conn._info is not None or conn.direction is _OUTBOUND):
+        if known is not None and remote is not None and conn._info is None and self._file is None:
+            before = known.addrs.get(remote)
+            if before is not None and before[0] is _CONNECTION:
+                if before[1] != math.inf:
+                    known.addrs[remote] = _CONNECTION, self._now() + self._recent_s
+                if not known.has_names:
+                    return
+        if conn._info is not None or conn.direction is Direction.OUTBOUND:
             self._learn(conn)
-        known = known or self._pinned.get(peer)
+        known = self._find(peer)
         if known is not None and known.has_names and not list(self._conns_of(peer)):
             self._fade(known)
             self._changed(peer, known)
-
-    def _saw_again(self, conn: Conn, known: _Known) -> bool:
-        """Takes down that `conn` has reached its peer. False: its address is new, or there is a file."""
-        remote = conn.remote_multiaddr
-        before = None if remote is None or self._file is not None else known.addrs.get(remote)
-        if remote is None or before is None or before[0] < _CONNECTION:
-            return False
-        known.addrs[remote] = before[0], max(before[1], self._now() + self._recent_s)
-        self._peers[conn.remote_peer] = self._peers.pop(conn.remote_peer)  # heard of last
-        return True
 
     def _fade(self, known: _Known) -> None:
         """What was believed as long as its peer was connected will be over some time."""

@@ -77,8 +77,8 @@ class Admission:
     """
 
     __slots__ = (
-        *("_blocker", "_blocks", "_clock", "_complaints", "_gater", "_placed", "_places", "_watcher"),
-        *("conns", "has_gater", "is_trivial", "limits", "news", "refusals", "waits_at_accept"),
+        *("_basic_gaters", "_blocker", "_blocks", "_clock", "_complaints", "_gater", "_placed", "_places"),
+        *("_watcher", "conns", "has_gater", "is_trivial", "limits", "news", "refusals", "waits_at_accept"),
     )
 
     def __init__(
@@ -92,7 +92,8 @@ class Admission:
         self._gater = gater
         self.has_gater = gater is not None
         self._watcher: Callable[[PeerId | None], None] | None = None
-        self._blocker = gater if isinstance(gater, BasicGater) else None
+        self._blocker = gater if type(gater) is BasicGater else None
+        self._basic_gaters: tuple[BasicGater, ...] = (gater,) if isinstance(gater, BasicGater) else ()
         self.waits_at_accept = gater is not None and iscoroutinefunction(gater.intercept_accept)
         self._clock = clock
         self._complaints = Complaints(logger)
@@ -317,20 +318,28 @@ class Admission:
     def watch_blocks(self, blocked: Callable[[PeerId | None], None]) -> None:
         """See BasicGater.watch."""
         self._watcher = blocked
-        if self._blocker is not None:
-            self._blocker.watch(blocked)
+        for gater in self._basic_gaters:
+            gater.watch(blocked)
 
     def stop_watching(self, blocked: Callable[[PeerId | None], None]) -> None:
         """See BasicGater.unwatch."""
         self._watcher = None
-        if self._blocker is not None:
-            self._blocker.unwatch(blocked)
+        for gater in self._basic_gaters:
+            gater.unwatch(blocked)
+
+    def blocks(self, peer: PeerId, addr: Multiaddr | None) -> bool:
+        """Whether a connection to `peer` at `addr` is blocked now."""
+        return any(gater.blocks(peer, addr) for gater in self._basic_gaters)
 
     @property
     def blocker(self) -> BasicGater:
-        """The gater that blocks peers: the program's, if it is a BasicGater, else one that is asked first."""
+        """The gater that blocks peers: the program's, if it is a BasicGater, else one that is asked first.
+
+        A subclass may answer as it likes, so it is no blocker.
+        """
         if self._blocker is None:
             self._blocker = BasicGater()
+            self._basic_gaters += (self._blocker,)
             if self._watcher is not None:
                 self._blocker.watch(self._watcher)
             self._gater = self._blocker if self._gater is None else Both(self._blocker, self._gater)

@@ -7,10 +7,11 @@ reports its end once. A connection never owns a task, a timer or a buffer: while
 from __future__ import annotations
 
 import time
+from asyncio import get_running_loop
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from p2pcore.aio.home import check_home
+from p2pcore.aio.home import wrong_loop
 from p2pcore.errors import LimitedConnection
 from p2pcore.interfaces import ConnStat
 from p2pcore.swarm.streams import open_negotiated
@@ -179,7 +180,8 @@ class Conn:
             ValueError, TypeError: `protocols` is empty, or no text.
             RuntimeError: this is not the event loop of the connection.
         """
-        check_home(self.session.loop)
+        if get_running_loop() is not self.session.loop:
+            raise wrong_loop()
         if self._kind.is_limited and not allow_limited:
             raise LimitedConnection(
                 f"{self.id} is a relayed connection with limits; a stream on it needs allow_limited"

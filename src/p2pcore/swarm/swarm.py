@@ -68,6 +68,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("p2pcore.swarm")
 
+_OUTBOUND = codes.Direction.OUTBOUND  # a member of an enum costs more to look up
 _USUAL_DRAIN = DrainOptions()
 _NEXT_CONN = (ConnectionClosed, StreamReset, TimeoutError)
 """After one of these errors of a connection, `new_stream` tries the next connection (W33)."""
@@ -383,7 +384,14 @@ class Swarm:
         return self._take_over(conn)
 
     def _take_over(self, conn: Conn) -> Conn:
-        self._admit(conn)
+        if self.is_closed:
+            conn.abort(codes.CONN_SHUTDOWN)
+            raise SwarmClosed("the swarm was closed")
+        try:
+            self.admission.admit(conn)
+        except LimitExceeded:
+            conn.abort(codes.CONN_RESOURCE_LIMIT_EXCEEDED)
+            raise
         before = self._conns.state(conn.remote_peer) if self._news.events.is_wanted else None
         self._conns.attach(conn.remote_peer, conn)
         session = conn.session
@@ -400,16 +408,6 @@ class Swarm:
             self._look_for_room()
         return conn
 
-    def _admit(self, conn: Conn) -> None:
-        if self.is_closed:
-            conn.abort(codes.CONN_SHUTDOWN)
-            raise SwarmClosed("the swarm was closed")
-        try:
-            self.admission.admit(conn)
-        except LimitExceeded:
-            conn.abort(codes.CONN_RESOURCE_LIMIT_EXCEEDED)
-            raise
-
     def _conn_ended(self, conn: Conn, error: BaseException | None) -> None:
         """Each session calls this when it ends: from the event loop, so never inside `add_conn`."""
         before = self._conns.state(conn.remote_peer) if self._news.events.is_wanted else None
@@ -422,7 +420,8 @@ class Swarm:
         if self._is_full:
             self._look_for_room()
         self.ledger.forget(conn.remote_peer)
-        self.addr_book.left(conn)
+        if conn._info is not None or conn._kind.direction is _OUTBOUND or self.addr_book.has_names:
+            self.addr_book.left(conn)
         if not self._conns.num_conns:
             self._streams.shrink()
         self._news.conn_closed(conn, error, before and self._change(conn, before))
@@ -435,8 +434,8 @@ class Swarm:
     def block_peer(self, peer: PeerId) -> None:
         """Refuses `peer` from now on, in both directions, and closes its connections with CONN_GATED.
 
-        It is not kept any more (ConnManager.keep). If the gater is a BasicGater, that blocks it; otherwise
-        the peer is refused before the gater is asked.
+        It is not kept any more (ConnManager.keep). A gater that is a BasicGater blocks it. Another one, also
+        of a class made from BasicGater, is not asked about the peer any more.
         """
         self.home.check_thread()
         self.admission.blocker.block_peer(peer)
@@ -459,7 +458,7 @@ class Swarm:
     def _close_blocked(self) -> Iterator[None]:
         for part in parts(self._conns.rows()):
             for conn in part:
-                if self.admission.blocker.blocks(conn.remote_peer, conn.remote_multiaddr):
+                if self.admission.blocks(conn.remote_peer, conn.remote_multiaddr):
                     conn.abort(codes.CONN_GATED)
             yield
 
