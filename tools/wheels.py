@@ -68,9 +68,21 @@ def environment_of(python: str) -> Path:
 
 
 def compiler(python: Path, target: Target) -> Path:
-    """A script that CMake takes for a C compiler."""
-    script = WORK / f"cc-{target.zig}"
-    script.write_text(f'#!/bin/sh\nexec "{python}" -m ziglang cc -target {target.zig} "$@"\n')
+    """A script that CMake takes for a C compiler. It does not look into /usr/include by itself.
+
+    Debian's pyconfig.h includes another one from there, of this processor: a link to that one is enough.
+    """
+    headers = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('include'))").strip())
+    for arch in headers.parent.glob(f"*-linux-*/{headers.name}"):
+        link = WORK / "include" / headers.name / arch.parent.name / headers.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(arch)
+    include = WORK / "include" / headers.name
+    script = WORK / f"cc-{headers.name}-{target.zig}"
+    script.write_text(
+        f'#!/bin/sh\nexec "{python}" -m ziglang cc -target {target.zig} -isystem "{include}" "$@"\n'
+    )
     script.chmod(0o755)
     return script
 
