@@ -70,10 +70,10 @@ interop: $(VENV)/.built  ## the real go-libp2p and js-libp2p peers, both ways
 wheel: $(VENV)/.tools  ## dist/*.whl
 	$(PY) -m pip wheel -q --no-deps --no-build-isolation -w dist .
 
-wheel-test:      ## builds the wheel, installs it in a clean environment elsewhere, runs the suite against it
+wheel-test:      ## builds the wheel, installs it in a clean environment elsewhere, tests what packaging can break
 	PYTHON=$(PYTHON) tools/wheel-test.sh
 
-sanitize:        ## the suite on a checked build with the address and undefined-behaviour sanitizers
+sanitize:        ## what is compiled, in a checked build with the address and undefined-behaviour sanitizers
 	PYTHON=$(PYTHON) CFLAGS="$(SANITIZE)" tools/sanitize-test.sh
 
 lowest:          ## the suite on the lowest versions of everything that p2pcore needs, in an environment of its own
