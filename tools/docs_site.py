@@ -52,6 +52,11 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     return _LINK.sub(lambda match: match[1] + site_link(source, uri, match[2]) + match[3], markdown)
 
 
+def on_post_page(output: str, **_: Any) -> str:
+    """Keeps the theme from asking GitHub about the repository whenever somebody opens a page."""
+    return output.replace(' data-md-component="source"', "")
+
+
 def site_link(source: str, page: str, link: str) -> str:
     """Where `link` of the file `source` leads from `page`. MkDocs reports a page that is not there."""
     target = posixpath.normpath(posixpath.join(posixpath.dirname(source), link))
