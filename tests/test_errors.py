@@ -70,7 +70,7 @@ VALUES: dict[str, Any] = {
 }
 BY_CLASS: dict[str, dict[str, Any]] = {
     "IncompleteRead": {"expected": 9},
-    **dict.fromkeys(("RpcError", "RpcTimeout", "RpcUnavailable"), {"code": codes.RpcCode.ABORTED}),
+    **{key: {"code": codes.RpcCode.ABORTED} for key in ("RpcError", "RpcTimeout", "RpcUnavailable")},
 }
 WAYS: dict[str, Callable[[Any], Any]] = {
     "pickle": lambda error: pickle.loads(pickle.dumps(error)),

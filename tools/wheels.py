@@ -75,11 +75,14 @@ def compiler(python: Path, target: Target) -> Path:
     return script
 
 
-def build(python: Path, target: Target) -> Path:
-    """A wheel that auditwheel has not seen."""
+def build(python: Path, target: Target, generated: Path | None) -> tuple[Path, Path]:
+    """A wheel that auditwheel has not seen, and the folder with its generated C.
+
+    `generated`: that of an earlier call. The C is the same for every interpreter and target.
+    """
     abi = run(python, "-c", "import sysconfig; print(sysconfig.get_config_var('SOABI'))").split("-")[1]
     suffix = f"cpython-{abi}-{target.soabi}"
-    raw = WORK / "raw" / suffix
+    raw, cmake = WORK / "raw" / suffix, WORK / "cmake" / suffix
     raw.mkdir(parents=True, exist_ok=True)
     defines = {
         "CMAKE_C_COMPILER": str(compiler(python, target)),
@@ -88,13 +91,15 @@ def build(python: Path, target: Target) -> Path:
         "CMAKE_C_LINKER_DEPFILE_SUPPORTED": "OFF",  # zig's linker writes none
         "Python_SOABI": suffix,
     }
+    if generated is not None:
+        defines["P2PCORE_GENERATED"] = str(generated)
     options = [f"-Ccmake.define.{name}={value}" for name, value in defines.items()]
-    options += ["-Cinstall.strip=false", f"-Cbuild-dir={WORK / 'cmake' / suffix}"]
+    options += ["-Cinstall.strip=false", f"-Cbuild-dir={cmake}"]
     platform = f"linux-{target.arch}"
     pip = [python, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", raw, *options, TOP]
     run(*pip, _PYTHON_HOST_PLATFORM=platform, SETUPTOOLS_EXT_SUFFIX=f".{suffix}.so")
     (wheel,) = raw.glob("p2pcore-*.whl")
-    return wheel
+    return wheel, generated or cmake / "src" / "p2pcore" / "_fast"
 
 
 def repair(python: Path, wheel: Path, target: Target, out: Path) -> Path:
@@ -116,14 +121,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--python", nargs="+", default=[sys.executable], help="interpreters, 3.11 or later")
     parser.add_argument("--target", nargs="+", default=list(TARGETS), choices=list(TARGETS))
+    parser.add_argument("--generated", type=Path, help="the folder with the C of an earlier build")
     parser.add_argument("--out", type=Path, default=TOP / "dist")
     asked = parser.parse_args()
     if sysconfig.get_platform() != "linux-x86_64":
         sys.exit(f"this builds on Linux on x86-64, not on {sysconfig.get_platform()}")
     asked.out.mkdir(parents=True, exist_ok=True)
+    generated = asked.generated
     for python in map(environment_of, asked.python):
         for target in map(TARGETS.__getitem__, asked.target):
-            print(repair(python, build(python, target), target, asked.out).name, flush=True)
+            wheel, generated = build(python, target, generated)
+            print(repair(python, wheel, target, asked.out).name, flush=True)
 
 
 if __name__ == "__main__":

@@ -671,7 +671,7 @@ def _upgrader_options(
     listener = options.given("listener", listener, ListenerOptions)
     later = admission.admits_later if admission.waits_at_accept else None
     hooks = ListenerHooks(admission.admits, later, news)
-    return UpgraderOptions(listener.accept_timeout, listener, hooks, admission.check_secured, ledger)
+    return UpgraderOptions(listener.accept_timeout, listener, hooks, admission, ledger)
 
 
 def _access_log(swarm: Swarm, news: News, choice: AccessLogOptions | bool) -> AccessLog | None:

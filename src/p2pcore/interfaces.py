@@ -707,6 +707,21 @@ class Gater(Protocol):
         """Is called for a complete connection, before the swarm reports it. Its streams wait meanwhile."""
 
 
+class SecuredGate(Protocol):
+    """Asks the gater of a host about a peer that has proved its id.
+
+    Attributes:
+        has_gater: whether there is one now. Without one, there is nothing to ask.
+    """
+
+    has_gater: bool
+
+    def check_secured(
+        self, direction: Direction, peer: PeerId, local: Multiaddr, remote: Multiaddr | None
+    ) -> Awaitable[None] | None:
+        """Raises GaterRefused, or returns an awaitable that does."""
+
+
 class Resolver(Protocol):
     """Looks up host names. Answers are not trusted; a list that is too long is cut."""
 
@@ -947,6 +962,7 @@ __all__ = [
     "Resolver",
     "SecureTransport",
     "Secured",
+    "SecuredGate",
     "Stream",
     "StreamHandler",
     "Transport",

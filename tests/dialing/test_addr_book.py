@@ -331,6 +331,19 @@ async def test_addresses_that_are_given_are_the_only_ones_dialled() -> None:
 
 
 @looped
+async def test_an_address_where_somebody_else_answers_is_forgotten() -> None:
+    async with Host(**BARE) as victim, Host(**BARE | {"listen": ()}) as dialer:
+        (where,) = victim.addrs
+        dialer.addr_book.add_record(sealed(where, PUBLIC))
+        dialer.addr_book.add(OTHER, where)
+        for liar in (THEM, OTHER):
+            with pytest.raises(DialError, match="but it proved to be"):
+                await dialer.connect(where.with_p2p(liar))
+        assert dialer.addr_book.addrs(THEM) == [PUBLIC]
+        assert dialer.addr_book.addrs(OTHER) == [where], "the program wanted it"
+
+
+@looped
 async def test_a_host_name_is_remembered_as_a_name() -> None:
     from p2pcore import DialOptions
 

@@ -110,16 +110,12 @@ def test_the_unit_starts_reloads_and_stops_a_node(machine: Machine) -> None:
     process = subprocess.Popen(shlex.split(start), env=environment, stdout=subprocess.DEVNULL)
     try:
         told("READY")
-        before = json.loads(
-            machine.ask("status", "--admin", f"{machine.root}/run/admin.sock", "--json").stdout
-        )
+        before = machine.status()
         assert len(before["workers"]) == 2
         subprocess.run(shlex.split(reload.replace("$MAINPID", str(process.pid))), check=True)
         told("RELOADING")
         told("READY")
-        after = json.loads(
-            machine.ask("status", "--admin", f"{machine.root}/run/admin.sock", "--json").stdout
-        )
+        after = machine.status()
         pids = [{worker["pid"] for worker in status["workers"]} for status in (before, after)]
         assert pids[0].isdisjoint(pids[1])
         assert before["peer_id"] == after["peer_id"]

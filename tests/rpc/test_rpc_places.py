@@ -135,18 +135,26 @@ async def test_who_gives_up_leaves_the_line_and_what_it_held() -> None:
     assert is_empty(calls.places)
 
 
+@pytest.mark.parametrize("is_given_first", [True, False])
 @looped
-async def test_a_place_given_to_a_call_that_is_cancelled_in_the_same_turn_goes_to_the_next() -> None:
-    calls = Calls(Bounds(running=1))
-    for name in ("a", "b", "c"):
-        await calls.begin(name, ANN)
-    calls._ends["a"].set()
-    await calls.tasks["a"]
-    calls.tasks["b"].cancel()  # it has its place by now, and may not have run yet
+async def test_a_call_cancelled_as_it_gets_its_place_passes_it_on(
+    is_given_first: bool,
+) -> None:
+    places = Places(Bounds(running=1))
+    assert places.try_enter(ANN)
+    one, two = (asyncio.create_task(places.enter(ANN, 1)) for _ in range(2))
     await settle()
-    assert calls.ran[-1] == "c"
-    await calls.end("c")
-    assert is_empty(calls.places)
+    if is_given_first:
+        places.leave(ANN)
+        one.cancel()
+    else:
+        one.cancel()
+        places.leave(ANN)
+    await two
+    assert one.cancelled()
+    assert (places.num_running, places.num_queued) == (1, 0)
+    places.leave(ANN)
+    assert is_empty(places)
 
 
 @looped

@@ -38,7 +38,7 @@ class Opened:
         return self.streams[-1]
 
     async def use(self) -> Any:
-        return self.pool.maybe_take() or await self.pool.take()
+        return self.pool.maybe_take() or (await self.pool.take())[0]
 
 
 @looped
@@ -69,6 +69,17 @@ async def test_callers_beyond_the_limit_wait_in_order() -> None:
 
 
 @looped
+async def test_a_caller_learns_whether_its_stream_is_new() -> None:
+    opened = Opened(most=1)
+    first, is_new = await opened.pool.take()
+    assert is_new
+    waits = asyncio.create_task(opened.pool.take())
+    await settle()
+    opened.pool.give(first)
+    assert await waits == (first, False)
+
+
+@looped
 async def test_a_stream_that_has_ended_is_not_given_out() -> None:
     opened = Opened()
     stream = await opened.use()
@@ -78,16 +89,22 @@ async def test_a_stream_that_has_ended_is_not_given_out() -> None:
     assert opened.pool.num_open == 1
 
 
+@pytest.mark.parametrize("is_given_first", [True, False])
 @looped
-async def test_a_caller_that_is_cancelled_passes_on_what_it_was_given() -> None:
+async def test_a_caller_that_is_cancelled_passes_on_what_it_was_given(is_given_first: bool) -> None:
     for ends in (Pool.give, lambda pool, _: pool.drop()):
         opened = Opened(most=1)
         first = await opened.use()
         one, two = (asyncio.create_task(opened.use()) for _ in range(2))
         await settle()
-        ends(opened.pool, first)
-        one.cancel()  # it was given the stream in this turn of the loop
+        if is_given_first:
+            ends(opened.pool, first)
+            one.cancel()
+        else:
+            one.cancel()
+            ends(opened.pool, first)
         assert await two in opened.streams
+        assert one.cancelled()
         assert opened.pool.num_waiting == 0
         three = asyncio.create_task(opened.use())
         await settle()

@@ -11,7 +11,7 @@ from rpc_hosts import ECHO, LENGTH, NAME, TEXT, WAIT, shop
 
 from harness import eventually, looped, seconds, settle
 from hosts import BARE
-from p2pcore import DrainOptions, Host, PrivateKey, Stream, StreamReset, TcpOptions, limits, rpc
+from p2pcore import DrainOptions, Host, PrivateKey, Stream, StreamReset, TcpOptions, codes, limits, rpc
 from p2pcore.codes import RPC_RESET_BASE
 
 WHICH = rpc.Method("which", rpc.BYTES, TEXT)
@@ -55,13 +55,15 @@ class Calling:
             await self.stop()
 
 
+@pytest.mark.parametrize("max_streams", [100, 1])
 @looped
-async def test_a_rolling_restart_fails_no_call() -> None:
+async def test_a_rolling_restart_fails_no_call(max_streams: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "RPC_LOOK_S", 1000.0)  # busy streams end after their calls, not by a look
     refuse = DrainOptions(refuse_after_s=seconds(0.5))
     same: dict[str, Any] = {"private_key": PrivateKey.generate(), "drain": refuse}
     same["tcp"] = TcpOptions(reuse_port=True)
     async with named("old", **same) as old, Host(listen=(), ping=False) as dialer:
-        async with rpc.Client(dialer, old.addrs_with_peer[0], NAME) as client:
+        async with rpc.Client(dialer, old.addrs_with_peer[0], NAME, max_streams=max_streams) as client:
             calling = Calling(client)
             await calling.until(lambda: client.conn and dialer.info_of(client.conn))
             async with named("new", listen=[old.addrs[0]], **same):
@@ -185,6 +187,24 @@ async def test_a_peer_that_refuses_for_ever_is_unavailable() -> None:
             with pytest.raises(rpc.RpcUnavailable):
                 await client.call(ECHO, b"")
             assert client._pool.num_open == 0
+
+
+@looped
+async def test_a_call_that_a_peer_refuses_because_it_ends_goes_to_another_stream() -> None:
+    async with shop() as made:
+        streams: list[Stream] = []
+
+        async def serve(stream: Stream) -> None:
+            streams.append(stream)
+            if len(streams) == 1:
+                stream.reset(codes.STREAM_SHUTDOWN)
+            else:
+                await stream.read()
+                await stream.write(bytes.fromhex("00 00000001 34"))
+
+        made.server.set_stream_handler(made.service.protocol, serve)
+        assert await made.client.call(LENGTH, "four") == 4
+        assert len(streams) == 2
 
 
 @looped

@@ -54,6 +54,21 @@ async def test_a_kept_peer_is_connected_again_and_events_say_so() -> None:
 
 
 @virtual
+async def test_a_connection_that_is_about_to_end_is_none_to_wait_for() -> None:
+    swarm, transport = lost_swarm(is_up=True)
+    kept = swarm.keep(THEM, [HOME])
+    first = await kept.connected()
+    live(transport).is_closed = True  # it drains, and the swarm still lists it
+    waiting = asyncio.create_task(kept.connected())
+    await asyncio.sleep(60)
+    assert not waiting.done()
+    live(transport).end()
+    assert await waiting is not first
+    kept.close()
+    await swarm.close()
+
+
+@virtual
 async def test_it_is_dialled_where_the_address_book_says_too() -> None:
     swarm, transport = lost_swarm()
     swarm.addr_book.add(THEM, addr(2, "9.9.9.9"))

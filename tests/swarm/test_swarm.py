@@ -238,7 +238,7 @@ async def test_a_connection_whose_close_is_cancelled_is_aborted_and_told() -> No
     closing.cancel()
     await asyncio.wait([closing])
     assert fake.aborted
-    assert [event for event, _ in log] == ["connected", "disconnected"]
+    await eventually(lambda: [event for event, _ in log] == ["connected", "disconnected"])
     await swarm.close()
 
 

@@ -7,15 +7,17 @@ in both directions. If the connection to the peer is lost, the next stream dials
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import click
 
-from p2pcore import Multiaddr, Stream
+from p2pcore import Conn, Host, Multiaddr, P2PError, Stream
 from p2pcore.cli.node import dialled, run
 from p2pcore.cli.node_options import NodeOptions
-from p2pcore.cli.output import Output
+from p2pcore.cli.output import Output, error_line
 from p2pcore.cli.params import ProtocolType, target_options
-from p2pcore.cli.tunnel import Forwarding, Local, LocalType
+from p2pcore.cli.tunnel import LocalType, shown
+from p2pcore.streams import forward
 
 
 @click.command()
@@ -28,7 +30,7 @@ from p2pcore.cli.tunnel import Forwarding, Local, LocalType
     help="Use the connection even if a relay limits its bytes or its time.",
 )
 def command(
-    local: Local,
+    local: Multiaddr,
     target: Multiaddr,
     any_peer: bool,
     node: NodeOptions,
@@ -45,7 +47,7 @@ def command(
 
 
 async def _forward(
-    local: Local,
+    local: Multiaddr,
     target: Multiaddr,
     any_peer: bool,
     node: NodeOptions,
@@ -54,13 +56,21 @@ async def _forward(
     allow_limited: bool,
 ) -> None:
     async with dialled(target, any_peer, node) as (host, conn):
+        await _warn_of_another_protocol(host, conn, protocol)
         peer = target if target.peer_id is not None else target.with_p2p(conn.remote_peer)
 
         async def open_stream() -> Stream:
             return await host.new_stream(peer, protocol, allow_limited)
 
-        async with Forwarding(local, open_stream) as forwarding:
-            output.show(
-                str(forwarding.local), event="forwarding", local=str(forwarding.local), peer=str(peer)
-            )
+        async with forward(local, open_stream) as port:
+            assert port.local is not None
+            where = shown(port.local)
+            output.show(where, event="forwarding", local=where, peer=str(peer))
             await asyncio.Event().wait()
+
+
+async def _warn_of_another_protocol(host: Host, conn: Conn, protocol: str) -> None:
+    """Warns if the peer does not say that it speaks `protocol`. Streams show it later, by a reset."""
+    with suppress(P2PError, OSError):
+        if protocol not in (await host.identify(conn)).protocols:
+            error_line(f"p2pcore forward: warning: the peer does not say that it speaks {protocol}")

@@ -53,6 +53,8 @@ class AddrSource(enum.IntEnum):
     USER = 4
 
 
+_OUTBOUND = Direction.OUTBOUND  # a member of an enum costs more to look up
+_CONNECTION = AddrSource.CONNECTION
 _CLAIMED = (AddrSource.IDENTIFY, AddrSource.RECORD)
 
 
@@ -75,13 +77,14 @@ class KnownAddr:
 class _Known:
     """What the book has of one peer: addresses with (source, time of expiry), and its last signed record."""
 
-    __slots__ = ("addrs", "envelope", "seq", "size")
+    __slots__ = ("addrs", "envelope", "has_names", "seq", "size")
 
     def __init__(self) -> None:
         self.addrs: dict[Multiaddr, tuple[AddrSource, float]] = {}
         self.seq = -1
         self.envelope: bytes | None = None
         self.size = 0
+        self.has_names = False  # has addresses that are believed until the last connection ends
 
     @property
     def is_pinned(self) -> bool:
@@ -192,18 +195,44 @@ class AddrBook:
 
     def dialled(self, peer: PeerId, addr: Multiaddr) -> None:
         """`peer` was reached at `addr`, and no connection will show that: it is a name, or has one in it."""
-        self._put(peer, (addr.without_p2p(),), AddrSource.CONNECTION, math.inf)
+        known = self._put(peer, (addr.without_p2p(),), AddrSource.CONNECTION, math.inf)
+        known.has_names = True
 
-    def left(self, conn: Conn, is_last: bool) -> None:
-        """`conn` has ended. `is_last`: it was the last connection to its peer."""
-        if conn._info is not None or conn.direction is Direction.OUTBOUND:
+    def disproved(self, peer: PeerId, addr: Multiaddr) -> None:
+        """Somebody else than `peer` answered at `addr`. Forgets it, unless the program has added it."""
+        known = self._find(peer)
+        if known is not None and known.addrs.get(addr, (AddrSource.USER, 0.0))[0] is not AddrSource.USER:
+            del known.addrs[addr]
+            self._changed(peer, known)
+
+    def left(self, conn: Conn) -> None:
+        """`conn` has ended, and its swarm does not list it any more.
+
+        Nearly always there is nothing to learn, or only that the peer was reached where it was before.
+        """
+        peer = conn.remote_peer
+        known = self._peers.get(peer)
+        is_new = conn._info is not None or known is None or not self._saw_again(conn, known)
+        if is_new and (conn._info is not None or conn.direction is _OUTBOUND):
             self._learn(conn)
-        if is_last and (known := self._find(conn.remote_peer)) is not None:
+        known = known or self._pinned.get(peer)
+        if known is not None and known.has_names and not list(self._conns_of(peer)):
             self._fade(known)
-            self._changed(conn.remote_peer, known)
+            self._changed(peer, known)
+
+    def _saw_again(self, conn: Conn, known: _Known) -> bool:
+        """Takes down that `conn` has reached its peer. False: its address is new, or there is a file."""
+        remote = conn.remote_multiaddr
+        before = None if remote is None or self._file is not None else known.addrs.get(remote)
+        if remote is None or before is None or before[0] < _CONNECTION:
+            return False
+        known.addrs[remote] = before[0], max(before[1], self._now() + self._recent_s)
+        self._peers[conn.remote_peer] = self._peers.pop(conn.remote_peer)  # heard of last
+        return True
 
     def _fade(self, known: _Known) -> None:
         """What was believed as long as its peer was connected will be over some time."""
+        known.has_names = False
         until = self._now() + self._recent_s
         for addr, (source, before) in known.addrs.items():
             if source is AddrSource.CONNECTION and before == math.inf:
@@ -258,7 +287,7 @@ class AddrBook:
         until: float,
         seq: int = -1,
         envelope: bytes | None = None,
-    ) -> None:
+    ) -> _Known:
         known = self._find(peer) or _Known()
         for addr in addrs:
             known.put(addr, source, until)
@@ -266,6 +295,7 @@ class AddrBook:
             known.seq, known.envelope = seq, envelope
         known.cut()
         self._changed(peer, known)
+        return known
 
     def _changed(self, peer: PeerId, known: _Known) -> None:
         """Puts `known` in its table, behind all others, and makes room."""

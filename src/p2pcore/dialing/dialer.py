@@ -28,6 +28,7 @@ from p2pcore.errors import (
     DialError,
     GaterRefused,
     LimitExceeded,
+    PeerIdMismatch,
     PeerIsSelf,
     ResolutionError,
     SwarmClosed,
@@ -125,8 +126,11 @@ class Dialer:
         self._check_dial(peer)
         if (conn := self._existing(peer, force_direct)) is not None:
             return conn
-        if await self._check_admission(peer) and (conn := self._existing(peer, force_direct)) is not None:
-            return conn
+        asked = self._ask_admission(peer)
+        if asked is not None:
+            await asked
+            if (conn := self._existing(peer, force_direct)) is not None:
+                return conn
         given = [Multiaddr(addr) for addr in addrs] or self._book.addrs(peer)
         num_skipped = max(0, len(given) - limits.MAX_DIAL_ADDRS)
         numeric, unresolved = given[: limits.MAX_DIAL_ADDRS], Causes()
@@ -225,7 +229,9 @@ class Dialer:
         """See Swarm.dial_addr."""
         peer = addr.peer_id
         self._check_dial(peer)
-        await self._check_admission(peer)
+        asked = self._ask_admission(peer)
+        if asked is not None:
+            await asked
         if self._needs_resolving(addr):
             return await self._dial_name(addr, peer)
         if peer is None:
@@ -236,9 +242,9 @@ class Dialer:
         now = asyncio.get_running_loop().time
         began_at = now()
         try:
-            asked = self._admission.check_addr_dial(peer, target)
-            if asked is not None:
-                await asked
+            answer = self._admission.check_addr_dial(peer, target)
+            if answer is not None:
+                await answer
             conn = await self._dial_one(target, peer)
             self._news.peer_dialled(True, 1, now() - began_at, 0.0)
             return conn
@@ -334,6 +340,8 @@ class Dialer:
             self.black_holes.record(addr, stage is not None)
         if peer is not None and not ours and not isinstance(error, _NOT_ITS_FAULT):
             self.backoff.failed(peer, addr, asyncio.get_running_loop().time())
+        if peer is not None and isinstance(error, PeerIdMismatch):
+            self._book.disproved(peer, addr)
         if stage is not None:
             self._news.upgrade_failed(Direction.OUTBOUND, str(stage), error, None, addr)
 
@@ -378,19 +386,22 @@ class Dialer:
         if addrs and all(map(self._filter.is_own, addrs)):
             raise DialError(None, (), cause=PeerIsSelf(self._local_peer))
 
-    async def _check_admission(self, peer: PeerId | None) -> bool:
-        """Raises DialError: the gater or a limit refuses. Returns: whether this has waited."""
+    def _ask_admission(self, peer: PeerId | None) -> Awaitable[None] | None:
+        """Raises DialError: the gater or a limit refuses. Returns: what to await; None: nothing."""
         if self._admission.is_trivial:
-            return False
+            return None
         try:
             asked = self._admission.check_peer_dial(peer)
-            if asked is None:
-                return False
-            await asked
         except (GaterRefused, LimitExceeded) as error:
             raise self._failed(peer, DialError(peer, (), cause=error)) from error
+        return None if asked is None else self._admitted_later(peer, asked)
+
+    async def _admitted_later(self, peer: PeerId | None, asked: Awaitable[None]) -> None:
+        try:
+            await asked
+        except GaterRefused as error:
+            raise self._failed(peer, DialError(peer, (), cause=error)) from error
         self._check_open()
-        return True
 
     def _check_open(self) -> None:
         if self._is_closed:

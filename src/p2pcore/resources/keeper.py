@@ -96,16 +96,15 @@ class Keeper:
         """Whether there is a connection, as far as it has been told."""
         return self._since is not None
 
-    async def connected(self) -> None:
-        """Returns once there is a connection. Raises ConnectionClosed: it ends before."""
-        if self._since is None:
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            try:
-                await waiter
-            finally:
-                if waiter in self._waiters:
-                    self._waiters.remove(waiter)
+    async def wait_joined(self) -> None:
+        """Returns when the next connection comes. Raises ConnectionClosed: the peer is not kept any more."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
 
     def wake(self) -> None:
         """There is something new to try: the dial that waits begins now, or a second after the last one."""

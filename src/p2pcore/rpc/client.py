@@ -30,6 +30,7 @@ from p2pcore.errors import (
     rpc_error,
 )
 from p2pcore.rpc import wire
+from p2pcore.rpc.deadlines import Deadlines
 from p2pcore.rpc.method import Method, StreamMethod, protocol_of
 from p2pcore.rpc.pool import Pool
 from p2pcore.values.multiaddr import Multiaddr
@@ -108,6 +109,7 @@ class Client:
         self._max_answer = max_answer_bytes
         self._allow_limited = allow_limited
         self._pool = Pool(self._open, max_streams, idle_s)
+        self._deadlines = Deadlines()
         self._conn: Conn | None = None
         self._dialing = asyncio.Lock()
         self._num_failed_dials = 0
@@ -212,7 +214,7 @@ class Client:
         stream, (kind, answer) = await self._begin(name, body, deadline)
         if kind != wire.RESULT:
             self._failed(stream, RemoteProtocolError(f"an answer of kind {kind} to a call with one answer"))
-        self._pool.give(stream)
+        self._give(stream)
         return answer
 
     async def _begin(
@@ -222,25 +224,27 @@ class Client:
         moves = 0
         while True:
             stream = self._pool.maybe_take()
-            is_fresh = stream is None
+            is_fresh = False
             if stream is None:
-                stream = await self._take(deadline)
+                stream, is_fresh = await self._take(deadline)
             left_s = _left(deadline)
             if left_s is not None and left_s <= 0:
                 self._pool.give(stream)
                 raise _late("the deadline passed before the request was sent")
             try:
-                stream.set_deadline(left_s)
+                if deadline is not None:
+                    self._deadlines.watch(stream, deadline)
                 for part in wire.pack_request(name, body, left_s):
                     await stream.write(part)
                 return stream, await wire.read_answer(stream, self._max_answer)
             except RpcError:
-                self._pool.give(stream)
+                self._give(stream)
                 raise
             except BaseException as error:
                 if not self._may_resend(error, is_fresh) or moves > limits.RPC_MAX_MOVES:
                     self._failed(stream, error)
                 moves += is_fresh
+                self._deadlines.forget(stream)
                 stream.reset()
                 self._pool.drop()
 
@@ -251,8 +255,8 @@ class Client:
             return True
         return isinstance(error, IncompleteRead) and not error.partial and not is_fresh
 
-    async def _take(self, deadline: float | None) -> Stream:
-        """A stream from the pool. Raises RpcError."""
+    async def _take(self, deadline: float | None) -> tuple[Stream, bool]:
+        """A stream from the pool, and whether it is new. Raises RpcError."""
         if deadline is not None and deadline <= asyncio.get_running_loop().time():
             raise _late("no time is left")
         limit = asyncio.timeout_at(deadline)
@@ -303,8 +307,14 @@ class Client:
                 raise
             return self._conn
 
+    def _give(self, stream: Stream) -> None:
+        """The call on `stream` is over, and it can carry another one."""
+        self._deadlines.forget(stream)
+        self._pool.give(stream)
+
     def _failed(self, stream: Stream, error: BaseException) -> NoReturn:
         """Ends the stream of a call that failed, and raises the error for the caller."""
+        self._deadlines.forget(stream)
         stream.reset(_reset_code(error))
         self._pool.drop()
         if isinstance(error, (P2PError, OSError)):
@@ -323,11 +333,11 @@ class Client:
             if kind != wire.END:
                 raise RemoteProtocolError(f"an answer of kind {kind} to a call with a stream of answers")
         except RpcError:
-            self._pool.give(stream)
+            self._give(stream)
             raise
         except BaseException as error:
             self._failed(stream, error)
-        self._pool.give(stream)
+        self._give(stream)
 
 
 class Items(Generic[A]):

@@ -66,9 +66,12 @@ class Places:
 
     def try_enter(self, peer: PeerId) -> bool:
         """Takes a place, if one is free for `peer` and it has no call that waits. Then call `leave` once."""
-        if self.num_running >= self._bounds.running or peer in self._queues or not self._has_room(peer):
+        running = self._running.get(peer, 0)
+        bounds = self._bounds
+        if self.num_running >= bounds.running or running >= bounds.running_per_peer or peer in self._queues:
             return False
-        self._take(peer)
+        self.num_running += 1
+        self._running[peer] = running + 1
         return True
 
     async def enter(self, peer: PeerId, size: int) -> None:

@@ -72,19 +72,21 @@ class Pool:
             self.num_open -= 1
         return None
 
-    async def take(self) -> Stream:
-        """A new stream, or the next one that is given back. Then call `give` or `drop` once.
+    async def take(self) -> tuple[Stream, bool]:
+        """A new stream, or the next one that is given back; and whether it is new.
+
+        Then call `give` or `drop` once.
 
         Raises: RpcError: RESOURCE_EXHAUSTED: very many wait already. What `open_stream` raises.
         """
         if self.num_open >= self._most:
             stream = await self._wait()
             if stream is not None:
-                return stream
+                return stream, False
         else:
             self.num_open += 1
         try:
-            return await self._open()
+            return await self._open(), True
         except BaseException:
             self.drop()
             raise

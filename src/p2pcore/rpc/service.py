@@ -39,7 +39,6 @@ Q = TypeVar("Q")
 A = TypeVar("A")
 
 _NOTHING: Any = object()
-_GRACE_S = 1.0  # after its deadline a call may still say so
 
 
 class Server(Drains, Protocol):
@@ -199,7 +198,7 @@ class Service:
         deadline = None if left_s is None else asyncio.get_running_loop().time() + left_s
         if size > self._max_request:
             error = _too_large("a request", size, "takes", self._max_request)
-            await self._write(stream, wire.pack_error(error), deadline)
+            await self._write(stream, wire.pack_error(error))
             self.counts[error.code] += 1
             return False
         stream.set_read_deadline(limits.RPC_REQUEST_TIMEOUT_S)
@@ -213,7 +212,7 @@ class Service:
         try:
             await self._call(stream, name, body, deadline)
         except RpcError as error:
-            await self._write(stream, wire.pack_error(error), deadline)
+            await self._write(stream, wire.pack_error(error))
             self.counts[error.code] += 1
         except asyncio.CancelledError:  # the caller is gone, or the host ends
             self.counts[RpcCode.CANCELLED] += 1
@@ -240,7 +239,7 @@ class Service:
             request = _decoded(method, body)
             if isinstance(method, Method):
                 parts = await self._result(method, handler, request, call)
-                await self._write(stream, parts, deadline)
+                await self._write(stream, parts)
             else:
                 await _in_time(deadline, self._send_items(stream, method, handler, request, call))
         finally:
@@ -267,10 +266,10 @@ class Service:
         items = _Guarded(call, handler(request, call))
         try:
             while (item := await items.next()) is not _NOTHING:
-                await self._write(stream, items.guard(self._packed, wire.ITEM, method, item), call.deadline)
+                await self._write(stream, items.guard(self._packed, wire.ITEM, method, item))
         finally:
             await items.close()
-        await self._write(stream, wire.pack_answer(wire.END), call.deadline)
+        await self._write(stream, wire.pack_answer(wire.END))
 
     def _packed(self, kind: int, method: Method[Q, A] | StreamMethod[Q, A], answer: A) -> wire.Parts:
         body = method.answer.encode(answer)
@@ -280,12 +279,9 @@ class Service:
             raise error
         return wire.pack_answer(kind, body)
 
-    async def _write(self, stream: Stream, parts: wire.Parts, deadline: float | None) -> None:
+    async def _write(self, stream: Stream, parts: wire.Parts) -> None:
         """Writes one answer whole, or resets the stream. A caller that does not read ends the wait."""
-        left_s = limits.RPC_WRITE_TIMEOUT_S
-        if deadline is not None:
-            left_s = min(left_s, max(0.0, deadline - asyncio.get_running_loop().time()) + _GRACE_S)
-        stream.set_write_deadline(left_s)
+        stream.set_write_deadline(limits.RPC_WRITE_TIMEOUT_S)
         try:
             for part in parts:
                 await stream.write(part)

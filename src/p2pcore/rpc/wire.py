@@ -82,13 +82,21 @@ async def read_answer(stream: Stream, most: int) -> tuple[int, bytes]:
         raise RemoteProtocolError(f"an answer of kind {kind} with {size} bytes")
     if size > most:
         raise LimitExceeded("max_answer_bytes", size, most, setting="rpc.Client(max_answer_bytes=...)")
-    return kind, await _read_body(stream, head, size) if size else b""
+    if not size:
+        return kind, b""
+    try:
+        return kind, await stream.read_exactly(size, size)
+    except IncompleteRead as error:
+        raise _incomplete(head, size, error) from None
 
 
 async def _read_error(stream: Stream, head: bytes, size: int) -> RpcError:
     if not 1 <= size <= limits.RPC_MAX_ERROR_BYTES + 1:
         raise RemoteProtocolError(f"an error of {size} bytes; expected 1 to {limits.RPC_MAX_ERROR_BYTES + 1}")
-    body = await _read_body(stream, head, size)
+    try:
+        body = await stream.read_exactly(size, size)
+    except IncompleteRead as error:
+        raise _incomplete(head, size, error) from None
     try:
         code = RpcCode(body[0])
     except ValueError:
@@ -96,8 +104,6 @@ async def _read_error(stream: Stream, head: bytes, size: int) -> RpcError:
     return rpc_error(code, body[1:].decode(errors="replace"))
 
 
-async def _read_body(stream: Stream, head: bytes, size: int) -> bytes:
-    try:
-        return await stream.read_exactly(size, size)
-    except IncompleteRead as error:
-        raise IncompleteRead(head + error.partial, len(head) + size) from None
+def _incomplete(head: bytes, size: int, error: IncompleteRead) -> IncompleteRead:
+    """The stream ended within the body of an answer."""
+    return IncompleteRead(head + error.partial, len(head) + size)

@@ -71,13 +71,14 @@ class Admission:
 
     Attributes:
         limits: the limits in force. refusals: what they have refused.
+        has_gater: whether there is a gater to be asked.
         waits_at_accept: whether `admits_later` has to be asked as well.
         news: hears of each refusal. conns: the connections of the swarm. The swarm sets both.
     """
 
     __slots__ = (
         *("_blocker", "_blocks", "_clock", "_complaints", "_gater", "_placed", "_places", "_watcher"),
-        *("conns", "is_trivial", "limits", "news", "refusals", "waits_at_accept"),
+        *("conns", "has_gater", "is_trivial", "limits", "news", "refusals", "waits_at_accept"),
     )
 
     def __init__(
@@ -89,6 +90,7 @@ class Admission:
         if gater is not None:
             options.satisfies("gater", gater, Gater, may_wait=True)
         self._gater = gater
+        self.has_gater = gater is not None
         self._watcher: Callable[[PeerId | None], None] | None = None
         self._blocker = gater if isinstance(gater, BasicGater) else None
         self.waits_at_accept = gater is not None and iscoroutinefunction(gater.intercept_accept)
@@ -332,6 +334,7 @@ class Admission:
             if self._watcher is not None:
                 self._blocker.watch(self._watcher)
             self._gater = self._blocker if self._gater is None else Both(self._blocker, self._gater)
+            self.has_gater = True
             self.is_trivial = False
         return self._blocker
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from p2pcore import codes, limits
 from p2pcore.codes import Direction
@@ -81,8 +81,8 @@ class Duplicates:
         self._mark(rivals, conn)
         self._look_later()
 
-    def left(self, conn: Conn) -> None:
-        """Forgets `conn`, which has ended."""
+    def left(self, conn: Any) -> None:
+        """Forgets `conn`, one of the swarm's, which has ended or leaves."""
         self._superfluous.pop(conn, None)
         rivals = self._peers.get(conn.remote_peer)
         if rivals is None or conn.is_limited:

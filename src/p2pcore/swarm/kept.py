@@ -59,7 +59,7 @@ class Kept:
                 return conn
             if self.is_closed:
                 raise ConnectionClosed(f"{self.peer} is not kept any more")
-            await self._keeper.connected()
+            await self._keeper.wait_joined()  # also while the last connection is only about to end
 
     def close(self) -> None:
         """Lets the peer go: it is not dialled or protected any more. A connection stays open. Idempotent."""

@@ -305,8 +305,9 @@ def _fail(stream: Stream, error: Exception) -> bool:
     elif isinstance(error, P2PError) and not isinstance(error, LocalProtocolError):
         code = 0
     else:
-        extra = of_conn(stream.conn)
-        logger.error("%s: the handler of %s raised", stream.conn, stream.protocol, exc_info=error, extra=extra)
+        about = of_conn(stream.conn)
+        text = "%s: the handler of %s raised"
+        logger.error(text, stream.conn, stream.protocol, exc_info=error, extra=about)
         stream.reset()
         return True
     if logger.isEnabledFor(logging.DEBUG):

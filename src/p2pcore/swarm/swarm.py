@@ -54,7 +54,6 @@ from p2pcore.values.multiaddr import Multiaddr
 if TYPE_CHECKING:
     from p2pcore.interfaces import (
         CapableConn,
-        Conn as AnyConn,
         Listener,
         Notifiee,
         ProtocolHandler,
@@ -365,11 +364,13 @@ class Swarm:
         loop = asyncio.get_running_loop()
         self._num_made += 1
         conn = Conn(made, self._num_made, loop.time(), self._owner)
-        try:
-            asked = self.admission.check_upgraded(conn)
-        except GaterRefused as error:
-            conn.abort(error.code)
-            raise
+        asked = None
+        if self.admission.has_gater:
+            try:
+                asked = self.admission.check_upgraded(conn)
+            except GaterRefused as error:
+                conn.abort(error.code)
+                raise
         return self._take_over(conn) if asked is None else self._take_over_later(conn, asked)
 
     async def _take_over_later(self, conn: Conn, asked: Awaitable[None]) -> Conn:
@@ -421,7 +422,7 @@ class Swarm:
         if self._is_full:
             self._look_for_room()
         self.ledger.forget(conn.remote_peer)
-        self.addr_book.left(conn, not self._conns.count(conn.remote_peer))
+        self.addr_book.left(conn)
         if not self._conns.num_conns:
             self._streams.shrink()
         self._news.conn_closed(conn, error, before and self._change(conn, before))
@@ -581,7 +582,7 @@ class Swarm:
                     self.peer_drains(conn)
         raise failure
 
-    def peer_drains(self, conn: AnyConn) -> None:
+    def peer_drains(self, conn: Any) -> None:
         """The peer of `conn` has said that it is draining.
 
         From now on `best_conn`, `dial_peer` and `new_stream` do not use `conn`. It is closed here once it has
@@ -593,7 +594,7 @@ class Swarm:
             self._news.peer_draining(conn)
             asyncio.get_running_loop().call_later(limits.LEAVING_LOOK_S, self._look_at_leaving, conn)
 
-    def _look_at_leaving(self, conn: AnyConn) -> None:
+    def _look_at_leaving(self, conn: Any) -> None:
         if conn.is_closed:
             return
         if conn.num_streams:

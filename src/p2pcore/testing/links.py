@@ -67,7 +67,7 @@ class Route:
 
 
 class Link:
-    """One direction of one connection; satisfies `Link` of _fast/chain/memory.
+    """One direction of one connection, as `memory_pair` takes it.
 
     Args:
         route: the conditions, also later ones.

@@ -4,7 +4,7 @@ from typing import Protocol, final
 
 from p2pcore._fast.chain.bottom import Bottom
 
-class Link(Protocol):
+class _Link(Protocol):
     def carry(self, data: bytes, arrive: Callable[[bytes], None]) -> None: ...
 
 @final
@@ -14,5 +14,5 @@ class MemoryWire(Bottom):
     def cut(self) -> None: ...
 
 def memory_pair(
-    loop: AbstractEventLoop, links: tuple[Link, Link] | None = None
+    loop: AbstractEventLoop, links: tuple[_Link, _Link] | None = None
 ) -> tuple[MemoryWire, MemoryWire]: ...

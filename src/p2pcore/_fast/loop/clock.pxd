@@ -1,15 +1,16 @@
 # See clock.pyx. Inline functions, for modules that call them once a packet.
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from posix.time cimport CLOCK_MONOTONIC, timespec
+from posix.types cimport clockid_t
 
-cdef double frozen_at       # the second at which the clock stands; less than 0: it runs
+ctypedef int (*ReadClock)(clockid_t clock, timespec *out) noexcept nogil
+
+cdef ReadClock read_clock   # clock_gettime, or what stands in for it: by a pointer that costs no more than the call
 
 
 cdef inline double monotonic() noexcept nogil:
     """Seconds of the clock that asyncio's loops use too."""
     cdef timespec now
-    if frozen_at >= 0:
-        return frozen_at
-    clock_gettime(CLOCK_MONOTONIC, &now)
+    read_clock(CLOCK_MONOTONIC, &now)
     return <double> now.tv_sec + <double> now.tv_nsec * 1e-9
 
 
@@ -28,7 +29,5 @@ cdef extern from *:
 cdef inline double coarse() noexcept nogil:
     """As monotonic(), some milliseconds late and several times as cheap."""
     cdef timespec now
-    if frozen_at >= 0:
-        return frozen_at
-    clock_gettime(P2PCORE_COARSE, &now)
+    read_clock(P2PCORE_COARSE, &now)
     return <double> now.tv_sec + <double> now.tv_nsec * 1e-9
