@@ -73,7 +73,7 @@ def site_link(source: str, page: str, link: str) -> str:
 def decisions(_: str = "") -> str:
     """A list of all decisions, with links from their folder."""
     paths = sorted((ROOT / "docs" / "decisions").glob("0*.md"))
-    titles = [path.read_text().partition("\n")[0].removeprefix("# ") for path in paths]
+    titles = [re.sub(r"^# 0*(\d+)[.:] ", r"\1. ", path.read_text().partition("\n")[0]) for path in paths]
     return "\n".join(f"- [{title}]({path.name})" for title, path in zip(titles, paths, strict=True))
 
 
