@@ -52,6 +52,11 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     return _LINK.sub(lambda match: match[1] + site_link(source, uri, match[2]) + match[3], markdown)
 
 
+def on_post_page(output: str, **_: Any) -> str:
+    """Keeps the theme from asking GitHub about the repository whenever somebody opens a page."""
+    return output.replace(' data-md-component="source"', "")
+
+
 def site_link(source: str, page: str, link: str) -> str:
     """Where `link` of the file `source` leads from `page`. MkDocs reports a page that is not there."""
     target = posixpath.normpath(posixpath.join(posixpath.dirname(source), link))
@@ -68,7 +73,7 @@ def site_link(source: str, page: str, link: str) -> str:
 def decisions(_: str = "") -> str:
     """A list of all decisions, with links from their folder."""
     paths = sorted((ROOT / "docs" / "decisions").glob("0*.md"))
-    titles = [path.read_text().partition("\n")[0].removeprefix("# ") for path in paths]
+    titles = [re.sub(r"^# 0*(\d+)[.:] ", r"\1. ", path.read_text().partition("\n")[0]) for path in paths]
     return "\n".join(f"- [{title}]({path.name})" for title, path in zip(titles, paths, strict=True))
 
 
