@@ -303,7 +303,9 @@ def _fail(stream: Stream, error: Exception) -> bool:
         code = 0
     else:
         extra = of_conn(stream.conn)
-        logger.error("%s: the handler of %s raised", stream.conn, stream.protocol, exc_info=error, extra=extra)
+        logger.error(
+            "%s: the handler of %s raised", stream.conn, stream.protocol, exc_info=error, extra=extra
+        )
         stream.reset()
         return True
     if logger.isEnabledFor(logging.DEBUG):
