@@ -102,6 +102,7 @@ class FakeConn:
         self.unread = self.unsent = 0
         self.bytes_in = self.bytes_out = self.num_streams_in = self.num_streams_out = 0
         self.rtt = 0.0
+        self.loop = asyncio.get_running_loop()
         self.handler: Callable[[Any], None] | None = None
         self.callbacks: list[Callable[[BaseException | None], None]] = []
         self.open_error: Exception | None = None

@@ -64,6 +64,7 @@ VALUES: dict[str, Any] = {
     "cause": HandshakeError("forged"),
     "wait_s": 1.5,
     "kind": "UDP",
+    "path": "peers.db",
     "index": 2,
     "headers": (("Upgrade", "websocket"),),
 }

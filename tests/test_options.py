@@ -15,6 +15,7 @@ import pytest
 import p2pcore
 from p2pcore import (
     AccessLogOptions,
+    AnnounceOptions,
     BasicGater,
     ConnOptions,
     DialOptions,
@@ -38,6 +39,7 @@ from p2pcore import (
 
 CLASSES: list[type[Any]] = [
     AccessLogOptions,
+    AnnounceOptions,
     ConnOptions,
     DialOptions,
     DrainOptions,
@@ -173,7 +175,12 @@ WRONG: list[tuple[Callable[[], object], type[Exception], str]] = [
         TypeError,
         "each item of listen must be a Multiaddr or a str, not a bytes b'/memory/1'",
     ),
-    (lambda: Host(SECRET), TypeError, "private_key must be a PrivateKey, not a str"),  # type: ignore[arg-type]
+    (
+        lambda: Host(SECRET),  # type: ignore[arg-type]
+        TypeError,
+        "private_key must be a PrivateKey, not a str: PrivateKey.read(path) reads a file, "
+        "PrivateKey.from_protobuf, from_base64 and from_pem read a key",
+    ),
     (lambda: Host(psk=5), TypeError, "psk must be a PSK or a str or a PathLike or a bytes, not an int"),  # type: ignore[arg-type]
     (lambda: Host(ping=1), TypeError, "ping must be True or False, not an int 1"),  # type: ignore[arg-type]
     (

@@ -11,17 +11,18 @@ from importlib import import_module
 from p2pcore.values.version import __version__
 
 _MODULES = {
+    "dialing.addr_book": "AddrBook AddrSource KnownAddr",
     "dialing.dialer": "DialOptions",
     "errors": (
-        "AddressError AddressInBackoff BlackHoleSuspected ConnectionClosed DeadlineExceeded DialError "
-        "GaterRefused GoAway HandshakeError IdentityError IncompleteRead LimitExceeded LimitedConnection "
-        "ListenError ListenerClosed LocalProtocolError NegotiationError NegotiationTimeout NoTransport "
-        "P2PError PeerIdMismatch PeerIsSelf ProtocolError ProtocolNotSupported RefusedByPeer RelayRefused "
-        "RemoteProtocolError ResolutionError StreamClosed StreamError StreamReset SwarmClosed WorkerFailed "
-        "WrongNetworkKey"
+        "AddrBookError AddressError AddressInBackoff BlackHoleSuspected ConnectionClosed DeadlineExceeded "
+        "DialError GaterRefused GoAway HandshakeError IdentityError IncompleteRead LimitExceeded "
+        "LimitedConnection ListenError ListenerClosed LocalProtocolError NegotiationError "
+        "NegotiationTimeout NoTransport P2PError PeerIdMismatch PeerIsSelf ProtocolError "
+        "ProtocolNotSupported RefusedByPeer RelayRefused RemoteProtocolError ResolutionError StreamClosed "
+        "StreamError StreamReset SwarmClosed WorkerFailed WrongNetworkKey"
     ),
     "host": "Host run tune_loop",
-    "interfaces": "Conn ConnStat ConnState Direction Gater Network Notifiee Resolver Stream",
+    "interfaces": "Conn ConnStat ConnState Direction Gater Network Notifiee Refusal Resolver Stream",
     "metrics.access_log": "AccessLogOptions",
     "metrics.server": "MetricsServer",
     "muxers.mplex": "MplexOptions",
@@ -34,8 +35,10 @@ _MODULES = {
     "resources.options": "Limits Reserved",
     "resources.report": "LimitUse",
     "security.pnet": "PSK",
+    "swarm.announce": "AnnounceOptions",
     "swarm.conns": "Connectedness",
     "swarm.gater": "BasicGater",
+    "swarm.kept": "Kept",
     "swarm.listeners": "ListenResult",
     "swarm.options": "ConnOptions DrainOptions",
     "swarm.swarm": "Swarm",

@@ -2,10 +2,16 @@
 
 from typing import Final
 
+from p2pcore.dialing.addr_book import (
+    AddrBook as AddrBook,
+    AddrSource as AddrSource,
+    KnownAddr as KnownAddr,
+)
 from p2pcore.dialing.dialer import (
     DialOptions as DialOptions,
 )
 from p2pcore.errors import (
+    AddrBookError as AddrBookError,
     AddressError as AddressError,
     AddressInBackoff as AddressInBackoff,
     BlackHoleSuspected as BlackHoleSuspected,
@@ -54,6 +60,7 @@ from p2pcore.interfaces import (
     Gater as Gater,
     Network as Network,
     Notifiee as Notifiee,
+    Refusal as Refusal,
     Resolver as Resolver,
     Stream as Stream,
 )
@@ -94,11 +101,17 @@ from p2pcore.resources.report import (
 from p2pcore.security.pnet import (
     PSK as PSK,
 )
+from p2pcore.swarm.announce import (
+    AnnounceOptions as AnnounceOptions,
+)
 from p2pcore.swarm.conns import (
     Connectedness as Connectedness,
 )
 from p2pcore.swarm.gater import (
     BasicGater as BasicGater,
+)
+from p2pcore.swarm.kept import (
+    Kept as Kept,
 )
 from p2pcore.swarm.listeners import (
     ListenResult as ListenResult,

@@ -34,6 +34,7 @@
     ├── AddressInBackoff        (ConnectionError)       an address failed a short while ago
     ├── BlackHoleSuspected      (ConnectionError)       addresses of this kind do not work from here
     ├── ResolutionError         (OSError)               a host name leads to no address
+    ├── AddrBookError           (OSError)               the file of an address book cannot be used
     ├── WorkerFailed            (RuntimeError)          a worker process could not start
     └── ListenError             (OSError)               listening failed or has ended
         ├── NoTransport                                 no transport takes this address
@@ -64,8 +65,8 @@ class P2PError(Exception):
     """Root of everything p2pcore raises on purpose.
 
     Attributes:
-        stage: the step of a connection's upgrade that failed ("security handshake"), or "stream protocol"
-            where the negotiation of a stream did; None elsewhere.
+        stage: the step that failed. "stream protocol": the negotiation of a stream. Another text is a step of
+            a connection's upgrade, such as "security handshake". None: the error has no such step.
     """
 
     stage: str | None = None
@@ -424,11 +425,15 @@ class GaterRefused(P2PError, PermissionError):
 
     Attributes:
         point: at which check: "peer dial", "addr dial", "accept", "secured" or "upgraded".
+        code: what the peer is told, if there is a way; reason: the gater's own words, or "". See Refusal.
     """
 
-    def __init__(self, point: str, what: object) -> None:
-        super().__init__(f"the connection gater refused {what} ({point})")
+    def __init__(self, point: str, what: object, reason: str = "", code: int = codes.CONN_GATED) -> None:
+        why = f": {reason}" if reason else ""
+        super().__init__(f"the connection gater refused {what} ({point}){why}")
         self.point = point
+        self.code = code
+        self.reason = reason
 
 
 class DialError(P2PError, ConnectionError):
@@ -490,6 +495,18 @@ class BlackHoleSuspected(P2PError, ConnectionError):
 
 class ResolutionError(P2PError, OSError):
     """A host name leads to no address: it does not exist, nobody answered in time, or no address fits."""
+
+
+class AddrBookError(P2PError, OSError):
+    """The file of an address book is damaged, is something else, or cannot be opened.
+
+    Attributes:
+        path: the file.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"the address book {path!r} cannot be used: {reason}")
+        self.path = path
 
 
 class WorkerFailed(P2PError, RuntimeError):

@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import weakref
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from types import TracebackType
@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from p2pcore import compose, limits, options
 from p2pcore._fast.loop.ledger import Ledger
 from p2pcore._fast.loop.loop_state import loop_state
+from p2pcore.address_hint import meant
 from p2pcore.aio.descriptors import raise_limit
 from p2pcore.aio.stopping import Interrupted, Stopping, drain_time
+from p2pcore.dialing.addr_book import AddrBook
 from p2pcore.dialing.dialer import DialOptions
-from p2pcore.errors import AddressError, GoAway, StreamReset, is_elsewhere
+from p2pcore.errors import AddressError, GoAway, IdentityError, StreamReset, is_elsewhere
 from p2pcore.interfaces import Conn, Gater, Notifiee, ProtocolHandler
 from p2pcore.metrics.access_log import AccessLog, AccessLogOptions
 from p2pcore.metrics.health import Health
@@ -35,7 +37,9 @@ from p2pcore.resources.conn_manager import ConnManager
 from p2pcore.resources.options import Limits
 from p2pcore.resources.report import LimitUse
 from p2pcore.swarm.admission import Admission
+from p2pcore.swarm.announce import Announcement, AnnounceOptions
 from p2pcore.swarm.events import Event, Subscription
+from p2pcore.swarm.kept import Kept
 from p2pcore.swarm.news import News
 from p2pcore.swarm.options import ConnOptions, DrainOptions
 from p2pcore.swarm.swarm import Swarm
@@ -70,7 +74,8 @@ T = TypeVar("T")
 Address = Multiaddr | str
 """A multiaddr, or its text. It ends with /p2p/ID if the peer is known."""
 Target = Conn | PeerId | Multiaddr | str
-"""A peer to talk to: an open connection, the id of a connected peer, or an address. Text is also possible."""
+"""A peer to talk to: an open connection, the id of a peer that is connected or in the address book, or an
+address. Text is also possible."""
 
 
 class Host:
@@ -93,6 +98,10 @@ class Host:
         limits: how many connections and streams there may be, and how much memory they may use; see Limits.
         conns: which connections the host keeps; see ConnOptions.
         conn_manager: which connections go when there are too many; see ConnManager.
+        announce: addresses that peers are told in place of those we listen on (behind a NAT, in a
+            container), or an AnnounceOptions, which can also add and hide some.
+        addr_book: where peers can be reached; by default a new AddrBook, which ends with the host. To keep it
+            in a file, give AddrBook(path).
         identify: whether identify is served, and what it tells peers; see IdentifyOptions. False also turns
             off the identification of new peers.
         ping, perf, echo: whether this protocol is served. `perf` is only for measurements.
@@ -135,6 +144,8 @@ class Host:
         limits: Limits | None = None,
         conns: ConnOptions | None = None,
         conn_manager: ConnManager | None = None,
+        announce: AnnounceOptions | Sequence[Address] = (),
+        addr_book: AddrBook | None = None,
         identify: IdentifyOptions | bool = True,
         ping: bool = True,
         perf: bool = False,
@@ -151,6 +162,7 @@ class Host:
         self.listen_results: list[ListenResult] = []
         conns = options.given("conns", conns, ConnOptions)
         conn_manager = options.given("conn_manager", conn_manager, ConnManager)
+        addr_book = options.given("addr_book", addr_book, AddrBook)
         dial = options.given("dial", dial, DialOptions)
         self._drain = options.given("drain", drain, DrainOptions)
         if conns.raise_descriptors:
@@ -164,7 +176,7 @@ class Host:
             self.private_key,
             compose.security(security, self.private_key),
             compose.muxers(muxers, yamux, mplex),
-            _upgrader_options(listener, gater, admission, news, ledger),
+            _upgrader_options(listener, admission, news, ledger),
             compose.protector(psk),
         )
         self.swarm = Swarm(
@@ -178,6 +190,7 @@ class Host:
             max_dials=dial.max_dials,
             max_handlers_per_conn=2 * compose.max_inbound_streams(muxers, yamux, mplex),
             ledger=ledger,
+            addr_book=addr_book,
         )
         self._home = self.swarm.home
         self.access_log = _access_log(self.swarm, news, access_log)
@@ -188,13 +201,14 @@ class Host:
         self._identify = _identify_service(self.swarm, self.private_key, identify)
         self.relay = RelayTransport(upgrader, self.swarm, self._addrs_changed)
         self.swarm.add_transport(self.relay)
-        self.swarm.announce = self.relay.announced
+        self._announcement = _announcement(announce, self.swarm.local_peer)
+        self.swarm.announce = lambda addrs: self._announcement.applied(self.relay.announced(addrs))
         self.relay_service = _relay_service(self.swarm, self.private_key, relay_service)
         self._ping_locks: weakref.WeakValueDictionary[PeerId, asyncio.Lock] = weakref.WeakValueDictionary()
         self._serve(ping, identify is not False, perf, echo)
 
     def _addrs_changed(self) -> None:
-        """The relay client has reserved a place, or lost one."""
+        """The relay client has reserved a place, or lost one; or `announce` has changed."""
         self._identify.changed()
         self.swarm.addrs_changed()
 
@@ -283,8 +297,20 @@ class Host:
 
     @property
     def addrs(self) -> list[Multiaddr]:
-        """The addresses we listen on, with real ports. Interface addresses replace a wildcard."""
+        """The addresses that peers are told: where we listen, with real ports, changed as `announce` says.
+
+        Interface addresses replace a wildcard.
+        """
         return self.swarm.interface_listen_addresses()
+
+    def set_announce(self, announce: AnnounceOptions | Sequence[Address]) -> None:
+        """Other addresses to tell from now on, like the argument `announce`. Connected peers get a push.
+
+        Raises: TypeError, ValueError, AddressError, LimitExceeded: see AnnounceOptions. Nothing has changed.
+        """
+        self._home.check_thread()
+        self._announcement = _announcement(announce, self.peer_id)
+        self._addrs_changed()
 
     @property
     def addrs_with_peer(self) -> list[Multiaddr]:
@@ -306,6 +332,11 @@ class Host:
         """Says which connections go when there are too many: tag, protect and keep peers with it."""
         return self.swarm.conn_manager
 
+    @property
+    def addr_book(self) -> AddrBook:
+        """Where peers can be reached: what they told, where they were reached, what the program has added."""
+        return self.swarm.addr_book
+
     def _checks(self) -> dict[str, Check]:
         return {
             "starting": lambda: None if self._is_started else "it has not listened yet",
@@ -320,8 +351,9 @@ class Host:
         """A connection to `target`: the present one, or a new one.
 
         Args:
-            target: see Target. An address without /p2p/ID always makes a new connection. Host names are
-                resolved.
+            target: see Target. An address without /p2p/ID always makes a new connection, and whoever answers
+                there is taken: look at `Conn.remote_peer` before you trust it. Host names are resolved. A
+                peer id alone is dialled at the addresses of `addr_book`.
             more: further addresses of the same peer, tried together with the first.
             ignore_backoff: dial even an address that failed a short while ago.
 
@@ -335,7 +367,7 @@ class Host:
                 raise TypeError(f"target must be a multiaddr, a peer id or a Conn, not {target!r}")
             return target
         if isinstance(target, PeerId) or (isinstance(target, str) and not target.startswith("/")):
-            return await self.swarm.dial_peer(PeerId(target), more, ignore_backoff=ignore_backoff)
+            return await self.swarm.dial_peer(_peer(target), more, ignore_backoff=ignore_backoff)
         addr = Multiaddr(target)
         peer = addr.peer_id
         if peer is not None:
@@ -384,6 +416,23 @@ class Host:
         async with await self.new_stream(target, protocols, allow_limited) as stream:
             yield stream
 
+    def keep(self, peer: PeerId | str, addrs: Iterable[Address] = ()) -> Kept:
+        """Stays connected to `peer`: dials it now, and again whenever its last connection is lost.
+
+        It is dialled at `addrs` and where `addr_book` says. The pauses grow from a second to five minutes,
+        each cut or stretched by up to half. They end early when addresses of the peer come, or when those of
+        our network interfaces change. The peer is protected from the connection manager. Events: KeepLost,
+        KeepRestored.
+
+        Returns: a handle. Its `close`, or `async with`, lets the peer go; `await kept.connected()` waits for
+            a connection. If several parts of a program keep one peer, it is let go with the last handle. If
+            the peer is blocked, it is let go at once.
+        Raises:
+            AddressError, IdentityError: malformed. LimitExceeded: MAX_KEPT_PEERS peers are kept.
+            SwarmClosed, RuntimeError: the host does not run, or runs on another loop.
+        """
+        return self.swarm.keep(PeerId(peer), addrs)
+
     async def close_peer(self, peer: PeerId | str, code: int = 0) -> None:
         """Closes every connection to `peer` and sends it `code` (see p2pcore.codes)."""
         self._home.check_loop()
@@ -393,6 +442,17 @@ class Host:
         """Closes the connection with this `Conn.id`. Returns: whether there was one."""
         self._home.check_loop()
         return await self.swarm.close_conn(conn_id, code)
+
+    def block_peer(self, peer: PeerId | str) -> None:
+        """Refuses `peer` from now on, in both directions, and closes its connections; see Swarm.block_peer.
+
+        Raises: IdentityError: `peer` is malformed.
+        """
+        self.swarm.block_peer(PeerId(peer))
+
+    def unblock_peer(self, peer: PeerId | str) -> None:
+        """Ends `block_peer`. If the peer was kept, call `keep` again. Raises IdentityError."""
+        self.swarm.unblock_peer(PeerId(peer))
 
     def connectedness(self, peer: PeerId | str) -> Connectedness:
         """Whether there is an open connection to `peer`, and whether a relay limits it."""
@@ -436,9 +496,12 @@ class Host:
             max_streams: handlers of this protocol that may run at once; more streams are reset. None: no
                 limit. max_streams_per_peer: the same for one peer.
             cancel: cancel a handler when its stream is reset or its connection is lost.
+
+        Raises: TypeError: `handler` is not `async`, or does not take one argument. ValueError, TypeError:
+            `protocol` is not a valid protocol id, or another argument is wrong.
         """
         self._home.check_thread()
-        options.function("handler", handler)
+        options.stream_handler("handler", handler)
         for name, most in (("max_streams", max_streams), ("max_streams_per_peer", max_streams_per_peer)):
             if most is not None:
                 options.whole(name, most, 1)
@@ -544,9 +607,27 @@ class Host:
         return self.swarm.limits_report()
 
 
+def _peer(target: PeerId | str) -> PeerId:
+    """The peer that `target` names. Raises AddressError: it is an address in another form; IdentityError."""
+    try:
+        return PeerId(target)
+    except IdentityError:
+        hint = meant(str(target))
+        if hint is None:
+            raise
+        raise AddressError(
+            f"{target!r} is neither a multiaddr nor a peer id; perhaps {hint} is meant"
+        ) from None
+
+
 def _identity(key: PrivateKey | None) -> PrivateKey:
     if key is None:
         return PrivateKey.generate()
+    if isinstance(key, str | bytes | os.PathLike):
+        raise TypeError(
+            f"private_key must be a PrivateKey, not a {type(key).__name__}: PrivateKey.read(path) reads a "
+            "file, PrivateKey.from_protobuf, from_base64 and from_pem read a key"
+        )
     options.instance("private_key", key, PrivateKey, is_secret=True)
     return key
 
@@ -556,13 +637,21 @@ def _addresses(listen: Sequence[Address]) -> list[Multiaddr]:
     return [Multiaddr(addr) for addr in listen]
 
 
+def _announcement(given: AnnounceOptions | Sequence[Address], local_peer: PeerId) -> Announcement:
+    """Makes what is applied of `announce`. A list replaces what we listen on."""
+    if not isinstance(given, AnnounceOptions):
+        options.items("announce", given, "addresses, or an AnnounceOptions", Multiaddr, str)
+        given = AnnounceOptions(replace=given)
+    return Announcement(given, local_peer)
+
+
 def _upgrader_options(
-    listener: ListenerOptions | None, gater: Gater | None, admission: Admission, news: News, ledger: Ledger
+    listener: ListenerOptions | None, admission: Admission, news: News, ledger: Ledger
 ) -> UpgraderOptions:
     listener = options.given("listener", listener, ListenerOptions)
-    hooks = ListenerHooks(admits=admission.admits, news=news)
-    check_secured = None if gater is None else admission.check_secured
-    return UpgraderOptions(listener.accept_timeout, listener, hooks, check_secured, ledger)
+    later = admission.admits_later if admission.waits_at_accept else None
+    hooks = ListenerHooks(admission.admits, later, news)
+    return UpgraderOptions(listener.accept_timeout, listener, hooks, admission, ledger)
 
 
 def _access_log(swarm: Swarm, news: News, choice: AccessLogOptions | bool) -> AccessLog | None:
@@ -582,7 +671,7 @@ def _identify_service(
     given = identify.IdentifyOptions() if isinstance(choice, bool) else choice
     if given.agent_version is None:
         given = replace(given, agent_version=f"p2pcore/{__version__}")
-    return identify.IdentifyService(swarm, key, given)
+    return identify.IdentifyService(swarm, key, given, swarm.addr_book.identified)
 
 
 def _relay_service(swarm: Swarm, key: PrivateKey, choice: RelayOptions | None) -> RelayService | None:

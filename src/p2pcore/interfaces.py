@@ -14,11 +14,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, Self, runtime_checkable
 
-from p2pcore.codes import Direction
-from p2pcore.limits import MSG_MAX_BYTES, YAMUX_INITIAL_WINDOW_BYTES
+from p2pcore import options
+from p2pcore.codes import CONN_GATED, Direction
+from p2pcore.limits import MAX_REASON_CHARS, MSG_MAX_BYTES, YAMUX_INITIAL_WINDOW_BYTES
 
 if TYPE_CHECKING:
     import asyncio
+    from asyncio import AbstractEventLoop
     from types import TracebackType
 
     from p2pcore._fast.chain.layer import Mailbox
@@ -432,6 +434,10 @@ class MuxedConn(Protocol):
         """The event loop's time at which the peer last used a stream, or a stream ended; 0: never."""
 
     @property
+    def loop(self) -> AbstractEventLoop | None:
+        """The event loop that it belongs to."""
+
+    @property
     def bytes_in(self) -> int:
         """Bytes from the peer, with what ciphers and frames add, from the handshake on. It never falls."""
 
@@ -644,25 +650,69 @@ class Conn(Protocol):
         """Closes at once. Idempotent."""
 
 
-class Gater(Protocol):
-    """Says who may connect, at five points. Methods must be quick and must not wait. False refuses."""
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The answer of a gater that refuses and says why.
 
-    def intercept_peer_dial(self, peer: PeerId) -> bool:
+    Attributes:
+        reason: for our log, `GaterRefused.reason` and the event Refused. The peer does not see it.
+        code: what the peer is told, 0 to 2**32 - 1: a number of p2pcore.codes, or of the application. It gets
+            the code with a go-away. So it gets none before a connection has a multiplexer: at "accept", and
+            at "secured" if the handshake has not agreed on the multiplexer.
+
+    Raises: TypeError, ValueError: a field has a wrong type or value.
+    """
+
+    reason: str = ""
+    code: int = CONN_GATED
+
+    def __post_init__(self) -> None:
+        options.text("reason", self.reason, MAX_REASON_CHARS)
+        options.whole("code", self.code, most=0xFFFFFFFF)
+
+
+Verdict = bool | Refusal | Awaitable[bool | Refusal]
+"""The answer of a gater: True admits; anything else refuses. An awaitable has limits.GATER_TIMEOUT_S."""
+
+
+class Gater(Protocol):
+    """Says who may connect, at five points. True admits, False or a Refusal refuses.
+
+    A method is quick, or it is a coroutine function (`async def`) and may wait, for instance for a database.
+    After limits.GATER_TIMEOUT_S without an answer the connection is refused.
+    """
+
+    def intercept_peer_dial(self, peer: PeerId) -> Verdict:
         """Is called before `peer` is dialled."""
 
-    def intercept_addr_dial(self, peer: PeerId | None, addr: Multiaddr) -> bool:
+    def intercept_addr_dial(self, peer: PeerId | None, addr: Multiaddr) -> Verdict:
         """Is called before `addr` of `peer` is dialled. None: any peer may answer there."""
 
-    def intercept_accept(self, local: Multiaddr, remote: Multiaddr | None) -> bool:
+    def intercept_accept(self, local: Multiaddr, remote: Multiaddr | None) -> Verdict:
         """Is called for an accepted connection before anything is read from it."""
 
     def intercept_secured(
         self, direction: Direction, peer: PeerId, local: Multiaddr, remote: Multiaddr | None
-    ) -> bool:
+    ) -> Verdict:
         """Is called when the peer has proved its id, before the multiplexer is negotiated."""
 
-    def intercept_upgraded(self, conn: Conn) -> bool:
-        """Is called for a complete connection, before the swarm reports it."""
+    def intercept_upgraded(self, conn: Conn) -> Verdict:
+        """Is called for a complete connection, before the swarm reports it. Its streams wait meanwhile."""
+
+
+class SecuredGate(Protocol):
+    """Asks the gater of a host about a peer that has proved its id.
+
+    Attributes:
+        has_gater: whether there is one now. Without one, there is nothing to ask.
+    """
+
+    has_gater: bool
+
+    def check_secured(
+        self, direction: Direction, peer: PeerId, local: Multiaddr, remote: Multiaddr | None
+    ) -> Awaitable[None] | None:
+        """Raises GaterRefused, or returns an awaitable that does."""
 
 
 class Resolver(Protocol):
@@ -901,11 +951,14 @@ __all__ = [
     "ProtocolHandler",
     "RawConn",
     "RawListener",
+    "Refusal",
     "Resolver",
     "SecureTransport",
     "Secured",
+    "SecuredGate",
     "Stream",
     "StreamHandler",
     "Transport",
     "Upgrader",
+    "Verdict",
 ]

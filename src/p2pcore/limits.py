@@ -158,12 +158,39 @@ BACKOFF_MAX_S: Final = 300.0
 """... at most this long (go)."""
 MAX_BACKOFF_ADDRS: Final = 8192
 """Addresses remembered as failed, 300 bytes each; the oldest failure is forgotten first."""
+MAX_BOOK_PEERS: Final = 16_384
+"""Peers of an address book that no program has added for good; the one heard of longest ago goes first."""
+MAX_BOOK_BYTES: Final = 32 * 1024 * 1024
+"""Memory of those peers and their addresses: 2 KiB each, as much as an identified connection has."""
+MAX_BOOK_ADDRS: Final = 64
+"""Addresses of one peer in an address book (go)."""
+BOOK_RECENT_S: Final = 1800.0
+"""How long addresses are believed after the last connection to their peer ended (go: 900, before 0.40 1,800):
+a restart of the peer, or an outage of the network, is over by then."""
+BOOK_RECENT_STORED_S: Final = 604_800.0
+"""The same for a book with a file: the program itself may be away over a week-end."""
+BOOK_RECORD_S: Final = 3600.0
+"""How long a signed record that the program hands in is believed (go, its AddressTTL)."""
+BOOK_WRITE_S: Final = 5.0
+"""Between a change of an address book and its write to the file; a crash loses no more than that."""
+BOOK_BATCH_PEERS: Final = 256
+"""Peers that the loop hands to one write: to copy their addresses takes a millisecond."""
+BOOK_BUSY_S: Final = 5.0
+"""How long a write waits for another process that uses the same file."""
 EVENT_QUEUE_LENGTH: Final = 256
 """Events that a subscriber may leave unread. Above that, the oldest are dropped and counted."""
 MAX_EVENT_QUEUE_LENGTH: Final = 65536
 """The largest queue that a subscriber may ask for."""
 MAX_EVENT_SUBSCRIBERS: Final = 64
 """Subscriptions of one host; each event is copied to the queue of every subscription that wants it."""
+
+# -- admission -------------------------------------------------------------------------------------
+GATER_TIMEOUT_S: Final = 5.0
+"""How long a gater may think about one question, for instance with a database. Then the answer is no."""
+MAX_REASON_CHARS: Final = 1024
+"""The text of a refusal: a sentence or two, for a log."""
+MAX_GATER_WAITS: Final = 1024
+"""Complete connections of one listener that wait for the gater; then the listener waits too."""
 
 # -- private networks ------------------------------------------------------------------------------
 MAX_PSK_FILE_BYTES: Final = 1024
@@ -426,6 +453,9 @@ KEEP_PAUSE_MIN_S: Final = 1.0
 ..."""
 KEEP_PAUSE_MAX_S: Final = 300.0
 """... up to this: a peer that is back is found within minutes."""
+KEEP_LOOK_S: Final = 5.0
+"""How often the addresses of the interfaces are read while a kept peer is lost, 0.1 ms each: when the
+network is back, nobody waits for the end of a pause."""
 KEEP_STEADY_S: Final = 60.0
 """After a connection has lived this long, the next pause is the first one again."""
 IDLE_SLOTS: Final = 64

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from inspect import iscoroutinefunction
+from inspect import iscoroutinefunction, isfunction, ismethod, signature, unwrap
+from ipaddress import ip_network
 from typing import Generic, NoReturn, Protocol, TypeVar
 
 from p2pcore import limits
@@ -110,16 +111,49 @@ def items(name: str, value: object, what: str, *kinds: type) -> None:
             _wrong_type(f"each item of {name}", expected, item)
 
 
+def network(name: str, value: object) -> None:
+    """Checks that `value` is the text of an IP network or of an IP address."""
+    expected = 'an IP network such as "10.0.0.0/8", or an IP address'
+    if not isinstance(value, str):
+        _wrong_type(name, expected, value)
+    try:
+        ip_network(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must be {expected}, not {_shown(value)}: {error}") from None
+
+
 def function(name: str, value: object) -> None:
     """Checks that `value` can be called."""
     if not callable(value):
         _wrong_type(name, "a function", value)
 
 
-def satisfies(name: str, value: object, interface: type) -> None:
+def stream_handler(name: str, value: object) -> None:
+    """Checks that `value` can be called with one stream, and gives something to await.
+
+    A plain function may return an awaitable, and nobody can see that. So only one that says nothing about its
+    result is refused: a `def` without a return annotation, or with None there.
+    """
+    function(name, value)
+    expected = "an `async` function that takes one argument, the stream"
+    try:
+        signature(value).bind(None)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise TypeError(f"{name} must be {expected}, not {_shown(value)}: {error}") from None
+    except ValueError:  # a function of C, which does not tell its arguments
+        return
+    inner = unwrap(value)  # type: ignore[arg-type]
+    is_plain = isfunction(inner) or ismethod(inner)
+    says_nothing = getattr(inner, "__annotations__", {}).get("return") in (None, "None")
+    if is_plain and says_nothing and not iscoroutinefunction(inner) and inner.__name__ != "<lambda>":
+        raise TypeError(f"{name} must be {expected}, not the plain function {_shown(value)}")
+
+
+def satisfies(name: str, value: object, interface: type, *, may_wait: bool = False) -> None:
     """An object with every attribute and method of `interface`, a typing.Protocol.
 
-    A coroutine function in the place of a plain function is refused, because nobody would await it.
+    A coroutine function in the place of a plain function is refused, because nobody would await it, unless
+    `may_wait` says that somebody does.
     """
     expected = f"{_article(interface.__name__)} (p2pcore.interfaces)"
     if isinstance(value, type):
@@ -128,7 +162,7 @@ def satisfies(name: str, value: object, interface: type) -> None:
     if missing:
         lacks = f"{_article(type(value).__name__)} without {', '.join(missing)}"
         raise TypeError(f"{name} must be {expected}, not {lacks}")
-    for each in _members(interface):
+    for each in () if may_wait else _members(interface):
         if iscoroutinefunction(getattr(value, each)) and not iscoroutinefunction(
             getattr(interface, each, None)
         ):

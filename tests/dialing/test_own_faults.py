@@ -17,6 +17,7 @@ import pytest
 from harness import looped, seconds
 from p2pcore import Host, limits
 from p2pcore.errors import AddressInBackoff, DialError, HandshakeError, blame_us, is_ours
+from p2pcore.transports.websocket.tls import WebCertificate
 from p2pcore.transports.websocket.transport import WebsocketOptions
 from p2pcore.values.keys import PrivateKey
 from p2pcore.values.multiaddr import Multiaddr
@@ -150,7 +151,10 @@ async def test_a_proxy_that_does_not_reach_the_host_is_held_against_the_host(
 
 @looped
 async def test_a_file_of_authorities_that_is_missing_blames_nobody(tmp_path: Path) -> None:
-    options = WebsocketOptions(ca_file=tmp_path / "none.pem", use_proxies=False)
+    path = tmp_path / "none.pem"
+    path.write_bytes(WebCertificate.self_signed("localhost").pem)
+    options = WebsocketOptions(ca_file=path, use_proxies=False)
+    path.unlink()  # it is read again by the first dial
     async with Host(listen=(), websocket=options) as dialer:
         with pytest.raises(DialError, match=r"none\.pem"):
             await dialer.connect(f"/ip4/127.0.0.1/tcp/4001/tls/ws/p2p/{PrivateKey.generate().peer_id()}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import Any
 
@@ -366,3 +367,39 @@ async def test_a_reservation_that_expires_is_told_when_it_does(monkeypatch: pyte
             assert len(one.addrs) == 1
         await eventually(lambda: peer.info_of(conn).listen_addrs == tuple(one.addrs))
         assert len(asked) == 1
+
+
+@looped
+async def test_a_place_that_is_lost_costs_one_warning_each_time(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(limits, "RELAY_RETRY_MIN_S", 0.01)
+    monkeypatch.setattr(limits, "RELAY_RETRY_MAX_S", 0.01)
+    refusals: list[Status] = []
+    is_full = False
+
+    async def answer(stream: Stream, request: Hop) -> None:
+        if not is_full:
+            await grant(stream, request)
+            return
+        refusals.append(Status.RESERVATION_REFUSED)
+        await stream.write(Hop(HopType.STATUS, status=Status.RESERVATION_REFUSED).encode())
+
+    def told(level: int) -> list[str]:
+        return [
+            each.getMessage() for each in caplog.records if each.levelno == level and "reserv" in each.msg
+        ]
+
+    caplog.set_level(logging.INFO, "p2pcore.relay")
+    async with fake_relay(answer) as (relay, _), Host(**BARE | {"listen": [behind(relay)]}) as one:
+        for loss in (1, 2):
+            is_full = True
+            refusals.clear()
+            await relay.close_peer(one.peer_id)
+            await eventually(lambda: len(refusals) > 2)
+            assert one.addrs == []
+            assert len(told(logging.WARNING)) == loss
+            assert "RESERVATION_REFUSED" in told(logging.WARNING)[-1]
+            is_full = False
+            await eventually(lambda: one.addrs)
+            assert told(logging.INFO)[-1].endswith("holds again")

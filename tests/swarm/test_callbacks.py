@@ -185,7 +185,7 @@ async def test_a_connection_that_cannot_be_taken_over_ends_no_listener(
 ) -> None:
     async with Host() as server, Host(listen=[]) as dialer:
         with monkeypatch.context() as patched:
-            patched.setattr(server.swarm._listeners, "_add_conn", lambda conn: 1 / 0)
+            patched.setattr(server.swarm._listeners, "_begin_conn", lambda conn: 1 / 0)
             assert not await connects(dialer, server)
         assert await connects(dialer, server)
 

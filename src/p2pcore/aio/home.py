@@ -38,5 +38,16 @@ class Home:
             return RuntimeError("this host belongs to another event loop: make one host for each loop")
         return RuntimeError(
             f"this host belongs to the event loop of thread {self._thread.name!r} and was called from thread "
-            f"{here.name!r}: use asyncio.run_coroutine_threadsafe or loop.call_soon_threadsafe"
+            f"{here.name!r}: {_HOW}"
+        )
+
+
+_HOW = "use asyncio.run_coroutine_threadsafe or loop.call_soon_threadsafe"
+
+
+def check_home(loop: asyncio.AbstractEventLoop | None) -> None:
+    """As Home.check_loop, for a connection, which knows only its `loop`. Raises RuntimeError."""
+    if asyncio.get_running_loop() is not loop:
+        raise RuntimeError(
+            f"this connection belongs to another event loop, perhaps of another thread: {_HOW}"
         )

@@ -1,7 +1,7 @@
 """The attributes of log records that name a connection.
 
-Comes in: a connection. Goes out: a dict for the argument `extra` of a logger. Making it takes microseconds, so
-look at `isEnabledFor` first where records are frequent.
+Comes in: a connection. Goes out: a dict for the argument `extra` of a logger. Making it takes microseconds,
+so look at `isEnabledFor` first where records are frequent.
 """
 
 from __future__ import annotations

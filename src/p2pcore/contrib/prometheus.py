@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Collector(_Collector):
-    """Give it to a registry while the event loop runs: `prometheus_client.REGISTRY.register(Collector(host))`.
+    """Give it to a registry while the event loop runs: `REGISTRY.register(Collector(host))`.
 
     The metrics of the process are left out, because prometheus_client has them itself.
 

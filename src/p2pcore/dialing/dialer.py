@@ -9,7 +9,7 @@ once; further ones wait, and peers share the slots fairly.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,19 +28,21 @@ from p2pcore.errors import (
     DialError,
     GaterRefused,
     LimitExceeded,
+    PeerIdMismatch,
     PeerIsSelf,
     ResolutionError,
     SwarmClosed,
     is_ours,
 )
 from p2pcore.interfaces import Resolver
+from p2pcore.swarm.conn import Conn
 from p2pcore.values.multiaddr import Multiaddr
 from p2pcore.values.scope import Scope, scope_of
 
 if TYPE_CHECKING:
+    from p2pcore.dialing.addr_book import AddrBook
     from p2pcore.interfaces import CapableConn, Transport
     from p2pcore.swarm.admission import Admission
-    from p2pcore.swarm.conn import Conn
     from p2pcore.swarm.conns import ConnTable
     from p2pcore.swarm.news import News
     from p2pcore.values.peer_id import PeerId
@@ -74,9 +76,11 @@ class Dialer:
     """The dials of one swarm.
 
     Args:
-        local_peer: our id. conns: the open connections. add_conn: takes over a new connection.
+        local_peer: our id. conns: the open connections.
+        begin_conn: takes over a new connection. It returns a coroutine if the gater waits.
         transport_for, own_addrs: see DialFilter.
         admission: is asked before each dial. news: hears how dials end.
+        book: gives the addresses of a peer that is dialled without any, and hears where peers were reached.
         resolver: looks up host names; None: the operating system's resolver.
         max_dials: addresses dialled at once.
 
@@ -88,20 +92,22 @@ class Dialer:
         self,
         local_peer: PeerId,
         conns: ConnTable,
-        add_conn: Callable[[CapableConn], Conn],
+        begin_conn: Callable[[CapableConn], Conn | Coroutine[Any, Any, Conn]],
         transport_for: Callable[[Multiaddr], Transport | None],
         own_addrs: Callable[[], Collection[Multiaddr]],
         admission: Admission,
         news: News,
+        book: AddrBook,
         resolver: Resolver | None = None,
         max_dials: int = limits.MAX_DIALS,
     ) -> None:
         self._local_peer = local_peer
         self._conns = conns
-        self._add_conn = add_conn
+        self._begin_conn = begin_conn
         self._filter = DialFilter(transport_for, own_addrs)
         self._admission = admission
         self._news = news
+        self._book = book
         self._resolver = resolver or SystemResolver()
         self._slots = DialSlots(max_dials)
         self._dials: dict[tuple[PeerId, bool], PeerDial] = {}
@@ -120,18 +126,27 @@ class Dialer:
         self._check_dial(peer)
         if (conn := self._existing(peer, force_direct)) is not None:
             return conn
-        self._check_admission(peer)
-        given = [Multiaddr(addr) for addr in addrs]
+        asked = self._ask_admission(peer)
+        if asked is not None:
+            await asked
+            if (conn := self._existing(peer, force_direct)) is not None:
+                return conn
+        given = [Multiaddr(addr) for addr in addrs] or self._book.addrs(peer)
         num_skipped = max(0, len(given) - limits.MAX_DIAL_ADDRS)
         numeric, unresolved = given[: limits.MAX_DIAL_ADDRS], Causes()
-        if any(map(self._needs_resolving, numeric)):
+        names = [addr for addr in numeric if self._needs_resolving(addr)]
+        if names:
             numeric, unresolved = await self._resolved(numeric)
             self._check_open()
             if (conn := self._existing(peer, force_direct)) is not None:
                 return conn
-        good, causes = self._usable(peer, numeric, force_direct, ignore_backoff)
+        good, causes = await self._usable(peer, numeric, force_direct, ignore_backoff)
         dial = self._dial_to_join(peer, force_direct, good, unresolved | causes, num_skipped)
-        return await self._wait_for(peer, force_direct, dial)
+        conn = await self._wait_for(peer, force_direct, dial)
+        for name in names:
+            if name not in unresolved:
+                self._book.dialled(peer, name)
+        return conn
 
     def _dial_to_join(
         self, peer: PeerId, force_direct: bool, good: list[Multiaddr], causes: Causes, num_skipped: int
@@ -167,14 +182,14 @@ class Dialer:
             return None
         return conn
 
-    def _usable(
+    async def _usable(
         self, peer: PeerId, addrs: Sequence[Multiaddr], force_direct: bool, ignore_backoff: bool
     ) -> tuple[list[Multiaddr], Causes]:
         """The numeric `addrs` to dial now, and why the others are left out."""
         good, causes = self._filter.choose(peer, addrs)
         now = asyncio.get_running_loop().time()
         usable = []
-        for addr in self._admitted(peer, good, causes):
+        for addr in await self._admitted(peer, good, causes):
             if force_direct and addr.is_relayed:
                 causes[addr] = AddressError("the address is relayed, but a direct connection is required")
             elif not (ignore_backoff or force_direct) and (wait := self.backoff.wait(peer, addr, now)):
@@ -186,17 +201,27 @@ class Dialer:
             causes[addr] = BlackHoleSuspected(kind)
         return usable, causes
 
-    def _admitted(
+    async def _admitted(
         self, peer: PeerId | None, addrs: Iterable[Multiaddr], causes: Causes
-    ) -> Iterator[Multiaddr]:
+    ) -> list[Multiaddr]:
         """The `addrs` that the gater allows. For the others, its error goes to `causes`."""
+        asked: dict[Multiaddr, Awaitable[None]] = {}
+        refused: Causes = {}
         for addr in addrs:
             try:
-                self._admission.check_addr_dial(peer, addr)
+                answer = self._admission.check_addr_dial(peer, addr)
             except GaterRefused as error:
-                causes[addr] = error
+                refused[addr] = error
             else:
-                yield addr
+                if answer is not None:
+                    asked[addr] = answer
+        if asked:  # all at once: each may wait for seconds
+            answers = await asyncio.gather(*asked.values(), return_exceptions=True)
+            for addr, failure in zip(asked, answers, strict=True):
+                if failure is not None:
+                    refused[addr] = failure
+        causes |= refused
+        return [addr for addr in addrs if addr not in refused]
 
     # -- an address ----------------------------------------------------------------------------
 
@@ -204,7 +229,9 @@ class Dialer:
         """See Swarm.dial_addr."""
         peer = addr.peer_id
         self._check_dial(peer)
-        self._check_admission(peer)
+        asked = self._ask_admission(peer)
+        if asked is not None:
+            await asked
         if self._needs_resolving(addr):
             return await self._dial_name(addr, peer)
         if peer is None:
@@ -215,7 +242,9 @@ class Dialer:
         now = asyncio.get_running_loop().time
         began_at = now()
         try:
-            self._admission.check_addr_dial(peer, target)
+            answer = self._admission.check_addr_dial(peer, target)
+            if answer is not None:
+                await answer
             conn = await self._dial_one(target, peer)
             self._news.peer_dialled(True, 1, now() - began_at, 0.0)
             return conn
@@ -238,16 +267,20 @@ class Dialer:
         if peer is None:
             self._check_not_ours(numeric)
         chosen, refused = self._filter.choose(peer, numeric)
-        good = list(self._admitted(peer, chosen, refused))
+        good = await self._admitted(peer, chosen, refused)
+        self._check_open()
         if not good:
             raise self._failed(peer, DialError(peer, tuple((causes | refused).items()), "no usable address"))
         dial = PeerDial(peer, self._dial_one, self._news.peer_dialled)
         self._unshared.add(dial)
         dial.add(good, causes | refused)
         try:
-            return await dial.wait()
+            conn = await dial.wait()
         except DialError as error:
             raise self._failed(peer, error) from None
+        else:
+            self._book.dialled(conn.remote_peer, addr)
+            return conn
         finally:
             self._unshared.discard(dial)
 
@@ -276,7 +309,10 @@ class Dialer:
         self.backoff.worked(conn.remote_peer, addr)
         if scope is Scope.PUBLIC:
             self.black_holes.record(addr, True)
-        return self._add_conn(conn)
+        if conn.remote_multiaddr != addr:  # the address has more than the socket can show
+            self._book.dialled(conn.remote_peer, addr)
+        begun = self._begin_conn(conn)
+        return begun if isinstance(begun, Conn) else await begun
 
     async def _connect(
         self, transport: Transport, addr: Multiaddr, peer: PeerId | None, scope: Scope
@@ -304,6 +340,8 @@ class Dialer:
             self.black_holes.record(addr, stage is not None)
         if peer is not None and not ours and not isinstance(error, _NOT_ITS_FAULT):
             self.backoff.failed(peer, addr, asyncio.get_running_loop().time())
+        if peer is not None and isinstance(error, PeerIdMismatch):
+            self._book.disproved(peer, addr)
         if stage is not None:
             self._news.upgrade_failed(Direction.OUTBOUND, str(stage), error, None, addr)
 
@@ -348,13 +386,22 @@ class Dialer:
         if addrs and all(map(self._filter.is_own, addrs)):
             raise DialError(None, (), cause=PeerIsSelf(self._local_peer))
 
-    def _check_admission(self, peer: PeerId | None) -> None:
+    def _ask_admission(self, peer: PeerId | None) -> Awaitable[None] | None:
+        """Raises DialError: the gater or a limit refuses. Returns: what to await; None: nothing."""
         if self._admission.is_trivial:
-            return
+            return None
         try:
-            self._admission.check_peer_dial(peer)
+            asked = self._admission.check_peer_dial(peer)
         except (GaterRefused, LimitExceeded) as error:
             raise self._failed(peer, DialError(peer, (), cause=error)) from error
+        return None if asked is None else self._admitted_later(peer, asked)
+
+    async def _admitted_later(self, peer: PeerId | None, asked: Awaitable[None]) -> None:
+        try:
+            await asked
+        except GaterRefused as error:
+            raise self._failed(peer, DialError(peer, (), cause=error)) from error
+        self._check_open()
 
     def _check_open(self) -> None:
         if self._is_closed:

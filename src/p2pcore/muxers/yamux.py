@@ -29,8 +29,8 @@ class YamuxOptions:
         keepalive_s: idle seconds before a ping that the peer must answer within 10 s; 0: no pings. 0 is right
             on TCP: the kernel's keepalive finds a dead peer without waking this process. A write that waits
             for the peer's window sends a ping by itself.
-        refused_per_s, refused_burst: how many streams of the peer we refuse so, per second and at once,
-            before the connection ends.
+        refused_per_s, refused_burst: if the peer opens streams beyond a limit, each is refused. How many we
+            refuse per second and at once before the connection ends.
         resets_per_s, reset_burst: how many streams the peer may open and reset before we have answered, per
             second and at once, before the connection ends.
 

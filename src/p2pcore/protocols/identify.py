@@ -118,13 +118,19 @@ class IdentifyService:
         network: the swarm whose connections are identified.
         key: signs our peer record; peers are told its public half.
         options: see IdentifyOptions.
+        learned: called with each connection whose peer has told about itself.
     """
 
     def __init__(
-        self, network: Network, key: PrivateKey, options: IdentifyOptions = IdentifyOptions()
+        self,
+        network: Network,
+        key: PrivateKey,
+        options: IdentifyOptions = IdentifyOptions(),
+        learned: Callable[[Conn], None] | None = None,
     ) -> None:
         self._network = network
         self._key = key
+        self._learned = learned
         self._versions = (options.agent_version or "", options.protocol_version)
         self._push_delay_s = options.push_delay_s
         self._push_timer: asyncio.TimerHandle | None = None
@@ -193,6 +199,8 @@ class IdentifyService:
         if info.observed_addr == conn.local_multiaddr:
             info = replace(info, observed_addr=conn.local_multiaddr)  # equal: keep one object
         conn._info = info
+        if self._learned is not None:
+            self._learned(conn)
         if DRAINING in info.protocols:
             self._network.peer_drains(conn)
         return info

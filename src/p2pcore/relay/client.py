@@ -146,6 +146,7 @@ class ReservationKeeper:
         self._tried = asyncio.Event()
         self._expiry: asyncio.TimerHandle | None = None
         self._due = 0.0
+        self._has_warned = False
         self._told: list[Multiaddr] = []
         self.route = route
         self.reservation: Reservation | None = None
@@ -254,9 +255,13 @@ class ReservationKeeper:
             try:
                 await self._reserve()
                 pause = 0.0
+                if self._has_warned:
+                    self._has_warned = False
+                    logger.info("the reservation at %s holds again", self.relay)
             except (P2PError, OSError) as error:
                 pause = min(max(2 * pause, limits.RELAY_RETRY_MIN_S), limits.RELAY_RETRY_MAX_S)
-                level = logging.INFO if self._tried.is_set() else logging.WARNING
+                level = logging.INFO if self._has_warned else logging.WARNING
+                self._has_warned = True  # once for each loss: until then nobody could reach us there
                 logger.log(level, "no reservation at %s, retry in %.0f s: %s", self.relay, pause, error)
                 self._tell()
             self._tried.set()

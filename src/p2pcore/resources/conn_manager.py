@@ -21,6 +21,7 @@ from p2pcore.errors import LimitExceeded
 from p2pcore.resources.held import Held, HeldConn, NoConns, Row, parts
 from p2pcore.resources.idle import IdleWatch
 from p2pcore.resources.keeper import Keeper, KeepReports
+from p2pcore.resources.network_watch import NetworkWatch
 from p2pcore.resources.order import VALUE, Choice, Crowds, Entry
 from p2pcore.resources.relief import Memory, Relief
 from p2pcore.resources.tags import Protections, Tags
@@ -94,6 +95,7 @@ class ConnManager:
         self._tags = Tags(tag_ttl_s)
         self._protections = Protections()
         self._keepers: dict[PeerId, Keeper] = {}
+        self._network = NetworkWatch(self._misses_somebody, self._network_changed)
         self._idle_s = idle_s
         self._idle: IdleWatch | None = None
         self._closing: dict[HeldConn, asyncio.Task[None] | None] = {}
@@ -164,6 +166,7 @@ class ConnManager:
         self._tags.left(peer, self._now())
         if not self._is_stopped and (keeper := self._keepers.get(peer)) is not None:
             keeper.left(error)
+            self._network.watch()
 
     async def close(self) -> None:
         """Closes nothing any more, and waits until kept peers are not dialled any more. Idempotent."""
@@ -178,6 +181,7 @@ class ConnManager:
     def stop(self) -> None:
         """Closes nothing any more of its own accord, and dials nothing. Idempotent."""
         self._is_stopped = True
+        self._network.stop()
         for keeper in self._keepers.values():
             keeper.halt()
         for work in (self._trims, self._relief, self._drains):
@@ -283,8 +287,10 @@ class ConnManager:
     def keep(self, peer: PeerId | str, addrs: Iterable[Multiaddr | str] = ()) -> None:
         """Dials `peer` now, and again whenever its last connection is lost, until `unkeep`. It is protected.
 
-        The pauses grow from a second to five minutes. They begin anew after a connection of a minute. Events:
-        KeepLost, KeepRestored. Call it on the host's loop. Another call replaces the addresses.
+        It is dialled at `addrs` and where the address book says. The pauses grow from a second to five
+        minutes, and end early when addresses of the peer come, or when those of our interfaces change. They
+        begin anew after a connection of a minute. Events: KeepLost, KeepRestored. Call it on the host's loop.
+        Another call replaces the addresses. If the peer is blocked, this ends.
 
         Raises:
             AddressError, IdentityError: malformed. LimitExceeded: MAX_KEPT_PEERS peers are kept.
@@ -292,17 +298,50 @@ class ConnManager:
         """
         peer, where = PeerId(peer), tuple(Multiaddr(addr) for addr in addrs)
         keeper = self._keepers.get(peer)
-        if keeper is not None:
+        if keeper is None:
+            self._keep(peer, where)
+        else:
             keeper.addrs = where
-            return
+            keeper.wake()
+
+    def hold(self, peer: PeerId, addrs: Iterable[Multiaddr]) -> Keeper:
+        """As `keep`, until `release` of what it returns. Addresses are added to those that are known."""
+        keeper = self._keepers.get(peer)
+        if keeper is None:
+            return self._keep(peer, tuple(addrs))
+        keeper.num_holders += 1
+        keeper.addrs = tuple(dict.fromkeys([*keeper.addrs, *addrs]))
+        keeper.wake()
+        return keeper
+
+    def release(self, keeper: Keeper) -> None:
+        """Ends one `hold`. With the last one, the peer is not kept any more."""
+        keeper.num_holders -= 1
+        if not keeper.num_holders and self._keepers.get(keeper.peer) is keeper:
+            self.stop_keeping(keeper.peer)
+
+    def holds(self, keeper: Keeper) -> bool:
+        """Whether the peer of `keeper` is still kept by it."""
+        return self._keepers.get(keeper.peer) is keeper and not self._is_stopped
+
+    def _keep(self, peer: PeerId, addrs: tuple[Multiaddr, ...]) -> Keeper:
         if len(self._keepers) >= limits.MAX_KEPT_PEERS:
             raise LimitExceeded("MAX_KEPT_PEERS", len(self._keepers) + 1, limits.MAX_KEPT_PEERS)
         if isinstance(self._held, NoConns) or self._is_stopped:
             raise RuntimeError("a ConnManager keeps peers only while its host runs")
         self._watch_all()
         self.protect(peer, _KEEP)
-        keeper = self._keepers[peer] = Keeper(peer, where, self._dial, self._reports)
+        keeper = self._keepers[peer] = Keeper(peer, addrs, self._dial, self._reports)
         keeper.start()
+        self._network.watch()
+        return keeper
+
+    def _network_changed(self) -> None:
+        for keeper in self._keepers.values():
+            keeper.wake()
+
+    def _misses_somebody(self) -> bool:
+        return any(not keeper.is_connected for keeper in self._keepers.values())
 
     async def unkeep(self, peer: PeerId | str) -> None:
         """Dials `peer` no more when it is lost, and protects it no more. A connection stays open."""
@@ -310,6 +349,18 @@ class ConnManager:
         if keeper is not None:
             self.unprotect(peer, _KEEP)
             await keeper.stop()
+
+    def stop_keeping(self, peer: PeerId) -> None:
+        """As `unkeep`, without waiting for a dial that is being cancelled."""
+        keeper = self._keepers.pop(peer, None)
+        if keeper is not None:
+            self.unprotect(peer, _KEEP)
+            keeper.end()
+
+    def addrs_came(self, peer: PeerId) -> None:
+        """There are new addresses of `peer`: if it is kept and lost, it is dialled now."""
+        if not self._is_stopped and (keeper := self._keepers.get(peer)) is not None:
+            keeper.wake()
 
     @property
     def kept(self) -> list[PeerId]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from p2pcore import limits
-from p2pcore.errors import P2PError
+from p2pcore.errors import ConnectionClosed, P2PError
 
 if TYPE_CHECKING:
     from p2pcore.resources.held import HeldConn
@@ -42,6 +43,10 @@ class Keeper:
 
     Args:
         dial: see Dial; reports: hears of losses.
+
+    Attributes:
+        peer: the peer. addrs: where to dial it; a later dial uses what they are then.
+        num_holders: how many want it. The owner counts them.
     """
 
     def __init__(self, peer: PeerId, addrs: Iterable[Multiaddr], dial: Dial, reports: KeepReports) -> None:
@@ -52,6 +57,9 @@ class Keeper:
         self._pause_s = 0.0
         self._since: float | None = None  # when the present connection came
         self._is_lost = False
+        self._tried_at = -math.inf
+        self._waiters: list[asyncio.Future[None]] = []
+        self.num_holders = 1
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -67,12 +75,46 @@ class Keeper:
         if self._task is not None:
             self._task.cancel()
 
+    def end(self) -> None:
+        """As `stop`, without waiting for a dial that is being cancelled."""
+        self.halt()
+        self._task = None
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_exception(ConnectionClosed(f"{self.peer} is not kept any more"))
+
     async def stop(self) -> None:
         """Dials no more. Idempotent."""
-        self.halt()
-        task, self._task = self._task, None
+        task = self._task
+        self.end()
         if task is not None:
             await asyncio.wait([task])
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection, as far as it has been told."""
+        return self._since is not None
+
+    async def wait_joined(self) -> None:
+        """Returns when the next connection comes. Raises ConnectionClosed: the peer is not kept any more."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def wake(self) -> None:
+        """There is something new to try: the dial that waits begins now, or a second after the last one."""
+        if self._timer is None:
+            return
+        loop = asyncio.get_running_loop()
+        at = max(loop.time(), self._tried_at + limits.KEEP_PAUSE_MIN_S)
+        if at < self._timer.when():
+            self._timer.cancel()
+            self._timer = loop.call_at(at, self._attempt)
 
     def joined(self, conn: HeldConn) -> None:
         """There is a connection."""
@@ -81,6 +123,10 @@ class Keeper:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
         if self._is_lost:
             self._is_lost = False
             self._reports.keep_restored(self.peer, conn)
@@ -106,7 +152,9 @@ class Keeper:
 
     def _attempt(self) -> None:
         self._timer = None
-        self._task = asyncio.get_running_loop().create_task(self._try())
+        loop = asyncio.get_running_loop()
+        self._tried_at = loop.time()
+        self._task = loop.create_task(self._try())
 
     async def _try(self) -> None:
         error: Exception | None = None

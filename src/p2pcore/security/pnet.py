@@ -113,7 +113,13 @@ class PSK:
             if len(source) == KEY_BYTES:
                 return cls(source)
             is_text = source.isascii() and not source.startswith(HEADER + b"\n/bin/")
-            return (cls.from_text(source.decode()) if is_text else None) or cls.parse(source)
+            found = cls.from_text(source.decode()) if is_text else None
+            if found is None and not source.removeprefix(_BOM).startswith(b"/key/"):
+                raise IdentityError(
+                    f"{len(source)} bytes are no network key: expected {KEY_BYTES} bytes, 64 hex digits, 44 "
+                    "characters of base64, or the content of a key file (PSK.read(path) reads a file)"
+                )
+            return found or cls.parse(source)
         if isinstance(source, str):
             return cls.from_text(source) or cls.read(source)
         return cls.read(source)

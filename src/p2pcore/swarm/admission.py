@@ -10,23 +10,26 @@ private networks, because many peers share such an address (go-libp2p counts the
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable, iscoroutinefunction
+from typing import TYPE_CHECKING, Any
 
-from p2pcore import options
+from p2pcore import limits as bounds, options
 from p2pcore._fast.loop.blocks import Blocks
 from p2pcore.aio.callbacks import RAISED, Complaints
 from p2pcore.codes import Direction
 from p2pcore.errors import GaterRefused, P2PError
-from p2pcore.interfaces import Gater
+from p2pcore.interfaces import Gater, Refusal
 from p2pcore.resources.options import UNLIMITED
 from p2pcore.resources.places import Place, Places
 from p2pcore.resources.refusals import Refusals, exceeded
 from p2pcore.resources.report import LimitUse
 from p2pcore.swarm.conns import ConnTable
 from p2pcore.swarm.events import Refused
+from p2pcore.swarm.gater import BasicGater, Both
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import RawConn
@@ -59,6 +62,7 @@ class Admission:
 
     Args:
         gater: see interfaces.Gater. If a method raises, that means no. It is logged once for each question.
+            If a method waits, the check returns an awaitable, which ends or raises as the check does.
         limits: without AUTO.
         clock: seconds, from any start; None: `time.monotonic`.
 
@@ -67,12 +71,14 @@ class Admission:
 
     Attributes:
         limits: the limits in force. refusals: what they have refused.
+        has_gater: whether there is a gater to be asked.
+        waits_at_accept: whether `admits_later` has to be asked as well.
         news: hears of each refusal. conns: the connections of the swarm. The swarm sets both.
     """
 
     __slots__ = (
-        *("_blocks", "_clock", "_complaints", "_gater", "_placed", "_places"),
-        *("conns", "is_trivial", "limits", "news", "refusals"),
+        *("_blocker", "_blocks", "_clock", "_complaints", "_gater", "_placed", "_places", "_watcher"),
+        *("conns", "has_gater", "is_trivial", "limits", "news", "refusals", "waits_at_accept"),
     )
 
     def __init__(
@@ -82,8 +88,12 @@ class Admission:
         clock: Callable[[], float] | None = None,
     ) -> None:
         if gater is not None:
-            options.satisfies("gater", gater, Gater)
+            options.satisfies("gater", gater, Gater, may_wait=True)
         self._gater = gater
+        self.has_gater = gater is not None
+        self._watcher: Callable[[PeerId | None], None] | None = None
+        self._blocker = gater if isinstance(gater, BasicGater) else None
+        self.waits_at_accept = gater is not None and iscoroutinefunction(gater.intercept_accept)
         self._clock = clock
         self._complaints = Complaints(logger)
         self.refusals = Refusals(clock or time.monotonic)
@@ -111,19 +121,19 @@ class Admission:
 
     # -- the five points -----------------------------------------------------------------------
 
-    def check_peer_dial(self, peer: PeerId | None) -> None:
+    def check_peer_dial(self, peer: PeerId | None) -> Awaitable[None] | None:
         """Is called before any address of `peer` is dialled. Raises GaterRefused, LimitExceeded."""
-        if self._gater is not None and peer is not None:
-            self._ask("peer dial", peer, None, peer)
         full = None if self.is_trivial else self._full(None, peer)
         if full is not None and self._place(full, None, peer) is None:
             self._refused(full, peer, None)
             raise exceeded(*full)
+        if self._gater is None or peer is None:
+            return None
+        return self._ask("peer dial", peer, None, peer)
 
-    def check_addr_dial(self, peer: PeerId | None, addr: Multiaddr) -> None:
+    def check_addr_dial(self, peer: PeerId | None, addr: Multiaddr) -> Awaitable[None] | None:
         """Is called before `addr` is dialled. Raises GaterRefused."""
-        if self._gater is not None:
-            self._ask("addr dial", peer, addr, peer, addr)
+        return None if self._gater is None else self._ask("addr dial", peer, addr, peer, addr)
 
     def admits(self, conn: RawConn) -> bool:
         """Whether an accepted connection may be read from. Looks only at addresses and counts.
@@ -132,7 +142,7 @@ class Admission:
         """
         if self.is_trivial:
             return True
-        if self._gater is not None and not self._gater_admits(conn):
+        if self._gater is not None and not self.waits_at_accept and not self._gater_admits(conn):
             return False
         sockaddr = getattr(conn, "remote_sockaddr", None)  # making a multiaddr takes microseconds
         where = conn.remote_multiaddr if sockaddr is None else sockaddr[0]
@@ -143,7 +153,17 @@ class Admission:
     def _gater_admits(self, conn: RawConn) -> bool:
         remote = conn.remote_multiaddr
         try:
-            self._ask("accept", None, remote, conn.local_multiaddr, remote)
+            return self._ask("accept", None, remote, conn.local_multiaddr, remote) is None
+        except GaterRefused:
+            return False
+
+    async def admits_later(self, conn: RawConn) -> bool:
+        """As `admits`, where the gater waits: whether it lets an accepted connection be read from."""
+        remote = conn.remote_multiaddr
+        try:
+            asked = self._ask("accept", None, remote, conn.local_multiaddr, remote)
+            if asked is not None:
+                await asked
         except GaterRefused:
             return False
         return True
@@ -159,18 +179,23 @@ class Admission:
 
     def check_secured(
         self, direction: Direction, peer: PeerId, local: Multiaddr, remote: Multiaddr | None
-    ) -> None:
+    ) -> Awaitable[None] | None:
         """Is called when the peer has proved its id. Raises GaterRefused."""
-        if self._gater is not None:
-            self._ask("secured", peer, remote, direction, peer, local, remote)
+        if self._gater is None:
+            return None
+        return self._ask("secured", peer, remote, direction, peer, local, remote)
+
+    def check_upgraded(self, conn: Conn) -> Awaitable[None] | None:
+        """Is called before the swarm takes `conn` over. Raises GaterRefused. `admit` follows."""
+        if self._gater is None:
+            return None
+        return self._ask("upgraded", conn.remote_peer, conn.remote_multiaddr, conn)
 
     def admit(self, conn: Conn) -> None:
-        """Is called before the swarm takes `conn` over, and counts it. Raises GaterRefused, LimitExceeded."""
+        """Is called when the swarm takes `conn` over, and counts it. Raises LimitExceeded."""
         if self.is_trivial:
             return
         peer = conn.remote_peer
-        if self._gater is not None:
-            self._ask("upgraded", peer, conn.remote_multiaddr, conn)
         where = conn.remote_multiaddr if conn._kind.direction is _INBOUND else None
         num_conns = self.conns.num_conns - len(self._placed)
         if not self._blocks.enter(where, num_conns, self.conns.count(peer)):
@@ -245,15 +270,73 @@ class Admission:
         peer: PeerId | None,
         addr: Multiaddr | None,
         *args: object,
-    ) -> None:
+    ) -> Awaitable[None] | None:
+        """Asks the gater. Returns None: yes; an awaitable: it waits. Raises GaterRefused."""
+        verdict: Any = False
         try:
-            if getattr(self._gater, _HOOKS[point])(*args) is True:
-                return
+            verdict = getattr(self._gater, _HOOKS[point])(*args)
+            if point == "accept" and not self.waits_at_accept and isawaitable(verdict):
+                getattr(verdict, "close", _nothing)()
+                verdict = False
+                raise TypeError("intercept_accept returned an awaitable: declare it with `async def`")
         except RAISED:
             self._complaints.raised(f"the connection gater ({point})")
-        error = GaterRefused(point, addr or peer or "a connection")
+        if verdict is True:
+            return None
+        if isawaitable(verdict):
+            return self._wait(point, peer, addr, verdict)
+        raise self._denied(point, peer, addr, verdict)
+
+    async def _wait(
+        self, point: str, peer: PeerId | None, addr: Multiaddr | None, answer: Awaitable[object]
+    ) -> None:
+        """Waits for a gater that does not answer at once. Raises GaterRefused."""
+        verdict: object = False
+        try:
+            async with asyncio.timeout(bounds.GATER_TIMEOUT_S) as timeout:
+                verdict = await answer
+        except Exception:
+            if timeout.expired():
+                verdict = Refusal(f"no answer within {bounds.GATER_TIMEOUT_S:g} s")
+            else:
+                self._complaints.raised(f"the connection gater ({point})")
+        if verdict is not True:
+            raise self._denied(point, peer, addr, verdict)
+
+    def _denied(
+        self, point: str, peer: PeerId | None, addr: Multiaddr | None, verdict: object
+    ) -> GaterRefused:
+        """Reports a refusal by the gater. Returns: its error."""
+        why = verdict if isinstance(verdict, Refusal) else Refusal()
+        error = GaterRefused(point, addr or peer or "a connection", why.reason, why.code)
         self._tell(peer, lambda: addr, lambda: error)
-        raise error
+        return error
+
+    # -- blocking ------------------------------------------------------------------------------
+
+    def watch_blocks(self, blocked: Callable[[PeerId | None], None]) -> None:
+        """See BasicGater.watch."""
+        self._watcher = blocked
+        if self._blocker is not None:
+            self._blocker.watch(blocked)
+
+    def stop_watching(self, blocked: Callable[[PeerId | None], None]) -> None:
+        """See BasicGater.unwatch."""
+        self._watcher = None
+        if self._blocker is not None:
+            self._blocker.unwatch(blocked)
+
+    @property
+    def blocker(self) -> BasicGater:
+        """The gater that blocks peers: the program's, if it is a BasicGater, else one that is asked first."""
+        if self._blocker is None:
+            self._blocker = BasicGater()
+            if self._watcher is not None:
+                self._blocker.watch(self._watcher)
+            self._gater = self._blocker if self._gater is None else Both(self._blocker, self._gater)
+            self.has_gater = True
+            self.is_trivial = False
+        return self._blocker
 
     def _refused(self, full: Full, peer: PeerId | None, conn: Conn | RawConn | None) -> None:
         """Reports a refusal. Under attack there are very many, so nothing is made that nobody reads."""
@@ -271,3 +354,7 @@ class Admission:
 
 def _ignore(_: int) -> None:
     """A raw connection that has no SO_LINGER."""
+
+
+def _nothing() -> None:
+    """An awaitable that is no coroutine needs no close."""

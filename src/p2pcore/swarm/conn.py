@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from p2pcore.aio.home import check_home
 from p2pcore.errors import LimitedConnection
 from p2pcore.interfaces import ConnStat
 from p2pcore.swarm.streams import open_negotiated
@@ -175,8 +176,10 @@ class Conn:
             ProtocolNotSupported, NegotiationError: the two sides did not agree on a protocol.
             NegotiationTimeout: several protocols were proposed, and the peer did not answer.
             TimeoutError: see limits.NEW_STREAM_TIMEOUT_S.
-            ValueError: `protocols` is empty.
+            ValueError, TypeError: `protocols` is empty, or no text.
+            RuntimeError: this is not the event loop of the connection.
         """
+        check_home(self.session.loop)
         if self._kind.is_limited and not allow_limited:
             raise LimitedConnection(
                 f"{self.id} is a relayed connection with limits; a stream on it needs allow_limited"

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from p2pcore import limits
 from p2pcore.aio.callbacks import RAISED, Complaints
@@ -25,6 +25,7 @@ from p2pcore.errors import (
     SwarmClosed,
 )
 from p2pcore.manet.netif import expand_wildcards
+from p2pcore.swarm.conn import Conn
 from p2pcore.swarm.pauses import Pauses
 from p2pcore.values.multiaddr import Multiaddr
 
@@ -59,7 +60,7 @@ class Listeners:
 
     Args:
         transport_for: gives the transport that listens on an address, or None.
-        add_conn: takes over an accepted connection.
+        begin_conn: takes over an accepted connection. It returns a coroutine if the gater waits.
         news: hears of listeners and addresses.
 
     Attributes:
@@ -69,11 +70,12 @@ class Listeners:
     def __init__(
         self,
         transport_for: Callable[[Multiaddr], Transport | None],
-        add_conn: Callable[[CapableConn], object],
+        begin_conn: Callable[[CapableConn], Conn | Coroutine[Any, Any, Conn]],
         news: News,
     ) -> None:
         self._transport_for = transport_for
-        self._add_conn = add_conn
+        self._begin_conn = begin_conn
+        self._asking: set[asyncio.Task[None]] = set()
         self._news = news
         self._tasks: dict[Listener, asyncio.Task[None]] = {}
         self._living: set[Listener] = set()
@@ -135,8 +137,11 @@ class Listeners:
         try:
             while True:
                 made = await listener.accept()
+                begun = None
                 try:
-                    self._add_conn(made)
+                    begun = self._begin_conn(made)
+                    if not isinstance(begun, Conn):
+                        await self._later(begun)
                 except SwarmClosed:
                     return
                 except (GaterRefused, LimitExceeded):
@@ -144,7 +149,7 @@ class Listeners:
                 except Exception:  # we lose one connection, not the listener
                     logger.exception("cannot take over a connection to %s", bound)
                     made.abort()
-                del made  # else this variable would keep it alive until the next one comes
+                del made, begun  # else these variables would keep it alive until the next one comes
         except ListenerClosed as closed:
             error = closed.__cause__
         except Exception as failure:
@@ -152,6 +157,22 @@ class Listeners:
             logger.exception("the listener on %s failed", bound)
         finally:
             await self._ended(listener, bound, error)
+
+    async def _later(self, begun: Coroutine[Any, Any, Conn]) -> None:
+        """Has a task finish `begun`. Waits only while so many of them do that the gater cannot keep up."""
+        task = asyncio.get_running_loop().create_task(self._awaited(begun))
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+        while len(self._asking) >= limits.MAX_GATER_WAITS:
+            await asyncio.wait(self._asking, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _awaited(self, begun: Coroutine[Any, Any, Conn]) -> None:
+        try:
+            await begun
+        except (GaterRefused, LimitExceeded, SwarmClosed):
+            pass  # the admission has reported it
+        except Exception:
+            logger.exception("cannot take over a connection")
 
     async def _ended(self, listener: Listener, bound: Multiaddr, error: BaseException | None) -> None:
         """Ends every accept loop. If the listener is still registered, we have not closed it ourselves."""
@@ -265,3 +286,7 @@ class Listeners:
         await asyncio.gather(*(listener.close() for listener in chosen), return_exceptions=True)
         if chosen:
             await asyncio.wait(chosen.values())
+        if self._is_closed and self._asking:
+            for task in self._asking:
+                task.cancel()
+            await asyncio.wait(self._asking)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from p2pcore import codes, limits
+from p2pcore import codes, limits, options
 from p2pcore._fast.loop.ledger import Ledger, Share
 from p2pcore._fast.loop.metrics import Protocols
 from p2pcore.aio.eager import Begun
@@ -43,6 +43,8 @@ async def open_negotiated(conn: MuxedConn, protocols: str | Sequence[str]) -> St
 
     If this is cancelled or fails, the stream is reset. Raises: see Conn.new_stream.
     """
+    if not isinstance(protocols, str):
+        options.items("protocols", protocols, "protocol ids, or one as a text", str)
     if not protocols:
         raise ValueError("no protocol to propose")
     opening = Begun(conn.open_stream())
@@ -132,11 +134,12 @@ class StreamServer:
         self._max_per_peer = in_force.max_handlers_per_peer or sys.maxsize
 
     def set(self, protocol: str, handler: ProtocolHandler, cancel: bool = True) -> None:
-        """Serves `protocol` with `handler`, which replaces an earlier one. Raises ValueError: a bad id.
+        """Serves `protocol` with `handler`, which replaces an earlier one. Raises ValueError, TypeError.
 
         Args:
             cancel: whether a handler is cancelled when its stream fails (docs/streams.md).
         """
+        options.instance("protocol", protocol, str)
         size = len(protocol.encode())
         if not protocol.startswith("/") or "\n" in protocol or size > limits.MAX_PROTOCOL_ID_BYTES:
             raise ValueError(
@@ -302,10 +305,9 @@ def _fail(stream: Stream, error: Exception) -> bool:
     elif isinstance(error, P2PError) and not isinstance(error, LocalProtocolError):
         code = 0
     else:
-        extra = of_conn(stream.conn)
-        logger.error(
-            "%s: the handler of %s raised", stream.conn, stream.protocol, exc_info=error, extra=extra
-        )
+        about = of_conn(stream.conn)
+        text = "%s: the handler of %s raised"
+        logger.error(text, stream.conn, stream.protocol, exc_info=error, extra=about)
         stream.reset()
         return True
     if logger.isEnabledFor(logging.DEBUG):

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -22,23 +22,28 @@ from p2pcore import codes, limits
 from p2pcore._fast.loop.ledger import FULL, TIGHT, Ledger
 from p2pcore.aio.descriptors import descriptors_of
 from p2pcore.aio.home import Home
+from p2pcore.dialing.addr_book import AddrBook
 from p2pcore.dialing.dialer import Dialer
 from p2pcore.errors import (
     ConnectionClosed,
     GaterRefused,
     LimitedConnection,
     LimitExceeded,
+    LocalProtocolError,
     StreamReset,
     SwarmClosed,
     is_elsewhere,
 )
 from p2pcore.resources.conn_manager import ConnManager
+from p2pcore.resources.held import parts
 from p2pcore.resources.report import LimitUse, ledger_uses
+from p2pcore.resources.turns import Turns
 from p2pcore.swarm.admission import Admission
 from p2pcore.swarm.capped import CappedHandler
 from p2pcore.swarm.conn import Conn, ConnOwner
 from p2pcore.swarm.conns import Connectedness, ConnTable, connectedness_of
 from p2pcore.swarm.duplicates import POLICIES, Duplicates
+from p2pcore.swarm.kept import Kept
 from p2pcore.swarm.listeners import Announce, Listeners, ListenResult
 from p2pcore.swarm.news import News
 from p2pcore.swarm.options import DrainOptions
@@ -84,6 +89,7 @@ class Swarm:
         max_handlers_per_conn: handlers of one connection that may run at once. Further streams are reset. A
             handler counts until it returns, even if its stream has ended.
         ledger: counts streams and memory. The swarm sets its limits.
+        addr_book: remembers where peers can be reached; None: a new one, without a file.
 
     Raises:
         ValueError: `duplicates` is neither "keep" nor "dedup".
@@ -93,6 +99,7 @@ class Swarm:
         admission: the gater and the limits on connections.
         is_draining: True from the moment `drain` is called.
         tell_draining: tells all peers that this node drains; `drain` awaits it. By default nobody is told.
+        addr_book: see AddrBook.
     """
 
     def __init__(
@@ -108,6 +115,7 @@ class Swarm:
         max_dials: int = limits.MAX_DIALS,
         max_handlers_per_conn: int = limits.MAX_HANDLERS_PER_CONN,
         ledger: Ledger | None = None,
+        addr_book: AddrBook | None = None,
     ) -> None:
         if duplicates not in POLICIES:
             raise ValueError(f"duplicates must be one of {', '.join(POLICIES)}, not {duplicates!r}")
@@ -129,27 +137,28 @@ class Swarm:
         self._streams.metrics = None if metrics is None else metrics.inbound
         self._serve = self._streams.serve  # one bound method for all connections
         self._owner = ConnOwner(self._conn_ended, None if metrics is None else metrics.outbound)
-        self._listeners = Listeners(self._transports.for_listening, self.add_conn, self._news)
+        self._listeners = Listeners(self._transports.for_listening, self.begin_conn, self._news)
+        self.addr_book = AddrBook() if addr_book is None else addr_book
         self._dialer = Dialer(
             local_peer,
             self._conns,
-            self.add_conn,
+            self.begin_conn,
             self._transports.for_dialing,
             self._listeners.own_addrs,
             self.admission,
             self._news,
+            self.addr_book,
             resolver,
             max_dials,
         )
         self.admission.news = self._news
         self.admission.conns = self._conns
+        self.admission.watch_blocks(self._blocked)
+        self._blocking = Turns()
         self._manager = conn_manager or ConnManager()
         self._apply(self.admission.limits)
-        self._manager.attach(
-            self._conns,
-            self._news,
-            lambda peer, addrs: self.dial_peer(peer, addrs, ignore_backoff=True),
-        )
+        self._manager.attach(self._conns, self._news, self._dial_kept)
+        self.addr_book.attach(self._conns.of, self._manager.addrs_came)
         self.ledger.on_state = self._memory_changed
         self._is_full = False
         self._closing: asyncio.Task[None] | None = None
@@ -270,13 +279,14 @@ class Swarm:
         force_direct: bool = False,
         ignore_backoff: bool = False,
     ) -> Conn:
-        """The best connection to `peer`. If there is none, dials `addrs`.
+        """The best connection to `peer`. If there is none, dials `addrs`, or what the address book has.
 
         Calls for one peer share one dial. If one caller is cancelled, the dial goes on for the others. If the
         last caller is cancelled, the dial ends.
 
         Args:
-            addrs: addresses, numeric or with host names; the first MAX_DIAL_ADDRS are used.
+            addrs: addresses, numeric or with host names; the first MAX_DIAL_ADDRS are used. Without any, the
+                addresses of the address book are dialled; with some, only these.
                 p2pcore.dialing.ranker gives their order and the pauses between them.
             force_direct: do not use a relayed connection. Also sets `ignore_backoff`.
             ignore_backoff: dial even addresses that failed a short while ago.
@@ -306,6 +316,18 @@ class Swarm:
         self._check_open()
         return await self._dialer.dial_addr(Multiaddr(addr))
 
+    def keep(self, peer: PeerId, addrs: Iterable[Multiaddr | str] = ()) -> Kept:
+        """See Host.keep."""
+        self.home.check_loop()
+        self._check_open()
+        where = [Multiaddr(addr) for addr in addrs]
+        return Kept(self._manager.hold(peer, where), self._manager, self._conns)
+
+    async def _dial_kept(self, peer: PeerId, addrs: tuple[Multiaddr, ...]) -> Conn:
+        """Dials for the connection manager: a kept peer, at `addrs` and where else it may be."""
+        known = dict.fromkeys([*addrs, *(addr.with_p2p(peer) for addr in self.addr_book.addrs(peer))])
+        return await self.dial_peer(peer, known, ignore_backoff=True)
+
     def pause_accepting(self, why: str = "memory", at_most_s: float | None = None) -> None:
         """Makes all listeners, later ones included, take no new connection until `resume_accepting(why)`.
 
@@ -329,10 +351,39 @@ class Swarm:
 
         Raises:
             SwarmClosed, GaterRefused, LimitExceeded: `made` was aborted, with the matching code.
+            LocalProtocolError: the gater waits, so this needs `begin_conn`. `made` was aborted.
         """
+        begun = self.begin_conn(made)
+        if isinstance(begun, Conn):
+            return begun
+        begun.close()
+        made.abort(codes.CONN_GATED)
+        raise LocalProtocolError("the gater does not answer at once: use begin_conn")
+
+    def begin_conn(self, made: CapableConn) -> Conn | Coroutine[Any, Any, Conn]:
+        """As `add_conn`; if the gater waits, it returns a coroutine, which has to be awaited."""
         loop = asyncio.get_running_loop()
         self._num_made += 1
         conn = Conn(made, self._num_made, loop.time(), self._owner)
+        asked = None
+        if self.admission.has_gater:
+            try:
+                asked = self.admission.check_upgraded(conn)
+            except GaterRefused as error:
+                conn.abort(error.code)
+                raise
+        return self._take_over(conn) if asked is None else self._take_over_later(conn, asked)
+
+    async def _take_over_later(self, conn: Conn, asked: Awaitable[None]) -> Conn:
+        """Takes `conn` over if the gater admits it. Its streams wait until then."""
+        try:
+            await asked
+        except BaseException as error:
+            conn.abort(error.code if isinstance(error, GaterRefused) else codes.CONN_SHUTDOWN)
+            raise
+        return self._take_over(conn)
+
+    def _take_over(self, conn: Conn) -> Conn:
         self._admit(conn)
         before = self._conns.state(conn.remote_peer) if self._news.events.is_wanted else None
         self._conns.attach(conn.remote_peer, conn)
@@ -356,9 +407,6 @@ class Swarm:
             raise SwarmClosed("the swarm was closed")
         try:
             self.admission.admit(conn)
-        except GaterRefused:
-            conn.abort(codes.CONN_GATED)
-            raise
         except LimitExceeded:
             conn.abort(codes.CONN_RESOURCE_LIMIT_EXCEEDED)
             raise
@@ -375,12 +423,46 @@ class Swarm:
         if self._is_full:
             self._look_for_room()
         self.ledger.forget(conn.remote_peer)
+        self.addr_book.left(conn)
         if not self._conns.num_conns:
             self._streams.shrink()
         self._news.conn_closed(conn, error, before and self._change(conn, before))
         if self._manager.wants_ends:
             self._manager.left(conn, error)
         self._streams.conn_ended(conn)
+
+    # -- blocking ------------------------------------------------------------------------------
+
+    def block_peer(self, peer: PeerId) -> None:
+        """Refuses `peer` from now on, in both directions, and closes its connections with CONN_GATED.
+
+        It is not kept any more (ConnManager.keep). If the gater is a BasicGater, that blocks it; otherwise
+        the peer is refused before the gater is asked.
+        """
+        self.home.check_thread()
+        self.admission.blocker.block_peer(peer)
+
+    def unblock_peer(self, peer: PeerId) -> None:
+        """Ends `block_peer`."""
+        self.home.check_thread()
+        self.admission.blocker.unblock_peer(peer)
+
+    def _blocked(self, peer: PeerId | None) -> None:
+        """The gater blocks `peer` now, or a network: closes what is open, in turns of the loop."""
+        if peer is not None:
+            self._manager.stop_keeping(peer)
+            for conn in self._conns.of(peer):
+                conn.abort(codes.CONN_GATED)
+        elif self.num_conns:
+            self._blocking.stop()  # what it has not looked at comes again
+            self._blocking.start(self._close_blocked())
+
+    def _close_blocked(self) -> Iterator[None]:
+        for part in parts(self._conns.rows()):
+            for conn in part:
+                if self.admission.blocker.blocks(conn.remote_peer, conn.remote_multiaddr):
+                    conn.abort(codes.CONN_GATED)
+            yield
 
     def _look_for_room(self) -> None:
         """Keeps new peers in the kernel's backlog while the node is full."""
@@ -667,6 +749,8 @@ class Swarm:
     async def _shut_down(self) -> None:
         descriptors_of(asyncio.get_running_loop()).remove_spare(self._spare_descriptor)
         self._manager.stop()
+        self._blocking.stop()
+        self.admission.stop_watching(self._blocked)
         self._dialer.close()
         self._listeners.refuse_new()
         self._conns.fail(SwarmClosed("the swarm was closed"))
@@ -683,6 +767,7 @@ class Swarm:
             conn.abort(codes.CONN_SHUTDOWN)
         await asyncio.sleep(0)  # sessions report their end in the event loop's next turn
         await _bounded("trimmed connections", self._manager.close())
+        await _bounded("the address book", self.addr_book.close())
         self._news.events.close()
 
     def _check_open(self) -> None:

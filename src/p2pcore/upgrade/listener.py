@@ -11,7 +11,7 @@ import asyncio
 import collections
 import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -112,10 +112,12 @@ class ListenerHooks:
     Attributes:
         admits: says whether an accepted connection may be read from; None: always. If it says no or raises,
             there is no handshake, and the connection counts as REFUSED.
+        admits_later: the same question to somebody who has to wait for the answer; None: nobody.
         news: hears of failed upgrades, errors of accept(2) and changes of state. None: nobody hears.
     """
 
     admits: Callable[[RawConn], bool] | None = None
+    admits_later: Callable[[RawConn], Awaitable[bool]] | None = None
     news: ListenerNews | None = None
 
 
@@ -284,7 +286,11 @@ class UpgradedListener:
         """The only task of a connection. It ends when the upgrade ends."""
         deadline = accepted_at + self._options.accept_timeout
         has_worked = False
+        later = self._hooks.admits_later
         try:
+            if later is not None and not await later(conn):
+                self._refuse(conn, REFUSED)
+                return
             capable = await self._upgrader.upgrade_inbound(conn, deadline)
         except UpgradeTimeout as error:
             self._failed(TIMEOUT, conn.remote_multiaddr, error)

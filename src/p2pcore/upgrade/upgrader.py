@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,7 @@ from p2pcore.interfaces import (
     RawConn,
     RawListener,
     Secured,
+    SecuredGate,
     SecureTransport,
 )
 from p2pcore.limits import ACCEPT_TIMEOUT_S
@@ -71,15 +72,14 @@ class UpgraderOptions:
     Attributes:
         timeout: seconds for a whole upgrade, if the caller gives no deadline. It may end up to 0.25 s later.
         listener, hooks: for listeners that `upgrade_listener` makes.
-        check_secured: called when the peer has proved its id, before the multiplexer starts. It raises
-            GaterRefused to refuse the peer.
+        gate: is asked when the peer has proved its id, before the multiplexer starts; None: nobody is.
         ledger: counts the bytes that wait on connections, from here on.
     """
 
     timeout: float = ACCEPT_TIMEOUT_S
     listener: ListenerOptions = field(default_factory=ListenerOptions)
     hooks: ListenerHooks = field(default_factory=ListenerHooks)
-    check_secured: Callable[[Direction, PeerId, Multiaddr, Multiaddr | None], None] | None = None
+    gate: SecuredGate | None = None
     ledger: Ledger | None = None
 
 
@@ -218,10 +218,9 @@ class _Upgrade:
             security, secured = await self._secure_outbound(mailbox)
         if secured.remote_peer == upgrader._local_peer:
             raise PeerIsSelf(secured.remote_peer)
-        check = upgrader._options.check_secured
-        if check is not None:
-            self.stage = Stage.GATER
-            check(self._direction, secured.remote_peer, conn.local_multiaddr, conn.remote_multiaddr)
+        gate = upgrader._options.gate
+        if gate is not None and gate.has_gater:
+            await self._ask(gate, secured, mailbox)
         self.stage = Stage.MUXER
         muxer = secured.muxer or await self._negotiate_muxer(mailbox)
         session = self._start_muxer(muxer, mailbox)
@@ -235,6 +234,19 @@ class _Upgrade:
             conn.local_multiaddr,
             conn.remote_multiaddr,
         )
+
+    async def _ask(self, gate: SecuredGate, secured: Secured, mailbox: Mailbox) -> None:
+        """Asks the gater. If it refuses, and a multiplexer is agreed, the peer is told the code."""
+        self.stage = Stage.GATER
+        conn, peer = self._conn, secured.remote_peer
+        try:
+            asked = gate.check_secured(self._direction, peer, conn.local_multiaddr, conn.remote_multiaddr)
+            if asked is not None:
+                await asked
+        except GaterRefused as refusal:
+            if secured.muxer is not None:
+                self._start_muxer(secured.muxer, mailbox).abort(refusal.code)
+            raise
 
     def explained(self, error: BaseException) -> BaseException:
         """`error`, or WrongNetworkKey if the peer seems not to have the key of our private network."""

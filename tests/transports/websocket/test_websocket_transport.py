@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from websocket_nodes import CERTIFICATE, WS, WSS, listening, talk, tcp_part, websocket
 
 from harness import eventually, looped, seconds
@@ -162,11 +163,30 @@ async def test_a_secure_address_without_a_certificate_is_a_clear_error() -> None
     with pytest.raises(ListenError, match=r"/tls/ws needs a certificate: WebsocketOptions\(certificate"):
         async with Host(listen=["/ip4/127.0.0.1/tcp/0/wss"]):
             pass
-    wrong = WebCertificate(CERTIFICATE.chain, OTHER.private_key)
     with pytest.raises(ValueError, match="private key does not belong"):
-        await websocket(make_node(), certificate=wrong).listen(WSS)
+        WebCertificate(CERTIFICATE.chain, OTHER.private_key)
     with pytest.raises(ValueError, match="no certificate"):
-        await websocket(make_node(), certificate=WebCertificate((), OTHER.private_key)).listen(WSS)
+        WebCertificate((), OTHER.private_key)
+
+
+def test_files_of_certificates_are_looked_at_when_they_are_named(tmp_path: Path) -> None:
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    form = Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    chain.write_bytes(CERTIFICATE.pem)
+    key.write_bytes(OTHER.private_key.private_bytes(*form))
+    with pytest.raises(ValueError, match=r"chain\.pem.*key\.pem.*does not belong"):
+        WebCertificate.load(chain, key)
+    with pytest.raises(ValueError, match=r"key\.pem.* has no certificate in PEM"):
+        WebCertificate.load(key, key)
+    with pytest.raises(ValueError, match=r"chain\.pem"):
+        WebCertificate.load(chain, chain)
+    with pytest.raises(OSError, match=r"none\.pem: cannot read certificates"):
+        WebsocketOptions(ca_file=tmp_path / "none.pem")
+    with pytest.raises(OSError, match=r"key\.pem: cannot read certificates"):
+        WebsocketOptions(ca_file=key)
+    key.write_bytes(CERTIFICATE.private_key.private_bytes(*form))
+    assert WebCertificate.load(chain, key).chain == CERTIFICATE.chain
+    assert WebsocketOptions(ca_file=chain).ca_file == chain
 
 
 @looped

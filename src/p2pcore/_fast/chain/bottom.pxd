@@ -6,11 +6,12 @@ from p2pcore._fast.loop.ledger cimport Ledger
 
 
 cdef class Bottom(Layer):
-    cdef bint feeding           # inside a feed: an end waits until it returns
-    cdef bint ending            # shut() or drop() was called, or the connection is gone: nothing more is sent
-    cdef bint fin_sent          # our half has ended, and the drain runs
-    cdef bint queued            # bytes wait for the peer, and the layers above are paused
-    cdef bint throttled         # an upper layer wants nothing fed for now
+    # True or False, in a byte: a bint takes four, and every connection has these.
+    cdef uint8_t feeding        # inside a feed: an end waits until it returns
+    cdef uint8_t ending         # shut() or drop() was called, or the connection is gone: nothing more is sent
+    cdef uint8_t fin_sent       # our half has ended, and the drain runs
+    cdef uint8_t queued         # bytes wait for the peer, and the layers above are paused
+    cdef uint8_t throttled      # an upper layer wants nothing fed for now
     cdef readonly bint is_closed    # lost() has been called, or follows
     cdef uint32_t over          # bytes sent while `queued`: control frames, bounded
     cdef readonly uint32_t held     # bytes that the chain holds unread, below its top, or in a mailbox

@@ -38,6 +38,7 @@ from p2pcore._fast.codec.multiaddr_values cimport (
 from p2pcore._fast.codec.varint cimport varint_take, varint_write
 
 from p2pcore import limits
+from p2pcore.address_hint import meant
 from p2pcore.errors import AddressError
 
 cdef enum:
@@ -365,10 +366,11 @@ cdef Py_ssize_t _parse(const uint8_t *text, size_t n, uint8_t *out, Fault *fault
 # -- the Python side ---------------------------------------------------------------------------
 
 
-cdef object _error(str shown, const Fault *fault, str what):
+cdef object _error(str shown, const Fault *fault, str what, str hint=None):
     prefix = shown if len(shown) <= 120 else shown[:117] + "..."
     name = f"{fault.protocol.name[:fault.protocol.name_length].decode()} " if fault.protocol != NULL else ""
-    return AddressError(f"multiaddr {prefix}: {name}{what}: {fault.why.decode()}")
+    perhaps = f"; perhaps {hint} is meant" if hint else ""
+    return AddressError(f"multiaddr {prefix}: {name}{what}: {fault.why.decode()}{perhaps}")
 
 
 cdef str _text_part(const Fault *fault):
@@ -397,7 +399,7 @@ cpdef bytes to_bytes(str text):
         raise AddressError(f"multiaddr {text[:80]}...: over {_max_bytes} bytes")
     used = _parse(<const uint8_t *>source, <size_t>n, out, &fault)
     if used < 0:
-        raise _error(repr(text), &fault, _text_part(&fault))
+        raise _error(repr(text), &fault, _text_part(&fault), meant(text))
     return PyBytes_FromStringAndSize(<char *>out, used)
 
 

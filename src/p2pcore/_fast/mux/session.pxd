@@ -77,12 +77,13 @@ cdef class Session(Layer):
     cdef int64_t held               # bytes received and unread that the ledger counts
     cdef int64_t waits              # bytes of writes that wait, the same
 
-    cdef bint is_lined_up           # the rota calls go_on()
-    cdef bint is_told               # the callbacks have been called
     cdef readonly bint paused       # the socket is full
-    cdef bint is_lost               # lost() has been called: the socket is gone
-    cdef bint is_swept              # the loop looks now and then for streams that were dropped
-    cdef bint is_used               # a frame of a stream has come; whoever calls parse() clears it
+    # True or False, in a byte: a bint takes four, and every connection has these.
+    cdef uint8_t is_lined_up        # the rota calls go_on()
+    cdef uint8_t is_told            # the callbacks have been called
+    cdef uint8_t is_lost            # lost() has been called: the socket is gone
+    cdef uint8_t is_swept           # the loop looks now and then for streams that were dropped
+    cdef uint8_t is_used            # a frame of a stream has come; whoever calls parse() clears it
     cdef uint32_t num_writing       # streams with a write that waits, for whatever
     cdef uint32_t max_inbound
     cdef uint32_t num_inbound       # inbound streams in the table, without those that linger

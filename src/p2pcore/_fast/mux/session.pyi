@@ -1,3 +1,4 @@
+from asyncio import AbstractEventLoop
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, final
 
@@ -47,6 +48,8 @@ class Session(Layer):
     def unread(self) -> int: ...
     @property
     def unsent(self) -> int: ...
+    @property
+    def loop(self) -> AbstractEventLoop | None: ...
     @property
     def bytes_in(self) -> int: ...
     @property

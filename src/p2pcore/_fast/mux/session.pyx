@@ -140,6 +140,11 @@ cdef class Session(Layer):
         return self.waits + (0 if self.bottom is None else self.bottom.waits)
 
     @property
+    def loop(self):
+        """The event loop that it belongs to; None before it is on a chain."""
+        return None if self.state is None else self.state.loop
+
+    @property
     def bytes_in(self):
         """Bytes that have come from the peer, with what ciphers and frames add; the handshake too. It never falls."""
         return 0 if self.bottom is None else self.bottom.bytes_in

@@ -108,7 +108,7 @@ class TcpReuseListener:
         return self._port.multiaddr
 
     async def accept(self) -> RawConn:
-        """The next connection of this kind, which is started already. If cancelled, it has taken none.
+        """The next connection of this kind. It reads already. If this is cancelled, no connection is lost.
 
         Raises:
             ListenerClosed: the listener was closed.

@@ -39,10 +39,15 @@ class WebCertificate:
     Attributes:
         chain: the server's certificate first, then those that lead to an authority.
         private_key: RSA, ECDSA or Ed25519.
+
+    Raises: ValueError: there is no certificate, or the key does not belong to it.
     """
 
     chain: tuple[Certificate, ...]
     private_key: Any = field(repr=False)
+
+    def __post_init__(self) -> None:
+        server_context(self)
 
     @classmethod
     def load(
@@ -54,17 +59,24 @@ class WebCertificate:
         """Reads PEM files: a certificate with its chain ("fullchain.pem"), and its key.
 
         Raises:
-            OSError: a file cannot be read; ValueError: its content is wrong, or the password is.
+            OSError: a file cannot be read; ValueError: its content is wrong, or the password is, or the key
+                does not belong to the certificate.
         """
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
         from cryptography.x509 import load_pem_x509_certificates
 
-        chain = load_pem_x509_certificates(read_file(certificate, MAX_CERTIFICATE_FILE_BYTES))
+        try:
+            chain = load_pem_x509_certificates(read_file(certificate, MAX_CERTIFICATE_FILE_BYTES))
+        except ValueError as error:
+            raise ValueError(f"{shown(certificate)} has no certificate in PEM: {error}") from error
         try:
             key = load_pem_private_key(read_file(private_key), password)
-        except TypeError as error:  # cryptography raises it: a password is missing, or not needed
+        except (TypeError, ValueError) as error:  # TypeError: a password is missing, or not needed
             raise ValueError(f"{shown(private_key)}: {error}") from error
-        return cls(tuple(chain), key)
+        try:
+            return cls(tuple(chain), key)
+        except ValueError as error:
+            raise ValueError(f"{shown(certificate)} and {shown(private_key)}: {error}") from error
 
     @classmethod
     def self_signed(cls, *names: str, days: int = 365) -> Self:

@@ -56,7 +56,8 @@ class WebsocketOptions:
         use_proxies: dial through the proxies named by the environment.
 
     Raises:
-        TypeError, ValueError: a field has a wrong type or value.
+        TypeError, ValueError: a field has a wrong type or value. OSError: `ca_file` cannot be read, or has no
+            certificate.
     """
 
     certificate: WebCertificate | SSL.Context | None = None
@@ -74,6 +75,8 @@ class WebsocketOptions:
         if self.ca_file is not None:
             options.instance("ca_file", self.ca_file, str, os.PathLike)
         options.flag("verify", self.verify)
+        if self.ca_file is not None:
+            web_tls.client_context(self.ca_file, self.verify)
         options.seconds("handshake_timeout", self.handshake_timeout)
         if self.http_handler is not None:
             options.function("http_handler", self.http_handler)
