@@ -53,7 +53,8 @@ async def test_the_status_of_a_host(path: Path) -> None:
             1,
             1,
         )
-        assert status["counters"]["connections opened"] == 1
+        assert status["counters"]["connections opened"] == status["counters"]["streams opened"] == 1
+        assert status["counters"]["bytes in"] > 0 < status["counters"]["bytes out"]
         assert {"limit", "used", "peak", "maximum", "refused"} == set(status["limits"][0])
         assert (await client.status())["uptime_s"] > status["uptime_s"]
         client.close()

@@ -94,6 +94,7 @@ def test_without_a_terminal_top_shows_one_look_with_rates(cli: Cli, listener: Ru
     result = cli.run("top", "--admin", "node.sock", "-i", "0.1")
     assert (result.status, result.err) == (0, "")
     assert "each second  0.0 opened" in result.out
+    assert "traffic      0.000 MB/s in, 0.000 MB/s out" in result.out
     assert "\x1b" not in result.out
 
 

@@ -298,7 +298,7 @@ async def test_a_connection_to_a_draining_peer_is_closed_here_once_it_has_no_str
         assert p.dialer.swarm.num_conns == 1
         await stream.close()
         await eventually(lambda: not p.dialer.swarm.num_conns)
-        assert p.dialer.swarm._conns._leaving == set()
+        assert p.dialer.swarm._conns.leaving == set()
 
 
 @looped

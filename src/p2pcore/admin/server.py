@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from p2pcore import limits
 from p2pcore.admin.status import describe
+from p2pcore.host import Host
 from p2pcore.transports.unix import file_of, open_unix, remove_unix
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from p2pcore.host import Host
 
 logger = logging.getLogger("p2pcore.admin")
 
@@ -121,12 +120,11 @@ class AdminServer:
 
 
 def _describer(node: Host | Described) -> Callable[[], Awaitable[dict[str, Any]]]:
-    several = getattr(node, "describe", None)
-    if several is not None:
-        return several  # type: ignore[no-any-return]
+    if not isinstance(node, Host):
+        return node.describe
 
     async def of_host() -> dict[str, Any]:
-        return describe(node)  # type: ignore[arg-type]
+        return describe(node)
 
     return of_host
 

@@ -30,7 +30,8 @@ def describe(host: Host) -> dict[str, Any]:
 
     Returns: `kind` "node", `peer_id`, `version`, `pid`, `state` ("serving" or "draining"), `uptime_s` of the
         process, `addrs`, the numbers `conns`, `conns_inbound`, `streams`, `handlers`, `cpu_s`, `rss_bytes`
-        and `fds` (None: not known), `counters` (see Host.counters) and `limits` (see Host.limits_report).
+        and `fds` (None: not known), `counters` (those of Host.counters, "streams opened", "bytes in" and
+        "bytes out") and `limits` (see Host.limits_report).
     """
     conns = host.swarm.conns()
     return {
@@ -42,9 +43,15 @@ def describe(host: Host) -> dict[str, Any]:
         "cpu_s": time.process_time(),
         "rss_bytes": rss_bytes(),
         "fds": _num_descriptors(),
-        "counters": host.counters(),
+        "counters": _counters(host),
         "limits": [asdict(use) for use in host.limits_report()],
     }
+
+
+def _counters(host: Host) -> dict[str, int]:
+    ledger = host.swarm.ledger
+    more = {"bytes in": ledger.bytes_in, "bytes out": ledger.bytes_out}
+    return host.counters() | {"streams opened": host.metrics.streams_opened} | more
 
 
 def about(kind: str, peer_id: str, is_draining: bool, addrs: Iterable[object]) -> dict[str, Any]:

@@ -11,16 +11,15 @@ import logging
 import os
 import socket
 import time
-from typing import TYPE_CHECKING, Protocol, Self
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from p2pcore import limits
+from p2pcore.host import Host
 from p2pcore.swarm.events import Draining
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import TracebackType
-
-    from p2pcore.host import Host
 
 logger = logging.getLogger("p2pcore.admin")
 
@@ -86,10 +85,10 @@ class Systemd:
             self._send("STOPPING=1", "STATUS=draining", f"EXTEND_TIMEOUT_USEC={int(margin_s * 1e6)}")
 
     def _watch_state(self) -> None:
-        if hasattr(self._node, "on_state"):
-            self._node.on_state = self._changed
+        if isinstance(self._node, Host):
+            self._begin(self._wait_for_drain(self._node))
         else:
-            self._begin(self._wait_for_drain())
+            self._node.on_state = self._changed
 
     def _changed(self, state: str) -> None:
         if state == "draining":
@@ -99,8 +98,8 @@ class Systemd:
         else:
             self._send("READY=1", f"STATUS={self._summary()}")
 
-    async def _wait_for_drain(self) -> None:
-        async for _ in self._node.events(Draining):  # type: ignore[union-attr]
+    async def _wait_for_drain(self, host: Host) -> None:
+        async for _ in host.events(Draining):
             self.stopping()
 
     async def _tell_status(self) -> None:
@@ -115,14 +114,13 @@ class Systemd:
             await asyncio.sleep(every_s)
 
     def _summary(self) -> str:
-        several = getattr(self._node, "summary", None)
-        if several is not None:
-            return str(several())
-        swarm = self._node.swarm  # type: ignore[union-attr]
+        if not isinstance(self._node, Host):
+            return self._node.summary()
+        swarm = self._node.swarm
         return f"serving {swarm.num_conns} connections, {swarm.num_handlers_running} handlers"
 
-    def _begin(self, work: object) -> None:
-        self._tasks.append(asyncio.get_running_loop().create_task(work))  # type: ignore[arg-type]
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.get_running_loop().create_task(work))
 
     def _send(self, *lines: str) -> None:
         if not self._address:

@@ -17,11 +17,16 @@ from p2pcore.resources.report import table
 Status = dict[str, Any]
 K = TypeVar("K")
 
+IN, OUT = "in", "out"
+
 RATES = {
     "opened": ("connections opened",),
     "closed": ("connections closed",),
     "refused": ("connections refused", "streams refused"),
     "dials": ("dials worked", "dials failed"),
+    "streams": ("streams opened",),
+    IN: ("bytes in",),
+    OUT: ("bytes out",),
 }
 """The rates that are shown, each with the counters that it sums."""
 
@@ -78,7 +83,10 @@ def _node(status: Status, rates: Change | None) -> list[str]:
         ("cpu", f"{status['cpu_s']:.1f} s{cpu}"),
     ]
     if rates:
-        rows.append(("each second", ", ".join(f"{value:.1f} {name}" for name, value in rates.per_s.items())))
+        counts = {name: value for name, value in rates.per_s.items() if name not in (IN, OUT)}
+        rows.append(("each second", ", ".join(f"{value:.1f} {name}" for name, value in counts.items())))
+        traffic = (f"{rates.per_s[way] / 1e6:.3f} MB/s {way}" for way in (IN, OUT))
+        rows.append(("traffic", ", ".join(traffic)))
     head = f"{status['kind']} {status['peer_id']}  p2pcore {status['version']}  pid {status['pid']}"
     return [head, *columns(list(_each_line(rows)))]
 

@@ -204,7 +204,7 @@ def reason(error: BaseException | None) -> dict[str, Any]:
     if isinstance(error, LimitExceeded):
         return {"reason": error.limit.partition(" of /")[0], "code": None, "limit": error.maximum}
     if isinstance(error, GaterRefused):
-        return {"reason": "gater", "code": None, "point": error.point}
+        return {"reason": "gater", "code": error.code, "point": error.point, "why": error.reason}
     return {"reason": type(error).__name__, "code": getattr(error, "code", None), "error": str(error)}
 
 

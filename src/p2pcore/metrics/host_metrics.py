@@ -70,6 +70,14 @@ class HostMetrics:
         """False: the host was made with `metrics=False`, and only has what its parts count anyway."""
         return self._recorder is not None
 
+    @property
+    def streams_opened(self) -> int:
+        """Streams whose protocol was agreed so far, both ways. 0: nothing is counted."""
+        if self._recorder is None:
+            return 0
+        rows = [*self._recorder.inbound.by_name().values(), *self._recorder.outbound.by_name().values()]
+        return sum(row.opened for row in rows)
+
     def pinged(self, rtt_s: float) -> None:
         """A ping of ours was answered after `rtt_s` seconds."""
         if self._recorder is not None:

@@ -37,13 +37,14 @@ class ConnTable:
 
     Attributes:
         num_conns: the number of connections. peak: the most there were at a time.
+        leaving: those that their peer is about to end.
     """
 
-    __slots__ = ("_by_peer", "_leaving", "_superfluous", "_waiting", "num_conns", "peak")
+    __slots__ = ("_by_peer", "_superfluous", "_waiting", "leaving", "num_conns", "peak")
 
     def __init__(self, superfluous: Container[Conn] = ()) -> None:
         self._by_peer: dict[PeerId, Conn | dict[Conn, None]] = {}
-        self._leaving: set[Conn] = set()
+        self.leaving: set[Conn] = set()
         self._superfluous = superfluous
         self._waiting: dict[PeerId, set[asyncio.Future[None]]] = {}
         self.num_conns = 0
@@ -77,7 +78,7 @@ class ConnTable:
         else:
             return False
         self.num_conns -= 1
-        self._leaving.discard(conn)
+        self.leaving.discard(conn)
         if self._waiting and peer not in self._by_peer:
             self._wake(peer, ConnectionClosed(f"the last connection to {peer} has ended"))
         if not self.num_conns:  # an empty dict keeps its memory until it is cleared
@@ -141,14 +142,14 @@ class ConnTable:
 
     def leave(self, conn: Any) -> bool:
         """The peer is about to end `conn`: it is not given out any more. Returns: False if that was known."""
-        if conn in self._leaving or conn not in self.of(conn.remote_peer):
+        if conn in self.leaving or conn not in self.of(conn.remote_peer):
             return False
-        self._leaving.add(conn)
+        self.leaving.add(conn)
         return True
 
     def left_addrs(self, peer: PeerId) -> list[Multiaddr]:
         """Where we have dialled the connections that `peer` is about to end. Its next node may be there."""
-        left = [conn for conn in self.open(peer) if conn in self._leaving] if self._leaving else []
+        left = [conn for conn in self.open(peer) if conn in self.leaving]
         dialled = [conn.remote_multiaddr for conn in left if conn.direction is Direction.OUTBOUND]
         return [addr for addr in dialled if addr is not None]
 
@@ -158,9 +159,9 @@ class ConnTable:
         Superfluous connections come last. Among the others: not limited before limited, direct before
         relayed, more streams before fewer, newer before older.
         """
-        alive = self.open(peer)
-        if self._leaving:
-            alive = [conn for conn in alive if conn not in self._leaving]
+        alive = [conn for conn in self.of(peer) if not conn.is_closed]
+        if self.leaving:
+            alive = [conn for conn in alive if conn not in self.leaving]
         if len(alive) > 1:
             alive.sort(key=self._merit, reverse=True)
         return alive

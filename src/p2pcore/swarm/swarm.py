@@ -299,8 +299,9 @@ class Swarm:
         """
         self.home.check_loop()
         self._check_open()
-        where = tuple(addrs) or self._conns.left_addrs(peer)
-        return await self._dialer.dial_peer(peer, where, force_direct, ignore_backoff)
+        if self._conns.leaving:
+            addrs = tuple(addrs) or self._conns.left_addrs(peer)
+        return await self._dialer.dial_peer(peer, addrs, force_direct, ignore_backoff)
 
     async def dial_addr(self, addr: Multiaddr | str) -> Conn:
         """A new connection to `addr`, even if there is one already.
