@@ -14,6 +14,7 @@ from p2pcore.metrics.family import Buckets, family
 from p2pcore.metrics.names import DURATIONS_S, HANDSHAKES_S
 from p2pcore.metrics.recorder import Recorder
 from p2pcore.metrics.text import render, size_of
+from swarm_fakes import FakeConn, peer
 
 ADDR = Multiaddr("/ip4/1.2.3.4/tcp/4001")
 
@@ -30,11 +31,11 @@ def test_text_of_300_series(benchmark: Any) -> None:
 
 def test_connection_comes_and_goes(benchmark: Any) -> None:
     kind: Any = ConnKind(None, Direction.INBOUND, ConnState("s", "m", "t", False), False)  # type: ignore[arg-type]
-    conns = Recorder().conns
+    conns, conn = Recorder().conns, FakeConn(peer(1), at=ADDR)
 
     def comes_and_goes() -> None:
-        conns.add(kind, ADDR, 1)
-        conns.end(kind, ADDR, 12.5)
+        conns.add(conn, kind)
+        conns.end(conn, kind, 0.0)
 
     benchmark(comes_and_goes)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from p2pcore import limits, options
@@ -239,14 +240,13 @@ class Dialer:
         target = addr.without_p2p()
         task = asyncio.current_task()
         self._alone.add(task)
-        now = asyncio.get_running_loop().time
-        began_at = now()
+        began_at = monotonic()
         try:
             answer = self._admission.check_addr_dial(peer, target)
             if answer is not None:
                 await answer
             conn = await self._dial_one(target, peer)
-            self._news.peer_dialled(True, 1, now() - began_at, 0.0)
+            self._news.peer_dialled(True, 1, monotonic() - began_at)
             return conn
         except SwarmClosed:
             raise
@@ -255,7 +255,7 @@ class Dialer:
                 raise  # `close` did not cancel it, or somebody else did as well
             raise SwarmClosed("the swarm was closed") from None
         except Exception as error:
-            self._news.peer_dialled(False, 1, now() - began_at, 0.0)
+            self._news.peer_dialled(False, 1, monotonic() - began_at)
             raise self._failed(peer, DialError(peer, [(target, error)])) from error
         finally:
             self._alone.discard(task)
@@ -318,12 +318,11 @@ class Dialer:
         self, transport: Transport, addr: Multiaddr, peer: PeerId | None, scope: Scope
     ) -> CapableConn:
         limit = limits.DIAL_TIMEOUT_S if scope is Scope.PUBLIC else limits.DIAL_TIMEOUT_LOCAL_S
-        now = asyncio.get_running_loop().time
-        began_at = now()
+        began_at = monotonic()
         try:
             async with asyncio.timeout(limit):
                 made = await transport.dial(addr, peer)
-                self._news.addr_upgraded(made, now() - began_at)
+                self._news.addr_upgraded(made, began_at)
                 return made
         except TimeoutError as error:
             if getattr(error, "stage", None) is not None:

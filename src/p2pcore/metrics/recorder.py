@@ -18,7 +18,7 @@ from p2pcore.metrics.names import DIALS_S, DURATIONS_S, HANDSHAKES_S, IN, OTHER,
 
 if TYPE_CHECKING:
     from p2pcore.codes import Direction
-    from p2pcore.interfaces import Conn, ConnKind
+    from p2pcore.interfaces import ConnKind
     from p2pcore.values.multiaddr import Multiaddr
 
 _IP_VERSIONS: Final = ("ip4", "ip6", "unknown")
@@ -116,12 +116,6 @@ class Recorder:
 
 
 # -- labels ------------------------------------------------------------------------------------
-
-
-def key_type(conn: Conn) -> int:
-    """The number of the peer's kind of key: the fourth byte of an id that has the key in it."""
-    peer = conn.remote_peer.to_bytes()
-    return peer[3] if peer[0] == 0 else conn.remote_public_key.type
 
 
 def _ip_version(addr: Multiaddr) -> str:

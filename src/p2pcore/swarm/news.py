@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from p2pcore.codes import Direction
 from p2pcore.errors import GoAway
 from p2pcore.interfaces import ListenerState
-from p2pcore.metrics.recorder import key_type
 from p2pcore.swarm.events import (
     AddrsChanged,
     ConnClosed,
@@ -87,7 +86,7 @@ class News:
         """`conn` is registered. `change` is the new connectedness of its peer; None: it has not changed."""
         self._counts["connections opened"] += 1
         if self.metrics is not None:
-            self.metrics.conns.add(conn._kind, conn.remote_multiaddr, key_type(conn))
+            self.metrics.conns.add(conn, conn._kind)
         if self.events.is_wanted:
             self.events.emit(ConnOpened(conn))
             self._connectedness(conn, change)
@@ -96,21 +95,16 @@ class News:
     def conn_closed(self, conn: Conn, error: BaseException | None, change: Connectedness | None) -> None:
         """`conn` has ended with `error` and is no longer registered. `change`: as for `conn_opened`."""
         self._counts["connections closed"] += 1
-        if self.metrics is not None or self.access is not None:
-            self._record_end(conn, error)
+        if self.metrics is not None:
+            self.metrics.conns.end(conn, conn._kind, conn._since)
+        if self.access is not None:
+            self.access.conn_closed(conn, error, asyncio.get_running_loop().time() - conn._since)
         if self.events.is_wanted:
             self._connectedness(conn, change)
             away = error if isinstance(error, GoAway) else None
             code, by_peer = (None, False) if away is None else (away.code, away.remote)
             self.events.emit(ConnClosed(conn, error, code, by_peer))
         self.notifiees.disconnected(conn)
-
-    def _record_end(self, conn: Conn, error: BaseException | None) -> None:
-        seconds = asyncio.get_running_loop().time() - conn._since
-        if self.metrics is not None:
-            self.metrics.conns.end(conn._kind, conn.remote_multiaddr, seconds)
-        if self.access is not None:
-            self.access.conn_closed(conn, error, seconds)
 
     def _connectedness(self, conn: Conn, change: Connectedness | None) -> None:
         if change is not None:
@@ -164,18 +158,18 @@ class News:
         """A dial of one address has worked or failed. A cancelled dial is not reported."""
         self._counts["dials worked" if has_worked else "dials failed"] += 1
 
-    def addr_upgraded(self, made: CapableConn, seconds: float) -> None:
-        """A dial of one address has made a connection, `seconds` after it began."""
+    def addr_upgraded(self, made: CapableConn, since: float) -> None:
+        """A dial of one address has made a connection. `since`: the monotonic second in which it began."""
         if self.metrics is not None:
-            self.metrics.conns.dialled(made.kind, made.remote_multiaddr, seconds)
+            self.metrics.conns.dialled(made, since)
 
     def addr_failed(self, addr: Multiaddr, error: BaseException, is_late: bool = False) -> None:
         """A dial of one address has failed or was cancelled. `is_late`: another address worked meanwhile."""
         if self.metrics is not None:
             self.metrics.addr_failed(addr, error, is_late)
 
-    def peer_dialled(self, has_worked: bool, num_dials: int, seconds: float, delay_s: float) -> None:
-        """A dial of a peer has ended. `delay_s`: how long the address that worked had to wait."""
+    def peer_dialled(self, has_worked: bool, num_dials: int, seconds: float, delay_s: float = 0.0) -> None:
+        """A dial of a peer has ended. `delay_s`: how long the address that worked had to wait for others."""
         if self.metrics is not None:
             self.metrics.peer_dialled(has_worked, num_dials, seconds)
             if has_worked:

@@ -6,6 +6,8 @@ Comes in: values at and beside the ends of buckets. Goes out: counts.
 from __future__ import annotations
 
 import math
+import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -37,11 +39,22 @@ def test_bounds_rise(bounds: tuple[float, ...]) -> None:
 class Addr:
     """An address that begins with a code."""
 
-    def __init__(self, code: int) -> None:
-        self._code = code
+    def __init__(self, code: int, fourth: int = 0) -> None:
+        self._bytes = bytes([code, 1, 2, fourth])
 
     def to_bytes(self) -> bytes:
-        return bytes([self._code, 1, 2])
+        return self._bytes
+
+
+class Made:
+    """A connection: the first byte of its address, and the kind of its peer's key."""
+
+    kind = "a"
+
+    def __init__(self, code: int | None, key_type: int = 1, is_inline: bool = True) -> None:
+        self.remote_multiaddr = None if code is None else Addr(code)
+        self.remote_peer = Addr(0, key_type) if is_inline else Addr(18, 99)
+        self.remote_public_key = SimpleNamespace(type=key_type)
 
 
 class Maker:
@@ -58,27 +71,35 @@ class Maker:
 def test_connections_find_the_row_of_their_kind_and_ip_version() -> None:
     maker = Maker()
     rows = ConnRows(maker, (1,), 2)
-    for addr in (Addr(4), Addr(41), Addr(42), Addr(53), None, Addr(4)):
-        rows.add("a", addr, 1)
+    for code in (4, 41, 42, 53, None, 4):
+        rows.add(Made(code), "a")
     assert maker.made == [("a", 0), ("a", 1), ("a", 2)]
-    rows.add("b", None, 1)
-    rows.add("c", None, 1)  # one kind more than are remembered
-    rows.add("a", None, 1)
+    rows.add(Made(None), "b")
+    rows.add(Made(None), "c")  # one kind more than are remembered
+    rows.add(Made(None), "a")
     assert maker.made[3:] == [("b", 2), ("c", 2), ("a", 2)]
 
 
 def test_a_row_counts_what_opens_ends_and_is_dialled() -> None:
     row = ConnRow(("inbound",), (1, 2))
     rows = ConnRows(lambda kind, version: row, (5,), 1)
-    for key_type in (0, 1, 1, 3, 4, 5, -1, 10**6):
-        rows.add("a", None, key_type)
-    rows.end("a", None, 1.5)
+    for key_type in (0, 1, 1, 3, 4, 5, 200):
+        rows.add(Made(None, key_type), "a")
+    rows.add(Made(None, 2, is_inline=False), "a")
+    rows.end(Made(None), "a", time.monotonic() - 1.5)
     assert row.handshakes is None
-    rows.dialled("a", None, 7)
+    rows.dialled(Made(None), time.monotonic() - 60)
     assert (row.labels, row.opened, row.closed) == (("inbound",), 8, 1)
-    assert row.key_types == [1, 2, 0, 1, 4]
-    assert row.durations.read() == ([0, 1, 0], 1.5)
-    assert row.handshakes.read() == ([0, 1], 7.0)
+    assert row.key_types == [1, 2, 1, 1, 3]
+    assert row.durations.read()[1] >= 1.5
+    assert row.handshakes.read()[0] == [0, 1]
+
+
+def test_no_duration_is_negative() -> None:
+    row = ConnRow(("inbound",), (1, 2))
+    rows = ConnRows(lambda kind, version: row, (5,), 1)
+    rows.end(Made(None), "a", time.monotonic() + 100)
+    assert row.durations.read() == ([1, 0, 0], 0.0)
 
 
 def test_protocols_beyond_the_bound_share_a_row() -> None:

@@ -1,12 +1,13 @@
 """Counters that the paths of connections and streams write, and that a scrape reads.
 
-Comes in: one call, or one C statement, for each event. Goes out: numbers. Never looks at a clock, never makes an
-object for an event, never grows: whoever makes rows bounds their number.
+Comes in: one call, or one C statement, for each event. Goes out: numbers. Never makes an object for an event, never grows: whoever makes rows bounds their number.
 """
 
 cimport cython
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int64_t
+
+from p2pcore._fast.loop.clock cimport monotonic
 
 cdef enum:
     IP4 = 4                         # codes of multiaddr protocols
@@ -111,24 +112,27 @@ cdef class ConnRows:
             rows[version] = self.make(kind, version)
         return <ConnRow> rows[version]
 
-    def add(self, kind, addr, int key_type):
-        """A connection has opened. `addr`: the peer's, or None. `key_type`: the number of a key protobuf, or -1."""
-        cdef ConnRow row = self.row(kind, addr)
+    def add(self, conn, kind):
+        """A connection has opened."""
+        cdef ConnRow row = self.row(kind, conn.remote_multiaddr)
+        cdef bytes peer = conn.remote_peer.to_bytes()
+        # An id that has the key in it has the number of its kind in the fourth byte.
+        cdef int key_type = peer[3] if peer[0] == 0 else conn.remote_public_key.type
         row.opened += 1
         row.keys[key_type if 0 <= key_type < KEY_TYPES else KEY_TYPES - 1] += 1
 
-    def end(self, kind, addr, double seconds):
-        """A connection has ended, `seconds` after it opened."""
-        cdef ConnRow row = self.row(kind, addr)
+    def end(self, conn, kind, double since):
+        """A connection has ended. `since`: the monotonic second in which it opened."""
+        cdef ConnRow row = self.row(kind, conn.remote_multiaddr)
         row.closed += 1
-        row.durations.put(seconds)
+        row.durations.put(monotonic() - since)
 
-    def dialled(self, kind, addr, double seconds):
-        """A dial has made a connection in `seconds`."""
-        cdef ConnRow row = self.row(kind, addr)
+    def dialled(self, made, double since):
+        """A dial has made a connection. `since`: the monotonic second in which it began."""
+        cdef ConnRow row = self.row(made.kind, made.remote_multiaddr)
         if row.handshakes is None:
             row.handshakes = Histogram(self.handshake_bounds)
-        row.handshakes.put(seconds)
+        row.handshakes.put(monotonic() - since)
 
 
 @cython.final
