@@ -721,7 +721,7 @@ RPC_MAX_WAITING: Final = 10_000
 RPC_MAX_RUNNING: Final = 1000
 """Calls of one service that run at once: as many as ten busy peers make ..."""
 RPC_MAX_RUNNING_PER_PEER: Final = 500
-"""... and of one peer: half of all, because several processes may share one identity (docs/decisions/0021)."""
+"""... and of one peer: half of all: several processes may share one identity (docs/decisions/0021)."""
 RPC_MAX_QUEUED: Final = 8192
 """Calls of one service that wait to run. With their streams they take about 2.5 KB each, and the request."""
 RPC_MAX_QUEUED_PER_PEER: Final = 4096
