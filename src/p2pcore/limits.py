@@ -707,7 +707,7 @@ RPC_IDLE_S: Final = 15.0
 RPC_SERVER_IDLE_S: Final = 60.0
 """... and a service one that brings no request. The caller's time is shorter, so that it ends them itself."""
 RPC_LOOK_S: Final = 0.5
-"""Between two looks at the streams of a service that have no call, while there are any. A drain waits for it."""
+"""Between two looks at the streams of a service that have no call, while there are any."""
 RPC_REQUEST_TIMEOUT_S: Final = 30.0
 """From the head of a request to its last byte: 4 MiB at 1.2 Mbit/s."""
 RPC_WRITE_TIMEOUT_S: Final = 60.0
