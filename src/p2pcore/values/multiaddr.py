@@ -61,6 +61,8 @@ _ZONE: Final = _BY_NAME["ip6zone"].code
 _UNIX: Final = _BY_NAME["unix"].code
 _IP4: Final = _BY_NAME["ip4"].code
 _IP6: Final = _BY_NAME["ip6"].code
+_MAPPED: Final = bytes(10) + b"\xff\xff"  # before an IPv4 address in an IPv6 one
+_LOOPBACK6: Final = bytes(15) + b"\1"
 _HOSTS: Final = frozenset(_BY_NAME[name].code for name in ("dns", "dns4", "dns6", "dnsaddr"))
 
 _PRIVATE: Final = (
@@ -125,6 +127,8 @@ def protocol_with_any(proto: object) -> Protocol:
 
 
 def _known(proto: object) -> Protocol | None:
+    if type(proto) is str:
+        return _BY_NAME.get(proto)
     try:
         return protocol_with_any(proto)
     except (AddressError, TypeError):
@@ -377,13 +381,8 @@ class Multiaddr(MultiaddrValue):
 
     def _ip(self) -> IPv4Address | IPv6Address | None:
         """The IP address at its start, after a zone if there is one; a mapped IPv4 address as IPv4."""
-        head = self._head()
-        code = head._codes()[0] if head else 0
-        if code not in (_IP4, _IP6):
-            return None
-        address = ip_address(head._raw_value(code) or b"")
-        mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-        return mapped or address
+        packed = self._packed_ip()
+        return ip_address(packed) if packed else None
 
     def _host_name(self) -> str | None:
         """The DNS name at its start, in lower case, with a dot before it and none at its end."""
@@ -392,17 +391,24 @@ class Multiaddr(MultiaddrValue):
         name = head._value(code, None) if code in _HOSTS else None
         return f".{name.lower().removesuffix('.')}" if name else None
 
+    def _packed_ip(self) -> bytes:
+        """What `_ip` finds, as 4 or 16 bytes; b"" for None. Each connection asks, and `ipaddress` is slow."""
+        head = self._head()
+        code = head._codes()[0] if head else 0
+        packed = (head._raw_value(code) or b"") if code in (_IP4, _IP6) else b""
+        return packed[12:] if packed.startswith(_MAPPED) else packed
+
     @property
     def is_loopback(self) -> bool:
         """True if it starts with an IP address of this machine: 127.0.0.0/8, ::1."""
-        address = self._ip()
-        return address is not None and address.is_loopback
+        packed = self._packed_ip()
+        return packed[0] == 127 if len(packed) == 4 else packed == _LOOPBACK6
 
     @property
     def is_unspecified(self) -> bool:
         """True if it starts with 0.0.0.0 or ::, which means every address of the machine."""
-        address = self._ip()
-        return address is not None and address.is_unspecified
+        packed = self._packed_ip()
+        return bool(packed) and not any(packed)
 
     @property
     def is_private(self) -> bool:
