@@ -354,10 +354,15 @@ cdef class Stream:
             self.reset()
 
     def reset(self, uint32_t code=0):
-        """Aborts both halves at once. The peer learns `code` if the muxer carries codes. Idempotent."""
+        """Aborts both halves at once. The peer learns `code` if the muxer carries codes. Idempotent.
+
+        What has come and nobody has read is dropped, also where the stream or its connection has ended before.
+        """
         if not self.has_ended():
             self.send_reset(code)
             self.fail(errors.StreamReset(code, False), True)
+        elif self.has_bytes():
+            self.drop_unread()
 
     def set_deadline(self, seconds):
         """set_read_deadline and set_write_deadline."""

@@ -158,10 +158,13 @@ def client_context(ca_file: str | os.PathLike[str] | None = None, verify: bool =
     if ca_file is None:
         context.set_default_verify_paths()
     else:
+        path = os.fspath(ca_file)
+        with open(path, "rb"):
+            pass  # OpenSSL would not say why it cannot
         try:
-            context.load_verify_locations(os.fspath(ca_file))
+            context.load_verify_locations(path)
         except SSL.Error as error:
-            raise OSError(f"{os.fspath(ca_file)}: cannot read certificates from this file") from error
+            raise OSError(f"{path}: there is no certificate (PEM) in this file") from error
     context.set_verify(SSL.VERIFY_PEER, _verified)
     return context
 
