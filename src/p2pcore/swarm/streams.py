@@ -178,7 +178,6 @@ class StreamServer:
         self._running[conn] = count + 1
         share.handlers += 1
         task = asyncio.get_running_loop().create_task(self._run(stream, conn, share))
-        stream.handler_task = task
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -237,6 +236,8 @@ class StreamServer:
 
     async def _run(self, stream: Stream, conn: Conn, share: Share) -> None:
         failure: BaseException | None = None
+        # Not before it runs: a task that is cancelled before its first step never comes to its `finally`.
+        stream.handler_task = asyncio.current_task()
         try:
             handler = await self._negotiate(stream)
             if await handler(stream) is None:
