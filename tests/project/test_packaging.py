@@ -41,6 +41,8 @@ ELSEWHERE = {
     "multiaddr": "values/multiaddr.py",
     "pytest": "testing/plugin.py",
     "PyInstaller": "_pyinstaller/",
+    "opentelemetry": "contrib/otel.py",
+    "prometheus_client": "contrib/prometheus.py",
 }
 """Other modules, and the only place that may import each."""
 

@@ -194,7 +194,7 @@ async def test_a_handler_that_hangs_counts_although_its_stream_is_gone(
         await release.wait()
 
     async with pair({"echo": True} | limit) as p:
-        p.server.set_stream_handler("/hang", hang)
+        p.server.set_stream_handler("/hang", hang, cancel=False)
         for number in range(1, 5):
             stream = await p.conn.new_stream("/hang")
             await eventually(lambda number=number: len(running) == number)
