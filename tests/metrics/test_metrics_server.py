@@ -155,6 +155,16 @@ async def test_it_listens_on_a_unix_socket_that_only_we_may_use(tmp_path: Path) 
 
 
 @looped
+async def test_a_file_that_is_no_socket_is_never_removed(tmp_path: Path) -> None:
+    path = tmp_path / "precious"
+    path.write_text("data")
+    with pytest.raises(ListenError, match="not a socket"):
+        async with serving(f"unix:{path}"):
+            pass
+    assert path.read_text() == "data"
+
+
+@looped
 async def test_a_port_that_is_taken_is_an_error_that_names_it() -> None:
     async with serving() as (host, server):
         with pytest.raises(ListenError, match=server.address):
