@@ -116,7 +116,7 @@ def _from_file(path: str, options: Mapping[str, click.Option]) -> dict[str, Give
     with open(path, "rb") as file:
         try:
             content = tomllib.load(file)
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:  # a number may be too long, or a list too deep
             raise CommandFailed(f"{path} is not TOML: {error}") from error
     found = {}
     for name, value in content.items():
