@@ -186,7 +186,21 @@ def test_addresses_are_host_and_port_or_a_file(text: str, parsed: object) -> Non
 
 
 @pytest.mark.parametrize(
-    "text", ["", "9464", "x:", "x:65536", "x:-1", "::1:80", "unix:", "/ip4/1.2.3.4/tcp/1"]
+    "text",
+    [
+        "",
+        "9464",
+        "x:",
+        "x:65536",
+        "x:-1",
+        "::1:80",
+        "[::1",
+        "[::1:80",
+        "::1]:80",
+        "[]:80",
+        "unix:",
+        "/ip4/1.2.3.4/tcp/1",
+    ],
 )
 def test_a_wrong_address_is_named(text: str) -> None:
     with pytest.raises(ValueError, match="is not an address"):

@@ -51,8 +51,9 @@ def parse_address(address: str) -> tuple[str, int] | str:
     if address.startswith(_UNIX) and len(address) > len(_UNIX):
         return address.removeprefix(_UNIX)
     host, colon, port = address.rpartition(":")
-    is_port = port.isascii() and port.isdigit() and int(port) < 65536
-    if not colon or not is_port or (":" in host) != host.startswith("["):
+    is_port = port.isascii() and port.isdigit() and len(port) < 6 and int(port) < 65536
+    is_ipv6 = host.startswith("[") and host.endswith("]") and ":" in host
+    if not colon or not is_port or (not is_ipv6 and set(host) & set(":[]")):
         raise ValueError(f"{address!r} is not an address: expected HOST:PORT, [IPV6]:PORT or unix:PATH")
     return host.strip("[]"), int(port)
 
