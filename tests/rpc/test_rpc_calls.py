@@ -562,6 +562,7 @@ async def test_a_closed_client_makes_no_more_calls_and_leaves_no_stream() -> Non
     async with shop() as made:
         await made.client.call(ECHO, b"")
         await made.client.close()
+        assert made.client._deadlines._timer is None, "a program may make a client for each call"
         assert (await error_of(made.client.call(ECHO, b""))).code is rpc.Code.CANCELLED
         await eventually(lambda: made.server.swarm.num_handlers_running == 0)
 
