@@ -86,6 +86,8 @@ def test_addresses_given_as_arguments_replace_those_of_the_file(cli: Cli) -> Non
         ("addr = 'x'", "node.toml: addr: 'x' is not a multiaddr"),
         ("perf = ", "node.toml is not TOML"),
         (f"max-conns = {'9' * 5000}", "node.toml is not TOML"),
+        (f"max-conns = 0x{'f' * 6000}", "the number of 'max-conns' has too many digits"),
+        (f"perf = 0x{'f' * 6000}", "the number of 'perf' has too many digits"),
         (f"max-conns = {'[' * 5000}", "node.toml is not TOML"),
         ('key = "a\\u0000b"', "invalid argument"),
         ("max-conns = 1979-05-27", "must be a text or a number"),
