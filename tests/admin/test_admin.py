@@ -179,6 +179,13 @@ def test_sums_take_the_highest_number_of_a_limit_for_each_peer() -> None:
     assert total([worker(None)])["limits"][0]["used"] is None
 
 
+@looped
+async def test_a_host_that_was_closed_does_not_serve(path: Path) -> None:
+    async with Host(**BARE) as host:
+        assert describe(host)["state"] == "serving"
+    assert describe(host)["state"] == "draining"
+
+
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
