@@ -271,3 +271,27 @@ async def test_an_unexpected_error_of_a_dial_is_logged_and_the_peer_is_dialled_a
     assert "dialling the kept peer" in caplog.text
     await keeper.stop()
     await swarm.close()
+
+
+@pytest.mark.parametrize("addrs", ["/ip4/5.6.7.8/tcp/1", HOME, 5, None, [5]])
+@virtual
+async def test_what_is_no_list_of_addresses_is_refused_by_name(addrs: Any) -> None:
+    swarm, _ = lost_swarm()
+    for keep in (swarm.keep, swarm.conn_manager.keep):
+        with pytest.raises(TypeError, match="addrs"):
+            keep(THEM, addrs)
+    await swarm.close()
+
+
+@virtual
+async def test_handles_that_come_and_go_with_ever_new_addresses_have_a_bound() -> None:
+    swarm, _ = lost_swarm(is_up=True)
+    first = swarm.keep(THEM, [HOME])
+    await first.connected()
+    for port in range(1, limits.MAX_BOOK_ADDRS + 50):
+        swarm.keep(THEM, [addr(port)]).close()
+    keeper = swarm.conn_manager._keepers[THEM]
+    assert len(keeper.addrs) == limits.MAX_BOOK_ADDRS
+    assert keeper.addrs[-1] == addr(limits.MAX_BOOK_ADDRS + 49)
+    first.close()
+    await swarm.close()
