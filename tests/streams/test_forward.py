@@ -253,6 +253,18 @@ async def test_a_file_that_is_no_socket_is_never_removed(tmp_path: Path) -> None
 
 
 @looped
+async def test_a_port_is_entered_once_at_a_time() -> None:
+    port = forward("/ip4/127.0.0.1/tcp/0", lambda: None)  # type: ignore[arg-type, return-value]
+    async with port:
+        first = port.local
+        with pytest.raises(RuntimeError, match="is forwarded already"):
+            await port.__aenter__()
+        assert port.local == first
+    async with port:
+        pass
+
+
+@looped
 async def test_a_port_leaves_the_file_of_its_successor(tmp_path: Path) -> None:
     path = tmp_path / "port"
     async with forward(f"/unix{path}", lambda: None):  # type: ignore[arg-type, return-value]

@@ -109,6 +109,8 @@ class Forward:
         return len(self._conns)
 
     async def __aenter__(self) -> Self:
+        if self._socket is not None:
+            raise RuntimeError(f"{self.local} is forwarded already: call forward() again for another port")
         self._socket = self._place.listen(self._mode)
         self.local = self._place.bound(self._socket)
         self._accepting = asyncio.get_running_loop().create_task(self._accept(self._socket))
