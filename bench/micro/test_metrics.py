@@ -35,7 +35,7 @@ def test_connection_comes_and_goes(benchmark: Any) -> None:
 
     def comes_and_goes() -> None:
         conns.add(conn, kind)
-        conns.end(conn, kind, 0.0)
+        conns.left(conn, kind, 0.0)
 
     benchmark(comes_and_goes)
 

@@ -798,7 +798,7 @@ RPC_IDLE_S: Final = 15.0
 RPC_SERVER_IDLE_S: Final = 60.0
 """... and a service one that brings no request. The caller's time is shorter, so that it ends them itself."""
 RPC_LOOK_S: Final = 0.5
-"""Between two looks at the streams of a service that have no call: a drain waits so long."""
+"""Between two looks at the streams of a service that have no call, while there are any."""
 RPC_REQUEST_TIMEOUT_S: Final = 30.0
 """From the head of a request to its last byte: 4 MiB at 1.2 Mbit/s."""
 RPC_WRITE_TIMEOUT_S: Final = 60.0
@@ -812,7 +812,7 @@ RPC_MAX_WAITING: Final = 10_000
 RPC_MAX_RUNNING: Final = 1000
 """Calls of one service that run at once: as many as ten busy peers make ..."""
 RPC_MAX_RUNNING_PER_PEER: Final = 500
-"""... and of one peer: half of all, as several processes may share one identity (docs/decisions/0021)."""
+"""... and of one peer: half of all: several processes may share one identity (docs/decisions/0021)."""
 RPC_MAX_QUEUED: Final = 8192
 """Calls of one service that wait to run. With their streams they take about 2.5 KB each, and the request."""
 RPC_MAX_QUEUED_PER_PEER: Final = 4096

@@ -240,7 +240,8 @@ async def test_a_deadline_travels_as_the_time_that_is_left() -> None:
 @looped
 async def test_a_deadline_ends_the_call_here_and_the_method_there() -> None:
     async with shop() as made:
-        error = await error_of(made.client.call(WAIT, "a", timeout_s=0.05))
+        await made.client.call(ECHO, b"")  # connects
+        error = await error_of(made.client.call(WAIT, "a", timeout_s=seconds(0.2)))
         assert error.code is rpc.Code.DEADLINE_EXCEEDED
         assert isinstance(error, TimeoutError)
         await eventually(lambda: made.cancelled == ["a"])
@@ -535,7 +536,8 @@ async def test_a_deadline_ends_a_stream_of_answers() -> None:
             await made.wait(request, call)
             yield "two"
 
-        async with made.client.stream(forever, "a", timeout_s=0.2) as items:
+        await made.client.call(ECHO, b"")  # connects
+        async with made.client.stream(forever, "a", timeout_s=seconds(0.5)) as items:
             assert await anext(items) == "one"
             assert (await error_of(anext(items))).code is rpc.Code.DEADLINE_EXCEEDED
         await eventually(lambda: made.cancelled == ["a"])

@@ -81,7 +81,8 @@ async def test_no_counter_falls_when_a_worker_is_killed_or_replaced() -> None:
         now = counts(after)
         assert {name: count for name, count in counts(before).items() if now.get(name, 0) < count} == {}
         assert sum(samples(after, opened).values()) == 15
-        assert samples(after, "p2pcore_worker_starts_total") == {(): 7}
+        starts = samples(after, "p2pcore_worker_starts_total")[()]
+        assert starts in (6, 7), "3 at first, 1 after the kill, then 3, or 2 if one is too young"
         up = samples(after, "p2pcore_worker_up")
         assert {labels for labels in up if "draining" not in labels[0]} == {("0",), ("1",), ("2",)}
         assert ("supervisor",) in samples(after, "process_resident_memory_bytes")

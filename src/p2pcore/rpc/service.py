@@ -293,8 +293,9 @@ class Service:
         try:
             for part in parts:
                 await stream.write(part)
-        except (DeadlineExceeded, asyncio.CancelledError):
-            stream.reset(RPC_RESET_BASE + RpcCode.DEADLINE_EXCEEDED)
+        except BaseException as error:
+            late = isinstance(error, DeadlineExceeded)
+            stream.reset(RPC_RESET_BASE + (RpcCode.DEADLINE_EXCEEDED if late else RpcCode.UNAVAILABLE))
             raise
 
 

@@ -96,7 +96,7 @@ class News:
         """`conn` has ended with `error` and is no longer registered. `change`: as for `conn_opened`."""
         self._counts["connections closed"] += 1
         if self.metrics is not None:
-            self.metrics.conns.end(conn, conn._kind, conn._since)
+            self.metrics.conns.left(conn, conn._kind, conn._since)
         if self.access is not None:
             self.access.conn_closed(conn, error, asyncio.get_running_loop().time() - conn._since)
         if self.events.is_wanted:

@@ -74,6 +74,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         finally:
             clock.thaw()
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """See asyncio. Without a time limit, which this clock would jump over while threads still end."""
+        await super().shutdown_default_executor()
+
 
 def run_virtual(main: Coroutine[Any, Any, T]) -> T:
     """Runs `main` on a fresh VirtualLoop. Returns: its result. Raises: what it raises; see VirtualLoop."""

@@ -86,7 +86,7 @@ def test_a_row_counts_what_opens_ends_and_is_dialled() -> None:
     for key_type in (0, 1, 1, 3, 4, 5, 200):
         rows.add(Made(None, key_type), "a")
     rows.add(Made(None, 2, is_inline=False), "a")
-    rows.end(Made(None), "a", time.monotonic() - 1.5)
+    rows.left(Made(None), "a", time.monotonic() - 1.5)
     assert row.handshakes is None
     rows.dialled(Made(None), time.monotonic() - 60)
     assert (row.labels, row.opened, row.closed) == (("inbound",), 8, 1)
@@ -98,7 +98,7 @@ def test_a_row_counts_what_opens_ends_and_is_dialled() -> None:
 def test_no_duration_is_negative() -> None:
     row = ConnRow(("inbound",), (1, 2))
     rows = ConnRows(lambda kind, version: row, (5,), 1)
-    rows.end(Made(None), "a", time.monotonic() + 100)
+    rows.left(Made(None), "a", time.monotonic() + 100)
     assert row.durations.read() == ([1, 0, 0], 0.0)
 
 

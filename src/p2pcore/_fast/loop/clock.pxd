@@ -1,4 +1,4 @@
-# See clock.pyx. Inline functions, for modules that call them once a packet.
+# See clock.pyx.
 from posix.time cimport CLOCK_MONOTONIC, timespec
 from posix.types cimport clockid_t
 

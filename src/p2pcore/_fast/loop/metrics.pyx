@@ -1,6 +1,7 @@
 """Counters that the paths of connections and streams write, and that a scrape reads.
 
-Comes in: one call, or one C statement, for each event. Goes out: numbers. Never makes an object for an event, never grows: whoever makes rows bounds their number.
+Comes in: one call, or one C statement, for each event. Goes out: numbers. Never makes an object for
+an event, never grows: whoever makes rows bounds their number.
 """
 
 cimport cython
@@ -121,7 +122,7 @@ cdef class ConnRows:
         row.opened += 1
         row.keys[key_type if 0 <= key_type < KEY_TYPES else KEY_TYPES - 1] += 1
 
-    def end(self, conn, kind, double since):
+    def left(self, conn, kind, double since):
         """A connection has ended. `since`: the monotonic second in which it opened."""
         cdef ConnRow row = self.row(kind, conn.remote_multiaddr)
         row.closed += 1
