@@ -448,7 +448,8 @@ class Host:
             a connection. If several parts of a program keep one peer, it is let go with the last handle. If
             the peer is blocked, it is let go at once.
         Raises:
-            AddressError, IdentityError: malformed. LimitExceeded: MAX_KEPT_PEERS peers are kept.
+            AddressError, IdentityError: malformed. TypeError: `addrs` is no list of them.
+            LimitExceeded: MAX_KEPT_PEERS peers are kept.
             SwarmClosed, RuntimeError: the host does not run, or runs on another loop.
         """
         return self.swarm.keep(PeerId(peer), addrs)

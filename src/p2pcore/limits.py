@@ -175,6 +175,8 @@ BOOK_WRITE_S: Final = 5.0
 """Between a change of an address book and its write to the file; a crash loses no more than that."""
 BOOK_BATCH_PEERS: Final = 256
 """Peers that the loop hands to one write: to copy their addresses takes a millisecond."""
+MAX_BOOK_CHANGED: Final = 65_536
+"""Peers that wait to be written while the file of an address book cannot be: 8 MiB of ids."""
 BOOK_BUSY_S: Final = 5.0
 """How long a write waits for another process that uses the same file."""
 EVENT_QUEUE_LENGTH: Final = 256

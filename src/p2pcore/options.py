@@ -8,10 +8,10 @@ the value of a secret. Option classes call the checks in `__post_init__`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from inspect import iscoroutinefunction, isfunction, ismethod, signature, unwrap
 from ipaddress import ip_network
-from typing import Generic, NoReturn, Protocol, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from p2pcore import limits
 
@@ -109,6 +109,14 @@ def items(name: str, value: object, what: str, *kinds: type) -> None:
         if not isinstance(item, kinds):
             expected = " or ".join(_article(kind.__name__) for kind in kinds)
             _wrong_type(f"each item of {name}", expected, item)
+
+
+def listed(name: str, value: Iterable[Any], what: str, *kinds: type) -> list[Any]:
+    """The items of `value`, any iterable of `kinds`. A single text, or a single one of `kinds`, is wrong."""
+    is_listing = isinstance(value, Iterable) and not isinstance(value, (str, bytes, *kinds))
+    given = list(value) if is_listing else value
+    items(name, given, what, *kinds)
+    return list(given)
 
 
 def network(name: str, value: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from hosts import BARE, pair
 from p2pcore import ConnectionClosed, Host, RemoteProtocolError, Supervisor, limits
 from p2pcore.admin import AdminClient, AdminServer, describe
 from p2pcore.admin.status import total
-from p2pcore.transports.unix import file_of
+from p2pcore.manet.unix_file import file_of
 
 
 @pytest.fixture
@@ -176,3 +177,32 @@ def test_sums_take_the_highest_number_of_a_limit_for_each_peer() -> None:
         "limit": "", "used": 3, "peak": 5, "maximum": 10, "refused": 2,
     }  # fmt: skip
     assert total([worker(None)])["limits"][0]["used"] is None
+
+
+@looped
+async def test_a_host_that_was_closed_does_not_serve(path: Path) -> None:
+    async with Host(**BARE) as host:
+        assert describe(host)["state"] == "serving"
+    assert describe(host)["state"] == "draining"
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"[" * 50_000, "not JSON"),
+        (b"[]", "not an object"),
+        (b'{"kind": "node"}', "the status has no 'peer_id': is the node of another version?"),
+    ],
+)
+@looped
+async def test_what_is_no_status_is_a_typed_error(path: Path, answer: bytes, why: str) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(answer + b"\n")
+        writer.close()
+
+    async with await asyncio.start_unix_server(serve, path):
+        client = await AdminClient.connect(path)
+        with pytest.raises(RemoteProtocolError, match=re.escape(why)):
+            await client.status()
+        client.close()

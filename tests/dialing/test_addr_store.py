@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 import threading
@@ -167,3 +168,54 @@ def test_a_book_may_be_filled_before_there_is_a_loop(path: Path) -> None:
     book.add(THEM, Multiaddr("/ip4/5.6.7.8/tcp/1"))
     asyncio.run(book.close())
     assert AddrBook(path).addrs(THEM) == [Multiaddr("/ip4/5.6.7.8/tcp/1")]
+
+
+@looped
+async def test_what_could_not_be_written_is_written_later(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(limits, "BOOK_WRITE_S", 0.01)
+    written: list[bytes] = []
+    fails = True
+
+    def write(batch: list[Row]) -> None:
+        if fails:
+            raise AddrBookError("a file", "the disk is full")
+        written.extend(row.peer for row in batch)
+
+    file = BookFile(write, lambda each: Row(each.to_bytes(), ()))
+    with caplog.at_level(logging.WARNING, "p2pcore.dialing.addr_book"):
+        file.changed(peer(1))
+        await eventually(lambda: caplog.records)
+        await file.close()
+        fails = False
+        file.changed(peer(2))
+        await eventually(lambda: len(written) == 2)
+    assert written == [peer(1).to_bytes(), peer(2).to_bytes()]
+
+
+@looped
+async def test_what_waits_for_a_broken_disk_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_BOOK_CHANGED", 10)
+    tried: list[list[bytes]] = []
+
+    def write(batch: list[Row]) -> None:
+        tried.append([row.peer for row in batch])
+        raise AddrBookError("a file", "the disk is full")
+
+    file = BookFile(write, lambda each: Row(each.to_bytes(), ()))
+    for number in range(30):
+        file.changed(peer(number))
+    for _ in range(2):
+        await file.close()
+    assert [len(each) for each in tried] == [30, 10]
+    assert tried[1] == tried[0][-10:]
+
+
+def test_a_row_with_a_time_that_is_no_number_is_left_out(path: Path) -> None:
+    book = AddrBook(path)
+    book.add(THEM, addr(1))
+    asyncio.run(book.close())
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE addrs SET until = 'tomorrow'")
+    assert AddrBook(path).peers() == []

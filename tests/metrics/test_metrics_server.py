@@ -155,6 +155,16 @@ async def test_it_listens_on_a_unix_socket_that_only_we_may_use(tmp_path: Path) 
 
 
 @looped
+async def test_a_file_that_is_no_socket_is_never_removed(tmp_path: Path) -> None:
+    path = tmp_path / "precious"
+    path.write_text("data")
+    with pytest.raises(ListenError, match="not a socket"):
+        async with serving(f"unix:{path}"):
+            pass
+    assert path.read_text() == "data"
+
+
+@looped
 async def test_a_port_that_is_taken_is_an_error_that_names_it() -> None:
     async with serving() as (host, server):
         with pytest.raises(ListenError, match=server.address):
@@ -176,7 +186,21 @@ def test_addresses_are_host_and_port_or_a_file(text: str, parsed: object) -> Non
 
 
 @pytest.mark.parametrize(
-    "text", ["", "9464", "x:", "x:65536", "x:-1", "::1:80", "unix:", "/ip4/1.2.3.4/tcp/1"]
+    "text",
+    [
+        "",
+        "9464",
+        "x:",
+        "x:65536",
+        "x:-1",
+        "::1:80",
+        "[::1",
+        "[::1:80",
+        "::1]:80",
+        "[]:80",
+        "unix:",
+        "/ip4/1.2.3.4/tcp/1",
+    ],
 )
 def test_a_wrong_address_is_named(text: str) -> None:
     with pytest.raises(ValueError, match="is not an address"):

@@ -123,6 +123,40 @@ async def test_what_else_a_method_raises_stays_in_the_log(caplog: pytest.LogCapt
 
 
 @looped
+async def test_a_stream_method_that_fails_before_its_generator_exists_has_failed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    failing = rpc.StreamMethod("failing", rpc.BYTES, rpc.BYTES)
+    async with shop() as s:
+
+        @s.service.method(failing)
+        def make(request: bytes, call: rpc.Call) -> Any:
+            raise ValueError("secret")
+
+        with pytest.raises(rpc.RpcError, match="the method failed") as caught:
+            async for _ in s.client.stream(failing, b""):
+                pass
+        assert caught.value.code is codes.RpcCode.INTERNAL
+        assert s.service.counts[codes.RpcCode.INTERNAL] == 1
+        assert "method failing raised" in caplog.text
+
+
+def test_a_function_of_the_other_kind_is_refused_when_it_is_given() -> None:
+    service = rpc.Service("/kinds/1")
+
+    async def one(request: bytes, call: rpc.Call) -> bytes:
+        return b""
+
+    async def many(request: bytes, call: rpc.Call) -> Any:
+        yield b""
+
+    with pytest.raises(TypeError, match="'m' yields; a Method has one answer, use a StreamMethod"):
+        service.method(rpc.Method("m", rpc.BYTES, rpc.BYTES))(many)
+    with pytest.raises(TypeError, match="'s' never yields; it must be an async generator"):
+        service.method(rpc.StreamMethod("s", rpc.BYTES, rpc.BYTES))(one)  # type: ignore[arg-type]
+
+
+@looped
 async def test_a_codec_that_fails_is_a_wrong_request_or_a_broken_service() -> None:
     async with shop() as made:
         text_to_length = rpc.Method("length", rpc.BYTES, NUMBER)
@@ -530,6 +564,7 @@ async def test_a_closed_client_makes_no_more_calls_and_leaves_no_stream() -> Non
     async with shop() as made:
         await made.client.call(ECHO, b"")
         await made.client.close()
+        assert made.client._deadlines._timer is None, "a program may make a client for each call"
         assert (await error_of(made.client.call(ECHO, b""))).code is rpc.Code.CANCELLED
         await eventually(lambda: made.server.swarm.num_handlers_running == 0)
 

@@ -47,6 +47,20 @@ async def test_a_call_that_has_ended_is_left_alone() -> None:
 
 
 @virtual
+async def test_deadlines_at_rest_have_no_timer() -> None:
+    deadlines, late, streams = made()
+    deadlines.watch(streams[0], 10)
+    deadlines.rest()
+    assert deadlines._timer is not None, "a call needs it"
+    deadlines.forget(streams[0])
+    deadlines.rest()
+    assert deadlines._timer is None
+    deadlines.watch(streams[1], 20)
+    await asyncio.sleep(30)
+    assert late == [(20, streams[1])]
+
+
+@virtual
 async def test_calls_that_end_in_time_share_one_timer() -> None:
     timers = 0
 

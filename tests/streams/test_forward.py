@@ -6,6 +6,7 @@ Comes in: two hosts, programs that know only sockets. Goes out: what these progr
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import stat
@@ -223,7 +224,7 @@ async def test_a_unix_port_is_ours_alone_and_leaves_no_file(tmp_path: Path) -> N
         dead.bind(str(path))
     async with forward(f"/unix{path}", fails):
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
-        with pytest.raises(OSError, match="in use"):
+        with pytest.raises(OSError, match="somebody listens there"):
             async with forward(f"/unix{path}", fails):
                 pass
         assert path.exists()
@@ -239,3 +240,56 @@ def test_other_addresses_are_refused_by_name(addr: str) -> None:
 def test_a_bound_of_no_connections_is_refused() -> None:
     with pytest.raises(ValueError, match="max_conns must be at least 1, not 0"):
         forward("/ip4/127.0.0.1/tcp/0", lambda: None, max_conns=0)  # type: ignore[arg-type, return-value]
+
+
+@looped
+async def test_a_file_that_is_no_socket_is_never_removed(tmp_path: Path) -> None:
+    path = tmp_path / "precious"
+    path.write_text("data")
+    with pytest.raises(OSError, match="not a socket"):
+        async with forward(f"/unix{path}", lambda: None):  # type: ignore[arg-type, return-value]
+            pass
+    assert path.read_text() == "data"
+
+
+@looped
+async def test_a_port_is_entered_once_at_a_time() -> None:
+    port = forward("/ip4/127.0.0.1/tcp/0", lambda: None)  # type: ignore[arg-type, return-value]
+    async with port:
+        first = port.local
+        with pytest.raises(RuntimeError, match="is forwarded already"):
+            await port.__aenter__()
+        assert port.local == first
+    async with port:
+        pass
+
+
+@looped
+async def test_a_port_leaves_the_file_of_its_successor(tmp_path: Path) -> None:
+    path = tmp_path / "port"
+    async with forward(f"/unix{path}", lambda: None):  # type: ignore[arg-type, return-value]
+        path.unlink()
+        successor = socket.socket(socket.AF_UNIX)
+        successor.bind(str(path))
+    assert path.exists()
+    successor.close()
+
+
+@looped
+async def test_an_unexpected_error_of_open_stream_is_logged_and_ends_one_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def fails() -> Any:
+        raise ValueError("a bug of the program")
+
+    async with forward("/ip4/127.0.0.1/tcp/0", fails) as port:
+        assert port.local is not None
+        for _ in range(2):
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(port.local.get("tcp") or 0))
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+            writer.close()
+        await eventually(lambda: not port.num_conns)
+    gc.collect()
+    assert [record.name for record in caplog.records] == ["p2pcore.streams"] * 2
+    assert "open_stream() for a connection to /ip4/127.0.0.1/tcp/" in caplog.text

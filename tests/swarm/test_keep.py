@@ -12,6 +12,7 @@ from harness import eventually, looped, settle
 from hosts import BARE
 from p2pcore import ConnectionClosed, Host, Limits, limits
 from p2pcore.errors import SwarmClosed
+from p2pcore.resources.keeper import Keeper
 from p2pcore.resources.network_watch import NetworkWatch
 from p2pcore.swarm.events import KeepLost, KeepRestored
 from swarm_fakes import FakeConn, FakeTransport, addr, make_swarm, peer
@@ -239,3 +240,58 @@ async def test_keep_belongs_to_the_loop_of_its_host() -> None:
         thread.start()
         await asyncio.to_thread(thread.join)
         assert len(errors) == 1
+
+
+@virtual
+async def test_an_unexpected_error_of_a_dial_is_logged_and_the_peer_is_dialled_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    swarm, _ = lost_swarm(is_up=True)
+    reports: list[Any] = []
+
+    class Reports:
+        def keep_lost(self, peer: Any, error: BaseException | None) -> None:
+            reports.append(error)
+
+        def keep_restored(self, peer: Any, conn: Any) -> None:
+            reports.append(conn)
+
+    bug = KeyError("a bug")
+
+    async def dial(peer: Any, addrs: Any) -> Any:
+        if not reports:
+            raise bug
+        return await swarm.dial_peer(THEM, [HOME])
+
+    keeper = Keeper(THEM, [HOME], dial, Reports())
+    keeper.start()
+    await asyncio.sleep(limits.KEEP_PAUSE_MIN_S * 4)
+    assert reports[0] is bug
+    assert len(reports) == 2, "it is connected"
+    assert "dialling the kept peer" in caplog.text
+    await keeper.stop()
+    await swarm.close()
+
+
+@pytest.mark.parametrize("addrs", ["/ip4/5.6.7.8/tcp/1", HOME, 5, None, [5]])
+@virtual
+async def test_what_is_no_list_of_addresses_is_refused_by_name(addrs: Any) -> None:
+    swarm, _ = lost_swarm()
+    for keep in (swarm.keep, swarm.conn_manager.keep):
+        with pytest.raises(TypeError, match="addrs"):
+            keep(THEM, addrs)
+    await swarm.close()
+
+
+@virtual
+async def test_handles_that_come_and_go_with_ever_new_addresses_have_a_bound() -> None:
+    swarm, _ = lost_swarm(is_up=True)
+    first = swarm.keep(THEM, [HOME])
+    await first.connected()
+    for port in range(1, limits.MAX_BOOK_ADDRS + 50):
+        swarm.keep(THEM, [addr(port)]).close()
+    keeper = swarm.conn_manager._keepers[THEM]
+    assert len(keeper.addrs) == limits.MAX_BOOK_ADDRS
+    assert keeper.addrs[-1] == addr(limits.MAX_BOOK_ADDRS + 49)
+    first.close()
+    await swarm.close()

@@ -22,12 +22,12 @@ from p2pcore import Host
 from p2pcore.errors import AddressError, ListenerClosed, PeerIdMismatch
 from p2pcore.interfaces import Transport
 from p2pcore.limits import MAX_UNIX_PATH_BYTES
+from p2pcore.manet.unix_file import open_unix
 from p2pcore.transports import unix as unix_module
 from p2pcore.transports.unix import (
     UnixListener,
     UnixOptions,
     UnixTransport,
-    open_unix,
     unix_path,
 )
 from p2pcore.values.keys import PrivateKey

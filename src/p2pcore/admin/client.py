@@ -13,6 +13,12 @@ from typing import Any, Self
 from p2pcore import limits
 from p2pcore.errors import ConnectionClosed, RemoteProtocolError
 
+_ALWAYS = (
+    *("kind", "peer_id", "version", "pid", "state", "uptime_s", "addrs"),
+    *("conns", "conns_inbound", "streams", "handlers", "cpu_s", "rss_bytes", "fds", "counters", "limits"),
+)
+"""What every status has; see p2pcore.admin.describe."""
+
 
 class AdminClient:
     """A conversation with a node. Made by `connect`; close it at the end."""
@@ -56,9 +62,11 @@ def _parsed(line: bytes) -> dict[str, Any]:
         raise ConnectionClosed("the node has ended")
     try:
         answer = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RemoteProtocolError("the answer is not JSON: is this the admin socket of a node?") from error
     if not isinstance(answer, dict) or "error" in answer:
         text = answer["error"] if isinstance(answer, dict) else "it is not an object"
         raise RemoteProtocolError(f"the node has no status: {text}")
+    if missing := [name for name in _ALWAYS if name not in answer]:
+        raise RemoteProtocolError(f"the status has no {missing[0]!r}: is the node of another version?")
     return answer

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from p2pcore import limits
 from p2pcore.admin.status import describe
 from p2pcore.host import Host
-from p2pcore.transports.unix import file_of, open_unix, remove_unix
+from p2pcore.manet.unix_file import file_of, open_unix, remove_unix
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -35,7 +35,7 @@ def describe(host: Host) -> dict[str, Any]:
     """
     conns = host.swarm.conns()
     return {
-        **about("node", str(host.peer_id), host.is_draining, host.addrs_with_peer),
+        **about("node", str(host.peer_id), host.is_draining or host.swarm.is_closed, host.addrs_with_peer),
         "conns": len(conns),
         "conns_inbound": sum(conn.direction is Direction.INBOUND for conn in conns),
         "streams": sum(conn.num_streams for conn in conns),

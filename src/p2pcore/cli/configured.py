@@ -116,13 +116,14 @@ def _from_file(path: str, options: Mapping[str, click.Option]) -> dict[str, Give
     with open(path, "rb") as file:
         try:
             content = tomllib.load(file)
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:  # a number may be too long, or a list too deep
             raise CommandFailed(f"{path} is not TOML: {error}") from error
     found = {}
     for name, value in content.items():
         key = name.replace("_", "-")
         if key not in options:
             raise CommandFailed(f"{path}: no option is named {name!r}{_nearest(key, options)}")
+        _bounded(path, name, value)
         found[key] = Given(_texts(path, key, options[key], value), path)
     return found
 
@@ -148,6 +149,14 @@ def _texts(path: str, key: str, option: click.Option, value: Any) -> tuple[str, 
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise CommandFailed(f"{path}: {key} must be a text or a number, not {value!r}")
     return (str(value),)
+
+
+def _bounded(path: str, name: str, value: Any) -> None:
+    """Raises CommandFailed: a number in `value` has more digits than Python shows."""
+    try:
+        str(value)
+    except ValueError as error:
+        raise CommandFailed(f"{path}: the number of {name!r} has too many digits") from error
 
 
 MAX_COUNTED = 9

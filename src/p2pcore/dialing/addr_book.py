@@ -360,7 +360,9 @@ class AddrBook:
             try:
                 peer, known = PeerId(row.peer), _Known()
                 for addr, source, until in row.addrs:
-                    known.put(Multiaddr(addr), AddrSource(source), math.inf if until is None else until)
+                    known.put(
+                        Multiaddr(addr), AddrSource(source), math.inf if until is None else float(until)
+                    )
                 known.seq, known.envelope = row.seq, row.envelope
             except (AddressError, IdentityError, LimitExceeded, TypeError, ValueError):
                 num_bad += 1

@@ -9,15 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 from p2pcore.errors import ListenError
 from p2pcore.limits import MAX_METRICS_CONNS, METRICS_HEAD_BYTES, METRICS_TIMEOUT_S
+from p2pcore.manet.unix_file import file_of, open_unix, remove_unix
 
 logger = logging.getLogger("p2pcore.metrics")
 
@@ -52,8 +51,9 @@ def parse_address(address: str) -> tuple[str, int] | str:
     if address.startswith(_UNIX) and len(address) > len(_UNIX):
         return address.removeprefix(_UNIX)
     host, colon, port = address.rpartition(":")
-    is_port = port.isascii() and port.isdigit() and int(port) < 65536
-    if not colon or not is_port or (":" in host) != host.startswith("["):
+    is_port = port.isascii() and port.isdigit() and len(port) < 6 and int(port) < 65536
+    is_ipv6 = host.startswith("[") and host.endswith("]") and ":" in host
+    if not colon or not is_port or (not is_ipv6 and set(host) & set(":[]")):
         raise ValueError(f"{address!r} is not an address: expected HOST:PORT, [IPV6]:PORT or unix:PATH")
     return host.strip("[]"), int(port)
 
@@ -69,8 +69,11 @@ class HttpServer:
 
     def __init__(self, address: str, ask: Ask, mode: int = 0o600) -> None:
         self._where = parse_address(address)
+        if isinstance(self._where, str):
+            self._where = os.path.abspath(self._where)
         self._ask = ask
         self._mode = mode
+        self._file: tuple[int, int] | None = None  # of the UNIX socket
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -91,7 +94,9 @@ class HttpServer:
 
     async def _listen(self) -> asyncio.Server:
         if isinstance(self._where, str):
-            return await asyncio.start_unix_server(self._accepted, sock=_unix_socket(self._where, self._mode))
+            sock = open_unix(self._where, self._mode)
+            self._file = file_of(self._where)
+            return await asyncio.start_unix_server(self._accepted, sock=sock, limit=METRICS_HEAD_BYTES)
         host, port = self._where
         server = await asyncio.start_server(self._accepted, host or None, port, limit=METRICS_HEAD_BYTES)
         self._where = (host, server.sockets[0].getsockname()[1])
@@ -108,8 +113,7 @@ class HttpServer:
         if self._tasks:
             await asyncio.wait(set(self._tasks))
         if isinstance(self._where, str):
-            with suppress(OSError):
-                os.unlink(self._where)
+            remove_unix(self._where, self._file)
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._tasks) >= MAX_METRICS_CONNS or self._server is None:
@@ -183,29 +187,3 @@ def _write(http: Any, writer: asyncio.StreamWriter, answer: Answer, method: byte
     writer.write(http.send(head) or b"")
     if method != b"HEAD":
         writer.write(body)
-
-
-def _unix_socket(path: str, mode: int) -> socket.socket:
-    """A bound socket. Nobody can connect before it listens; then its file has the permissions.
-
-    A file that nobody listens on is replaced.
-    """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        _remove_dead(path)
-        sock.bind(path)
-        os.chmod(path, mode)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _remove_dead(path: str) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-        except OSError:
-            pass  # there is no file, or another error: bind will say so

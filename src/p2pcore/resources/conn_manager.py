@@ -296,7 +296,8 @@ class ConnManager:
             AddressError, IdentityError: malformed. LimitExceeded: MAX_KEPT_PEERS peers are kept.
             RuntimeError: there is no host yet, or it does not run.
         """
-        peer, where = PeerId(peer), tuple(Multiaddr(addr) for addr in addrs)
+        given = options.listed("addrs", addrs, "multiaddrs", str, Multiaddr)
+        peer, where = PeerId(peer), tuple(Multiaddr(addr) for addr in given)
         keeper = self._keepers.get(peer)
         if keeper is None:
             self._keep(peer, where)
@@ -305,12 +306,15 @@ class ConnManager:
             keeper.wake()
 
     def hold(self, peer: PeerId, addrs: Iterable[Multiaddr]) -> Keeper:
-        """As `keep`, until `release` of what it returns. Addresses are added to those that are known."""
+        """As `keep`, until `release` of what it returns.
+
+        Addresses are added to those that are known. Beyond MAX_BOOK_ADDRS, the oldest go.
+        """
         keeper = self._keepers.get(peer)
         if keeper is None:
             return self._keep(peer, tuple(addrs))
         keeper.num_holders += 1
-        keeper.addrs = tuple(dict.fromkeys([*keeper.addrs, *addrs]))
+        keeper.addrs = tuple(dict.fromkeys([*keeper.addrs, *addrs]))[-limits.MAX_BOOK_ADDRS :]
         keeper.wake()
         return keeper
 

@@ -162,6 +162,9 @@ class Keeper:
             conn = await self._dial(self.peer, self.addrs)
         except (P2PError, OSError) as failure:
             error = failure
+        except Exception as failure:
+            logger.exception("dialling the kept peer %s raised", self.peer)
+            error = failure
         if self._task is None:
             return  # stopped
         self._task = None

@@ -180,6 +180,7 @@ class Client:
         """
         self._is_closed = True
         self._pool.close()
+        self._deadlines.rest()
 
     async def __aenter__(self) -> Self:
         return self

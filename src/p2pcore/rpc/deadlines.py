@@ -37,6 +37,13 @@ class Deadlines:
         """The call on `stream` has ended. Idempotent."""
         self._at.pop(stream, None)
 
+    def rest(self) -> None:
+        """Ends the timer, if no call needs it. Otherwise it ends with the last deadline. Idempotent."""
+        if self._timer is not None and not self._at:
+            self._timer.cancel()
+            self._timer = None
+            self._next = math.inf
+
     def _set_timer(self, at: float) -> None:
         if self._timer is not None:
             self._timer.cancel()

@@ -8,6 +8,7 @@ its bounds allow, and never runs a call whose deadline has passed or whose calle
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -150,12 +151,14 @@ class Service:
         The function takes a request and a Call. It returns the answer; for a StreamMethod it is an async
         generator function, and yields them.
 
-        Raises: TypeError: `method` is no method. ValueError: the service has one with this name.
+        Raises: TypeError: `method` is no method, or the function is of the other kind. ValueError: the
+            service has one with this name.
         """
         options.instance("method", method, Method, StreamMethod)
 
         def add(handler: Any) -> Any:
             options.function("handler", handler)
+            _check_kind(method, handler)
             if method.wire_name in self._methods:
                 raise ValueError(f"the service {self._name} has a method {method.name!r} already")
             self._methods[method.wire_name] = (method, handler)
@@ -263,7 +266,12 @@ class Service:
         self, stream: Stream, method: StreamMethod[Q, A], handler: StreamHandler[Q, A], request: Q, call: Call
     ) -> None:
         """Runs the method, and writes each item as it comes: the next one waits until it could be sent."""
-        items = _Guarded(call, handler(request, call))
+        try:
+            items = _Guarded(call, handler(request, call))
+        except RpcError:
+            raise
+        except Exception as error:
+            raise _failed(call, error) from error
         try:
             while (item := await items.next()) is not _NOTHING:
                 await self._write(stream, items.guard(self._packed, wire.ITEM, method, item))
@@ -326,6 +334,14 @@ class _Guarded:
                 await close()
             except Exception as error:
                 _failed(self._call, error)
+
+
+def _check_kind(method: Method[Any, Any] | StreamMethod[Any, Any], handler: Any) -> None:
+    if isinstance(method, Method) and inspect.isasyncgenfunction(handler):
+        raise TypeError(f"the handler of {method.name!r} yields; a Method has one answer, use a StreamMethod")
+    if isinstance(method, StreamMethod) and inspect.iscoroutinefunction(handler):
+        name = method.name
+        raise TypeError(f"the handler of {name!r} never yields; it must be an async generator function")
 
 
 async def _in_time(deadline: float | None, work: Awaitable[A]) -> A:

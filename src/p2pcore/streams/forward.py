@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -21,6 +20,7 @@ from p2pcore.errors import AddressError, P2PError
 from p2pcore.manet.accept_errors import Backoff, is_temporary
 from p2pcore.manet.conn import set_linger, tune
 from p2pcore.manet.sockaddr import parse_endpoint, to_multiaddr
+from p2pcore.manet.unix_file import file_of, open_unix, remove_unix
 from p2pcore.values.multiaddr import Multiaddr
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Forward:
         self._mode = mode
         self._socket: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
-        self._conns: set[asyncio.Task[None]] = set()
+        self._conns: dict[asyncio.Task[None], socket.socket] = {}
 
     @property
     def num_conns(self) -> int:
@@ -109,6 +109,8 @@ class Forward:
         return len(self._conns)
 
     async def __aenter__(self) -> Self:
+        if self._socket is not None:
+            raise RuntimeError(f"{self.local} is forwarded already: call forward() again for another port")
         self._socket = self._place.listen(self._mode)
         self.local = self._place.bound(self._socket)
         self._accepting = asyncio.get_running_loop().create_task(self._accept(self._socket))
@@ -146,23 +148,26 @@ class Forward:
                 continue
             backoff.reset()
             task = loop.create_task(self._carry(sock))
-            self._conns.add(task)
+            self._conns[task] = sock
             task.add_done_callback(self._left)
 
     def _left(self, task: asyncio.Task[None]) -> None:
-        self._conns.discard(task)
+        self._conns.pop(task).close()  # it is open if the task was cancelled before it began
         self._free.release()
 
     async def _carry(self, sock: socket.socket) -> None:
         try:
             stream = await self._open_stream()
-        except BaseException as error:
+        except Exception as error:
             _cut(sock)
-            sock.close()
-            if not isinstance(error, P2PError | OSError):
-                raise
-            logger.warning("no stream for a connection to %s: %s", self.local, error)
+            if isinstance(error, P2PError | OSError):
+                logger.warning("no stream for a connection to %s: %s", self.local, error)
+            else:
+                logger.exception("open_stream() for a connection to %s raised", self.local)
             return
+        except BaseException:
+            _cut(sock)
+            raise
         await _join(stream, sock)
 
 
@@ -245,6 +250,7 @@ class _Place:
     def __init__(self, family: int, name: Any) -> None:
         self._family = family
         self._name = name
+        self._file: tuple[int, int] | None = None  # of the UNIX socket that listens
 
     @classmethod
     def parse(cls, local: Multiaddr | str) -> _Place:
@@ -271,14 +277,14 @@ class _Place:
 
     def listen(self, mode: int) -> socket.socket:
         """A socket that listens on it. Raises OSError."""
+        if self._family == socket.AF_UNIX:
+            sock = open_unix(self._name, mode)
+            self._file = file_of(self._name)
+            return sock
         sock = self._socket()
         try:
-            if self._family == socket.AF_UNIX:
-                self._replace_dead()
-                self._bind_file(sock, mode)
-            else:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                sock.bind(self._name)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(self._name)
             sock.listen(limits.LISTEN_BACKLOG)
         except BaseException:
             sock.close()
@@ -292,28 +298,10 @@ class _Place:
         return to_multiaddr(sock.getsockname())
 
     def unlink(self) -> None:
-        """The file of a UNIX socket goes."""
-        if self._family == socket.AF_UNIX and os.path.exists(self._name):
-            os.unlink(self._name)
+        """The file of a UNIX socket goes, if it is still ours."""
+        remove_unix(self._name, self._file)
 
     def _socket(self) -> socket.socket:
         sock = socket.socket(self._family, socket.SOCK_STREAM)
         sock.setblocking(False)
         return sock
-
-    def _bind_file(self, sock: socket.socket, mode: int) -> None:
-        before = os.umask(0o777 & ~mode)
-        try:
-            sock.bind(self._name)
-        finally:
-            os.umask(before)
-
-    def _replace_dead(self) -> None:
-        """Removes a socket file on which nobody listens."""
-        with self._socket() as probe:
-            try:
-                probe.connect(self._name)
-            except ConnectionRefusedError:
-                os.unlink(self._name)
-            except OSError:
-                pass  # bind(2) says what is wrong, or that the address is in use

@@ -35,8 +35,10 @@ class BasicGater:
     """
 
     def __init__(self, peers: Iterable[PeerId | str] = (), subnets: Iterable[str] = ()) -> None:
-        self._peers = {PeerId(peer) for peer in _listed("peers", peers, "peer ids", PeerId)}
-        self._subnets: set[Subnet] = {_network(subnet) for subnet in _listed("subnets", subnets, "networks")}
+        self._peers = {PeerId(peer) for peer in options.listed("peers", peers, "peer ids", str, PeerId)}
+        self._subnets: set[Subnet] = {
+            _network(subnet) for subnet in options.listed("subnets", subnets, "networks", str)
+        }
         self._watchers: list[Blocked] = []
 
     def watch(self, blocked: Blocked) -> None:
@@ -161,14 +163,6 @@ class Both:
     def intercept_upgraded(self, conn: Conn) -> Verdict:
         """See interfaces.Gater."""
         return self._first.intercept_upgraded(conn) and self._second.intercept_upgraded(conn)
-
-
-def _listed(name: str, value: Iterable[PeerId | str], what: str, *kinds: type) -> list[PeerId | str]:
-    """The items of `value`. Raises TypeError: it is a single text, or its items are something else."""
-    is_listing = isinstance(value, Iterable) and not isinstance(value, str | bytes)
-    given = list(value) if is_listing else value
-    options.items(name, given, what, str, *kinds)
-    return list(given)
 
 
 def _network(subnet: object) -> Subnet:

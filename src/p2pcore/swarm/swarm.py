@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from p2pcore import codes, limits
+from p2pcore import codes, limits, options
 from p2pcore._fast.loop.ledger import FULL, TIGHT, Ledger
 from p2pcore.aio.descriptors import descriptors_of
 from p2pcore.aio.home import Home
@@ -321,7 +321,7 @@ class Swarm:
         """See Host.keep."""
         self.home.check_loop()
         self._check_open()
-        where = [Multiaddr(addr) for addr in addrs]
+        where = [Multiaddr(addr) for addr in options.listed("addrs", addrs, "multiaddrs", str, Multiaddr)]
         return Kept(self._manager.hold(peer, where), self._manager, self._conns)
 
     async def _dial_kept(self, peer: PeerId, addrs: tuple[Multiaddr, ...]) -> Conn:

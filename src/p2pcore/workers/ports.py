@@ -14,7 +14,8 @@ from typing import Protocol
 from p2pcore.errors import AddressError, ListenError, NoTransport
 from p2pcore.manet.listener import open_bound, open_listening
 from p2pcore.manet.sockaddr import parse_endpoint, split_tcp, to_multiaddr
-from p2pcore.transports.unix import file_of, open_unix, remove_unix, unix_path
+from p2pcore.manet.unix_file import file_of, open_unix, remove_unix
+from p2pcore.transports.unix import unix_path
 from p2pcore.values.multiaddr import Multiaddr, check_local
 
 _OVER_TCP = frozenset(("", "/ws", "/wss", "/tls/ws"))
