@@ -77,6 +77,8 @@ async def offer(path: str, address: str = "/ip4/127.0.0.1/tcp/0") -> None:
     async def serve(stream: Stream) -> None:
         try:
             await send(stream, Path(path), wanted)
+        except ConnectionError:
+            raise  # the receiver has gone; it may come again
         except OSError as error:
             print(f"not sent: {error}", file=sys.stderr)
             stream.reset()  # the receiver knows that the file is not complete

@@ -150,7 +150,7 @@ async def test_a_file_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
             end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
             end.transport.abort()
 
-    with serving("file_transfer.py", "offer", str(file), errors="not sent: ") as (address,):
+    with serving("file_transfer.py", "offer", str(file)) as (address,):
         _, ip4, host, tcp, port, *peer = address.split("/")
         proxy = await asyncio.start_server(serve, "127.0.0.1", 0)
         cut = "/".join(("", ip4, host, tcp, str(proxy.sockets[0].getsockname()[1]), *peer))
