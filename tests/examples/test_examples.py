@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import select
 import signal
 import socket
@@ -132,7 +133,7 @@ def test_a_file_arrives_whole_and_no_part_of_one_that_does_not(tmp_path: Path) -
 @looped
 async def test_a_file_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
     file, copy, part = tmp_path / "file", tmp_path / "copy", tmp_path / "copy.part"
-    file.write_bytes(bytes(range(256)) * 160_000)
+    file.write_bytes(random.Random(1).randbytes(40_000_000))  # a wrong offset shows
     cuts = [2_000_000, 1_000_000]
 
     def is_cut() -> bool:
