@@ -42,6 +42,7 @@ ELSEWHERE = {
     "pytest": "testing/plugin.py",
     "PyInstaller": "_pyinstaller/",
     "opentelemetry": "contrib/otel.py",
+    "orjson": "contrib/json_log.py",
     "prometheus_client": "contrib/prometheus.py",
 }
 """Other modules, and the only place that may import each."""
