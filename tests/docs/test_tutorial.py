@@ -30,6 +30,9 @@ _STEPS = re.compile(
     re.M | re.S,
 )
 
+# pytest finds p2pcore's plugin: of an editable install, the finder is imported before pytest can rewrite it.
+QUIET = "-W 'ignore:Module already imported'"
+
 
 class Terminal:
     """One command at a time, as in a terminal: what it prints is read line by line."""
@@ -46,7 +49,7 @@ class Terminal:
             command,
             shell=True,
             cwd=self._directory,
-            env=os.environ | {"PATH": f"{bin_}:{os.environ['PATH']}"},
+            env=os.environ | {"PATH": f"{bin_}:{os.environ['PATH']}", "PYTEST_ADDOPTS": QUIET},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
