@@ -140,7 +140,7 @@ class ConnTable:
         """The connections to `peer` that have not ended, oldest first."""
         return [conn for conn in self.of(peer) if not conn.is_closed]
 
-    def leave(self, conn: Any) -> bool:
+    def give_out_no_more(self, conn: Any) -> bool:
         """The peer is about to end `conn`: it is not given out any more. Returns: False if that was known."""
         if conn in self.leaving or conn not in self.of(conn.remote_peer):
             return False

@@ -588,7 +588,7 @@ class Swarm:
         From now on `best_conn`, `dial_peer` and `new_stream` do not use `conn`. It is closed here once it has
         no stream, if the peer does not do that.
         """
-        if self._conns.leave(conn):
+        if self._conns.give_out_no_more(conn):
             if self._dedups:
                 self._duplicates.left(conn)  # else the connection that replaces it would be superfluous
             self._news.peer_draining(conn)
