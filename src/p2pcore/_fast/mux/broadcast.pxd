@@ -1,1 +1,1 @@
-# See broadcast.pyx. It gives nothing to other modules.
+# See broadcast.pyx.
