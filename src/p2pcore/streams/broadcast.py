@@ -37,8 +37,8 @@ async def broadcast(streams: Iterable[Stream], data: bytes, *, prefix: Prefix | 
 
     Each time it begins with another stream, so that none is always the last. Every BROADCAST_PER_TURN streams
     it lets others run. A stream that a broadcast finds slow is left as it is: skip it, or reset it if that
-    happens too often. If cancelled, some streams have the message. Two broadcasts at once may reach two streams
-    in different orders: where that matters, hold a lock.
+    happens too often. If cancelled, some streams have the message. Two broadcasts at once may reach two
+    streams in different orders: where that matters, hold a lock.
 
     Args:
         streams: streams of one event loop; changes of the collection meanwhile do not count.
