@@ -260,24 +260,9 @@ class AddrBook:
             return  # an old record, or claims of a peer that has signed some
         addrs = told_to(scope_of(conn.remote_multiaddr), info.addrs)
         if info.record_addrs is None:
-            self._replace(info.peer, addrs, AddrSource.IDENTIFY, until)
+            self._put(info.peer, addrs, AddrSource.IDENTIFY, until)
         else:
-            self._replace(info.peer, addrs, AddrSource.RECORD, until, info.record_seq, info.signed_record)
-
-    def _replace(
-        self,
-        peer: PeerId,
-        addrs: Iterable[Multiaddr],
-        source: AddrSource,
-        until: float,
-        seq: int = -1,
-        envelope: bytes | None = None,
-    ) -> None:
-        """`addrs` take the place of all that the peer has claimed or signed before."""
-        known = self._find(peer)
-        if known is not None:
-            known.drop(_CLAIMED)
-        self._put(peer, addrs, source, until, seq, envelope)
+            self._put(info.peer, addrs, AddrSource.RECORD, until, info.record_seq, info.signed_record)
 
     def _put(
         self,
@@ -288,7 +273,10 @@ class AddrBook:
         seq: int = -1,
         envelope: bytes | None = None,
     ) -> _Known:
+        """Adds `addrs`. What a peer claims or signs replaces all that it claimed or signed before."""
         known = self._find(peer) or _Known()
+        if source in _CLAIMED:
+            known.drop(_CLAIMED)
         for addr in addrs:
             known.put(addr, source, until)
         if seq >= 0:
@@ -420,7 +408,7 @@ class AddrBook:
         if known is None or record.seq > known.seq:
             addrs = [addr.without_p2p() for addr in record.addrs if addr.peer_id in (None, record.peer_id)]
             until = self._now() + ttl_s
-            self._replace(record.peer_id, addrs, AddrSource.RECORD, until, record.seq, envelope)
+            self._put(record.peer_id, addrs, AddrSource.RECORD, until, record.seq, envelope)
             self._added(record.peer_id)
         return record.peer_id
 

@@ -17,7 +17,6 @@ from p2pcore.errors import ConnectionClosed, P2PError
 
 if TYPE_CHECKING:
     from p2pcore.swarm.conn import Conn
-    from p2pcore.values.multiaddr import Multiaddr
     from p2pcore.values.peer_id import PeerId
 
 
@@ -146,12 +145,6 @@ class ConnTable:
             return False
         self.leaving.add(conn)
         return True
-
-    def left_addrs(self, peer: PeerId) -> list[Multiaddr]:
-        """Where we have dialled the connections that `peer` is about to end. Its next node may be there."""
-        left = [conn for conn in self.open(peer) if conn in self.leaving]
-        dialled = [conn.remote_multiaddr for conn in left if conn.direction is Direction.OUTBOUND]
-        return [addr for addr in dialled if addr is not None]
 
     def ranked(self, peer: PeerId) -> list[Conn]:
         """The open connections to `peer`, best first, without those that it is about to end.

@@ -299,8 +299,6 @@ class Swarm:
         """
         self.home.check_loop()
         self._check_open()
-        if self._conns.leaving:
-            addrs = tuple(addrs) or self._conns.left_addrs(peer)
         return await self._dialer.dial_peer(peer, addrs, force_direct, ignore_backoff)
 
     async def dial_addr(self, addr: Multiaddr | str) -> Conn:
