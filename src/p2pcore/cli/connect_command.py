@@ -15,17 +15,13 @@ from p2pcore.cli.exchange import Exchange
 from p2pcore.cli.node import dialled, run
 from p2pcore.cli.node_options import NodeOptions
 from p2pcore.cli.output import Output
-from p2pcore.cli.params import ProtocolType, target_options
+from p2pcore.cli.params import ProtocolType, allow_limited_option, target_options
 
 
 @click.command()
 @target_options
 @click.argument("protocol", type=ProtocolType())
-@click.option(
-    "--allow-limited",
-    is_flag=True,
-    help="Use the connection even if a relay limits its bytes or its time.",
-)
+@allow_limited_option
 def command(
     target: Multiaddr, any_peer: bool, node: NodeOptions, as_json: bool, protocol: str, allow_limited: bool
 ) -> None:

@@ -17,18 +17,14 @@ from p2pcore.cli.failure import CommandFailed
 from p2pcore.cli.node import dialled, run
 from p2pcore.cli.node_options import NodeOptions
 from p2pcore.cli.output import Output
-from p2pcore.cli.params import target_options
+from p2pcore.cli.params import allow_limited_option, target_options
 
 PROTOCOL = "/echo/1.0.0"
 
 
 @click.command()
 @target_options
-@click.option(
-    "--allow-limited",
-    is_flag=True,
-    help="Use the connection even if a relay limits its bytes or its time.",
-)
+@allow_limited_option
 def command(target: Multiaddr, any_peer: bool, node: NodeOptions, as_json: bool, allow_limited: bool) -> None:
     """Send standard input to TARGET, a multiaddr ending with /p2p/PEER_ID; print what comes back.
 

@@ -15,7 +15,7 @@ from p2pcore import Conn, Host, Multiaddr, P2PError, Stream
 from p2pcore.cli.node import dialled, run
 from p2pcore.cli.node_options import NodeOptions
 from p2pcore.cli.output import Output, error_line
-from p2pcore.cli.params import ProtocolType, target_options
+from p2pcore.cli.params import ProtocolType, allow_limited_option, target_options
 from p2pcore.cli.tunnel import LocalType, shown
 from p2pcore.streams import forward
 
@@ -24,11 +24,7 @@ from p2pcore.streams import forward
 @click.argument("local", type=LocalType())
 @target_options
 @click.argument("protocol", type=ProtocolType())
-@click.option(
-    "--allow-limited",
-    is_flag=True,
-    help="Use the connection even if a relay limits its bytes or its time.",
-)
+@allow_limited_option
 def command(
     local: Multiaddr,
     target: Multiaddr,

@@ -154,6 +154,15 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")(function)
 
 
+def allow_limited_option(function: F) -> F:
+    """Adds --allow-limited. Every command that opens streams of a program's own has it."""
+    return click.option(
+        "--allow-limited",
+        is_flag=True,
+        help="Use the connection even if a relay limits its bytes or its time.",
+    )(function)
+
+
 def target_options(function: F) -> F:
     """Adds TARGET, --any-peer, --json and the options of a node. Every command that dials has them."""
     function = json_option(node_options(function))
