@@ -24,7 +24,7 @@ LEVELS = {
     3: {"transports", "relay", "security", "muxers"},
     4: {"upgrade", "resources"},
     5: {"swarm", "dialing", "protocols", "metrics", "rpc", "streams"},
-    6: {"__init__", "host", "compose", "workers", "cli", "admin", "contrib", "testing"},
+    6: {"__init__", "host", "compose", "workers", "cli", "admin", "contrib", "testing", "fleet"},
 }
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names}
 FAMILIES = {"transports", "relay", "security", "muxers"}

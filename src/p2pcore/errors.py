@@ -37,6 +37,9 @@
     ├── RpcError                                        a call failed; `code` says why
     │   ├── RpcTimeout          (TimeoutError)          ... its deadline passed
     │   └── RpcUnavailable      (ConnectionError)       ... the peer cannot be reached now
+    ├── BusError                (ConnectionError)       a message bus did not do what it was asked
+    │   ├── BusDown                                     ... its engine is away
+    │   └── NobodyListens                               ... nobody subscribed to the subject of a request
     ├── AddrBookError           (OSError)               the file of an address book cannot be used
     ├── WorkerFailed            (RuntimeError)          a worker process could not start
     └── ListenError             (OSError)               listening failed or has ended
@@ -530,6 +533,18 @@ _RPC_ERRORS: dict[RpcCode, type[RpcError]] = {
     RpcCode.DEADLINE_EXCEEDED: RpcTimeout,
     RpcCode.UNAVAILABLE: RpcUnavailable,
 }
+
+
+class BusError(P2PError, ConnectionError):
+    """The message bus of a fleet did not do what it was asked."""
+
+
+class BusDown(BusError):
+    """The engine of the bus is away. What belongs to this process works on."""
+
+
+class NobodyListens(BusError):
+    """Nobody subscribed to the subject of a request. The request reached nobody."""
 
 
 class AddrBookError(P2PError, OSError):

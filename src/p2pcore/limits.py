@@ -834,3 +834,6 @@ TEST_TICK_S: Final = 0.001
 """What is due within this time arrives now: timers of uvloop count whole milliseconds."""
 VIRTUAL_THREAD_S: Final = 10.0
 """So long a virtual event loop waits for a thread of its executor, which no virtual clock can hurry."""
+# -- p2pcore.fleet -----------------------------------------------------------------------------
+BUS_MAX_MESSAGE_BYTES: Final = 1_000_000
+"""One message on the bus of a fleet, with what the fleet adds: NATS takes 1 MiB (max_payload) by default."""
