@@ -40,6 +40,11 @@ EXTENSION: Final = x509.ObjectIdentifier("1.3.6.1.4.1.53594.1.1")
 """The libp2p extension (spec tls)."""
 
 _V3: Final = 2
+# What nearly every certificate has: contents of AlgorithmIdentifiers in DER (RFC 5480, 2.1.1; RFC 5758, 3.2).
+_P256: Final = bytes.fromhex("06072a8648ce3d020106082a8648ce3d030107")
+_ECDSA_SHA256: Final = bytes.fromhex("06082a8648ce3d040302")
+_CURVE: Final = ec.SECP256R1()
+_METHOD: Final = ec.ECDSA(SHA256())
 # The signature algorithms that rust-libp2p accepts. In practice, everybody uses the first.
 _ECDSA_HASHES: Final = {"secp256r1": "sha256", "secp384r1": "sha384"}
 _RSA_HASHES: Final = {"sha256", "sha384", "sha512"}
@@ -160,7 +165,7 @@ def read_certificate(der: bytes) -> Identity:
         body = asn1.decode_der(_Body, certificate.tbs_certificate_bytes)
         outer = asn1.decode_der(_Certificate, der)
         key = PublicKey.from_protobuf(signed.public_key)
-        _check_self_signature(certificate)
+        _check_self_signature(certificate, body, outer.signature.as_bytes())
         span = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     except _MALFORMED as error:
         raise HandshakeError(f"the peer's certificate is not acceptable: {error}") from error
@@ -189,12 +194,20 @@ def _extension_value(certificate: x509.Certificate) -> bytes:
     return value
 
 
-def _check_self_signature(certificate: x509.Certificate) -> None:
+def _check_self_signature(certificate: x509.Certificate, read: _Body, signature: bytes) -> None:
     """Raises HandshakeError unless the certificate's own key signed it, with an accepted algorithm."""
-    key = certificate.public_key()
-    method = certificate.signature_algorithm_parameters
-    signature, body = certificate.signature, certificate.tbs_certificate_bytes
+    body, spki = certificate.tbs_certificate_bytes, read.spki
     try:
+        if (
+            read.algorithm.data == _ECDSA_SHA256
+            and spki.algorithm.data == _P256
+            and not spki.key.padding_bits()
+        ):
+            # The general way costs 20 us more, of 26 without the verification.
+            point = ec.EllipticCurvePublicKey.from_encoded_point(_CURVE, spki.key.as_bytes())
+            return point.verify(signature, body, _METHOD)
+        key = certificate.public_key()
+        method = certificate.signature_algorithm_parameters
         if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(method, ec.ECDSA):
             if _ECDSA_HASHES.get(key.curve.name) == getattr(
                 certificate.signature_hash_algorithm, "name", None
