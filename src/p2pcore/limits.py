@@ -768,6 +768,8 @@ MAX_IDENTIFY_PER_MINUTE: Final = 60
 dozens of protocols, with a push each (in go, which does not gather them). One costs at most 2 ms."""
 IDENTIFY_PUSH_DELAY_S: Final = 1.0
 """Changes of protocols and addresses within this time are sent as one push (js)."""
+IDENTIFY_ADDRS_TTL_S: Final = 0.05
+"""Our addresses are asked for anew after this time, or when something has changed: it takes 10 us."""
 MAX_IDENTIFY_PUSHES: Final = 32
 """Pushes sent at the same time (go)."""
 PING_BYTES: Final = 32

@@ -139,6 +139,8 @@ class IdentifyService:
         self._running: dict[Conn, asyncio.Task[None]] = {}
         self._asked = RateLimit(1)
         self._pushed = RateLimit(MAX_PUSHES_AT_ONCE)
+        self._addrs: list[Multiaddr] = []
+        self._addrs_until = 0.0
         self._told: tuple[list[Multiaddr], tuple[str, ...]] = ([], ())
         self._messages: dict[Scope, Prepared] = {}
         self._record_seq = 0
@@ -239,7 +241,7 @@ class IdentifyService:
 
     def _message_for(self, conn: Conn) -> bytes:
         protocols = DRAINING_PROTOCOLS if self._is_draining else self._network.protocols
-        told = (self._network.interface_listen_addresses(), protocols)
+        told = (self._own_addrs(), protocols)
         if told != self._told:
             self._told = told
             self._messages.clear()
@@ -250,6 +252,14 @@ class IdentifyService:
         remote = conn.remote_multiaddr
         # Over a UNIX socket or in memory the address is useless, and js-libp2p fails if it gets one.
         return encode(message, None if remote is None or is_local(remote) else remote.without_zone())
+
+    def _own_addrs(self) -> list[Multiaddr]:
+        """The addresses to tell. A flood of connections does not ask for them each time."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._addrs_until:
+            self._addrs = self._network.interface_listen_addresses()
+            self._addrs_until = now + limits.IDENTIFY_ADDRS_TTL_S
+        return self._addrs
 
     def _build(self, scope: Scope) -> Prepared:
         """The message for peers at distance `scope`."""
@@ -265,6 +275,7 @@ class IdentifyService:
 
     def changed(self) -> None:
         """Protocols or addresses have changed: a little later, connected peers that take pushes are told."""
+        self._addrs_until = 0.0
         if self._push_timer is None and self._network.num_conns and not self._is_draining:
             loop = asyncio.get_running_loop()
             self._push_timer = loop.call_later(self._push_delay_s, self._begin_push)
