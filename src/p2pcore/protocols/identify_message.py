@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from google.protobuf.message import DecodeError
@@ -169,9 +168,9 @@ def text_of(data: bytes) -> str:
     return _shared(data[: 4 * limits.MAX_AGENT_CHARS].decode(errors="replace")[: limits.MAX_AGENT_CHARS])
 
 
-def protocols_of(entries: Iterable[bytes]) -> tuple[str, ...]:
+def protocols_of(entries: Sequence[bytes]) -> tuple[str, ...]:
     """The valid ids without duplicates; peers with the same protocols share the objects."""
-    listed = tuple(islice(entries, limits.MAX_IDENTIFY_PROTOCOLS))
+    listed = tuple(entries[: limits.MAX_IDENTIFY_PROTOCOLS])
     known = _SHARED_LISTS.get(listed)
     if known is None:
         known = _read_protocols(listed)
@@ -209,13 +208,13 @@ def _shared(value: S) -> S:
     return same
 
 
-def _addrs(entries: Iterable[bytes], peer: PeerId, room: int) -> tuple[Multiaddr, ...]:
+def _addrs(entries: Sequence[bytes], peer: PeerId, room: int) -> tuple[Multiaddr, ...]:
     return _without_peer(addrs_of(entries), peer, room)
 
 
-def addrs_of(entries: Iterable[bytes]) -> Iterator[Multiaddr]:
+def addrs_of(entries: Sequence[bytes]) -> Iterator[Multiaddr]:
     """The addresses that can be read, of the first MAX_IDENTIFY_ADDRS."""
-    parsed = (_addr(entry) for entry in islice(entries, limits.MAX_IDENTIFY_ADDRS))
+    parsed = (_addr(entry) for entry in entries[: limits.MAX_IDENTIFY_ADDRS])
     return (addr for addr in parsed if addr is not None)
 
 

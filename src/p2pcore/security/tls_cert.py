@@ -40,8 +40,9 @@ EXTENSION: Final = x509.ObjectIdentifier("1.3.6.1.4.1.53594.1.1")
 """The libp2p extension (spec tls)."""
 
 _V3: Final = 2
-# What nearly every certificate has: contents of AlgorithmIdentifiers in DER (RFC 5480, 2.1.1; RFC 5758, 3.2).
-_P256: Final = bytes.fromhex("06072a8648ce3d020106082a8648ce3d030107")
+# What nearly every certificate has, in DER: the beginning of a key on P-256 with a whole point (RFC 5480),
+# and the content of the AlgorithmIdentifier of ECDSA with SHA-256 (RFC 5758, 3.2).
+_P256: Final = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")
 _ECDSA_SHA256: Final = bytes.fromhex("06082a8648ce3d040302")
 _CURVE: Final = ec.SECP256R1()
 _METHOD: Final = ec.ECDSA(SHA256())
@@ -165,16 +166,17 @@ def read_certificate(der: bytes) -> Identity:
         body = asn1.decode_der(_Body, certificate.tbs_certificate_bytes)
         outer = asn1.decode_der(_Certificate, der)
         key = PublicKey.from_protobuf(signed.public_key)
-        _check_self_signature(certificate, body, outer.signature.as_bytes())
+        spki, algorithm = asn1.encode_der(body.spki), bytes(body.algorithm.data)
+        _check_self_signature(certificate, spki, algorithm, outer.signature.as_bytes())
         span = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     except _MALFORMED as error:
         raise HandshakeError(f"the peer's certificate is not acceptable: {error}") from error
     if body.version != _V3:
         raise HandshakeError(f"the peer's certificate has version {body.version + 1} instead of 3")
-    if outer.signature.padding_bits() or outer.algorithm.data != body.algorithm.data:
+    if outer.signature.padding_bits() or outer.algorithm.data != algorithm:
         raise HandshakeError("the peer's certificate has unsigned bits: in its signature, or its algorithm")
     peer = key.peer_id()
-    if not key.verify(SIGNATURE_PREFIX + asn1.encode_der(body.spki), signed.signature):
+    if not key.verify(SIGNATURE_PREFIX + spki, signed.signature):
         raise HandshakeError(f"{peer} did not sign the key of the certificate")
     return Identity(peer, key, *span)
 
@@ -194,17 +196,14 @@ def _extension_value(certificate: x509.Certificate) -> bytes:
     return value
 
 
-def _check_self_signature(certificate: x509.Certificate, read: _Body, signature: bytes) -> None:
+def _check_self_signature(
+    certificate: x509.Certificate, spki: bytes, algorithm: bytes, signature: bytes
+) -> None:
     """Raises HandshakeError unless the certificate's own key signed it, with an accepted algorithm."""
-    body, spki = certificate.tbs_certificate_bytes, read.spki
+    body = certificate.tbs_certificate_bytes
     try:
-        if (
-            read.algorithm.data == _ECDSA_SHA256
-            and spki.algorithm.data == _P256
-            and not spki.key.padding_bits()
-        ):
-            # The general way costs 20 us more, of 26 without the verification.
-            point = ec.EllipticCurvePublicKey.from_encoded_point(_CURVE, spki.key.as_bytes())
+        if algorithm == _ECDSA_SHA256 and spki.startswith(_P256):  # the general way takes 20 us more
+            point = ec.EllipticCurvePublicKey.from_encoded_point(_CURVE, spki[len(_P256) :])
             return point.verify(signature, body, _METHOD)
         key = certificate.public_key()
         method = certificate.signature_algorithm_parameters
