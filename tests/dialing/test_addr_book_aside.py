@@ -11,7 +11,9 @@ from harness import looped
 from p2pcore import AddrBook, AddrSource, Multiaddr, limits
 from p2pcore.codes import Direction
 from p2pcore.pb.identify_pb2 import Identify
+from p2pcore.protocols import identify_message
 from p2pcore.protocols.identify_unread import Unread
+from p2pcore.values.record import PeerRecord, open_peer_record
 from swarm_fakes import FakeConn, peer
 
 
@@ -31,6 +33,19 @@ async def met(
 
 def entries(book: AddrBook) -> list[tuple[Multiaddr, AddrSource]]:
     return [(each.addr, each.source) for each in book.entries(THEM)]
+
+
+@pytest.fixture
+def checked(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The records whose signatures were checked."""
+    found: list[bytes] = []
+
+    def opened(data: bytes, *args: Any) -> PeerRecord:
+        found.append(data)
+        return open_peer_record(data, *args)
+
+    monkeypatch.setattr(identify_message, "open_peer_record", opened)
+    return found
 
 
 def is_aside(book: AddrBook) -> bool:
@@ -82,12 +97,13 @@ async def test_what_came_first_counts_first() -> None:
 
 
 @looped
-async def test_the_same_once_more_is_not_read_and_counts_longer() -> None:
+async def test_the_same_once_more_is_not_read_and_counts_longer(checked: list[bytes]) -> None:
     book, swarm, clock = book_and_swarm()
     await met(swarm, PUBLIC, record=sealed(PUBLIC))
     clock.now += 10
-    await met(swarm, PUBLIC, record=sealed(PUBLIC), at=FAR)
+    await met(swarm, PUBLIC, record=sealed(PUBLIC))
     assert is_aside(book)
+    assert checked == []
     assert book.entries(THEM)[0].expires_at == clock.now + limits.BOOK_RECENT_S
     await swarm.close()
 
@@ -105,12 +121,13 @@ async def test_it_is_believed_only_as_far_as_the_peer_was_away() -> None:
 
 
 @looped
-async def test_it_is_over_as_what_was_read_is() -> None:
+async def test_it_is_over_as_what_was_read_is(checked: list[bytes]) -> None:
     book, swarm, clock = book_and_swarm()
     await met(swarm, PUBLIC, record=sealed(PUBLIC))
     clock.now += limits.BOOK_RECENT_S
     assert book.peers() == []
     assert (book.addrs(THEM), book.record(THEM), len(book)) == ([], None, 0)
+    assert checked == []
     await swarm.close()
 
 
