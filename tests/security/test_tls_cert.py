@@ -23,7 +23,6 @@ from tls_vectors import (
 
 from p2pcore.errors import HandshakeError
 from p2pcore.limits import MAX_TLS_CERTIFICATE_BYTES, TLS_CERTIFICATES_KEPT
-from p2pcore.security import tls_cert
 from p2pcore.security.tls_cert import EXTENSION, make_certificate, read_certificate, signed_key
 from p2pcore.values.keys import KeyType, PrivateKey
 
@@ -346,54 +345,6 @@ def test_any_change_to_a_certificate_is_refused(at: int, flip: int) -> None:
     der = bytearray(made())
     der[at % len(der)] ^= flip
     refusal(bytes(der))
-
-
-def outcome(der: bytes, is_quick: bool) -> Any:
-    """What reading gives, without the cache, with the way for P-256 or only with the one for all keys."""
-    with pytest.MonkeyPatch.context() as patched:
-        if not is_quick:
-            patched.setattr(tls_cert, "_P256", b"never")
-        try:
-            return read_certificate.__wrapped__(der)
-        except HandshakeError:
-            return None
-
-
-@given(st.integers(4, 10_000), st.integers(0, 255), st.booleans())
-def test_the_way_for_p_256_accepts_what_the_way_for_all_keys_does(
-    at: int, byte: int, is_resigned: bool
-) -> None:
-    """One byte is changed, and the change signed: other names, times, algorithms, points."""
-    good = made()
-    changed = bytearray(good)
-    changed[at % len(good)] = byte
-    der = resigned(bytes(changed)) if is_resigned else bytes(changed)
-    assert outcome(der, True) == outcome(der, False)
-
-
-def test_both_ways_read_every_vector_alike() -> None:
-    for vector in CERTIFICATES:
-        der = bytes.fromhex(vector.der)
-        assert outcome(der, True) == outcome(der, False)
-        assert (outcome(der, True) is None) == (vector.peer is None)
-
-
-@pytest.mark.parametrize("form", [PublicFormat.CompressedPoint, PublicFormat.UncompressedPoint])
-@pytest.mark.parametrize("padding_bits", [0, 1])
-def test_both_ways_take_the_same_forms_of_a_point(form: PublicFormat, padding_bits: int) -> None:
-    point = KEY.public_key().public_bytes(Encoding.X962, form)
-    good = spki(KEY)
-    key = bytes((3, len(point) + 1, padding_bits)) + point
-    other = bytes((0x30, 21 + len(key))) + good[2:23] + key
-    long = x509.UnrecognizedExtension(
-        x509.ObjectIdentifier("1.2.3"), bytes(99)
-    )  # so its length has two bytes
-    der = made(value=signed_key(HOST, other), extensions=lambda builder: builder.add_extension(long, False))
-    at, size = der.index(good), int.from_bytes(der[6:8]) + len(other) - len(good)
-    der = resigned(der[:6] + size.to_bytes(2) + der[8:at] + other + der[at + len(good) :])
-    assert outcome(der, True) == outcome(der, False)
-    if form is PublicFormat.UncompressedPoint and not padding_bits:
-        assert outcome(der, True) is not None
 
 
 @given(st.binary(max_size=200))
