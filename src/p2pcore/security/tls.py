@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from OpenSSL import SSL
 
-from p2pcore._fast.crypto.openssl import set_groups, set_signatures
+from p2pcore._fast.crypto.openssl import SslEnd, set_groups, set_signatures
 from p2pcore._fast.crypto.tls_handshake import advance, chain_len, chosen_protocol, decide_by_peer
 from p2pcore.aio.tls_stream import handshake, prepare
 from p2pcore.errors import HandshakeError, PeerIdMismatch, PeerIsSelf, ProtocolNotSupported
@@ -158,12 +158,8 @@ class TlsTransport:
         if not self._valid_from <= now < self._renew_at:
             self._renew(now)
         prepared = self._prepared_for(muxers)
-        connection = SSL.Connection(prepared.server if is_server else prepared.client, None)
+        connection = SslEnd(prepared.server if is_server else prepared.client, is_server)
         peer = _Peer(self._peer_id, expected, prepared.names, now)
-        if is_server:
-            connection.set_accept_state()
-        else:
-            connection.set_connect_state()
         await handshake(mailbox, connection, partial(advance, connection, peer), can_wait=is_server)
         _check_chain(connection, is_server)
         if peer.identity is None:
@@ -204,14 +200,14 @@ class TlsTransport:
         return context
 
 
-def _check_chain(connection: SSL.Connection, is_server: bool) -> None:
+def _check_chain(connection: SslEnd, is_server: bool) -> None:
     """Checks that there is one certificate. A client's list includes the peer's own, a server's does not."""
     shown = chain_len(connection) + is_server
     if shown != 1:
         raise HandshakeError(f"the peer has sent {shown} certificates instead of one")
 
 
-def _agreed(connection: SSL.Connection, muxers: tuple[str, ...]) -> str | None:
+def _agreed(connection: SslEnd, muxers: tuple[str, ...]) -> str | None:
     """The multiplexer agreed by ALPN; None if it must still be negotiated, for instance without ALPN."""
     chosen = chosen_protocol(connection)
     if chosen in (b"", ALPN):
