@@ -754,6 +754,9 @@ MAX_IDENTIFY_ADDRS: Final = 256
 MAX_IDENTIFY_ADDRS_BYTES: Final = 7 * 1024
 """Memory for those that are kept of one peer, its signed record included: about 65 addresses. With the ids
 and texts that is less than 16 KiB a peer."""
+MAX_IDENTIFY_UNREAD_BYTES: Final = 4096
+"""A message of identify up to this long is kept as it is, and read when somebody asks. Honest ones have 400
+to 1,500 bytes."""
 MAX_IDENTIFY_AT_ONCE_BYTES: Final = 4096
 """A longer identify is read when it is its connection's turn: 80 KiB take 1.6 ms."""
 MAX_AGENT_CHARS: Final = 256
@@ -765,6 +768,8 @@ MAX_IDENTIFY_PER_MINUTE: Final = 60
 dozens of protocols, with a push each (in go, which does not gather them). One costs at most 2 ms."""
 IDENTIFY_PUSH_DELAY_S: Final = 1.0
 """Changes of protocols and addresses within this time are sent as one push (js)."""
+IDENTIFY_ADDRS_TTL_S: Final = 0.05
+"""Our addresses are asked for anew after this time, or when something has changed: it takes 10 us."""
 MAX_IDENTIFY_PUSHES: Final = 32
 """Pushes sent at the same time (go)."""
 PING_BYTES: Final = 32

@@ -1,0 +1,1 @@
+# See certificate.pyx. It has nothing for other compiled modules.
