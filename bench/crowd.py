@@ -2,8 +2,8 @@
 """The dialer of the rows about many peers: hosts of p2pcore, the same for every listener.
 
 Comes in: an operation, `-to MULTIADDR/p2p/ID` and options, as interop/README.md has them; a line on standard
-input where an operation waits for one. Goes out: `HELD n` and JSON lines; exit 0 if and only if every peer did
-all it should. Each stranger has an identity of its own that the listener has never seen. Never measures
+input where an operation waits for one. Goes out: `HELD n` and JSON lines; exit 0 if and only if every peer
+did all it should. Each stranger has an identity of its own that the listener has never seen. Never measures
 itself: a row takes the CPU of the listener, and delays as a client sees them.
 """
 
@@ -17,9 +17,8 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, AsyncExitStack
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from p2pcore import Conn, Host, Multiaddr, P2PError, Stream, run
 from p2pcore.protocols.identify import IdentifyService
@@ -98,7 +97,7 @@ async def held(options: argparse.Namespace) -> None:
 
 
 async def busy(options: argparse.Namespace) -> None:
-    """c connections of HOSTS hosts with a stream each; at a line, n messages there and back over all of them."""
+    """c connections of HOSTS hosts with a stream each; at a line, n messages over all, and back."""
     async with AsyncExitStack() as stack:
         made = [Host(listen=(), security=(options.sec,), identify=False) for _ in range(HOSTS)]
         hosts = itertools.cycle([await stack.enter_async_context(host) for host in made])

@@ -17,7 +17,7 @@ OTHERS = "others"
 QUIET_CORES = 0.05
 """A sample is quiet if other work took less: about what a machine does that nobody uses."""
 BUSY = (0, 1, 2, 7)
-"""The fields of /proc/stat: user, nice, system and steal. Interrupts are mostly those of the measured work."""
+"""The fields of /proc/stat: user, nice, system, steal. Interrupts are mostly those of the measured work."""
 
 
 class Watch:

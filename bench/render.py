@@ -32,16 +32,16 @@ their own core. The amount of work is fixed. A figure is the median over the rou
 range of the ratios of single rounds. CPU is user and system time, as each side reports it."""
 
 LIMIT_TEXT = """\
-How much of what this machine can do at all do the stacks reach? The limit is a C program (`bench/limit`) that
-moves the same bytes through bare sockets and the same ciphers, and does nothing else: `epoll`, `recv`, open, seal,
-`send`, and the curve operations that a handshake cannot do without. No library can reach it: it has no streams,
-no windows and no limits, and believes its peer. A share is the limit's cost divided by that of a stack, or a
-stack's rate divided by the limit's; 100 % is the limit."""
+The limit is what this machine can do at all: a C program (`bench/limit`) that moves the same bytes through
+bare sockets and the same ciphers, and does nothing else: `epoll`, `recv`, open, seal, `send`, and the curve
+operations that a handshake cannot do without. No library can reach it: it has no streams, no windows and no
+bounds, and believes its peer. A share is the limit's cost divided by that of a stack, or a stack's rate
+divided by the limit's; 100 % is the limit."""
 
 QUIET_TEXT = f"""\
 Other work is what the machine did besides the measured processes, in the worst sample of the row. A row is
-quiet if it took at most {QUIET_CORES:.0%} of a core. The spread is the greatest sample minus the least, divided by
-the median."""
+quiet if it took at most {QUIET_CORES:.0%} of a core. The spread is the greatest sample minus the least,
+divided by the median."""
 
 
 def number(value: float) -> str:
@@ -240,8 +240,8 @@ def _beside_the_limit(results: Results) -> str:
     if not lines:
         return ""
     shares = [share for row in ROWS if (share := results.share(row, OURS))]
-    least, most = min(shares), max(shares)
-    lead = f"p2pcore reaches {least:.0%} to {most:.0%} of the limit, in the median {statistics.median(shares):.0%}."
+    least, most, middle = min(shares), max(shares), statistics.median(shares)
+    lead = f"p2pcore reaches {least:.0%} to {most:.0%} of the limit, {middle:.0%} in the median."
     made = _markdown_table(["row", "the limit", *map(title, names)], lines)
     return f"## Beside the limit\n\n{lead} {LIMIT_TEXT}\n\n{made}"
 

@@ -106,7 +106,12 @@ class Results:
 
     def others(self, work: str) -> float | None:
         """The most cores that other work took during a sample of this work; None if nobody knows."""
-        found = [each[OTHERS] for samples in self.samples.get(work, {}).values() for each in samples if OTHERS in each]
+        found = [
+            each[OTHERS]
+            for samples in self.samples.get(work, {}).values()
+            for each in samples
+            if OTHERS in each
+        ]
         return max(found, default=None)
 
     def is_quiet(self, work: str) -> bool:

@@ -228,13 +228,14 @@ GROUPS: tuple[Group, ...] = (
     Group(
         "crowd",
         "Many peers",
-        "All listeners have the same dialer (p2pcore, bench/crowd.py), so only the listener differs. The limit "
-        "dials itself. A new peer has an identity that the listener has never seen, and listens, so it tells "
-        "a signed record; it is identified both ways, 32 bytes go there and back on a stream, and it closes. "
-        "Then 1,000 connections of 64 hosts with a stream each: on all of them at once, 32 bytes go there and "
-        "back, again and again. Each delay counts until the echo is read, so it has the dialer's time too, "
-        "which is about as long. At last, new peers come at 200 each second, at a lower priority, while an "
-        "honest peer pings 100 times each second. A delay counts from the moment at which the ping was due.",
+        "All listeners have the same dialer (p2pcore, bench/crowd.py), so only the listener differs. The "
+        "limit dials itself. A new peer has an identity that the listener has never seen. It listens, so it "
+        "tells a signed record. Both sides identify each other, 32 bytes go there and back on a stream, and "
+        "the peer closes. Then 1,000 connections of 64 hosts with a stream each: on all of them at once, 32 "
+        "bytes go there and back, again and again. A delay ends when the echo is read, so it has the "
+        "dialer's time too, which is about as long. At last, 200 new peers come each second, at a lower "
+        "priority, while an honest peer pings 100 times each second. A delay counts from the moment at which "
+        "the ping was due.",
         (
             Row(
                 "strangers",
@@ -309,8 +310,8 @@ GROUPS: tuple[Group, ...] = (
     Group(
         "broadcast",
         "One message to 2,000 connections",
-        "A server sends 100 bytes to 2,000 connections, 20 times. Beside p2pcore: the package `websockets`, which "
-        "encrypts nothing. The limit is a loop of `send` on bare sockets, which encrypts nothing either.",
+        "A server sends 100 bytes to 2,000 connections, 20 times. Beside p2pcore: the package `websockets`, "
+        "which encrypts nothing. The limit is a loop of `send` on bare sockets, and encrypts nothing either.",
         (
             Row(
                 "broadcast",

@@ -72,7 +72,7 @@ class Rig:
         return dial(self.peers[name], self.cores.dialer, op, to, *options)
 
     def dialer(self, name: str) -> Peer:
-        """Who dials in the rows about many peers: the same program for all but the limit, which is no libp2p."""
+        """Who dials in the rows about many peers: the same for all but the limit, which is no libp2p."""
         return self.peers[LIMIT] if name == LIMIT else CROWD
 
     def amount(self, name: str, total: int) -> int:
@@ -167,9 +167,7 @@ def _busy(rig: Rig, name: str) -> Figures:
     options = ("-n", str(n), "-c", str(BUSY_CONNS), "-size", str(MESSAGE_BYTES))
     with (
         rig.listener(name) as listener,
-        Held(
-            rig.dialer(name), rig.cores.dialer, listener.address, BUSY_CONNS, *options, op="busy"
-        ) as crowd,
+        Held(rig.dialer(name), rig.cores.dialer, listener.address, BUSY_CONNS, *options, op="busy") as crowd,
     ):
         before = listener.settled(BUSY_CONNS)
         crowd.say("go")
@@ -242,9 +240,7 @@ def _idle_peers(rig: Rig, name: str, *, options: tuple[str, ...] = ()) -> Figure
     """What each connection adds between PEERS_FROM and PEERS_TO of them, each of a peer of its own."""
 
     def held(count: int) -> Held:
-        return Held(
-            CROWD, rig.cores.dialer, listener.address, count, *options, "-n", str(count), op="held"
-        )
+        return Held(CROWD, rig.cores.dialer, listener.address, count, *options, "-n", str(count), op="held")
 
     with rig.listener(name, *options) as listener, held(PEERS_FROM):
         few = _at_rest(listener, PEERS_FROM)
@@ -329,9 +325,7 @@ WEBSOCKET = ("-addr", "/ip4/127.0.0.1/tcp/0/ws")
 WORKS: tuple[Work, ...] = (
     Work("up", partial(_transfer, op="up", total=BULK_BYTES), has_limit=True),
     Work("down", partial(_transfer, op="down", total=BULK_BYTES), has_limit=True),
-    Work(
-        "small", partial(_transfer, op="small", total=SMALL_BYTES, size=SMALL_WRITE_BYTES), has_limit=True
-    ),
+    Work("small", partial(_transfer, op="small", total=SMALL_BYTES, size=SMALL_WRITE_BYTES), has_limit=True),
     Work("up_tls", partial(_transfer, op="up", total=BULK_BYTES, options=TLS), options=TLS, has_limit=True),
     Work(
         "down_tls", partial(_transfer, op="down", total=BULK_BYTES, options=TLS), options=TLS, has_limit=True

@@ -1,7 +1,7 @@
 """The limit: what this machine can do at all, as a contender of the suite. See limit.h.
 
-Comes in: the sources beside this file, a C compiler, OpenSSL's headers. Goes out: the command of a peer. Built
-once, into the cache of interop/build.py; never shipped.
+Comes in: the sources beside this file, a C compiler, OpenSSL's headers. Goes out: the command of a peer.
+Built once, into the cache of interop/build.py; never shipped.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Runs the limit: `run.py LIBRARY listen|OP [options]`.
 
-Comes in: what `limit.build` has built. Goes out: what its C prints. Python only loads it, because the libsodium of
-PyNaCl, which p2pcore uses, can be loaded in no other process.
+Comes in: what `limit.build` has built. Goes out: what its C prints. Python only loads it, because the
+libsodium of PyNaCl, which p2pcore uses, can be loaded in no other process.
 """
 
 import ctypes
