@@ -17,10 +17,11 @@ import os
 import resource
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Self
 
-from p2pcore import Conn, Host, Multiaddr, P2PError, Stream, run
+from p2pcore import Conn, Host, Multiaddr, P2PError, PrivateKey, Stream, run
 from p2pcore.protocols.identify import IdentifyService
 
 ECHO = "/echo/1.0.0"
@@ -45,23 +46,32 @@ class Teller(IdentifyService):
         self.told.set()
 
 
-@asynccontextmanager
-async def stranger(options: argparse.Namespace) -> AsyncIterator[Callable[[], Awaitable[Conn]]]:
-    """A new host with a new identity, which listens too. Gives: what connects it, identified both ways."""
-    async with Host(listen=LISTEN, security=(options.sec,), identify=False) as host:
-        teller = Teller(host)
-        teller.start()
+class Stranger:
+    """A host that listens too, and that identifies each peer both ways.
 
-        async def meet() -> Conn:
-            conn = await host.swarm.dial_addr(options.to)
-            await teller.identify(conn)
-            await teller.told.wait()
-            return conn
+    Args:
+        security: its only security protocol. key: its identity; None: a new one.
+    """
 
-        try:
-            yield meet
-        finally:
-            await teller.close()
+    def __init__(self, security: str, key: PrivateKey | None = None) -> None:
+        self.host = Host(key, listen=LISTEN, security=(security,), identify=False)
+        self._teller = Teller(self.host)
+
+    async def __aenter__(self) -> Self:
+        await self.host.start()
+        self._teller.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._teller.close()
+        await self.host.close()
+
+    async def meet(self, addr: Multiaddr) -> Conn:
+        """Connects; both sides know each other then."""
+        conn = await self.host.swarm.dial_addr(addr)
+        await self._teller.identify(conn)
+        await self._teller.told.wait()
+        return conn
 
 
 async def strangers(options: argparse.Namespace) -> None:
@@ -69,9 +79,9 @@ async def strangers(options: argparse.Namespace) -> None:
     took: list[float] = []
 
     async def one() -> None:
-        async with asyncio.timeout(PATIENCE_S), stranger(options) as meet:
+        async with asyncio.timeout(PATIENCE_S), Stranger(options.sec) as stranger:
             began = time.perf_counter()
-            conn = await meet()
+            conn = await stranger.meet(options.to)
             await echo(conn, options.size)
             took.append(time.perf_counter() - began)
             await conn.close()
@@ -86,9 +96,9 @@ async def held(options: argparse.Namespace) -> None:
     async with AsyncExitStack() as stack:
 
         async def one() -> None:
-            meet = await stack.enter_async_context(stranger(options))
+            stranger = await stack.enter_async_context(Stranger(options.sec))
             async with asyncio.timeout(PATIENCE_S):
-                await meet()
+                await stranger.meet(options.to)
 
         await at_once(options.n, DIALS_AT_ONCE, one)
         print(f"HELD {options.n}", flush=True)

@@ -106,13 +106,8 @@ class Results:
 
     def others(self, work: str) -> float | None:
         """The most cores that other work took during a sample of this work; None if nobody knows."""
-        found = [
-            each[OTHERS]
-            for samples in self.samples.get(work, {}).values()
-            for each in samples
-            if OTHERS in each
-        ]
-        return max(found, default=None)
+        samples = [each for found in self.samples.get(work, {}).values() for each in found]
+        return max((each[OTHERS] for each in samples if OTHERS in each), default=None)
 
     def is_quiet(self, work: str) -> bool:
         """Whether the machine did nothing else during all samples of this work."""
