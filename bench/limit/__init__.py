@@ -17,7 +17,7 @@ from peers import load_builder
 
 NAME = "limit"
 HERE = Path(__file__).resolve().parent
-FLAGS = ("-O3", "-march=native", "-std=c11", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared")
+FLAGS = ("-O2", "-std=c11", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared")
 LIBRARIES = ("-lcrypto", "-ldl")
 
 
