@@ -1,12 +1,11 @@
 /* Records as Noise and TLS 1.3 have them, and the curve operations of a handshake.
  *
  * Comes in: plaintext, records. Goes out: the same sealed or opened, on the spot. The libraries are those of p2pcore:
- * libsodium of PyNaCl for short records and for X25519 and Ed25519, OpenSSL for long records and P-256, each where it is
- * the faster one. Never derives a key: the keys are constants, and each direction counts its nonces. */
+ * libsodium of PyNaCl for short records and for X25519 and Ed25519, OpenSSL of `cryptography` for long records and P-256,
+ * each where it is the faster one. Never derives a key: the keys are constants, and each direction counts its nonces. */
 #include "crypto.h"
 
 #include <dlfcn.h>
-#include <openssl/ec.h>
 #include <string.h>
 
 #define TAG_BYTES 16
@@ -19,6 +18,29 @@ typedef int (*seal_f)(uint8_t *, unsigned long long *, const uint8_t *, unsigned
 typedef int (*open_f)(uint8_t *, unsigned long long *, uint8_t *, const uint8_t *, unsigned long long, const uint8_t *,
                       unsigned long long, const uint8_t *, const uint8_t *);
 
+/* In the order of OPENSSL in run.py. */
+static struct {
+    void *(*cipher_new)(void);
+    void (*cipher_free)(void *);
+    int (*cipher_init)(void *, const void *, void *, const uint8_t *, const uint8_t *, int);
+    int (*cipher_ctrl)(void *, int, int, void *);
+    int (*encrypt)(void *, uint8_t *, int *, const uint8_t *, int);
+    int (*encrypt_final)(void *, uint8_t *, int *);
+    int (*decrypt)(void *, uint8_t *, int *, const uint8_t *, int);
+    int (*decrypt_final)(void *, uint8_t *, int *);
+    const void *(*aes_128_gcm)(void);
+    const void *(*chacha20_poly1305)(void);
+    void *(*make_key)(void *, const char *, const char *, ...);
+    void *(*key_new)(void *, void *);
+    void (*key_free)(void *);
+    int (*sign_init)(void *);
+    int (*sign)(void *, uint8_t *, size_t *, const uint8_t *, size_t);
+    int (*verify_init)(void *);
+    int (*verify)(void *, const uint8_t *, size_t, const uint8_t *, size_t);
+} openssl;
+#define GET_TAG 0x10
+#define SET_TAG 0x11
+
 static seal_f sodium_seal;
 static open_f sodium_open;
 static int (*multiply)(uint8_t *, const uint8_t *, const uint8_t *);
@@ -29,7 +51,7 @@ static const uint8_t key[32] = {1, 2, 3};
 static uint8_t secret[32] = {4, 5, 6}, public[32];
 static uint8_t identity[32], proof[64];
 static const uint8_t proved[56] = "noise-libp2p-static-key:";
-static EVP_PKEY *p256;
+static void *p256;
 static uint8_t signature[80];
 static size_t signature_bytes = sizeof signature;
 
@@ -40,19 +62,21 @@ static void *found(void *library, const char *name) {
 }
 
 static void sign_p256(uint8_t *out, size_t *n) {
-    EVP_PKEY_CTX *context = EVP_PKEY_CTX_new(p256, NULL);
-    if (EVP_PKEY_sign_init(context) != 1 || EVP_PKEY_sign(context, out, n, key, sizeof key) != 1) fail("P-256");
-    EVP_PKEY_CTX_free(context);
+    void *context = openssl.key_new(p256, NULL);
+    if (openssl.sign_init(context) != 1 || openssl.sign(context, out, n, key, sizeof key) != 1) fail("P-256");
+    openssl.key_free(context);
 }
 
 static void verify_p256(void) {
-    EVP_PKEY_CTX *context = EVP_PKEY_CTX_new(p256, NULL);
-    if (EVP_PKEY_verify_init(context) != 1 || EVP_PKEY_verify(context, signature, signature_bytes, key, sizeof key) != 1)
+    void *context = openssl.key_new(p256, NULL);
+    if (openssl.verify_init(context) != 1 ||
+        openssl.verify(context, signature, signature_bytes, key, sizeof key) != 1)
         fail("a signature of P-256");
-    EVP_PKEY_CTX_free(context);
+    openssl.key_free(context);
 }
 
-void load_libraries(const char *sodium) {
+void load_libraries(const char *sodium, void *const *functions) {
+    memcpy(&openssl, functions, sizeof openssl);
     void *library = dlopen(sodium, RTLD_NOW);
     if (!library) fail(dlerror());
     if (((int (*)(void))found(library, "sodium_init"))() < 0) fail("sodium_init");
@@ -67,7 +91,7 @@ void load_libraries(const char *sodium) {
     *(void **)&sign = found(library, "crypto_sign_ed25519_detached");
     sign(proof, NULL, proved, sizeof proved, whole);
     multiply_base(public, secret);
-    p256 = EVP_EC_gen("P-256");
+    p256 = openssl.make_key(NULL, NULL, "EC", "P-256");
     sign_p256(signature, &signature_bytes);
 }
 
@@ -77,7 +101,9 @@ struct channel channel_new(struct kind kind, int is_sealing) {
     return (struct channel){NULL, 0, kind.is_tls, is_sealing};
 }
 
-void channel_free(struct channel *channel) { EVP_CIPHER_CTX_free(channel->context); }
+void channel_free(struct channel *channel) {
+    if (channel->context) openssl.cipher_free(channel->context);
+}
 
 size_t most_plain(int is_tls) { return is_tls ? 16384 : 65519; }
 
@@ -100,12 +126,12 @@ static const uint8_t *next_nonce(struct channel *channel, uint8_t nonce[12]) {
 static void with_next_nonce(struct channel *channel) {
     uint8_t nonce[12];
     next_nonce(channel, nonce);
-    const EVP_CIPHER *cipher = NULL;
+    const void *cipher = NULL;
     if (!channel->context) {
-        channel->context = EVP_CIPHER_CTX_new();
-        cipher = channel->is_tls ? EVP_aes_128_gcm() : EVP_chacha20_poly1305();
+        channel->context = openssl.cipher_new();
+        cipher = channel->is_tls ? openssl.aes_128_gcm() : openssl.chacha20_poly1305();
     }
-    if (EVP_CipherInit_ex(channel->context, cipher, NULL, cipher ? key : NULL, nonce, channel->is_sealing) != 1)
+    if (openssl.cipher_init(channel->context, cipher, NULL, cipher ? key : NULL, nonce, channel->is_sealing) != 1)
         fail("OpenSSL's cipher");
 }
 
@@ -128,10 +154,10 @@ size_t seal_record(struct channel *channel, uint8_t *out, const uint8_t *header,
     }
     int k;
     with_next_nonce(channel);
-    if (header) EVP_EncryptUpdate(channel->context, at, &k, header, FRAME_HEADER_BYTES);
-    EVP_EncryptUpdate(channel->context, at + ahead, &k, data, (int)n);
-    EVP_EncryptFinal_ex(channel->context, at + total, &k);
-    EVP_CIPHER_CTX_ctrl(channel->context, EVP_CTRL_AEAD_GET_TAG, TAG_BYTES, at + total);
+    if (header) openssl.encrypt(channel->context, at, &k, header, FRAME_HEADER_BYTES);
+    openssl.encrypt(channel->context, at + ahead, &k, data, (int)n);
+    openssl.encrypt_final(channel->context, at + total, &k);
+    openssl.cipher_ctrl(channel->context, GET_TAG, TAG_BYTES, at + total);
     return length + total + TAG_BYTES;
 }
 
@@ -147,9 +173,9 @@ uint8_t *open_record(struct channel *channel, uint8_t *record, size_t size, size
     }
     int k;
     with_next_nonce(channel);
-    EVP_CIPHER_CTX_ctrl(channel->context, EVP_CTRL_AEAD_SET_TAG, TAG_BYTES, at + *n);
-    EVP_DecryptUpdate(channel->context, at, &k, at, (int)*n);
-    if (EVP_DecryptFinal_ex(channel->context, at + *n, &k) != 1) fail("a record is forged");
+    openssl.cipher_ctrl(channel->context, SET_TAG, TAG_BYTES, at + *n);
+    openssl.decrypt(channel->context, at, &k, at, (int)*n);
+    if (openssl.decrypt_final(channel->context, at + *n, &k) != 1) fail("a record is forged");
     return at;
 }
 

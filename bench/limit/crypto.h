@@ -4,16 +4,14 @@
 
 #include "limit.h"
 
-#include <openssl/evp.h>
-
 /* One direction of a connection. */
 struct channel {
-    EVP_CIPHER_CTX *context; /* NULL until the first long record */
+    void *context; /* of OpenSSL; NULL until the first long record */
     uint64_t nonce;
     int is_tls, is_sealing;
 };
 
-void load_libraries(const char *sodium);
+void load_libraries(const char *sodium, void *const *openssl);
 struct channel channel_new(struct kind kind, int is_sealing);
 void channel_free(struct channel *channel);
 

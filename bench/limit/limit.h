@@ -32,7 +32,7 @@ struct options {
     size_t size;
 };
 
-int limit(int count, char **words); /* the command line; see main.c */
+int limit(int count, char **words, void *const *openssl); /* the command line; see main.c */
 noreturn void fail(const char *what);
 double now_us(void);
 double cpu_s(void);

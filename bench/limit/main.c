@@ -1,6 +1,6 @@
 /* The command line of the limit, and tools for both of its ends.
  *
- * Comes in: `LIBSODIUM listen|OP [-to ADDR] [-sec noise|tls] [-n N] [-c C] [-bytes B] [-size S]`, as
+ * Comes in: functions of OpenSSL (see crypto.c), and `LIBSODIUM listen|OP [-to ADDR] [-sec noise|tls] [-n N] [-c C] [-bytes B] [-size S]`, as
  * interop/README.md has them. Goes out: its lines; exit 0 if and only if the operation did all it should. */
 #define _GNU_SOURCE
 #include "crypto.h"
@@ -84,7 +84,7 @@ static void parse(struct options *options, int count, char **words) {
     }
 }
 
-int limit(int count, char **words) {
+int limit(int count, char **words, void *const *openssl) {
     if (count < 2) fail("usage: LIBSODIUM listen|OP [options]");
     struct options options = {words[1], NULL, {0, 0}, 1000, 1, 1 << 30, 32};
     struct rlimit files;
@@ -92,7 +92,7 @@ int limit(int count, char **words) {
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);
     parse(&options, count - 2, words + 2);
-    load_libraries(words[0]);
+    load_libraries(words[0], openssl);
     if (!strcmp(options.op, "listen"))
         listen_and_serve(&options);
     else
