@@ -17,9 +17,9 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
-from typing import Self
+from typing import Any, Self
 
 from p2pcore import Conn, Host, Multiaddr, P2PError, PrivateKey, Stream, run
 from p2pcore.protocols.identify import IdentifyService
@@ -186,7 +186,7 @@ async def at_once(n: int, c: int, one: Callable[[], Awaitable[None]]) -> None:
             group.create_task(work())
 
 
-async def at_rate(options: argparse.Namespace, one: Callable[[], Awaitable[None]]) -> None:
+async def at_rate(options: argparse.Namespace, one: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """`one` n times, `rate` each second, at most c at a time: what comes too late to begin is left out."""
     begun: set[asyncio.Task[None]] = set()
     began = time.perf_counter()
@@ -195,21 +195,17 @@ async def at_rate(options: argparse.Namespace, one: Callable[[], Awaitable[None]
             await asyncio.sleep(max(0.0, began + number / options.rate - time.perf_counter()))
             begun = {task for task in begun if not task.done()}
             if len(begun) < options.c:
-                begun.add(group.create_task(_awaited(one())))
-
-
-async def _awaited(awaitable: Awaitable[None]) -> None:
-    await awaitable
+                begun.add(group.create_task(one()))
 
 
 async def line() -> None:
     """Waits for a line on standard input, or for its end."""
     loop = asyncio.get_running_loop()
-    came = loop.create_future()
-    loop.add_reader(sys.stdin.fileno(), lambda: came.done() or came.set_result(None))
-    await came
+    came = asyncio.Event()
+    loop.add_reader(sys.stdin.fileno(), came.set)
+    await came.wait()
     loop.remove_reader(sys.stdin.fileno())
-    sys.stdin.readline()
+    sys.stdin.buffer.raw.readline()  # type: ignore[attr-defined]
 
 
 def report(options: argparse.Namespace, took: list[float], seconds: float) -> None:
@@ -220,7 +216,7 @@ def report(options: argparse.Namespace, took: list[float], seconds: float) -> No
     print(json.dumps({"op": options.op, "n": n, "c": options.c, "per_s": n / seconds} | shares), flush=True)
 
 
-OPERATIONS: dict[str, Callable[[argparse.Namespace], Awaitable[None]]] = {
+OPERATIONS: dict[str, Callable[[argparse.Namespace], Coroutine[Any, Any, None]]] = {
     "strangers": strangers,
     "held": held,
     "busy": busy,

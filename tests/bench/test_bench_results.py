@@ -215,7 +215,7 @@ def test_other_work_is_what_the_machine_did_and_we_did_not(monkeypatch: pytest.M
     monkeypatch.setattr(quiet, "STAT", Path(__file__))
     monkeypatch.setattr(quiet, "_busy_s", lambda: next(machine))
     monkeypatch.setattr(quiet, "_own_s", lambda: next(ours))
-    monkeypatch.setattr(quiet.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("quiet.time.monotonic", lambda: next(clock))
     assert quiet.Watch().others() == {"others": 0.5}
 
 
