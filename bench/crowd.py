@@ -205,7 +205,7 @@ async def line() -> None:
     loop.add_reader(sys.stdin.fileno(), came.set)
     await came.wait()
     loop.remove_reader(sys.stdin.fileno())
-    sys.stdin.buffer.raw.readline()  # type: ignore[attr-defined]
+    os.read(sys.stdin.fileno(), 1024)
 
 
 def report(options: argparse.Namespace, took: list[float], seconds: float) -> None:
