@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import itertools
 import json
 import os
@@ -29,6 +30,7 @@ HOSTS = 64
 """Hosts of `busy`."""
 DIALS_AT_ONCE = 32
 LISTEN = ("/ip4/127.0.0.1/tcp/0",)
+FAILURES = (P2PError, OSError, ValueError, TimeoutError)
 PATIENCE_S = 60.0
 """The longest that one peer may take for all it does."""
 
@@ -187,15 +189,23 @@ async def at_once(n: int, c: int, one: Callable[[], Awaitable[None]]) -> None:
 
 
 async def at_rate(options: argparse.Namespace, one: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """`one` n times, `rate` each second, at most c at a time: what comes too late to begin is left out."""
+    """`one` n times, `rate` each second, at most c at a time: what comes too late to begin is left out.
+
+    A listener may be too slow for so many, so one that fails is left out too.
+    """
     begun: set[asyncio.Task[None]] = set()
+
+    async def tried() -> None:
+        with contextlib.suppress(*FAILURES):
+            await one()
+
     began = time.perf_counter()
     async with asyncio.TaskGroup() as group:
         for number in range(options.n):
             await asyncio.sleep(max(0.0, began + number / options.rate - time.perf_counter()))
             begun = {task for task in begun if not task.done()}
             if len(begun) < options.c:
-                begun.add(group.create_task(one()))
+                begun.add(group.create_task(tried()))
 
 
 async def line() -> None:
@@ -210,8 +220,8 @@ async def line() -> None:
 
 def report(options: argparse.Namespace, took: list[float], seconds: float) -> None:
     """The result line of the contract."""
-    took.sort()
     n = len(took)
+    took = sorted(took) or [0.0]
     shares = {"p50_us": took[n // 2] * 1e6, "p99_us": took[n * 99 // 100] * 1e6}
     print(json.dumps({"op": options.op, "n": n, "c": options.c, "per_s": n / seconds} | shares), flush=True)
 
@@ -243,7 +253,7 @@ if __name__ == "__main__":
     parsed = parse(sys.argv[1:])
     try:
         run(OPERATIONS[parsed.op](parsed))
-    except (P2PError, OSError, ValueError, TimeoutError, ExceptionGroup) as failure:
+    except (*FAILURES, ExceptionGroup) as failure:
         reasons = failure.exceptions if isinstance(failure, ExceptionGroup) else [failure]
         print(f"ERROR {reasons[0]!r}".replace("\n", " "), file=sys.stderr)
         sys.exit(1)

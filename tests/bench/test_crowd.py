@@ -110,6 +110,14 @@ async def test_a_stranger_that_is_not_served_is_an_error() -> None:
 
 
 @looped
+async def test_at_a_rate_a_stranger_that_fails_is_left_out() -> None:
+    async with Host(echo=False) as host:
+        status, lines, errors = await played(host, "strangers", "-n", "3", "-rate", "100")
+    assert (status, errors) == (0, "")
+    assert json.loads(lines[-1])["n"] == 0
+
+
+@looped
 @pytest.mark.parametrize("security", ["noise", "tls"])
 async def test_a_new_peer_of_the_gates_is_new_and_known_to_the_listener(security: str) -> None:
     work = crowds.NewPeers(security, 2)
