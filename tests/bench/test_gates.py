@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("gates", reason="there is no bench/ here")
 
-from gates import baseline, table
+from gates import allocations, baseline, table
 from gates.callgrind import calls, self_cost, system_calls
 from gates.verdict import INTERPRETER, PRIMITIVES, Figure, Outcome, Verdict, compare
 
@@ -195,6 +195,12 @@ def test_system_calls_are_a_sum_of_the_profile(totals: str, count: int) -> None:
     lines = PROFILE.replace("events: Ir", "events: Ir sysCount sysTime").replace("9113", totals).splitlines()
     assert system_calls(lines) == count
     assert self_cost(lines) == {"/usr/bin/python3.11": 113, "/usr/lib/libsodium.so.23": 9000}
+
+
+def test_reading_the_clock_is_no_system_call() -> None:
+    lines = PROFILE.replace("events: Ir", "events: Ir sysCount").replace("9113", "9113 12").splitlines()
+    lines += ["cfn=(9) clock_gettime@@GLIBC_2.17", "calls=5 40", "12 1"]
+    assert allocations._counts(lines)[allocations.SYSTEM_CALLS] == 7
 
 
 def test_a_profile_without_totals_is_an_error() -> None:
