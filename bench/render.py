@@ -230,7 +230,7 @@ def _state(results: Results, row: Row, target: Target) -> str:
 
 
 def _beside_the_limit(results: Results) -> str:
-    """What the stacks reach of the limit: the first thing the page says; "" where it was not measured."""
+    """What the stacks reach of the limit; "" where it was not measured."""
     names = [OURS, "go", *_others(results)]
     lines = [
         [row.title, value_text(results, row, LIMIT), *(_percent(results.share(row, name)) for name in names)]
@@ -239,11 +239,8 @@ def _beside_the_limit(results: Results) -> str:
     ]
     if not lines:
         return ""
-    shares = [share for row in ROWS if (share := results.share(row, OURS))]
-    least, most, middle = min(shares), max(shares), statistics.median(shares)
-    lead = f"p2pcore reaches {least:.0%} to {most:.0%} of the limit, {middle:.0%} in the median."
     made = _markdown_table(["row", "the limit", *map(title, names)], lines)
-    return f"## Beside the limit\n\n{lead} {LIMIT_TEXT}\n\n{made}"
+    return f"## Beside the limit\n\n{LIMIT_TEXT}\n\n{made}"
 
 
 def _percent(share: float | None) -> str:
@@ -296,6 +293,18 @@ def _troubles(results: Results) -> str:
     return f"## Measurements that failed\n\n{_list(lines)}" if lines else ""
 
 
+def _lead(results: Results) -> str:
+    """The first thing the page says: how much of the limit p2pcore reaches; "" where it was not measured."""
+    shares = [share for row in ROWS if (share := results.share(row, OURS))]
+    if not shares:
+        return ""
+    least, most, middle = min(shares), max(shares), statistics.median(shares)
+    return (
+        f"p2pcore reaches {least:.0%} to {most:.0%} of what the machine can do at all, {middle:.0%} in the "
+        f"median of {len(shares)} rows: see [beside the limit](#beside-the-limit)."
+    )
+
+
 def _summary(results: Results) -> str:
     """When, where and what: one paragraph."""
     met = [is_reached(results, row) for row in ROWS if row.targets]
@@ -308,7 +317,14 @@ def _summary(results: Results) -> str:
 
 def document(results: Results) -> str:
     """The whole page."""
-    parts = ["# Benchmarks", HOW, _summary(results), _beside_the_limit(results), "## All rows"]
+    parts = [
+        "# Benchmarks",
+        _lead(results),
+        _summary(results),
+        HOW,
+        _beside_the_limit(results),
+        "## All rows",
+    ]
     parts += [_markdown_table(_headings(results), [_cells(results, row) for row in ROWS])]
     parts += ["## Missed targets", _missed(results)]
     parts += [_section(results, group) for group in GROUPS]
