@@ -266,7 +266,7 @@ class Held(Process):
     """A dialer that holds `count` connections while it is open.
 
     Args:
-        op: the operation that says "HELD `count`". options: more of its options.
+        op: the operation that says "HELD `count`". options: its options, in place of `-n count`.
     """
 
     def __init__(
