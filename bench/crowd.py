@@ -29,7 +29,8 @@ ECHO = "/echo/1.0.0"
 HOSTS = 64
 """Hosts of `busy`."""
 DIALS_AT_ONCE = 32
-LISTEN = ("/ip4/127.0.0.1/tcp/0",)
+ANNOUNCED = ("/ip4/127.0.0.1/tcp/4001",)
+"""Where a stranger says that it listens: so it tells a signed record, as peers of a network do."""
 FAILURES = (P2PError, OSError, ValueError, TimeoutError)
 PATIENCE_S = 60.0
 """The longest that one peer may take for all it does."""
@@ -49,14 +50,14 @@ class Teller(IdentifyService):
 
 
 class Stranger:
-    """A host that listens too, and that identifies each peer both ways.
+    """A host that tells an address in a signed record, and that identifies each peer both ways.
 
     Args:
         security: its only security protocol. key: its identity; None: a new one.
     """
 
     def __init__(self, security: str, key: PrivateKey | None = None) -> None:
-        self.host = Host(key, listen=LISTEN, security=(security,), identify=False)
+        self.host = Host(key, listen=(), announce=ANNOUNCED, security=(security,), identify=False)
         self._teller = Teller(self.host)
 
     async def __aenter__(self) -> Self:

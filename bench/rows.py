@@ -229,10 +229,10 @@ GROUPS: tuple[Group, ...] = (
         "crowd",
         "Many peers",
         "All listeners have the same dialer (p2pcore, bench/crowd.py), so only the listener differs. The "
-        "limit dials itself. A new peer has an identity that the listener has never seen. It listens, so it "
-        "tells a signed record. Both sides identify each other, 32 bytes go there and back on a stream, and "
-        "the peer closes. Then 1,000 connections of 64 hosts with a stream each: on all of them at once, 32 "
-        "bytes go there and back, again and again. A delay ends when the echo is read, so it has the "
+        "limit dials itself. A new peer has an identity that the listener has never seen, and tells an "
+        "address in a signed record. Both sides identify each other, 32 bytes go there and back on a stream, "
+        "and the peer closes. Then 1,000 connections of 64 hosts with a stream each: on all of them at once, "
+        "32 bytes go there and back, again and again. A delay ends when the echo is read, so it has the "
         "dialer's time too, which is about as long. At last, 200 new peers come each second, at a lower "
         "priority, while an honest peer pings 100 times each second. A delay counts from the moment at which "
         "the ping was due.",
