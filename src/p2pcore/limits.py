@@ -840,6 +840,6 @@ BUS_MAX_MESSAGE_BYTES: Final = 1_000_000
 BUS_MAX_VALUE_BYTES: Final = 64 * 1024
 """The value of one entry of a bucket: one look-up may bring thousands of them."""
 BUS_MAX_NAME_CHARS: Final = 256
-"""A subject or a key: a peer's id has 52 characters; NATS takes 4,096 bytes with all that stands beside it."""
+"""A subject or a key: the id of a peer has 52 characters; NATS takes 4,096 bytes for a whole line."""
 BUS_MIN_EXPIRY_S: Final = 1.0
 """The shortest life of an entry: what NATS allows."""
