@@ -843,8 +843,8 @@ BUS_MAX_NAME_CHARS: Final = 256
 """A subject or a key: the id of a peer has 52 characters; NATS takes 4,096 bytes for a whole line."""
 BUS_MIN_EXPIRY_S: Final = 1.0
 """The shortest life of an entry: what NATS allows."""
-BUS_CONNECT_TIMEOUT_S: Final = 5.0
-"""To reach one of the servers of an engine, and to be let in."""
+BUS_CONNECT_TIMEOUT_S: Final = 2.0
+"""Each step of connecting to one server of an engine (nats-py)."""
 BUS_TIMEOUT_S: Final = 5.0
 """An engine that is up answers a question about a bucket within this time (nats-py)."""
 BUS_CLOSE_TIMEOUT_S: Final = 1.0

@@ -79,16 +79,16 @@ class NatsBus:
     # -- life ----------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Connects, or has tried for a few seconds when it returns. Call it once.
+        """Connects, or has tried for up to BUS_TIMEOUT_S when it returns. Call it once.
 
         Raises: RuntimeError: it has started already, or is closed.
         """
         if self._runner is not None or self._is_closed:
             raise RuntimeError("this bus has started already: make a new NatsBus")
-        tried = asyncio.get_running_loop().create_future()
+        tried: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._runner = asyncio.create_task(self._run(tried))
         try:
-            await tried
+            await asyncio.wait({tried}, timeout=limits.BUS_TIMEOUT_S)
         except asyncio.CancelledError:
             await self.close()
             raise

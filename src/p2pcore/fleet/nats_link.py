@@ -71,20 +71,19 @@ class Link:
         from nats.errors import Error
 
         try:
-            async with asyncio.timeout(limits.BUS_CONNECT_TIMEOUT_S):
-                await self._client.connect(
-                    servers,
-                    error_cb=self._on_error,
-                    disconnected_cb=self._on_loss,
-                    closed_cb=self._on_loss,
-                    reconnect_to_server_handler=lambda pool, info: (None, _NEVER_S),
-                    max_reconnect_attempts=1,
-                    reconnect_time_wait=0,
-                    pending_size=0,  # publishing never waits, and fails while there is no connection
-                    flusher_queue_size=0,
-                    skip_subject_validation=True,  # they were checked here
-                    **options,
-                )
+            await self._client.connect(
+                servers,
+                error_cb=self._on_error,
+                disconnected_cb=self._on_loss,
+                closed_cb=self._on_loss,
+                reconnect_to_server_handler=lambda pool, info: (None, _NEVER_S),
+                max_reconnect_attempts=1,  # two attempts at each server
+                reconnect_time_wait=0,
+                pending_size=0,  # publishing never waits, and fails while there is no connection
+                flusher_queue_size=0,
+                skip_subject_validation=True,  # they were checked here
+                **options,
+            )
         except (Error, OSError, TimeoutError) as error:
             raise BusDown(f"no NATS server of {servers} takes us: {self.reason or _text(error)}") from error
         version = self._client.connected_server_version

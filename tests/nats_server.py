@@ -22,7 +22,7 @@ import pytest
 
 from harness import HANG_S, seconds
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parent.parent
 
 
 def _builder() -> ModuleType:
@@ -35,9 +35,16 @@ def _builder() -> ModuleType:
     return module
 
 
+def nats_command() -> tuple[str, ...]:
+    """The command of nats-server. Skips the test if there is none."""
+    command, reason = _command()
+    if not command:
+        pytest.skip(f"no nats-server: {reason}")
+    return command
+
+
 @cache
 def _command() -> tuple[tuple[str, ...], str]:
-    """The command of the server, or why there is none."""
     if not (ROOT / "interop" / "build.py").exists():
         return (), "the source tree is not here"
     peer = _builder().build("nats")
@@ -63,9 +70,7 @@ class NatsServer:
     """
 
     def __init__(self, folder: Path, **settings: object) -> None:
-        command, reason = _command()
-        if not command:
-            pytest.skip(f"no nats-server: {reason}")
+        command = nats_command()
         self.port = free_port()
         self.url = f"nats://127.0.0.1:{self.port}"
         self._folder = folder
