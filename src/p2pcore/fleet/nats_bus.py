@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from p2pcore import limits, options
-from p2pcore.errors import BusDown, P2PError
+from p2pcore.errors import BusDown, BusError, P2PError
 from p2pcore.fleet import names
 from p2pcore.fleet.bus import Bucket, BusMessage, Subscription
 from p2pcore.fleet.callback import Callback, wrong_answer
@@ -215,11 +215,8 @@ class NatsBus:
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if (
-            not task.cancelled()
-            and (error := task.exception()) is not None
-            and not isinstance(error, P2PError)
-        ):
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, BusError):  # those are told by the state
             logger.error("work for NATS failed", exc_info=error)
 
     def answer_of(self, subject: str) -> Callable[[bytes], None]:
