@@ -87,7 +87,7 @@ async def test_it_starts_although_the_engine_is_away_and_finds_it_later(tmp_path
     async with NatsBus(server.url) as bus:
         bus.on_state(states.append)
         assert not bus.is_up
-        with pytest.raises(BusDown, match=r"NATS is away: no NATS server of .* takes us: .*refused"):
+        with pytest.raises(BusDown, match=r"NATS is away: no NATS server takes us .127.0.0.1:[0-9]+.: .*refused"):
             await bus.publish("s", b"")
         try:
             server.start()

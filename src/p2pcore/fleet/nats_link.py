@@ -43,7 +43,7 @@ class Link:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._inbox = client.new_inbox()
+        self._inbox = ""
         self._tokens = itertools.count()
         self._subs: set[NatsSubscription] = set()
         self._waiting: dict[str, tuple[Future[Any], Callable[[Msg, Future[Any]], None]]] = {}
@@ -85,10 +85,12 @@ class Link:
                 **options,
             )
         except (Error, OSError, TimeoutError) as error:
-            raise BusDown(f"no NATS server of {servers} takes us: {self.reason or _text(error)}") from error
+            tried = ", ".join(map(_host, servers))
+            raise BusDown(f"no NATS server takes us ({tried}): {self.reason or _text(error)}") from error
         version = self._client.connected_server_version
         if (version.major, version.minor) < OLDEST:
             raise BusDown(f"{version!r} is too old: p2pcore needs NATS {OLDEST[0]}.{OLDEST[1]} or newer")
+        self._inbox = self.new_inbox()
         await self.listen(f"{self._inbox}.>", self._on_answer)
 
     async def close(self) -> None:
@@ -295,6 +297,11 @@ class JetStreamError(BusError):
 def is_status(msg: Msg, status: str) -> bool:
     """Whether `msg` has no data, but this status of the server."""
     return msg.headers is not None and msg.headers.get("Status") == status
+
+
+def _host(server: str) -> str:
+    """A server's address without the password that it may have."""
+    return server.rpartition("//")[2].rpartition("@")[2]
 
 
 def _text(error: BaseException) -> str:
