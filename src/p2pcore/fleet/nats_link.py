@@ -71,19 +71,20 @@ class Link:
         from nats.errors import Error
 
         try:
-            await self._client.connect(
-                servers,
-                error_cb=self._on_error,
-                disconnected_cb=self._on_loss,
-                closed_cb=self._on_loss,
-                reconnect_to_server_handler=lambda pool, info: (None, _NEVER_S),
-                max_reconnect_attempts=1,  # two attempts at each server
-                reconnect_time_wait=0,
-                pending_size=0,  # publishing never waits, and fails while there is no connection
-                flusher_queue_size=0,
-                skip_subject_validation=True,  # they were checked here
-                **options,
-            )
+            async with asyncio.timeout(2 * len(servers) * options["connect_timeout"]):  # it may wait for ever
+                await self._client.connect(
+                    servers,
+                    error_cb=self._on_error,
+                    disconnected_cb=self._on_loss,
+                    closed_cb=self._on_loss,
+                    reconnect_to_server_handler=lambda pool, info: (None, _NEVER_S),
+                    max_reconnect_attempts=1,  # two attempts at each server
+                    reconnect_time_wait=0,
+                    pending_size=0,  # publishing never waits, and fails while there is no connection
+                    flusher_queue_size=0,
+                    skip_subject_validation=True,  # they were checked here
+                    **options,
+                )
         except (Error, OSError, TimeoutError) as error:
             tried = ", ".join(map(_host, servers))
             raise BusDown(f"no NATS server takes us ({tried}): {self.reason or _text(error)}") from error
