@@ -87,7 +87,9 @@ async def test_it_starts_although_the_engine_is_away_and_finds_it_later(tmp_path
     async with NatsBus(server.url) as bus:
         bus.on_state(states.append)
         assert not bus.is_up
-        with pytest.raises(BusDown, match=r"NATS is away: no NATS server takes us .127.0.0.1:[0-9]+.: .*refused"):
+        with pytest.raises(
+            BusDown, match=r"NATS is away: no NATS server takes us .127.0.0.1:[0-9]+.: .*refused"
+        ):
             await bus.publish("s", b"")
         try:
             server.start()
@@ -412,7 +414,7 @@ asyncio.run(main())
             subscription.close()
             await process.wait()
             while "k.end" not in table:
-                with contextlib.suppress(BusDown):  # the server may have shut us out, and we learn it only now
+                with contextlib.suppress(BusDown):  # we learn only now that the server shut us out
                     await bucket.put({"k.end": b""})
                 await asyncio.sleep(0.05)
             assert states[:2] == [False, True], "the server did not shut the reader out"

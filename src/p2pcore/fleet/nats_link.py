@@ -13,7 +13,7 @@ import itertools
 import json
 import logging
 from asyncio import Future
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from p2pcore import limits
@@ -28,6 +28,8 @@ logger = logging.getLogger("p2pcore.fleet.nats_bus")
 
 OLDEST = (2, 14)
 """The first server with `allow_batched`, on which `put` rests."""
+
+Message = tuple[str, bytes, str, dict[str, str] | None]
 
 _NO_RESPONDERS = "503"
 _NEVER_S = 1e9
@@ -128,19 +130,25 @@ class Link:
 
         Raises: BusDown; LimitExceeded: it is longer than the server allows.
         """
-        await self._put(subject, data, reply, headers)
+        await self.send_all([(subject, data, reply, headers)])
+
+    async def send_all(self, messages: Iterable[Message]) -> None:
+        """Sends messages, each as (subject, data, subject for answers, headers). Raises: as `send`."""
+        await self._buffer(messages)
         if self._client.pending_data_size > limits.BUS_MAX_PENDING_BYTES:
             await self.echo()
 
-    async def _put(self, subject: str, data: bytes, reply: str, headers: dict[str, str] | None) -> None:
+    async def _buffer(self, messages: Iterable[Message]) -> None:
         from nats.errors import Error, MaxPayloadError
 
+        publish = self._client.publish
+        data = b""
         try:
-            await self._client.publish(subject, data, reply, headers)
+            for subject, data, reply, headers in messages:
+                await publish(subject, data, reply, headers)  # which never waits: see pending_size
         except MaxPayloadError:
-            raise LimitExceeded(
-                "max_payload of the NATS server", len(data), self._client.max_payload
-            ) from None
+            maximum = self._client.max_payload
+            raise LimitExceeded("max_payload of the NATS server", len(data), maximum) from None
         except Error as error:
             raise BusDown(f"NATS is away: {_text(error)}") from error
 
@@ -241,7 +249,7 @@ class Link:
         """
 
         async def send(reply: str) -> None:
-            await self._put(reply, b"", "", None)
+            await self._buffer([(reply, b"", "", None)])
 
         try:
             await self.collect("echo", send, lambda msg, done: done.set_result(None), limits.BUS_TIMEOUT_S)
