@@ -7,11 +7,11 @@ docs/fleet-engines.md. Fixed work; the smallest of several rounds counts. Run: p
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,14 @@ async def gets(bus: Any, name: str) -> None:
 
         cpu, took = await cheapest(work, len(prefixes))
         print(f"{name} get, {size} found: {cpu:.1f} us CPU, {took:.1f} us")
+    if isinstance(bus, NatsBus):
+
+        async def by_watch() -> None:
+            for number in range(300):
+                await bucket._get_by_watch(bus.link(), key(number).partition(".")[0])
+
+        cpu, took = await cheapest(by_watch, 300)
+        print(f"{name} get by a consumer: {cpu:.1f} us CPU, {took:.1f} us")
 
 
 async def requests(a: Any, b: Any, name: str) -> None:
@@ -119,21 +127,30 @@ async def bare_requests(url: str) -> None:
     await b.close()
 
 
-async def memory(bus: NatsBus, server: NatsServer, count: int, expiry_s: float | None) -> None:
+async def stored(count: int, expiry_s: float | None) -> None:
+    """Memory and CPU of a server that has nothing else to do."""
     name = "files" if expiry_s is None else "memory"
-    bucket = await bus.bucket(f"size{name}", expiry_s=expiry_s)
-    before = server.rss_bytes()
-    for start in range(0, count, 10_000):
-        await bucket.put({key(number): VALUE for number in range(start, start + 10_000)})
-    grown = server.rss_bytes() - before
-    info = await bus.link().jetstream(f"STREAM.INFO.KV_size{name}", {})
-    stored = info["state"]["bytes"] / count
-    print(
-        f"server, {count} entries in {name}: {grown / count:.0f} B resident an entry, {stored:.0f} B counted"
-    )
-    for start in range(0, count, 10_000):
-        await bucket.put({key(number): VALUE for number in range(start, start + 10_000)})
-    print(f"server, each put once more: {(server.rss_bytes() - before) / count:.0f} B resident an entry")
+    async with serving() as server, NatsBus(server.url) as bus:
+        bucket = await bus.bucket("b", expiry_s=expiry_s)
+        before, began = server.rss_bytes(), server_cpu_s(server)
+        for put in ("first", "second"):
+            for start in range(0, count, 10_000):
+                await bucket.put({key(number): VALUE for number in range(start, start + 10_000)})
+            grown = (server.rss_bytes() - before) / count
+            print(f"server, {count} entries in {name}, {put} put: {grown:.0f} B resident an entry")
+        print(f"server, {name}: {(server_cpu_s(server) - began) / count / 2 * 1e6:.1f} us CPU a put")
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[NatsServer]:
+    with tempfile.TemporaryDirectory() as folder:
+        server = NatsServer(Path(folder))
+        server.start()
+        try:
+            server.wait_ready()
+            yield server
+        finally:
+            server.kill()
 
 
 def server_cpu_s(server: NatsServer) -> float:
@@ -146,23 +163,13 @@ async def main(count: int) -> None:
     await puts(memory_bus, "memory")
     await gets(memory_bus, "memory")
     await requests(memory_bus, memory_bus, "memory")
-    with tempfile.TemporaryDirectory() as folder:
-        server = NatsServer(Path(folder))
-        server.start()
-        server.wait_ready()
-        try:
-            async with NatsBus(server.url) as a, NatsBus(server.url) as b:
-                print(json.dumps({"server": a.link()._client.connected_server_version._server_version}))
-                await puts(a, "nats")
-                await gets(a, "nats")
-                await requests(a, b, "nats")
-                await bare_requests(server.url)
-                began = server_cpu_s(server)
-                await memory(a, server, count, 3600)
-                print(f"server: {(server_cpu_s(server) - began) / count / 2 * 1e6:.1f} us CPU a put")
-                await memory(a, server, count, None)
-        finally:
-            server.kill()
+    async with serving() as server, NatsBus(server.url) as a, NatsBus(server.url) as b:
+        await puts(a, "nats")
+        await gets(a, "nats")
+        await requests(a, b, "nats")
+        await bare_requests(server.url)
+    await stored(count, 3600)
+    await stored(count, None)
 
 
 if __name__ == "__main__":

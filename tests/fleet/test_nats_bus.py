@@ -13,7 +13,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -571,3 +571,62 @@ async def test_deleted_and_expired_entries_leave_nothing_in_the_server(
             info = f"STREAM.INFO.KV_{name}"
             while (await bus.link().jetstream(info, {}))["state"]["messages"]:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
+
+
+# -- a cluster ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[list[NatsServer]]:
+    """Three servers that know each other."""
+    ports = [free_port() for _ in range(3)]
+    routes = [f"nats://127.0.0.1:{port}" for port in ports]
+    made = []
+    for number, port in enumerate(ports):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        settings = {"name": "c", "listen": f"127.0.0.1:{port}", "routes": routes}
+        made.append(NatsServer(folder, server_name=f"n{number}", cluster=settings))
+    for server in made:
+        server.start()
+    for server in made:
+        server.wait_ready()
+    yield made
+    for server in made:
+        server.kill()
+
+
+@pytest.mark.slow
+@looped
+async def test_a_cluster_loses_a_server_and_no_entry(cluster: list[NatsServer]) -> None:
+    urls = [server.url for server in cluster]
+    async with NatsBus(urls, replicas=3) as a, NatsBus(urls, replicas=3) as b:
+        await eventually(lambda: a.is_up and b.is_up)
+
+        async def tried(call: Callable[[], Awaitable[Any]]) -> Any:
+            """Servers that elect a leader do not answer for some seconds."""
+            while True:
+                with contextlib.suppress(BusError):
+                    return await call()
+                await asyncio.sleep(0.1)
+
+        lasting = await tried(lambda: a.bucket("lasting"))
+        short = await tried(lambda: a.bucket("short", expiry_s=600))
+        tables: dict[str, dict[str, bytes | None]] = {"lasting": {}, "short": {}}
+        for name, table in tables.items():
+            expiry = 600 if name == "short" else None
+            theirs = await tried(lambda name=name, expiry=expiry: b.bucket(name, expiry_s=expiry))
+            await tried(lambda theirs=theirs, table=table: theirs.watch("k", table.__setitem__))
+        expected: dict[str, bytes | None] = {f"k.{n}": b"%d" % n for n in range(600)}
+        for bucket in (lasting, short):
+            await tried(lambda bucket=bucket: bucket.put(expected))
+        port = a.link()._client.connected_url.port  # type: ignore[union-attr]
+        [victim] = [server for server in cluster if server.port == port]
+        victim.kill()
+        more: dict[str, bytes | None] = {"k.0": b"new", "k.x": b""}
+        for bucket in (lasting, short):
+            await tried(lambda bucket=bucket: bucket.put(more))
+            while await tried(lambda bucket=bucket: bucket.get("k")) != expected | more:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)  # another server may answer, a moment behind
+        await eventually(lambda: tables == {"lasting": expected | more, "short": expected | more})
+        assert a.link()._client.connected_url.port != port  # type: ignore[union-attr]
