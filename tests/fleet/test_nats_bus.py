@@ -101,6 +101,25 @@ async def test_it_starts_although_the_engine_is_away_and_finds_it_later(tmp_path
 
 
 @looped
+async def test_each_reason_is_in_the_log_once_until_the_engine_is_back(
+    server: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with up(server) as bus:
+        for _ in range(2):
+            caplog.clear()
+            server.kill()
+            await eventually(lambda: not bus.is_up)
+            await asyncio.sleep(seconds(0.5))  # some attempts
+            told = [
+                record.getMessage() for record in caplog.records if record.name == "p2pcore.fleet.nats_bus"
+            ]
+            assert len(told) == len(set(told))
+            assert 1 <= len(told) <= 3
+            server.start()
+            await eventually(lambda: bus.is_up)
+
+
+@looped
 async def test_a_bus_starts_once(server: NatsServer) -> None:
     bus = NatsBus(server.url)
     with pytest.raises(BusDown, match="it has not started"):
