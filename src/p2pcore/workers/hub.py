@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from p2pcore import limits
+from p2pcore.aio.table import is_under
 from p2pcore.errors import LimitExceeded
 from p2pcore.workers.buckets import Bucket
 from p2pcore.workers.descriptors import DescriptorQueue
@@ -223,7 +224,7 @@ class Hub:
 
     def _subscribe(self, member: Member, header: Header, data: bytes) -> None:
         pattern = header["pattern"]
-        if len(member.patterns) >= limits.HUB_MAX_SUBSCRIPTIONS:
+        if pattern not in member.patterns and len(member.patterns) >= limits.HUB_MAX_SUBSCRIPTIONS:
             most = limits.HUB_MAX_SUBSCRIPTIONS
             member.reply(header["n"], limit=["HUB_MAX_SUBSCRIPTIONS", most + 1, most])
             return
@@ -294,22 +295,22 @@ class Hub:
     # -- buckets -------------------------------------------------------------------------------
 
     def _bucket(self, member: Member, header: Header, data: bytes) -> None:
-        name, expiry_s = header["name"], header["expiry_s"]
+        name = header["name"]
         bucket = self._buckets.get(name)
         if bucket is None and len(self._buckets) >= limits.HUB_MAX_BUCKETS:
             most = limits.HUB_MAX_BUCKETS
             member.reply(header["n"], limit=["HUB_MAX_BUCKETS", most + 1, most])
             return
         if bucket is None:
-            bucket = Bucket(expiry_s, lambda changed: self._changed(name, changed))
-            self._buckets[name] = bucket
-        member.reply(header["n"], expiry_s=bucket.expiry_s)
+            bucket = self._buckets[name] = Bucket(lambda changed: self._changed(name, changed))
+        bucket.set_expiry(header["expiry_s"])  # the last one who says it sets it for all
+        member.reply(header["n"])
 
     def _put(self, member: Member, header: Header, data: bytes) -> None:
         try:
             self._buckets[header["name"]].put(unpack(header, data))
         except LimitExceeded as error:
-            member.reply(header["n"], limit=[error.limit, error.value, error.maximum])
+            member.reply(header["n"], limit=[error.limit, error.used, error.maximum])
         else:
             member.reply(header["n"])
 
@@ -329,7 +330,7 @@ class Hub:
 
     def _send_entries(self, member: Member, head: Header, asked: Header) -> None:
         """Answers, so it is sent whatever waits: a worker asks for few such answers at once."""
-        for fields, data in pack(self._buckets[asked["name"]].get(asked["key"])):
+        for fields, data in pack(self._buckets[asked["name"]].get(asked["key"]).items()):
             member.conn.send(encode(head | fields, data))
 
     def _unwatch(self, member: Member, header: Header, data: bytes) -> None:
@@ -345,14 +346,13 @@ class Hub:
         for member in list(self._watching.get(name, ())):
             for w, watch in list(member.watches.items()):
                 if watch.bucket == name:
-                    start = f"{watch.key}."
-                    mine = {k: v for k, v in changed.items() if k == watch.key or k.startswith(start)}
+                    mine = {key: value for key, value in changed.items() if is_under(key, watch.key)}
                     if mine:
                         member.tell_change(w, mine)
 
     def value(self, name: str, key: str) -> bytes | None:
         """The value of one entry now; None: there is none."""
-        return self._buckets[name].value(key)
+        return self._buckets[name].get(key).get(key)
 
     # -- links ---------------------------------------------------------------------------------
 

@@ -21,9 +21,10 @@ from p2pcore.workers.frames import FrameConn, Header, encode, pack, unpack
 
 logger = logging.getLogger("p2pcore.workers")
 
-Message = tuple[str, bytes, Callable[[bytes], None] | None]
-"""A subject, its data, and what sends an answer; None: nobody waits for one."""
-OnMessage = Callable[[str, bytes, Callable[[bytes], None] | None], None]
+Group = set[asyncio.Future[tuple[Header, bytes]]]
+"""What waits for replies together: whoever sets an exception there ends the wait."""
+OnMessage = Callable[[str, bytes, "Callable[[bytes], None] | None"], None]
+"""Called with a subject, its data, and what sends an answer; None: nobody waits for one."""
 OnChange = Callable[[str, bytes | None], None]
 
 
@@ -46,7 +47,7 @@ class HubClient:
     """See above. Made by `connected`.
 
     Attributes:
-        dropped: answers that were not sent, because they were too long or too much waited already.
+        dropped: answers that were not sent, because too much waited already.
     """
 
     def __init__(self) -> None:
@@ -84,8 +85,13 @@ class HubClient:
 
     # -- asking --------------------------------------------------------------------------------
 
-    async def ask(self, op: str, data: bytes = b"", **fields: Any) -> tuple[Header, bytes]:
+    async def ask(
+        self, op: str, data: bytes = b"", group: Group | None = None, **fields: Any
+    ) -> tuple[Header, bytes]:
         """Sends a frame, and waits for the reply, for as long as the supervisor is there.
+
+        Args:
+            group: has the future that this waits for, while it waits.
 
         Raises:
             BusDown: the supervisor has gone, or whoever was asked has.
@@ -96,6 +102,8 @@ class HubClient:
         n = next(self._numbers)
         answer: asyncio.Future[tuple[Header, bytes]] = asyncio.get_running_loop().create_future()
         self._asking[n] = answer
+        if group is not None:
+            group.add(answer)
         self._conn.send(encode({"op": op, "n": n, **fields}, data))
         try:
             header, body = await answer
@@ -106,6 +114,8 @@ class HubClient:
         finally:
             del self._asking[n]
             entries = self._entries.pop(n, {})
+            if group is not None:
+                group.discard(answer)
         _check(header)
         return (header | {"entries": entries}, body) if op == "get" else (header, body)
 
@@ -129,7 +139,7 @@ class HubClient:
         await self._room()
         self.tell("publish", data, subject=subject)
 
-    async def subscribe(self, pattern: str, deliver: OnMessage) -> Handle:
+    async def subscribe(self, pattern: str, deliver: OnMessage, group: Group | None = None) -> Handle:
         """Calls `deliver` with each message that fits `pattern`. Raises BusDown, LimitExceeded."""
         token = object()
         others = self._subscribed.setdefault(pattern, {})
@@ -142,7 +152,7 @@ class HubClient:
                 self.tell("unsubscribe", pattern=pattern)
 
         try:
-            await self.ask("subscribe", pattern=pattern)
+            await self.ask("subscribe", group=group, pattern=pattern)
         except BaseException:
             end()
             raise
@@ -150,18 +160,22 @@ class HubClient:
 
     # -- buckets -------------------------------------------------------------------------------
 
-    async def put(self, name: str, entries: Iterable[tuple[str, bytes | None]]) -> None:
+    async def put(
+        self, name: str, entries: Iterable[tuple[str, bytes | None]], group: Group | None = None
+    ) -> None:
         """Writes entries. Returns when the hub has all. Raises BusDown, LimitExceeded."""
         for fields, data in pack(entries):
-            await self.ask("put", data, name=name, **fields)
+            await self.ask("put", data, group, name=name, **fields)
 
-    async def get(self, name: str, key: str) -> dict[str, bytes]:
+    async def get(self, name: str, key: str, group: Group | None = None) -> dict[str, bytes]:
         """The entry of `key` and those below it. Raises BusDown."""
-        header, _ = await self.ask("get", name=name, key=key)
+        header, _ = await self.ask("get", group=group, name=name, key=key)
         entries: dict[str, bytes] = header["entries"]
         return entries
 
-    async def watch(self, name: str, key: str, changed: OnChange) -> Handle:
+    async def watch(
+        self, name: str, key: str, changed: OnChange, group: Group | None = None
+    ) -> Handle:
         """Calls `changed` with the entries of `key` and below, then with each change. Raises BusDown."""
         w = next(self._numbers)
         self._watches[w] = changed
@@ -171,7 +185,7 @@ class HubClient:
                 self.tell("unwatch", w=w)
 
         try:
-            await self.ask("watch", name=name, key=key, w=w)
+            await self.ask("watch", group=group, name=name, key=key, w=w)
         except BaseException:
             end()
             raise
@@ -205,9 +219,8 @@ class HubClient:
         """What answers the request `number`. It never waits and never raises."""
 
         def answer(data: bytes) -> None:
-            if len(data) > limits.BUS_MAX_MESSAGE_BYTES or self._conn.num_queued > limits.HUB_QUEUE_BYTES:
+            if self._conn.num_queued > limits.HUB_QUEUE_BYTES:
                 self.dropped += 1
-                logger.debug("an answer of %d bytes was dropped", len(data))
             else:
                 self.tell("answer", data, r=number)
 
@@ -233,8 +246,8 @@ class HubClient:
 _ERRORS: dict[str, Exception] = {
     "nobody": NobodyListens("nobody has subscribed to this subject"),
     "slow": BusDown("everybody who has subscribed to this subject reads too slowly"),
-    "left": BusDown("the worker that was asked has ended"),
-    "down": BusDown("the supervisor has gone"),
+    "left": BusDown("the worker that was asked has ended before the answer"),
+    "down": BusDown("the supervisor has gone before the answer"),
 }
 
 
