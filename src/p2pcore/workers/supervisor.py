@@ -160,7 +160,7 @@ class Supervisor:
         self._is_ending = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._hub = Hub()
-        RelayDesk(self._hub)
+        self._relay = RelayDesk(self._hub)
         self.metrics = FleetMetrics(lambda: self._processes)
         self.alive = Health("alive", {"workers": self._none_alive})
         self.ready = Health("ready", {"draining": self._drains, "workers": self._none_serves})
