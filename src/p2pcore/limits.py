@@ -837,6 +837,12 @@ VIRTUAL_THREAD_S: Final = 10.0
 # -- p2pcore.fleet -----------------------------------------------------------------------------
 BUS_MAX_MESSAGE_BYTES: Final = 1_000_000
 """One message on the bus of a fleet, with what the fleet adds: NATS takes 1 MiB (max_payload) by default."""
+BUS_MAX_VALUE_BYTES: Final = 64 * 1024
+"""The value of one entry of a bucket: one look-up may bring thousands of them."""
+BUS_MAX_NAME_CHARS: Final = 256
+"""A subject or a key: the id of a peer has 52 characters; NATS takes 4,096 bytes for a whole line."""
+BUS_MIN_EXPIRY_S: Final = 1.0
+"""The shortest life of an entry: what NATS allows."""
 FLEET_LEASE_S: Final = 2.0
 """A process of a fleet that was not heard of for so long counts as ended: its peers are not connected."""
 FLEET_REFRESH_S: Final = 0.5

@@ -52,8 +52,9 @@ class Bucket(Protocol):
     async def watch(self, key: str, changed: Callable[[str, bytes | None], None]) -> Subscription:
         """Calls `changed(key, value)` for each entry that `get(key)` finds, then for each change of one.
 
-        None as value: the entry is gone, deleted or expired. After the engine was away, what changed meanwhile
-        is told. Returns when the entries that were there have been told. Raises: BusDown.
+        A put that changes nothing is not told. None as value: the entry is gone, deleted or expired. After
+        the engine was away, what changed meanwhile is told. Returns when the entries that were there have
+        been told. Raises: BusDown.
         """
 
 
@@ -66,7 +67,10 @@ class Bus(Protocol):
         """Whether the engine answers, as far as is known."""
 
     def on_state(self, changed: Callable[[bool], None]) -> Subscription:
-        """Calls `changed(is_up)` when the engine goes away, and when it is back and all subscriptions hold."""
+        """Calls `changed(is_up)` when the engine goes away, and when it is back.
+
+        When it is back, all subscriptions and watches hold, and buckets can be used.
+        """
 
     async def publish(self, subject: str, data: bytes) -> None:
         """Sends `data` to everybody who subscribed to `subject` now. Nobody may be there.
@@ -81,8 +85,8 @@ class Bus(Protocol):
     async def subscribe(self, subject: str, deliver: Callable[[BusMessage], None]) -> Subscription:
         """Calls `deliver` with each message of `subject`. `deliver` must be quick and must not raise.
 
-        A subject that ends with ".*" stands for all that have one word in its place. Holds until it is closed,
-        also when the engine was away meanwhile; messages of that time are lost. Raises: BusDown.
+        A subject that ends with ".*" stands for all that have one word in its place. Holds until it is
+        closed, also when the engine was away meanwhile; messages of that time are lost. Raises: BusDown.
         """
 
     async def request(self, subject: str, data: bytes, *, timeout_s: float) -> bytes:

@@ -1,0 +1,57 @@
+"""The buses that the conformance suite runs on, each with an engine that a test can take away.
+
+Comes in: nothing. Goes out: kits. A new bus adds its kit to KITS, and nothing else to the suite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Protocol
+
+import pytest
+
+from p2pcore.fleet.bus import Bus
+from p2pcore.fleet.memory_bus import MemoryBus, MemoryEngine
+
+
+class Kit(Protocol):
+    """One engine, for one test, and buses on it as several processes have them."""
+
+    def buses(self, count: int) -> AbstractAsyncContextManager[list[Bus]]:
+        """`count` buses that are up. They are closed at the end. May be asked for again."""
+
+    async def stop(self) -> None:
+        """The engine dies. Returns at once; the buses may not know yet."""
+
+    async def start(self) -> None:
+        """It is started again; its entries are there. Returns at once; the buses may not know yet."""
+
+
+class MemoryKit:
+    """Kit of the bus in memory."""
+
+    def __init__(self) -> None:
+        self.engine = MemoryEngine()
+
+    @asynccontextmanager
+    async def buses(self, count: int) -> AsyncIterator[list[Bus]]:
+        """See `Kit`."""
+        made: list[Bus] = [MemoryBus(self.engine) for _ in range(count)]
+        try:
+            yield made
+        finally:
+            for bus in made:
+                await bus.close()
+
+    async def stop(self) -> None:
+        """See `Kit`."""
+        self.engine.stop()
+
+    async def start(self) -> None:
+        """See `Kit`."""
+        self.engine.start()
+
+
+KITS: dict[str, Callable[[pytest.FixtureRequest], Kit]] = {"memory": lambda request: MemoryKit()}
+"""Makes the kit of a test. It may skip the test, with the reason."""
