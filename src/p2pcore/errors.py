@@ -40,7 +40,7 @@
     ├── BusError                (ConnectionError)       a message bus did not do what it was asked
     │   ├── BusDown                                     ... its engine is away
     │   └── NobodyListens                               ... nobody subscribed to the subject of a request
-    ├── NotDelivered            (ConnectionError)       a message to a peer of a fleet failed; `reason` says why
+    ├── NotDelivered            (ConnectionError)       a message in a fleet failed; `reason` says why
     ├── AddrBookError           (OSError)               the file of an address book cannot be used
     ├── WorkerFailed            (RuntimeError)          a worker process could not start
     └── ListenError             (OSError)               listening failed or has ended

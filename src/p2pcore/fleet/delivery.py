@@ -134,16 +134,16 @@ class Delivery:
         if order.left_s <= 0:
             raise NotDelivered(peer, Undelivered.TIMEOUT)
         try:
-            answer = await self._bus.request(
-                self._subject(process), packed(order), timeout_s=order.left_s
-            )
+            answer = await self._bus.request(self._subject(process), packed(order), timeout_s=order.left_s)
             return answer_of(peer, answer)
         except NobodyListens:
             raise NotDelivered(peer, Undelivered.GONE, detail="its process has ended") from None
         except TimeoutError:
             raise NotDelivered(peer, Undelivered.TIMEOUT, may_have_arrived=True) from None
         except BusDown as error:
-            raise NotDelivered(peer, Undelivered.BUS_DOWN, may_have_arrived=True, detail=str(error)) from error
+            raise NotDelivered(
+                peer, Undelivered.BUS_DOWN, may_have_arrived=True, detail=str(error)
+            ) from error
         except RemoteProtocolError as error:
             raise NotDelivered(peer, Undelivered.GONE, may_have_arrived=True, detail=str(error)) from error
 

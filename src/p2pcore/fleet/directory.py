@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _LATE_S: Final = 2 * FLEET_REFRESH_S
 """A tick that comes so late shows that our own event loop stood still: what it was told is still to be read."""
 
+_REMEMBERED_S: Final = 4 * FLEET_SWEEP_AFTER_S
+"""How long a process that has ended is remembered: by then its entries have been swept."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -42,9 +45,19 @@ class Place:
     is_local: bool
 
 
-def lease_of(place: Place) -> bytes:
-    """What a process says of itself in its lease."""
+LEASES: Final = "lease"
+"""The keys of all leases begin with it."""
+
+
+def lease_key(process: str) -> str:
+    """The key of the lease of `process`."""
+    return f"{LEASES}.{process}"
+
+
+def lease_of(place: Place, beat: int) -> bytes:
+    """What a process says of itself in its lease. `beat`: another number each time, else no watch is told."""
     said = {
+        "beat": beat,
         "machine": place.machine,
         "pid": place.pid,
         "host": str(place.host_peer),
@@ -86,13 +99,16 @@ class Directory:
         self._clock = clock
         self._ended = ended
         self._heard: dict[str, tuple[float, bytes]] = {}
-        self._died: dict[str, float] = {}  # no longer than FLEET_SWEEP_AFTER_S
+        self._died: dict[str, float] = {}  # for _REMEMBERED_S
         self._ticked_at = self._trusted_from = clock()
 
     # -- leases --------------------------------------------------------------------------------
 
-    def lease(self, process: str, value: bytes | None) -> None:
+    def lease(self, key: str, value: bytes | None) -> None:
         """The watch of the leases says this. None: it was given back, or has run out."""
+        self._lease(key.rpartition(".")[2], value)
+
+    def _lease(self, process: str, value: bytes | None) -> None:
         if process == self._here().process:
             return
         if value is not None:
@@ -113,8 +129,8 @@ class Directory:
             self._trusted_from = now
         self._ticked_at = now
         for process in [each for each in self._heard if not self.is_alive(each)]:
-            self.lease(process, None)
-        for process in [each for each, at in self._died.items() if now - at > FLEET_SWEEP_AFTER_S]:
+            self._lease(process, None)
+        for process in [each for each, at in self._died.items() if now - at > _REMEMBERED_S]:
             del self._died[process]
 
     def is_alive(self, process: str) -> bool:
@@ -127,9 +143,10 @@ class Directory:
         now = self._clock()
         return now - max(heard_at, self._trusted_from) < FLEET_LEASE_S or now - self._ticked_at > _LATE_S
 
-    def has_just_ended(self, process: str) -> bool:
-        """Whether `process` has ended within FLEET_SWEEP_AFTER_S."""
-        return process in self._died
+    def ended_for_s(self, process: str) -> float | None:
+        """Seconds since `process` is known to have ended; None: it is not known to have."""
+        died_at = self._died.get(process)
+        return None if died_at is None else self._clock() - died_at
 
     @property
     def ids(self) -> list[str]:
@@ -186,11 +203,12 @@ class Directory:
         """As `is_alive`, but asks the engine about a process that was never heard of. Raises BusDown."""
         if self.is_alive(process):
             return True
-        if self.has_just_ended(process):
+        if process in self._died:
             return False
-        lease = (await leases.get(process)).get(process)
+        lease = (await leases.get(lease_key(process))).get(lease_key(process))
         if lease is None:
             self._died[process] = self._clock()
+            self._ended()
             return False
-        self.lease(process, lease)
+        self._lease(process, lease)
         return True

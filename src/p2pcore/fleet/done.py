@@ -1,7 +1,7 @@
 """Messages with an id that one process has handed to their peers, so that none is handed over twice here.
 
-Comes in: ids, and the work of one. Goes out: its answer, also for the same id later and meanwhile. The table is
-bounded: what was done longest ago is forgotten first. Never keeps a failure.
+Comes in: ids, and the work of one. Goes out: its answer, also for the same id later and meanwhile. The table
+is bounded: what was done longest ago is forgotten first. Never keeps a failure.
 """
 
 from __future__ import annotations

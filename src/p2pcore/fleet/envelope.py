@@ -1,7 +1,7 @@
 """The bytes of requests and answers between two processes of a fleet.
 
-Comes in: an Order, an answer, a NotDelivered; or bytes from the bus. Goes out: the other. Never sends anything.
-Bytes that are no envelope raise RemoteProtocolError, and nothing else.
+Comes in: an Order, an answer, a NotDelivered; or bytes from the bus. Goes out: the other. Never sends
+anything. Bytes that are no envelope raise RemoteProtocolError, and nothing else.
 
 A time is what is left of it: the clocks of two machines differ.
 """
@@ -110,4 +110,3 @@ def answer_of(peer: PeerId, data: bytes) -> bytes:
         raise RemoteProtocolError(f"an answer of the unknown kind {data[0]}") from None
     detail = data[2:].decode(errors="replace")
     raise NotDelivered(peer, reason, may_have_arrived=bool(data[1]), detail=detail)
-

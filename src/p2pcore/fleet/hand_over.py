@@ -1,7 +1,7 @@
 """Hands one message to a peer that is connected to this process, on a new stream.
 
-Comes in: an order, and the swarm that has the connection. Goes out: the peer's answer, or NotDelivered with the
-reason and whether the peer may have seen the message. Never waits beyond the order's time.
+Comes in: an order, and the swarm that has the connection. Goes out: the peer's answer, or NotDelivered with
+the reason and whether the peer may have seen the message. Never waits beyond the order's time.
 """
 
 from __future__ import annotations

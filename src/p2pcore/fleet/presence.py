@@ -1,8 +1,8 @@
 """Which peers are connected to this process, as the other processes of the fleet read it.
 
-Comes in: the host's connects and disconnects, as a Notifiee. Goes out: entries of a bucket, one for each peer,
-in batches. What waits to be written is derived from the connections of the host: it is no queue. Never waits in
-a notification.
+Comes in: the host's connects and disconnects, as a Notifiee. Goes out: entries of a bucket, one for each
+peer, in batches. What waits to be written is derived from the connections of the host: it is no queue. Never
+waits in a notification.
 
 The key of an entry is `<shard>.<peer>.<process>`. The shard, the last two characters of the peer's id, lets a
 sweep look at all entries in small parts.

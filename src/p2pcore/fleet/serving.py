@@ -1,7 +1,8 @@
 """Orders that this process carries out: those of other processes, from the bus, and its own.
 
-Comes in: orders. Goes out: the peer's answer, or why there is none. What runs at once is bounded: in all, for each
-asking process, and by the bytes of the messages. What is beyond fails at once. An order with an id runs once.
+Comes in: orders. Goes out: the peer's answer, or why there is none. What runs at once is bounded: in all, for
+each asking process, and by the bytes of the messages. What is beyond fails at once. An order with an id runs
+once.
 """
 
 from __future__ import annotations

@@ -49,17 +49,18 @@ class _Topic:
     Attributes:
         missed: how many messages in a row each stream has missed.
         waiting: messages of other processes. is_drained: a task sends them.
-        order: all streams get the messages in the same order.
+        order: all streams get the messages in the same order. joining: one subscribes on the bus.
         on_bus: the subscription to the messages of other processes.
     """
 
-    __slots__ = ("is_drained", "missed", "on_bus", "order", "waiting")
+    __slots__ = ("is_drained", "joining", "missed", "on_bus", "order", "waiting")
 
     def __init__(self) -> None:
         self.missed: dict[Stream, int] = {}
         self.waiting: deque[bytes] = deque()
         self.is_drained = False
         self.order = asyncio.Lock()
+        self.joining = asyncio.Lock()
         self.on_bus: Subscription | None = None
 
 
@@ -82,7 +83,6 @@ class Topics:
         self._max_missed = max_missed
         self._topics: dict[str, _Topic] = {}
         self._num_bytes = 0
-        self._joining = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self.sent = 0
         self.dropped: Counter[str] = Counter()
@@ -129,7 +129,7 @@ class Topics:
     async def _join(self, topic: str, found: _Topic) -> None:
         if found.on_bus is not None:
             return
-        async with self._joining:
+        async with found.joining:
             if found.on_bus is None and self._topics.get(topic) is found:
                 subject = self._prefix + topic
                 found.on_bus = await self._bus.subscribe(subject, lambda said: self._deliver(found, said))
@@ -139,7 +139,7 @@ class Topics:
         for topic, found in list(self._topics.items()):
             for stream in [each for each in found.missed if each.is_closed]:
                 del found.missed[stream]
-            if not found.missed and not self._joining.locked():
+            if not found.missed and not found.joining.locked():
                 self._forget(topic)
 
     def _forget(self, topic: str) -> None:
