@@ -848,7 +848,7 @@ FLEET_LEASE_S: Final = 2.0
 FLEET_REFRESH_S: Final = 0.5
 """How often a process says that it lives: three of four such messages may get lost."""
 FLEET_BATCH_S: Final = 0.05
-"""Connects and disconnects of so long are written together: one wake-up for a hundred of them costs little."""
+"""Connects and disconnects of so long are written together: a hundred of them cost one wake-up."""
 FLEET_BATCH: Final = 1000
 """Entries of one write: with the pause between writes 20,000 a second, more than a process can accept."""
 FLEET_MAX_CHANGED: Final = 65_536
@@ -858,7 +858,7 @@ FLEET_BUS_WAIT_S: Final = 2.0
 FLEET_SWEEP_AFTER_S: Final = 30.0
 """Entries of a process that ended stay so long: a process that was only stopped for a while finds its own."""
 FLEET_SWEEP_SHARDS: Final = 50
-"""Parts, of 3,364, that a sweep looks at each FLEET_REFRESH_S: all in half a minute, at about 3 % of a core."""
+"""Parts, of 3,364, that a sweep looks at each FLEET_REFRESH_S: all of them take half a minute."""
 FLEET_CLOSE_S: Final = 2.0
 """How long a process that leaves takes to delete its own entries; the others delete the rest."""
 FLEET_TIMEOUT_S: Final = 10.0

@@ -95,9 +95,7 @@ class Blocks:
     def _apply(self, kind: str, text: str, reason: str) -> None:
         is_new = text not in self.reasons
         if is_new and len(self.reasons) >= FLEET_MAX_BLOCKS:
-            logger.warning(
-                "the block list has more than %d entries: %s is not blocked", len(self.reasons), text
-            )
+            logger.warning("the block list is full: %s is not blocked", text)
             return
         self.reasons[text] = reason
         if not is_new:

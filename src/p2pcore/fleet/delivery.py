@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from p2pcore.codes import Undelivered
 from p2pcore.errors import BusDown, NobodyListens, NotDelivered, RemoteProtocolError
 from p2pcore.fleet.envelope import Order, answer_of, packed
-from p2pcore.limits import FLEET_ATTEMPT_S, FLEET_MAX_ASKED, FLEET_MAX_RETRY_PAUSE_S, FLEET_RETRY_PAUSE_S
+from p2pcore.limits import FLEET_MAX_ASKED, FLEET_MAX_RETRY_PAUSE_S, FLEET_RETRY_PAUSE_S
 
 if TYPE_CHECKING:
     from p2pcore.fleet.bus import Bus
@@ -85,17 +85,15 @@ class Delivery:
         deadline = now() + order.left_s
         pause_s, may_have_arrived = FLEET_RETRY_PAUSE_S, False
         while True:
-            left_s = deadline - now()
+            drawn_s = random.random() * pause_s
             try:
-                return await self._once(replace(order, left_s=min(left_s, FLEET_ATTEMPT_S)))
+                return await self._once(replace(order, left_s=deadline - now()))
             except NotDelivered as error:
                 may_have_arrived |= error.may_have_arrived
-                failure = error
-            drawn_s = random.random() * pause_s
-            if failure.reason in _FINAL or drawn_s >= deadline - now():
-                raise NotDelivered(
-                    order.peer, failure.reason, may_have_arrived=may_have_arrived, detail=failure.detail
-                ) from failure
+                if error.reason in _FINAL or drawn_s >= deadline - now():
+                    raise NotDelivered(
+                        order.peer, error.reason, may_have_arrived=may_have_arrived, detail=error.detail
+                    ) from error
             await asyncio.sleep(drawn_s)
             pause_s = min(2 * pause_s, FLEET_MAX_RETRY_PAUSE_S)
 
@@ -108,23 +106,25 @@ class Delivery:
                 return await self._serving.carry_out(order)
             except NotDelivered as error:
                 failure = _unless_elsewhere(error)
-        for place in await self._others(order.peer, deadline, failure):
+        for place in await self._others(order.peer, deadline, failure.reason):
             left_s = deadline - asyncio.get_running_loop().time()
             try:
                 return await self._over_bus(place.process, replace(order, left_s=left_s))
             except NotDelivered as error:
                 failure = _unless_elsewhere(error)
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # else it keeps itself alive by its traceback
 
-    async def _others(self, peer: PeerId, deadline: float, before: NotDelivered) -> list[Place]:
+    async def _others(self, peer: PeerId, deadline: float, before: Undelivered) -> list[Place]:
         """The other processes that `peer` is connected to."""
         try:
             async with asyncio.timeout_at(deadline):
                 return [place for place in await self._where(peer) if not place.is_local]
         except BusDown as error:
-            if before.reason is Undelivered.GONE:
-                raise before from error
-            raise NotDelivered(peer, Undelivered.BUS_DOWN, detail=str(error)) from error
+            reason = before if before is Undelivered.GONE else Undelivered.BUS_DOWN
+            raise NotDelivered(peer, reason, detail=str(error)) from error
         except TimeoutError:
             raise NotDelivered(peer, Undelivered.TIMEOUT, detail="the bus did not answer") from None
 
@@ -134,18 +134,16 @@ class Delivery:
         if order.left_s <= 0:
             raise NotDelivered(peer, Undelivered.TIMEOUT)
         try:
-            answer = await self._bus.request(self._subject(process), packed(order), timeout_s=order.left_s)
+            patience_s = min(order.left_s, FLEET_ATTEMPT_S) if order.key else order.left_s
+            answer = await self._bus.request(self._subject(process), packed(order), timeout_s=patience_s)
             return answer_of(peer, answer)
         except NobodyListens:
             raise NotDelivered(peer, Undelivered.GONE, detail="its process has ended") from None
         except TimeoutError:
             raise NotDelivered(peer, Undelivered.TIMEOUT, may_have_arrived=True) from None
-        except BusDown as error:
-            raise NotDelivered(
-                peer, Undelivered.BUS_DOWN, may_have_arrived=True, detail=str(error)
-            ) from error
-        except RemoteProtocolError as error:
-            raise NotDelivered(peer, Undelivered.GONE, may_have_arrived=True, detail=str(error)) from error
+        except (BusDown, RemoteProtocolError) as error:
+            reason = Undelivered.BUS_DOWN if isinstance(error, BusDown) else Undelivered.GONE
+            raise NotDelivered(peer, reason, may_have_arrived=True, detail=str(error)) from error
 
 
 def _unless_elsewhere(error: NotDelivered) -> NotDelivered:

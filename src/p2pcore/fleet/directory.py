@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from p2pcore.interfaces import Network
 
 _LATE_S: Final = 2 * FLEET_REFRESH_S
-"""A tick that comes so late shows that our own event loop stood still: what it was told is still to be read."""
+"""A tick that comes so late shows that our own event loop stood still, with leases still to be read."""
 
 _REMEMBERED_S: Final = 4 * FLEET_SWEEP_AFTER_S
 """How long a process that has ended is remembered: by then its entries have been swept."""

@@ -34,14 +34,15 @@ class Done:
     def __len__(self) -> int:
         return len(self._answers)
 
-    async def once(self, key: Hashable, work: Callable[[], Awaitable[bytes]]) -> bytes:
+    async def once(self, key: Hashable, work: Callable[[], Awaitable[bytes]], patience_s: float) -> bytes:
         """The answer of `work()`, which runs only if no answer for `key` is known.
 
-        While another call runs it for the same key, this one waits. Raises what `work` raises: then a further
-        call runs it again.
+        While another call runs it for the same key, this one waits, for at most `patience_s`. Raises
+        TimeoutError after that, and what `work` raises: then a further call runs it again.
         """
         while (running := self._running.get(key)) is not None:
-            await asyncio.shield(running)
+            async with asyncio.timeout(patience_s):
+                await asyncio.shield(running)
         if key in self._answers:
             return self._answers[key]
         running = self._running[key] = asyncio.get_running_loop().create_future()

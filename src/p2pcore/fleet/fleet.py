@@ -256,7 +256,7 @@ class Fleet:
         return await parts.topics.subscribe(topic, stream)
 
     async def publish(self, topic: str, message: bytes) -> None:
-        """Sends `message` to all peers of the fleet that subscribed to `topic`: at most once, in no promised time.
+        """Sends `message`, at most once, to all peers of the fleet that subscribed to `topic`.
 
         It returns when the streams of this process and the bus have taken it. What several processes publish
         at once may come to two peers in different orders.

@@ -17,7 +17,12 @@ from p2pcore.errors import NotDelivered, RemoteProtocolError
 from p2pcore.fleet.done import Done
 from p2pcore.fleet.envelope import Order, packed_answer, packed_failure, unpacked
 from p2pcore.fleet.hand_over import hand_over
-from p2pcore.limits import FLEET_MAX_SERVED, FLEET_MAX_SERVED_BYTES, FLEET_MAX_SERVED_PER_PROCESS
+from p2pcore.limits import (
+    FLEET_ATTEMPT_S,
+    FLEET_MAX_SERVED,
+    FLEET_MAX_SERVED_BYTES,
+    FLEET_MAX_SERVED_PER_PROCESS,
+)
 
 if TYPE_CHECKING:
     from p2pcore.fleet.bus import BusMessage
@@ -53,9 +58,9 @@ class Serving:
         if not order.key:
             return await hand_over(self._network, order)
         key = order.peer, order.protocol, order.wants_answer, order.key
+        patience_s = min(order.left_s, FLEET_ATTEMPT_S)  # by then it has been asked again, or given up
         try:
-            async with asyncio.timeout(order.left_s):  # another one with this id may run already
-                return await self._done.once(key, lambda: hand_over(self._network, order))
+            return await self._done.once(key, lambda: hand_over(self._network, order), patience_s)
         except TimeoutError:
             raise NotDelivered(order.peer, Undelivered.TIMEOUT, may_have_arrived=True) from None
 
