@@ -5,4 +5,23 @@ connected, requests to it from anywhere, messages to all. It decides nothing tha
 needs, and no host imports it. Level 6. docs/fleet.md
 """
 
-from __future__ import annotations
+from p2pcore.fleet.bus import Bucket, Bus, BusMessage, Subscription
+from p2pcore.fleet.directory import Place
+from p2pcore.fleet.events import BusBack, BusLost
+from p2pcore.fleet.fleet import Fleet
+from p2pcore.fleet.memory_bus import MemoryBus, MemoryEngine
+from p2pcore.fleet.topics import TopicSubscription
+
+__all__ = [
+    "Bucket",
+    "Bus",
+    "BusBack",
+    "BusLost",
+    "BusMessage",
+    "Fleet",
+    "MemoryBus",
+    "MemoryEngine",
+    "Place",
+    "Subscription",
+    "TopicSubscription",
+]
