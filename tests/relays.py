@@ -34,7 +34,7 @@ def behind(relay: Host) -> Multiaddr:
 
 
 class FourWorkers:
-    """Relays of four workers, one for each set of options, in an event loop of their own; ended by `close`."""
+    """Relays of four workers, one for each set of options, in an event loop of their own, until `close`."""
 
     def __init__(self) -> None:
         self._loop = uvloop.new_event_loop()

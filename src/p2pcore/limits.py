@@ -515,9 +515,9 @@ MAX_WORKER_MESSAGE_BYTES: Final = 1024 * 1024
 WORKER_QUEUE_BYTES: Final = 2 * 1024 * 1024
 """Messages that wait for a supervisor that does not read; more are dropped."""
 HUB_MAX_HEADER_BYTES: Final = 256 * 1024
-"""The JSON of one frame between a worker and the hub: HUB_BATCH_ENTRIES keys with their lengths."""
+"""The JSON of one frame between a worker and its hub: HUB_BATCH_ENTRIES keys with their lengths."""
 HUB_MAX_BODY_BYTES: Final = 2 * 1024 * 1024
-"""What is behind it: one message (BUS_MAX_MESSAGE_BYTES), or a batch that ends with one value of that size."""
+"""What is behind it: one message (BUS_MAX_MESSAGE_BYTES), or HUB_BATCH_BYTES and one more value."""
 HUB_BATCH_BYTES: Final = 256 * 1024
 """Entries of a bucket in one frame: the loop of the supervisor has one in its hands for less than 2 ms."""
 HUB_BATCH_ENTRIES: Final = 1000
@@ -541,7 +541,7 @@ HUB_MAX_DESCRIPTORS: Final = 2 * MAX_WORKERS
 LINK_TIMEOUT_S: Final = 5.0
 """How long a worker waits for a socket to another one, and for the request on it: the loop may be busy."""
 LINK_ANSWER_S: Final = RELAY_STOP_CONNECT_TIMEOUT_S + RELAY_STOP_HANDSHAKE_TIMEOUT_S + 5.0
-"""How long it waits until the other worker has opened a stream: no longer than the target of a circuit may take."""
+"""How long it waits until the other worker has opened a stream: so long may the target of a circuit take."""
 LINK_MESSAGE_BYTES: Final = 8192
 """A request of one worker to another: two peer ids and a protocol id in JSON."""
 LINK_MAX_STREAMS: Final = 8192

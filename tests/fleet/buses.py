@@ -72,7 +72,9 @@ class WorkersKit:
 
     async def stop(self) -> None:
         """See `Kit`."""
-        pytest.skip("its engine is the supervisor, with which all workers end: tests/fleet/test_workers_bus.py")
+        pytest.skip(
+            "its engine is the supervisor, with which all workers end: tests/fleet/test_workers_bus.py"
+        )
 
     async def start(self) -> None:
         """See `Kit`."""

@@ -1,4 +1,4 @@
-"""A relay of several workers: reservations on any, circuits to any, limits for all together, workers that die."""
+"""A relay of several workers: reservations on any, circuits to any, common limits, workers that die."""
 
 from __future__ import annotations
 
@@ -109,7 +109,9 @@ async def test_the_limits_of_reservations_hold_for_all_workers_together() -> Non
         held = [await relay.target(pid) for pid in (one, two, one)]
         for pid in (one, two):
             refused, _ = await relay.host(pid)
-            assert (await ask_hop(refused, relay.supervisor.peer_id, RESERVE)).status is Status.RESERVATION_REFUSED
+            assert (
+                await ask_hop(refused, relay.supervisor.peer_id, RESERVE)
+            ).status is Status.RESERVATION_REFUSED
         await held[0][0].close()
         await eventually(lambda: relay.ledger.num_reservations == 2)
         await relay.target(two)

@@ -1,4 +1,4 @@
-"""Entries with keys of several words, as buckets of message buses have them: found by the first words of their keys.
+"""Entries that are found by the first words of their keys, for a bus that keeps them itself.
 
 Comes in: keys, values and the time. Goes out: values, and which keys are gone. It has no timer: who keeps a
 table asks it for what has expired.

@@ -1,7 +1,7 @@
 """A bus between the workers of one supervisor: no server to run, and nothing leaves the machine.
 
-Comes in: a worker. Goes out: a `Bus`; its engine is the supervisor, which keeps the buckets in its memory. The
-supervisor is up as long as its workers serve: when it has ended, they drain, and the bus is down for good.
+Comes in: a worker. Goes out: a `Bus`; its engine is the supervisor, which keeps the buckets in its memory.
+When the supervisor has ended, the workers drain, and the bus is down for good.
 """
 
 from __future__ import annotations
@@ -84,7 +84,10 @@ class WorkersBus:
         await self._hub.publish(subject, data)
 
     async def subscribe(self, subject: str, deliver: Callable[[BusMessage], None]) -> Subscription:
-        """See `Bus`. Messages are lost while limits.HUB_QUEUE_BYTES wait for this worker. Raises: also LimitExceeded."""
+        """See `Bus`. Messages are lost while limits.HUB_QUEUE_BYTES wait for this worker.
+
+        Raises: also LimitExceeded, if the worker has limits.HUB_MAX_SUBSCRIPTIONS.
+        """
         names.subjects(subject)
         options.function("deliver", deliver)
         self._need()

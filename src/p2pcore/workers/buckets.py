@@ -1,7 +1,7 @@
 """A bucket of a hub: a table of small values that all workers of a supervisor share, in memory.
 
-Comes in: entries to write, keys to look for. Goes out: entries, and what has changed, also by expiry. It knows
-no sockets; the hub tells the watchers.
+Comes in: entries to write, keys to look for. Goes out: entries, and what has changed, also by expiry. It
+knows no sockets; the hub tells the watchers.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Bucket:
             self._timer = None
 
     def _expire_later(self) -> None:
-        """Sets the timer to the next expiry, unless it is set earlier: then it is set again when it is due."""
+        """Sets the timer to the next expiry. One that is earlier stays: when it is due, it is set again."""
         at = self._table.next_expiry()
         if at is not None and (self._timer is None or self._timer.when() > at):
             if self._timer is not None:

@@ -1,7 +1,7 @@
 """Frames between a worker and the hub in its supervisor: a JSON object, and bytes behind it.
 
-Comes in: a connected UNIX socket. Goes out: whole frames, each given to a callback at once. Both ends are this
-package, so no peer can write here; lengths are bounded all the same. It never waits: who writes asks
+Comes in: a connected UNIX socket. Goes out: whole frames, each given to a callback at once. Both ends are
+this package, so no peer can write here; lengths are bounded all the same. It never waits: who writes asks
 `num_queued` or awaits `room` first.
 """
 

@@ -1,8 +1,8 @@
 """The hub in a supervisor: carries messages between its workers, and keeps their buckets.
 
-Comes in: frames of workers (frames.py), each with an "op". Goes out: frames to workers. It waits for nobody: a
-worker that does not read loses messages, which are counted, and is told later what has changed in buckets. What
-a worker subscribed, and what others wait for from it, ends with the worker. Client: hub_client.py.
+Comes in: frames of workers (frames.py), each with an "op". Goes out: frames to workers. It waits for nobody:
+a worker that does not read loses messages, which are counted, and is told later what has changed in buckets.
+What a worker subscribed, and what others wait for from it, ends with the worker. Client: hub_client.py.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ class Member:
     def __init__(self, hub: Hub, number: int, links: socket.socket) -> None:
         self.number = number
         self.dropped = 0
-        self.conn = FrameConn(lambda header, data: hub.heard(self, header, data), lambda: hub.left(self), self._catch_up)
+        self.conn = FrameConn(
+            lambda header, data: hub.heard(self, header, data), lambda: hub.left(self), self._catch_up
+        )
         self.descriptors = DescriptorQueue(links)
         self.patterns: set[str] = set()
         self.watches: dict[int, _Watch] = {}
@@ -181,7 +183,10 @@ class Hub:
                 each.close()
             raise
         self._members[number] = member
-        return Ticket(self.node, number, hub_theirs.fileno(), links_theirs.fileno()), [hub_theirs, links_theirs]
+        return Ticket(self.node, number, hub_theirs.fileno(), links_theirs.fileno()), [
+            hub_theirs,
+            links_theirs,
+        ]
 
     def close(self) -> None:
         """Cuts off all workers and forgets everything. Idempotent."""

@@ -77,7 +77,7 @@ class HubClient:
         """Calls `call` when the supervisor has gone; it never comes back."""
         token = object()
         self._on_down[token] = call
-        return Handle(lambda: self._on_down.pop(token, None))
+        return Handle(lambda: _forget(self._on_down, token))
 
     def close(self) -> None:
         """Cuts the connection. Idempotent."""
@@ -173,9 +173,7 @@ class HubClient:
         entries: dict[str, bytes] = header["entries"]
         return entries
 
-    async def watch(
-        self, name: str, key: str, changed: OnChange, group: Group | None = None
-    ) -> Handle:
+    async def watch(self, name: str, key: str, changed: OnChange, group: Group | None = None) -> Handle:
         """Calls `changed` with the entries of `key` and below, then with each change. Raises BusDown."""
         w = next(self._numbers)
         self._watches[w] = changed
@@ -241,6 +239,10 @@ class HubClient:
         told, self._on_down = list(self._on_down.values()), {}
         for call in told:
             self._call("on_down", call)
+
+
+def _forget(table: dict[object, Any], token: object) -> None:
+    table.pop(token, None)
 
 
 _ERRORS: dict[str, Exception] = {

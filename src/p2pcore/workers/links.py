@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from p2pcore import codes, limits
-from p2pcore._fast.chain.wire import Wire
 from p2pcore._fast.crypto.secure import PlainChannel
 from p2pcore._fast.mux.splice import Splice
 from p2pcore._fast.mux.stream import Stream
 from p2pcore._fast.mux.yamux import YamuxSession
 from p2pcore.errors import BusDown, DeadlineExceeded, P2PError
+from p2pcore.manet.conn import MaConn
 from p2pcore.muxers.yamux import YamuxMultiplexer, YamuxOptions
 from p2pcore.values.peer_id import PeerId
 from p2pcore.workers.descriptors import DescriptorReader
@@ -102,6 +102,10 @@ class Links:
         """Requests of other workers with this "kind" go to `handler`."""
         self._handlers[kind] = handler
 
+    def stop_serving(self, kind: str) -> None:
+        """Ends `serve`. What was opened goes on. Idempotent."""
+        self._handlers.pop(kind, None)
+
     async def open(self, number: int, kind: str, **fields: Any) -> Stream:
         """A stream to what worker `number` opens for this request.
 
@@ -142,7 +146,8 @@ class Links:
         return await asyncio.shield(connecting)  # others may wait for it too
 
     async def _connect(self, number: int) -> YamuxSession:
-        arrival = self._arrivals[number] = asyncio.get_running_loop().create_future()
+        arrival: asyncio.Future[YamuxSession] = asyncio.get_running_loop().create_future()
+        self._arrivals[number] = arrival
         async with asyncio.timeout(limits.LINK_TIMEOUT_S):
             await self._hub.ask("link", to=number)
             return await arrival
@@ -158,24 +163,22 @@ class Links:
         self._start(self._begin(sock, number, is_client))
 
     async def _begin(self, sock: socket.socket, number: int, is_client: bool) -> None:
-        wire = Wire(asyncio.get_running_loop())
-        sock.setblocking(False)
-        try:
-            await asyncio.get_running_loop().create_unix_connection(lambda: wire, sock=sock)
-        except BaseException:
-            sock.close()
-            raise
-        mailbox = wire.open_mailbox()
+        conn = MaConn(asyncio.get_running_loop(), sock, (), None)
+        await conn.start()
+        mailbox = conn.mailbox
         mailbox.insert(PlainChannel())
         session = self._multiplexer.start(mailbox, is_client)
         session.owner = Link(number, self._peer, session)
         self._all.add(session)
         self._sessions[number] = session
-        session.set_stream_handler(lambda stream: self._start(self._serve(stream)))
+        session.set_stream_handler(self._arrived)
         session.add_close_callback(lambda error: self._lost(number, session))
         arrival = self._arrivals.get(number)
         if arrival is not None and not arrival.done():
             arrival.set_result(session)
+
+    def _arrived(self, stream: Stream) -> None:
+        self._start(self._serve(stream))
 
     def _lost(self, number: int, session: YamuxSession) -> None:
         session.owner = None  # breaks the circle
@@ -209,7 +212,10 @@ class Links:
     async def _opened(self, stream: Stream) -> Far:
         async with asyncio.timeout(limits.LINK_TIMEOUT_S):
             request = json.loads(await stream.read_msg(limits.LINK_MESSAGE_BYTES))
-        return await self._handlers[request["kind"]](request)
+        handler = self._handlers.get(request["kind"])
+        if handler is None:
+            raise LinkRefused("GONE", f"nobody serves {request['kind']}")
+        return await handler(request)
 
     async def _join(self, stream: Stream, far: Far) -> None:
         stream.handler_task = None

@@ -1,7 +1,7 @@
 """The workers of one supervisor as one relay: one ledger for all, and circuits from any worker to any other.
 
-Comes in: requests of the relay in each worker. Goes out: permission from the supervisor, whose ledger holds the
-limits of all together; and the stream to a target, spliced by the worker that has its connection. If the
+Comes in: requests of the relay in each worker. Goes out: permission from the supervisor, whose ledger holds
+the limits of all together; and the stream to a target, spliced by the worker that has its connection. If the
 supervisor does not answer, nothing is granted.
 """
 
@@ -132,7 +132,7 @@ class SharedBoard:
 
 
 async def share_relay(service: RelayService, hub: HubClient, links: Links) -> None:
-    """Makes the relay of this worker one with those of the others. Raises BusDown: the supervisor has gone."""
+    """Makes the relay of this worker one with those of the others. Raises BusDown."""
 
     async def serve(request: Request) -> Far:
         try:

@@ -16,6 +16,7 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
 from multiprocessing import spawn
 from typing import Any
@@ -90,7 +91,9 @@ class Worker:
         place: names this process among all workers of all supervisors: "NODE.NUMBER".
     """
 
-    def __init__(self, settings: Settings, channel: Channel, place: str, hub: HubClient, links: Links) -> None:
+    def __init__(
+        self, settings: Settings, channel: Channel, place: str, hub: HubClient, links: Links
+    ) -> None:
         self._channel = channel
         self.place = place
         self.hub = hub
@@ -100,6 +103,7 @@ class Worker:
         self.listen = [Multiaddr(addr) for addr in settings.listen]
         self.sockets = [_inherited(fd) for fd in settings.fds]
         self.backlog = settings.backlog
+        self._beside: list[AbstractAsyncContextManager[Any]] = []
         self._limits = settings.limits or Limits()
         self._num_workers = settings.num_workers
 
@@ -128,6 +132,14 @@ class Worker:
             unix=replace(unix, sockets=files, backlog=self.backlog),
             **{"limits": self.limits} | more,
         )
+
+    def beside(self, context: AbstractAsyncContextManager[Any]) -> None:
+        """Enters `context`, such as a Fleet, when the host has started, and leaves it when it has drained.
+
+        The worker is ready once all contexts are entered, in the order of these calls. If one raises, the
+        worker has failed.
+        """
+        self._beside.append(context)
 
     def report(self, **fields: object) -> bool:
         """Sends `fields` to the supervisor, which makes an event of kind "report".
@@ -169,7 +181,7 @@ async def _work(sock: socket.socket, preparation: dict[str, Any], settings: Sett
         host: Host = await made if inspect.isawaitable(made) else made
         if host.relay_service is not None:
             await share_relay(host.relay_service, hub, links)
-        await _serve(host, settings, stop)
+        await _serve(host, worker, settings, stop)
     except Exception as error:
         if os.environ.get("P2PCORE_DEBUG"):
             raise
@@ -193,8 +205,10 @@ async def _joined(settings: Settings) -> tuple[HubClient, Links]:
     return hub, Links(hub, _inherited(ticket.links_fd), ticket.number, peer)
 
 
-async def _serve(host: Host, settings: Settings, stop: _Stop) -> None:
-    async with host:
+async def _serve(host: Host, worker: Worker, settings: Settings, stop: _Stop) -> None:
+    async with host, AsyncExitStack() as stack:
+        for context in worker._beside:
+            await stack.enter_async_context(context)
         gc.freeze()  # the present objects stay for ever, so collections need not look at them
         stop.arm(host, settings.index)
         addrs = [str(addr) for addr in host.addrs_with_peer]
