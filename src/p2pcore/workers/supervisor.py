@@ -162,7 +162,7 @@ class Supervisor:
         self._tasks: set[asyncio.Task[Any]] = set()
         self.hub = Hub()
         self._relay = RelayDesk(self.hub)
-        self.metrics = FleetMetrics(lambda: self._processes)
+        self.metrics = FleetMetrics(lambda: self._processes, lambda: self.hub.num_dropped)
         self.alive = Health("alive", {"workers": self._none_alive})
         self.ready = Health("ready", {"draining": self._drains, "workers": self._none_serves})
 
