@@ -191,7 +191,9 @@ _OPTIONS = (
         is_flag=True,
         help="Make a certificate for /tls/ws addresses. Nobody trusts it; it is for tests.",
     ),
-    click.option("--relay", is_flag=True, help="Relay connections of other peers, with limits of all workers together."),
+    click.option(
+        "--relay", is_flag=True, help="Relay connections of other peers, with limits of all workers together."
+    ),
     click.option("--relay-unlimited", is_flag=True, help="Like --relay, without limits of time and bytes."),
     click.option(
         "--max-conns",
