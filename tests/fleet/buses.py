@@ -12,8 +12,11 @@ from typing import Any, Protocol
 
 import pytest
 
+from harness import eventually
+from nats_server import NatsServer
 from p2pcore.fleet.bus import Bus
 from p2pcore.fleet.memory_bus import MemoryBus, MemoryEngine
+from p2pcore.fleet.nats_bus import NatsBus
 from p2pcore.fleet.workers_bus import WorkersBus
 from p2pcore.workers.hub import Hub
 from p2pcore.workers.hub_client import HubClient
@@ -57,6 +60,34 @@ class MemoryKit:
         self.engine.start()
 
 
+class NatsKit:
+    """Kit of the bus over NATS, with a server of its own."""
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self.server = NatsServer(request.getfixturevalue("tmp_path"))
+        request.addfinalizer(self.server.kill)
+        self.server.start()
+        self.server.wait_ready()
+
+    @asynccontextmanager
+    async def buses(self, count: int) -> AsyncIterator[list[Bus]]:
+        """See `Kit`."""
+        made = [NatsBus(self.server.url) for _ in range(count)]
+        async with AsyncExitStack() as stack:
+            for bus in made:
+                await stack.enter_async_context(bus)
+            await eventually(lambda: all(bus.is_up for bus in made))
+            yield list(made)
+
+    async def stop(self) -> None:
+        """See `Kit`."""
+        self.server.kill()
+
+    async def start(self) -> None:
+        """See `Kit`."""
+        self.server.start()
+
+
 class WorkersKit:
     """Kit of the bus between workers: a hub as a supervisor has it, and the real sockets to its workers."""
 
@@ -98,6 +129,7 @@ async def worker_bus(hub: Hub) -> AsyncIterator[WorkersBus]:
 
 KITS: dict[str, Callable[[pytest.FixtureRequest], Kit]] = {
     "memory": lambda request: MemoryKit(),
+    "nats": NatsKit,
     "workers": lambda request: WorkersKit(),
 }
 """Makes the kit of a test. It may skip the test, with the reason."""
