@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from p2pcore.codes import Undelivered
 from p2pcore.errors import BusDown, NobodyListens, NotDelivered, RemoteProtocolError
 from p2pcore.fleet.envelope import Order, answer_of, packed
-from p2pcore.limits import FLEET_MAX_ASKED, FLEET_MAX_RETRY_PAUSE_S, FLEET_RETRY_PAUSE_S
+from p2pcore.limits import FLEET_ATTEMPT_S, FLEET_MAX_ASKED, FLEET_MAX_RETRY_PAUSE_S, FLEET_RETRY_PAUSE_S
 
 if TYPE_CHECKING:
     from p2pcore.fleet.bus import Bus

@@ -243,6 +243,11 @@ class Fleet:
     async def subscribe(self, topic: str, stream: Stream) -> TopicSubscription:
         """Sends `stream` each message of `topic` from now on, as `write_msg` does, until the stream ends.
 
+            async def news(stream):  # the handler of a protocol
+                await fleet.subscribe("news", stream)
+                while await stream.read():  # until the peer ends it
+                    pass
+
         Nobody waits for a peer that reads too slowly: it misses messages, and its stream is reset after
         `max_missed` of them in a row. While the engine is away, only messages of this process come.
 
