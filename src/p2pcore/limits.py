@@ -843,6 +843,44 @@ BUS_MAX_NAME_CHARS: Final = 256
 """A subject or a key: the id of a peer has 52 characters; NATS takes 4,096 bytes for a whole line."""
 BUS_MIN_EXPIRY_S: Final = 1.0
 """The shortest life of an entry: what NATS allows."""
+BUS_CONNECT_TIMEOUT_S: Final = 2.0
+"""Each step of connecting to one server of an engine (nats-py)."""
+BUS_TIMEOUT_S: Final = 5.0
+"""An engine that is up answers a question about a bucket within this time (nats-py)."""
+BUS_CLOSE_TIMEOUT_S: Final = 1.0
+"""To send what is buffered when a bus is closed."""
+BUS_LOOK_S: Final = 1.0
+"""Between two looks at the connection to an engine."""
+BUS_PING_S: Final = 2.0
+"""Between two pings of an engine. After two without an answer it counts as away."""
+BUS_RETRY_MIN_S: Final = 0.05
+"""The pause before the second attempt to reach an engine. It doubles before each further one ..."""
+BUS_RETRY_MAX_S: Final = 1.0
+"""... up to this: presence must be right two seconds after an engine is back."""
+BUS_MAX_PENDING_BYTES: Final = 4 * 1024 * 1024
+"""Sent and not yet taken by the system. Who sends more waits: four of the longest messages."""
+BUS_MAX_UNREAD: Final = 65_536
+"""Messages of one subscription that came and were not delivered; further ones are dropped and counted ..."""
+BUS_MAX_UNREAD_BYTES: Final = 64 * 1024 * 1024
+"""... and their bytes: as much as NATS keeps for a slow client (max_pending)."""
+BUS_MAX_ANSWERS: Final = 10_000
+"""Answers that wait for their turn to leave. Further ones are dropped and counted."""
+BUS_HEARTBEAT_S: Final = 2.0
+"""NATS says so often that it still serves a watch which has nothing to tell."""
+BUS_MAX_HEARTBEATS_MISSED: Final = 3
+"""After so many without one the watch asks anew."""
+BUS_CONSUMER_EXPIRY_S: Final = 30.0
+"""NATS forgets a watch so long after its process is gone."""
+BUS_MARKER_S: Final = 5.0
+"""NATS keeps the note that an entry is gone so long, for watches that are a little late."""
+BUS_MAX_BATCH: Final = 500
+"""Entries that are put at once: as many as NATS acknowledges together (fast ingest)."""
+BUS_MAX_BATCH_BYTES: Final = 1_000_000
+"""The values of one batch, without the last one."""
+BUS_MAX_BATCH_ID_CHARS: Final = 64
+"""The name of a batch (NATS)."""
+BUS_PUT_ATTEMPTS: Final = 4
+"""A batch that NATS did not store as a whole is sent so often, within 2 s."""
 FLEET_LEASE_S: Final = 2.0
 """A process of a fleet that was not heard of for so long counts as ended: its peers are not connected."""
 FLEET_REFRESH_S: Final = 0.5

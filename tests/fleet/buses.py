@@ -6,13 +6,16 @@ Comes in: nothing. Goes out: kits. A new bus adds its kit to KITS, and nothing e
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
 import pytest
+from nats_server import NatsServer
 
+from harness import eventually
 from p2pcore.fleet.bus import Bus
 from p2pcore.fleet.memory_bus import MemoryBus, MemoryEngine
+from p2pcore.fleet.nats_bus import NatsBus
 
 
 class Kit(Protocol):
@@ -53,5 +56,36 @@ class MemoryKit:
         self.engine.start()
 
 
-KITS: dict[str, Callable[[pytest.FixtureRequest], Kit]] = {"memory": lambda request: MemoryKit()}
+class NatsKit:
+    """Kit of the bus over NATS, with a server of its own."""
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self.server = NatsServer(request.getfixturevalue("tmp_path"))
+        request.addfinalizer(self.server.kill)
+        self.server.start()
+        self.server.wait_ready()
+
+    @asynccontextmanager
+    async def buses(self, count: int) -> AsyncIterator[list[Bus]]:
+        """See `Kit`."""
+        made = [NatsBus(self.server.url) for _ in range(count)]
+        async with AsyncExitStack() as stack:
+            for bus in made:
+                await stack.enter_async_context(bus)
+            await eventually(lambda: all(bus.is_up for bus in made))
+            yield list(made)
+
+    async def stop(self) -> None:
+        """See `Kit`."""
+        self.server.kill()
+
+    async def start(self) -> None:
+        """See `Kit`."""
+        self.server.start()
+
+
+KITS: dict[str, Callable[[pytest.FixtureRequest], Kit]] = {
+    "memory": lambda request: MemoryKit(),
+    "nats": NatsKit,
+}
 """Makes the kit of a test. It may skip the test, with the reason."""

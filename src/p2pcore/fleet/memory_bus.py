@@ -8,55 +8,38 @@ waits than there are publishers. A test stops and starts the engine, as others a
 from __future__ import annotations
 
 import asyncio
-import logging
 from asyncio import Future, TimerHandle
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 from p2pcore import options
-from p2pcore.aio.callbacks import RAISED, Complaints
 from p2pcore.errors import BusDown, LimitExceeded, NobodyListens
 from p2pcore.fleet import names
 from p2pcore.fleet.bus import Bucket, BusMessage, Subscription
+from p2pcore.fleet.callback import Callback, wrong_answer
 from p2pcore.fleet.table import Table, is_under
 
-logger = logging.getLogger("p2pcore.fleet.memory_bus")
 
+class _Call(Callback):
+    """A callback, and the places of the engine that have it until it is closed."""
 
-class _Call:
-    """A subscription, a watch, or a callback for the state: a function that is called until it is closed."""
+    __slots__ = ("_places",)
 
-    __slots__ = ("_complaints", "_function", "_places", "key")
-
-    def __init__(self, key: str, function: Callable[..., None], complaints: Complaints) -> None:
-        self.key = key
-        self._function = function
-        self._complaints = complaints
-        self._places: list[dict[_Call, None]] | None = []
-
-    def join(self, place: dict[_Call, None]) -> None:
-        """`place` has it until it is closed."""
-        if self._places is not None:
+    def __init__(self, subject: str, function: Callable[..., None], *places: dict[_Call, None]) -> None:
+        super().__init__(subject, function)
+        self._places = places
+        for place in places:
             place[self] = None
-            self._places.append(place)
 
     def close(self) -> None:
-        """Nothing is called any more. Idempotent."""
-        for place in self._places or ():
+        """See `Callback`."""
+        super().close()
+        for place in self._places:
             place.pop(self, None)
-        self._places = None
 
     def soon(self, *args: Any) -> None:
         """Calls the function in the loop's next turn, unless it is closed by then."""
-        asyncio.get_running_loop().call_soon(self._call, args)
-
-    def _call(self, args: tuple[Any, ...]) -> None:
-        if self._places is None:
-            return
-        try:
-            self._function(*args)
-        except RAISED:
-            self._complaints.raised(f"a callback of the bus for {self.key!r}")
+        asyncio.get_running_loop().call_soon(self, *args)
 
 
 class _Subscriber(_Call):
@@ -64,16 +47,15 @@ class _Subscriber(_Call):
 
     __slots__ = ("_subjects",)
 
-    def __init__(self, key: str, function: Callable[..., None], engine: MemoryEngine) -> None:
-        super().__init__(key, function, engine._complaints)
-        self._subjects = engine._subscribers
-        self.join(self._subjects.setdefault(key, {}))
+    def __init__(self, subject: str, function: Callable[..., None], bus: MemoryBus) -> None:
+        self._subjects = bus._engine._subscribers
+        super().__init__(subject, function, bus._calls, self._subjects.setdefault(subject, {}))
 
     def close(self) -> None:
-        """See `_Call`."""
+        """See `Callback`."""
         super().close()
-        if not self._subjects.get(self.key, True):
-            del self._subjects[self.key]
+        if not self._subjects.get(self.subject, True):
+            del self._subjects[self.subject]
 
 
 class _Entries:
@@ -123,7 +105,7 @@ class _Entries:
 
     def _tell(self, key: str, value: bytes | None) -> None:
         for watch in self.watches:
-            if is_under(key, watch.key):
+            if is_under(key, watch.subject):
                 watch.soon(key, value)
 
 
@@ -140,7 +122,6 @@ class MemoryEngine:
         self._buckets: dict[str, _Entries] = {}
         self._states: dict[_Call, None] = {}
         self._requests: dict[Future[bytes], None] = {}
-        self._complaints: Final = Complaints(logger)
 
     def stop(self) -> None:
         """The engine goes away: what is asked of it fails with BusDown, what waits for an answer too."""
@@ -194,9 +175,7 @@ class MemoryBus:
     def on_state(self, changed: Callable[[bool], None]) -> Subscription:
         """See `Bus`."""
         options.function("changed", changed)
-        call = self._call("state", changed)
-        call.join(self._engine._states)
-        return call
+        return _Call("state", changed, self._calls, self._engine._states)
 
     async def publish(self, subject: str, data: bytes) -> None:
         """See `Bus`."""
@@ -212,9 +191,7 @@ class MemoryBus:
         names.subjects(subject)
         options.function("deliver", deliver)
         self._need()
-        call = _Subscriber(subject, deliver, self._engine)
-        call.join(self._calls)
-        return call
+        return _Subscriber(subject, deliver, self)
 
     async def request(self, subject: str, data: bytes, *, timeout_s: float) -> bytes:
         """See `Bus`."""
@@ -261,17 +238,12 @@ class MemoryBus:
         if not self._engine.is_up:
             raise BusDown("the engine in memory is stopped")
 
-    def _call(self, key: str, function: Callable[..., None]) -> _Call:
-        call = _Call(key, function, self._engine._complaints)
-        call.join(self._calls)
-        return call
-
     def _answer_of(self, waiter: Future[bytes]) -> Callable[[bytes], None]:
         def answer(data: bytes) -> None:
             try:
                 names.message(data)
             except (TypeError, LimitExceeded):
-                self._engine._complaints.raised("the answer of a request")
+                wrong_answer()
             else:
                 if not waiter.done():
                     waiter.set_result(data)
@@ -304,10 +276,10 @@ class MemoryBucket:
         names.key(key)
         options.function("changed", changed)
         self._bus._need()
-        call = self._bus._call(key, changed)
-        for name, value in self._entries.get(key).items():
+        found = self._entries.get(key)
+        call = _Call(key, changed, self._bus._calls, self._entries.watches)
+        for name, value in found.items():
             call.soon(name, value)
-        call.join(self._entries.watches)
         await asyncio.sleep(0)
         return call
 
