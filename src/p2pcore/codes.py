@@ -101,6 +101,8 @@ class Undelivered(enum.IntEnum):
     """The engine of the bus is away, and the peer is not connected to this process."""
     BUSY = 8
     """Too many requests are under way in this process, or in the one that has the connection."""
+    ELSEWHERE = 9
+    """A stream was asked for, and the peer is connected to no worker of this machine."""
 
 
 RPC_RESET_BASE: Final = 0x10000

@@ -514,6 +514,40 @@ MAX_WORKER_MESSAGE_BYTES: Final = 1024 * 1024
 """One message between a worker and its supervisor: the metrics of a worker take up to 200 KiB."""
 WORKER_QUEUE_BYTES: Final = 2 * 1024 * 1024
 """Messages that wait for a supervisor that does not read; more are dropped."""
+HUB_MAX_HEADER_BYTES: Final = 256 * 1024
+"""The JSON of one frame between a worker and its hub: HUB_BATCH_ENTRIES keys with their lengths."""
+HUB_MAX_BODY_BYTES: Final = 2 * 1024 * 1024
+"""What is behind it: one message (BUS_MAX_MESSAGE_BYTES), or HUB_BATCH_BYTES and one more value."""
+HUB_BATCH_BYTES: Final = 256 * 1024
+"""Entries of a bucket in one frame: the loop of the supervisor has one in its hands for less than 2 ms."""
+HUB_BATCH_ENTRIES: Final = 1000
+"""The same as a number of entries."""
+HUB_QUEUE_BYTES: Final = 8 * 1024 * 1024
+"""Messages that wait for a worker that does not read; more are lost. MAX_WORKERS such queues fit in 2 GiB."""
+HUB_MAX_ENTRIES: Final = 4_000_000
+"""Entries of one bucket: one for each connection of a large machine. Each takes 300 to 500 bytes."""
+HUB_MAX_BUCKETS: Final = 64
+"""Buckets of one hub: a fleet has four."""
+HUB_MAX_MISSED: Final = 1_000_000
+"""Entries that changed while a worker did not read; above that its bus is cut."""
+HUB_MAX_SUBSCRIPTIONS: Final = 100_000
+"""Subjects that a worker has subscribed, and watches that it has."""
+HUB_MAX_ASKING: Final = 20_000
+"""Frames of a worker that wait for their replies, requests to other workers among them."""
+HUB_ANSWER_S: Final = 5.0
+"""How long a relay in a worker waits for its supervisor, before it refuses a request."""
+HUB_MAX_DESCRIPTORS: Final = 2 * MAX_WORKERS
+"""Sockets that wait to be passed to a worker: two for each of MAX_WORKERS."""
+LINK_TIMEOUT_S: Final = 5.0
+"""How long a worker waits for a socket to another one, and for the request on it: the loop may be busy."""
+LINK_ANSWER_S: Final = RELAY_STOP_CONNECT_TIMEOUT_S + RELAY_STOP_HANDSHAKE_TIMEOUT_S + 5.0
+"""How long it waits until the other worker has opened a stream: so long may the target of a circuit take."""
+LINK_MESSAGE_BYTES: Final = 8192
+"""A request of one worker to another: two peer ids and a protocol id in JSON."""
+LINK_MAX_STREAMS: Final = 8192
+"""Streams that one worker has open at another one: more than the streams of a usual connection."""
+LINK_WINDOW_BYTES: Final = 1024 * 1024
+"""What a stream between workers may have under way: on one machine, a longer window makes nothing faster."""
 
 # -- metrics, health, access log -----------------------------------------------------------------
 MAX_METRIC_ROWS: Final = 512

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Protocol
+from types import SimpleNamespace
+from typing import Any, Protocol
 
 import pytest
 from nats_server import NatsServer
@@ -16,6 +17,9 @@ from harness import eventually
 from p2pcore.fleet.bus import Bus
 from p2pcore.fleet.memory_bus import MemoryBus, MemoryEngine
 from p2pcore.fleet.nats_bus import NatsBus
+from p2pcore.fleet.workers_bus import WorkersBus
+from p2pcore.workers.hub import Hub
+from p2pcore.workers.hub_client import HubClient
 
 
 class Kit(Protocol):
@@ -84,8 +88,48 @@ class NatsKit:
         self.server.start()
 
 
+class WorkersKit:
+    """Kit of the bus between workers: a hub as a supervisor has it, and the real sockets to its workers."""
+
+    def __init__(self) -> None:
+        self.hub = Hub()
+
+    @asynccontextmanager
+    async def buses(self, count: int) -> AsyncIterator[list[Bus]]:
+        """See `Kit`."""
+        async with AsyncExitStack() as stack:
+            stack.callback(self.hub.close)
+            yield [await stack.enter_async_context(worker_bus(self.hub)) for _ in range(count)]
+
+    async def stop(self) -> None:
+        """See `Kit`."""
+        pytest.skip(
+            "its engine is the supervisor, with which all workers end: tests/fleet/test_workers_bus.py"
+        )
+
+    async def start(self) -> None:
+        """See `Kit`."""
+
+
+@asynccontextmanager
+async def worker_bus(hub: Hub) -> AsyncIterator[WorkersBus]:
+    """The bus of a worker that has a seat at `hub`."""
+    _, theirs = await hub.seat()
+    links = theirs.pop()
+    client = await HubClient.connected(theirs.pop())
+    worker: Any = SimpleNamespace(hub=client)
+    bus = WorkersBus(worker)
+    try:
+        yield bus
+    finally:
+        await bus.close()
+        client.close()
+        links.close()
+
+
 KITS: dict[str, Callable[[pytest.FixtureRequest], Kit]] = {
     "memory": lambda request: MemoryKit(),
     "nats": NatsKit,
+    "workers": lambda request: WorkersKit(),
 }
 """Makes the kit of a test. It may skip the test, with the reason."""

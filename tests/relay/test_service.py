@@ -246,7 +246,8 @@ def test_more_circuits_than_a_peer_or_an_ip_may_have_are_refused_and_ended_ones_
             await r.dialer.swarm.close_peer(r.target.peer_id)
             await eventually(lambda: r.service.num_circuits == 0)
             assert not r.service._ends
-            assert not r.service._sources
+            assert not r.service._board.ledger._ends
+            assert not r.service._board.ledger._sources
 
     run(main(replace(UNLIMITED, max_circuits_per_peer=2)))
     run(main(replace(UNLIMITED, max_circuits_per_ip=2)))
@@ -279,6 +280,7 @@ async def test_a_target_that_answers_anything_but_ok_is_a_failed_connection(answ
         told = await ask_hop(one, relay.addrs_with_peer[0], connect_to(target.peer_id))
         assert told.status is Status.CONNECTION_FAILED
         assert not relay.relay_service._ends  # type: ignore[union-attr]
+        assert not relay.relay_service._board.ledger._ends  # type: ignore[union-attr]
 
 
 @looped

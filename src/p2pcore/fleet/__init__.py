@@ -11,6 +11,7 @@ from p2pcore.fleet.events import BusBack, BusLost
 from p2pcore.fleet.fleet import Fleet
 from p2pcore.fleet.memory_bus import MemoryBus, MemoryEngine
 from p2pcore.fleet.topics import TopicSubscription
+from p2pcore.fleet.workers_bus import WorkersBus
 
 __all__ = [
     "Bucket",
@@ -24,4 +25,5 @@ __all__ = [
     "Place",
     "Subscription",
     "TopicSubscription",
+    "WorkersBus",
 ]

@@ -26,6 +26,7 @@ from p2pcore.fleet.directory import LEASES, Directory, Place
 from p2pcore.fleet.envelope import Order
 from p2pcore.fleet.events import BusBack, BusLost
 from p2pcore.fleet.member import Member
+from p2pcore.fleet.open import Opener, open_anywhere
 from p2pcore.fleet.presence import Presence
 from p2pcore.fleet.serving import Serving
 from p2pcore.fleet.sweep import Sweep
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from p2pcore.fleet.bus import Subscription
     from p2pcore.host import Host
     from p2pcore.interfaces import Stream
+    from p2pcore.workers.worker import Worker
 
 
 class Fleet:
@@ -62,6 +64,7 @@ class Fleet:
         name: of the fleet, one word; fleets with different names share a bus and do not meet.
         machine: the name of this machine, for people and for Place.machine; None: its host name.
         max_missed: messages in a row that a slow subscriber may miss before its stream is reset.
+        worker: of this process, if a Supervisor has started it; then `open` reaches the other workers.
 
     Raises: TypeError, ValueError: an argument is wrong.
 
@@ -77,6 +80,7 @@ class Fleet:
         name: str = "p2pcore",
         machine: str | None = None,
         max_missed: int = FLEET_MAX_MISSED,
+        worker: Worker | None = None,
     ) -> None:
         options.satisfies("bus", bus, Bus, may_wait=True)
         names.word("name", name)
@@ -89,6 +93,7 @@ class Fleet:
         options.text("machine", self._machine, BUS_MAX_NAME_CHARS)
         self._max_missed = max_missed
         self._parts: _Parts | None = None
+        self._opener = None if worker is None else Opener(host.swarm, worker, self.process)
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -100,6 +105,8 @@ class Fleet:
         self._host.notify(parts.presence)
         self._host.metrics.add(self.families)
         try:
+            if self._opener is not None:
+                await self._opener.start()
             await parts.member.start()
         except BaseException:
             await self.close()
@@ -114,6 +121,8 @@ class Fleet:
         if parts is None or parts.is_closed:
             return
         parts.is_closed = True
+        if self._opener is not None:
+            self._opener.close()
         self._host.stop_notify(parts.presence)
         self._host.metrics.remove(self.families)
         await parts.member.close()
@@ -237,6 +246,27 @@ class Fleet:
         _check_message(message)
         order = Order(self.process, PeerId(peer), protocol, message, wants_answer, timeout_s, key or "")
         return await parts.delivery.ask(order)
+
+    async def open(self, peer: PeerId | str, protocol: str, *, timeout_s: float = FLEET_TIMEOUT_S) -> Stream:
+        """A stream of `protocol` to `peer`, if it is connected to this process or to a worker of this machine.
+
+        It is negotiated lazily, as `Host.new_stream` does. Between workers its bytes go through a UNIX
+        socket: half closes, resets with their codes and back-pressure pass through. `stream.conn` is then
+        the link to the worker, not to the peer.
+
+        Args: timeout_s: seconds from now, at most FLEET_MAX_TIMEOUT_S.
+
+        Raises:
+            NotDelivered: there is no stream. ELSEWHERE: the peer is connected to another machine, or this
+                process is no worker; use `request` or `send`. The other reasons are those of `request`.
+            IdentityError: `peer` is malformed. TypeError, ValueError: another argument is wrong.
+        """
+        parts = self._live()
+        options.seconds("timeout_s", timeout_s, most=FLEET_MAX_TIMEOUT_S)
+        _check_text("protocol", protocol, MAX_PROTOCOL_ID_BYTES)
+        return await open_anywhere(
+            PeerId(peer), protocol, timeout_s, self._host.swarm, parts.where, self._opener
+        )
 
     # -- a message to many ---------------------------------------------------------------------
 

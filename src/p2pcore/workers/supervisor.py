@@ -31,8 +31,10 @@ from p2pcore.values.multiaddr import Multiaddr
 from p2pcore.values.peer_id import PeerId
 from p2pcore.workers.channel import Message
 from p2pcore.workers.fleet_metrics import FleetMetrics
+from p2pcore.workers.hub import Hub
 from p2pcore.workers.ports import Ports, close_all
 from p2pcore.workers.process import Process, pickled
+from p2pcore.workers.relays import RelayDesk
 from p2pcore.workers.worker import HostFactory, Settings, WorkerStatus
 
 logger = logging.getLogger("p2pcore.workers")
@@ -157,6 +159,8 @@ class Supervisor:
         self._restarting = asyncio.Lock()
         self._is_ending = False
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._hub = Hub()
+        self._relay = RelayDesk(self._hub)
         self.metrics = FleetMetrics(lambda: self._processes)
         self.alive = Health("alive", {"workers": self._none_alive})
         self.ready = Health("ready", {"draining": self._drains, "workers": self._none_serves})
@@ -361,6 +365,7 @@ class Supervisor:
         fds = tuple(sock.fileno() for sock in slot.sockets)
         listen = tuple(map(str, self._ports.addrs))
         key = self.private_key.to_protobuf()
+        ticket, theirs = await self._hub.seat()
         settings = Settings(
             slot.index,
             key,
@@ -368,11 +373,16 @@ class Supervisor:
             fds,
             self._backlog,
             self._drain_s,
+            ticket,
             limits.WORKER_HEARTBEAT_S,
             limits=self._limits,
             num_workers=self._num_workers,
         )
-        process = await Process.start(settings, self._work, slot.sockets, self._heard, self._max_blocked_s)
+        sockets = [*slot.sockets, *theirs]
+        try:
+            process = await Process.start(settings, self._work, sockets, self._heard, self._max_blocked_s)
+        finally:
+            close_all(theirs)
         self._processes.add(process)
         if self._is_ending:
             process.kill()
@@ -515,6 +525,7 @@ class Supervisor:
             await asyncio.wait(tasks, timeout=limits.WORKER_EXIT_S)
         if self._ports is not None:
             self._ports.close()
+        self._hub.close()
 
     # -- messages of workers -------------------------------------------------------------------
 
