@@ -11,9 +11,9 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 
 import pytest
-from nats_server import NatsServer
 
 from harness import eventually
+from nats_server import NatsServer
 from p2pcore.fleet.bus import Bus
 from p2pcore.fleet.memory_bus import MemoryBus, MemoryEngine
 from p2pcore.fleet.nats_bus import NatsBus

@@ -248,7 +248,7 @@ class Fleet:
         return await parts.delivery.ask(order)
 
     async def open(self, peer: PeerId | str, protocol: str, *, timeout_s: float = FLEET_TIMEOUT_S) -> Stream:
-        """A stream of `protocol` to `peer`, if it is connected to this process or to a worker of this machine.
+        """A stream of `protocol` to `peer`, if a process of this machine has its connection.
 
         It is negotiated lazily, as `Host.new_stream` does. Between workers its bytes go through a UNIX
         socket: half closes, resets with their codes and back-pressure pass through. `stream.conn` is then
