@@ -945,6 +945,8 @@ FLEET_MAX_ID_BYTES: Final = 128
 """The id of a message that may be sent more than once: a UUID has 36."""
 FLEET_MAX_ASKED: Final = 8192
 """Requests of one process under way, about 5 KB each and the message; one more fails at once."""
+FLEET_MAX_LAST: Final = 8192
+"""Peers of other processes of which it is remembered where they were last: about 200 bytes each."""
 FLEET_MAX_SERVED: Final = 8192
 """Requests from the bus that one process serves at once ..."""
 FLEET_MAX_SERVED_PER_PROCESS: Final = 4096

@@ -282,6 +282,44 @@ async def test_without_the_engine_local_peers_are_reached_and_others_fail_at_onc
         assert now() == began
 
 
+@virtual
+async def test_a_peer_that_has_moved_is_reached_at_its_new_place() -> None:
+    async with yard(3) as made:
+        peer = await made.peer(1)
+        await found(made, peer)
+        assert await made.fleets[0].request(peer.id, ECHO, b"1") == b"echo 1"
+        await peer.host.close_peer(made.hosts[1].peer_id)
+        await made.connect(peer, 2)
+        await asyncio.sleep(0.1)
+        assert await made.fleets[0].request(peer.id, ECHO, b"2") == b"echo 2"
+        await made.kill(2)
+        error = await failure(made.fleets[0].request(peer.id, ECHO, b"3"))
+        assert (error.reason, error.may_have_arrived) == (Undelivered.GONE, False)
+        assert peer.got == [b"1", b"2"]
+
+
+def test_where_a_peer_was_last_is_asked_first_and_forgotten_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("p2pcore.fleet.delivery.FLEET_MAX_LAST", 2)
+
+    @virtual
+    async def main() -> None:
+        async with yard(2) as made:
+            peers = [await made.peer(1) for _ in range(3)]
+            await found(made, *peers)
+            delivery = parts(made.fleets[0]).delivery
+            asked = []
+            where = delivery._where
+            delivery._where = lambda peer: asked.append(peer) or where(peer)
+            for _ in range(2):
+                for peer in peers[:2]:
+                    await made.fleets[0].request(peer.id, ECHO, b"1")
+            assert asked == [peer.id for peer in peers[:2]]
+            await made.fleets[0].request(peers[2].id, ECHO, b"1")
+            assert list(delivery._last) == [peers[1].id, peers[2].id]
+
+    main()
+
+
 # -- bounds ------------------------------------------------------------------------------------
 
 
