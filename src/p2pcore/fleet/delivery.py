@@ -117,12 +117,13 @@ class Delivery:
                 return await self._serving.carry_out(order)
             except NotDelivered as error:
                 failure = _unless_elsewhere(error)
-        last = self._last.pop(order.peer, None)
+        last = self._last.get(order.peer)
         if last is not None:
             try:
                 return await self._over_bus(last, order, deadline)
             except NotDelivered as error:
                 failure = _unless_elsewhere(error)
+                self._last.pop(order.peer, None)
         for place in await self._others(order.peer, deadline, failure.reason):
             if place.process == last:
                 continue
