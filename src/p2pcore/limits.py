@@ -910,7 +910,7 @@ BUS_MARKER_S: Final = 5.0
 BUS_MAX_BATCH: Final = 500
 """Entries that are put at once: as many as NATS acknowledges together (fast ingest)."""
 BUS_MAX_BATCH_BYTES: Final = 1_000_000
-"""The values of one batch, without the last one."""
+"""Their values together: four of such batches may wait to leave."""
 BUS_MAX_BATCH_ID_CHARS: Final = 64
 """The name of a batch (NATS)."""
 BUS_PUT_ATTEMPTS: Final = 4

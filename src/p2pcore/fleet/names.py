@@ -56,8 +56,9 @@ def entries(given: object) -> None:
     if not isinstance(given, Mapping):
         raise TypeError(f"entries must be a mapping of keys to bytes or None, not {type(given).__name__}")
     for each, data in given.items():
-        key(each)
-        if data is not None:
+        if not (type(each) is str and len(each) <= BUS_MAX_NAME_CHARS and _WORDS.fullmatch(each)):
+            key(each)
+        if not (data is None or (type(data) is bytes and len(data) <= BUS_MAX_VALUE_BYTES)):
             value(data)
 
 

@@ -18,7 +18,7 @@ from p2pcore import limits, options
 from p2pcore.errors import BusDown, BusError, NobodyListens
 from p2pcore.fleet import names
 from p2pcore.fleet.bus import Subscription
-from p2pcore.fleet.nats_link import JetStreamError, Link
+from p2pcore.fleet.nats_link import JetStreamError, Link, Message
 from p2pcore.fleet.nats_watch import Watch, is_deleted
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _NS = 1_000_000_000
 _NAME_IN_USE = 10058
 _DELETE = {"KV-Operation": "PURGE", "Nats-TTL": f"{limits.BUS_MARKER_S:.0f}s"}
 """Headers of a message that deletes: the server forgets it soon, and tells no further marker."""
-_APPEND, _COMMIT = 1, 2
+_START, _APPEND, _COMMIT = 0, 1, 2
 
 
 class NatsBucket:
@@ -135,23 +135,21 @@ class NatsBucket:
         """
 
         async def send(inbox: str) -> None:
-            if len(entries) == 1:
-                [(key, value)] = entries
-                await self._send(link, key, value, inbox)
-                return
-            batch = inbox.replace(".", "")[-limits.BUS_MAX_BATCH_ID_CHARS :]
-            head = f"{inbox}.{batch}.{limits.BUS_MAX_BATCH}.fail."
-            for number, (key, value) in enumerate(entries, 1):
-                operation = 0 if number == 1 else _COMMIT if number == len(entries) else _APPEND
-                await self._send(link, key, value, f"{head}{number}.{operation}.$FI")
+            await link.send_all(self._messages(entries, inbox))
 
         return send
 
-    async def _send(self, link: Link, key: str, value: bytes | None, reply: str) -> None:
-        if value is None:
-            await link.send(self._prefix + key, b"", reply, _DELETE)
-        else:
-            await link.send(self._prefix + key, value, reply)
+    def _messages(self, entries: list[tuple[str, bytes | None]], inbox: str) -> Iterator[Message]:
+        batch = inbox.replace(".", "")[-limits.BUS_MAX_BATCH_ID_CHARS :]
+        head = f"{inbox}.{batch}.{limits.BUS_MAX_BATCH}.fail."
+        last = len(entries)
+        for number, (key, value) in enumerate(entries, 1):
+            operation = _START if number == 1 else _COMMIT if number == last else _APPEND
+            reply = f"{head}{number}.{operation}.$FI" if last > 1 else inbox
+            if value is None:
+                yield self._prefix + key, b"", reply, _DELETE
+            else:
+                yield self._prefix + key, value, reply, None
 
     # -- get -----------------------------------------------------------------------------------
 
@@ -222,16 +220,13 @@ class _Watching:
 
 def _parts(entries: Mapping[str, bytes | None]) -> Iterator[list[tuple[str, bytes | None]]]:
     """`entries` in parts that the server takes as one batch."""
-    part: list[tuple[str, bytes | None]] = []
-    size = 0
-    for key, value in entries.items():
-        part.append((key, value))
-        size += len(value or b"")
-        if len(part) == limits.BUS_MAX_BATCH or size >= limits.BUS_MAX_BATCH_BYTES:
-            yield part
-            part, size = [], 0
-    if part:
-        yield part
+    size = sum(map(len, filter(None, entries.values())))
+    items = list(entries.items())
+    step = limits.BUS_MAX_BATCH
+    if size > limits.BUS_MAX_BATCH_BYTES:
+        step = limits.BUS_MAX_BATCH_BYTES // limits.BUS_MAX_VALUE_BYTES
+    for start in range(0, len(items), step):
+        yield items[start : start + step]
 
 
 def _acknowledged(msg: Msg, done: Future[Any]) -> None:

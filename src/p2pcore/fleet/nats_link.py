@@ -13,7 +13,7 @@ import itertools
 import json
 import logging
 from asyncio import Future
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from p2pcore import limits
@@ -29,6 +29,8 @@ logger = logging.getLogger("p2pcore.fleet.nats_bus")
 OLDEST = (2, 14)
 """The first server with `allow_batched`, on which `put` rests."""
 
+Message = tuple[str, bytes, str, dict[str, str] | None]
+
 _NO_RESPONDERS = "503"
 _NEVER_S = 1e9
 
@@ -43,7 +45,7 @@ class Link:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._inbox = client.new_inbox()
+        self._inbox = ""
         self._tokens = itertools.count()
         self._subs: set[NatsSubscription] = set()
         self._waiting: dict[str, tuple[Future[Any], Callable[[Msg, Future[Any]], None]]] = {}
@@ -71,24 +73,27 @@ class Link:
         from nats.errors import Error
 
         try:
-            await self._client.connect(
-                servers,
-                error_cb=self._on_error,
-                disconnected_cb=self._on_loss,
-                closed_cb=self._on_loss,
-                reconnect_to_server_handler=lambda pool, info: (None, _NEVER_S),
-                max_reconnect_attempts=1,  # two attempts at each server
-                reconnect_time_wait=0,
-                pending_size=0,  # publishing never waits, and fails while there is no connection
-                flusher_queue_size=0,
-                skip_subject_validation=True,  # they were checked here
-                **options,
-            )
+            async with asyncio.timeout(2 * len(servers) * options["connect_timeout"]):  # it may wait for ever
+                await self._client.connect(
+                    servers,
+                    error_cb=self._on_error,
+                    disconnected_cb=self._on_loss,
+                    closed_cb=self._on_loss,
+                    reconnect_to_server_handler=lambda pool, info: (None, _NEVER_S),
+                    max_reconnect_attempts=1,  # two attempts at each server
+                    reconnect_time_wait=0,
+                    pending_size=0,  # publishing never waits, and fails while there is no connection
+                    flusher_queue_size=0,
+                    skip_subject_validation=True,  # they were checked here
+                    **options,
+                )
         except (Error, OSError, TimeoutError) as error:
-            raise BusDown(f"no NATS server of {servers} takes us: {self.reason or _text(error)}") from error
+            tried = ", ".join(map(_host, servers))
+            raise BusDown(f"no NATS server takes us ({tried}): {self.reason or _text(error)}") from error
         version = self._client.connected_server_version
         if (version.major, version.minor) < OLDEST:
             raise BusDown(f"{version!r} is too old: p2pcore needs NATS {OLDEST[0]}.{OLDEST[1]} or newer")
+        self._inbox = self.new_inbox()
         await self.listen(f"{self._inbox}.>", self._on_answer)
 
     async def close(self) -> None:
@@ -125,19 +130,25 @@ class Link:
 
         Raises: BusDown; LimitExceeded: it is longer than the server allows.
         """
-        await self._put(subject, data, reply, headers)
+        await self.send_all([(subject, data, reply, headers)])
+
+    async def send_all(self, messages: Iterable[Message]) -> None:
+        """Sends messages, each as (subject, data, subject for answers, headers). Raises: as `send`."""
+        await self._buffer(messages)
         if self._client.pending_data_size > limits.BUS_MAX_PENDING_BYTES:
             await self.echo()
 
-    async def _put(self, subject: str, data: bytes, reply: str, headers: dict[str, str] | None) -> None:
+    async def _buffer(self, messages: Iterable[Message]) -> None:
         from nats.errors import Error, MaxPayloadError
 
+        publish = self._client.publish
+        data = b""
         try:
-            await self._client.publish(subject, data, reply, headers)
+            for subject, data, reply, headers in messages:
+                await publish(subject, data, reply, headers)  # which never waits: see pending_size
         except MaxPayloadError:
-            raise LimitExceeded(
-                "max_payload of the NATS server", len(data), self._client.max_payload
-            ) from None
+            maximum = self._client.max_payload
+            raise LimitExceeded("max_payload of the NATS server", len(data), maximum) from None
         except Error as error:
             raise BusDown(f"NATS is away: {_text(error)}") from error
 
@@ -238,7 +249,7 @@ class Link:
         """
 
         async def send(reply: str) -> None:
-            await self._put(reply, b"", "", None)
+            await self._buffer([(reply, b"", "", None)])
 
         try:
             await self.collect("echo", send, lambda msg, done: done.set_result(None), limits.BUS_TIMEOUT_S)
@@ -295,6 +306,11 @@ class JetStreamError(BusError):
 def is_status(msg: Msg, status: str) -> bool:
     """Whether `msg` has no data, but this status of the server."""
     return msg.headers is not None and msg.headers.get("Status") == status
+
+
+def _host(server: str) -> str:
+    """A server's address without the password that it may have."""
+    return server.rpartition("//")[2].rpartition("@")[2]
 
 
 def _text(error: BaseException) -> str:
