@@ -931,6 +931,8 @@ FLEET_SWEEP_AFTER_S: Final = 30.0
 """Entries of a process that ended stay so long: a process that was only stopped for a while finds its own."""
 FLEET_SWEEP_SHARDS: Final = 50
 """Parts, of 3,364, that a sweep looks at each FLEET_REFRESH_S: all of them take half a minute."""
+FLEET_SWEEP_STEP_S: Final = 0.05
+"""Of a sweep at a time: presence is written after it."""
 FLEET_CLOSE_S: Final = 2.0
 """How long a process that leaves takes to delete its own entries; the others delete the rest."""
 FLEET_TIMEOUT_S: Final = 10.0

@@ -90,6 +90,8 @@ class Yard:
         member._task.cancel()
         await asyncio.gather(member._task, return_exceptions=True)
         member._leave()
+        assert member._ticking is not None
+        member._ticking.cancel()
         member.is_up = False
         await self.buses[at].close()
         for conn in self.hosts[at].swarm.conns():
