@@ -12,7 +12,7 @@ import json
 import random
 from asyncio import Future
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from p2pcore import limits, options
 from p2pcore.errors import BusDown, BusError, NobodyListens
@@ -24,8 +24,6 @@ from p2pcore.fleet.nats_watch import Watch, is_deleted
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
-    from p2pcore.fleet.nats_bus import NatsBus
-
 _NS = 1_000_000_000
 _NAME_IN_USE = 10058
 _DELETE = {"KV-Operation": "PURGE", "Nats-TTL": f"{limits.BUS_MARKER_S:.0f}s"}
@@ -33,10 +31,23 @@ _DELETE = {"KV-Operation": "PURGE", "Nats-TTL": f"{limits.BUS_MARKER_S:.0f}s"}
 _START, _APPEND, _COMMIT = 0, 1, 2
 
 
+class Links(Protocol):
+    """What a bucket needs of its bus."""
+
+    def link(self) -> Link:
+        """The connection. Raises: BusDown: there is none."""
+
+    async def add_watch(self, watch: Watch) -> None:
+        """Loads a watch, and again whenever it needs that. Raises: BusDown; BusError."""
+
+    def drop_watch(self, watch: Watch) -> None:
+        """Ends a watch that was closed."""
+
+
 class NatsBucket:
     """A `Bucket` of a `NatsBus`, which makes it."""
 
-    def __init__(self, bus: NatsBus, name: str, expiry_s: float | None, replicas: int) -> None:
+    def __init__(self, bus: Links, name: str, expiry_s: float | None, replicas: int) -> None:
         self._bus = bus
         self._name = name
         self._stream = f"KV_{name}"
@@ -207,7 +218,7 @@ class NatsBucket:
 class _Watching:
     """What ends a watch."""
 
-    def __init__(self, bus: NatsBus, watch: Watch) -> None:
+    def __init__(self, bus: Links, watch: Watch) -> None:
         self._bus = bus
         self._watch = watch
 
