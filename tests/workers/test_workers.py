@@ -401,17 +401,18 @@ async def test_a_rolling_restart_refuses_nobody_and_cuts_nobody_off() -> None:
         served_by = await node.who(conn)
         stream = await conn.new_stream("/echo/1.0.0")
         restarting = asyncio.create_task(node.supervisor.restart())
-        dialled = 0
+        dialled, is_open = 0, True
         while not restarting.done():
             fresh = await node.connect()  # raises where it is refused
             with contextlib.suppress(ConnectionClosed):  # drained before it asked
                 assert await node.who(fresh)
             await fresh.close()
             dialled += 1
-            if not stream.is_closed:
+            if is_open:
                 await stream.write(b"x")
                 assert await stream.read_exactly(1) == b"x"
             if served_by in {event.pid for event in node.kinds("draining")}:
+                is_open = False
                 await stream.close()  # which that worker waits for, and the restart for that worker
         await restarting
         assert dialled > 2

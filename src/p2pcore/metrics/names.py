@@ -124,6 +124,7 @@ SPECS: Final[dict[str, Spec]] = {
     ),
     "p2pcore_worker_up": _gauge("1: this worker answered. 0: it did not."),
     "p2pcore_worker_starts_total": _counter("Workers that began to serve."),
+    "p2pcore_worker_messages_dropped_total": _counter("Messages that a worker lost because it did not read."),
     "process_cpu_seconds_total": _counter("User and system CPU time."),
     "process_resident_memory_bytes": _gauge("Resident memory."),
     "process_virtual_memory_bytes": _gauge("Virtual memory."),

@@ -39,9 +39,11 @@ class Bucket:
         changed: dict[str, bytes | None] = {}
         try:
             for key, value in entries:
-                if value is not None and len(self._table) >= limits.HUB_MAX_ENTRIES:
+                is_new = self._table.put(key, value)
+                if len(self._table) > limits.HUB_MAX_ENTRIES:
+                    self._table.put(key, None)
                     raise LimitExceeded("HUB_MAX_ENTRIES", len(self._table) + 1, limits.HUB_MAX_ENTRIES)
-                if self._table.put(key, value):
+                if is_new:
                     changed[key] = value
         finally:
             if changed:

@@ -107,25 +107,22 @@ class FrameConn(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._may_write.set()
-        self._received.clear()
         self._on_end()
 
     def _frames(self) -> Iterator[tuple[Header, bytes]]:
         """Takes whole frames from what was received. Raises ValueError."""
-        at, received = 0, self._received
-        while len(received) - at >= _LENGTHS:
-            head = int.from_bytes(received[at : at + 4], "big")
-            body = int.from_bytes(received[at + 4 : at + _LENGTHS], "big")
-            if head > limits.HUB_MAX_HEADER_BYTES or body > limits.HUB_MAX_BODY_BYTES:
-                raise ValueError(f"a frame of {head} and {body} bytes")
-            end = at + _LENGTHS + head + body
-            if len(received) < end:
-                break
-            start = at + _LENGTHS + head
-            frame = json.loads(received[at + _LENGTHS : start]), bytes(received[start:end])
-            at = end
-            yield frame
-        del received[:at]
+        at = 0
+        with memoryview(self._received) as received:
+            while len(received) - at >= _LENGTHS:
+                start = at + _LENGTHS + int.from_bytes(received[at : at + 4], "big")
+                end = start + int.from_bytes(received[at + 4 : at + _LENGTHS], "big")
+                if start - at > limits.HUB_MAX_HEADER_BYTES or end - start > limits.HUB_MAX_BODY_BYTES:
+                    raise ValueError(f"a frame of {start - at} and {end - start} bytes")
+                if len(received) < end:
+                    break
+                yield json.loads(bytes(received[at + _LENGTHS : start])), bytes(received[start:end])
+                at = end
+        del self._received[:at]
 
 
 # -- entries of buckets -------------------------------------------------------------------------

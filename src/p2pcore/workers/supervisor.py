@@ -97,6 +97,7 @@ class Supervisor:
     Attributes:
         on_state: called with "draining", "restarting" and "serving" when that begins. It must be quick and
             must not raise.
+        hub: carries messages between the workers; see Hub.
         metrics: the metrics of all workers together; see FleetMetrics.
         alive, ready: the checks behind /healthz and /readyz of a MetricsServer.
 
@@ -159,9 +160,9 @@ class Supervisor:
         self._restarting = asyncio.Lock()
         self._is_ending = False
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._hub = Hub()
-        self._relay = RelayDesk(self._hub)
-        self.metrics = FleetMetrics(lambda: self._processes)
+        self.hub = Hub()
+        self._relay = RelayDesk(self.hub)
+        self.metrics = FleetMetrics(lambda: self._processes, lambda: self.hub.num_dropped)
         self.alive = Health("alive", {"workers": self._none_alive})
         self.ready = Health("ready", {"draining": self._drains, "workers": self._none_serves})
 
@@ -365,7 +366,7 @@ class Supervisor:
         fds = tuple(sock.fileno() for sock in slot.sockets)
         listen = tuple(map(str, self._ports.addrs))
         key = self.private_key.to_protobuf()
-        ticket, theirs = await self._hub.seat()
+        ticket, theirs = await self.hub.seat()
         settings = Settings(
             slot.index,
             key,
@@ -525,7 +526,7 @@ class Supervisor:
             await asyncio.wait(tasks, timeout=limits.WORKER_EXIT_S)
         if self._ports is not None:
             self._ports.close()
-        self._hub.close()
+        self.hub.close()
 
     # -- messages of workers -------------------------------------------------------------------
 
