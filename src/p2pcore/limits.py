@@ -877,68 +877,6 @@ BUS_MAX_NAME_CHARS: Final = 256
 """A subject or a key: the id of a peer has 52 characters; NATS takes 4,096 bytes for a whole line."""
 BUS_MIN_EXPIRY_S: Final = 1.0
 """The shortest life of an entry: what NATS allows."""
-<<<<<<< HEAD
-FLEET_LEASE_S: Final = 2.0
-"""A process of a fleet that was not heard of for so long counts as ended: its peers are not connected."""
-FLEET_REFRESH_S: Final = 0.5
-"""How often a process says that it lives: three of four such messages may get lost."""
-FLEET_BATCH_S: Final = 0.05
-"""Connects and disconnects of so long are written together: a hundred of them cost one wake-up."""
-FLEET_BATCH: Final = 1000
-"""Entries of one write: with the pause between writes 20,000 a second, more than a process can accept."""
-FLEET_MAX_CHANGED: Final = 65_536
-"""Peers whose change waits to be written. Beyond it all connections are compared instead: 8 MiB of ids."""
-FLEET_BUS_WAIT_S: Final = 2.0
-"""An engine that leaves a write of presence so long without an answer counts as away."""
-FLEET_SWEEP_AFTER_S: Final = 30.0
-"""Entries of a process that ended stay so long: a process that was only stopped for a while finds its own."""
-FLEET_SWEEP_SHARDS: Final = 50
-"""Parts, of 3,364, that a sweep looks at each FLEET_REFRESH_S: all of them take half a minute."""
-FLEET_CLOSE_S: Final = 2.0
-"""How long a process that leaves takes to delete its own entries; the others delete the rest."""
-FLEET_TIMEOUT_S: Final = 10.0
-"""A request to a peer whose caller names no deadline."""
-FLEET_MAX_TIMEOUT_S: Final = 86_400.0
-"""The longest deadline of a request: a day, in 32 bits of milliseconds."""
-FLEET_MAX_HEAD_BYTES: Final = 1024
-"""What a fleet adds to a message on the bus: ids of process, peer, protocol and message, all bounded."""
-FLEET_MAX_MESSAGE_BYTES: Final = BUS_MAX_MESSAGE_BYTES - FLEET_MAX_HEAD_BYTES
-"""One message to a peer, and one answer."""
-FLEET_MAX_ID_BYTES: Final = 128
-"""The id of a message that may be sent more than once: a UUID has 36."""
-FLEET_MAX_ASKED: Final = 8192
-"""Requests of one process under way, about 5 KB each and the message; one more fails at once."""
-FLEET_MAX_SERVED: Final = 8192
-"""Requests from the bus that one process serves at once ..."""
-FLEET_MAX_SERVED_PER_PROCESS: Final = 4096
-"""... and those of one asking process: at most half of all ..."""
-FLEET_MAX_SERVED_BYTES: Final = 64 * 1024 * 1024
-"""... and their messages, together."""
-FLEET_MAX_DONE: Final = 8192
-"""Ids of messages that a process knows as done. The oldest is forgotten first ..."""
-FLEET_MAX_DONE_BYTES: Final = 16 * 1024 * 1024
-"""... and their answers, together."""
-FLEET_ATTEMPT_S: Final = 2.0
-"""A message with an id whose attempt has no answer after this time is sent again."""
-FLEET_RETRY_PAUSE_S: Final = 0.05
-"""The longest pause before the second attempt; it doubles before each further one. The pause is random ..."""
-FLEET_MAX_RETRY_PAUSE_S: Final = 1.0
-"""... and never longer than this: a process that ended is known after two seconds."""
-FLEET_MAX_TOPICS: Final = 16_384
-"""Topics that peers of one process subscribe to: each is a subscription on the bus, about 1 KB here."""
-FLEET_TOPIC_QUEUE: Final = 64
-"""Messages of one topic from the bus that wait for their broadcast; more are dropped and counted ..."""
-FLEET_TOPIC_QUEUE_BYTES: Final = 64 * 1024 * 1024
-"""... and those of all topics, together."""
-FLEET_MAX_MISSED: Final = 50
-"""Messages in a row that a subscriber may miss because its peer is slow; after more its stream is reset."""
-FLEET_TOPIC_LOOK_S: Final = 10.0
-"""Between two looks for subscribed streams that have ended while nothing was published."""
-FLEET_MAX_BLOCKS: Final = 100_000
-"""Peers and networks on the block list of a fleet: about 300 bytes each in every process."""
-FLEET_MAX_REASON_CHARS: Final = 200
-"""The text of a block, or of a failure on another process: a sentence for a log."""
-=======
 BUS_CONNECT_TIMEOUT_S: Final = 2.0
 """Each step of connecting to one server of an engine (nats-py)."""
 BUS_TIMEOUT_S: Final = 5.0
@@ -977,4 +915,67 @@ BUS_MAX_BATCH_ID_CHARS: Final = 64
 """The name of a batch (NATS)."""
 BUS_PUT_ATTEMPTS: Final = 4
 """A batch that NATS did not store as a whole is sent so often, within 2 s."""
->>>>>>> bus
+FLEET_LEASE_S: Final = 2.0
+"""A process of a fleet that was not heard of for so long counts as ended: its peers are not connected."""
+FLEET_REFRESH_S: Final = 0.5
+"""How often a process says that it lives: three of four such messages may get lost."""
+FLEET_BATCH_S: Final = 0.05
+"""Connects and disconnects of so long are written together: a hundred of them cost one wake-up."""
+FLEET_BATCH: Final = 1000
+"""Entries of one write: with the pause between writes 20,000 a second, more than a process can accept."""
+FLEET_MAX_CHANGED: Final = 65_536
+"""Peers whose change waits to be written. Beyond it all connections are compared instead: 8 MiB of ids."""
+FLEET_BUS_WAIT_S: Final = 2.0
+"""An engine that leaves a write of presence so long without an answer counts as away."""
+FLEET_SWEEP_AFTER_S: Final = 30.0
+"""Entries of a process that ended stay so long: a process that was only stopped for a while finds its own."""
+FLEET_SWEEP_SHARDS: Final = 50
+"""Parts, of 3,364, that a sweep looks at each FLEET_REFRESH_S: all of them take half a minute."""
+FLEET_SWEEP_STEP_S: Final = 0.05
+"""Of a sweep at a time: presence is written after it."""
+FLEET_CLOSE_S: Final = 2.0
+"""How long a process that leaves takes to delete its own entries; the others delete the rest."""
+FLEET_TIMEOUT_S: Final = 10.0
+"""A request to a peer whose caller names no deadline."""
+FLEET_MAX_TIMEOUT_S: Final = 86_400.0
+"""The longest deadline of a request: a day, in 32 bits of milliseconds."""
+FLEET_MAX_HEAD_BYTES: Final = 1024
+"""What a fleet adds to a message on the bus: ids of process, peer, protocol and message, all bounded."""
+FLEET_MAX_MESSAGE_BYTES: Final = BUS_MAX_MESSAGE_BYTES - FLEET_MAX_HEAD_BYTES
+"""One message to a peer, and one answer."""
+FLEET_MAX_ID_BYTES: Final = 128
+"""The id of a message that may be sent more than once: a UUID has 36."""
+FLEET_MAX_ASKED: Final = 8192
+"""Requests of one process under way, about 5 KB each and the message; one more fails at once."""
+FLEET_MAX_LAST: Final = 8192
+"""Peers of other processes of which it is remembered where they were last: about 200 bytes each."""
+FLEET_MAX_SERVED: Final = 8192
+"""Requests from the bus that one process serves at once ..."""
+FLEET_MAX_SERVED_PER_PROCESS: Final = 4096
+"""... and those of one asking process: at most half of all ..."""
+FLEET_MAX_SERVED_BYTES: Final = 64 * 1024 * 1024
+"""... and their messages, together."""
+FLEET_MAX_DONE: Final = 8192
+"""Ids of messages that a process knows as done. The oldest is forgotten first ..."""
+FLEET_MAX_DONE_BYTES: Final = 16 * 1024 * 1024
+"""... and their answers, together."""
+FLEET_ATTEMPT_S: Final = 2.0
+"""A message with an id whose attempt has no answer after this time is sent again."""
+FLEET_RETRY_PAUSE_S: Final = 0.05
+"""The longest pause before the second attempt; it doubles before each further one. The pause is random ..."""
+FLEET_MAX_RETRY_PAUSE_S: Final = 1.0
+"""... and never longer than this: a process that ended is known after two seconds."""
+FLEET_MAX_TOPICS: Final = 16_384
+"""Topics that peers of one process subscribe to: each is a subscription on the bus, about 1 KB here."""
+FLEET_TOPIC_QUEUE: Final = 64
+"""Messages of one topic from the bus that wait for their broadcast; more are dropped and counted ..."""
+FLEET_TOPIC_QUEUE_BYTES: Final = 64 * 1024 * 1024
+"""... and those of all topics, together."""
+FLEET_MAX_MISSED: Final = 50
+"""Messages in a row that a subscriber may miss because its peer is slow; after more its stream is reset."""
+FLEET_TOPIC_LOOK_S: Final = 10.0
+"""Between two looks for subscribed streams that have ended while nothing was published."""
+FLEET_MAX_BLOCKS: Final = 100_000
+"""Peers and networks on the block list of a fleet: about 300 bytes each in every process."""
+FLEET_MAX_REASON_CHARS: Final = 200
+"""The text of a block, or of a failure on another process: a sentence for a log."""

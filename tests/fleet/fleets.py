@@ -20,6 +20,8 @@ from p2pcore.testing import Network
 ECHO = "/test-echo/1.0.0"
 TAKE = "/test-take/1.0.0"
 TOPIC = "/test-topic/1.0.0"
+HANG_S = 600.0
+"""Of the virtual clock. The timers of a fleet never end, so a test that hangs is not noticed by the loop."""
 
 
 @dataclass
@@ -88,6 +90,8 @@ class Yard:
         member._task.cancel()
         await asyncio.gather(member._task, return_exceptions=True)
         member._leave()
+        assert member._ticking is not None
+        member._ticking.cancel()
         member.is_up = False
         await self.buses[at].close()
         for conn in self.hosts[at].swarm.conns():
@@ -97,7 +101,7 @@ class Yard:
 @asynccontextmanager
 async def yard(count: int, **options: Any) -> AsyncIterator[Yard]:
     """`count` processes that know each other."""
-    async with AsyncExitStack() as stack:
+    async with asyncio.timeout(HANG_S), AsyncExitStack() as stack:
         made = Yard(MemoryEngine(), Network(), stack)
         for _ in range(count):
             await made.fleet(**options)

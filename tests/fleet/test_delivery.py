@@ -17,6 +17,7 @@ from p2pcore.errors import NotDelivered, RemoteProtocolError
 from p2pcore.fleet import Fleet
 from p2pcore.fleet.done import Done
 from p2pcore.fleet.envelope import Order, answer_of, packed, packed_answer, packed_failure, unpacked
+from p2pcore.fleet.serving import Serving
 from p2pcore.limits import (
     FLEET_MAX_HEAD_BYTES,
     FLEET_MAX_ID_BYTES,
@@ -281,6 +282,44 @@ async def test_without_the_engine_local_peers_are_reached_and_others_fail_at_onc
         assert now() == began
 
 
+@virtual
+async def test_a_peer_that_has_moved_is_reached_at_its_new_place() -> None:
+    async with yard(3) as made:
+        peer = await made.peer(1)
+        await found(made, peer)
+        assert await made.fleets[0].request(peer.id, ECHO, b"1") == b"echo 1"
+        await peer.host.close_peer(made.hosts[1].peer_id)
+        await made.connect(peer, 2)
+        await asyncio.sleep(0.1)
+        assert await made.fleets[0].request(peer.id, ECHO, b"2") == b"echo 2"
+        await made.kill(2)
+        error = await failure(made.fleets[0].request(peer.id, ECHO, b"3"))
+        assert (error.reason, error.may_have_arrived) == (Undelivered.GONE, False)
+        assert peer.got == [b"1", b"2"]
+
+
+def test_where_a_peer_was_last_is_asked_first_and_forgotten_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("p2pcore.fleet.delivery.FLEET_MAX_LAST", 2)
+
+    @virtual
+    async def main() -> None:
+        async with yard(2) as made:
+            peers = [await made.peer(1) for _ in range(3)]
+            await found(made, *peers)
+            delivery = parts(made.fleets[0]).delivery
+            asked = []
+            where = delivery._where
+            delivery._where = lambda peer: asked.append(peer) or where(peer)
+            for _ in range(2):
+                for peer in peers[:2]:
+                    await made.fleets[0].request(peer.id, ECHO, b"1")
+            assert asked == [peer.id for peer in peers[:2]]
+            await made.fleets[0].request(peers[2].id, ECHO, b"1")
+            assert list(delivery._last) == [peers[1].id, peers[2].id]
+
+    main()
+
+
 # -- bounds ------------------------------------------------------------------------------------
 
 
@@ -431,20 +470,29 @@ async def test_an_answer_that_was_lost_is_given_again_and_the_peer_gets_the_mess
         assert peer.got == [b"1"]
 
 
-@virtual
-async def test_a_message_with_an_id_is_sent_again_when_its_process_dies_without_a_word() -> None:
-    async with yard(3) as made:
-        peer = await made.peer(1)
-        peer.host.set_stream_handler(ODD, odd)
-        await found(made, peer)
-        call = made.fleets[0].request(peer.id, ODD, b"late", timeout_s=20, at_least_once_id="a")
-        task = asyncio.ensure_future(call)
-        await asyncio.sleep(1)
-        parts(made.fleets[1]).serving._end = lambda *_: None  # its answers get lost
-        await made.connect(peer, 2)
-        await made.kill(1)
-        assert await task == b"late"
-        assert now() < 15
+def test_a_message_with_an_id_is_sent_again_when_its_process_dies_without_a_word(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dumb: list[Serving] = []
+    end = Serving._end
+    monkeypatch.setattr(Serving, "_end", lambda of, *rest: None if of in dumb else end(of, *rest))
+
+    @virtual
+    async def main() -> None:
+        async with yard(3) as made:
+            peer = await made.peer(1)
+            peer.host.set_stream_handler(ODD, odd)
+            await found(made, peer)
+            call = made.fleets[0].request(peer.id, ODD, b"late", timeout_s=20, at_least_once_id="a")
+            task = asyncio.ensure_future(call)
+            await asyncio.sleep(1)
+            dumb.append(parts(made.fleets[1]).serving)
+            await made.connect(peer, 2)
+            await made.kill(1)
+            assert await task == b"late"
+            assert now() < 15
+
+    main()
 
 
 @virtual

@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Final
 from p2pcore.codes import Undelivered
 from p2pcore.errors import BusDown, NobodyListens, NotDelivered, RemoteProtocolError
 from p2pcore.fleet.envelope import Order, answer_of, packed
-from p2pcore.limits import FLEET_MAX_ASKED, FLEET_MAX_RETRY_PAUSE_S, FLEET_RETRY_PAUSE_S
+from p2pcore.limits import (
+    FLEET_ATTEMPT_S,
+    FLEET_MAX_ASKED,
+    FLEET_MAX_LAST,
+    FLEET_MAX_RETRY_PAUSE_S,
+    FLEET_RETRY_PAUSE_S,
+)
 
 if TYPE_CHECKING:
     from p2pcore.fleet.bus import Bus
@@ -43,7 +49,7 @@ class Delivery:
         asked: how often one ended how: "delivered", or the name of an Undelivered.
     """
 
-    __slots__ = ("_bus", "_is_here", "_serving", "_subject", "_where", "asked", "num_running")
+    __slots__ = ("_bus", "_is_here", "_last", "_serving", "_subject", "_where", "asked", "num_running")
 
     def __init__(
         self,
@@ -58,6 +64,7 @@ class Delivery:
         self._serving = serving
         self._where = where
         self._is_here = is_here
+        self._last: dict[PeerId, str] = {}  # used longest ago first
         self.num_running = 0
         self.asked: Counter[str] = Counter()
 
@@ -98,7 +105,11 @@ class Delivery:
             pause_s = min(2 * pause_s, FLEET_MAX_RETRY_PAUSE_S)
 
     async def _once(self, order: Order) -> bytes:
-        """One attempt: at each place of the peer, as long as the last one has certainly not delivered it."""
+        """One attempt: at each place of the peer, as long as the last one has certainly not delivered it.
+
+        The first of the other processes is the one that had the peer last: most often it still has it, and
+        the bus need not be asked where the peer is.
+        """
         deadline = asyncio.get_running_loop().time() + order.left_s
         failure = NotDelivered(order.peer, Undelivered.NOT_CONNECTED)
         if self._is_here(order.peer):
@@ -106,10 +117,18 @@ class Delivery:
                 return await self._serving.carry_out(order)
             except NotDelivered as error:
                 failure = _unless_elsewhere(error)
-        for place in await self._others(order.peer, deadline, failure.reason):
-            left_s = deadline - asyncio.get_running_loop().time()
+        last = self._last.get(order.peer)
+        if last is not None:
             try:
-                return await self._over_bus(place.process, replace(order, left_s=left_s))
+                return await self._over_bus(last, order, deadline)
+            except NotDelivered as error:
+                failure = _unless_elsewhere(error)
+                self._last.pop(order.peer, None)
+        for place in await self._others(order.peer, deadline, failure.reason):
+            if place.process == last:
+                continue
+            try:
+                return await self._over_bus(place.process, order, deadline)
             except NotDelivered as error:
                 failure = _unless_elsewhere(error)
         try:
@@ -128,15 +147,21 @@ class Delivery:
         except TimeoutError:
             raise NotDelivered(peer, Undelivered.TIMEOUT, detail="the bus did not answer") from None
 
-    async def _over_bus(self, process: str, order: Order) -> bytes:
+    async def _over_bus(self, process: str, order: Order, deadline: float) -> bytes:
         """Has another process carry out `order`. Raises NotDelivered."""
         peer = order.peer
-        if order.left_s <= 0:
+        left_s = deadline - asyncio.get_running_loop().time()
+        if left_s <= 0:
             raise NotDelivered(peer, Undelivered.TIMEOUT)
         try:
-            patience_s = min(order.left_s, FLEET_ATTEMPT_S) if order.key else order.left_s
-            answer = await self._bus.request(self._subject(process), packed(order), timeout_s=patience_s)
-            return answer_of(peer, answer)
+            data = await self._bus.request(
+                self._subject(process),
+                packed(replace(order, left_s=left_s)),
+                timeout_s=min(left_s, FLEET_ATTEMPT_S) if order.key else left_s,
+            )
+            answer = answer_of(peer, data)
+            self._remember(peer, process)
+            return answer
         except NobodyListens:
             raise NotDelivered(peer, Undelivered.GONE, detail="its process has ended") from None
         except TimeoutError:
@@ -144,6 +169,13 @@ class Delivery:
         except (BusDown, RemoteProtocolError) as error:
             reason = Undelivered.BUS_DOWN if isinstance(error, BusDown) else Undelivered.GONE
             raise NotDelivered(peer, reason, may_have_arrived=True, detail=str(error)) from error
+
+    def _remember(self, peer: PeerId, process: str) -> None:
+        """`process` has `peer`."""
+        self._last.pop(peer, None)
+        self._last[peer] = process
+        if len(self._last) > FLEET_MAX_LAST:
+            del self._last[next(iter(self._last))]
 
 
 def _unless_elsewhere(error: NotDelivered) -> NotDelivered:

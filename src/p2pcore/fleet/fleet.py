@@ -248,7 +248,7 @@ class Fleet:
         return await parts.delivery.ask(order)
 
     async def open(self, peer: PeerId | str, protocol: str, *, timeout_s: float = FLEET_TIMEOUT_S) -> Stream:
-        """A stream of `protocol` to `peer`, if it is connected to this process or to a worker of this machine.
+        """A stream of `protocol` to `peer`, if a process of this machine has its connection.
 
         It is negotiated lazily, as `Host.new_stream` does. Between workers its bytes go through a UNIX
         socket: half closes, resets with their codes and back-pressure pass through. `stream.conn` is then
@@ -272,6 +272,11 @@ class Fleet:
 
     async def subscribe(self, topic: str, stream: Stream) -> TopicSubscription:
         """Sends `stream` each message of `topic` from now on, as `write_msg` does, until the stream ends.
+
+            async def news(stream):  # the handler of a protocol
+                await fleet.subscribe("news", stream)
+                while await stream.read():  # until the peer ends it
+                    pass
 
         Nobody waits for a peer that reads too slowly: it misses messages, and its stream is reset after
         `max_missed` of them in a row. While the engine is away, only messages of this process come.

@@ -83,6 +83,7 @@ class Member:
         self._looked_at = self._loop.time()
         self._task: asyncio.Task[None] | None = None
         self._on_state: Subscription | None = None
+        self._ticking: asyncio.TimerHandle | None = None
         self.is_up = False
         self.leases: Bucket | None = None
         self.peers: Bucket | None = None
@@ -90,12 +91,18 @@ class Member:
     async def start(self) -> None:
         """Returns when this process has joined, or when the engine was found to be away."""
         self._on_state = self._bus.on_state(self._state_changed)
+        self._tick()
         self._task = self._loop.create_task(self._run())
         await self._tried.wait()
 
     def changed(self) -> None:
         """Something waits to be written: it is, with what else comes meanwhile, in FLEET_BATCH_S."""
         self._loop.call_later(FLEET_BATCH_S, self._woken.set)
+
+    def _tick(self) -> None:
+        """By a timer, not by the task: waiting for the bus must not look as if this process stood still."""
+        self._directory.tick()
+        self._ticking = self._loop.call_later(FLEET_REFRESH_S, self._tick)
 
     def _state_changed(self, is_up: bool) -> None:
         if is_up:
@@ -164,7 +171,6 @@ class Member:
             async with asyncio.timeout(FLEET_BUS_WAIT_S):
                 await self._presence.write(self.peers)
                 if now >= self._beaten_at + FLEET_REFRESH_S:
-                    self._directory.tick()
                     await self._say_alive(now)
                     await self._sweep.step(self.peers, self.leases)
                     self._look(now)
@@ -196,6 +202,8 @@ class Member:
         """Ends the task, and takes this process out of the fleet."""
         if self._on_state is not None:
             self._on_state.close()
+        if self._ticking is not None:
+            self._ticking.cancel()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from p2pcore.errors import BusDown
 from p2pcore.fleet.presence import SHARD_CHARS
-from p2pcore.limits import FLEET_SWEEP_AFTER_S, FLEET_SWEEP_SHARDS
+from p2pcore.limits import FLEET_SWEEP_AFTER_S, FLEET_SWEEP_SHARDS, FLEET_SWEEP_STEP_S
 
 if TYPE_CHECKING:
     from p2pcore.fleet.bus import Bucket
@@ -48,12 +48,15 @@ class Sweep:
             return
         if self._shards is None:
             self._shards = map("".join, product(_BASE58, repeat=SHARD_CHARS))
+        until = self._clock() + FLEET_SWEEP_STEP_S
         try:
             for shard in islice(self._shards, FLEET_SWEEP_SHARDS):
                 await self._sweep(shard, peers, leases)
                 is_done = shard == _BASE58[-1] * SHARD_CHARS
                 if is_done:
                     self._shards = None
+                if self._clock() >= until:  # presence waits for this
+                    break
         except BusDown:
             self._shards = None
             self.ask()
