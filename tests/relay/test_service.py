@@ -26,6 +26,7 @@ from p2pcore import (
     limits,
 )
 from p2pcore._fast.codec import varint
+from p2pcore.relay.ledger import Refused
 from p2pcore.relay.messages import (
     HOP,
     STOP,
@@ -423,6 +424,30 @@ async def test_closing_the_relay_ends_circuits_and_leaves_nothing() -> None:
         assert service._sweep is None
     gc.collect()
     assert len(asyncio.all_tasks()) == before
+
+
+# -- circuits that other processes of the same relay open -------------------------------------------
+
+
+@looped
+async def test_a_stream_for_another_process_ends_with_the_reservation() -> None:
+    async with relay_host() as relay, clients(relay, 1) as (target,):
+        target.set_stream_handler(STOP, answers_ok)
+        service: Any = relay.relay_service
+        with pytest.raises(Refused, match="NO_RESERVATION"):
+            await service.open_for(NOBODY, target.peer_id)
+        await ask_hop(target, relay.addrs_with_peer[0], RESERVE)
+        stop, ended = await service.open_for(NOBODY, target.peer_id)
+        assert not stop.is_closed
+        assert service._ends == {target.peer_id: 1}
+        service._now = lambda: 1e12
+        service._drop_expired()
+        assert isinstance(stop.close_reason, StreamReset)
+        ended()
+        assert not service._ends
+        assert not service._stops
+        with pytest.raises(Refused, match="NO_RESERVATION"):
+            await service.open_for(NOBODY, target.peer_id)
 
 
 # -- bad input -----------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from p2pcore.fleet.presence import Presence
 from p2pcore.fleet.serving import Serving
 from p2pcore.fleet.sweep import Sweep
 from p2pcore.fleet.topics import Topics, TopicSubscription
+from p2pcore.fleet.workers_bus import WorkersBus
 from p2pcore.limits import (
     BUS_MAX_NAME_CHARS,
     FLEET_MAX_ID_BYTES,
@@ -64,7 +65,8 @@ class Fleet:
         name: of the fleet, one word; fleets with different names share a bus and do not meet.
         machine: the name of this machine, for people and for Place.machine; None: its host name.
         max_missed: messages in a row that a slow subscriber may miss before its stream is reset.
-        worker: of this process, if a Supervisor has started it; then `open` reaches the other workers.
+        worker: of this process, if a Supervisor has started it; then `open` reaches the other workers. A
+            WorkersBus brings it.
 
     Raises: TypeError, ValueError: an argument is wrong.
 
@@ -93,6 +95,8 @@ class Fleet:
         options.text("machine", self._machine, BUS_MAX_NAME_CHARS)
         self._max_missed = max_missed
         self._parts: _Parts | None = None
+        if worker is None and isinstance(bus, WorkersBus):
+            worker = bus.worker
         self._opener = None if worker is None else Opener(host.swarm, worker, self.process)
 
     # -- life ----------------------------------------------------------------------------------

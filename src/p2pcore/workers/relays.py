@@ -115,8 +115,9 @@ class SharedBoard:
         try:
             return await self._links.open(int(str(holder)), _KIND, source=str(source), target=str(target))
         except LinkRefused as refused:
-            raise Refused(Status[refused.reason], refused) from refused
-        except (BusDown, TimeoutError) as error:
+            status = Status.__members__.get(refused.reason, Status.CONNECTION_FAILED)
+            raise Refused(status, refused) from refused
+        except (BusDown, LimitExceeded, TimeoutError) as error:
             raise Refused(Status.CONNECTION_FAILED, error) from error
 
     async def _ask(self, op: str, otherwise: Status, **fields: Any) -> Header:
