@@ -450,6 +450,42 @@ async def test_a_stream_for_another_process_ends_with_the_reservation() -> None:
             await service.open_for(NOBODY, target.peer_id)
 
 
+class SlowBoard:
+    """A board of several processes that does not answer."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    async def reserve(self, peer: PeerId, ip: str, expire: float) -> None:
+        self.told.append("reserve")
+        await asyncio.Event().wait()
+
+    async def open(self, number: int, source: PeerId, ip: str, target: PeerId) -> None:
+        self.told.append("open")
+        await asyncio.Event().wait()
+
+    def release(self, peer: PeerId) -> None:
+        self.told.append(peer)
+
+    def closed(self, number: int, num_bytes: int) -> None:
+        self.told.append((number, num_bytes))
+
+
+@looped
+async def test_what_was_perhaps_counted_elsewhere_is_given_back_when_the_peer_gives_up() -> None:
+    async with relay_host() as relay, clients(relay, 1) as (one,):
+        service: Any = relay.relay_service
+        board = SlowBoard()
+        service.share(board)
+        for request, given_back in ((RESERVE, one.peer_id), (connect_to(NOBODY), (1, 0))):
+            stream = await one.new_stream(relay.addrs_with_peer[0], HOP)
+            await stream.write(request.encode())
+            await eventually(lambda: len(board.told) % 2)
+            stream.reset()
+            await eventually(lambda: board.told[-1] == given_back)  # noqa: B023 - it is awaited here
+        assert (service.num_reservations, service.num_circuits, dict(service._ends)) == (0, 0, {})
+
+
 # -- bad input -----------------------------------------------------------------------------------
 
 

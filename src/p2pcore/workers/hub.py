@@ -210,7 +210,7 @@ class Hub:
             _drop(self._listeners, pattern, member)
         for watch in member.watches.values():
             self._stop_watching(watch.bucket, member)
-        for number in member.asking.values():
+        for number in list(member.asking.values()):
             self._end_request(number)
         for number in list(member.serving):
             self._unanswered(member, number)
