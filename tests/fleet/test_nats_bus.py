@@ -157,6 +157,22 @@ async def test_tls_with_a_certificate_of_our_own(tmp_path: Path) -> None:
 
 
 @looped
+async def test_a_key_of_nats_lets_us_in(tmp_path: Path) -> None:
+    import nkeys
+
+    seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
+    public = nkeys.from_seed(bytearray(seed)).public_key.decode()
+    server = NatsServer(tmp_path, authorization={"users": [{"nkey": public}]})
+    server.start()
+    server.wait_ready()
+    try:
+        async with up(server, nkeys_seed_str=seed.decode()) as bus:
+            await bus.publish("s", b"")
+    finally:
+        server.kill()
+
+
+@looped
 async def test_an_old_server_is_refused_with_its_version() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b'INFO {"version":"2.12.3","headers":true,"max_payload":1048576}\r\n')
@@ -496,16 +512,19 @@ async def test_a_batch_of_which_a_part_is_missing_is_sent_again(
 ) -> None:
     async with up(server) as bus:
         bucket = await bus.bucket("b", expiry_s=60)
-        real = bus.link().send
+        real = bus.link().send_all
         lost = [b"2", b"3"]
 
-        async def send(subject: str, data: bytes, *more: Any) -> None:
-            if data in lost:
-                lost.remove(data)
-            else:
-                await real(subject, data, *more)
+        async def send_all(messages: Any) -> None:
+            arrived = []
+            for message in messages:
+                if message[1] in lost:
+                    lost.remove(message[1])
+                else:
+                    arrived.append(message)
+            await real(arrived)
 
-        monkeypatch.setattr(bus.link(), "send", send)
+        monkeypatch.setattr(bus.link(), "send_all", send_all)
         await bucket.put({f"k.{n}": b"%d" % n for n in range(5)})
         assert lost == []
         assert await bucket.get("k") == {f"k.{n}": b"%d" % n for n in range(5)}
@@ -557,6 +576,63 @@ async def test_a_watch_whose_consumer_died_or_missed_a_message_begins_again(
         await eventually(lambda: table.get("k.2") == b"2")
         assert watch._consumer is not consumer
         assert sorted(changes) == ["k.0", "k.1", "k.2", "k.gone", "k.gone"], "a change was told twice"
+
+
+@looped
+async def test_a_watch_whose_last_pending_entry_goes_is_complete_all_the_same(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "BUS_HEARTBEAT_S", 0.2)
+    async with up(server) as bus:
+        bucket = await bus.bucket("b")
+        await bucket.put({"k": b""})
+        real = bus.link().jetstream
+
+        async def jetstream(api: str, request: Any) -> dict[str, Any]:
+            answer = await real(api, request)
+            if api.startswith("CONSUMER.CREATE"):
+                answer["num_pending"] += 1
+            return answer
+
+        monkeypatch.setattr(bus.link(), "jetstream", jetstream)
+        told: list[str] = []
+        await bucket.watch("nothing", lambda key, value: told.append(key))
+        assert told == []
+
+
+@looped
+async def test_cancelled_calls_leave_nothing_behind(server: NatsServer) -> None:
+    async with up(server) as bus:
+        bucket = await bus.bucket("b")
+        await bus.subscribe("s", lambda message: None)
+        await bucket.put({f"k.{n}": b"" for n in range(1500)})
+        await settle()
+        num_subs, num_tasks = len(bus.link()._subs), counts()[0]
+        verbs: list[Callable[[], Any]] = [
+            lambda: bus.publish("s", b""),
+            lambda: bus.request("s", b"", timeout_s=seconds(LONG_S)),
+            lambda: bus.subscribe("t", lambda message: None),
+            lambda: bus.bucket("c"),
+            lambda: bucket.put({f"k.{n}": b"" for n in range(1500)}),
+            lambda: bucket.get("k"),
+            lambda: bucket.watch("k", lambda key, value: None),
+        ]
+        for verb in verbs:
+            for turns in range(40):
+                task = asyncio.ensure_future(verb())
+                await settle(turns)
+                if not task.done():
+                    task.cancel()
+                    with pytest.raises(asyncio.CancelledError):
+                        await task
+                elif hasattr(task.result(), "close"):
+                    task.result().close()
+        await settle()
+        await eventually(lambda: counts()[0] <= num_tasks)
+        assert len(bus.link()._subs) == num_subs
+        assert (bus.link()._waiting, bus._watches, len(bus._subscriptions)) == ({}, {}, 1)
+        while (await bus.link().jetstream("CONSUMER.NAMES.KV_b", {}))["consumers"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 @looped

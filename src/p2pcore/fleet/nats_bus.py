@@ -235,10 +235,11 @@ class NatsBus:
     def _answer(self, subject: str, data: bytes) -> None:
         if not self.is_up:
             return
-        if len(self._tasks) >= limits.BUS_MAX_ANSWERS:
+        link = self.link()
+        if link.is_full or len(self._tasks) >= limits.BUS_MAX_ANSWERS:
             self._num_dropped += 1
         else:
-            self.spawn(self.link().send(subject, data))
+            self.spawn(link.send(subject, data))
 
     # -- the connection ------------------------------------------------------------------------
 
