@@ -56,7 +56,10 @@ class Checks:
 class Talker:
     """Sends commands, and reads their results: a line of JSON each."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: Path | None = None
+    ) -> None:
+        self._path = path
         self._reader = reader
         self._writer = writer
         self._lock = asyncio.Lock()
@@ -68,6 +71,11 @@ class Talker:
         if not line:
             raise ConnectionError(f"{command}: the process has ended")
         return json.loads(line)
+
+    async def another(self) -> Talker:
+        """One more to the same process, which does not wait for the commands of this one."""
+        assert self._path is not None
+        return Talker(*await asyncio.open_unix_connection(self._path, limit=LINE_BYTES))
 
     def close(self) -> None:
         self._writer.close()
@@ -140,7 +148,7 @@ class World:
             except OSError:
                 path.unlink()
                 continue
-            self.nodes[path.stem] = Talker(reader, writer)
+            self.nodes[path.stem] = Talker(reader, writer, path)
 
     async def all_nodes(self, count: int) -> None:
         """Returns when there are so many workers, and all know each other."""
@@ -223,10 +231,15 @@ class Asked:
         return found
 
     async def _one(self, node: Talker, peers: list[str], count: int, first: int, **how: Any) -> list[Any]:
+        talker: Talker | None = None
         try:
-            result = await node.ask("ask", peers=peers, count=count, first=first, **how)
+            talker = await node.another()
+            result = await talker.ask("ask", peers=peers, count=count, first=first, **how)
         except (ConnectionError, OSError):  # it was killed: nobody knows
             return []
+        finally:
+            if talker is not None:
+                talker.close()
         return [tuple(each) for each in result["done"]]
 
 

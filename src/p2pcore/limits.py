@@ -915,8 +915,8 @@ BUS_MAX_BATCH_ID_CHARS: Final = 64
 """The name of a batch (NATS)."""
 BUS_PUT_ATTEMPTS: Final = 4
 """A batch that NATS did not store as a whole is sent so often, within 2 s."""
-FLEET_LEASE_S: Final = 2.0
-"""A process of a fleet that was not heard of for so long counts as ended: its peers are not connected."""
+FLEET_LEASE_S: Final = 1.75
+"""A process of a fleet that was not heard of for so long counts as ended: presence is right within 2 s."""
 FLEET_REFRESH_S: Final = 0.5
 """How often a process says that it lives: three of four such messages may get lost."""
 FLEET_BATCH_S: Final = 0.05

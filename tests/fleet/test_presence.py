@@ -300,6 +300,40 @@ async def test_presence_is_restored_when_the_engine_has_lost_all() -> None:
 
 
 @virtual
+async def test_leases_that_held_when_the_engine_went_away_hold_when_it_returns() -> None:
+    async with yard(2) as made:
+        peer = await made.peer(1)
+        await asyncio.sleep(1)
+        parts = made.fleets[0]._parts
+        assert parts is not None
+        heard: list[bool] = []
+        with made.hosts[0].events(BusBack) as events:
+            made.engine.stop()
+            await asyncio.sleep(10)
+            made.engine.start(forget=True)
+            await anext(events)
+            heard.append(parts.directory.is_alive(made.fleets[1].process))
+        await asyncio.sleep(0.2)
+        heard.append(parts.directory.is_alive(made.fleets[1].process))
+        assert heard == [True, True]
+        assert await machines(made.fleets[0], peer.id) == ["m1"]
+
+
+@virtual
+async def test_a_process_that_died_while_the_engine_was_away_is_gone_two_seconds_after_its_return() -> None:
+    async with yard(2) as made:
+        peer = await made.peer(1)
+        await asyncio.sleep(1)
+        made.engine.stop()
+        await made.kill(1)
+        await asyncio.sleep(10)
+        made.engine.start()
+        await asyncio.sleep(2.1)
+        assert await machines(made.fleets[0], peer.id) == []
+        assert len(made.fleets[0].processes()) == 1
+
+
+@virtual
 async def test_nothing_grows_while_peers_come_and_go_without_an_engine() -> None:
     async with yard(1) as made:
         made.engine.stop()

@@ -6,6 +6,7 @@ needs, and no host imports it. Level 6. docs/fleet.md
 """
 
 from p2pcore.fleet.bus import Bucket, Bus, BusMessage, Subscription
+from p2pcore.fleet.caps import FleetCaps
 from p2pcore.fleet.directory import Place
 from p2pcore.fleet.events import BusBack, BusLost
 from p2pcore.fleet.fleet import Fleet
@@ -20,6 +21,7 @@ __all__ = [
     "BusLost",
     "BusMessage",
     "Fleet",
+    "FleetCaps",
     "MemoryBus",
     "MemoryEngine",
     "Place",

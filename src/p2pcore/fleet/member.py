@@ -27,6 +27,7 @@ from p2pcore.limits import (
 
 if TYPE_CHECKING:
     from p2pcore.fleet.bus import Bucket, Bus, Subscription
+    from p2pcore.fleet.caps import Caps
     from p2pcore.fleet.directory import Directory, Place
     from p2pcore.fleet.presence import Presence
     from p2pcore.fleet.sweep import Sweep
@@ -43,7 +44,7 @@ class Member:
     Args:
         bus: of the fleet. name: of the fleet.
         here: what this process says of itself now.
-        presence, directory, sweep, topics: the parts.
+        presence, directory, sweep, topics, caps: the parts.
         steps: what else is subscribed to once.
         told: called when `is_up` changes, with the error.
 
@@ -61,6 +62,7 @@ class Member:
         directory: Directory,
         sweep: Sweep,
         topics: Topics,
+        caps: Caps | None,
         steps: Sequence[Step],
         told: Callable[[bool, BaseException | None], None],
     ) -> None:
@@ -71,6 +73,7 @@ class Member:
         self._directory = directory
         self._sweep = sweep
         self._topics = topics
+        self._caps = caps
         self._steps = steps
         self._told = told
         self._loop = asyncio.get_running_loop()
@@ -148,11 +151,14 @@ class Member:
     def _came_back(self) -> None:
         self._directory.back()
         self._presence.restore()
+        if self._caps is not None:
+            self._caps.restore()
         self._sweep.ask()
         self._set_up(True, None)
 
     def _went_away(self, error: BaseException | None) -> None:
         self._presence.away()
+        self._directory.away()
         self._set_up(False, error)
 
     def _set_up(self, is_up: bool, error: BaseException | None) -> None:
@@ -170,11 +176,16 @@ class Member:
             now = self._loop.time()
             async with asyncio.timeout(FLEET_BUS_WAIT_S):
                 await self._presence.write(self.peers)
+                if self._caps is not None:
+                    await self._caps.write()
                 if now >= self._beaten_at + FLEET_REFRESH_S:
                     await self._say_alive(now)
                     await self._sweep.step(self.peers, self.leases)
+                    if self._caps is not None:
+                        self._caps.look()
+                        await self._caps.sweep()
                     self._look(now)
-            if self._presence.has_changes:
+            if self._presence.has_changes or (self._caps is not None and self._caps.has_changes):
                 self.changed()
             await self._pause(self._beaten_at + FLEET_REFRESH_S - self._loop.time())
 
@@ -214,4 +225,6 @@ class Member:
             with suppress(BusDown, TimeoutError):
                 async with asyncio.timeout(FLEET_CLOSE_S):
                     await self.leases.put({lease_key(self._here().process): None})
+                    if self._caps is not None:
+                        await self._caps.withdraw()
                     await self._presence.withdraw(self.peers)
