@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from p2pcore.errors import BusDown
+from p2pcore.errors import BusDown, BusError
 from p2pcore.fleet.directory import lease_key, lease_of
 from p2pcore.limits import (
     FLEET_BATCH_S,
@@ -123,7 +123,7 @@ class Member:
                     await self._join()
                 self._came_back()
                 await self._stay()
-            except (BusDown, TimeoutError) as away:
+            except (BusError, TimeoutError) as away:
                 error = away
             except Exception as fault:  # of a bus, or ours: presence must not end with it
                 logger.exception("the fleet has lost its bus")
@@ -175,9 +175,6 @@ class Member:
         while self.is_up:
             now = self._loop.time()
             async with asyncio.timeout(FLEET_BUS_WAIT_S):
-                await self._presence.write(self.peers)
-                if self._caps is not None:
-                    await self._caps.write()
                 if now >= self._beaten_at + FLEET_REFRESH_S:
                     await self._say_alive(now)
                     await self._sweep.step(self.peers, self.leases)
@@ -185,6 +182,9 @@ class Member:
                         self._caps.look()
                         await self._caps.sweep()
                     self._look(now)
+                await self._presence.write(self.peers)
+                if self._caps is not None:
+                    await self._caps.write()
             if self._presence.has_changes or (self._caps is not None and self._caps.has_changes):
                 self.changed()
             await self._pause(self._beaten_at + FLEET_REFRESH_S - self._loop.time())
@@ -222,7 +222,7 @@ class Member:
         self._leave()
         if self.is_up and self.leases is not None and self.peers is not None:
             self.is_up = False
-            with suppress(BusDown, TimeoutError):
+            with suppress(BusError, TimeoutError):
                 async with asyncio.timeout(FLEET_CLOSE_S):
                     await self.leases.put({lease_key(self._here().process): None})
                     if self._caps is not None:
