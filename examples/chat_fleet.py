@@ -15,9 +15,7 @@ import sys
 from collections.abc import Callable, Coroutine
 
 from p2pcore import Host, IdentityError, Stream, run
-from p2pcore.errors import BusDown, NotDelivered
-from p2pcore.fleet import Fleet
-from p2pcore.fleet.nats_bus import NatsBus
+from p2pcore.fleet import BusDown, Fleet, NatsBus, NotDelivered
 
 ROOM = "/example-chat/room/1.0.0"  # the peer listens
 SAY = "/example-chat/say/1.0.0"

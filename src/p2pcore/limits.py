@@ -916,17 +916,17 @@ BUS_MAX_BATCH_ID_CHARS: Final = 64
 """The name of a batch (NATS)."""
 BUS_PUT_ATTEMPTS: Final = 4
 """A batch that NATS did not store as a whole is sent so often, within 2 s."""
-FLEET_LEASE_S: Final = 2.0
-"""A process of a fleet that was not heard of for so long counts as ended: its peers are not connected."""
+FLEET_LEASE_S: Final = 1.75
+"""A process of a fleet that was not heard of for so long counts as ended: presence is right within 2 s."""
 FLEET_REFRESH_S: Final = 0.5
 """How often a process says that it lives: three of four such messages may get lost."""
 FLEET_BATCH_S: Final = 0.05
 """Connects and disconnects of so long are written together: a hundred of them cost one wake-up."""
-FLEET_BATCH: Final = 1000
-"""Entries of one write: with the pause between writes 20,000 a second, more than a process can accept."""
+FLEET_BATCH: Final = 500
+"""Entries of one write (BUS_MAX_BATCH): with the pauses 10,000 a second, more than a process can accept."""
 FLEET_MAX_CHANGED: Final = 65_536
 """Peers whose change waits to be written. Beyond it all connections are compared instead: 8 MiB of ids."""
-FLEET_BUS_WAIT_S: Final = 2.0
+FLEET_BUS_WAIT_S: Final = 5.0
 """An engine that leaves a write of presence so long without an answer counts as away."""
 FLEET_SWEEP_AFTER_S: Final = 30.0
 """Entries of a process that ended stay so long: a process that was only stopped for a while finds its own."""

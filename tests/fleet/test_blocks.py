@@ -95,6 +95,13 @@ async def test_what_the_program_has_blocked_itself_stays_blocked() -> None:
         await made.fleets[0].block(peer.id)
         await made.fleets[0].unblock(peer.id)
         assert await refused(made, peer.host, 0)
+        made.hosts[0].unblock_peer(peer.id)
+        await made.fleets[0].block(peer.id)
+        await made.fleets[0].unblock(peer.id)
+        assert not await refused(made, peer.host, 0)
+        made.hosts[0].block_peer(peer.id)
+        await made.fleets[0].unblock(peer.id)
+        assert await refused(made, peer.host, 0)
 
 
 @virtual

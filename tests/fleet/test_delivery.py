@@ -76,6 +76,14 @@ async def test_a_send_returns_when_the_handler_has_taken_the_message() -> None:
 
 
 @virtual
+async def test_a_send_tells_the_handler_that_nothing_more_comes() -> None:
+    async with yard(1) as made:
+        peer = await made.peer(0)
+        await made.fleets[0].send(peer.id, ECHO, b"1", timeout_s=1)  # reads until the end, and answers each
+        assert peer.got == [b"1"]
+
+
+@virtual
 async def test_the_longest_message_and_answer_go_through_and_a_longer_message_is_refused() -> None:
     async with yard(2) as made:
         peer = await made.peer(1)
@@ -232,6 +240,23 @@ async def test_a_peer_at_two_processes_is_reached_by_the_one_that_is_left() -> N
         for _ in range(5):
             assert await made.fleets[0].request(peer.id, ECHO, b"1") == b"echo 1"
         assert len(peer.got) == 5
+
+
+@virtual
+async def test_what_may_have_arrived_is_not_sent_again_by_another_process() -> None:
+    async with yard(3) as made:
+        peer = await made.peer(0, 1)
+        got: list[bytes] = []
+
+        async def resets(stream: Stream) -> None:
+            got.append(await stream.read_msg())
+            stream.reset(7)
+
+        peer.host.set_stream_handler(ODD, resets)
+        await found(made, peer)
+        for fleet in made.fleets:
+            assert (await failure(fleet.request(peer.id, ODD, b"1"))).may_have_arrived
+        assert len(got) == 3
 
 
 @virtual

@@ -63,6 +63,17 @@ async def test_a_peer_that_left_is_nowhere() -> None:
 
 
 @virtual
+async def test_a_peer_that_left_and_came_back_is_found_again() -> None:
+    async with yard(2) as made:
+        peer = await made.peer(1)
+        for _ in range(2):
+            await until_found(lambda: machines(made.fleets[0], peer.id), ["m1"])
+            await peer.host.close_peer(made.hosts[1].peer_id)
+            await until_found(lambda: machines(made.fleets[0], peer.id), [])
+            await made.connect(peer, 1)
+
+
+@virtual
 async def test_a_peer_of_two_processes_is_at_both_and_here_first() -> None:
     async with yard(3) as made:
         peer = await made.peer(2, 1)
@@ -221,6 +232,10 @@ async def test_entries_of_a_killed_process_are_swept_and_no_others() -> None:
         await asyncio.sleep(FLEET_SWEEP_AFTER_S)
         assert len(entries(made)) == 6
         await asyncio.sleep(2 * FLEET_SWEEP_AFTER_S + 40)
+        swept = {fleet.process: fleet._parts.sweep.num_swept for fleet in made.fleets if fleet._parts}
+        del swept[made.fleets[1].process]
+        assert swept[min(swept)] == 2
+        assert swept[max(swept)] == 0
         dead = made.fleets[1].process
         assert len(entries(made)) == 4
         assert not any(key.endswith(dead) for key in entries(made))
@@ -232,7 +247,9 @@ async def test_entries_of_processes_nobody_knew_are_swept() -> None:
         peer = await made.peer()
         bucket = await made.buses[0].bucket("p2pcore-peers")
         await bucket.put({f"{key_of(peer.id)}.gone": b"1"})
+        await asyncio.sleep(FLEET_SWEEP_AFTER_S + 36)  # one sweep: it may have stood still when we came
         assert await made.fleets[0].where(peer.id) == ()
+        assert len(entries(made)) == 1
         await asyncio.sleep(3 * FLEET_SWEEP_AFTER_S + 40)
         assert entries(made) == {}
 
@@ -297,6 +314,40 @@ async def test_presence_is_restored_when_the_engine_has_lost_all() -> None:
         await asyncio.sleep(FLEET_REFRESH_S + 0.1)
         assert await machines(made.fleets[0], peer.id) == ["m1"]
         assert len(made.fleets[0].processes()) == 2
+
+
+@virtual
+async def test_leases_that_held_when_the_engine_went_away_hold_when_it_returns() -> None:
+    async with yard(2) as made:
+        peer = await made.peer(1)
+        await asyncio.sleep(1)
+        parts = made.fleets[0]._parts
+        assert parts is not None
+        heard: list[bool] = []
+        with made.hosts[0].events(BusBack) as events:
+            made.engine.stop()
+            await asyncio.sleep(10)
+            made.engine.start(forget=True)
+            await anext(events)
+            heard.append(parts.directory.is_alive(made.fleets[1].process))
+        await asyncio.sleep(0.2)
+        heard.append(parts.directory.is_alive(made.fleets[1].process))
+        assert heard == [True, True]
+        assert await machines(made.fleets[0], peer.id) == ["m1"]
+
+
+@virtual
+async def test_a_process_that_died_while_the_engine_was_away_is_gone_two_seconds_after_its_return() -> None:
+    async with yard(2) as made:
+        peer = await made.peer(1)
+        await asyncio.sleep(1)
+        made.engine.stop()
+        await made.kill(1)
+        await asyncio.sleep(10)
+        made.engine.start()
+        await asyncio.sleep(2.1)
+        assert await machines(made.fleets[0], peer.id) == []
+        assert len(made.fleets[0].processes()) == 1
 
 
 @virtual

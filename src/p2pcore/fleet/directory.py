@@ -85,7 +85,17 @@ class Directory:
         ended: called when another process has ended.
     """
 
-    __slots__ = ("_clock", "_died", "_ended", "_heard", "_here", "_network", "_ticked_at", "_trusted_from")
+    __slots__ = (
+        "_clock",
+        "_died",
+        "_ended",
+        "_heard",
+        "_here",
+        "_is_away",
+        "_network",
+        "_ticked_at",
+        "_trusted_from",
+    )
 
     def __init__(
         self,
@@ -101,6 +111,7 @@ class Directory:
         self._heard: dict[str, tuple[float, bytes]] = {}
         self._died: dict[str, float] = {}  # for _REMEMBERED_S
         self._ticked_at = self._trusted_from = clock()
+        self._is_away = False
 
     # -- leases --------------------------------------------------------------------------------
 
@@ -114,12 +125,17 @@ class Directory:
         if value is not None:
             self._heard[process] = (self._clock(), value)
             self._died.pop(process, None)
-        elif self._heard.pop(process, None) is not None:
+        elif not self._is_away and self._heard.pop(process, None) is not None:
             self._died[process] = self._clock()
             self._ended()
 
+    def away(self) -> None:
+        """The engine is away: no lease ends until `back`. What it forgets says nothing about a process."""
+        self._is_away = True
+
     def back(self) -> None:
         """The engine is back: leases that held when it went away hold until they can have been renewed."""
+        self._is_away = False
         self._trusted_from = self._ticked_at = self._clock()
 
     def tick(self) -> None:
@@ -128,6 +144,8 @@ class Directory:
         if now - self._ticked_at > _LATE_S:
             self._trusted_from = now
         self._ticked_at = now
+        if self._is_away:
+            return
         for process in [each for each in self._heard if not self.is_alive(each)]:
             self._lease(process, None)
         for process in [each for each, at in self._died.items() if now - at > _REMEMBERED_S]:
@@ -140,6 +158,8 @@ class Directory:
         heard_at, _ = self._heard.get(process, (None, b""))
         if heard_at is None:
             return False
+        if self._is_away:
+            return True
         now = self._clock()
         return now - max(heard_at, self._trusted_from) < FLEET_LEASE_S or now - self._ticked_at > _LATE_S
 

@@ -21,6 +21,7 @@ from p2pcore.errors import LimitExceeded
 from p2pcore.fleet import names
 from p2pcore.fleet.blocks import Blocks
 from p2pcore.fleet.bus import Bus
+from p2pcore.fleet.caps import Caps, FleetCaps
 from p2pcore.fleet.delivery import Delivery
 from p2pcore.fleet.directory import LEASES, Directory, Place
 from p2pcore.fleet.envelope import Order
@@ -47,7 +48,7 @@ from p2pcore.values.peer_id import PeerId
 if TYPE_CHECKING:
     from p2pcore.fleet.bus import Subscription
     from p2pcore.host import Host
-    from p2pcore.interfaces import Stream
+    from p2pcore.interfaces import Notifiee, Stream
     from p2pcore.workers.worker import Worker
 
 
@@ -65,6 +66,8 @@ class Fleet:
         name: of the fleet, one word; fleets with different names share a bus and do not meet.
         machine: the name of this machine, for people and for Place.machine; None: its host name.
         max_missed: messages in a row that a slow subscriber may miss before its stream is reset.
+        caps: how many connections all processes may have together with one peer, or from one subnet; None:
+            as many as their hosts allow.
         worker: of this process, if a Supervisor has started it; then `open` reaches the other workers. A
             WorkersBus brings it.
 
@@ -82,6 +85,7 @@ class Fleet:
         name: str = "p2pcore",
         machine: str | None = None,
         max_missed: int = FLEET_MAX_MISSED,
+        caps: FleetCaps | None = None,
         worker: Worker | None = None,
     ) -> None:
         options.satisfies("bus", bus, Bus, may_wait=True)
@@ -94,6 +98,7 @@ class Fleet:
         self._machine = socket.gethostname() if machine is None else machine
         options.text("machine", self._machine, BUS_MAX_NAME_CHARS)
         self._max_missed = max_missed
+        self._caps = None if caps is None else options.given("caps", caps, FleetCaps)
         self._parts: _Parts | None = None
         if worker is None and isinstance(bus, WorkersBus):
             worker = bus.worker
@@ -105,8 +110,11 @@ class Fleet:
         """Joins. Call it once. Raises RuntimeError: it has started already."""
         if self._parts is not None:
             raise RuntimeError("this fleet has started already: make a new Fleet")
-        self._parts = parts = _Parts(self._host, self._bus, self._name, self._here, self._max_missed)
-        self._host.notify(parts.presence)
+        self._parts = parts = _Parts(
+            self._host, self._bus, self._name, self._here, self._max_missed, self._caps
+        )
+        for notifiee in parts.notifiees:
+            self._host.notify(notifiee)
         self._host.metrics.add(self.families)
         try:
             if self._opener is not None:
@@ -127,7 +135,8 @@ class Fleet:
         parts.is_closed = True
         if self._opener is not None:
             self._opener.close()
-        self._host.stop_notify(parts.presence)
+        for notifiee in parts.notifiees:
+            self._host.stop_notify(notifiee)
         self._host.metrics.remove(self.families)
         await parts.member.close()
         await parts.serving.close()
@@ -352,6 +361,8 @@ class Fleet:
         yield family("p2pcore_fleet_subscribers", parts.topics.num_subscribers)
         yield family("p2pcore_fleet_topic_messages_total", parts.topics.sent)
         yield family("p2pcore_fleet_topic_dropped_total", _labelled(parts.topics.dropped))
+        if parts.caps is not None:
+            yield family("p2pcore_fleet_capped_total", _labelled(parts.caps.closed))
 
 
 def _check_text(name: str, value: object, most_bytes: int) -> None:
@@ -377,7 +388,15 @@ def _labelled(counts: Counter[str]) -> dict[tuple[str, ...], int]:
 class _Parts:
     """What a running fleet is made of."""
 
-    def __init__(self, host: Host, bus: Bus, name: str, here: Callable[[], Place], max_missed: int) -> None:
+    def __init__(
+        self,
+        host: Host,
+        bus: Bus,
+        name: str,
+        here: Callable[[], Place],
+        max_missed: int,
+        caps: FleetCaps | None,
+    ) -> None:
         swarm, process, clock = host.swarm, here().process, asyncio.get_running_loop().time
         self.is_closed = False
         self.topic_prefix = f"{name}.topic."
@@ -390,6 +409,13 @@ class _Parts:
         )
         self.topics = Topics(bus, self.topic_prefix, process, max_missed)
         self.blocks = Blocks(bus, f"{name}-blocks", swarm.admission.blocker)
+        self.caps = None
+        if caps is not None:
+            self.caps = Caps(
+                caps, bus, f"{name}-caps", self.directory, process, lambda: self.member.changed()
+            )
+            for conn in swarm.conns():
+                self.caps.connected(swarm, conn)
         self.member = Member(
             bus,
             name,
@@ -398,13 +424,19 @@ class _Parts:
             self.directory,
             self.sweep,
             self.topics,
+            self.caps,
             (
                 lambda: bus.subscribe(f"{name}.to.{process}", self.serving.deliver),
                 self._watch_leases,
                 self.blocks.watch,
+                *(() if self.caps is None else (self.caps.watch,)),
             ),
             lambda is_up, error: swarm.events.emit(BusBack() if is_up else BusLost(error)),
         )
+
+    @property
+    def notifiees(self) -> list[Notifiee]:
+        return [self.presence] if self.caps is None else [self.caps, self.presence]
 
     async def _watch_leases(self) -> Subscription:
         assert self.member.leases is not None

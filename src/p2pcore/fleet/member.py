@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from p2pcore.errors import BusDown
+from p2pcore.errors import BusDown, BusError
 from p2pcore.fleet.directory import lease_key, lease_of
 from p2pcore.limits import (
     FLEET_BATCH_S,
@@ -27,6 +27,7 @@ from p2pcore.limits import (
 
 if TYPE_CHECKING:
     from p2pcore.fleet.bus import Bucket, Bus, Subscription
+    from p2pcore.fleet.caps import Caps
     from p2pcore.fleet.directory import Directory, Place
     from p2pcore.fleet.presence import Presence
     from p2pcore.fleet.sweep import Sweep
@@ -43,7 +44,7 @@ class Member:
     Args:
         bus: of the fleet. name: of the fleet.
         here: what this process says of itself now.
-        presence, directory, sweep, topics: the parts.
+        presence, directory, sweep, topics, caps: the parts.
         steps: what else is subscribed to once.
         told: called when `is_up` changes, with the error.
 
@@ -61,6 +62,7 @@ class Member:
         directory: Directory,
         sweep: Sweep,
         topics: Topics,
+        caps: Caps | None,
         steps: Sequence[Step],
         told: Callable[[bool, BaseException | None], None],
     ) -> None:
@@ -71,6 +73,7 @@ class Member:
         self._directory = directory
         self._sweep = sweep
         self._topics = topics
+        self._caps = caps
         self._steps = steps
         self._told = told
         self._loop = asyncio.get_running_loop()
@@ -120,7 +123,7 @@ class Member:
                     await self._join()
                 self._came_back()
                 await self._stay()
-            except (BusDown, TimeoutError) as away:
+            except (BusError, TimeoutError) as away:
                 error = away
             except Exception as fault:  # of a bus, or ours: presence must not end with it
                 logger.exception("the fleet has lost its bus")
@@ -148,11 +151,14 @@ class Member:
     def _came_back(self) -> None:
         self._directory.back()
         self._presence.restore()
+        if self._caps is not None:
+            self._caps.restore()
         self._sweep.ask()
         self._set_up(True, None)
 
     def _went_away(self, error: BaseException | None) -> None:
         self._presence.away()
+        self._directory.away()
         self._set_up(False, error)
 
     def _set_up(self, is_up: bool, error: BaseException | None) -> None:
@@ -169,12 +175,17 @@ class Member:
         while self.is_up:
             now = self._loop.time()
             async with asyncio.timeout(FLEET_BUS_WAIT_S):
-                await self._presence.write(self.peers)
                 if now >= self._beaten_at + FLEET_REFRESH_S:
                     await self._say_alive(now)
                     await self._sweep.step(self.peers, self.leases)
+                    if self._caps is not None:
+                        self._caps.look()
+                        await self._caps.sweep()
                     self._look(now)
-            if self._presence.has_changes:
+                await self._presence.write(self.peers)
+                if self._caps is not None:
+                    await self._caps.write()
+            if self._presence.has_changes or (self._caps is not None and self._caps.has_changes):
                 self.changed()
             await self._pause(self._beaten_at + FLEET_REFRESH_S - self._loop.time())
 
@@ -211,7 +222,9 @@ class Member:
         self._leave()
         if self.is_up and self.leases is not None and self.peers is not None:
             self.is_up = False
-            with suppress(BusDown, TimeoutError):
+            with suppress(BusError, TimeoutError):
                 async with asyncio.timeout(FLEET_CLOSE_S):
                     await self.leases.put({lease_key(self._here().process): None})
+                    if self._caps is not None:
+                        await self._caps.withdraw()
                     await self._presence.withdraw(self.peers)

@@ -136,13 +136,14 @@ class Presence:
         batch: dict[str, bytes | None] = {}
         gone: list[PeerId] = []
         written, suffix, changed = self._written, self._suffix, self._changed
+        conns_to_peer = self._network.conns_to_peer
         while changed and len(batch) < FLEET_BATCH:
             peer, is_anew = changed.popitem()
-            is_here = bool(self._network.conns_to_peer(peer))
-            if is_here and (is_anew or peer not in written):
-                batch[key_of(peer) + suffix] = _HERE
-                written.add(peer)
-            elif not is_here and peer in written:
+            if conns_to_peer(peer):
+                if is_anew or peer not in written:
+                    batch[key_of(peer) + suffix] = _HERE
+                    written.add(peer)
+            elif peer in written:
                 batch[key_of(peer) + suffix] = None
                 gone.append(peer)
         return batch, gone

@@ -117,6 +117,7 @@ SPECS: Final[dict[str, Spec]] = {
     "p2pcore_fleet_subscribers": _gauge("Subscriptions of streams to topics."),
     "p2pcore_fleet_topic_messages_total": _counter("Messages of topics that streams have taken."),
     "p2pcore_fleet_topic_dropped_total": _counter("Messages of topics that were dropped.", "reason"),
+    "p2pcore_fleet_capped_total": _counter("Connections closed because the fleet had too many.", "cap"),
     "p2pcore_draining": _gauge("1: this node drains and takes no new work."),
     "p2pcore_build_info": _gauge("Always 1.", "version", "python", "uvloop", "openssl"),
     "p2pcore_loop_lag_seconds": Spec(
