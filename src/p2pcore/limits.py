@@ -887,6 +887,8 @@ BUS_LOOK_S: Final = 1.0
 """Between two looks at the connection to an engine."""
 BUS_PING_S: Final = 2.0
 """Between two pings of an engine. After two without an answer it counts as away."""
+BUS_MAX_REASONS: Final = 10
+"""Reasons why an engine is away that are logged as warnings until it is back; each once."""
 BUS_RETRY_MIN_S: Final = 0.05
 """The pause before the second attempt to reach an engine. It doubles before each further one ..."""
 BUS_RETRY_MAX_S: Final = 1.0

@@ -101,6 +101,25 @@ async def test_it_starts_although_the_engine_is_away_and_finds_it_later(tmp_path
 
 
 @looped
+async def test_each_reason_is_in_the_log_once_until_the_engine_is_back(
+    server: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with up(server) as bus:
+        for _ in range(2):
+            caplog.clear()
+            server.kill()
+            await eventually(lambda: not bus.is_up)
+            await asyncio.sleep(seconds(0.5))  # some attempts
+            told = [
+                record.getMessage() for record in caplog.records if record.name == "p2pcore.fleet.nats_bus"
+            ]
+            assert len(told) == len(set(told))
+            assert 1 <= len(told) <= 3
+            server.start()
+            await eventually(lambda: bus.is_up)
+
+
+@looped
 async def test_a_bus_starts_once(server: NatsServer) -> None:
     bus = NatsBus(server.url)
     with pytest.raises(BusDown, match="it has not started"):
@@ -339,6 +358,21 @@ async def test_a_server_that_stands_still_is_noticed_and_nothing_grows_meanwhile
         await eventually(lambda: b"again" in got)
         await eventually(lambda: counts()[0] <= before[0])
         assert counts()[1] <= before[1]
+
+
+@looped
+async def test_a_subscription_returns_only_when_the_server_has_it(server: NatsServer) -> None:
+    async with up(server) as bus:
+        got: list[BusMessage] = []
+        server.stand_still()
+        subscribing = asyncio.ensure_future(bus.subscribe("s", got.append))
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+        assert not subscribing.done()
+        server.go_on()
+        await subscribing
+        await bus.publish("s", b"")
+        await eventually(lambda: got)
 
 
 @looped
@@ -601,7 +635,23 @@ async def test_a_watch_whose_last_pending_entry_goes_is_complete_all_the_same(
 
 
 @looped
-async def test_cancelled_calls_leave_nothing_behind(server: NatsServer) -> None:
+async def test_a_closed_watch_is_gone_from_the_server_at_once(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "BUS_CONSUMER_EXPIRY_S", 10_000.0)
+    async with up(server) as bus:
+        bucket = await bus.bucket("b")
+        (await bucket.watch("k", lambda key, value: None)).close()
+        await bucket._get_by_watch(bus.link(), "k")  # type: ignore[attr-defined]
+        while (await bus.link().jetstream("CONSUMER.NAMES.KV_b", {}))["consumers"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+@looped
+async def test_cancelled_calls_leave_nothing_behind(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "BUS_CONSUMER_EXPIRY_S", 1.0)  # for one that is made after its deletion
     async with up(server) as bus:
         bucket = await bus.bucket("b")
         await bus.subscribe("s", lambda message: None)
