@@ -266,6 +266,8 @@ async def check_presence(made: World, checks: Checks, name: str, expected: int, 
             found != ",".join(sorted(truth.get(peer, []))) for peer, found in zip(sample, places, strict=True)
         )
     asked = len(sample) * len(made.nodes)
+    checks.note("subscribers", sum(state["subscribers"] for state in states.values()))
+    checks.note("distinct peers", len(truth))
     checks.add(name, f"{counts} connected, {wrong} of {asked} wrong", is_good and not wrong, f"{expected}, 0")
     return is_good and not wrong
 
