@@ -100,6 +100,7 @@ async def test_what_the_program_has_blocked_itself_stays_blocked() -> None:
         await made.fleets[0].unblock(peer.id)
         assert not await refused(made, peer.host, 0)
         made.hosts[0].block_peer(peer.id)
+        await until(lambda: not peer.host.swarm.num_conns)
         await made.fleets[0].unblock(peer.id)
         assert await refused(made, peer.host, 0)
 

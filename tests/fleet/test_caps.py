@@ -113,6 +113,22 @@ async def test_connections_of_the_same_moment_are_trimmed_to_the_cap_and_no_furt
 
 
 @virtual
+async def test_what_was_within_a_share_is_reported_when_more_processes_make_the_share_smaller() -> None:
+    async with yard(1, caps=FleetCaps(per_peer=12)) as made:
+        peer = await made.peer()
+        for _ in range(5):
+            await dial(made, peer, 0)
+        assert reports(made) == {}
+        for _ in range(2):
+            await made.fleet(caps=FleetCaps(per_peer=12))
+        await settled(made)
+        assert list(reports(made).values()) == [b"5"]
+        for _ in range(12):
+            await dial(made, peer, 1)
+        assert num_conns(made, peer) == [5, 5, 0]  # the third one has a share of two
+
+
+@virtual
 async def test_a_process_that_died_gives_its_part_back_and_its_reports_go_after_an_hour() -> None:
     async with yard(2, caps=FleetCaps(per_peer=2)) as made:
         await settled(made)
