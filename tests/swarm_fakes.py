@@ -94,6 +94,7 @@ class FakeConn:
         self.remote_multiaddr = addr(2) if at is None else Multiaddr(at)
         self.owner: Any = None
         self.is_closed = False
+        self.has_go_away = False
         self.has_arrived = False
         self.error: BaseException | None = None
         self.num_streams = streams
@@ -113,6 +114,10 @@ class FakeConn:
         self.aborted = False
         self.abort_code: int | None = None
         self.reset_code: int | None = None
+
+    @property
+    def can_open(self) -> bool:
+        return not (self.is_closed or self.has_go_away)
 
     def account(self, ledger: Any, share: Any) -> None: ...
 

@@ -16,7 +16,7 @@ import pytest
 
 from harness import looped
 from hosts import BARE, pair
-from p2pcore import PSK, AddressError, Host, IdentityError, Multiaddr
+from p2pcore import PSK, AddressError, Host, IdentityError, LocalProtocolError, Multiaddr, rpc
 from p2pcore.address_hint import meant
 from p2pcore.interfaces import Stream
 
@@ -95,6 +95,21 @@ def test_a_protocol_id_that_is_no_text_is_refused_by_the_handler(protocol: Any) 
         Host(listen=()).set_stream_handler(protocol, serve)
 
 
+@looped
+async def test_a_protocol_id_that_is_no_unicode_is_refused_everywhere() -> None:
+    """os.fsdecode makes such texts of file names."""
+    async with pair() as ends:
+        with pytest.raises(
+            LocalProtocolError, match=r"'/\\udcff' is not a protocol id: surrogates not allowed"
+        ):
+            await ends.conn.new_stream("/\udcff")
+        with pytest.raises(ValueError, match=r"protocol id '/\\udcff': expected"):
+            ends.server.set_stream_handler("/\udcff", serve)
+        with pytest.raises(ValueError, match="name must be"):
+            rpc.Service("/\udcff")
+        assert ends.conn.num_streams == 0
+
+
 @pytest.mark.parametrize("protocols", [b"/x", 7, None, {"/x"}, ["/x", b"/y"]])
 @looped
 async def test_protocol_ids_that_are_no_texts_are_refused_by_a_new_stream(protocols: Any) -> None:
@@ -105,15 +120,16 @@ async def test_protocol_ids_that_are_no_texts_are_refused_by_a_new_stream(protoc
         assert ends.conn.num_streams == 0
 
 
+@pytest.mark.parametrize("opens", [True, False], ids=["open", "close"])
 @looped
-async def test_a_stream_opened_from_another_thread_is_refused() -> None:
+async def test_a_connection_used_from_another_thread_refuses(opens: bool) -> None:
     errors: list[str] = []
 
     async with pair() as ends:
 
         async def elsewhere() -> None:
             try:
-                await ends.conn.new_stream("/x")
+                await (ends.conn.new_stream("/x") if opens else ends.conn.close())
             except RuntimeError as error:
                 errors.append(str(error))
 
@@ -121,6 +137,7 @@ async def test_a_stream_opened_from_another_thread_is_refused() -> None:
         thread.start()
         await asyncio.to_thread(thread.join)
         assert ends.conn.num_streams == 0
+        assert not ends.conn.is_closed
     (text,) = errors
     assert "another event loop" in text
     assert "run_coroutine_threadsafe" in text

@@ -421,6 +421,10 @@ class MuxedConn(Protocol):
     @property
     def is_closed(self) -> bool: ...
     @property
+    def can_open(self) -> bool:
+        """Whether it may still open streams: not closed, no go-away from the peer, and ids are left."""
+
+    @property
     def has_arrived(self) -> bool:
         """Whether streams of the peer wait to be taken. They can be taken after the end, too."""
 

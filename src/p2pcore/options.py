@@ -89,6 +89,15 @@ def text(name: str, value: object, max_chars: int) -> None:
         raise ValueError(f"{name} must be a text of at most {max_chars} characters, not of {len(value)}")
 
 
+def is_protocol_id(value: str, max_bytes: int) -> bool:
+    """Whether `value` begins with "/", has no newline, and is at most `max_bytes` of UTF-8."""
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return value.startswith("/") and "\n" not in value and size <= max_bytes
+
+
 def one_of(name: str, value: object, choices: Sequence[str]) -> None:
     """Checks that `value` is one of `choices`."""
     if value not in choices:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
+import socket
 import stat
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 
 import worker_hosts
-from harness import eventually, looped
+from harness import eventually, looped, settle
 from hosts import BARE, pair
 from p2pcore import ConnectionClosed, Host, RemoteProtocolError, Supervisor, limits
 from p2pcore.admin import AdminClient, AdminServer, describe
@@ -127,6 +129,22 @@ async def test_the_end_of_a_node_ends_its_conversations(path: Path) -> None:
             await client.status()
         with pytest.raises(OSError, match="No such file"):
             await AdminClient.connect(path)
+
+
+@pytest.mark.parametrize("turns", range(5))
+@looped
+async def test_a_client_that_comes_while_it_closes_is_let_go(path: Path, turns: int) -> None:
+    async with Host(**BARE) as host:
+        server = AdminServer(host, path)
+        await server.start()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            client.setblocking(False)
+            await settle(turns)
+            await server.close()
+            with contextlib.suppress(ConnectionResetError):
+                async with asyncio.timeout(limits.ADMIN_IDLE_S / 4):  # else it is let go after that
+                    assert await asyncio.get_running_loop().sock_recv(client, 1) == b""
 
 
 @looped

@@ -208,6 +208,24 @@ async def test_a_call_that_a_peer_refuses_because_it_ends_goes_to_another_stream
 
 
 @looped
+async def test_a_peer_that_refused_once_is_asked_again_on_another_connection() -> None:
+    """Its message that it drains may come later than its refusals: they say the same."""
+    key = PrivateKey.generate()
+    async with (
+        named("old", private_key=key) as old,
+        named("new", private_key=key) as new,
+        Host(listen=(), ping=False) as dialer,
+    ):
+        await dialer.connect(old.addrs_with_peer[0])
+        dialer.addr_book.add(new.peer_id, *new.addrs)
+        await old.swarm.listen_close(*old.swarm.listen_addresses())
+        old.swarm._streams.refuse()
+        async with rpc.Client(dialer, new.peer_id, NAME) as client:
+            assert await client.call(WHICH, b"") == "new"
+        assert dialer.swarm.best_conn(new.peer_id) is client.conn
+
+
+@looped
 async def test_many_cancelled_calls_harm_neither_side() -> None:
     async with shop() as made:
         for _ in range(5):

@@ -183,5 +183,5 @@ async def test_end_of_input_inside_a_record_is_an_error() -> None:
         async with secured() as (mailbox, peer):
             await peer.send(peer.record(b"last")[:length])
             peer.sock.shutdown(socket.SHUT_WR)
-            with pytest.raises(RemoteProtocolError):
+            with pytest.raises(ConnectionClosed):
                 await mailbox.read_exactly(1)

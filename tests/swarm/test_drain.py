@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 
 import pytest
@@ -63,6 +64,24 @@ async def test_a_stream_that_goes_on_is_cut_off_with_the_code_for_it() -> None:
         error = await ended_by(p.conn)
         assert isinstance(error, GoAway)
         assert error.code == codes.CONN_SHUTDOWN
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+@looped
+async def test_a_drain_without_time_leaves_no_complaint(
+    is_cancelled: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with pair(server={"echo": True}) as p:
+        stream = await p.conn.new_stream("/echo/1.0.0")
+        await stream.write(b"x")
+        await stream.read_exactly(1)
+        draining = asyncio.create_task(p.server.drain(seconds(20) if is_cancelled else 0))
+        if is_cancelled:
+            await eventually(lambda: not p.server.swarm.listen_addresses())
+            draining.cancel()
+        await asyncio.wait([draining])
+    gc.collect()  # asyncio complains when a future with an error that nobody has seen goes
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
 
 
 @looped

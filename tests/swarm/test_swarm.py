@@ -200,6 +200,8 @@ async def test_the_best_connection_has_most_streams_and_of_equals_is_the_newest(
     assert swarm.conns_to_peer(THEM) == [old, busy, new]
     assert set(swarm.conns()) == {old, busy, new, other}
     assert set(swarm.peers()) == {THEM, peer(2)}
+    busy.session.has_go_away = True  # its streams go on, and no new one can be opened
+    assert swarm.best_conn(THEM) is new
     await busy.close()
     assert swarm.best_conn(THEM) is new
     new.session.is_closed = True

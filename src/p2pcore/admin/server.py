@@ -79,6 +79,9 @@ class AdminServer:
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        if self._server is None:  # closed in the turn in which the client came
+            writer.close()
+            return
         if len(self._clients) >= limits.MAX_ADMIN_CLIENTS:
             writer.write(_line({"error": f"{limits.MAX_ADMIN_CLIENTS} clients are connected already"}))
             writer.close()

@@ -15,6 +15,7 @@ import click
 from p2pcore import AddressError, IdentityError, LimitExceeded, Multiaddr
 from p2pcore.cli.node_options import node_options
 from p2pcore.limits import MAX_PROTOCOL_ID_BYTES
+from p2pcore.options import is_protocol_id
 
 if TYPE_CHECKING:
     from click import Context, Parameter
@@ -81,7 +82,7 @@ class ProtocolType(TextParam):
 
     def convert(self, value: Any, param: Parameter | None, ctx: Context | None) -> str:
         text = str(value)
-        if not text.startswith("/") or "\n" in text or len(text.encode()) > MAX_PROTOCOL_ID_BYTES:
+        if not is_protocol_id(text, MAX_PROTOCOL_ID_BYTES):
             self.fail(f"{text!r} is no protocol id such as /chat/1.0.0", param, ctx)
         return text
 

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from p2pcore.swarm.news import News
     from p2pcore.values.peer_id import PeerId
 
+_UNKNOWN = "no addresses are known; give one that ends with its /p2p/PEER_ID"
 _NOT_ITS_FAULT = (SwarmClosed, GaterRefused, LimitExceeded, DialError)
 """Errors that say nothing about the address. DialError: a relay was not reached; it has its own back-off."""
 
@@ -156,7 +157,7 @@ class Dialer:
         dial = self._dials.get((peer, force_direct))
         joinable = dial is not None and not dial.is_over
         if not good and not joinable:
-            reason = "no usable address" if causes else "no addresses"
+            reason = "no usable address" if causes else _UNKNOWN
             raise self._failed(peer, DialError(peer, tuple(causes.items()), reason, num_skipped))
         if dial is None or not joinable:
             dial = self._dials[peer, force_direct] = PeerDial(peer, self._dial_one, self._news.peer_dialled)

@@ -39,7 +39,7 @@ from p2pcore.values.peer_id import PeerId
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable
 
-    from p2pcore.interfaces import Conn, Stream
+    from p2pcore.interfaces import Conn, Network, Stream
     from p2pcore.rpc.retry import Retry
 
 Q = TypeVar("Q")
@@ -50,6 +50,11 @@ _DEFAULT: Final[Any] = object()
 
 class Dialer(Protocol):
     """What a client needs of a host."""
+
+    @property
+    def swarm(self) -> Network:
+        """Where connections that lead to nothing are reported."""
+        ...
 
     def connect(self, target: Conn | PeerId | Multiaddr | str, /) -> Awaitable[Conn]:
         """See Host.connect."""
@@ -242,17 +247,19 @@ class Client:
                 self._give(stream)
                 raise
             except BaseException as error:
-                if not self._may_resend(error, is_fresh) or moves > limits.RPC_MAX_MOVES:
+                if not self._may_resend(stream, error, is_fresh) or moves > limits.RPC_MAX_MOVES:
                     self._failed(stream, error)
                 moves += is_fresh
                 self._deadlines.forget(stream)
                 stream.reset()
                 self._pool.drop()
 
-    def _may_resend(self, error: BaseException, is_fresh: bool) -> bool:
+    def _may_resend(self, stream: Stream, error: BaseException, is_fresh: bool) -> bool:
         """Whether the service has shown that it has not seen the request."""
         if isinstance(error, StreamReset) and is_elsewhere(error):
             self._conn = None  # the peer ends: it may have another connection, or another node at its address
+            if not stream.conn.is_closed:
+                self._host.swarm.peer_drains(stream.conn)
             return True
         return isinstance(error, IncompleteRead) and not error.partial and not is_fresh
 

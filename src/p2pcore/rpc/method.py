@@ -90,11 +90,10 @@ def name_bytes(name: Any) -> bytes:
 def protocol_of(service: Any) -> str:
     """The protocol id of a service: PREFIX and its name. Raises TypeError, ValueError: it is no name."""
     options.text("name", service, limits.MAX_PROTOCOL_ID_BYTES)
-    protocol = f"{PREFIX}{service}"
-    size = len(protocol.encode())
-    if not service.startswith("/") or "\n" in service or size > limits.MAX_PROTOCOL_ID_BYTES:
+    most = limits.MAX_PROTOCOL_ID_BYTES - len(PREFIX)
+    if not options.is_protocol_id(service, most):
         raise ValueError(
             f"name must be '/' and a name such as '/shop/1.0.0', without a newline, at most "
-            f"{limits.MAX_PROTOCOL_ID_BYTES - len(PREFIX)} bytes, not {service!r}"
+            f"{most} bytes, not {service!r}"
         )
-    return protocol
+    return f"{PREFIX}{service}"

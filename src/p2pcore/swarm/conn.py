@@ -204,7 +204,11 @@ class Conn:
 
         No new stream can be opened once this has begun. The swarm's lists drop the connection in the event
         loop's next turn.
+
+        Raises: RuntimeError: this is not the event loop of the connection.
         """
+        if get_running_loop() is not self.session.loop and not self.session.is_closed:
+            raise wrong_loop()
         try:
             await self.session.close(code)
         except BaseException:

@@ -147,12 +147,12 @@ class ConnTable:
         return True
 
     def ranked(self, peer: PeerId) -> list[Conn]:
-        """The open connections to `peer`, best first, without those that it is about to end.
+        """The connections to `peer` that open streams, best first, without those that it is about to end.
 
         Superfluous connections come last. Among the others: not limited before limited, direct before
         relayed, more streams before fewer, newer before older.
         """
-        alive = [conn for conn in self.of(peer) if not conn.is_closed]
+        alive = [conn for conn in self.of(peer) if conn.session.can_open]
         if self.leaving:
             alive = [conn for conn in alive if conn not in self.leaving]
         if len(alive) > 1:

@@ -140,8 +140,7 @@ class StreamServer:
             cancel: whether a handler is cancelled when its stream fails (docs/streams.md).
         """
         options.instance("protocol", protocol, str)
-        size = len(protocol.encode())
-        if not protocol.startswith("/") or "\n" in protocol or size > limits.MAX_PROTOCOL_ID_BYTES:
+        if not options.is_protocol_id(protocol, limits.MAX_PROTOCOL_ID_BYTES):
             raise ValueError(
                 f"protocol id {protocol!r}: expected '/', then up to "
                 f"{limits.MAX_PROTOCOL_ID_BYTES - 1} bytes without a newline"

@@ -701,9 +701,9 @@ class Swarm:
         end = loop.time() + timeout_s
         self._manager.stop()
         listeners = self._listeners.take_out()
-        draining = asyncio.gather(
-            *(listener.drain(accept_queued) for listener in listeners), return_exceptions=True
-        )
+        drains = [listener.drain(accept_queued) for listener in listeners]
+        # A task, because a gather that is cancelled and not awaited complains at its end.
+        draining = loop.create_task(_wait(asyncio.gather(*drains, return_exceptions=True)))
         telling = loop.create_task(self._tell_peers(how.refuse_after_s))
         try:
             async with asyncio.timeout_at(end):
@@ -713,9 +713,10 @@ class Swarm:
                     await asyncio.sleep(limits.DRAIN_LOOK_S)
         except TimeoutError:
             logger.info("%d streams did not end in %g s", self._num_streams(), timeout_s)
+        finally:
+            draining.cancel()
+            telling.cancel()
         cut = self._num_streams()
-        draining.cancel()
-        telling.cancel()
         await _bounded("listeners", self._listeners.close(listeners))
         await self.close()
         return cut

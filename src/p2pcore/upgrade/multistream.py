@@ -56,10 +56,13 @@ def encode(text: str) -> bytes:
         text: a protocol id, or one of the fixed texts; 1..255 bytes of UTF-8 without a newline.
 
     Raises:
-        LocalProtocolError: `text` is empty or has a newline.
+        LocalProtocolError: `text` is empty, has a newline or is no Unicode.
         LimitExceeded: it is too long.
     """
-    body = text.encode() + b"\n"
+    try:
+        body = text.encode() + b"\n"
+    except UnicodeEncodeError as error:
+        raise LocalProtocolError(f"{text!r} is not a protocol id: {error.reason}") from None
     if len(body) - 1 > MAX_PROTOCOL_ID_BYTES:
         raise LimitExceeded("MAX_PROTOCOL_ID_BYTES", len(body) - 1, MAX_PROTOCOL_ID_BYTES)
     if len(body) == 1 or body.index(_NEWLINE) != len(body) - 1:

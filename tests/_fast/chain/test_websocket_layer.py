@@ -290,7 +290,7 @@ async def test_an_end_inside_a_frame_is_an_error_and_between_frames_is_not(is_cl
         cable.deliver(raw[:at])
         cable.deliver_eof()
         await settle()
-        with pytest.raises(errors.RemoteProtocolError, match="inside"):
+        with pytest.raises(errors.ConnectionClosed, match="inside"):
             await box.read_exactly(9)
     cable, box = socket(is_client)
     cable.deliver(raw)

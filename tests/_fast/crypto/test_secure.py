@@ -196,7 +196,7 @@ async def test_an_end_inside_a_record_is_an_error_and_between_records_is_not() -
         cable.deliver(raw[:at])
         cable.deliver_eof()
         await settle()
-        with pytest.raises(errors.RemoteProtocolError, match="inside"):
+        with pytest.raises(errors.ConnectionClosed, match="inside"):
             await box.read_exactly(1)
     cable, box = channel()
     cable.deliver(raw)

@@ -285,7 +285,7 @@ async def test_the_end_of_input_inside_a_record_is_an_error(missing: int) -> Non
     cable.deliver(data[: len(data) - missing])
     cable.deliver_eof()
     error = await failure(cable, box)
-    assert isinstance(error, RemoteProtocolError)
+    assert isinstance(error, ConnectionClosed)
     assert "inside a TLS record" in str(error)
 
 

@@ -329,7 +329,7 @@ async def test_an_end_inside_a_message_is_an_error(raw: bytes) -> None:
     peer = RawMplex()
     peer.deliver(msg(NEW, 1), raw)
     peer.deliver_eof()
-    assert isinstance(peer.session.close_reason, errors.RemoteProtocolError)
+    assert isinstance(peer.session.close_reason, errors.ConnectionClosed)
 
 
 @looped

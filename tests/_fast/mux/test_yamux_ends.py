@@ -40,6 +40,7 @@ from p2pcore._fast.mux.yamux import YamuxSession, YamuxStream
 async def test_go_away_0_drains_and_then_closes() -> None:
     peer = RawYamux(is_client=True)
     stream = await peer.session.open_stream()
+    assert peer.session.can_open
     peer.deliver(frame(GO_AWAY, 0, 0, 0))
     with pytest.raises(errors.GoAway) as caught:
         await peer.session.open_stream()
@@ -48,6 +49,7 @@ async def test_go_away_0_drains_and_then_closes() -> None:
     assert await stream.read() == b"answer"
     await stream.write(b"request")
     assert not peer.session.is_closed
+    assert not peer.session.can_open
     await stream.close_write()
     assert await peer.answers() == [
         Frame(WU, SYN, 1, 0),

@@ -197,7 +197,7 @@ cdef class WebsocketLayer(Layer):
         if self.input_ended:
             return 0
         if self.left or self.have:
-            raise errors.RemoteProtocolError("the connection ended inside a WebSocket frame", PROTOCOL_ERROR)
+            raise errors.ConnectionClosed("the connection ended inside a WebSocket frame")
         return self.above.feed_eof()
 
     cdef int _send_last(self, bytes payload) except -1:

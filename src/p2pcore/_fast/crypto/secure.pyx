@@ -286,7 +286,7 @@ cdef class NoiseChannel(Cork):
 
     cdef int feed_eof(self) except -1:
         if self.spill is not None:
-            raise errors.RemoteProtocolError("the connection ended inside a noise record")
+            raise errors.ConnectionClosed("the connection ended inside a noise record")
         return self.above.feed_eof()
 
     cdef int lost(self, object error) except -1:

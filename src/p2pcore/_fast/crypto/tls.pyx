@@ -247,7 +247,7 @@ cdef class TlsChannel(Cork):
         if self.input_ended:
             return 0
         if self.header_len:
-            raise errors.RemoteProtocolError("the connection ended inside a TLS record")
+            raise errors.ConnectionClosed("the connection ended inside a TLS record")
         # No close_notify is no error, as in go and rust: all protocols that run on TLS here have ends of their own.
         self.input_ended = True
         return self.above.feed_eof()

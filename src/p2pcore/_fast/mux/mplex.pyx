@@ -472,5 +472,5 @@ cdef class MplexSession(Session):
 
     cdef object eof_reason(self):
         if self.have or self.body_left:
-            return errors.RemoteProtocolError("the connection ended inside an mplex message")
+            return errors.ConnectionClosed("the connection ended inside an mplex message")
         return None

@@ -121,6 +121,11 @@ cdef class Session(Layer):
         return self.error is not None or self.is_lost or (self.excess is not None and self.excess.closing is not None)
 
     @property
+    def can_open(self):
+        """Whether new_stream() may still give one: not closed, and not about to be."""
+        return not self.is_closed
+
+    @property
     def has_arrived(self):
         """Whether streams of the peer wait to be taken, also after the end."""
         return bool(self.arrived)

@@ -224,6 +224,10 @@ cdef class YamuxSession(Session):
     def is_client(self):
         return self.next_id % 2 == 1
 
+    @property
+    def can_open(self):
+        return self.draining is None and not self.is_closed
+
     def ping(self):
         """Asks the peer for an answer.
 
