@@ -887,18 +887,21 @@ BUS_LOOK_S: Final = 1.0
 """Between two looks at the connection to an engine."""
 BUS_PING_S: Final = 2.0
 """Between two pings of an engine. After two without an answer it counts as away."""
+BUS_MAX_REASONS: Final = 10
+"""Reasons why an engine is away that are logged as warnings until it is back; each once."""
 BUS_RETRY_MIN_S: Final = 0.05
 """The pause before the second attempt to reach an engine. It doubles before each further one ..."""
 BUS_RETRY_MAX_S: Final = 1.0
 """... up to this: presence must be right two seconds after an engine is back."""
 BUS_MAX_PENDING_BYTES: Final = 4 * 1024 * 1024
-"""Sent and not yet taken by the system. Who sends more waits: four of the longest messages."""
+"""Sent and not yet taken by the system: four of the longest messages. Who sends more waits."""
 BUS_MAX_UNREAD: Final = 65_536
 """Messages of one subscription that came and were not delivered; further ones are dropped and counted ..."""
 BUS_MAX_UNREAD_BYTES: Final = 64 * 1024 * 1024
 """... and their bytes: as much as NATS keeps for a slow client (max_pending)."""
 BUS_MAX_ANSWERS: Final = 10_000
-"""Answers that wait for their turn to leave. Further ones are dropped and counted."""
+"""Answers that wait for their turn to leave; with their bytes they count as sent. Further ones are dropped
+and counted."""
 BUS_HEARTBEAT_S: Final = 2.0
 """NATS says so often that it still serves a watch which has nothing to tell."""
 BUS_MAX_HEARTBEATS_MISSED: Final = 3

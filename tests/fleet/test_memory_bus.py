@@ -42,6 +42,20 @@ async def test_an_entry_expires_at_its_second() -> None:
 
 
 @virtual
+async def test_an_entry_that_expires_while_the_engine_is_stopped_is_told_when_it_is_back() -> None:
+    engine = MemoryEngine()
+    bucket = await MemoryBus(engine).bucket("b", expiry_s=2)
+    gone: list[float] = []
+    await bucket.watch("k", lambda key, value: gone.append(now()) if value is None else None)
+    await bucket.put({"k": b""})
+    engine.stop()
+    await asyncio.sleep(5)
+    engine.start()
+    await asyncio.sleep(1)
+    assert gone == [5.0]
+
+
+@virtual
 async def test_a_shorter_expiry_holds_for_the_entries_that_are_there() -> None:
     bus = MemoryBus()
     bucket = await bus.bucket("b", expiry_s=1000)

@@ -101,6 +101,25 @@ async def test_it_starts_although_the_engine_is_away_and_finds_it_later(tmp_path
 
 
 @looped
+async def test_each_reason_is_in_the_log_once_until_the_engine_is_back(
+    server: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with up(server) as bus:
+        for _ in range(2):
+            caplog.clear()
+            server.kill()
+            await eventually(lambda: not bus.is_up)
+            await asyncio.sleep(seconds(0.5))  # some attempts
+            told = [
+                record.getMessage() for record in caplog.records if record.name == "p2pcore.fleet.nats_bus"
+            ]
+            assert len(told) == len(set(told))
+            assert 1 <= len(told) <= 3
+            server.start()
+            await eventually(lambda: bus.is_up)
+
+
+@looped
 async def test_a_bus_starts_once(server: NatsServer) -> None:
     bus = NatsBus(server.url)
     with pytest.raises(BusDown, match="it has not started"):
@@ -152,6 +171,22 @@ async def test_tls_with_a_certificate_of_our_own(tmp_path: Path) -> None:
         async with NatsBus(server.url, tls=ssl.create_default_context()) as bus:
             with pytest.raises(BusDown, match="certificate"):
                 await bus.publish("s", b"")
+    finally:
+        server.kill()
+
+
+@looped
+async def test_a_key_of_nats_lets_us_in(tmp_path: Path) -> None:
+    import nkeys
+
+    seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
+    public = nkeys.from_seed(bytearray(seed)).public_key.decode()
+    server = NatsServer(tmp_path, authorization={"users": [{"nkey": public}]})
+    server.start()
+    server.wait_ready()
+    try:
+        async with up(server, nkeys_seed_str=seed.decode()) as bus:
+            await bus.publish("s", b"")
     finally:
         server.kill()
 
@@ -326,6 +361,21 @@ async def test_a_server_that_stands_still_is_noticed_and_nothing_grows_meanwhile
 
 
 @looped
+async def test_a_subscription_returns_only_when_the_server_has_it(server: NatsServer) -> None:
+    async with up(server) as bus:
+        got: list[BusMessage] = []
+        server.stand_still()
+        subscribing = asyncio.ensure_future(bus.subscribe("s", got.append))
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+        assert not subscribing.done()
+        server.go_on()
+        await subscribing
+        await bus.publish("s", b"")
+        await eventually(lambda: got)
+
+
+@looped
 async def test_entries_that_expire_are_gone_with_the_server_and_the_watch_says_so(
     server: NatsServer,
 ) -> None:
@@ -496,16 +546,19 @@ async def test_a_batch_of_which_a_part_is_missing_is_sent_again(
 ) -> None:
     async with up(server) as bus:
         bucket = await bus.bucket("b", expiry_s=60)
-        real = bus.link().send
+        real = bus.link().send_all
         lost = [b"2", b"3"]
 
-        async def send(subject: str, data: bytes, *more: Any) -> None:
-            if data in lost:
-                lost.remove(data)
-            else:
-                await real(subject, data, *more)
+        async def send_all(messages: Any) -> None:
+            arrived = []
+            for message in messages:
+                if message[1] in lost:
+                    lost.remove(message[1])
+                else:
+                    arrived.append(message)
+            await real(arrived)
 
-        monkeypatch.setattr(bus.link(), "send", send)
+        monkeypatch.setattr(bus.link(), "send_all", send_all)
         await bucket.put({f"k.{n}": b"%d" % n for n in range(5)})
         assert lost == []
         assert await bucket.get("k") == {f"k.{n}": b"%d" % n for n in range(5)}
@@ -557,6 +610,79 @@ async def test_a_watch_whose_consumer_died_or_missed_a_message_begins_again(
         await eventually(lambda: table.get("k.2") == b"2")
         assert watch._consumer is not consumer
         assert sorted(changes) == ["k.0", "k.1", "k.2", "k.gone", "k.gone"], "a change was told twice"
+
+
+@looped
+async def test_a_watch_whose_last_pending_entry_goes_is_complete_all_the_same(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "BUS_HEARTBEAT_S", 0.2)
+    async with up(server) as bus:
+        bucket = await bus.bucket("b")
+        await bucket.put({"k": b""})
+        real = bus.link().jetstream
+
+        async def jetstream(api: str, request: Any) -> dict[str, Any]:
+            answer = await real(api, request)
+            if api.startswith("CONSUMER.CREATE"):
+                answer["num_pending"] += 1
+            return answer
+
+        monkeypatch.setattr(bus.link(), "jetstream", jetstream)
+        told: list[str] = []
+        await bucket.watch("nothing", lambda key, value: told.append(key))
+        assert told == []
+
+
+@looped
+async def test_a_closed_watch_is_gone_from_the_server_at_once(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "BUS_CONSUMER_EXPIRY_S", 10_000.0)
+    async with up(server) as bus:
+        bucket = await bus.bucket("b")
+        (await bucket.watch("k", lambda key, value: None)).close()
+        await bucket._get_by_watch(bus.link(), "k")  # type: ignore[attr-defined]
+        while (await bus.link().jetstream("CONSUMER.NAMES.KV_b", {}))["consumers"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+@looped
+async def test_cancelled_calls_leave_nothing_behind(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "BUS_CONSUMER_EXPIRY_S", 1.0)  # for one that is made after its deletion
+    async with up(server) as bus:
+        bucket = await bus.bucket("b")
+        await bus.subscribe("s", lambda message: None)
+        await bucket.put({f"k.{n}": b"" for n in range(1500)})
+        await settle()
+        num_subs, num_tasks = len(bus.link()._subs), counts()[0]
+        verbs: list[Callable[[], Any]] = [
+            lambda: bus.publish("s", b""),
+            lambda: bus.request("s", b"", timeout_s=seconds(LONG_S)),
+            lambda: bus.subscribe("t", lambda message: None),
+            lambda: bus.bucket("c"),
+            lambda: bucket.put({f"k.{n}": b"" for n in range(1500)}),
+            lambda: bucket.get("k"),
+            lambda: bucket.watch("k", lambda key, value: None),
+        ]
+        for verb in verbs:
+            for turns in range(40):
+                task = asyncio.ensure_future(verb())
+                await settle(turns)
+                if not task.done():
+                    task.cancel()
+                    with pytest.raises(asyncio.CancelledError):
+                        await task
+                elif hasattr(task.result(), "close"):
+                    task.result().close()
+        await settle()
+        await eventually(lambda: counts()[0] <= num_tasks)
+        assert len(bus.link()._subs) == num_subs
+        assert (bus.link()._waiting, bus._watches, len(bus._subscriptions)) == ({}, {}, 1)
+        while (await bus.link().jetstream("CONSUMER.NAMES.KV_b", {}))["consumers"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 @looped

@@ -67,6 +67,7 @@ class NatsBus:
         self._replicas = replicas
         self._link: Link | None = None  # while it is up
         self._reason = "it has not started"
+        self._told: set[str] = set()  # reasons in the log, since it was there
         self._is_closed = False
         self._runner: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -235,10 +236,11 @@ class NatsBus:
     def _answer(self, subject: str, data: bytes) -> None:
         if not self.is_up:
             return
-        if len(self._tasks) >= limits.BUS_MAX_ANSWERS:
+        link = self.link()
+        if link.is_full or len(self._tasks) >= limits.BUS_MAX_ANSWERS:
             self._num_dropped += 1
         else:
-            self.spawn(self.link().send(subject, data))
+            self.spawn(link.send(subject, data))
 
     # -- the connection ------------------------------------------------------------------------
 
@@ -289,6 +291,7 @@ class NatsBus:
     def _is_there(self, link: Link) -> None:
         self._link = link
         self._reason = ""
+        self._told.clear()
         logger.info("NATS is there")
         for state in list(self._states):
             state(True)
@@ -296,8 +299,10 @@ class NatsBus:
     def _is_away(self, reason: str) -> None:
         was_up = self._link is not None
         self._link = None
-        if reason != self._reason:
-            logger.warning("NATS is away: %s", reason)
+        is_new = reason not in self._told and len(self._told) < limits.BUS_MAX_REASONS
+        logger.log(logging.WARNING if is_new else logging.DEBUG, "NATS is away: %s", reason)
+        if is_new:
+            self._told.add(reason)
         self._reason = reason
         if was_up:
             for state in list(self._states):

@@ -126,7 +126,7 @@ class Link:
     async def send(
         self, subject: str, data: bytes, reply: str = "", headers: dict[str, str] | None = None
     ) -> None:
-        """Sends a message. Returns when it is in the buffer, which has a bound.
+        """Sends a message. Returns when it is in the buffer; waits while that is full.
 
         Raises: BusDown; LimitExceeded: it is longer than the server allows.
         """
@@ -134,9 +134,14 @@ class Link:
 
     async def send_all(self, messages: Iterable[Message]) -> None:
         """Sends messages, each as (subject, data, subject for answers, headers). Raises: as `send`."""
-        await self._buffer(messages)
-        if self._client.pending_data_size > limits.BUS_MAX_PENDING_BYTES:
+        if self.is_full:
             await self.echo()
+        await self._buffer(messages)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the server does not take what is sent, so that `send` waits."""
+        return self._client.pending_data_size > limits.BUS_MAX_PENDING_BYTES
 
     async def _buffer(self, messages: Iterable[Message]) -> None:
         from nats.errors import Error, MaxPayloadError
@@ -204,8 +209,8 @@ class Link:
             raise BusDown(f"NATS is away: {self.reason}")
         self._waiting[token] = done, take
         try:
-            await ask(f"{self._inbox}.{token}")
             async with asyncio.timeout(timeout_s):
+                await ask(f"{self._inbox}.{token}")
                 return await done
         except TimeoutError:
             raise TimeoutError(f"nobody answered on {what!r} within {timeout_s:g} s") from None

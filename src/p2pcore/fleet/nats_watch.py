@@ -101,22 +101,34 @@ class _Consumer:
     async def start(self) -> None:
         inbox = self._link.new_inbox()
         self._sub = await self._link.listen(inbox, self._take)
-        answer = await self._link.jetstream(f"CONSUMER.CREATE.{self._watch.stream}", self._request(inbox))
-        self._name = answer["name"]
+        self._name = inbox.rpartition(".")[2]
+        api = f"CONSUMER.CREATE.{self._watch.stream}.{self._name}"
+        answer = await self._link.jetstream(api, self._request(inbox))
         if not answer.get("num_pending"):
             self._all_seen()
         either: list[Future[Any]] = [self._loaded, self._link.lost]
+        num_silent = 0
         while not self._loaded.done():
             before = self._next
-            await asyncio.wait(either, timeout=limits.BUS_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, timeout=limits.BUS_HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED)
             if self._link.lost.done():
                 raise BusDown(f"NATS went away before a watch was complete: {self._link.reason}")
-            if self._next == before and not self._loaded.done():
+            num_silent = num_silent + 1 if self._next == before else 0
+            if num_silent and not self._loaded.done() and await self._is_all_seen():
+                self._all_seen()
+            elif num_silent > limits.BUS_MAX_HEARTBEATS_MISSED:
                 raise BusDown(f"NATS sends no entries of {self._watch.stream} to a watch")
+
+    async def _is_all_seen(self) -> bool:
+        """Asks: what was pending may have gone meanwhile, and then no last message comes."""
+        info = await self._link.jetstream(f"CONSUMER.INFO.{self._watch.stream}.{self._name}", {})
+        num_told: int = info["delivered"]["consumer_seq"]
+        return num_told == self._next - 1 and not info["num_pending"]
 
     def _request(self, inbox: str) -> dict[str, Any]:
         subject = self._watch.prefix + self._watch.subject
         config = {
+            "name": self._name,
             "deliver_subject": inbox,
             "deliver_policy": "last_per_subject",
             "ack_policy": "none",
@@ -172,8 +184,6 @@ class _Consumer:
             await self._link.send(stalled, b"")
         elif int(headers.get("Nats-Last-Consumer", self._next - 1)) != self._next - 1:
             self._is_broken = True
-        else:
-            self._all_seen()  # what was still pending has been overwritten
 
     def _all_seen(self) -> None:
         if self._seen is not None:
