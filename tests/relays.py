@@ -7,23 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
-import uvloop
 
 import worker_hosts
-from harness import HANG_S
 from hosts import BARE
+from loop_thread import LoopThread
 from p2pcore import DialError, Host, ListenError, Multiaddr, RelayOptions, Stream, Supervisor
 from p2pcore.relay.messages import HOP, STOP, Hop, HopType, Reservation, Status, Stop, read_body
-
-T = TypeVar("T")
 
 UNLIMITED = RelayOptions(circuit_s=0, circuit_bytes=0)
 
@@ -37,31 +33,20 @@ class FourWorkers:
     """Relays of four workers, one for each set of options, in an event loop of their own, until `close`."""
 
     def __init__(self) -> None:
-        self._loop = uvloop.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
+        self._thread = LoopThread()
         self._nodes: dict[RelayOptions, WorkersRelay] = {}
 
     def node(self, options: RelayOptions) -> Any:
         """A relay with these options: what tests ask a Host for."""
         if options not in self._nodes:
-            self._nodes[options] = WorkersRelay(self._wait_for(self._start(options)))
+            supervisor = self._thread.started(worker_hosts.relaying, options, workers=4)
+            self._nodes[options] = WorkersRelay(supervisor)
         return self._nodes[options]
-
-    async def _start(self, options: RelayOptions) -> Supervisor:
-        supervisor = Supervisor(worker_hosts.relaying, (options,), workers=4)
-        await supervisor.start()
-        return supervisor
-
-    def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(HANG_S)
 
     def close(self) -> None:
         for node in self._nodes.values():
-            self._wait_for(node.supervisor.drain(0))
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+            self._thread.result(node.supervisor.drain(0))
+        self._thread.close()
 
 
 class WorkersRelay:

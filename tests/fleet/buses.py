@@ -11,9 +11,12 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 
 import pytest
+from remote_bus import WHO, RemoteBus
 
 from harness import eventually
+from hosts import BARE
 from nats_server import NatsServer
+from p2pcore import Conn, Host
 from p2pcore.fleet.bus import Bus
 from p2pcore.fleet.memory_bus import MemoryBus, MemoryEngine
 from p2pcore.fleet.nats_bus import NatsBus
@@ -127,9 +130,53 @@ async def worker_bus(hub: Hub) -> AsyncIterator[WorkersBus]:
         links.close()
 
 
+class ProcessesKit:
+    """The same in real worker processes, which this process drives."""
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self._thread, self._supervisor = request.getfixturevalue("worker_processes")
+
+    @asynccontextmanager
+    async def buses(self, count: int) -> AsyncIterator[list[Bus]]:
+        """See `Kit`. The buckets are empty at first."""
+        self._thread.result(self._forget())
+        async with Host(**BARE | {"listen": []}) as host:
+            conns = await self._conns(host)
+            made = [RemoteBus(conn) for conn in conns[:count]]
+            for bus in made:
+                await bus.start()
+            try:
+                yield list(made)
+            finally:
+                for bus in made:
+                    await bus.leave()
+
+    async def _conns(self, host: Host) -> list[Conn]:
+        """A connection to each worker."""
+        found: dict[bytes, Conn] = {}
+        while len(found) < len(self._supervisor.pids):
+            conn = await host.swarm.dial_addr(self._supervisor.addrs_with_peer[0])
+            async with await conn.new_stream(WHO) as stream:
+                found.setdefault(await stream.read(), conn)
+        return list(found.values())
+
+    async def _forget(self) -> None:
+        for bucket in self._supervisor.hub._buckets.values():
+            bucket.close()
+        self._supervisor.hub._buckets.clear()
+
+    async def stop(self) -> None:
+        """See `Kit`."""
+        pytest.skip("its engine is the supervisor, with which all workers end")
+
+    async def start(self) -> None:
+        """See `Kit`."""
+
+
 KITS: dict[str, Callable[[pytest.FixtureRequest], Kit]] = {
     "memory": lambda request: MemoryKit(),
     "nats": NatsKit,
     "workers": lambda request: WorkersKit(),
+    "worker processes": ProcessesKit,
 }
 """Makes the kit of a test. It may skip the test, with the reason."""

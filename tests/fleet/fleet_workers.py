@@ -22,7 +22,7 @@ def make(worker: Worker) -> Host:
     """A host with a fleet."""
     host = worker.host(echo=True)
     bus = WorkersBus(worker)
-    fleet = Fleet(host, bus, worker=worker)
+    fleet = Fleet(host, bus)
     asked = _Asked(host, bus, fleet, worker)
 
     async def ask(stream: Stream) -> None:

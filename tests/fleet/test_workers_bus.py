@@ -97,20 +97,22 @@ async def test_when_the_supervisor_ends_everything_fails_at_once_for_good_and_al
 async def test_what_a_worker_had_is_gone_with_it() -> None:
     hub = Hub()
     async with worker_bus(hub) as a:
-        async with worker_bus(hub) as b:
-            bucket = await b.bucket("b")
-            await b.subscribe("s", lambda message: None)
-            await b.subscribe("s.*", lambda message: None)
-            await bucket.watch("k", lambda key, value: None)
-            await bucket.put({"k": b"stays"})
-            asked = asyncio.ensure_future(a.request("s", b"", timeout_s=10 * HANG_S))
+        async with asleep(hub) as killed:
+            bucket = await a.bucket("b")
+            killed.says(op="subscribe", n=1, pattern="s")
+            killed.says(op="subscribe", n=2, pattern="s.*")
+            killed.says(op="watch", n=3, name="b", key="k", w=4)
+            killed.says(op="put", n=5, name="b", keys=["k"], sizes=[0])
+            killed.says(op="request", n=6, subject="s")
             await eventually(lambda: hub._requests)
+            asked = asyncio.ensure_future(a.request("s", b"", timeout_s=10 * HANG_S))
+            await eventually(lambda: len(hub._requests) == 2)
         with pytest.raises(BusDown, match="the worker that was asked has ended"):
             await asked
         with pytest.raises(NobodyListens):
             await a.request("s", b"", timeout_s=LONG_S)
         assert (hub._listeners, hub._watching, hub._requests) == ({}, {}, {})
-        assert await (await a.bucket("b")).get("k") == {"k": b"stays"}
+        assert await bucket.get("k") == {"k": b""}
 
 
 @looped

@@ -307,7 +307,7 @@ def test_a_start_that_is_cancelled_leaves_no_process_and_no_socket(monkeypatch: 
         await asyncio.Event().wait()
 
     async def main() -> None:
-        settings = Settings(0, PrivateKey.generate().to_protobuf(), (), (), 1, 1.0, Ticket("", 1, -1, -1))
+        settings = Settings(0, PrivateKey.generate().to_protobuf(), (), (), 1, 1.0, Ticket(1, -1, -1))
         before = open_sockets()
         starting = asyncio.ensure_future(
             Process.start(settings, pickled(worker_hosts.make, ()), [], lambda *_: None)

@@ -17,7 +17,7 @@ import pytest
 import worker_hosts
 from harness import eventually, looped
 from hosts import BARE
-from p2pcore import Conn, DialError, Host, Multiaddr, P2PError, RelayOptions, Supervisor
+from p2pcore import Conn, DialError, Host, Multiaddr, P2PError, PrivateKey, RelayOptions, Supervisor
 from p2pcore.relay.ledger import Ledger
 from p2pcore.relay.messages import Hop, HopType, Status
 from relays import UNLIMITED, ask_hop
@@ -190,6 +190,37 @@ async def test_bytes_and_time_of_a_circuit_are_counted_once_and_end_it_at_both_w
         conn = await dialer.connect(addr)
         await eventually(lambda: conn.is_closed)
         await eventually(lambda: not target.swarm.conns_to_peer(dialer.peer_id))
+
+
+@looped
+async def test_a_flood_of_requests_does_not_reach_the_supervisor() -> None:
+    options = replace(UNLIMITED, circuits_per_min_per_peer=5, reservations_per_min_per_peer=5)
+    async with relaying(2, options) as relay:
+        one, two = relay.supervisor.pids
+        attacker, _ = await relay.host(one)
+        heard: list[str] = []
+        for op in ("relay-open", "relay-closed", "relay-reserve", "relay-release"):
+            _count_calls(relay.supervisor, op, heard)
+        node = relay.supervisor.peer_id
+        nobody = Hop(HopType.CONNECT, peer=PrivateKey.generate().peer_id())
+        told = [(await ask_hop(attacker, node, nobody)).status for _ in range(20)]
+        assert told == [Status.NO_RESERVATION] * 5 + [Status.RESOURCE_LIMIT_EXCEEDED] * 15
+        told = [(await ask_hop(attacker, node, RESERVE)).status for _ in range(20)]
+        assert told == [Status.OK] * 5 + [Status.RESERVATION_REFUSED] * 15
+        assert len(heard) <= 20
+        _, addr, _ = await relay.target(two)  # the honest ones
+        dialer, _ = await relay.host(one)
+        assert await dialer.echo(await dialer.connect(addr), b"x") == b"x"
+
+
+def _count_calls(supervisor: Supervisor, op: str, heard: list[str]) -> None:
+    service = supervisor.hub._services[op]
+
+    def counted(member: Any, header: Any) -> Any:
+        heard.append(op)
+        return service(member, header)
+
+    supervisor.hub.add_service(op, counted)
 
 
 @looped

@@ -31,6 +31,7 @@ from p2pcore.fleet.open import Opener, open_anywhere
 from p2pcore.fleet.presence import Presence
 from p2pcore.fleet.serving import Serving
 from p2pcore.fleet.topics import Topics, TopicSubscription
+from p2pcore.fleet.workers_bus import WorkersBus
 from p2pcore.limits import (
     BUS_MAX_NAME_CHARS,
     FLEET_MAX_ID_BYTES,
@@ -66,7 +67,8 @@ class Fleet:
         max_missed: messages in a row that a slow subscriber may miss before its stream is reset.
         caps: how many connections all processes may have together with one peer, or from one subnet; None:
             as many as their hosts allow.
-        worker: of this process, if a Supervisor has started it; then `open` reaches the other workers.
+        worker: of this process, if a Supervisor has started it; then `open` reaches the other workers. A
+            WorkersBus brings it.
 
     Raises: TypeError, ValueError: an argument is wrong.
 
@@ -97,6 +99,8 @@ class Fleet:
         self._max_missed = max_missed
         self._caps = None if caps is None else options.given("caps", caps, FleetCaps)
         self._parts: _Parts | None = None
+        if worker is None and isinstance(bus, WorkersBus):
+            worker = bus.worker
         self._opener = None if worker is None else Opener(host.swarm, worker, self.process)
 
     # -- life ----------------------------------------------------------------------------------

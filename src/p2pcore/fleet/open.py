@@ -83,7 +83,6 @@ class Opener:
         except LinkRefused as refused:
             raise NotDelivered(peer, Undelivered[refused.reason], detail=str(refused)) from refused
         except BusDown as error:
-            self._numbers.pop(process, None)
             reason = Undelivered.GONE if self._hub.is_up else Undelivered.BUS_DOWN
             raise NotDelivered(peer, reason, detail=str(error)) from error
         try:

@@ -56,9 +56,13 @@ class WorkersBus:
 
     Args:
         worker: what the factory of the supervisor was given.
+
+    Attributes:
+        worker: the same.
     """
 
     def __init__(self, worker: Worker) -> None:
+        self.worker = worker
         self._hub: HubClient = worker.hub
         self._calls: dict[_Call, None] = {}
         self._group: Group = set()

@@ -90,7 +90,9 @@ class DescriptorReader:
         if not fds:  # the kernel could not give us the descriptor: we have too many
             return
         number = int.from_bytes(data[:_NUMBER_BYTES], "big")
-        self._received(socket.socket(fileno=fds[0]), number, bool(data[_NUMBER_BYTES]))
+        sock = socket.socket(fileno=fds[0])
+        sock.set_inheritable(False)
+        self._received(sock, number, bool(data[_NUMBER_BYTES]))
 
     def close(self) -> None:
         """Idempotent."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import secrets
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -30,11 +29,9 @@ class Ticket:
     """What a worker needs to reach the hub.
 
     Attributes:
-        node: a word for the supervisor, another one at each start. number: of the worker process; none is
-            used twice. hub_fd, links_fd: the worker's ends of two sockets.
+        number: of the worker process; none is used twice. hub_fd, links_fd: its ends of two sockets.
     """
 
-    node: str
     number: int
     hub_fd: int
     links_fd: int
@@ -115,14 +112,9 @@ Service = Callable[[Member, Header], Header]
 
 
 class Hub:
-    """See above. Its methods are called inside the event loop.
-
-    Attributes:
-        node: a word that names this supervisor; see Ticket.
-    """
+    """See above. Its methods are called inside the event loop."""
 
     def __init__(self) -> None:
-        self.node = secrets.token_hex(8)
         self._numbers = itertools.count(1)
         self._members: dict[int, Member] = {}
         self._listeners: dict[str, dict[Member, None]] = {}
@@ -183,7 +175,7 @@ class Hub:
                 each.close()
             raise
         self._members[number] = member
-        return Ticket(self.node, number, hub_theirs.fileno(), links_theirs.fileno()), [
+        return Ticket(number, hub_theirs.fileno(), links_theirs.fileno()), [
             hub_theirs,
             links_theirs,
         ]
@@ -218,7 +210,7 @@ class Hub:
             _drop(self._listeners, pattern, member)
         for watch in member.watches.values():
             self._stop_watching(watch.bucket, member)
-        for number in member.asking.values():
+        for number in list(member.asking.values()):
             self._end_request(number)
         for number in list(member.serving):
             self._unanswered(member, number)

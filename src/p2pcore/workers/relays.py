@@ -12,6 +12,7 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 from p2pcore import limits
+from p2pcore.aio.pace import Pace
 from p2pcore.errors import BusDown, LimitExceeded
 from p2pcore.relay.ledger import Ledger, Refused
 from p2pcore.relay.messages import Status
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from p2pcore.relay.service import RelayService
 
 _KIND = "relay-circuit"
+_MINUTE_S = 60.0
 
 
 class RelayDesk:
@@ -88,35 +90,69 @@ def _told(refused: Refused) -> Header:
     return {"status": int(refused.status), "reason": refused.reason}
 
 
+class _Askers:
+    """How often peers may make this worker ask the supervisor: as often as it would grant at most.
+
+    So a flood of requests ends here, and does not keep the supervisor busy.
+    """
+
+    def __init__(self, per_min_per_peer: int, per_min_per_ip: int) -> None:
+        self._peers = Pace[PeerId](per_min_per_peer, _MINUTE_S)
+        self._ips = Pace[str](per_min_per_ip, _MINUTE_S)
+
+    def check(self, peer: PeerId, ip: str, status: Status) -> None:
+        """Counts a request. Raises Refused with `status`."""
+        now = asyncio.get_running_loop().time()
+        if not self._peers.has_room(peer, now):
+            raise Refused(status, f"{peer} asks too often")
+        if not self._ips.has_room(ip, now):
+            raise Refused(status, f"peers from {ip} ask too often")
+        self._peers.spend(peer, now)
+        self._ips.spend(ip, now)
+
+
 class SharedBoard:
     """A worker's side; satisfies relay.ledger.Board."""
 
-    def __init__(self, hub: HubClient, links: Links) -> None:
+    def __init__(self, hub: HubClient, links: Links, options: RelayOptions) -> None:
         self._hub = hub
         self._links = links
+        self._reserving = _Askers(options.reservations_per_min_per_peer, options.reservations_per_min_per_ip)
+        self._opening = _Askers(options.circuits_per_min_per_peer, options.circuits_per_min_per_ip)
+        self._peers: set[PeerId] = set()  # whose reservations the supervisor may have counted for us
+        self._circuits: set[int] = set()
 
     async def reserve(self, peer: PeerId, ip: str, expire: float) -> None:
+        self._reserving.check(peer, ip, Status.RESERVATION_REFUSED)
+        self._peers.add(peer)
         fields = {"peer": str(peer), "ip": ip, "expire": expire}
         await self._ask("relay-reserve", Status.RESERVATION_REFUSED, **fields)
 
     def release(self, peer: PeerId) -> None:
-        self._hub.tell("relay-release", peer=str(peer))
+        if peer in self._peers:
+            self._peers.discard(peer)
+            self._hub.tell("relay-release", peer=str(peer))
 
     async def open(self, number: int, source: PeerId, ip: str, target: PeerId) -> Hashable:
+        self._opening.check(source, ip, Status.RESOURCE_LIMIT_EXCEEDED)
+        self._circuits.add(number)
         fields = {"circuit": number, "source": str(source), "ip": ip, "target": str(target)}
         answer = await self._ask("relay-open", Status.RESOURCE_LIMIT_EXCEEDED, **fields)
         holder: int = answer["holder"]
         return None if holder == self._links.number else holder
 
     def closed(self, number: int, num_bytes: int) -> None:
-        self._hub.tell("relay-closed", circuit=number, bytes=num_bytes)
+        if number in self._circuits:
+            self._circuits.discard(number)
+            self._hub.tell("relay-closed", circuit=number, bytes=num_bytes)
 
     async def open_stop(self, holder: Hashable, source: PeerId, target: PeerId) -> Stream:
         try:
             return await self._links.open(int(str(holder)), _KIND, source=str(source), target=str(target))
         except LinkRefused as refused:
-            raise Refused(Status[refused.reason], refused) from refused
-        except (BusDown, TimeoutError) as error:
+            status = Status.__members__.get(refused.reason, Status.CONNECTION_FAILED)
+            raise Refused(status, refused) from refused
+        except (BusDown, LimitExceeded, TimeoutError) as error:
             raise Refused(Status.CONNECTION_FAILED, error) from error
 
     async def _ask(self, op: str, otherwise: Status, **fields: Any) -> Header:
@@ -142,4 +178,4 @@ async def share_relay(service: RelayService, hub: HubClient, links: Links) -> No
 
     await hub.ask("relay-options", numbers=service.options.numbers)
     links.serve(_KIND, serve)
-    service.share(SharedBoard(hub, links))
+    service.share(SharedBoard(hub, links, service.options))

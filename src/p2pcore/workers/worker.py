@@ -88,14 +88,10 @@ class Worker:
         listen: the addresses, with real ports. sockets: a listening socket for each port or file.
         backlog: connections the kernel may queue for this worker.
         hub, links: to the other workers; see p2pcore.fleet.WorkersBus.
-        place: names this process among all workers of all supervisors: "NODE.NUMBER".
     """
 
-    def __init__(
-        self, settings: Settings, channel: Channel, place: str, hub: HubClient, links: Links
-    ) -> None:
+    def __init__(self, settings: Settings, channel: Channel, hub: HubClient, links: Links) -> None:
         self._channel = channel
-        self.place = place
         self.hub = hub
         self.links = links
         self.index = settings.index
@@ -176,7 +172,7 @@ async def _work(sock: socket.socket, preparation: dict[str, Any], settings: Sett
         spawn.prepare(preparation)
         gc.set_threshold(*limits.WORKER_GC_THRESHOLDS)
         factory, args = pickle.loads(work)  # imports the user's modules, so it may fail like the factory
-        worker = Worker(settings, channel, f"{settings.ticket.node}.{settings.ticket.number}", hub, links)
+        worker = Worker(settings, channel, hub, links)
         made = factory(worker, *args)
         host: Host = await made if inspect.isawaitable(made) else made
         if host.relay_service is not None:
