@@ -61,6 +61,7 @@ class Node:
             "conns": self._host.swarm.num_conns,
             "written": parts.presence.num_written,
             "subscribers": parts.topics.num_subscribers,
+            "counters": self._host.counters(),
             "dropped": dict(parts.topics.dropped),
             "rss": rss_bytes(),
             "cpu_s": time.process_time(),

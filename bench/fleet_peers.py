@@ -12,7 +12,6 @@ import json
 import sys
 import time
 from collections import Counter
-from contextlib import suppress
 from typing import Any
 
 from fleet_node import ASK, NEWS
@@ -29,6 +28,7 @@ class Peers:
         self.hosts = [Host(listen=(), identify=False, ping=False, metrics=False) for _ in range(count)]
         self.got: Counter[int] = Counter()
         self.heard: dict[bytes, list[float]] = {}
+        self.ended: Counter[str] = Counter()
         self._tasks: dict[int, asyncio.Task[None]] = {}
         for host in self.hosts:
             host.set_stream_handler(ASK, self._answer)
@@ -75,13 +75,20 @@ class Peers:
         self._tasks[number] = asyncio.get_running_loop().create_task(self._listen(stream))
 
     async def _listen(self, stream: Stream) -> None:
-        with suppress(P2PError, OSError, EOFError):
+        try:
             while True:
                 message = await stream.read_msg()
                 self.heard.setdefault(message, []).append(time.monotonic())
+        except (P2PError, OSError, EOFError) as error:
+            self.ended[repr(error)[:200]] += 1
 
     async def connected(self) -> dict[str, Any]:
         return {"connected": sum(host.swarm.num_conns > 0 for host in self.hosts)}
+
+    async def ends(self) -> dict[str, Any]:
+        """Why subscriptions ended, since the last time."""
+        ended, self.ended = self.ended, Counter()
+        return dict(ended)
 
     async def leave(self, count: int) -> dict[str, Any]:
         """The first `count` peers that are connected leave."""

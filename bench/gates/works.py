@@ -96,16 +96,16 @@ def _all() -> Iterable[Work]:
         sealed = _on_loop(streams.records(size, streams.by_tls))
         yield Work(f"tls record: {text} sealed and opened", sealed, times)
     yield Work("stream: 32B there and back", _on_loop(streams.round_trips), 200)
-    yield Work(STREAM, _on_loop(conns.Echoes.start), 20)
+    yield Work(STREAM, _on_loop(conns.Echoes.start), 60)
     for has_limits, text in ((False, "without limits"), (True, "with limits")):
         opened = _on_loop(streams.openings(has_limits))
         yield Work(f"session: stream opened, echo 32B, closed, {text}", opened, 40)
     yield Work("noise: handshake, both sides", _on_loop(streams.noise_handshakes), 20, 1, True)
     yield Work("tls: handshake, both sides", _on_loop(streams.tls_handshakes), 20, 1, True)
     yield Work(CONN, _on_loop(conns.Connections.start), 20, 1, True)
-    for name, kind in ((STREAM, conns.Echoes), (CONN, conns.Connections)):
+    for name, kind, times in ((STREAM, conns.Echoes, 60), (CONN, conns.Connections, 20)):
         off = _on_loop(partial(kind.start, metrics=False))
-        yield Work(f"{name}, metrics off", off, 20, beside=name)
+        yield Work(f"{name}, metrics off", off, times, beside=name)
     by_tls = _on_loop(lambda: conns.Connections.start("tls"))
     yield Work("tls connection: dialled, accepted, closed", by_tls, 20, 1, True)
 

@@ -930,14 +930,14 @@ FLEET_MAX_CHANGED: Final = 65_536
 """Peers whose change waits to be written. Beyond it all connections are compared instead: 8 MiB of ids."""
 FLEET_BUS_WAIT_S: Final = 5.0
 """An engine that leaves a write of presence so long without an answer counts as away."""
-FLEET_SWEEP_AFTER_S: Final = 30.0
-"""Entries of a process that ended stay so long: a process that was only stopped for a while finds its own."""
-FLEET_SWEEP_SHARDS: Final = 50
-"""Parts, of 3,364, that a sweep looks at each FLEET_REFRESH_S: all of them take half a minute."""
-FLEET_SWEEP_STEP_S: Final = 0.05
-"""Of a sweep at a time: presence is written after it."""
+FLEET_EXPIRY_S: Final = 3600.0
+"""What a process that was killed leaves on the bus goes after this time; it counts for nothing before ..."""
+FLEET_RENEW_S: Final = 1200.0
+"""... and what a living one has there is written again after this time, or sooner by up to a half."""
+FLEET_REMEMBER_S: Final = 120.0
+"""How long a process is remembered as ended, so that nobody has to ask the bus about it."""
 FLEET_CLOSE_S: Final = 2.0
-"""How long a process that leaves takes to delete its own entries; the others delete the rest."""
+"""How long a process that leaves takes to delete its own entries; what is left counts for nothing."""
 FLEET_TIMEOUT_S: Final = 10.0
 """A request to a peer whose caller names no deadline."""
 FLEET_MAX_TIMEOUT_S: Final = 86_400.0

@@ -20,7 +20,7 @@ from p2pcore.testing import Network
 ECHO = "/test-echo/1.0.0"
 TAKE = "/test-take/1.0.0"
 TOPIC = "/test-topic/1.0.0"
-HANG_S = 600.0
+HANG_S = 9000.0
 """Of the virtual clock. The timers of a fleet never end, so a test that hangs is not noticed by the loop."""
 
 

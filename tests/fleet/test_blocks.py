@@ -100,6 +100,7 @@ async def test_what_the_program_has_blocked_itself_stays_blocked() -> None:
         await made.fleets[0].unblock(peer.id)
         assert not await refused(made, peer.host, 0)
         made.hosts[0].block_peer(peer.id)
+        await until(lambda: not peer.host.swarm.num_conns)
         await made.fleets[0].unblock(peer.id)
         assert await refused(made, peer.host, 0)
 
@@ -119,6 +120,20 @@ async def test_while_the_engine_is_away_the_list_stays_and_changes_fail() -> Non
         made.engine.start()
         await asyncio.sleep(1)
         assert await refused(made, peer.host, 1)
+
+
+@virtual
+async def test_an_engine_that_finds_a_deleted_entry_again_does_not_block_again() -> None:
+    async with yard(2) as made:
+        told: list[bytes] = []
+        bucket = await made.buses[0].bucket("p2pcore-blocks")
+        await bucket.watch("peer", lambda key, value: told.append(value) if value else None)
+        await made.fleets[0].block(STRANGER)
+        await made.fleets[0].unblock(STRANGER)
+        await asyncio.sleep(0.1)
+        await bucket.put({f"peer.{STRANGER}": told[-1]})  # what was there last before it was deleted
+        await asyncio.sleep(0.1)
+        assert made.fleets[0].blocked == made.fleets[1].blocked == {}
 
 
 @virtual

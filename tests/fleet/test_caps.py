@@ -12,7 +12,7 @@ from harness import eventually, looped
 from p2pcore import Conn, Host
 from p2pcore.fleet import Fleet, FleetCaps, MemoryBus
 from p2pcore.fleet.caps import Caps
-from p2pcore.limits import FLEET_SWEEP_AFTER_S
+from p2pcore.limits import FLEET_EXPIRY_S
 from virtual_time import virtual
 
 
@@ -113,7 +113,23 @@ async def test_connections_of_the_same_moment_are_trimmed_to_the_cap_and_no_furt
 
 
 @virtual
-async def test_a_process_that_died_gives_its_part_back_and_its_reports_are_swept() -> None:
+async def test_what_was_within_a_share_is_reported_when_more_processes_make_the_share_smaller() -> None:
+    async with yard(1, caps=FleetCaps(per_peer=12)) as made:
+        peer = await made.peer()
+        for _ in range(5):
+            await dial(made, peer, 0)
+        assert reports(made) == {}
+        for _ in range(2):
+            await made.fleet(caps=FleetCaps(per_peer=12))
+        await settled(made)
+        assert list(reports(made).values()) == [b"5"]
+        for _ in range(12):
+            await dial(made, peer, 1)
+        assert num_conns(made, peer) == [5, 5, 0]  # the third one has a share of two
+
+
+@virtual
+async def test_a_process_that_died_gives_its_part_back_and_its_reports_go_after_an_hour() -> None:
     async with yard(2, caps=FleetCaps(per_peer=2)) as made:
         await settled(made)
         peer = await made.peer()
@@ -123,7 +139,7 @@ async def test_a_process_that_died_gives_its_part_back_and_its_reports_are_swept
         await made.kill(1)
         await asyncio.sleep(3)
         assert not (await dial(made, peer, 0)).is_closed
-        await asyncio.sleep(FLEET_SWEEP_AFTER_S + 3)
+        await asyncio.sleep(FLEET_EXPIRY_S)
         assert not any(key.endswith(made.fleets[1].process) for key in reports(made))
 
 

@@ -68,7 +68,10 @@ class Blocks:
     async def unblock(self, what: PeerId | str) -> None:
         """Takes it from the list. Raises BusDown, IdentityError, ValueError."""
         kind, text = _parsed(what)
-        await self._need().put({_key(kind, text): None})
+        bucket, key = self._need(), _key(kind, text)
+        if text in self.reasons:  # an engine that crashes may find again what was only deleted
+            await bucket.put({key: json.dumps({"what": text, "is_lifted": True}).encode()})
+        await bucket.put({key: None})
         self._lift(kind, text)
 
     def _need(self) -> Bucket:
@@ -85,11 +88,16 @@ class Blocks:
         try:
             said = json.loads(value)
             found, text = _parsed(said["what"])
-            reason = str(said["reason"])
-        except (ValueError, KeyError, TypeError, P2PError) as error:
+            is_lifted = said.get("is_lifted", False)
+            reason = "" if is_lifted else str(said["reason"])
+        except (ValueError, KeyError, TypeError, AttributeError, P2PError) as error:
             logger.warning("an entry of the block list cannot be read: %s: %s", key, error)
             return
-        if found == kind and _key(kind, text) == key:
+        if found != kind or _key(kind, text) != key:
+            return
+        if is_lifted:
+            self._lift(kind, text)
+        else:
             self._apply(kind, text, reason)
 
     def _apply(self, kind: str, text: str, reason: str) -> None:

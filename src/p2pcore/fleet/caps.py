@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from p2pcore import codes, options
 from p2pcore.codes import Direction
-from p2pcore.limits import FLEET_BATCH, FLEET_SWEEP_AFTER_S
+from p2pcore.limits import FLEET_BATCH, FLEET_EXPIRY_S
 from p2pcore.values.scope import Scope, scope_of, subnet_of
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Caps:
 
     async def watch(self) -> Subscription:
         """Reads the reports of the others from now on. Raises BusDown."""
-        self._bucket = await self._bus.bucket(self._name)
+        self._bucket = await self._bus.bucket(self._name, expiry_s=FLEET_EXPIRY_S)
         return await self._bucket.watch(_KIND, self._heard)
 
     # -- what the host tells -------------------------------------------------------------------
@@ -214,7 +214,7 @@ class Caps:
         return bool(self._changed)
 
     def restore(self) -> None:
-        """The engine may have lost reports: all are written again."""
+        """Writes all reports again: the engine may have lost some, and forgets them after FLEET_EXPIRY_S."""
         self._changed = dict.fromkeys((*self._mine, *self._reported))
         if self._changed:
             self._tell()
@@ -241,19 +241,6 @@ class Caps:
                 batch[f"{key}.{self._process}"] = None
         if batch:
             await self._bucket.put(batch)
-
-    async def sweep(self) -> None:
-        """Deletes reports of processes that have ended for long, if it is for this one. Raises BusDown."""
-        here, *others = self._directory.ids
-        if self._bucket is None or any(other < here for other in others):
-            return
-        gone = [f"{key}.{each}" for key, all_ in self._theirs.items() for each in all_ if self._is_over(each)]
-        if gone:
-            await self._bucket.put(dict.fromkeys(gone[:FLEET_BATCH]))
-
-    def _is_over(self, process: str) -> bool:
-        ended_for_s = self._directory.ended_for_s(process)
-        return ended_for_s is not None and ended_for_s >= FLEET_SWEEP_AFTER_S
 
     async def withdraw(self) -> None:
         """Deletes the reports of this process. Raises BusDown."""

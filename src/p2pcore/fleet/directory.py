@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from p2pcore.errors import BusDown, IdentityError
 from p2pcore.fleet.presence import key_of
-from p2pcore.limits import FLEET_LEASE_S, FLEET_REFRESH_S, FLEET_SWEEP_AFTER_S
+from p2pcore.limits import FLEET_LEASE_S, FLEET_REFRESH_S, FLEET_REMEMBER_S
 from p2pcore.values.peer_id import PeerId
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 _LATE_S: Final = 2 * FLEET_REFRESH_S
 """A tick that comes so late shows that our own event loop stood still, with leases still to be read."""
-
-_REMEMBERED_S: Final = 4 * FLEET_SWEEP_AFTER_S
-"""How long a process that has ended is remembered: by then its entries have been swept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,34 +79,21 @@ class Directory:
     Args:
         network: the host's swarm. here: what this process says of itself now.
         clock: the event loop's time.
-        ended: called when another process has ended.
     """
 
-    __slots__ = (
-        "_clock",
-        "_died",
-        "_ended",
-        "_heard",
-        "_here",
-        "_is_away",
-        "_network",
-        "_ticked_at",
-        "_trusted_from",
-    )
+    __slots__ = ("_clock", "_died", "_heard", "_here", "_is_away", "_network", "_ticked_at", "_trusted_from")
 
     def __init__(
         self,
         network: Network,
         here: Callable[[], Place],
         clock: Callable[[], float],
-        ended: Callable[[], None],
     ) -> None:
         self._network = network
         self._here = here
         self._clock = clock
-        self._ended = ended
         self._heard: dict[str, tuple[float, bytes]] = {}
-        self._died: dict[str, float] = {}  # for _REMEMBERED_S
+        self._died: dict[str, float] = {}  # for FLEET_REMEMBER_S
         self._ticked_at = self._trusted_from = clock()
         self._is_away = False
 
@@ -127,7 +111,6 @@ class Directory:
             self._died.pop(process, None)
         elif not self._is_away and self._heard.pop(process, None) is not None:
             self._died[process] = self._clock()
-            self._ended()
 
     def away(self) -> None:
         """The engine is away: no lease ends until `back`. What it forgets says nothing about a process."""
@@ -148,7 +131,7 @@ class Directory:
             return
         for process in [each for each in self._heard if not self.is_alive(each)]:
             self._lease(process, None)
-        for process in [each for each, at in self._died.items() if now - at > _REMEMBERED_S]:
+        for process in [each for each, at in self._died.items() if now - at > FLEET_REMEMBER_S]:
             del self._died[process]
 
     def is_alive(self, process: str) -> bool:
@@ -162,11 +145,6 @@ class Directory:
             return True
         now = self._clock()
         return now - max(heard_at, self._trusted_from) < FLEET_LEASE_S or now - self._ticked_at > _LATE_S
-
-    def ended_for_s(self, process: str) -> float | None:
-        """Seconds since `process` is known to have ended; None: it is not known to have."""
-        died_at = self._died.get(process)
-        return None if died_at is None else self._clock() - died_at
 
     @property
     def ids(self) -> list[str]:
@@ -228,7 +206,6 @@ class Directory:
         lease = (await leases.get(lease_key(process))).get(lease_key(process))
         if lease is None:
             self._died[process] = self._clock()
-            self._ended()
             return False
         self._lease(process, lease)
         return True

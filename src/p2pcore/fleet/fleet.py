@@ -30,7 +30,6 @@ from p2pcore.fleet.member import Member
 from p2pcore.fleet.open import Opener, open_anywhere
 from p2pcore.fleet.presence import Presence
 from p2pcore.fleet.serving import Serving
-from p2pcore.fleet.sweep import Sweep
 from p2pcore.fleet.topics import Topics, TopicSubscription
 from p2pcore.fleet.workers_bus import WorkersBus
 from p2pcore.limits import (
@@ -401,8 +400,7 @@ class _Parts:
         self.is_closed = False
         self.topic_prefix = f"{name}.topic."
         self.presence = Presence(swarm, process, lambda: self.member.changed())
-        self.directory = Directory(swarm, here, clock, lambda: self.sweep.ask())
-        self.sweep = Sweep(self.directory, clock)
+        self.directory = Directory(swarm, here, clock)
         self.serving = Serving(swarm)
         self.delivery = Delivery(
             bus, lambda to: f"{name}.to.{to}", self.serving, self.where, self.directory.is_here
@@ -422,7 +420,6 @@ class _Parts:
             here,
             self.presence,
             self.directory,
-            self.sweep,
             self.topics,
             self.caps,
             (

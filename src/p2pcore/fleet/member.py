@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -19,9 +20,10 @@ from p2pcore.limits import (
     FLEET_BATCH_S,
     FLEET_BUS_WAIT_S,
     FLEET_CLOSE_S,
+    FLEET_EXPIRY_S,
     FLEET_LEASE_S,
     FLEET_REFRESH_S,
-    FLEET_SWEEP_AFTER_S,
+    FLEET_RENEW_S,
     FLEET_TOPIC_LOOK_S,
 )
 
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from p2pcore.fleet.caps import Caps
     from p2pcore.fleet.directory import Directory, Place
     from p2pcore.fleet.presence import Presence
-    from p2pcore.fleet.sweep import Sweep
     from p2pcore.fleet.topics import Topics
 
 logger = logging.getLogger("p2pcore.fleet")
@@ -44,7 +45,7 @@ class Member:
     Args:
         bus: of the fleet. name: of the fleet.
         here: what this process says of itself now.
-        presence, directory, sweep, topics, caps: the parts.
+        presence, directory, topics, caps: the parts.
         steps: what else is subscribed to once.
         told: called when `is_up` changes, with the error.
 
@@ -60,7 +61,6 @@ class Member:
         here: Callable[[], Place],
         presence: Presence,
         directory: Directory,
-        sweep: Sweep,
         topics: Topics,
         caps: Caps | None,
         steps: Sequence[Step],
@@ -71,7 +71,6 @@ class Member:
         self._here = here
         self._presence = presence
         self._directory = directory
-        self._sweep = sweep
         self._topics = topics
         self._caps = caps
         self._steps = steps
@@ -84,6 +83,7 @@ class Member:
         self._beat = 0
         self._beaten_at = float("-inf")
         self._looked_at = self._loop.time()
+        self._renew_at = float("inf")
         self._task: asyncio.Task[None] | None = None
         self._on_state: Subscription | None = None
         self._ticking: asyncio.TimerHandle | None = None
@@ -136,7 +136,7 @@ class Member:
         if not self._is_joined:
             self._leave()
             self.leases = await self._bus.bucket(f"{self._name}-processes", expiry_s=FLEET_LEASE_S)
-            self.peers = await self._bus.bucket(f"{self._name}-peers")
+            self.peers = await self._bus.bucket(f"{self._name}-peers", expiry_s=FLEET_EXPIRY_S)
             for step in self._steps:
                 self._subscriptions.append(await step())
             self._is_joined = True
@@ -150,11 +150,15 @@ class Member:
 
     def _came_back(self) -> None:
         self._directory.back()
+        self._renew()
+        self._set_up(True, None)
+
+    def _renew(self) -> None:
+        """Writes all again that this process has on the bus."""
+        self._renew_at = self._loop.time() + FLEET_RENEW_S * random.uniform(0.5, 1)
         self._presence.restore()
         if self._caps is not None:
             self._caps.restore()
-        self._sweep.ask()
-        self._set_up(True, None)
 
     def _went_away(self, error: BaseException | None) -> None:
         self._presence.away()
@@ -177,10 +181,6 @@ class Member:
             async with asyncio.timeout(FLEET_BUS_WAIT_S):
                 if now >= self._beaten_at + FLEET_REFRESH_S:
                     await self._say_alive(now)
-                    await self._sweep.step(self.peers, self.leases)
-                    if self._caps is not None:
-                        self._caps.look()
-                        await self._caps.sweep()
                     self._look(now)
                 await self._presence.write(self.peers)
                 if self._caps is not None:
@@ -194,11 +194,13 @@ class Member:
         self._beat += 1
         here = self._here()
         await self.leases.put({lease_key(here.process): lease_of(here, self._beat)})
-        if self.is_up and now - self._beaten_at > FLEET_SWEEP_AFTER_S / 2:
-            self._presence.restore()  # this process stood still for so long that others may have swept it
         self._beaten_at = now
 
     def _look(self, now: float) -> None:
+        if self._caps is not None:
+            self._caps.look()
+        if now >= self._renew_at:
+            self._renew()
         if now - self._looked_at >= FLEET_TOPIC_LOOK_S:
             self._looked_at = now
             self._topics.sweep()

@@ -4,8 +4,7 @@ Comes in: the host's connects and disconnects, as a Notifiee. Goes out: entries 
 peer, in batches. What waits to be written is derived from the connections of the host: it is no queue. Never
 waits in a notification.
 
-The key of an entry is `<shard>.<peer>.<process>`. The shard, the last two characters of the peer's id, lets a
-sweep look at all entries in small parts.
+The key of an entry is `<peer>.<process>`.
 """
 
 from __future__ import annotations
@@ -23,13 +22,11 @@ if TYPE_CHECKING:
     from p2pcore.values.peer_id import PeerId
 
 _HERE: Final = b"1"
-SHARD_CHARS: Final = 2
 
 
 def key_of(peer: PeerId) -> str:
     """The key under which the entries of `peer` are, one for each process."""
-    text = str(peer)
-    return f"{text[-SHARD_CHARS:]}.{text}"
+    return str(peer)
 
 
 class Presence:
@@ -105,7 +102,10 @@ class Presence:
         self._changed.clear()
 
     def restore(self) -> None:
-        """All entries are written anew from the connections that there are: the engine may have lost some."""
+        """Writes all entries anew from the connections that there are.
+
+        The engine may have lost some, and it forgets them FLEET_EXPIRY_S after they were written.
+        """
         self._is_away = False
         self._changed = dict.fromkeys(self._network.peers(), True)
         for peer in self._written:
