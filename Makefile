@@ -16,7 +16,7 @@ TARGET ?=
 NATIVE := CMakeLists.txt src/p2pcore/_fast/CMakeLists.txt $(wildcard src/p2pcore/_fast/*/*.pyx src/p2pcore/_fast/*/*.pxd)
 SANITIZE := -fsanitize=address,undefined -fno-omit-frame-pointer -g -O1
 
-.PHONY: help serve test lint docs unit ends interop wheel-test sanitize fuzz fuzz-short soak lowest newest gates gates-baseline bench attacks protobuf wheel wheels sdist cibuildwheel hooks clean FORCE
+.PHONY: help serve test lint docs unit ends interop nats wheel-test sanitize fuzz fuzz-short soak lowest newest gates gates-baseline bench attacks protobuf wheel wheels sdist cibuildwheel hooks clean FORCE
 
 # What make itself has to say goes to stderr: the stdout of `make serve` has addresses and nothing else.
 say = @echo "== $(1)" >&2
@@ -80,6 +80,9 @@ unit: $(VENV)/.built  ## the suite without the peers in other languages
 
 interop: $(VENV)/.built  ## the real go-libp2p and js-libp2p peers, both ways
 	$(PY) -m pytest tests/interop -m interop
+
+nats:            ## the nats-server that the tests of p2pcore.fleet start (they build it themselves too); needs Go
+	@$(PYTHON) interop/build.py nats
 
 wheel: $(VENV)/.tools  ## dist/*.whl
 	$(PY) -m pip wheel -q --no-deps --no-build-isolation -w dist .

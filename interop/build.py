@@ -1,4 +1,4 @@
-"""Builds the peers of interop/ once, into a cache outside the clone.
+"""Builds the peers of interop/, and the server of nats/, once, into a cache outside the clone.
 
 Comes in: the sources beside this file, the machine's toolchains. Goes out: for each peer the command that
 starts it, or the reason why there is none: no toolchain, or no access to a registry. If a peer can be fetched
@@ -137,6 +137,13 @@ def _make_go(work: Path) -> None:
     _run(build, HERE / "go", BuildError, CGO_ENABLED="0")
 
 
+def _make_nats(work: Path) -> None:
+    go = _tool("go")
+    _run([go, "mod", "download"], HERE / "nats", Unavailable)
+    build = [go, "build", "-mod=readonly", "-trimpath", "-ldflags=-s -w", "-o", str(work / "nats-server")]
+    _run([*build, "github.com/nats-io/nats-server/v2"], HERE / "nats", BuildError, CGO_ENABLED="0")
+
+
 def _make_rust(work: Path) -> None:
     cargo = _tool("cargo")
     _run([cargo, "fetch", "--locked", "-q"], HERE / "rust", Unavailable)
@@ -197,6 +204,10 @@ def _rust() -> Peer:
     return Peer("rust", (str(_built_once("rust", _make_rust) / "rustpeer"),))
 
 
+def _nats() -> Peer:
+    return Peer("nats", (str(_built_once("nats", _make_nats) / "nats-server"),))
+
+
 def _python() -> Peer:
     return Peer("python", (sys.executable, str(HERE / "python" / "peer.py")))
 
@@ -206,14 +217,16 @@ BROWSER_BUILDERS: dict[str, Callable[[], Peer]] = {"browser": _browser}
 """Peers that only dial. Machines without a screen seldom have them."""
 BENCH_BUILDERS: dict[str, Callable[[], Peer]] = {"rust": _rust}
 """Peers for benchmarks only. They are built only on request."""
-ALL_BUILDERS = BUILDERS | BROWSER_BUILDERS | BENCH_BUILDERS
+SERVER_BUILDERS: dict[str, Callable[[], Peer]] = {"nats": _nats}
+"""No peers: servers for the tests of p2pcore.fleet."""
+ALL_BUILDERS = BUILDERS | BROWSER_BUILDERS | BENCH_BUILDERS | SERVER_BUILDERS
 
 
 def build(name: str) -> Peer:
     """The peer called `name`; builds it if necessary.
 
     Args:
-        name: a key of `BUILDERS`, `BROWSER_BUILDERS` or `BENCH_BUILDERS`.
+        name: a key of `ALL_BUILDERS`.
 
     Returns:
         A peer with a command, or with the reason why it has none.

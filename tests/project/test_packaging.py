@@ -38,6 +38,7 @@ ELSEWHERE = {
     "click": "cli/",
     "rich": "cli/",
     "dns": "dialing/dns.py",
+    "nats": "fleet/nats_",
     "multiaddr": "values/multiaddr.py",
     "pytest": "testing/plugin.py",
     "PyInstaller": "_pyinstaller/",
@@ -71,6 +72,7 @@ def test_p2pcore_needs_these_packages_and_no_more() -> None:
     names = {extra: [Requirement(each).name for each in needed] for extra, needed in extras.items()}
     assert names == {
         "cli": ["click", "rich"],
+        "fleet": ["nats-py", "nkeys"],
         "dns": ["dnspython"],
         "multiaddr": ["multiaddr"],
         "all": ["p2pcore"],
@@ -134,7 +136,7 @@ def test_the_bill_of_materials_names_everything_and_is_the_same_each_time(tmp_pa
         f"pkg:pypi/{name}" for name in MODULES
     }
     assert {purl for purl, scope in scopes.items() if scope == "optional"} == {
-        f"pkg:pypi/{name}" for name in ("click", "rich", "dnspython", "multiaddr")
+        f"pkg:pypi/{name}" for name in ("click", "rich", "dnspython", "multiaddr", "nats-py", "nkeys")
     }
     assert "pkg:pypi/cython@3.3.1" in scopes
     (needs,) = found["dependencies"]

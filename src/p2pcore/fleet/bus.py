@@ -52,8 +52,9 @@ class Bucket(Protocol):
     async def watch(self, key: str, changed: Callable[[str, bytes | None], None]) -> Subscription:
         """Calls `changed(key, value)` for each entry that `get(key)` finds, then for each change of one.
 
-        None as value: the entry is gone, deleted or expired. After the engine was away, what changed
-        meanwhile is told. Returns when the entries that were there have been told. Raises: BusDown.
+        A put that changes nothing is not told. None as value: the entry is gone, deleted or expired. After
+        the engine was away, what changed meanwhile is told. Returns when the entries that were there have
+        been told. Raises: BusDown.
         """
 
 
@@ -66,7 +67,10 @@ class Bus(Protocol):
         """Whether the engine answers, as far as is known."""
 
     def on_state(self, changed: Callable[[bool], None]) -> Subscription:
-        """Calls `changed(is_up)` when the engine goes away, and when it is back with all subscriptions."""
+        """Calls `changed(is_up)` when the engine goes away, and when it is back.
+
+        When it is back, all subscriptions and watches hold, and buckets can be used.
+        """
 
     async def publish(self, subject: str, data: bytes) -> None:
         """Sends `data` to everybody who subscribed to `subject` now. Nobody may be there.

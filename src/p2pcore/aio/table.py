@@ -1,0 +1,100 @@
+"""Entries that are found by the first words of their keys, for a bus that keeps them itself.
+
+Comes in: keys, values and the time. Goes out: values, and which keys are gone. It has no timer: who keeps a
+table asks it for what has expired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+class Table:
+    """Entries by key. A look-up takes as long as its key has words, and then as there are entries.
+
+    Attributes:
+        expiry_s: an entry goes so long after it was last put; None: never. May be changed.
+    """
+
+    __slots__ = ("_now", "_put_at", "_tree", "expiry_s")
+
+    def __init__(self, now: Callable[[], float], expiry_s: float | None = None) -> None:
+        self._now = now
+        self.expiry_s = expiry_s
+        self._tree: dict[str, Any] = {}  # by word; what has no further word is under ""
+        self._put_at: dict[str, float] = {}  # in the order of time
+
+    def __len__(self) -> int:
+        return len(self._put_at)
+
+    def put(self, key: str, value: bytes | None) -> bool:
+        """Writes an entry; None deletes it. Returns: whether that changed it."""
+        self._put_at.pop(key, None)
+        if value is None:
+            return self._delete(key)
+        self._put_at[key] = self._now()
+        node = self._tree
+        for word in key.split("."):
+            node = node.setdefault(word, {})
+        changed: bool = node.get("") != value
+        node[""] = value
+        return changed
+
+    def get(self, key: str) -> dict[str, bytes]:
+        """The entry of `key`, and all whose keys begin with `key` and a dot."""
+        node = self._tree
+        for word in key.split("."):
+            if (node := node.get(word)) is None:  # type: ignore[assignment]
+                return {}
+        found: dict[str, bytes] = {}
+        nodes = [(key, node)]
+        while nodes:
+            name, node = nodes.pop()
+            for word, inner in node.items():
+                if word:
+                    nodes.append((f"{name}.{word}", inner))
+                else:
+                    found[name] = inner
+        return found
+
+    def next_expiry(self) -> float | None:
+        """When the next entry expires, on the clock of the table. None: none does."""
+        if self.expiry_s is None or not self._put_at:
+            return None
+        return next(iter(self._put_at.values())) + self.expiry_s
+
+    def expire(self) -> list[str]:
+        """Deletes the entries whose time is over. Returns: their keys."""
+        gone: list[str] = []
+        now = self._now()
+        while (at := self.next_expiry()) is not None and at <= now:
+            key = next(iter(self._put_at))
+            self.put(key, None)
+            gone.append(key)
+        return gone
+
+    def clear(self) -> list[str]:
+        """Deletes all entries. Returns: their keys."""
+        gone = list(self._put_at)
+        self._put_at.clear()
+        self._tree.clear()
+        return gone
+
+    def _delete(self, key: str) -> bool:
+        path = [self._tree]
+        words = key.split(".")
+        for word in words:
+            if (node := path[-1].get(word)) is None:
+                return False
+            path.append(node)
+        if path[-1].pop("", None) is None:
+            return False
+        while words and not path.pop():
+            del path[-1][words.pop()]
+        return True
+
+
+def is_under(key: str, prefix: str) -> bool:
+    """Whether `key` is `prefix`, or begins with it and a dot."""
+    return key.startswith(prefix) and (len(key) == len(prefix) or key[len(prefix)] == ".")
