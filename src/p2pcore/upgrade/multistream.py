@@ -267,8 +267,9 @@ async def _answer(
     refused: list[bytes],
     is_long: Callable[[C], None] | None,
 ) -> str:
-    """Goes on behind the header and `message`, the first proposal; None: nothing has been read yet."""
+    """Goes on behind the header and `message`, which we do not support; None: nothing has been read yet."""
     header = HEADER
+    is_refused = message is not None
     if message is None:
         await _read_one_of(io, HEADER)
         first = Begun(io.read_exactly(1))
@@ -281,9 +282,10 @@ async def _answer(
             if count == PROPOSALS_AT_ONCE and is_long is not None:
                 is_long(io)
             await io.turn()
-        agreed = _taken(io, supported, header, message)
+        agreed = None if is_refused else _taken(io, supported, header, message)
         if agreed is not None:
             return agreed
+        is_refused = False
         refused.append(message if count < _SHOWN else b"")
         await _write(io, header + NOT_AVAILABLE)
         header = b""

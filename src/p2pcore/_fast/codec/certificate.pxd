@@ -1,1 +1,1 @@
-# See certificate.pyx. It has nothing for other compiled modules.
+# See certificate.pyx.
