@@ -911,10 +911,12 @@ BUS_HEARTBEAT_S: Final = 2.0
 """NATS says so often that it still serves a watch which has nothing to tell."""
 BUS_MAX_HEARTBEATS_MISSED: Final = 3
 """After so many without one the watch asks anew."""
+BUS_WATCH_ATTEMPTS: Final = 4
+"""A watch that gets nothing for BUS_HEARTBEAT_S, with entries still to come, asks anew so often."""
 BUS_CONSUMER_EXPIRY_S: Final = 30.0
 """NATS forgets a watch so long after its process is gone."""
 BUS_MARKER_S: Final = 5.0
-"""NATS keeps the note that an entry is gone so long, for watches that are a little late."""
+"""NATS keeps the note that an entry in its memory is gone so long, for watches that are a little late."""
 BUS_MAX_BATCH: Final = 500
 """Entries that are put at once: as many as NATS acknowledges together (fast ingest)."""
 BUS_MAX_BATCH_BYTES: Final = 1_000_000
