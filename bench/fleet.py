@@ -276,9 +276,8 @@ async def check_presence(made: World, checks: Checks, name: str, expected: int, 
     asked = len(sample) * len(made.nodes)
     checks.note("subscribers", sum(state["subscribers"] for state in states.values()))
     checks.note("peers that are connected", f"{len(truth)} of {expected}")
-    checks.add(
-        name, f"{counts} connected, {wrong} of {asked} wrong", is_good and not wrong, "what the hosts say, 0"
-    )
+    figure = f"{counts} connected, {wrong} of {asked} wrong"
+    checks.add(name, figure, is_good and not wrong, "what the hosts say, 0")
     return is_good and not wrong
 
 
@@ -446,7 +445,7 @@ async def check_answers(made: World, checks: Checks, asked: Asked) -> None:
     for each in await made.of_peers("arrived"):
         arrived.update({int(number): count for number, count in each["got"].items()})
     outcomes = Counter(outcome for _, outcome, _, _ in asked.done)
-    wrong = Counter()
+    wrong: Counter[str] = Counter()
     for number, outcome, may_have_arrived, _ in asked.done:
         if outcome == "wrong answer" or arrived[number] > 1:
             wrong["answered wrongly or twice"] += 1
