@@ -276,9 +276,8 @@ async def check_presence(made: World, checks: Checks, name: str, expected: int, 
     asked = len(sample) * len(made.nodes)
     checks.note("subscribers", sum(state["subscribers"] for state in states.values()))
     checks.note("peers that are connected", f"{len(truth)} of {expected}")
-    checks.add(
-        name, f"{counts} connected, {wrong} of {asked} wrong", is_good and not wrong, "what the hosts say, 0"
-    )
+    figure = f"{counts} connected, {wrong} of {asked} wrong"
+    checks.add(name, figure, is_good and not wrong, "what the hosts say, 0")
     return is_good and not wrong
 
 
@@ -336,7 +335,7 @@ async def check_round_trip(made: World, checks: Checks, asked: Asked) -> None:
 
 
 async def check_publish(made: World, checks: Checks) -> None:
-    expected = sum(state["subscribers"] for state in (await made.states()).values())
+    expected = sum(map(len, (await made.truth()).values()))
     for number, node in enumerate(random.sample(list(made.nodes.values()), 3)):
         message = f"news {number} {time.time_ns()}"
         began = (await node.ask("publish", message=message))["at"]
@@ -429,6 +428,7 @@ async def check_killed_nats(made: World, checks: Checks, asked: Asked, peers: li
     slowest = max((ms for _, outcome, _, ms in found if outcome != "delivered"), default=0.0)
     checks.add("slowest failure", f"{slowest:.0f} ms", slowest < 500, "500 ms")
     checks.note("connections before, and 3 s after the end of NATS", f"{before}, {await made.connected()}")
+    checks.note("why subscriptions have ended so far", await made.of_peers("ends"))
     leaving = max(1, before // 20)
     await made.of_peers("leave", count=leaving // PEER_PROCESSES)
     await asyncio.sleep(6)
@@ -446,7 +446,7 @@ async def check_answers(made: World, checks: Checks, asked: Asked) -> None:
     for each in await made.of_peers("arrived"):
         arrived.update({int(number): count for number, count in each["got"].items()})
     outcomes = Counter(outcome for _, outcome, _, _ in asked.done)
-    wrong = Counter()
+    wrong: Counter[str] = Counter()
     for number, outcome, may_have_arrived, _ in asked.done:
         if outcome == "wrong answer" or arrived[number] > 1:
             wrong["answered wrongly or twice"] += 1

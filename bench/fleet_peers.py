@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import sys
 import time
@@ -36,6 +37,8 @@ class Peers:
     async def start(self) -> dict[str, Any]:
         for host in self.hosts:
             await host.start()
+        gc.freeze()  # a collection of so many hosts takes seconds, and connections would time out meanwhile
+        gc.disable()
         return {"peers": [str(host.peer_id) for host in self.hosts]}
 
     async def _answer(self, stream: Stream) -> None:
