@@ -67,9 +67,13 @@ VALUES: dict[str, Any] = {
     "path": "peers.db",
     "index": 2,
     "headers": (("Upgrade", "websocket"),),
+    "may_have_arrived": True,
+    "api": "STREAM.CREATE",
+    "error": {"err_code": 10023, "description": "insufficient resources"},
 }
 BY_CLASS: dict[str, dict[str, Any]] = {
     "IncompleteRead": {"expected": 9},
+    "NotDelivered": {"reason": codes.Undelivered.GONE},
     **{key: {"code": codes.RpcCode.ABORTED} for key in ("RpcError", "RpcTimeout", "RpcUnavailable")},
 }
 WAYS: dict[str, Callable[[Any], Any]] = {
