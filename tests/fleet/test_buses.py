@@ -450,6 +450,7 @@ async def test_a_watch_is_told_what_is_there_and_then_each_change(kit: Kit) -> N
         watch = await theirs.watch("k", seen)
         assert seen.changes == [("k.1", b"1")]
         await mine.put({"k.1": b"new", "k.3": b"3", "other.k": b""})
+        await eventually(lambda: "k.3" in seen.table)
         await mine.put({"k.1": None, "k.4": None})
         await mine.put({"k": b"end"})
         await eventually(lambda: "k" in seen.table)
@@ -484,8 +485,10 @@ async def test_a_put_that_changes_nothing_is_not_told(kit: Kit) -> None:
         await bucket.watch("k", seen)
         for value in (b"1", b"1", b"2", b"2"):
             await bucket.put({"k": value})
-        await eventually(lambda: seen.table == {"k": b"2"})
-        assert seen.changes == [("k", b"1"), ("k", b"2")]
+            await eventually(lambda: seen.table == {"k": value})  # noqa: B023 - it is awaited here
+        await bucket.put({"k.end": b""})
+        await eventually(lambda: "k.end" in seen.table)
+        assert seen.changes == [("k", b"1"), ("k", b"2"), ("k.end", b"")]
 
 
 # -- the engine goes away ----------------------------------------------------------------------

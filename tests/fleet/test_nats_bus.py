@@ -417,6 +417,19 @@ async def test_a_bus_that_is_closed_leaves_no_task_and_no_descriptor(server: Nat
     assert counts() == before
 
 
+@looped
+async def test_a_bus_can_be_closed_at_any_moment_of_a_connection_attempt(server: NatsServer) -> None:
+    for url in (server.url, f"nats://127.0.0.1:{free_port()}"):
+        for turns in range(1, 60):
+            bus = NatsBus(url)
+            starting = asyncio.ensure_future(bus.start())
+            await settle(turns)
+            async with asyncio.timeout(seconds(LONG_S)):
+                await bus.close()
+                await starting
+            assert not bus.is_up
+
+
 # -- too much, too long ------------------------------------------------------------------------
 
 

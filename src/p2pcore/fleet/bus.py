@@ -52,9 +52,9 @@ class Bucket(Protocol):
     async def watch(self, key: str, changed: Callable[[str, bytes | None], None]) -> Subscription:
         """Calls `changed(key, value)` for each entry that `get(key)` finds, then for each change of one.
 
-        A put that changes nothing is not told. None as value: the entry is gone, deleted or expired. After
-        the engine was away, what changed meanwhile is told. Returns when the entries that were there have
-        been told. Raises: BusDown.
+        A put that changes nothing is not told; of changes in short succession, only the last may be. None as
+        value: the entry is gone, deleted or expired. After the engine was away, what changed meanwhile is
+        told. Returns when the entries that were there have been told. Raises: BusDown.
         """
 
 

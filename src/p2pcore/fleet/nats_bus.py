@@ -89,7 +89,8 @@ class NatsBus:
         tried: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._runner = asyncio.create_task(self._run(tried))
         try:
-            await asyncio.wait({tried}, timeout=limits.BUS_TIMEOUT_S)
+            either: list[asyncio.Future[None]] = [tried, self._runner]
+            await asyncio.wait(either, timeout=limits.BUS_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             await self.close()
             raise
@@ -102,9 +103,9 @@ class NatsBus:
             callback.close()
         for held in (self._states, self._subscriptions, self._watches, self._buckets):
             held.clear()
-        if self._runner is not None:
-            self._runner.cancel()
-            await asyncio.wait({self._runner})
+        while self._runner is not None and not self._runner.done():
+            self._runner.cancel()  # again and again: asyncio.wait_for of Python 3.11, in nats-py, may lose it
+            await asyncio.wait({self._runner}, timeout=limits.BUS_RETRY_MIN_S)
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -246,7 +247,7 @@ class NatsBus:
 
     async def _run(self, tried: asyncio.Future[None]) -> None:
         pause = limits.BUS_RETRY_MIN_S
-        while True:
+        while not self._is_closed:
             link: Link | None = None
             try:
                 link = await Link.open(self._servers, self._options)
@@ -289,6 +290,8 @@ class NatsBus:
         raise BusDown(link.reason)
 
     def _is_there(self, link: Link) -> None:
+        if self._is_closed:
+            return
         self._link = link
         self._reason = ""
         self._told.clear()
