@@ -68,7 +68,6 @@ VALUES: dict[str, Any] = {
     "index": 2,
     "headers": (("Upgrade", "websocket"),),
     "may_have_arrived": True,
-    "detail": "it left",
 }
 BY_CLASS: dict[str, dict[str, Any]] = {
     "IncompleteRead": {"expected": 9},
