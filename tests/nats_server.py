@@ -114,6 +114,8 @@ class NatsServer:
     def stand_still(self) -> None:
         """It answers nothing, and its sockets stay open."""
         os.kill(self.pid, signal.SIGSTOP)
+        while any(_state(path) != "T" for path in Path(f"/proc/{self.pid}/task").glob("*/stat")):
+            time.sleep(0.001)  # each thread stops when it is its turn
 
     def go_on(self) -> None:
         """The end of `stand_still`."""
@@ -127,3 +129,8 @@ class NatsServer:
         """Its resident memory."""
         fields = Path(f"/proc/{self.pid}/statm").read_text().split()
         return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _state(path: Path) -> str:
+    """What a thread does, of its stat file: T is stopped."""
+    return path.read_text().rpartition(")")[2].split()[0]

@@ -58,6 +58,7 @@ from __future__ import annotations
 import errno
 import pickle
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Self
 
 from p2pcore import codes
@@ -327,6 +328,12 @@ class ConnectionClosed(P2PError, ConnectionError):
     """The connection has ended; nothing more can be read, written or opened."""
 
 
+@lru_cache(maxsize=64)
+def _went_away(code: int, remote: bool) -> str:
+    """Every connection ends with one of a few such texts."""
+    return f"connection closed by {'the peer' if remote else 'us'}: {conn_reason(code)}"
+
+
 class GoAway(ConnectionClosed):
     """The connection ended by a go-away message.
 
@@ -336,7 +343,7 @@ class GoAway(ConnectionClosed):
     """
 
     def __init__(self, code: int, remote: bool) -> None:
-        super().__init__(f"connection closed by {'the peer' if remote else 'us'}: {conn_reason(code)}")
+        super().__init__(_went_away(code, remote))
         self.code = code
         self.remote = remote
 

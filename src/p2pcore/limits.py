@@ -788,6 +788,9 @@ MAX_IDENTIFY_ADDRS: Final = 256
 MAX_IDENTIFY_ADDRS_BYTES: Final = 7 * 1024
 """Memory for those that are kept of one peer, its signed record included: about 65 addresses. With the ids
 and texts that is less than 16 KiB a peer."""
+MAX_IDENTIFY_UNREAD_BYTES: Final = 4096
+"""A message of identify up to this long is kept as it is, and read when somebody asks. Honest ones have 400
+to 1,500 bytes."""
 MAX_IDENTIFY_AT_ONCE_BYTES: Final = 4096
 """A longer identify is read when it is its connection's turn: 80 KiB take 1.6 ms."""
 MAX_AGENT_CHARS: Final = 256
@@ -799,6 +802,8 @@ MAX_IDENTIFY_PER_MINUTE: Final = 60
 dozens of protocols, with a push each (in go, which does not gather them). One costs at most 2 ms."""
 IDENTIFY_PUSH_DELAY_S: Final = 1.0
 """Changes of protocols and addresses within this time are sent as one push (js)."""
+IDENTIFY_ADDRS_TTL_S: Final = 0.05
+"""Our addresses are asked for anew after this time, or when something has changed: it takes 10 us."""
 MAX_IDENTIFY_PUSHES: Final = 32
 """Pushes sent at the same time (go)."""
 PING_BYTES: Final = 32
@@ -906,10 +911,12 @@ BUS_HEARTBEAT_S: Final = 2.0
 """NATS says so often that it still serves a watch which has nothing to tell."""
 BUS_MAX_HEARTBEATS_MISSED: Final = 3
 """After so many without one the watch asks anew."""
+BUS_WATCH_ATTEMPTS: Final = 4
+"""A watch that gets nothing for BUS_HEARTBEAT_S, with entries still to come, asks anew so often."""
 BUS_CONSUMER_EXPIRY_S: Final = 30.0
 """NATS forgets a watch so long after its process is gone."""
 BUS_MARKER_S: Final = 5.0
-"""NATS keeps the note that an entry is gone so long, for watches that are a little late."""
+"""NATS keeps the note that an entry in its memory is gone so long, for watches that are a little late."""
 BUS_MAX_BATCH: Final = 500
 """Entries that are put at once: as many as NATS acknowledges together (fast ingest)."""
 BUS_MAX_BATCH_BYTES: Final = 1_000_000

@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 
 _NS = 1_000_000_000
 _NAME_IN_USE = 10058
-_DELETE = {"KV-Operation": "PURGE", "Nats-TTL": f"{limits.BUS_MARKER_S:.0f}s"}
-"""Headers of a message that deletes: the server forgets it soon, and tells no further marker."""
+_DELETE = {"KV-Operation": "PURGE"}
+"""Headers of a message that deletes an entry in files. It stays: a server that has forgotten it, and is
+killed, finds the entry again (seen with 2.15.2: what the limit of a subject removes is noted in no file)."""
+_DELETE_IN_MEMORY = _DELETE | {"Nats-TTL": f"{limits.BUS_MARKER_S:.0f}s"}
+"""The same in memory: the server forgets it soon, and tells no further marker."""
 _START, _APPEND, _COMMIT = 0, 1, 2
 
 
@@ -154,11 +157,12 @@ class NatsBucket:
         batch = inbox.replace(".", "")[-limits.BUS_MAX_BATCH_ID_CHARS :]
         head = f"{inbox}.{batch}.{limits.BUS_MAX_BATCH}.fail."
         last = len(entries)
+        delete = _DELETE if self.expiry_s is None else _DELETE_IN_MEMORY
         for number, (key, value) in enumerate(entries, 1):
             operation = _START if number == 1 else _COMMIT if number == last else _APPEND
             reply = f"{head}{number}.{operation}.$FI" if last > 1 else inbox
             if value is None:
-                yield self._prefix + key, b"", reply, _DELETE
+                yield self._prefix + key, b"", reply, delete
             else:
                 yield self._prefix + key, value, reply, None
 

@@ -52,10 +52,13 @@ class Watch(Callback):
 
         Raises: BusDown; BusError.
         """
-        if self._consumer is not None:
-            await self._consumer.close()
-        self._consumer = consumer = _Consumer(self, link)
-        await consumer.start()
+        for _ in range(limits.BUS_WATCH_ATTEMPTS):
+            if self._consumer is not None:
+                await self._consumer.close()
+            self._consumer = consumer = _Consumer(self, link)
+            if await consumer.start():
+                return
+        raise BusDown(f"NATS sends no entries of {self.stream} to a watch")
 
     def needs_load(self) -> bool:
         """Whether messages are missing, or the consumer does not live any more."""
@@ -98,7 +101,8 @@ class _Consumer:
         self._loaded: Future[None] = asyncio.get_running_loop().create_future()
         self._heard_at = asyncio.get_running_loop().time()
 
-    async def start(self) -> None:
+    async def start(self) -> bool:
+        """Returns when all that is there has been told; False: a message is missing, or none comes."""
         inbox = self._link.new_inbox()
         self._sub = await self._link.listen(inbox, self._take)
         self._name = inbox.rpartition(".")[2]
@@ -107,17 +111,16 @@ class _Consumer:
         if not answer.get("num_pending"):
             self._all_seen()
         either: list[Future[Any]] = [self._loaded, self._link.lost]
-        num_silent = 0
         while not self._loaded.done():
             before = self._next
             await asyncio.wait(either, timeout=limits.BUS_HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED)
             if self._link.lost.done():
                 raise BusDown(f"NATS went away before a watch was complete: {self._link.reason}")
-            num_silent = num_silent + 1 if self._next == before else 0
-            if num_silent and not self._loaded.done() and await self._is_all_seen():
+            if self._next == before and not self._loaded.done():
+                if self._is_broken or not await self._is_all_seen():
+                    return False
                 self._all_seen()
-            elif num_silent > limits.BUS_MAX_HEARTBEATS_MISSED:
-                raise BusDown(f"NATS sends no entries of {self._watch.stream} to a watch")
+        return True
 
     async def _is_all_seen(self) -> bool:
         """Asks: what was pending may have gone meanwhile, and then no last message comes."""
