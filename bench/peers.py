@@ -263,10 +263,16 @@ def dial(peer: Peer, core: int | None, op: str, to: str, *options: str) -> list[
 
 
 class Held(Process):
-    """A dialer that holds `count` idle connections while it is open."""
+    """A dialer that holds `count` connections while it is open.
 
-    def __init__(self, peer: Peer, core: int | None, to: str, count: int) -> None:
-        super().__init__((*peer.command, "idle", "-to", to, "-n", str(count)), core)
+    Args:
+        op: the operation that says "HELD `count`". options: its options, in place of `-n count`.
+    """
+
+    def __init__(
+        self, peer: Peer, core: int | None, to: str, count: int, *options: str, op: str = "idle"
+    ) -> None:
+        super().__init__((*peer.command, op, "-to", to, *(options or ("-n", str(count)))), core)
         try:
             said = self.line(OPERATION_TIMEOUT_S)
             if said is None or said.split() != ["HELD", str(count)]:

@@ -11,14 +11,22 @@ from pathlib import Path
 import matplotlib as mpl
 
 from results import Results, title
-from rows import GROUPS, OURS, Group, Row
+from rows import GROUPS, LIMIT, OURS, Group, Row
 
 mpl.use("svg")
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-COLOURS = {OURS: "#2f6fb2", "go": "#3aa6a0", "js": "#d9a441", "rust": "#b5563c", "multiaddr": "#7f7f7f"}
+COLOURS = {
+    OURS: "#2f6fb2",
+    "go": "#3aa6a0",
+    "js": "#d9a441",
+    "rust": "#b5563c",
+    "multiaddr": "#7f7f7f",
+    "websockets": "#7f7f7f",
+    LIMIT: "#444444",
+}
 OTHER_COLOUR = "#8d6bb0"
 TARGET_COLOUR = "#222222"
 PANEL_WIDTH, BAR_HEIGHT, FRAME_HEIGHT = 3.4, 0.3, 1.0
@@ -42,7 +50,8 @@ def bound(results: Results, row: Row) -> float | None:
         return None
     if not row.target.of_ratio:
         return row.target.bound
-    base = results.median(row, row.baseline) if row.baseline else None
+    other = row.target.of or row.baseline
+    base = results.median(row, other) if other else None
     return None if base is None else base * row.target.bound
 
 

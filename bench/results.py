@@ -6,6 +6,7 @@ Never names the machine, its user or a path on it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -17,7 +18,8 @@ from importlib import metadata
 from pathlib import Path
 
 from peers import ROOT, Cores
-from rows import OURS, Row
+from quiet import OTHERS, QUIET_CORES
+from rows import LIMIT, OURS, Row, Target
 
 Figures = dict[str, float]
 
@@ -27,6 +29,8 @@ TITLES = {
     "js": "js-libp2p",
     "rust": "rust-libp2p",
     "multiaddr": "multiaddr",
+    "websockets": "websockets",
+    LIMIT: "the limit",
 }
 """The names of contenders in print; a peer given by hand keeps its own name."""
 
@@ -65,12 +69,27 @@ class Results:
         values = self.values(row, contender)
         return statistics.median(values) if values else None
 
-    def ratio(self, row: Row, contender: str = OURS) -> float | None:
-        """The median divided by the baseline's; None if one is missing or the baseline is 0."""
-        if row.baseline is None:
+    def ratio(self, row: Row, contender: str = OURS, of: str | None = None) -> float | None:
+        """The median divided by that of `of` (None: the baseline); None if one is missing, or that is 0."""
+        other = of or row.baseline
+        if other is None:
             return None
-        ours, theirs = self.median(row, contender), self.median(row, row.baseline)
+        ours, theirs = self.median(row, contender), self.median(row, other)
         return None if ours is None or not theirs else ours / theirs
+
+    def meets(self, row: Row, target: Target) -> bool | None:
+        """Whether we reach a target of the row; None if there is nothing to compare."""
+        value, ratio = self.median(row, OURS), self.ratio(row, of=target.of)
+        if value is None or (target.of_ratio and ratio is None):
+            return None
+        return target.is_met(value, ratio)
+
+    def share(self, row: Row, contender: str) -> float | None:
+        """The part of what the limit does that a contender does: 1 is the limit; None without either."""
+        ratio = self.ratio(row, contender, LIMIT)
+        if not ratio:
+            return None
+        return ratio if row.higher else 1 / ratio
 
     def ratio_range(self, row: Row) -> tuple[float, float] | None:
         """The least and the greatest ratio of a single round."""
@@ -79,6 +98,21 @@ class Results:
         both = zip(self.values(row, OURS), self.values(row, row.baseline), strict=False)
         ratios = [ours / theirs for ours, theirs in both if theirs]
         return (min(ratios), max(ratios)) if ratios else None
+
+    def spread(self, row: Row, contender: str) -> float | None:
+        """How far the samples lie apart, as a part of their median; None without two samples."""
+        values, median = self.values(row, contender), self.median(row, contender)
+        return (max(values) - min(values)) / median if median and len(values) > 1 else None
+
+    def others(self, work: str) -> float | None:
+        """The most cores that other work took during a sample of this work; None if nobody knows."""
+        samples = [each for found in self.samples.get(work, {}).values() for each in found]
+        return max((each[OTHERS] for each in samples if OTHERS in each), default=None)
+
+    def is_quiet(self, work: str) -> bool:
+        """Whether the machine did nothing else during all samples of this work."""
+        others = self.others(work)
+        return others is not None and others <= QUIET_CORES
 
     def contenders(self) -> list[str]:
         """The contenders with a sample, in the order of TITLES, then by name."""
@@ -119,7 +153,7 @@ def commit() -> str:
             ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
         )
         changed = subprocess.run(
-            ["git", "status", "--porcelain", "--", "src", "interop", "bench/*.py"],
+            ["git", "status", "--porcelain", "--", "src", "interop", "bench/*.py", "bench/limit"],
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -176,6 +210,7 @@ def versions() -> dict[str, str]:
         "rust-libp2p": _found(r'name = "libp2p"\nversion = "([^"]+)"', "rust/Cargo.lock"),
         "CPython": platform.python_version(),
     }
-    for name in ("uvloop", "cryptography", "PyNaCl", "multiaddr"):
-        found[name] = metadata.version(name)
+    for name in ("uvloop", "cryptography", "PyNaCl", "multiaddr", "websockets"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
     return {name: version for name, version in found.items() if version}

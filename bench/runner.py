@@ -23,8 +23,9 @@ from rich.progress import (
 )
 
 from peers import PeerFailure, pinned
+from quiet import Watch
 from results import Results, without_paths
-from rows import OURS
+from rows import LIMIT, OURS
 from works import Rig, Work
 
 MAX_FAILURES = 2
@@ -45,7 +46,7 @@ def contenders(work: Work, rig: Rig) -> list[str]:
     """The contenders that take part in a work."""
     if any(name not in rig.peers for name in work.needs):
         return []
-    return list(work.contenders or rig.peers)
+    return list(work.contenders or (name for name in rig.peers if name != LIMIT or work.has_limit))
 
 
 def find_absent(works: Iterable[Work], rig: Rig) -> dict[str, dict[str, str]]:
@@ -118,6 +119,7 @@ def run(works: tuple[Work, ...], rig: Rig, results: Results, console: Console) -
 
 def _take(turn: Turn, rig: Rig, results: Results, console: Console) -> bool:
     """Measures once; False if it failed."""
+    watch = Watch()
     try:
         figures = turn.work.measure(rig, turn.contender)
     except PeerFailure as failure:
@@ -125,5 +127,5 @@ def _take(turn: Turn, rig: Rig, results: Results, console: Console) -> bool:
         console.print(f"{turn.work.name}, {turn.contender}: {what}", style="red", markup=False)
         results.failures.append({"work": turn.work.name, "contender": turn.contender, "what": what})
         return False
-    results.add(turn.work.name, turn.contender, figures)
+    results.add(turn.work.name, turn.contender, figures | watch.others())
     return True

@@ -17,11 +17,12 @@ from types import ModuleType
 import click
 from rich.console import Console
 
+import limit
 import plots
 import render
 from peers import ROOT, Cores, Peer, choose_cores, load_builder
 from results import Results, commit, machine, versions, without_paths
-from rows import OURS
+from rows import LIMIT, OURS
 from runner import run
 from works import WORKS, Rig, Work
 
@@ -40,8 +41,8 @@ def build_peers(
 ) -> dict[str, Peer]:
     """The peers by name: peers of interop/ that can be built, and peers given by hand."""
     builder = load_builder()
-    names = [*builder.BUILDERS, *(builder.BENCH_BUILDERS if with_slow else ())]
-    unknown = set(wanted) - set(builder.BUILDERS | builder.BENCH_BUILDERS)
+    names = [*builder.BUILDERS, *(builder.BENCH_BUILDERS if with_slow else ()), LIMIT]
+    unknown = set(wanted) - {*builder.BUILDERS, *builder.BENCH_BUILDERS, LIMIT}
     if unknown:
         raise click.BadParameter(f"no such peer: {', '.join(sorted(unknown))}", param_hint="--with")
     found: dict[str, Peer] = {}
@@ -62,6 +63,8 @@ def build_peers(
 
 def _build(builder: ModuleType, name: str) -> tuple[tuple[str, ...], str]:
     """The command of a peer, or why there is none. If it does not build, the others still take part."""
+    if name == LIMIT:
+        return limit.build()
     try:
         built = builder.build(name)
     except builder.BuildError as error:
@@ -104,7 +107,7 @@ def write_page(results: Results, docs: Path) -> None:
     "wanted",
     multiple=True,
     metavar="NAME",
-    help="Only these peers of interop/ (python, go, js, rust).",
+    help="Only these peers of interop/ (python, go, js, rust), and limit.",
 )
 @click.option(
     "--only", multiple=True, metavar="WORK", help="Only these works; prints a table, writes no files."

@@ -7,6 +7,7 @@ listener, so none inherits memory or caches of another. Each side reports its ow
 
 from __future__ import annotations
 
+import asyncio
 import statistics
 import sys
 import time
@@ -16,9 +17,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import broadcast
 from peers import Cores, Held, Line, Listener, Peer, PeerFailure, Process, dial
+from rows import LIMIT, OURS
 
 HERE = Path(__file__).resolve().parent
+CROWD = Peer("crowd", (sys.executable, str(HERE / "crowd.py")))
+"""The dialer of rows about many peers."""
 Figures = dict[str, float]
 
 MB = 1_000_000
@@ -38,6 +43,16 @@ FIRST_BYTES = 3
 DELAY_MS = 30.0
 """The delay each way; a round trip has twice that."""
 LOCAL_TIMEOUT_S = 60.0
+STRANGERS, STRANGERS_AT_ONCE = 1_000, 16
+BUSY_CONNS, BUSY_MESSAGES = 1_000, 100_000
+PEERS_FROM, PEERS_TO = 200, 1_000
+FLOOD_PER_S, FLOOD_S, FLOOD_AT_ONCE = 200, 7, 256
+FLOOD_START_S = 1.0
+HONEST_PINGS, HONEST_PER_S = 500, 100
+BROADCAST_CONNS, BROADCAST_MESSAGES = 2_000, 20
+BUSY_TIMEOUT_S = 120.0
+NICE = ("nice", "-n", "10")
+"""Strangers share a core with the honest peer; the delay is to be the listener's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +70,10 @@ class Rig:
     def dial(self, name: str, op: str, to: str, *options: str) -> list[Line]:
         """An operation of this peer as dialer."""
         return dial(self.peers[name], self.cores.dialer, op, to, *options)
+
+    def dialer(self, name: str) -> Peer:
+        """Who dials in the rows about many peers: the same for all but the limit, which is no libp2p."""
+        return self.peers[LIMIT] if name == LIMIT else CROWD
 
     def amount(self, name: str, total: int) -> int:
         """`total`, or less for a slow peer, which would take minutes; rates remain comparable."""
@@ -74,6 +93,7 @@ class Work:
         contenders: the peers that do it; if empty, all peers.
         options: for the peers; a peer that cannot listen with them is absent and has not failed.
         needs: peers that the measurement needs.
+        has_limit: whether the limit does it too; if `contenders` is not empty, that counts.
     """
 
     name: str
@@ -81,6 +101,7 @@ class Work:
     contenders: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    has_limit: bool = False
 
 
 def _transfer(
@@ -120,6 +141,68 @@ def _repeat(
     }
 
 
+# -- many peers ------------------------------------------------------------------------------------
+
+
+def _strangers(rig: Rig, name: str, *, options: tuple[str, ...] = ()) -> Figures:
+    """CPU of the listener for each new peer that is identified both ways and echoes once."""
+    n = rig.amount(name, STRANGERS)
+    arguments = (*options, "-n", str(n), "-c", str(STRANGERS_AT_ONCE), "-size", str(MESSAGE_BYTES))
+    with rig.listener(name, *options) as listener:
+        before = listener.ask("stat")
+        result = dial(rig.dialer(name), rig.cores.dialer, "strangers", listener.address, *arguments)[-1]
+        after = listener.ask("stat")
+    _check_all(result, n)
+    return {"per_s": result["per_s"], "listener_us": (after["cpu"] - before["cpu"]) * 1e6 / n}
+
+
+def _check_all(result: Line, n: int) -> None:
+    if result["n"] != n:
+        raise PeerFailure(f"{result['n']} of {n} were done")
+
+
+def _busy(rig: Rig, name: str) -> Figures:
+    """CPU of the listener for each message on one of BUSY_CONNS connections at work, and its delay."""
+    n = rig.amount(name, BUSY_MESSAGES)
+    options = ("-n", str(n), "-c", str(BUSY_CONNS), "-size", str(MESSAGE_BYTES))
+    with (
+        rig.listener(name) as listener,
+        Held(rig.dialer(name), rig.cores.dialer, listener.address, BUSY_CONNS, *options, op="busy") as crowd,
+    ):
+        before = listener.settled(BUSY_CONNS)
+        crowd.say("go")
+        result = crowd.answer(BUSY_TIMEOUT_S)
+        after = listener.ask("stat")
+    return {
+        "per_s": result["per_s"],
+        "p50_us": result["p50_us"],
+        "p99_us": result["p99_us"],
+        "listener_us": (after["cpu"] - before["cpu"]) * 1e6 / result["n"],
+    }
+
+
+def _honest(rig: Rig, name: str) -> Figures:
+    """The delay of an honest peer's ping while strangers connect."""
+    flood = ("-n", str(FLOOD_PER_S * FLOOD_S), "-rate", str(FLOOD_PER_S), "-c", str(FLOOD_AT_ONCE))
+    pings = ("-n", str(HONEST_PINGS), "-rate", str(HONEST_PER_S))
+    with rig.listener(name) as listener:
+        strangers = (*NICE, *CROWD.command, "strangers", "-to", listener.address, *flood)
+        with Process(strangers, rig.cores.dialer) as process:
+            time.sleep(FLOOD_START_S)
+            result = dial(CROWD, rig.cores.dialer, "pings", listener.address, *pings)[-1]
+            came = process.answer(BUSY_TIMEOUT_S)
+    return {"p50_us": result["p50_us"], "p99_us": result["p99_us"], "strangers_s": came["per_s"]}
+
+
+def _broadcast(rig: Rig, name: str) -> Figures:
+    """CPU of the server for each message of a broadcast, and when the last connection has it."""
+    kind = {OURS: "p2pcore", LIMIT: "bare"}.get(name, name)
+    try:
+        return asyncio.run(broadcast.measure(kind, BROADCAST_CONNS, BROADCAST_MESSAGES))
+    except (RuntimeError, OSError, TimeoutError) as error:
+        raise PeerFailure(f"the broadcast failed: {error}") from error
+
+
 # -- idle connections ------------------------------------------------------------------------------
 
 
@@ -144,13 +227,31 @@ def _at_rest(listener: Listener, conns: int) -> Figures:
 
 
 def _idle(rig: Rig, name: str) -> Figures:
-    """What each connection adds between IDLE_FROM and IDLE_TO of them (half as many for a slow peer)."""
+    """What each connection adds between IDLE_FROM and IDLE_TO of them, all of one peer."""
     peer, core = rig.peers[name], rig.cores.dialer
     with rig.listener(name) as listener, Held(peer, core, listener.address, IDLE_FROM):
         few = _at_rest(listener, IDLE_FROM)
         with Held(peer, core, listener.address, IDLE_TO - IDLE_FROM):
             many = _at_rest(listener, IDLE_TO)
-    added = {key: (many[key] - few[key]) / (IDLE_TO - IDLE_FROM) for key in few}
+    return _added(few, many, IDLE_TO - IDLE_FROM)
+
+
+def _idle_peers(rig: Rig, name: str, *, options: tuple[str, ...] = ()) -> Figures:
+    """What each connection adds between PEERS_FROM and PEERS_TO of them, each of a peer of its own."""
+
+    def held(count: int) -> Held:
+        return Held(CROWD, rig.cores.dialer, listener.address, count, *options, "-n", str(count), op="held")
+
+    with rig.listener(name, *options) as listener, held(PEERS_FROM):
+        few = _at_rest(listener, PEERS_FROM)
+        with held(PEERS_TO - PEERS_FROM):
+            many = _at_rest(listener, PEERS_TO)
+    return _added(few, many, PEERS_TO - PEERS_FROM)
+
+
+def _added(few: Figures, many: Figures, count: int) -> Figures:
+    """What each of `count` connections adds."""
+    added = {key: (many[key] - few[key]) / count for key in few}
     return {
         "bytes": added["rss"],
         "tasks": added["tasks"],
@@ -222,24 +323,33 @@ TLS = ("-sec", "tls")
 WEBSOCKET = ("-addr", "/ip4/127.0.0.1/tcp/0/ws")
 
 WORKS: tuple[Work, ...] = (
-    Work("up", partial(_transfer, op="up", total=BULK_BYTES)),
-    Work("down", partial(_transfer, op="down", total=BULK_BYTES)),
-    Work("small", partial(_transfer, op="small", total=SMALL_BYTES, size=SMALL_WRITE_BYTES)),
-    Work("up_tls", partial(_transfer, op="up", total=BULK_BYTES, options=TLS), options=TLS),
-    Work("down_tls", partial(_transfer, op="down", total=BULK_BYTES, options=TLS), options=TLS),
+    Work("up", partial(_transfer, op="up", total=BULK_BYTES), has_limit=True),
+    Work("down", partial(_transfer, op="down", total=BULK_BYTES), has_limit=True),
+    Work("small", partial(_transfer, op="small", total=SMALL_BYTES, size=SMALL_WRITE_BYTES), has_limit=True),
+    Work("up_tls", partial(_transfer, op="up", total=BULK_BYTES, options=TLS), options=TLS, has_limit=True),
+    Work(
+        "down_tls", partial(_transfer, op="down", total=BULK_BYTES, options=TLS), options=TLS, has_limit=True
+    ),
     Work("up_ws", partial(_transfer, op="up", total=BULK_BYTES, options=WEBSOCKET), options=WEBSOCKET),
     Work("down_ws", partial(_transfer, op="down", total=BULK_BYTES, options=WEBSOCKET), options=WEBSOCKET),
-    Work("conn16", partial(_repeat, op="conn", n=CONNS, c=16)),
-    Work("conn16_tls", partial(_repeat, op="conn", n=CONNS, c=16, options=TLS), options=TLS),
-    Work("conn1", partial(_repeat, op="conn", n=CONNS_ONE_BY_ONE, c=1)),
+    Work("conn16", partial(_repeat, op="conn", n=CONNS, c=16), has_limit=True),
+    Work("conn16_tls", partial(_repeat, op="conn", n=CONNS, c=16, options=TLS), options=TLS, has_limit=True),
+    Work("conn1", partial(_repeat, op="conn", n=CONNS_ONE_BY_ONE, c=1), has_limit=True),
     Work("go_dials", partial(_repeat, op="conn", n=CONNS, c=16, dialer="go"), needs=("go",)),
     Work("stream64", partial(_repeat, op="stream", n=STREAMS, c=64)),
     Work("stream1", partial(_repeat, op="stream", n=STREAMS_ONE_BY_ONE, c=1)),
-    Work("pingpong1", partial(_repeat, op="pingpong", n=PINGS, c=1)),
-    Work("pingpong64", partial(_repeat, op="pingpong", n=PINGS_AT_ONCE, c=64)),
+    Work("pingpong1", partial(_repeat, op="pingpong", n=PINGS, c=1), has_limit=True),
+    Work("pingpong64", partial(_repeat, op="pingpong", n=PINGS_AT_ONCE, c=64), has_limit=True),
+    Work("strangers", _strangers, has_limit=True),
+    Work("strangers_tls", partial(_strangers, options=TLS), options=TLS, has_limit=True),
+    Work("busy", _busy, has_limit=True),
+    Work("honest", _honest),
+    Work("broadcast", _broadcast, contenders=(OURS, "websockets", LIMIT)),
     Work("idle", _idle),
+    Work("idle_peers", _idle_peers),
+    Work("idle_tls", partial(_idle_peers, options=TLS), options=TLS),
     Work("first_byte", _first_byte),
     Work("delayed_up", _delayed_transfer),
-    Work("import", partial(_local, what="import"), contenders=("python",)),
-    Work("multiaddr", partial(_local, what="multiaddr"), contenders=("python", "multiaddr")),
+    Work("import", partial(_local, what="import"), contenders=(OURS,)),
+    Work("multiaddr", partial(_local, what="multiaddr"), contenders=(OURS, "multiaddr")),
 )

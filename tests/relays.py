@@ -13,8 +13,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
+
+import worker_hosts
 from hosts import BARE
-from p2pcore import DialError, Host, ListenError, Multiaddr, RelayOptions, Stream
+from loop_thread import LoopThread
+from p2pcore import DialError, Host, ListenError, Multiaddr, RelayOptions, Stream, Supervisor
 from p2pcore.relay.messages import HOP, STOP, Hop, HopType, Reservation, Status, Stop, read_body
 
 UNLIMITED = RelayOptions(circuit_s=0, circuit_bytes=0)
@@ -25,9 +29,53 @@ def behind(relay: Host) -> Multiaddr:
     return relay.addrs_with_peer[0].encapsulate("/p2p-circuit")
 
 
+class FourWorkers:
+    """Relays of four workers, one for each set of options, in an event loop of their own, until `close`."""
+
+    def __init__(self) -> None:
+        self._thread = LoopThread()
+        self._nodes: dict[RelayOptions, WorkersRelay] = {}
+
+    def node(self, options: RelayOptions) -> Any:
+        """A relay with these options: what tests ask a Host for."""
+        if options not in self._nodes:
+            supervisor = self._thread.started(worker_hosts.relaying, options, workers=4)
+            self._nodes[options] = WorkersRelay(supervisor)
+        return self._nodes[options]
+
+    def close(self) -> None:
+        for node in self._nodes.values():
+            self._thread.result(node.supervisor.drain(0))
+        self._thread.close()
+
+
+class WorkersRelay:
+    """A supervisor, as far as a relay's tests ask a Host."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        self.addrs_with_peer = supervisor.addrs_with_peer
+        self.peer_id = supervisor.peer_id
+
+    @property
+    def relay_service(self) -> Any:
+        return self.supervisor._relay.ledger
+
+    @property
+    def swarm(self) -> Any:
+        pytest.skip("it looks into the relay's own swarm, and workers have several")
+
+
+workers: FourWorkers | None = None
+"""None: a relay is a host in this process. Set by the fixtures of tests that run on both."""
+
+
 @asynccontextmanager
 async def relay_host(options: RelayOptions = UNLIMITED, **more: Any) -> AsyncIterator[Host]:
     """A node that relays."""
+    if workers is not None:
+        yield workers.node(options)
+        return
     async with Host(relay_service=options, **BARE | more) as host:
         yield host
 

@@ -67,9 +67,12 @@ VALUES: dict[str, Any] = {
     "path": "peers.db",
     "index": 2,
     "headers": (("Upgrade", "websocket"),),
+    "may_have_arrived": True,
 }
 BY_CLASS: dict[str, dict[str, Any]] = {
     "IncompleteRead": {"expected": 9},
+    "JetStreamError": {"api": "STREAM.CREATE.x", "error": {"err_code": 10058, "description": "in use"}},
+    "NotDelivered": {"reason": codes.Undelivered.GONE},
     **{key: {"code": codes.RpcCode.ABORTED} for key in ("RpcError", "RpcTimeout", "RpcUnavailable")},
 }
 WAYS: dict[str, Callable[[Any], Any]] = {

@@ -6,13 +6,15 @@ Comes in: a Worker. Goes out: a host that tells its process id, or fails as a te
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
 
-from p2pcore import Host, Stream, Worker
+from p2pcore import Host, RelayOptions, Stream, Worker
 
 WHO = "/test-who/1"
+COUNTS = "/test-counts/1"
 
 
 async def _say_who(stream: Stream) -> None:
@@ -66,4 +68,25 @@ def limited(worker: Worker) -> Host:
     host = make(worker)
     limits = host.limits
     worker.report(conns=limits.max_conns, streams=limits.max_streams, per_peer=limits.max_conns_per_peer)
+    return host
+
+
+def relaying(worker: Worker, options: RelayOptions) -> Host:
+    """A relay. Tells its pid, how many reservations and circuits it has."""
+    host = worker.host(relay_service=options)
+    host.set_stream_handler(WHO, _say_who)
+
+    async def count(stream: Stream) -> None:
+        service = host.relay_service
+        assert service is not None
+        counts = {
+            "reservations": service.num_reservations,
+            "circuits": service.num_circuits,
+            "bytes": service.num_bytes,
+            "stops": sum(map(len, service._stops.values())),
+            "ends": len(service._ends),
+        }
+        await stream.write(json.dumps(counts).encode())
+
+    host.set_stream_handler(COUNTS, count)
     return host

@@ -49,6 +49,7 @@ def _run(names: Sequence[str], folder: str, environment: dict[str, str]) -> None
             "valgrind",
             "--tool=callgrind",
             f"--dump-before={MARK}",
+            "--collect-systime=yes",
             f"--callgrind-out-file={folder}/part",
             *(sys.executable, "-m", "gates.counted", *names),
         ],
@@ -115,6 +116,22 @@ def calls(lines: Iterable[str]) -> Counter[str]:
         elif line.startswith("calls="):
             found[callee] += int(line[len("calls=") :].split()[0])
     return found
+
+
+def system_calls(lines: Iterable[str]) -> int:
+    """How many system calls a profile has: "totals:" has the sums of what "events:" names.
+
+    Sums that are zero may be missing at the end.
+    """
+    names: list[str] = []
+    for line in lines:
+        kind, _, rest = line.partition(":")
+        if kind == "events":
+            names = rest.split()
+        elif kind == "totals":
+            sums = dict(zip(names, map(int, rest.split()), strict=False))
+            return sums.get("sysCount", 0)
+    raise RuntimeError("the profile has no totals")
 
 
 def _full_name(line: str, known: dict[str, str]) -> str:

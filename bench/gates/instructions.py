@@ -23,20 +23,20 @@ MOST_MORE_PERCENT = 1.0
 
 def measure(names: Sequence[str]) -> Iterator[Figure]:
     """One or two figures for each name."""
-    found: dict[str, float] = {}
+    whole: dict[str, float] = {}
     for name, by_object in slopes(names, self_cost):
-        for figure in _figures(WORKS[name], by_object):
-            found[figure.name] = figure.value
-            yield figure
-    yield from _beside(found)
+        work = WORKS[name]
+        whole[name] = by_object.total() / (work.count * work.per)
+        yield from _figures(work, by_object)
+    yield from _beside(whole)
 
 
-def _beside(found: Mapping[str, float]) -> Iterator[Figure]:
-    """How much more the work beside it costs, in percent of each work that has one."""
-    for name, value in found.items():
-        work = WORKS.get(name)
-        if work is not None and work.beside in found:
-            more = 100 * (found[work.beside] - value) / value
+def _beside(whole: Mapping[str, float]) -> Iterator[Figure]:
+    """How much more the work beside it costs, in percent of each work that has one, with all libraries."""
+    for name, value in whole.items():
+        beside = WORKS[name].beside
+        if beside in whole:
+            more = 100 * (whole[beside] - value) / value
             yield Figure(f"{name}: percent that they add", more, "%", most=MOST_MORE_PERCENT)
 
 

@@ -12,10 +12,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from gates import codecs, conns, frames, streams
+from gates import codecs, conns, crowds, frames, streams
 
 STREAM = "stream: opened, echo 32B, closed"
 CONN = "connection: dialled, accepted, closed"
+NEW_PEER = "new peer: identified both ways, echo 32B"
+NEW_PEER_TLS = "new peer over tls: identified both ways, echo 32B"
+MESSAGE = "message on one of many connections: 32B there and back"
+NEW_PEERS = 6
+TIMES = 4
+"""What gates.counted does in all: N, N and 2N times."""
 
 Run = Callable[[int], None]
 Prepared = tuple[Run, Callable[[], None]]
@@ -69,6 +75,12 @@ def _on_loop(start: Start) -> Prepare:
     return prepare
 
 
+async def _opened(make: Callable[[], Any]) -> Any:
+    work = make()
+    await work.open()
+    return work
+
+
 def _all() -> Iterable[Work]:
     yield Work("multiaddr: text to bytes", _plain(codecs.text_to_bytes), 50, codecs.NUM_ADDRS)
     yield Work("multiaddr: bytes to text", _plain(codecs.bytes_to_text), 50, codecs.NUM_ADDRS)
@@ -96,18 +108,22 @@ def _all() -> Iterable[Work]:
         sealed = _on_loop(streams.records(size, streams.by_tls))
         yield Work(f"tls record: {text} sealed and opened", sealed, times)
     yield Work("stream: 32B there and back", _on_loop(streams.round_trips), 200)
-    yield Work(STREAM, _on_loop(conns.Echoes.start), 20)
+    yield Work(STREAM, _on_loop(conns.Echoes.start), 60)
     for has_limits, text in ((False, "without limits"), (True, "with limits")):
         opened = _on_loop(streams.openings(has_limits))
         yield Work(f"session: stream opened, echo 32B, closed, {text}", opened, 40)
     yield Work("noise: handshake, both sides", _on_loop(streams.noise_handshakes), 20, 1, True)
     yield Work("tls: handshake, both sides", _on_loop(streams.tls_handshakes), 20, 1, True)
     yield Work(CONN, _on_loop(conns.Connections.start), 20, 1, True)
-    for name, kind in ((STREAM, conns.Echoes), (CONN, conns.Connections)):
+    for name, kind, times in ((STREAM, conns.Echoes, 60), (CONN, conns.Connections, 20)):
         off = _on_loop(partial(kind.start, metrics=False))
-        yield Work(f"{name}, metrics off", off, 20, beside=name)
+        yield Work(f"{name}, metrics off", off, times, beside=name)
     by_tls = _on_loop(lambda: conns.Connections.start("tls"))
     yield Work("tls connection: dialled, accepted, closed", by_tls, 20, 1, True)
+    for name, security in ((NEW_PEER, "noise"), (NEW_PEER_TLS, "tls")):
+        peers = _on_loop(partial(_opened, partial(crowds.NewPeers, security, TIMES * NEW_PEERS)))
+        yield Work(name, peers, NEW_PEERS, 1, True)
+    yield Work(MESSAGE, _on_loop(crowds.Busy.start), 20, crowds.NUM_CONNS)
 
 
 WORKS = {work.name: work for work in _all()}

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from cables import Line, all_of, spoken_to
+from cryptography.hazmat.primitives.asymmetric import ec
 from promise import check, cut, named, run, same, settle, tried
 
 import tls_pairs
 from key_vectors import INITIATOR, RESPONDER
 from p2pcore import limits
 from p2pcore._fast.chain.multistream import HEADER
+from p2pcore._fast.codec.certificate import read_usual
 from p2pcore._fast.crypto.noise import KeyPair
 from p2pcore._fast.crypto.pnet import PnetLayer
 from p2pcore._fast.crypto.secure import NoiseChannel
@@ -24,11 +27,12 @@ from p2pcore._fast.crypto.sodium import seal
 from p2pcore._fast.crypto.tls import TlsChannel
 from p2pcore.errors import ConnectionClosed, HandshakeError, ProtocolNotSupported
 from p2pcore.interfaces import Secured
+from p2pcore.security import tls_cert
 from p2pcore.security.noise import NoiseTransport
 from p2pcore.security.plaintext import PlaintextTransport
 from p2pcore.security.tls import TlsTransport
 from p2pcore.security.tls_cert import read_certificate
-from p2pcore.values.keys import PrivateKey
+from p2pcore.values.keys import PrivateKey, PublicKey
 
 OURS = PrivateKey.from_seed(RESPONDER.seed)
 THEIRS = PrivateKey.from_seed(INITIATOR.seed)
@@ -144,11 +148,34 @@ def noise_records(data: bytes) -> None:
 
 
 def tls_certificate(data: bytes) -> None:
-    """A certificate in DER. It has one form: no byte of an accepted one can be changed."""
+    """A certificate in DER. It has one form: no byte of an accepted one can be changed.
+
+    What the quick reader takes, the general way reads too, with the same parts, whoever signed it.
+    """
+    parts = read_usual(data)
+    if parts is not None:
+        _compare(data, parts)
     read_certificate.cache_clear()
     found = tried(lambda: read_certificate(data), HandshakeError)
     if found is not None:
         check(data in _accepted(), "a certificate that nobody made was accepted", found.peer)
+
+
+def _compare(data: bytes, parts: tuple[Any, ...]) -> None:
+    """The general way, without signatures, for what the quick reader took. Both refuse bad keys and dates."""
+    _, spki, _, host_key, signature, since, until = parts
+    try:
+        span = datetime(*since, tzinfo=UTC), datetime(*until, tzinfo=UTC)
+        key = PublicKey.from_protobuf(host_key)
+        ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), spki[-65:])
+    except ValueError:
+        return
+    checks = tls_cert._check_self_signature
+    tls_cert._check_self_signature = lambda certificate: None
+    try:
+        same(tls_cert._read_any(data), (key, spki, signature, span), "two readers of certificates differ")
+    finally:
+        tls_cert._check_self_signature = checks
 
 
 @functools.cache

@@ -10,7 +10,7 @@ import argparse
 from typing import Any
 
 from common import Wrong
-from p2pcore import Host, TcpOptions
+from p2pcore import Host, Supervisor, TcpOptions, Worker
 
 SILENT = frozenset({"up", "down", "small", "stream", "pingpong", "conn", "idle"})
 """Measurements. Their dialer does nothing else: it neither identifies nor serves."""
@@ -32,6 +32,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     for name in ("-bare", "-share"):
         parser.add_argument(name, action="store_true")
     parser.add_argument("-limit", type=int, default=0)
+    parser.add_argument("-workers", type=int, default=1)
     parser.add_argument("-n", type=int, default=1000)
     parser.add_argument("-c", type=int)
     parser.add_argument("-bytes", type=int, default=1 << 30)
@@ -60,6 +61,19 @@ def make_host(options: argparse.Namespace) -> Host:
         echo=serves,
         **_extras(options),
     )
+
+
+def make_supervisor(options: argparse.Namespace) -> Supervisor:
+    """A relay of several processes, not started yet. Raises ValueError, OSError or P2PError."""
+    return Supervisor(
+        make_worker, (options,), workers=options.workers, listen=_addresses(options, {options.op})
+    )
+
+
+def make_worker(worker: Worker, options: argparse.Namespace) -> Host:
+    """The factory of such a relay. It runs in each worker."""
+    security, muxers = SECURITY[options.sec], (options.mux,)
+    return worker.host(security=security, muxers=muxers, **_extras(options))
 
 
 def _addresses(options: argparse.Namespace, ops: set[str]) -> list[str]:

@@ -33,7 +33,7 @@ from common import (
     read_pattern,
     write_pattern,
 )
-from node import make_host, parse
+from node import make_host, make_supervisor, parse
 from p2pcore import Conn, Host, Multiaddr, P2PError, PerfRun, Stream, StreamReset, run
 from serve import Lines, Server, listen, obey
 
@@ -303,7 +303,21 @@ def watch() -> None:
     loop.call_later(STALL_S, look, -1)
 
 
+async def relay_with_workers(options: argparse.Namespace) -> None:
+    """Runs until `quit` or the end of standard input."""
+    async with make_supervisor(options) as supervisor:
+        for addr in supervisor.addrs_with_peer:
+            print(f"ADDR {addr}", flush=True)
+        lines = Lines()
+        while await lines.next() not in (None, "quit"):
+            pass
+        await supervisor.drain(0)
+
+
 async def main(options: argparse.Namespace) -> None:
+    if options.op == "relay" and options.workers > 1:
+        await relay_with_workers(options)
+        return
     async with make_host(options) as host:
         if options.op == "listen":
             await listen(host, options.bare)

@@ -82,6 +82,29 @@ class RpcCode(enum.IntEnum):
     """The request does not show who asks."""
 
 
+class Undelivered(enum.IntEnum):
+    """Why a message to a peer of a fleet failed. The numbers travel between the processes of a fleet."""
+
+    NOT_CONNECTED = 1
+    """No process of the fleet has a connection to the peer."""
+    GONE = 2
+    """The connection, or the process that had it, has ended meanwhile."""
+    REFUSED = 3
+    """The peer reset the stream, or ended it without an answer."""
+    NOT_SUPPORTED = 4
+    """The peer does not speak the protocol."""
+    BAD_ANSWER = 5
+    """The answer of the peer is malformed or too long."""
+    TIMEOUT = 6
+    """The deadline passed."""
+    BUS_DOWN = 7
+    """The engine of the bus is away, and the peer is not connected to this process."""
+    BUSY = 8
+    """Too many requests are under way in this process, or in the one that has the connection."""
+    ELSEWHERE = 9
+    """A stream was asked for, and the peer is connected to no worker of this machine."""
+
+
 RPC_RESET_BASE: Final = 0x10000
 """A reset that ends a call has this plus its RpcCode as code: codes up to 10000 belong to libp2p (spec)."""
 

@@ -40,6 +40,7 @@
     ├── BusError                (ConnectionError)       a message bus did not do what it was asked
     │   ├── BusDown                                     ... its engine is away
     │   └── NobodyListens                               ... nobody subscribed to the subject of a request
+    ├── NotDelivered            (ConnectionError)       a message in a fleet failed; `reason` says why
     ├── AddrBookError           (OSError)               the file of an address book cannot be used
     ├── WorkerFailed            (RuntimeError)          a worker process could not start
     └── ListenError             (OSError)               listening failed or has ended
@@ -57,10 +58,11 @@ from __future__ import annotations
 import errno
 import pickle
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Self
 
 from p2pcore import codes
-from p2pcore.codes import RpcCode, conn_reason, stream_reason
+from p2pcore.codes import RpcCode, Undelivered, conn_reason, stream_reason
 from p2pcore.limits import MAX_DIAL_ADDRS, MAX_DIAL_CAUSES_SHOWN
 
 _CONN_REFUSALS = (codes.CONN_RESOURCE_LIMIT_EXCEEDED, codes.CONN_RATE_LIMITED)
@@ -326,6 +328,12 @@ class ConnectionClosed(P2PError, ConnectionError):
     """The connection has ended; nothing more can be read, written or opened."""
 
 
+@lru_cache(maxsize=64)
+def _went_away(code: int, remote: bool) -> str:
+    """Every connection ends with one of a few such texts."""
+    return f"connection closed by {'the peer' if remote else 'us'}: {conn_reason(code)}"
+
+
 class GoAway(ConnectionClosed):
     """The connection ended by a go-away message.
 
@@ -335,7 +343,7 @@ class GoAway(ConnectionClosed):
     """
 
     def __init__(self, code: int, remote: bool) -> None:
-        super().__init__(f"connection closed by {'the peer' if remote else 'us'}: {conn_reason(code)}")
+        super().__init__(_went_away(code, remote))
         self.code = code
         self.remote = remote
 
@@ -545,6 +553,26 @@ class BusDown(BusError):
 
 class NobodyListens(BusError):
     """Nobody subscribed to the subject of a request. The request reached nobody."""
+
+
+class NotDelivered(P2PError, ConnectionError):
+    """A message to a peer of a fleet was not delivered, or nobody knows whether it was.
+
+    Attributes:
+        peer: whom it was for. reason: why. detail: the same for people, more closely, or "".
+        may_have_arrived: False: the peer has certainly not seen it, so it can be sent again.
+    """
+
+    def __init__(
+        self, peer: object, reason: Undelivered, *, may_have_arrived: bool = False, detail: str = ""
+    ) -> None:
+        words = reason.name.replace("_", " ").lower()
+        perhaps = "; it may have arrived" if may_have_arrived else ""
+        super().__init__(f"no delivery to {peer}: {words}{f' ({detail})' if detail else ''}{perhaps}")
+        self.peer = peer
+        self.reason = reason
+        self.detail = detail
+        self.may_have_arrived = may_have_arrived
 
 
 class AddrBookError(P2PError, OSError):

@@ -514,6 +514,40 @@ MAX_WORKER_MESSAGE_BYTES: Final = 1024 * 1024
 """One message between a worker and its supervisor: the metrics of a worker take up to 200 KiB."""
 WORKER_QUEUE_BYTES: Final = 2 * 1024 * 1024
 """Messages that wait for a supervisor that does not read; more are dropped."""
+HUB_MAX_HEADER_BYTES: Final = 256 * 1024
+"""The JSON of one frame between a worker and its hub: HUB_BATCH_ENTRIES keys with their lengths."""
+HUB_MAX_BODY_BYTES: Final = 2 * 1024 * 1024
+"""What is behind it: one message (BUS_MAX_MESSAGE_BYTES), or HUB_BATCH_BYTES and one more value."""
+HUB_BATCH_BYTES: Final = 256 * 1024
+"""Entries of a bucket in one frame: the loop of the supervisor has one in its hands for less than 2 ms."""
+HUB_BATCH_ENTRIES: Final = 1000
+"""The same as a number of entries."""
+HUB_QUEUE_BYTES: Final = 8 * 1024 * 1024
+"""Messages that wait for a worker that does not read; more are lost. MAX_WORKERS such queues fit in 2 GiB."""
+HUB_MAX_ENTRIES: Final = 4_000_000
+"""Entries of one bucket: one for each connection of a large machine. Each takes 0.8 KB."""
+HUB_MAX_BUCKETS: Final = 64
+"""Buckets of one hub: a fleet has four."""
+HUB_MAX_MISSED: Final = 1_000_000
+"""Entries that changed while a worker did not read; above that its bus is cut."""
+HUB_MAX_SUBSCRIPTIONS: Final = 100_000
+"""Subjects that a worker has subscribed, and watches that it has."""
+HUB_MAX_ASKING: Final = 20_000
+"""Frames of a worker that wait for their replies, requests to other workers among them."""
+HUB_ANSWER_S: Final = 5.0
+"""How long a relay in a worker waits for its supervisor, before it refuses a request."""
+HUB_MAX_DESCRIPTORS: Final = 2 * MAX_WORKERS
+"""Sockets that wait to be passed to a worker: two for each of MAX_WORKERS."""
+LINK_TIMEOUT_S: Final = 5.0
+"""How long a worker waits for a socket to another one, and for the request on it: the loop may be busy."""
+LINK_ANSWER_S: Final = RELAY_STOP_CONNECT_TIMEOUT_S + RELAY_STOP_HANDSHAKE_TIMEOUT_S + 5.0
+"""How long it waits until the other worker has opened a stream: so long may the target of a circuit take."""
+LINK_MESSAGE_BYTES: Final = 8192
+"""A request of one worker to another: two peer ids and a protocol id in JSON."""
+LINK_MAX_STREAMS: Final = 8192
+"""Streams that one worker has open at another one: more than the streams of a usual connection."""
+LINK_WINDOW_BYTES: Final = 1024 * 1024
+"""What a stream between workers may have under way: on one machine, a longer window makes nothing faster."""
 
 # -- metrics, health, access log -----------------------------------------------------------------
 MAX_METRIC_ROWS: Final = 512
@@ -754,6 +788,9 @@ MAX_IDENTIFY_ADDRS: Final = 256
 MAX_IDENTIFY_ADDRS_BYTES: Final = 7 * 1024
 """Memory for those that are kept of one peer, its signed record included: about 65 addresses. With the ids
 and texts that is less than 16 KiB a peer."""
+MAX_IDENTIFY_UNREAD_BYTES: Final = 4096
+"""A message of identify up to this long is kept as it is, and read when somebody asks. Honest ones have 400
+to 1,500 bytes."""
 MAX_IDENTIFY_AT_ONCE_BYTES: Final = 4096
 """A longer identify is read when it is its connection's turn: 80 KiB take 1.6 ms."""
 MAX_AGENT_CHARS: Final = 256
@@ -765,6 +802,8 @@ MAX_IDENTIFY_PER_MINUTE: Final = 60
 dozens of protocols, with a push each (in go, which does not gather them). One costs at most 2 ms."""
 IDENTIFY_PUSH_DELAY_S: Final = 1.0
 """Changes of protocols and addresses within this time are sent as one push (js)."""
+IDENTIFY_ADDRS_TTL_S: Final = 0.05
+"""Our addresses are asked for anew after this time, or when something has changed: it takes 10 us."""
 MAX_IDENTIFY_PUSHES: Final = 32
 """Pushes sent at the same time (go)."""
 PING_BYTES: Final = 32
@@ -886,3 +925,67 @@ BUS_MAX_BATCH_ID_CHARS: Final = 64
 """The name of a batch (NATS)."""
 BUS_PUT_ATTEMPTS: Final = 4
 """A batch that NATS did not store as a whole is sent so often, within 2 s."""
+FLEET_LEASE_S: Final = 1.75
+"""A process of a fleet that was not heard of for so long counts as ended: presence is right within 2 s."""
+FLEET_REFRESH_S: Final = 0.5
+"""How often a process says that it lives: three of four such messages may get lost."""
+FLEET_BATCH_S: Final = 0.05
+"""Connects and disconnects of so long are written together: a hundred of them cost one wake-up."""
+FLEET_BATCH: Final = 500
+"""Entries of one write (BUS_MAX_BATCH): with the pauses 10,000 a second, more than a process can accept."""
+FLEET_MAX_CHANGED: Final = 65_536
+"""Peers whose change waits to be written. Beyond it all connections are compared instead: 8 MiB of ids."""
+FLEET_BUS_WAIT_S: Final = 5.0
+"""An engine that leaves a write of presence so long without an answer counts as away."""
+FLEET_EXPIRY_S: Final = 3600.0
+"""What a process that was killed leaves on the bus goes after this time; it counts for nothing before ..."""
+FLEET_RENEW_S: Final = 1200.0
+"""... and what a living one has there is written again after this time, or sooner by up to a half."""
+FLEET_REMEMBER_S: Final = 120.0
+"""How long a process is remembered as ended, so that nobody has to ask the bus about it."""
+FLEET_CLOSE_S: Final = 2.0
+"""How long a process that leaves takes to delete its own entries; what is left counts for nothing."""
+FLEET_TIMEOUT_S: Final = 10.0
+"""A request to a peer whose caller names no deadline."""
+FLEET_MAX_TIMEOUT_S: Final = 86_400.0
+"""The longest deadline of a request: a day, in 32 bits of milliseconds."""
+FLEET_MAX_HEAD_BYTES: Final = 1024
+"""What a fleet adds to a message on the bus: ids of process, peer, protocol and message, all bounded."""
+FLEET_MAX_MESSAGE_BYTES: Final = BUS_MAX_MESSAGE_BYTES - FLEET_MAX_HEAD_BYTES
+"""One message to a peer, and one answer."""
+FLEET_MAX_ID_BYTES: Final = 128
+"""The id of a message that may be sent more than once: a UUID has 36."""
+FLEET_MAX_ASKED: Final = 8192
+"""Requests of one process under way, about 5 KB each and the message; one more fails at once."""
+FLEET_MAX_LAST: Final = 8192
+"""Peers of other processes of which it is remembered where they were last: about 200 bytes each."""
+FLEET_MAX_SERVED: Final = 8192
+"""Requests from the bus that one process serves at once ..."""
+FLEET_MAX_SERVED_PER_PROCESS: Final = 4096
+"""... and those of one asking process: at most half of all ..."""
+FLEET_MAX_SERVED_BYTES: Final = 64 * 1024 * 1024
+"""... and their messages, together."""
+FLEET_MAX_DONE: Final = 8192
+"""Ids of messages that a process knows as done. The oldest is forgotten first ..."""
+FLEET_MAX_DONE_BYTES: Final = 16 * 1024 * 1024
+"""... and their answers, together."""
+FLEET_ATTEMPT_S: Final = 2.0
+"""A message with an id whose attempt has no answer after this time is sent again."""
+FLEET_RETRY_PAUSE_S: Final = 0.05
+"""The longest pause before the second attempt; it doubles before each further one. The pause is random ..."""
+FLEET_MAX_RETRY_PAUSE_S: Final = 1.0
+"""... and never longer than this: a process that ended is known after two seconds."""
+FLEET_MAX_TOPICS: Final = 16_384
+"""Topics that peers of one process subscribe to: each is a subscription on the bus, about 1 KB here."""
+FLEET_TOPIC_QUEUE: Final = 64
+"""Messages of one topic from the bus that wait for their broadcast; more are dropped and counted ..."""
+FLEET_TOPIC_QUEUE_BYTES: Final = 64 * 1024 * 1024
+"""... and those of all topics, together."""
+FLEET_MAX_MISSED: Final = 50
+"""Messages in a row that a subscriber may miss because its peer is slow; after more its stream is reset."""
+FLEET_TOPIC_LOOK_S: Final = 10.0
+"""Between two looks for subscribed streams that have ended while nothing was published."""
+FLEET_MAX_BLOCKS: Final = 100_000
+"""Peers and networks on the block list of a fleet: about 300 bytes each in every process."""
+FLEET_MAX_REASON_CHARS: Final = 200
+"""The text of a block, or of a failure on another process: a sentence for a log."""

@@ -15,6 +15,7 @@ import pytest
 pytestmark = pytest.mark.source
 results_module = pytest.importorskip("results", reason="bench/ is not there")
 
+import quiet  # noqa: E402
 import render  # noqa: E402
 import rows  # noqa: E402
 import works  # noqa: E402
@@ -161,6 +162,71 @@ def test_another_peer_has_a_column_of_its_own() -> None:
     page = render.document(made(python=[160.0], go=[100.0], zig=[120.0]))
     assert cells(page, "row")[-1] == "zig"
     assert cells(page, "bulk up")[-1] == "120 MB/s"
+
+
+# -- the limit, and how quiet it was ----------------------------------------------------------------
+
+
+def test_a_share_is_of_what_the_limit_does_whether_more_or_less_is_better() -> None:
+    found = made(python=[100.0], limit=[400.0], go=[50.0])
+    assert found.share(UP, "python") == 0.25
+    found.samples["conn16"] = {"python": [{"dialer_us": 200.0}], "limit": [{"dialer_us": 150.0}]}
+    assert found.share(DIALER, "python") == 0.75
+    assert found.share(DIALER, "go") is None
+
+
+def test_the_page_begins_with_the_limit() -> None:
+    page = render.document(made(python=[100.0], limit=[400.0], go=[50.0]))
+    head, _, rest = page.partition("## All rows")
+    first = head.split("\n\n")[1]
+    assert first.startswith(
+        "p2pcore reaches 25% to 100% of what the machine can do at all, 100% in the median of 3"
+    )
+    assert cells(head, "bulk up") == ["bulk up", "400 MB/s", "25%", "12%"]
+    assert cells(rest, "bulk up")[-1] == "400 MB/s (25%)"
+
+
+def test_a_row_that_reaches_one_of_two_targets_is_missed_and_the_other_target_is_named() -> None:
+    row = next(row for row in rows.ROWS if row.key == "strangers")
+    found = made()
+    found.samples["strangers"] = {
+        name: [{"listener_us": value}] for name, value in (("python", 70.0), ("go", 200.0), ("rust", 100.0))
+    }
+    assert [found.meets(row, target) for target in row.targets] == [True, False]
+    assert render.is_reached(found, row) is False
+    page = render.document(found)
+    assert f"- **{row.title}**: 0.70×, target ≤ 0.65× rust-libp2p." in page
+    assert f"- **{row.title}**: 0.35×" not in page
+    del found.samples["strangers"]["rust"]
+    assert render.is_reached(found, row) is None
+
+
+@pytest.mark.parametrize(("others", "said"), [(0.04, "yes"), (0.06, "**no**"), (None, "**no**")])
+def test_a_row_is_quiet_if_other_work_was_little_in_its_worst_sample(others: float | None, said: str) -> None:
+    found = made(python=[100.0, 110.0])
+    if others is not None:
+        for sample, value in zip(found.samples["up"]["python"], (0.0, others), strict=True):
+            sample["others"] = value
+    page = render.document(found)
+    _, _, rest = page.partition("## How quiet the machine was")
+    assert cells(rest, "bulk up")[1] == said
+    assert cells(rest, "bulk up")[3] == "10%"
+
+
+def test_other_work_is_what_the_machine_did_and_we_did_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, ours, clock = iter([100.0, 112.0]), iter([5.0, 15.0]), iter([0.0, 4.0])
+    monkeypatch.setattr(quiet, "STAT", Path(__file__))
+    monkeypatch.setattr(quiet, "_busy_s", lambda: next(machine))
+    monkeypatch.setattr(quiet, "_own_s", lambda: next(ours))
+    monkeypatch.setattr("quiet.time.monotonic", lambda: next(clock))
+    assert quiet.Watch().others() == {"others": 0.5}
+
+
+def test_where_nobody_knows_of_other_work_there_is_no_figure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(quiet, "STAT", tmp_path / "stat")
+    assert quiet.Watch().others() == {}
 
 
 @pytest.mark.parametrize(

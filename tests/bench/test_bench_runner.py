@@ -32,6 +32,17 @@ SMALL = {
     "IDLE_WATCH_S": 0.01,
     "FIRST_BYTES": 1,
     "DELAY_MS": 1.0,
+    "STRANGERS": 256,
+    "BUSY_CONNS": 8,
+    "BUSY_MESSAGES": 6400,
+    "PEERS_FROM": 2,
+    "PEERS_TO": 4,
+    "FLOOD_PER_S": 20,
+    "FLOOD_S": 1,
+    "FLOOD_START_S": 0.1,
+    "HONEST_PINGS": 5,
+    "BROADCAST_CONNS": 16,
+    "BROADCAST_MESSAGES": 2,
 }
 
 
@@ -166,6 +177,45 @@ def test_a_work_gives_the_figures_of_its_rows(work: Any, monkeypatch: pytest.Mon
     assert wanted <= set(figures)
     if work.name == "first_byte":
         assert figures["round_trips"] >= 3
+
+
+@pytest.fixture(scope="module")
+def bare() -> Any:
+    """A rig of the limit alone."""
+    import limit
+
+    command, reason = limit.build()
+    if not command:
+        pytest.skip(f"the limit cannot be built: {reason}")
+    return works.Rig({rows.LIMIT: peers.Peer(rows.LIMIT, command)}, NOWHERE, {rows.LIMIT: 1 / 64})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("work", [work for work in works.WORKS if work.has_limit], ids=lambda work: work.name)
+def test_the_limit_does_the_works_that_it_takes_part_in(
+    work: Any, bare: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in SMALL.items():
+        monkeypatch.setattr(works, name, value)
+    figures = work.measure(bare, rows.LIMIT)
+    assert {row.figure for row in rows.ROWS if row.work == work.name} <= set(figures)
+
+
+def test_the_limit_lacks_what_a_library_has(bare: Any) -> None:
+    with pytest.raises(peers.PeerFailure, match="ERROR -addr"):
+        bare.listener(rows.LIMIT, *works.WEBSOCKET)
+
+
+def test_the_limit_takes_part_only_where_it_can(scripted: Scripted) -> None:
+    both = rig(python=("a",), limit=("b",))
+    todo = [works.Work("w", nothing), works.Work("bulk", nothing, has_limit=True)]
+    found = [(turn.work.name, turn.contender) for turn in runner.turns(todo, both, 1, {})]
+    assert found == [("w", "python"), ("bulk", "python"), ("bulk", "limit")]
+
+
+def test_work_that_was_only_half_done_is_a_failure() -> None:
+    with pytest.raises(peers.PeerFailure, match="3 of 4"):
+        works._check_all({"n": 3}, 4)
 
 
 def test_the_shown_imports_are_the_longest_first() -> None:

@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("gates", reason="there is no bench/ here")
 
-from gates import baseline, table
-from gates.callgrind import calls, self_cost
+from gates import allocations, baseline, table
+from gates.callgrind import calls, self_cost, system_calls
 from gates.verdict import INTERPRETER, PRIMITIVES, Figure, Outcome, Verdict, compare
 
 HERE = {
@@ -186,3 +186,23 @@ def test_instructions_belong_to_the_library_they_ran_in() -> None:
 def test_calls_of_a_function_are_added_up() -> None:
     assert calls(PROFILE.splitlines()) == {"multiply": 3}
     assert calls([*PROFILE.splitlines(), "cfn=(2)", "calls=4 40", "12 1"]) == {"multiply": 7}
+
+
+@pytest.mark.parametrize(
+    ("totals", "count"), [("9113 12 40", 12), ("9113 12", 12), ("9113", 0)], ids=["all", "two", "one"]
+)
+def test_system_calls_are_a_sum_of_the_profile(totals: str, count: int) -> None:
+    lines = PROFILE.replace("events: Ir", "events: Ir sysCount sysTime").replace("9113", totals).splitlines()
+    assert system_calls(lines) == count
+    assert self_cost(lines) == {"/usr/bin/python3.11": 113, "/usr/lib/libsodium.so.23": 9000}
+
+
+def test_reading_the_clock_is_no_system_call() -> None:
+    lines = PROFILE.replace("events: Ir", "events: Ir sysCount").replace("9113", "9113 12").splitlines()
+    lines += ["cfn=(9) clock_gettime@@GLIBC_2.17", "calls=5 40", "12 1"]
+    assert allocations._counts(lines)[allocations.SYSTEM_CALLS] == 7
+
+
+def test_a_profile_without_totals_is_an_error() -> None:
+    with pytest.raises(RuntimeError, match="no totals"):
+        system_calls(PROFILE.partition("totals")[0].splitlines())

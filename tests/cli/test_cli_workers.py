@@ -69,6 +69,22 @@ def test_a_second_signal_ends_it_although_a_stream_goes_on(cli: Cli) -> None:
         ping.kill()
 
 
+@pytest.mark.parametrize("option", ["--relay", "--relay-unlimited"])
+def test_the_workers_are_one_relay(cli: Cli, option: str) -> None:
+    relay = cli.start("listen", "--workers", "3", option)
+    circuit = f"{relay.line()}/p2p-circuit"
+    targets = [cli.start("listen", "--addr", circuit) for _ in range(2)]
+    try:
+        for target in targets:
+            addr = target.line()
+            for _ in range(3):  # each time from another worker, perhaps
+                assert cli.run("ping", addr, "-n", "1").status == 0
+    finally:
+        for target in targets:
+            target.kill()
+    assert relay.end().status == 0
+
+
 def test_a_closed_standard_output_ends_it(cli: Cli) -> None:
     listener = cli.start("listen", "--workers", "1", "-v")
     addr = listener.line()
@@ -89,8 +105,6 @@ CIRCUIT = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3f
         (("--workers", "257"), 2, "from 1 to 256"),
         (("--workers", "two"), 2, "not a number of workers"),
         (("--workers", "2", "--drain", "-1"), 2, "is not a number of seconds"),
-        (("--workers", "2", "--relay"), 2, "--relay needs a single process"),
-        (("--workers", "2", "--relay-unlimited"), 2, "--relay needs a single process"),
         (
             ("--workers", "2", "--addr", CIRCUIT),
             2,

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 import p2pcore
-from p2pcore import errors, rpc, streams, testing
+from p2pcore import errors, fleet, rpc, streams, testing
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
@@ -55,7 +55,7 @@ def test_each_public_name_is_in_the_reference_once() -> None:
     assert len(shown) == len(set(shown))
     wanted = {f"p2pcore.{name}" for name in p2pcore.__all__ if name != "__version__"}
     wanted -= {name for name in wanted if hasattr(errors, name.removeprefix("p2pcore."))}  # on another page
-    for module in (rpc, streams, testing):
+    for module in (fleet, rpc, streams, testing):
         wanted |= {f"{module.__name__}.{name}" for name in module.__all__}
     assert sorted((wanted | {"p2pcore.errors", "p2pcore.swarm.events"}) - set(shown)) == []
 

@@ -14,6 +14,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ import httpx
 import pytest
 
 from harness import looped, seconds
+from nats_server import NatsServer
 from p2pcore import Host, PrivateKey
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
@@ -279,3 +281,41 @@ def test_each_example_is_run_and_listed() -> None:
     for path in EXAMPLES.glob("*.py"):
         assert f'"{path.name}"' in text
         assert f"({path.name})" in listed
+
+
+@contextmanager
+def joined(address: str, count: int) -> Iterator[subprocess.Popen[str]]:
+    """A peer of the chat."""
+    command = [sys.executable, str(EXAMPLES / "chat_fleet.py"), "join", address, str(count)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        yield process
+        assert process.wait(seconds(LIMIT_S)) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_chat_of_three_processes(tmp_path: Path) -> None:
+    server = NatsServer(tmp_path)
+    server.start()
+    chat = ("chat_fleet.py", "serve", server.url)
+    try:
+        server.wait_ready()
+        with serving(*chat) as (one,), serving(*chat) as (two,), serving(*chat) as (three,):
+            with joined(one, 3) as first, joined(two, 2) as second:
+                assert first.stdout is not None
+                assert second.stdout is not None
+                name = first.stdout.readline().strip()
+                second.stdout.readline()
+                assert output("chat_fleet.py", "say", three, "hello", "all") == "said\nsaid"
+                assert [second.stdout.readline() for _ in range(2)] == ["hello\n", "all\n"]
+                time.sleep(seconds(0.2))  # presence
+                assert output("chat_fleet.py", "whisper", three, name, "psst") == "heard"
+                heard = [first.stdout.readline() for _ in range(3)]
+                assert sorted(heard) == ["(whispered) psst\n", "all\n", "hello\n"]
+            said = output("chat_fleet.py", "whisper", two, name, "gone?")
+            assert said.startswith(f"no delivery to {name}: ")
+            assert output("chat_fleet.py", "whisper", two, "nobody", "x").startswith("peer id 'nobody'")
+    finally:
+        server.kill()

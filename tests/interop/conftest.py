@@ -18,7 +18,7 @@ from certificates import self_signed
 from driver import Network, Pair, load_builder
 from matrix import Material
 
-NAMES = r"(?:go|js|python|browser)"
+NAMES = r"(?:go|js|python|browser|workers)"
 PAIR_ID = re.compile(rf"test_\w+\.py::.*\b({NAMES})-to-({NAMES})(?:-by-({NAMES}))?\b")
 
 
@@ -73,7 +73,7 @@ def _is_foreign(report: Any) -> bool:
         return False
     found = PAIR_ID.search(getattr(report, "nodeid", ""))
     names = {name for name in found.groups() if name} if found else set()
-    return "python" in names and len(names) > 1
+    return bool(names & {"python", "workers"}) and bool(names - {"python", "workers"})
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
 
-from matrix import Cell, Material, Route, spelled
+from matrix import WORKERS, Cell, Material, Route, spelled
 
 from harness import seconds
 
@@ -246,8 +246,10 @@ class Network:
         """The listener of `route` in `cell`, behind its relay if it has one."""
         options = cell.listener(self._material, route.listener)
         if route.relay:
-            limits = cell.listener(self._material, route.relay) | {"limit": route.limit}
-            relay = self._kept("relay", route.relay, limits)
+            limits = cell.listener(self._material, route.relay_peer) | {"limit": route.limit}
+            if route.relay == WORKERS:
+                limits |= {"workers": 4}
+            relay = self._kept("relay", route.relay_peer, limits)
             options |= {"relay": relay.address}
         elif "relay" in self._running:
             self._end("relay")

@@ -112,6 +112,10 @@ def spelled(address: str, peer: str) -> str:
     return "/unix" + (f"/{quote(path, safe='')}" if peer == "js" else path) + slash + identity
 
 
+WORKERS = "workers"
+"""As the name of a relay: p2pcore in four processes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """The dialer, the listener, and the relay between them if there is one.
@@ -131,7 +135,12 @@ class Route:
     @property
     def peers(self) -> tuple[str, ...]:
         """All that have to be built."""
-        return tuple(name for name in (self.dialer, self.listener, self.relay) if name)
+        return tuple(name for name in (self.dialer, self.listener, self.relay_peer) if name)
+
+    @property
+    def relay_peer(self) -> str:
+        """The peer that is the relay; "": there is none."""
+        return "python" if self.relay == WORKERS else self.relay
 
 
 def _cells(transport: str) -> list[Cell]:
@@ -148,6 +157,13 @@ RELAYED = [
     Route("go", "js", "python"),
     Route("js", "go", "python"),
 ]
+RELAYED_BY_WORKERS = [
+    Route("go", "js", WORKERS),
+    Route("js", "go", WORKERS),
+    Route("go", "go", WORKERS),
+    Route("python", "js", WORKERS),
+    Route("js", "python", WORKERS),
+]
 RELAYED_CONTROLS = [Route("go", "js", "go"), Route("js", "go", "js")]
 RELAYED_CORE = [
     *RELAYED,
@@ -158,6 +174,7 @@ RELAYED_CORE = [
     Route("python", "js", "python"),
     Route("go", "python", "go"),
     Route("python", "js", "js"),
+    *RELAYED_BY_WORKERS,
 ]
 
 TRANSPORTS = ("tcp", "unix", "ws", "wss", "shared", "relayed")

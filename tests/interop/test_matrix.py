@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from driver import Line, Network, dial, flags
-from matrix import CORE, DIRECT, Cell, Material, Route, meetings
+from matrix import CORE, DIRECT, WORKERS, Cell, Material, Route, meetings
 from test_pairs import AGENTS, MIB, SERVED, bare, peer_id_of, scaled
 
 pytestmark = pytest.mark.interop
@@ -103,6 +103,8 @@ LIMITED = [
     Route("js", "python", "python", MIB),
     Route("python", "go", "python", MIB),
     Route("python", "js", "python", MIB),
+    Route("go", "python", WORKERS, MIB),
+    Route("python", "js", WORKERS, MIB),
 ]
 
 

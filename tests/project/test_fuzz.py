@@ -56,7 +56,7 @@ def test_a_parser_that_raises_anything_else_is_found(monkeypatch: pytest.MonkeyP
     def fails(*args: Any) -> None:
         raise KeyError("a bug")
 
-    monkeypatch.setattr("p2pcore.protocols.identify_message._protocols", fails)
+    monkeypatch.setattr("p2pcore.protocols.identify_message.protocols_of", fails)
     for content in seeds.SEEDS["identify"]():
         with pytest.raises(KeyError):
             TARGETS["identify"](content)

@@ -14,7 +14,7 @@ from p2pcore._fast.codec import varint
 from p2pcore.errors import LimitExceeded, RemoteProtocolError
 from p2pcore.pb.identify_pb2 import Identify
 from p2pcore.protocols import identify_message
-from p2pcore.protocols.identify_message import IdentifyInfo, MessageReader, build, encode, update
+from p2pcore.protocols.identify_message import IdentifyInfo, MessageReader, Prepared, build, encode, update
 from p2pcore.values.keys import PrivateKey
 from p2pcore.values.multiaddr import Multiaddr
 from p2pcore.values.record import PeerRecord
@@ -64,8 +64,8 @@ def read(data: bytes, before: IdentifyInfo = NOBODY) -> IdentifyInfo | None:
 @pytest.mark.parametrize(("vector", "envelope"), [(PLAIN, None), (SIGNED, bytes.fromhex(OWN.envelope))])
 def test_vectors_are_what_we_send(vector: bytes, envelope: bytes | None) -> None:
     message = build(KEY, PROTOCOLS, [LISTEN], "p2pcore/0.1.0", "ipfs/0.1.0", envelope)
-    assert encode(message, OBSERVED) == vector
-    assert encode(message, OBSERVED) == vector, "the message itself is not changed"
+    assert encode(Prepared.of(message), OBSERVED) == vector
+    assert encode(Prepared.of(message), OBSERVED) == vector, "the message itself is not changed"
 
 
 def test_vectors_are_understood() -> None:
@@ -328,11 +328,11 @@ def test_what_we_send_is_one_message_of_4096_bytes_and_the_record_apart_if_it_do
     protocols = [f"/protocol/{number:04}/{'x' * 80}" for number in range(38)]
     message = build(KEY, protocols, [LISTEN], "agent", "version", envelope)
     assert message.ByteSize() < limits.MAX_IDENTIFY_SEND_BYTES
-    data = encode(message, OBSERVED)
+    data = encode(Prepared.of(message), OBSERVED)
     size, start = varint.decode(data)  # type: ignore[misc]
     assert len(data) == start + size, "all in one"
     message = build(KEY, [*protocols, *protocols[:3]], [LISTEN], "agent", "version", envelope)
-    data = encode(message, OBSERVED)
+    data = encode(Prepared.of(message), OBSERVED)
     size, start = varint.decode(data)  # type: ignore[misc]
     assert size <= limits.MAX_IDENTIFY_SEND_BYTES
     assert data[start + size :] == framed(Identify(signedPeerRecord=envelope))
@@ -366,7 +366,7 @@ def test_many_protocols_and_a_large_key_leave_nothing_out(
     protocols = tuple(f"/service/{number:04}/1.0.0" for number in range(num_protocols))
     message = build(KEY, protocols, addrs, "agent", "version", bytes.fromhex(OWN.envelope))
     message.publicKey = bytes(key_bytes)
-    found = messages_of(encode(message, OBSERVED))
+    found = messages_of(encode(Prepared.of(message), OBSERVED))
     assert len(found) <= limits.MAX_IDENTIFY_MESSAGES
     assert all(each.ByteSize() <= limits.MAX_IDENTIFY_SEND_BYTES for each in found)
     assert len(found[0].listenAddrs) == 40
@@ -383,7 +383,7 @@ def test_many_protocols_and_a_large_key_leave_nothing_out(
 def test_neither_addresses_nor_protocols_crowd_the_others_out_of_the_first_message() -> None:
     addrs = [Multiaddr(f"/ip4/10.0.{number // 250}.1/tcp/{number + 1}") for number in range(500)]
     many = tuple(f"/{number:0100}" for number in range(100))
-    data = encode(build(KEY, many, addrs, "agent", "version"), None)
+    data = encode(Prepared.of(build(KEY, many, addrs, "agent", "version")), None)
     first, *_ = messages_of(data)
     assert len(first.listenAddrs) > 100
     assert len(first.protocols) > 10
@@ -401,7 +401,7 @@ def test_what_does_not_fit_ten_messages_is_left_out_from_the_end_with_one_warnin
     protocols = [f"/{number:0200}" for number in range(1000)]
     message = build(KEY, protocols, [LISTEN], "agent", "version")
     for _ in range(3):
-        found = messages_of(encode(message, OBSERVED))
+        found = messages_of(encode(Prepared.of(message), OBSERVED))
         assert len(found) == limits.MAX_IDENTIFY_MESSAGES
         told = [each.decode() for one in found for each in one.protocols]
         assert found[0].listenAddrs == [LISTEN.to_bytes()]
@@ -419,7 +419,7 @@ def test_free_text_of_ours_is_cut_as_readers_do() -> None:
 
 def test_a_record_no_reader_takes_is_not_sent() -> None:
     message = build(KEY, PROTOCOLS, [LISTEN], "agent", "version", bytes(limits.MAX_IDENTIFY_MESSAGE_BYTES))
-    (told,) = messages_of(encode(message, None))
+    (told,) = messages_of(encode(Prepared.of(message), None))
     assert told.listenAddrs
     assert told.protocols
     assert not told.signedPeerRecord

@@ -1,12 +1,17 @@
-"""Connections through a relay, end to end; and dialling through relays that cheat."""
+"""Connections through a relay, end to end; and dialling through relays that cheat.
+
+Each relay is a host of this process, and then one of four workers.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+import relays
 from harness import eventually, looped
 from hosts import BARE
 from p2pcore import (
@@ -55,6 +60,18 @@ BEYOND_BUFFERS = 4 * limits.YAMUX_INITIAL_WINDOW_BYTES
 NOBODY = PrivateKey.from_seed(bytes([7]) * 32).peer_id()
 ECHO = {"echo": True}
 IDENTIFY = {"identify": IdentifyOptions(push_delay_s=0.0)}
+
+
+@pytest.fixture(scope="module", params=["one process", "four workers"], autouse=True)
+def relays_that_tests_get(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Each circuit here runs through a relay that is a host, and through one that is four processes."""
+    relays.workers = relays.FourWorkers() if request.param == "four workers" else None
+    try:
+        yield
+    finally:
+        if relays.workers is not None:
+            relays.workers.close()
+            relays.workers = None
 
 
 def words(n: int) -> bytes:

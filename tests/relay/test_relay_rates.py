@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack, suppress
+import itertools
+import time
+from contextlib import suppress
 from dataclasses import replace
 
 from harness import eventually, looped
 from hosts import BARE
-from p2pcore import ConnManager, Host, P2PError, PeerId, PrivateKey, RelayOptions, Stream, limits
+from p2pcore import Host, P2PError, PeerId, PrivateKey, RelayOptions, Stream, limits
 from p2pcore.relay.conn import RelayedConn
+from p2pcore.relay.ledger import Ledger, Refused
 from p2pcore.relay.messages import HOP, STOP, Hop, HopType, Status, Stop, StopType, read_body
 from p2pcore.relay.rates import Rates
-from p2pcore.relay.service import RelayService, _Refused
 from relays import UNLIMITED, ask_hop, behind, fake_relay, grant, relay_host, relayed
 from virtual_time import virtual
 
 RESERVE = Hop(HopType.RESERVE)
-OWN_KEY = PrivateKey.from_seed(bytes(32))
 OTHERS = [PrivateKey.from_seed(bytes([seed]) * 32).peer_id() for seed in range(3)]
-
-
-class Nobody:
-    """A network that is not used, but for tags."""
-
-    conn_manager = ConnManager()
 
 
 async def open_and_reset(host: Host, relay: Host, target: Host) -> None:
@@ -64,23 +59,25 @@ async def test_circuits_opened_and_reset_are_charged_to_their_source_and_others_
 
 @looped
 async def test_one_address_cannot_hold_all_circuits_to_a_target() -> None:
-    service = RelayService(Nobody(), OWN_KEY, RelayOptions())  # type: ignore[arg-type]
+    ledger = Ledger(RelayOptions())
     first, second, target = OTHERS
+
+    ledger.reserve(None, target, "192.0.2.9", time.time() + 3600)
+    numbers = itertools.count()
 
     def take(source: PeerId, ip: str) -> int:
         """How many circuits `source` gets."""
         for count in range(100):
             try:
-                held.enter_context(service._counted(source, ip, target))
-            except _Refused:
+                ledger.open(None, next(numbers), source, ip, target)
+            except Refused:
                 return count
         raise AssertionError
 
-    with ExitStack() as held:
-        assert take(first, "192.0.2.1") == 12, "an honest source needs one"
-        assert take(second, "192.0.2.1") == 0, "another id of the same address gets no more"
-        assert take(second, "192.0.2.2") == 2
-        assert take(second, "192.0.2.3") == 1
+    assert take(first, "192.0.2.1") == 12, "an honest source needs one"
+    assert take(second, "192.0.2.1") == 0, "another id of the same address gets no more"
+    assert take(second, "192.0.2.2") == 2
+    assert take(second, "192.0.2.3") == 1
 
 
 @virtual

@@ -26,6 +26,7 @@ from p2pcore import (
     limits,
 )
 from p2pcore._fast.codec import varint
+from p2pcore.relay.ledger import Refused
 from p2pcore.relay.messages import (
     HOP,
     STOP,
@@ -246,7 +247,8 @@ def test_more_circuits_than_a_peer_or_an_ip_may_have_are_refused_and_ended_ones_
             await r.dialer.swarm.close_peer(r.target.peer_id)
             await eventually(lambda: r.service.num_circuits == 0)
             assert not r.service._ends
-            assert not r.service._sources
+            assert not r.service._board.ledger._ends
+            assert not r.service._board.ledger._sources
 
     run(main(replace(UNLIMITED, max_circuits_per_peer=2)))
     run(main(replace(UNLIMITED, max_circuits_per_ip=2)))
@@ -279,6 +281,7 @@ async def test_a_target_that_answers_anything_but_ok_is_a_failed_connection(answ
         told = await ask_hop(one, relay.addrs_with_peer[0], connect_to(target.peer_id))
         assert told.status is Status.CONNECTION_FAILED
         assert not relay.relay_service._ends  # type: ignore[union-attr]
+        assert not relay.relay_service._board.ledger._ends  # type: ignore[union-attr]
 
 
 @looped
@@ -421,6 +424,66 @@ async def test_closing_the_relay_ends_circuits_and_leaves_nothing() -> None:
         assert service._sweep is None
     gc.collect()
     assert len(asyncio.all_tasks()) == before
+
+
+# -- circuits that other processes of the same relay open -------------------------------------------
+
+
+@looped
+async def test_a_stream_for_another_process_ends_with_the_reservation() -> None:
+    async with relay_host() as relay, clients(relay, 1) as (target,):
+        target.set_stream_handler(STOP, answers_ok)
+        service: Any = relay.relay_service
+        with pytest.raises(Refused, match="NO_RESERVATION"):
+            await service.open_for(NOBODY, target.peer_id)
+        await ask_hop(target, relay.addrs_with_peer[0], RESERVE)
+        stop, ended = await service.open_for(NOBODY, target.peer_id)
+        assert not stop.is_closed
+        assert service._ends == {target.peer_id: 1}
+        service._now = lambda: 1e12
+        service._drop_expired()
+        assert isinstance(stop.close_reason, StreamReset)
+        ended()
+        assert not service._ends
+        assert not service._stops
+        with pytest.raises(Refused, match="NO_RESERVATION"):
+            await service.open_for(NOBODY, target.peer_id)
+
+
+class SlowBoard:
+    """A board of several processes that does not answer."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    async def reserve(self, peer: PeerId, ip: str, expire: float) -> None:
+        self.told.append("reserve")
+        await asyncio.Event().wait()
+
+    async def open(self, number: int, source: PeerId, ip: str, target: PeerId) -> None:
+        self.told.append("open")
+        await asyncio.Event().wait()
+
+    def release(self, peer: PeerId) -> None:
+        self.told.append(peer)
+
+    def closed(self, number: int, num_bytes: int) -> None:
+        self.told.append((number, num_bytes))
+
+
+@looped
+async def test_what_was_perhaps_counted_elsewhere_is_given_back_when_the_peer_gives_up() -> None:
+    async with relay_host() as relay, clients(relay, 1) as (one,):
+        service: Any = relay.relay_service
+        board = SlowBoard()
+        service.share(board)
+        for request, given_back in ((RESERVE, one.peer_id), (connect_to(NOBODY), (1, 0))):
+            stream = await one.new_stream(relay.addrs_with_peer[0], HOP)
+            await stream.write(request.encode())
+            await eventually(lambda: len(board.told) % 2)
+            stream.reset()
+            await eventually(lambda: board.told[-1] == given_back)  # noqa: B023 - it is awaited here
+        assert (service.num_reservations, service.num_circuits, dict(service._ends)) == (0, 0, {})
 
 
 # -- bad input -----------------------------------------------------------------------------------

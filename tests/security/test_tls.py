@@ -364,10 +364,10 @@ def test_the_certificate_is_renewed_a_month_before_it_expires() -> None:
 
 def test_contexts_are_made_once_and_anew_only_for_other_multiplexers() -> None:
     transport = TlsTransport(HOST)
-    contexts = transport._contexts_for((MUXER,))
-    assert transport._contexts_for((MUXER,)) is contexts
-    assert transport._contexts_for((MUXER, OTHER)) is not contexts
-    assert len(transport._contexts) == 1
+    contexts = transport._prepared_for((MUXER,))
+    assert transport._prepared_for((MUXER,)) is contexts
+    assert transport._prepared_for((MUXER, OTHER)) is not contexts
+    assert len(transport._prepared) == 1
 
 
 # -- hosts -----------------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ from p2pcore import (
     limits,
 )
 from p2pcore.manet.conn import MaConn
+from p2pcore.workers.hub import Ticket
 from p2pcore.workers.process import Process, pickled
 from p2pcore.workers.worker import Settings
 from worker_hosts import WHO
@@ -306,7 +307,7 @@ def test_a_start_that_is_cancelled_leaves_no_process_and_no_socket(monkeypatch: 
         await asyncio.Event().wait()
 
     async def main() -> None:
-        settings = Settings(0, PrivateKey.generate().to_protobuf(), (), (), 1, 1.0)
+        settings = Settings(0, PrivateKey.generate().to_protobuf(), (), (), 1, 1.0, Ticket(1, -1, -1))
         before = open_sockets()
         starting = asyncio.ensure_future(
             Process.start(settings, pickled(worker_hosts.make, ()), [], lambda *_: None)
@@ -400,17 +401,18 @@ async def test_a_rolling_restart_refuses_nobody_and_cuts_nobody_off() -> None:
         served_by = await node.who(conn)
         stream = await conn.new_stream("/echo/1.0.0")
         restarting = asyncio.create_task(node.supervisor.restart())
-        dialled = 0
+        dialled, is_open = 0, True
         while not restarting.done():
             fresh = await node.connect()  # raises where it is refused
             with contextlib.suppress(ConnectionClosed):  # drained before it asked
                 assert await node.who(fresh)
             await fresh.close()
             dialled += 1
-            if not stream.is_closed:
+            if is_open:
                 await stream.write(b"x")
                 assert await stream.read_exactly(1) == b"x"
             if served_by in {event.pid for event in node.kinds("draining")}:
+                is_open = False
                 await stream.close()  # which that worker waits for, and the restart for that worker
         await restarting
         assert dialled > 2

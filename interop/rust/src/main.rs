@@ -2,7 +2,7 @@
 //!
 //! Comes in: arguments, lines on standard input. Goes out: "ADDR" lines and JSON lines on standard output, exit 0 if
 //! and only if the operation did all it should, else one line on standard error. For loopback use, and for benchmarks:
-//! Noise and yamux only, no `ping`, `identify`, `streams`, `halfclose` and `reset`.
+//! Noise or TLS, yamux only, no `ping`, `identify`, `streams`, `halfclose` and `reset`.
 
 mod node;
 mod serve;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use futures::future::{BoxFuture, FutureExt, join_all, try_join, try_join_all};
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::{Multiaddr, Stream};
-use node::{Conn, Failure, Node};
+use node::{Conn, Failure, Node, Security};
 use serde_json::{Value, json};
 
 const STALL: Duration = Duration::from_secs(60);
@@ -28,6 +28,7 @@ pub struct Options {
     op: String,
     to: String,
     addr: String,
+    security: Security,
     bare: bool,
     n: usize,
     c: usize,
@@ -39,7 +40,8 @@ fn parse() -> Result<Options, Failure> {
     let mut args = std::env::args().skip(1);
     let op = args.next().ok_or("usage: listen | OP -to MULTIADDR/p2p/ID")?;
     let addr = "/ip4/127.0.0.1/tcp/0".to_string();
-    let mut o = Options { op, to: String::new(), addr, bare: false, n: 1000, c: 1, bytes: 1 << 30, size: 32 };
+    let (to, security) = (String::new(), Security::Noise);
+    let mut o = Options { op, to, addr, security, bare: false, n: 1000, c: 1, bytes: 1 << 30, size: 32 };
     while let Some(flag) = args.next() {
         if flag == "-bare" {
             o.bare = true;
@@ -53,7 +55,8 @@ fn parse() -> Result<Options, Failure> {
             "-c" => o.c = value.parse()?,
             "-bytes" => o.bytes = value.parse()?,
             "-size" => o.size = value.parse()?,
-            "-sec" if value == "noise" => {}
+            "-sec" if value == "noise" => o.security = Security::Noise,
+            "-sec" if value == "tls" => o.security = Security::Tls,
             "-mux" if value == "yamux" => {}
             _ => return Err(format!("no such choice: {flag} {value}").into()),
         }
@@ -210,7 +213,7 @@ async fn run(o: Options) -> Result<(), Failure> {
         return serve::listen(&o).await;
     }
     let to: Multiaddr = o.to.parse()?;
-    let node = Node::new(o.bare, None).await?;
+    let node = Node::new(o.security, o.bare, None).await?;
     match o.op.as_str() {
         "idle" => return idle(&o, node, to).await,
         "conn" => {
@@ -223,7 +226,11 @@ async fn run(o: Options) -> Result<(), Failure> {
     let began = Instant::now();
     let conn = node.dial(&to).await?;
     let ms = began.elapsed().as_secs_f64() * 1e3;
-    out(json!({"op": "connect", "ms": ms, "security": "/noise", "muxer": "/yamux/1.0.0", "early": null}));
+    let security = match o.security {
+        Security::Noise => "/noise",
+        Security::Tls => "/tls/1.0.0",
+    };
+    out(json!({"op": "connect", "ms": ms, "security": security, "muxer": "/yamux/1.0.0", "early": null}));
     match o.op.as_str() {
         "up" | "down" | "small" => perf(&o, conn).await,
         "stream" => stream(&o, conn).await,

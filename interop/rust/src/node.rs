@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use futures::StreamExt;
 use libp2p::core::upgrade::{InboundUpgrade, UpgradeInfo};
 use libp2p::core::{Endpoint, transport::PortUse, upgrade::ReadyUpgrade};
+use libp2p::identity::Keypair;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::handler::{ConnectionEvent, FullyNegotiatedInbound, FullyNegotiatedOutbound};
@@ -21,7 +22,7 @@ use libp2p::swarm::{
     SubstreamProtocol, SwarmEvent, THandlerInEvent, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder};
-use libp2p::{identify, multiaddr, noise, ping, tcp, yamux};
+use libp2p::{identify, multiaddr, noise, ping, tcp, tls, yamux};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::streams;
@@ -192,6 +193,26 @@ impl Conn {
     }
 }
 
+/// What connections are secured with.
+#[derive(Clone, Copy)]
+pub enum Security {
+    Noise,
+    Tls,
+}
+
+/// A swarm on TCP and WebSocket. A macro, because each security has types of its own until the swarm is built.
+macro_rules! swarm {
+    ($security:expr, $behaviour:expr) => {
+        SwarmBuilder::with_new_identity()
+            .with_tokio()
+            .with_tcp(tcp::Config::default(), $security, yamux::Config::default)?
+            .with_websocket($security, yamux::Config::default)
+            .await?
+            .with_behaviour($behaviour)?
+            .build()
+    };
+}
+
 /// A running swarm.
 #[derive(Clone)]
 pub struct Node {
@@ -203,19 +224,19 @@ pub struct Node {
 
 impl Node {
     /// Starts it; with addresses (separated by commas) it has begun to listen on each when this returns.
-    pub async fn new(bare: bool, listen: Option<&str>) -> Result<Node, Failure> {
+    pub async fn new(security: Security, bare: bool, listen: Option<&str>) -> Result<Node, Failure> {
         let openers = Openers::default();
-        let mut swarm = SwarmBuilder::with_new_identity()
-            .with_tokio()
-            .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)?
-            .with_behaviour(|key| Behaviour {
-                streams: Streams(openers.clone()),
-                ping: (!bare).then(ping::Behaviour::default).into(),
-                identify: (!bare)
-                    .then(|| identify::Behaviour::new(identify::Config::new("ipfs/0.1.0".into(), key.public())))
-                    .into(),
-            })?
-            .build();
+        let behaviour = |key: &Keypair| Behaviour {
+            streams: Streams(openers.clone()),
+            ping: (!bare).then(ping::Behaviour::default).into(),
+            identify: (!bare)
+                .then(|| identify::Behaviour::new(identify::Config::new("ipfs/0.1.0".into(), key.public())))
+                .into(),
+        };
+        let mut swarm = match security {
+            Security::Noise => swarm!(noise::Config::new, behaviour),
+            Security::Tls => swarm!(tls::Config::new, behaviour),
+        };
         let mut addrs = Vec::new();
         for addr in listen.iter().flat_map(|text| text.split(',')) {
             swarm.listen_on(addr.parse()?)?;

@@ -44,7 +44,7 @@ fn answer(node: &Node, runtime: &tokio::runtime::Handle) -> Result<(), Failure> 
 }
 
 pub async fn listen(o: &Options) -> Result<(), Failure> {
-    let node = Node::new(o.bare, Some(&o.addr)).await?;
+    let node = Node::new(o.security, o.bare, Some(&o.addr)).await?;
     for addr in node.addrs() {
         println!("ADDR {addr}");
     }

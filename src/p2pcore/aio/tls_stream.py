@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from OpenSSL import SSL
 
     from p2pcore._fast.chain.layer import Layer
+    from p2pcore._fast.crypto.openssl import SslEnd
 
 _HEADER_BYTES: Final = 5
 _READ_BYTES: Final = 32 * 1024
@@ -50,7 +51,7 @@ def prepare(context: SSL.Context) -> None:
 
 async def handshake(
     mailbox: Chain,
-    connection: SSL.Connection,
+    connection: SSL.Connection | SslEnd,
     step: Callable[[], bool] | None = None,
     *,
     can_wait: bool = False,
@@ -60,8 +61,8 @@ async def handshake(
     Args:
         mailbox: top of the chain; the handshake begins with the bytes it already holds. The end of its
             input is the end of the connection.
-        connection: made with socket None and set to its side (`set_connect_state`, `set_accept_state`).
-            After that, only ask it for results (`get_peer_certificate`, ...).
+        connection: made with socket None and set to its side (`set_connect_state`, `set_accept_state`), or a
+            SslEnd, which needs `step`. After that, only ask it for results (`get_peer_certificate`, ...).
         step: goes on as far as it can without reading, and returns whether the handshake is done. Default: a
             step of `connection`, which calls back through pyOpenSSL.
         can_wait: the last output may wait for the next write: a server of TLS 1.3 has only tickets to send.
@@ -73,7 +74,8 @@ async def handshake(
         ConnectionClosed: the connection broke.
     """
     try:
-        rest = await _shake(mailbox, connection, step or partial(_step, connection), can_wait)
+        step = step or partial(_step, connection)  # type: ignore[arg-type]  # an SslEnd comes with a step
+        rest = await _shake(mailbox, connection, step, can_wait)
         held = take_input(connection) + rest
         channel = TlsChannel(connection)
         if held:
@@ -84,7 +86,7 @@ async def handshake(
 
 
 async def _shake(
-    mailbox: Chain, connection: SSL.Connection, step: Callable[[], bool], can_wait: bool
+    mailbox: Chain, connection: SSL.Connection | SslEnd, step: Callable[[], bool], can_wait: bool
 ) -> bytes:
     """Runs the handshake to its end. Returns: bytes of a record that is not complete yet."""
     rest = b""
@@ -105,7 +107,9 @@ async def _shake(
     return rest
 
 
-def _advance(mailbox: Chain, connection: SSL.Connection, step: Callable[[], bool], can_wait: bool) -> bool:
+def _advance(
+    mailbox: Chain, connection: SSL.Connection | SslEnd, step: Callable[[], bool], can_wait: bool
+) -> bool:
     """Goes on as far as possible without reading, and sends the output; True when the handshake is done."""
     try:
         is_done = step()
@@ -130,7 +134,7 @@ def _step(connection: SSL.Connection) -> bool:
     return True
 
 
-def _send(mailbox: Chain, connection: SSL.Connection) -> None:
+def _send(mailbox: Chain, connection: SSL.Connection | SslEnd) -> None:
     """Sends the output of OpenSSL in one write."""
     output = take_output(connection)
     if output:

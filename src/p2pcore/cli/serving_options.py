@@ -65,11 +65,6 @@ class ServingOptions:
             self._wrong("--tls-self-signed and --tls-cert cannot be given together")
 
     @property
-    def is_relay(self) -> bool:
-        """Whether this node relays connections of other peers."""
-        return self.relay or self.relay_unlimited
-
-    @property
     def limits(self) -> Limits:
         """The limits of the node. Those that were not given follow from the machine."""
         given = {name: getattr(self, name) for name in ("max_conns", "max_streams", "memory")}
@@ -77,13 +72,13 @@ class ServingOptions:
 
     def check(self, addrs: Iterable[Multiaddr], is_alone: bool) -> None:
         """Raises a usage error if these options do not fit `addrs`, or do not fit several processes."""
-        alone = "needs a single process: with --workers each process would have its own relayed connections"
-        if self.is_relay and not is_alone:
-            self._wrong(f"--relay {alone}")
         for addr in addrs:
             names = [protocol.name for protocol in addr.protocols()]
             if names[-1] == "p2p-circuit" and not is_alone:
-                self._wrong(f"{addr} {alone}")
+                self._wrong(
+                    f"{addr} needs a single process: with --workers each process would have its own relayed "
+                    "connections"
+                )
             is_secure = names[-1] == "wss" or (names[-1] == "ws" and "tls" in names)
             if is_secure and self.certificate is None and not self.self_signed:
                 self._wrong(f"{addr} needs a certificate: --tls-cert and --tls-key, or --tls-self-signed")
@@ -196,7 +191,9 @@ _OPTIONS = (
         is_flag=True,
         help="Make a certificate for /tls/ws addresses. Nobody trusts it; it is for tests.",
     ),
-    click.option("--relay", is_flag=True, help="Relay connections of other peers, with limits."),
+    click.option(
+        "--relay", is_flag=True, help="Relay connections of other peers, with limits of all workers together."
+    ),
     click.option("--relay-unlimited", is_flag=True, help="Like --relay, without limits of time and bytes."),
     click.option(
         "--max-conns",

@@ -16,17 +16,18 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from p2pcore import limits, options
 from p2pcore.codes import Direction
 from p2pcore.dialing.book_file import BookFile, Row
 from p2pcore.errors import AddressError, IdentityError, LimitExceeded
 from p2pcore.protocols.identify import info_of
+from p2pcore.protocols.identify_unread import Unread
 from p2pcore.values.multiaddr import Multiaddr
 from p2pcore.values.peer_id import PeerId
 from p2pcore.values.record import open_peer_record
-from p2pcore.values.scope import scope_of, told_to
+from p2pcore.values.scope import Scope, scope_of, told_to
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import Conn
@@ -36,6 +37,8 @@ logger = logging.getLogger("p2pcore.dialing.addr_book")
 
 _PEER_BYTES = 600
 """Memory of a peer in the book, without its addresses: three objects and two tables."""
+_ASIDE_BYTES = 300
+"""Memory of what is set aside of a peer, without the bytes of the message."""
 _ADDR_BYTES = 160
 """Memory of an address in the book, without its bytes: the object, and its place in a table."""
 
@@ -73,12 +76,24 @@ class KnownAddr:
     expires_at: float | None
 
 
-class _Known:
-    """What the book has of one peer: addresses with (source, time of expiry), and its last signed record."""
+class _Aside(NamedTuple):
+    """What a peer told on a connection that has ended, unread; from how far away; until when it counts."""
 
-    __slots__ = ("addrs", "envelope", "has_names", "seq", "size")
+    told: Unread
+    scope: Scope
+    until: float
+
+
+class _Known:
+    """What the book has of one peer: addresses with (source, time of expiry), and its last signed record.
+
+    What is set aside belongs to it, but nobody has checked it. It must be read before the rest is used.
+    """
+
+    __slots__ = ("addrs", "aside", "envelope", "has_names", "seq", "size")
 
     def __init__(self) -> None:
+        self.aside: _Aside | None = None
         self.addrs: dict[Multiaddr, tuple[AddrSource, float]] = {}
         self.seq = -1
         self.envelope: bytes | None = None
@@ -98,6 +113,12 @@ class _Known:
     def drop(self, sources: Sequence[AddrSource]) -> None:
         self.addrs = {addr: each for addr, each in self.addrs.items() if each[0] not in sources}
 
+    def is_over(self, now: float) -> bool:
+        """Whether nothing of it is believed any more."""
+        if self.aside is not None and self.aside.until > now:
+            return False
+        return not any(until > now for _, until in self.addrs.values())
+
     def purge(self, now: float) -> None:
         """Forgets what is not believed any more."""
         if any(until <= now for _, until in self.addrs.values()):
@@ -114,6 +135,8 @@ class _Known:
         """Counts its memory anew. Returns: by how much it has grown."""
         size = _PEER_BYTES + sum(_ADDR_BYTES + len(addr.to_bytes()) for addr in self.addrs)
         size += len(self.envelope or b"")
+        if self.aside is not None:
+            size += _ASIDE_BYTES + self.aside.told.size
         grown, self.size = size - self.size, size
         return grown
 
@@ -223,9 +246,12 @@ class AddrBook:
                     known.addrs[remote] = _CONNECTION, self._now() + self._recent_s
                 if not known.has_names:
                     return
-        if conn._info is not None or conn.direction is Direction.OUTBOUND:
+        if isinstance(conn._info, Unread) and self._file is None:
+            self._reached(conn)
+            self._set_aside(conn, conn._info)
+        elif conn._info is not None or conn.direction is Direction.OUTBOUND:
             self._learn(conn)
-        known = self._find(peer)
+        known = self._lookup(peer)
         if known is not None and known.has_names and not list(self._conns_of(peer)):
             self._fade(known)
             self._changed(peer, known)
@@ -242,23 +268,50 @@ class AddrBook:
 
     def _learn(self, conn: Conn) -> None:
         """Takes down what `conn` shows now."""
-        peer, until = conn.remote_peer, self._now() + self._recent_s
+        self._reached(conn)
+        info = info_of(conn)
+        if info is not None:
+            self._believe(info, scope_of(conn.remote_multiaddr), self._now() + self._recent_s)
+
+    def _reached(self, conn: Conn) -> None:
+        """Takes down where we have reached the peer of `conn`."""
         remote = conn.remote_multiaddr
         if conn.direction is Direction.OUTBOUND and remote is not None:
-            self._put(peer, (remote.without_p2p(),), AddrSource.CONNECTION, until)
-        info = info_of(conn)
-        if info is not None and info.addrs:
-            self._believe(conn, info, until)
+            until = self._now() + self._recent_s
+            self._put(conn.remote_peer, (remote.without_p2p(),), AddrSource.CONNECTION, until)
 
-    def _believe(self, conn: Conn, info: IdentifyInfo, until: float) -> None:
+    def _set_aside(self, conn: Conn, told: Unread) -> None:
+        """Keeps what a peer has told until somebody asks for the peer. Only then its signature is checked.
+
+        Nearly nobody asks for a peer that has dialled us, and a check costs more than all the rest.
+        """
+        peer, scope = conn.remote_peer, scope_of(conn.remote_multiaddr)
+        known = self._lookup(peer)
+        if known is None and not told.may_lead_from(scope):
+            return
+        if known is None or (before := known.aside) is None:
+            known = known or _Known()
+        elif before.scope is not scope or not told.tells_as(before.told):
+            known = self._find(peer) or _Known()  # what came first counts first
+        known.aside = _Aside(told, scope, self._now() + self._recent_s)
+        self._changed(peer, known)
+
+    def _read_aside(self, peer: PeerId, known: _Known) -> None:
+        """Checks what was set aside of `peer`, and takes down what it says."""
+        aside, known.aside = known.aside, None
+        self._changed(peer, known)
+        if aside is not None and aside.until > self._now():
+            self._believe(aside.told.read(), aside.scope, aside.until)
+
+    def _believe(self, info: IdentifyInfo, scope: Scope, until: float) -> None:
         """Takes down what a peer tells about itself. It is believed only as far as the peer is away.
 
         A peer on the internet could else send us to services of our own machine or network.
         """
         known = self._find(info.peer)
-        if known is not None and info.record_seq < known.seq:
-            return  # an old record, or claims of a peer that has signed some
-        addrs = told_to(scope_of(conn.remote_multiaddr), info.addrs)
+        if not info.addrs or (known is not None and info.record_seq < known.seq):
+            return  # nothing, or an old record, or claims of a peer that has signed some
+        addrs = told_to(scope, info.addrs)
         if info.record_addrs is None:
             self._put(info.peer, addrs, AddrSource.IDENTIFY, until)
         else:
@@ -274,7 +327,7 @@ class AddrBook:
         envelope: bytes | None = None,
     ) -> _Known:
         """Adds `addrs`. What a peer claims or signs replaces all that it claimed or signed before."""
-        known = self._find(peer) or _Known()
+        known = (self._find(peer) if source in _CLAIMED else self._lookup(peer)) or _Known()
         if source in _CLAIMED:
             known.drop(_CLAIMED)
         for addr in addrs:
@@ -288,7 +341,7 @@ class AddrBook:
     def _changed(self, peer: PeerId, known: _Known) -> None:
         """Puts `known` in its table, behind all others, and makes room."""
         self._remove(peer)
-        if known.addrs:
+        if known.addrs or known.aside is not None:
             self._size += known.count()
             table = self._pinned if known.is_pinned else self._peers
             table[peer] = known
@@ -306,7 +359,7 @@ class AddrBook:
         now = self._now()
         for _ in range(2):
             oldest = next(iter(self._peers), None)
-            if oldest is None or any(until > now for _, until in self._peers[oldest].addrs.values()):
+            if oldest is None or not self._peers[oldest].is_over(now):
                 break
             self._forget(oldest)
         while len(self._peers) > 1 and (
@@ -320,6 +373,14 @@ class AddrBook:
 
     def _find(self, peer: PeerId) -> _Known | None:
         """What the book has of `peer` that is still believed."""
+        known = self._lookup(peer)
+        if known is not None and known.aside is not None:
+            self._read_aside(peer, known)
+            known = self._lookup(peer)
+        return known
+
+    def _lookup(self, peer: PeerId) -> _Known | None:
+        """The same, without what is set aside."""
         known = self._peers.get(peer) or self._pinned.get(peer)
         if known is not None:
             known.purge(self._now())
@@ -453,11 +514,17 @@ class AddrBook:
         self._changed(peer, known)
 
     def peers(self) -> list[PeerId]:
-        """The peers that the book has addresses of. Connected ones may be missing: see `host.swarm.peers`."""
+        """The peers that the book has addresses of. Connected ones may be missing: see `host.swarm.peers`.
+
+        What a peer told on its last connection is read only when you ask for that peer. So a peer may be here
+        whose record then turns out to be forged, and whose only addresses were in it.
+        """
+        now = self._now()
         found = []
-        for peer in [*self._pinned, *self._peers]:
-            known = self._find(peer)
-            if known is not None and known.addrs:
+        for peer, known in [*self._pinned.items(), *self._peers.items()]:
+            if known.aside is None:
+                known.purge(now)
+            if not known.is_over(now):
                 found.append(peer)
         return found
 

@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from p2pcore import options
+from p2pcore.aio.table import Table, is_under
 from p2pcore.errors import BusDown, LimitExceeded, NobodyListens
 from p2pcore.fleet import names
 from p2pcore.fleet.bus import Bucket, BusMessage, Subscription
 from p2pcore.fleet.callback import Callback, wrong_answer
-from p2pcore.fleet.table import Table, is_under
 
 
 class _Call(Callback):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Protocol
@@ -63,7 +63,17 @@ class HostMetrics:
         self._news = news
         self._recorder = recorder
         self._relay = relay
+        self._more: list[Callable[[], Iterable[Family]]] = []
         self.lag = LoopLag()
+
+    def add(self, more: Callable[[], Iterable[Family]]) -> None:
+        """Also shows the families that `more` gives at each scrape, until `remove`."""
+        self._more.append(more)
+
+    def remove(self, more: Callable[[], Iterable[Family]]) -> None:
+        """Ends `add`. Idempotent."""
+        if more in self._more:
+            self._more.remove(more)
 
     @property
     def is_counting(self) -> bool:
@@ -110,6 +120,8 @@ class HostMetrics:
         if self._recorder is not None:
             families += _recorded(self._recorder, self._swarm)
         families.append(family("p2pcore_loop_lag_seconds", _buckets(self.lag.seconds)))
+        for more in list(self._more):
+            families += more()
         return families
 
     # -- what is counted anyway ----------------------------------------------------------------

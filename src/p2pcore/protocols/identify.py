@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from p2pcore import limits, options
 from p2pcore.aio.log_fields import of_conn
 from p2pcore.errors import ConnectionClosed, LimitExceeded, P2PError, RemoteProtocolError
-from p2pcore.protocols.identify_message import IdentifyInfo, MessageReader, build, encode, update
+from p2pcore.protocols.identify_message import IdentifyInfo, MessageReader, Prepared, build, encode, update
+from p2pcore.protocols.identify_unread import Unread
 from p2pcore.values.record import PeerRecord
 from p2pcore.values.scope import Scope, is_local, scope_of, told_to
 
@@ -135,11 +136,13 @@ class IdentifyService:
         self._push_delay_s = options.push_delay_s
         self._push_timer: asyncio.TimerHandle | None = None
         self._push_round: asyncio.Task[None] | None = None
-        self._running: dict[Conn, asyncio.Task[IdentifyInfo]] = {}
+        self._running: dict[Conn, asyncio.Task[None]] = {}
         self._asked = RateLimit(1)
         self._pushed = RateLimit(MAX_PUSHES_AT_ONCE)
+        self._addrs: list[Multiaddr] = []
+        self._addrs_until = 0.0
         self._told: tuple[list[Multiaddr], tuple[str, ...]] = ([], ())
-        self._messages: dict[Scope, Identify] = {}
+        self._messages: dict[Scope, Prepared] = {}
         self._record_seq = 0
         self._is_draining = False
 
@@ -172,9 +175,12 @@ class IdentifyService:
         """
         if (known := info_of(conn)) is not None:
             return known
-        return await asyncio.shield(self._exchange(conn))
+        await asyncio.shield(self._exchange(conn))
+        info = info_of(conn)
+        assert info is not None, "the exchange has learned it"
+        return info
 
-    def _exchange(self, conn: Conn) -> asyncio.Task[IdentifyInfo]:
+    def _exchange(self, conn: Conn) -> asyncio.Task[None]:
         """The running exchange on `conn`; begins one if there is none."""
         task = self._running.get(conn)
         if task is None:
@@ -183,27 +189,31 @@ class IdentifyService:
             task.add_done_callback(partial(_log_failure, conn))
         return task
 
-    async def _ask(self, conn: Conn) -> IdentifyInfo:
+    async def _ask(self, conn: Conn) -> None:
         try:
             stream = await conn.new_stream(PROTOCOL, allow_limited=True)
             message = await _read_message(stream)
             await stream.close()
-            return self._learn(conn, message)
+            self._learn(conn, message)
         finally:
             del self._running[conn]
 
-    def _learn(self, conn: Conn, message: Identify) -> IdentifyInfo:
-        info = update(info_of(conn) or IdentifyInfo(conn.remote_peer), message)
-        if info is None:
+    def _learn(self, conn: Conn, message: Identify) -> None:
+        """Keeps the first message of a peer unread; others change what is known."""
+        if message.HasField("publicKey") and not conn.remote_peer.matches(message.publicKey):
             raise RemoteProtocolError("identify has the key of another peer")
-        if info.observed_addr == conn.local_multiaddr:
-            info = replace(info, observed_addr=conn.local_multiaddr)  # equal: keep one object
-        conn._info = info
-        if DRAINING in info.protocols:
+        told: Unread | IdentifyInfo | None = None
+        if conn._info is None:
+            told = Unread.of(conn.remote_peer, message)
+        if told is None:
+            info = update(info_of(conn) or IdentifyInfo(conn.remote_peer), message)
+            assert info is not None, "its key was compared"
+            told = _with_own_addr(info, conn)
+        conn._info = told
+        if DRAINING in told.protocols:
             self._network.peer_drains(conn)
         if self._learned is not None:
             self._learned(conn)
-        return info
 
     # -- telling others ------------------------------------------------------------------------
 
@@ -231,7 +241,7 @@ class IdentifyService:
 
     def _message_for(self, conn: Conn) -> bytes:
         protocols = DRAINING_PROTOCOLS if self._is_draining else self._network.protocols
-        told = (self._network.interface_listen_addresses(), protocols)
+        told = (self._own_addrs(), protocols)
         if told != self._told:
             self._told = told
             self._messages.clear()
@@ -243,7 +253,15 @@ class IdentifyService:
         # Over a UNIX socket or in memory the address is useless, and js-libp2p fails if it gets one.
         return encode(message, None if remote is None or is_local(remote) else remote.without_zone())
 
-    def _build(self, scope: Scope) -> Identify:
+    def _own_addrs(self) -> list[Multiaddr]:
+        """The addresses to tell. A flood of connections does not ask for them each time."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._addrs_until:
+            self._addrs = self._network.interface_listen_addresses()
+            self._addrs_until = now + limits.IDENTIFY_ADDRS_TTL_S
+        return self._addrs
+
+    def _build(self, scope: Scope) -> Prepared:
         """The message for peers at distance `scope`."""
         addrs = told_to(scope, self._told[0])
         envelope = None
@@ -251,12 +269,13 @@ class IdentifyService:
             record = PeerRecord.make(self._network.local_peer, addrs, self._record_seq, time.time_ns())
             self._record_seq = record.seq
             envelope = record.seal(self._key).raw
-        return build(self._key, self._told[1], addrs, *self._versions, envelope)
+        return Prepared.of(build(self._key, self._told[1], addrs, *self._versions, envelope))
 
     # -- pushing changes -----------------------------------------------------------------------
 
     def changed(self) -> None:
         """Protocols or addresses have changed: a little later, connected peers that take pushes are told."""
+        self._addrs_until = 0.0
         if self._push_timer is None and self._network.num_conns and not self._is_draining:
             loop = asyncio.get_running_loop()
             self._push_timer = loop.call_later(self._push_delay_s, self._begin_push)
@@ -359,13 +378,23 @@ def _living(stream: Stream) -> Conn:
 
 
 def info_of(conn: Conn) -> IdentifyInfo | None:
-    """What the peer of `conn` has told us so far; None: nothing yet."""
-    return conn._info if isinstance(conn._info, IdentifyInfo) else None
+    """What the peer of `conn` has told us so far; None: nothing yet. The first call reads it."""
+    told = conn._info
+    if isinstance(told, Unread):
+        told = conn._info = _with_own_addr(told.read(), conn)
+    return told if isinstance(told, IdentifyInfo) else None
+
+
+def _with_own_addr(info: IdentifyInfo, conn: Conn) -> IdentifyInfo:
+    """`info`, with one object for our address in place of two that are equal."""
+    if info.observed_addr == conn.local_multiaddr:
+        return replace(info, observed_addr=conn.local_multiaddr)
+    return info
 
 
 def _takes_push(conn: Conn | None) -> bool:
-    info = None if conn is None else info_of(conn)
-    return info is not None and PUSH_PROTOCOL in info.protocols
+    told = None if conn is None else conn._info
+    return isinstance(told, Unread | IdentifyInfo) and PUSH_PROTOCOL in told.protocols
 
 
 async def _quietly(conn: Conn, work: Coroutine[Any, Any, None]) -> None:
@@ -375,7 +404,7 @@ async def _quietly(conn: Conn, work: Coroutine[Any, Any, None]) -> None:
         logger.debug("%s: push failed: %r", conn.id, error, extra=of_conn(conn))
 
 
-def _log_failure(conn: Conn, task: asyncio.Task[IdentifyInfo]) -> None:
+def _log_failure(conn: Conn, task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         unexpected = not isinstance(error, P2PError | OSError)
         level = logging.ERROR if unexpected else logging.DEBUG

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from google.protobuf.message import DecodeError
 
@@ -43,6 +42,9 @@ ADDR_BYTES = 90
 """Memory of an address in a list, without its bytes."""
 
 _SHARED: dict[Any, Any] = {}
+
+_SHARED_LISTS: dict[tuple[bytes, ...], tuple[str, ...]] = {}
+"""Lists of protocols as peers have sent them, with the tuple they become."""
 
 _warned = (0, 0)
 """How many addresses and protocols were left out in the last warning."""
@@ -135,9 +137,9 @@ def update(before: IdentifyInfo, message: Identify) -> IdentifyInfo | None:
     room = limits.MAX_IDENTIFY_ADDRS_BYTES - _size(info.record_addrs or ()) - len(info.signed_record or b"")
     return replace(
         info,
-        protocol_version=_text(message.protocolVersion) or info.protocol_version,
-        agent_version=_text(message.agentVersion) or info.agent_version,
-        protocols=_protocols(message.protocols) or info.protocols,
+        protocol_version=text_of(message.protocolVersion) or info.protocol_version,
+        agent_version=text_of(message.agentVersion) or info.agent_version,
+        protocols=protocols_of(message.protocols) or info.protocols,
         listen_addrs=_addrs(message.listenAddrs, info.peer, room)
         or _without_peer(info.listen_addrs, info.peer, room),
         observed_addr=_addr(message.observedAddr) or info.observed_addr,
@@ -161,15 +163,28 @@ def _with_record(info: IdentifyInfo, message: Identify) -> IdentifyInfo:
     return replace(info, signed_record=raw, record_addrs=addrs, record_seq=opened.seq)
 
 
-def _text(data: bytes) -> str:
+def text_of(data: bytes) -> str:
+    """Free text, cut to MAX_AGENT_CHARS; peers with the same text share the object."""
     return _shared(data[: 4 * limits.MAX_AGENT_CHARS].decode(errors="replace")[: limits.MAX_AGENT_CHARS])
 
 
-def _protocols(entries: Iterable[bytes]) -> tuple[str, ...]:
+def protocols_of(entries: Sequence[bytes]) -> tuple[str, ...]:
     """The valid ids without duplicates; peers with the same protocols share the objects."""
+    listed = tuple(entries[: limits.MAX_IDENTIFY_PROTOCOLS])
+    known = _SHARED_LISTS.get(listed)
+    if known is None:
+        known = _read_protocols(listed)
+        if len(listed) <= MAX_SHARED_PROTOCOLS:
+            if len(_SHARED_LISTS) >= MAX_SHARED:
+                _SHARED_LISTS.clear()
+            _SHARED_LISTS[listed] = known
+    return known
+
+
+def _read_protocols(entries: tuple[bytes, ...]) -> tuple[str, ...]:
     found: dict[str, None] = {}
     room = limits.MAX_IDENTIFY_PROTOCOLS_BYTES
-    for entry in islice(entries, limits.MAX_IDENTIFY_PROTOCOLS):
+    for entry in entries:
         if not 0 < len(entry) <= limits.MAX_PROTOCOL_ID_BYTES:
             continue
         try:
@@ -193,9 +208,14 @@ def _shared(value: S) -> S:
     return same
 
 
-def _addrs(entries: Iterable[bytes], peer: PeerId, room: int) -> tuple[Multiaddr, ...]:
-    parsed = (_addr(entry) for entry in islice(entries, limits.MAX_IDENTIFY_ADDRS))
-    return _without_peer((addr for addr in parsed if addr is not None), peer, room)
+def _addrs(entries: Sequence[bytes], peer: PeerId, room: int) -> tuple[Multiaddr, ...]:
+    return _without_peer(addrs_of(entries), peer, room)
+
+
+def addrs_of(entries: Sequence[bytes]) -> Iterator[Multiaddr]:
+    """The addresses that can be read, of the first MAX_IDENTIFY_ADDRS."""
+    parsed = (_addr(entry) for entry in entries[: limits.MAX_IDENTIFY_ADDRS])
+    return (addr for addr in parsed if addr is not None)
 
 
 def _bytes(addrs: Iterable[Multiaddr]) -> Iterator[bytes]:
@@ -240,6 +260,25 @@ def _without_peer(addrs: Iterable[Multiaddr], peer: PeerId, room: int) -> tuple[
 # -- writing -----------------------------------------------------------------------------------
 
 
+class Prepared(NamedTuple):
+    """A message to every peer, serialized: the fields in front of the observed address, and those behind."""
+
+    head: bytes
+    tail: bytes
+
+    @classmethod
+    def of(cls, message: Identify) -> Self:
+        """`message`, which has no observed address."""
+        head = Identify(
+            publicKey=message.publicKey, listenAddrs=message.listenAddrs, protocols=message.protocols
+        )
+        tail = Identify()
+        tail.CopyFrom(message)
+        for field in ("publicKey", "listenAddrs", "protocols"):
+            tail.ClearField(field)
+        return cls(head.SerializeToString(), tail.SerializeToString())
+
+
 def build(
     key: PrivateKey,
     protocols: Iterable[str],
@@ -261,20 +300,18 @@ def build(
     return message
 
 
-def encode(message: Identify, observed: Multiaddr | None) -> bytes:
-    """`message` with the peer's observed address, as bytes: one message if MAX_IDENTIFY_SEND_BYTES suffice.
+def encode(message: Prepared, observed: Multiaddr | None) -> bytes:
+    """`message` with the peer's observed address, framed: one message if MAX_IDENTIFY_SEND_BYTES suffice.
 
     Otherwise it makes several. rust-libp2p reads only the first, so that has what peers need most: addresses,
     in half of the space if there are many, then protocols. Further messages have the signed record and the
     rest. Entries that do not fit into MAX_IDENTIFY_MESSAGES are left out from the end, with a warning.
     """
-    whole = Identify()
-    whole.CopyFrom(message)
-    if observed is not None:
-        whole.observedAddr = observed.to_bytes()
-    if whole.ByteSize() <= limits.MAX_IDENTIFY_SEND_BYTES:
-        return _framed(whole)
-    return b"".join(map(_framed, _split(whole)))
+    about = b"" if observed is None else Identify(observedAddr=observed.to_bytes()).SerializeToString()
+    data = message.head + about + message.tail  # messages behind each other are one with the fields of all
+    if len(data) <= limits.MAX_IDENTIFY_SEND_BYTES:
+        return varint.encode(len(data)) + data
+    return b"".join(map(_framed, _split(Identify.FromString(data))))
 
 
 def _split(whole: Identify) -> list[Identify]:

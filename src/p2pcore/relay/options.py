@@ -6,7 +6,7 @@ Comes in: numbers, and functions that decide who is served. Goes out: checked op
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from p2pcore import limits, options
@@ -71,6 +71,11 @@ class RelayOptions:
         for name, may in (("may_reserve", self.may_reserve), ("may_connect", self.may_connect)):
             if may is not None:
                 options.function(name, may)
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """The limits without the functions: what processes that are one relay together agree on."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.default is not None}
 
     @property
     def limit(self) -> Limit | None:

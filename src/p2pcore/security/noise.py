@@ -191,9 +191,10 @@ class NoiseTransport:
 
 def _usable(muxers: Sequence[bytes]) -> Sequence[bytes]:
     """The peer's list of multiplexers; empty if it is out of bounds (as in go)."""
-    if len(muxers) > MAX_NOISE_MUXERS or any(len(name) > MAX_PROTOCOL_ID_BYTES for name in muxers):
+    names = muxers[: MAX_NOISE_MUXERS + 1]  # a list: iterating over the field itself costs more
+    if len(names) > MAX_NOISE_MUXERS or max(map(len, names), default=0) > MAX_PROTOCOL_ID_BYTES:
         return ()
-    return tuple(muxers)
+    return tuple(names)
 
 
 def _agree(initiator: Sequence[bytes], responder: Sequence[bytes], is_responder: bool) -> str | None:

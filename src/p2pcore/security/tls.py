@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from OpenSSL import SSL
 
-from p2pcore._fast.crypto.openssl import set_groups, set_signatures
+from p2pcore._fast.crypto.openssl import SslEnd, set_groups, set_signatures
 from p2pcore._fast.crypto.tls_handshake import advance, chain_len, chosen_protocol, decide_by_peer
 from p2pcore.aio.tls_stream import handshake, prepare
 from p2pcore.errors import HandshakeError, PeerIdMismatch, PeerIsSelf, ProtocolNotSupported
@@ -97,6 +97,14 @@ class _Peer:
         raise ProtocolNotSupported(names, "muxer negotiation", True, " (TLS ALPN)")
 
 
+class _Prepared(NamedTuple):
+    """The contexts of both sides for one list of multiplexers, and the protocols that ALPN may agree on."""
+
+    client: SSL.Context
+    server: SSL.Context
+    names: tuple[bytes, ...]
+
+
 class TlsTransport:
     """`/tls/1.0.0` for one host; satisfies interfaces.SecureTransport.
 
@@ -107,10 +115,10 @@ class TlsTransport:
 
     __slots__ = (
         "_certificate",
-        "_contexts",
         "_key",
         "_now",
         "_peer_id",
+        "_prepared",
         "_private_key",
         "_renew_at",
         "_valid_from",
@@ -124,7 +132,7 @@ class TlsTransport:
         self._private_key = private_key
         self._peer_id = private_key.peer_id()
         self._now = now
-        self._contexts: dict[tuple[str, ...], tuple[SSL.Context, SSL.Context]] = {}
+        self._prepared: dict[tuple[str, ...], _Prepared] = {}
         self._renew(now())
 
     async def secure_inbound(
@@ -149,12 +157,9 @@ class TlsTransport:
         now = self._now()
         if not self._valid_from <= now < self._renew_at:
             self._renew(now)
-        connection = SSL.Connection(self._contexts_for(muxers)[is_server], None)
-        peer = _Peer(self._peer_id, expected, (*(name.encode() for name in muxers), ALPN), now)
-        if is_server:
-            connection.set_accept_state()
-        else:
-            connection.set_connect_state()
+        prepared = self._prepared_for(muxers)
+        connection = SslEnd(prepared.server if is_server else prepared.client, is_server)
+        peer = _Peer(self._peer_id, expected, prepared.names, now)
         await handshake(mailbox, connection, partial(advance, connection, peer), can_wait=is_server)
         _check_chain(connection, is_server)
         if peer.identity is None:
@@ -166,16 +171,17 @@ class TlsTransport:
         self._certificate, self._key = make_certificate(self._private_key, now)
         self._valid_from = self._certificate.not_valid_before_utc
         self._renew_at = self._certificate.not_valid_after_utc - timedelta(days=TLS_RENEW_DAYS)
-        self._contexts.clear()
+        self._prepared.clear()
 
-    def _contexts_for(self, muxers: tuple[str, ...]) -> tuple[SSL.Context, SSL.Context]:
-        """The client's and the server's context. A host always offers the same muxers, so they are kept."""
-        found = self._contexts.get(muxers)
+    def _prepared_for(self, muxers: tuple[str, ...]) -> _Prepared:
+        """The contexts for `muxers`. A host always offers the same muxers, so they are kept."""
+        found = self._prepared.get(muxers)
         if found is None:
-            client, server = self._new_context(), self._new_context()
-            client.set_alpn_protos([*(name.encode() for name in muxers), ALPN])
-            self._contexts.clear()
-            found = self._contexts[muxers] = client, server
+            names = (*(name.encode() for name in muxers), ALPN)
+            found = _Prepared(self._new_context(), self._new_context(), names)
+            found.client.set_alpn_protos(list(names))
+            self._prepared.clear()
+            self._prepared[muxers] = found
         return found
 
     def _new_context(self) -> SSL.Context:
@@ -194,14 +200,14 @@ class TlsTransport:
         return context
 
 
-def _check_chain(connection: SSL.Connection, is_server: bool) -> None:
+def _check_chain(connection: SslEnd, is_server: bool) -> None:
     """Checks that there is one certificate. A client's list includes the peer's own, a server's does not."""
     shown = chain_len(connection) + is_server
     if shown != 1:
         raise HandshakeError(f"the peer has sent {shown} certificates instead of one")
 
 
-def _agreed(connection: SSL.Connection, muxers: tuple[str, ...]) -> str | None:
+def _agreed(connection: SslEnd, muxers: tuple[str, ...]) -> str | None:
     """The multiplexer agreed by ALPN; None if it must still be negotiated, for instance without ALPN."""
     chosen = chosen_protocol(connection)
     if chosen in (b"", ALPN):

@@ -9,9 +9,9 @@ PyNaCl. Specification: libp2p tls, "libp2p Public Key Extension".
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import SignatureAlgorithmOID
 
+from p2pcore._fast.codec.certificate import read_usual
 from p2pcore.errors import HandshakeError
 from p2pcore.limits import (
     MAX_RSA_BITS,
@@ -40,6 +41,10 @@ EXTENSION: Final = x509.ObjectIdentifier("1.3.6.1.4.1.53594.1.1")
 """The libp2p extension (spec tls)."""
 
 _V3: Final = 2
+_POINT_BYTES: Final = 65  # of P-256, at the end of its SubjectPublicKeyInfo
+_CURVE: Final = ec.SECP256R1()
+_METHOD: Final = ec.ECDSA(SHA256())
+_NOT_SELF_SIGNED: Final = "the peer's certificate is not signed by its own key"
 # The signature algorithms that rust-libp2p accepts. In practice, everybody uses the first.
 _ECDSA_HASHES: Final = {"secp256r1": "sha256", "secp384r1": "sha384"}
 _RSA_HASHES: Final = {"sha256", "sha384", "sha512"}
@@ -103,6 +108,15 @@ class Identity:
     not_after: datetime
 
 
+class _Found(NamedTuple):
+    """What a certificate says: the host's key, its signature of `spki`, and the validity."""
+
+    key: PublicKey
+    spki: bytes
+    signature: bytes
+    span: tuple[datetime, datetime]
+
+
 def make_certificate(
     host_key: PrivateKey, now: datetime
 ) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
@@ -155,23 +169,48 @@ def read_certificate(der: bytes) -> Identity:
             f"a certificate of {len(der)} bytes is over the limit of {MAX_TLS_CERTIFICATE_BYTES}"
         )
     try:
-        certificate = x509.load_der_x509_certificate(der)
-        signed = asn1.decode_der(_SignedKey, _extension_value(certificate))
-        body = asn1.decode_der(_Body, certificate.tbs_certificate_bytes)
-        outer = asn1.decode_der(_Certificate, der)
-        key = PublicKey.from_protobuf(signed.public_key)
-        _check_self_signature(certificate)
-        span = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        found = _read_usual(der) or _read_any(der)
     except _MALFORMED as error:
         raise HandshakeError(f"the peer's certificate is not acceptable: {error}") from error
+    peer = found.key.peer_id()
+    if not found.key.verify(SIGNATURE_PREFIX + found.spki, found.signature):
+        raise HandshakeError(f"{peer} did not sign the key of the certificate")
+    return Identity(peer, found.key, *found.span)
+
+
+def _read_usual(der: bytes) -> _Found | None:
+    """What nearly every certificate says, as _read_any, but sooner. None: it has another form."""
+    parts = read_usual(der)
+    if parts is None:
+        return None
+    body, spki, own_signature, host_key, signature, since, until = parts
+    try:
+        span = datetime(*since, tzinfo=UTC), datetime(*until, tzinfo=UTC)
+    except ValueError:
+        return None  # no date: the general way has words for it
+    key = PublicKey.from_protobuf(host_key)
+    point = ec.EllipticCurvePublicKey.from_encoded_point(_CURVE, spki[-_POINT_BYTES:])
+    try:
+        point.verify(own_signature, body, _METHOD)
+    except InvalidSignature:
+        raise HandshakeError(_NOT_SELF_SIGNED) from None
+    return _Found(key, spki, signature, span)
+
+
+def _read_any(der: bytes) -> _Found:
+    """What a certificate says, whose own signature is right. Raises HandshakeError, or one of _MALFORMED."""
+    certificate = x509.load_der_x509_certificate(der)
+    signed = asn1.decode_der(_SignedKey, _extension_value(certificate))
+    body = asn1.decode_der(_Body, certificate.tbs_certificate_bytes)
+    outer = asn1.decode_der(_Certificate, der)
+    key = PublicKey.from_protobuf(signed.public_key)
+    _check_self_signature(certificate)
+    span = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if body.version != _V3:
         raise HandshakeError(f"the peer's certificate has version {body.version + 1} instead of 3")
     if outer.signature.padding_bits() or outer.algorithm.data != body.algorithm.data:
         raise HandshakeError("the peer's certificate has unsigned bits: in its signature, or its algorithm")
-    peer = key.peer_id()
-    if not key.verify(SIGNATURE_PREFIX + asn1.encode_der(body.spki), signed.signature):
-        raise HandshakeError(f"{peer} did not sign the key of the certificate")
-    return Identity(peer, key, *span)
+    return _Found(key, asn1.encode_der(body.spki), signed.signature, span)
 
 
 def _extension_value(certificate: x509.Certificate) -> bytes:
@@ -208,7 +247,7 @@ def _check_self_signature(certificate: x509.Certificate) -> None:
             if _is_fit(key) and digest is not None and digest.name in _RSA_HASHES:
                 return key.verify(signature, body, method, digest)
     except InvalidSignature:
-        raise HandshakeError("the peer's certificate is not signed by its own key") from None
+        raise HandshakeError(_NOT_SELF_SIGNED) from None
     raise HandshakeError(
         f"the peer's certificate has a key or signature algorithm that is not accepted"
         f" ({certificate.public_key_algorithm_oid.dotted_string},"

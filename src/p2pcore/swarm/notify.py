@@ -80,8 +80,9 @@ class Notifiees:
                 self._raised(item, "disconnected")
 
     def _each(self) -> Iterator[Notifiee]:
-        for item in self._items:
-            if self._has(item):
+        items = self._items
+        for item in items:
+            if self._items is items or self._has(item):
                 yield item
 
     def _has(self, notifiee: Notifiee) -> bool:

@@ -245,7 +245,11 @@ async def handle(
     """
     refused: list[bytes] = []
     try:
-        return await _answer(io, supported, refused, is_long)
+        opening = io.take_opening()
+        agreed = None if opening is None else _taken(io, supported, HEADER, opening)
+        if agreed is not None:  # nearly always
+            return agreed
+        return await _answer(io, supported, opening, refused, is_long)
     except (IncompleteRead, NegotiationError, ConnectionClosed) as error:
         if 0 < len(refused) < MAX_MULTISTREAM_PROPOSALS:
             raise _refused(step, refused, error) from error
@@ -257,10 +261,15 @@ async def handle(
 
 
 async def _answer(
-    io: C, supported: Container[str], refused: list[bytes], is_long: Callable[[C], None] | None
+    io: C,
+    supported: Container[str],
+    message: bytes | None,
+    refused: list[bytes],
+    is_long: Callable[[C], None] | None,
 ) -> str:
+    """Goes on behind the header and `message`, which we do not support; None: nothing has been read yet."""
     header = HEADER
-    message = io.take_opening()
+    is_refused = message is not None
     if message is None:
         await _read_one_of(io, HEADER)
         first = Begun(io.read_exactly(1))
@@ -273,18 +282,27 @@ async def _answer(
             if count == PROPOSALS_AT_ONCE and is_long is not None:
                 is_long(io)
             await io.turn()
-        text = text_of(message)
-        if text is not None and text in supported:
-            try:
-                io.write_later(header + message)
-            except (ConnectionClosed, StreamReset):
-                return text  # nobody hears the answer to what came with the end. It is served all the same
-            return text
+        agreed = None if is_refused else _taken(io, supported, header, message)
+        if agreed is not None:
+            return agreed
+        is_refused = False
         refused.append(message if count < _SHOWN else b"")
         await _write(io, header + NOT_AVAILABLE)
         header = b""
         message = await _read_message(io, await io.read_exactly(1))
     raise NegotiationError(f"the peer made {MAX_MULTISTREAM_PROPOSALS} proposals, and we support none")
+
+
+def _taken(io: Channel, supported: Container[str], header: bytes, message: bytes) -> str | None:
+    """The protocol that `message` proposes, after we have answered; None: we do not support it."""
+    text = text_of(message)
+    if text is None or text not in supported:
+        return None
+    try:
+        io.write_later(header + message)
+    except (ConnectionClosed, StreamReset):
+        pass  # nobody hears the answer to what came with the end. It is served all the same
+    return text
 
 
 async def _write(io: Channel, data: bytes) -> None:

@@ -60,6 +60,7 @@ _CIRCUIT: Final = _BY_NAME["p2p-circuit"].code
 _ZONE: Final = _BY_NAME["ip6zone"].code
 _UNIX: Final = _BY_NAME["unix"].code
 _IP4: Final = _BY_NAME["ip4"].code
+_IP4_CODE: Final = bytes((_IP4,))
 _IP6: Final = _BY_NAME["ip6"].code
 _MAPPED: Final = bytes(10) + b"\xff\xff"  # before an IPv4 address in an IPv6 one
 _LOOPBACK6: Final = bytes(15) + b"\1"
@@ -393,6 +394,9 @@ class Multiaddr(MultiaddrValue):
 
     def _packed_ip(self) -> bytes:
         """What `_ip` finds, as 4 or 16 bytes; b"" for None. Each connection asks, and `ipaddress` is slow."""
+        data = self._bytes
+        if data[:1] == _IP4_CODE:
+            return data[1:5]
         head = self._head()
         code = head._codes()[0] if head else 0
         packed = (head._raw_value(code) or b"") if code in (_IP4, _IP6) else b""

@@ -157,6 +157,21 @@ def open_peer_record(data: bytes, expected: PeerId | None = None) -> PeerRecord:
     return PeerRecord(peer_id, message.seq, tuple(_readable(found)))
 
 
+def unchecked_addrs(data: bytes) -> Iterator[Multiaddr]:
+    """The addresses in an envelope that nobody has checked; none if it is no envelope.
+
+    Never use them: they only say whether it is worth while to check the envelope.
+    """
+    from p2pcore.pb.envelope_pb2 import Envelope as Outer
+    from p2pcore.pb.peer_record_pb2 import PeerRecord as Message
+
+    try:
+        message = parse_signed(Message, parse_signed(Outer, data).payload)
+    except IdentityError:
+        return iter(())
+    return _readable(item.multiaddr for item in message.addresses[:MAX_RECORD_ADDRS])
+
+
 def _check_purpose(domain: str, payload_type: bytes) -> None:
     if not domain or not payload_type:
         raise ValueError("the domain and the payload type of an envelope must not be empty")

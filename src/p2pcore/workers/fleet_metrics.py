@@ -28,11 +28,12 @@ class FleetMetrics:
     """See above.
 
     Args:
-        processes: gives the worker processes that there are now.
+        processes: gives the worker processes that there are now. dropped: messages that they have lost.
     """
 
-    def __init__(self, processes: Callable[[], Collection[Process]]) -> None:
+    def __init__(self, processes: Callable[[], Collection[Process]], dropped: Callable[[], int]) -> None:
         self._processes = processes
+        self._dropped = dropped
         self._latest: dict[Process, list[Family]] = {}
         self._base: list[Family] = []  # what workers that have ended have counted
         self._waiting: dict[Process, list[asyncio.Future[None]]] = {}
@@ -54,6 +55,7 @@ class FleetMetrics:
         answered = {process for process, has_come in zip(asked, answers, strict=True) if has_come}
         found = [*self._base, family("p2pcore_worker_starts_total", self._num_started)]
         names = _names(asked)
+        found.append(family("p2pcore_worker_messages_dropped_total", self._dropped()))
         for process, families in self._latest.items():
             found += _told(families, process, names[process] if process in answered else None)
         for process in asked:

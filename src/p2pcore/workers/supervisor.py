@@ -31,8 +31,10 @@ from p2pcore.values.multiaddr import Multiaddr
 from p2pcore.values.peer_id import PeerId
 from p2pcore.workers.channel import Message
 from p2pcore.workers.fleet_metrics import FleetMetrics
+from p2pcore.workers.hub import Hub
 from p2pcore.workers.ports import Ports, close_all
 from p2pcore.workers.process import Process, pickled
+from p2pcore.workers.relays import RelayDesk
 from p2pcore.workers.worker import HostFactory, Settings, WorkerStatus
 
 logger = logging.getLogger("p2pcore.workers")
@@ -95,6 +97,7 @@ class Supervisor:
     Attributes:
         on_state: called with "draining", "restarting" and "serving" when that begins. It must be quick and
             must not raise.
+        hub: carries messages between the workers; see Hub.
         metrics: the metrics of all workers together; see FleetMetrics.
         alive, ready: the checks behind /healthz and /readyz of a MetricsServer.
 
@@ -157,7 +160,9 @@ class Supervisor:
         self._restarting = asyncio.Lock()
         self._is_ending = False
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.metrics = FleetMetrics(lambda: self._processes)
+        self.hub = Hub()
+        self._relay = RelayDesk(self.hub)
+        self.metrics = FleetMetrics(lambda: self._processes, lambda: self.hub.num_dropped)
         self.alive = Health("alive", {"workers": self._none_alive})
         self.ready = Health("ready", {"draining": self._drains, "workers": self._none_serves})
 
@@ -361,6 +366,7 @@ class Supervisor:
         fds = tuple(sock.fileno() for sock in slot.sockets)
         listen = tuple(map(str, self._ports.addrs))
         key = self.private_key.to_protobuf()
+        ticket, theirs = await self.hub.seat()
         settings = Settings(
             slot.index,
             key,
@@ -368,11 +374,16 @@ class Supervisor:
             fds,
             self._backlog,
             self._drain_s,
+            ticket,
             limits.WORKER_HEARTBEAT_S,
             limits=self._limits,
             num_workers=self._num_workers,
         )
-        process = await Process.start(settings, self._work, slot.sockets, self._heard, self._max_blocked_s)
+        sockets = [*slot.sockets, *theirs]
+        try:
+            process = await Process.start(settings, self._work, sockets, self._heard, self._max_blocked_s)
+        finally:
+            close_all(theirs)
         self._processes.add(process)
         if self._is_ending:
             process.kill()
@@ -515,6 +526,7 @@ class Supervisor:
             await asyncio.wait(tasks, timeout=limits.WORKER_EXIT_S)
         if self._ports is not None:
             self._ports.close()
+        self.hub.close()
 
     # -- messages of workers -------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
 from multiprocessing import spawn
 from typing import Any
@@ -33,6 +34,10 @@ from p2pcore.transports.unix import UnixOptions
 from p2pcore.values.keys import PrivateKey
 from p2pcore.values.multiaddr import Multiaddr
 from p2pcore.workers.channel import Channel, Message, receive_bytes
+from p2pcore.workers.hub import Ticket
+from p2pcore.workers.hub_client import HubClient
+from p2pcore.workers.links import Links
+from p2pcore.workers.relays import share_relay
 
 HostFactory = Callable[..., "Host | Awaitable[Host]"]
 """Each worker calls it as `factory(worker, *args)`. It returns a host that is not started."""
@@ -48,6 +53,7 @@ class Settings:
     fds: tuple[int, ...]
     backlog: int
     drain_s: float
+    ticket: Ticket
     heartbeat_s: float = limits.WORKER_HEARTBEAT_S
     limits: Limits | None = None  # of all workers together
     num_workers: int = 1
@@ -81,15 +87,19 @@ class Worker:
         private_key: the identity that all workers share.
         listen: the addresses, with real ports. sockets: a listening socket for each port or file.
         backlog: connections the kernel may queue for this worker.
+        hub, links: to the other workers; see p2pcore.fleet.WorkersBus.
     """
 
-    def __init__(self, settings: Settings, channel: Channel) -> None:
+    def __init__(self, settings: Settings, channel: Channel, hub: HubClient, links: Links) -> None:
         self._channel = channel
+        self.hub = hub
+        self.links = links
         self.index = settings.index
         self.private_key = PrivateKey.from_protobuf(settings.key)
         self.listen = [Multiaddr(addr) for addr in settings.listen]
         self.sockets = [_inherited(fd) for fd in settings.fds]
         self.backlog = settings.backlog
+        self._beside: list[AbstractAsyncContextManager[Any]] = []
         self._limits = settings.limits or Limits()
         self._num_workers = settings.num_workers
 
@@ -118,6 +128,14 @@ class Worker:
             unix=replace(unix, sockets=files, backlog=self.backlog),
             **{"limits": self.limits} | more,
         )
+
+    def beside(self, context: AbstractAsyncContextManager[Any]) -> None:
+        """Enters `context`, such as a Fleet, when the host has started, and leaves it when it has drained.
+
+        The worker is ready once all contexts are entered, in the order of these calls. If one raises, the
+        worker has failed.
+        """
+        self._beside.append(context)
 
     def report(self, **fields: object) -> bool:
         """Sends `fields` to the supervisor, which makes an event of kind "report".
@@ -149,14 +167,17 @@ def main(fd: int) -> int:
 async def _work(sock: socket.socket, preparation: dict[str, Any], settings: Settings, work: bytes) -> int:
     channel = await Channel.over(sock)
     stop = _Stop(channel)
+    hub, links = await _joined(settings)
     try:
         spawn.prepare(preparation)
         gc.set_threshold(*limits.WORKER_GC_THRESHOLDS)
         factory, args = pickle.loads(work)  # imports the user's modules, so it may fail like the factory
-        worker = Worker(settings, channel)
+        worker = Worker(settings, channel, hub, links)
         made = factory(worker, *args)
         host: Host = await made if inspect.isawaitable(made) else made
-        await _serve(host, settings, stop)
+        if host.relay_service is not None:
+            await share_relay(host.relay_service, hub, links)
+        await _serve(host, worker, settings, stop)
     except Exception as error:
         if os.environ.get("P2PCORE_DEBUG"):
             raise
@@ -164,14 +185,26 @@ async def _work(sock: socket.socket, preparation: dict[str, Any], settings: Sett
         channel.send(event="failed", error=text)
         return 1
     finally:
+        await links.close()
+        hub.close()
         await channel.flush()
         stop.listening.cancel()
         channel.close()
     return 0
 
 
-async def _serve(host: Host, settings: Settings, stop: _Stop) -> None:
-    async with host:
+async def _joined(settings: Settings) -> tuple[HubClient, Links]:
+    """The connections to the other workers."""
+    ticket = settings.ticket
+    hub = await HubClient.connected(_inherited(ticket.hub_fd))
+    peer = PrivateKey.from_protobuf(settings.key).peer_id()
+    return hub, Links(hub, _inherited(ticket.links_fd), ticket.number, peer)
+
+
+async def _serve(host: Host, worker: Worker, settings: Settings, stop: _Stop) -> None:
+    async with host, AsyncExitStack() as stack:
+        for context in worker._beside:
+            await stack.enter_async_context(context)
         gc.freeze()  # the present objects stay for ever, so collections need not look at them
         stop.arm(host, settings.index)
         addrs = [str(addr) for addr in host.addrs_with_peer]

@@ -104,12 +104,12 @@ async def test_a_half_close_is_carried_across_behind_the_data_and_the_other_half
 
 
 @looped
-async def test_a_reset_on_one_side_resets_the_other() -> None:
+async def test_a_reset_on_one_side_resets_the_other_with_its_code() -> None:
     circuit = Circuit()
     await circuit.start()
     circuit.far.deliver(frame(WU, RST, 1, 5))
     answers = await circuit.near.answers()
-    assert answers == [Frame(WU, RST, 1, 0)]
+    assert answers == [Frame(WU, RST, 1, 5)]
     await settle()
     assert isinstance(circuit.ended[0], StreamReset)
 

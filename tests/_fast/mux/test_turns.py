@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from _fast.chains import FIN, PING, RST, SYN, WU, Cable, RawYamux, data, frame
+from _fast.chains import ACK, FIN, PING, RST, SYN, WU, Cable, Frame, RawYamux, data, frame, frames
 from _fast.mplex_chain import MSG_I, NEW, RESET_I, RawMplex, msg
 from harness import eventually, looped, seconds, settle
 from p2pcore import limits
@@ -313,3 +313,56 @@ async def test_calls_whose_deadlines_are_over_together_wake_in_several_turns() -
             most, done = max(most, now - done), now
     assert {type(task.exception()) for task in tasks} == {DeadlineExceeded}
     assert most <= 2 * limits.TURN_WORK // limits.WAKE_WORK
+
+
+# -- what new tasks write ---------------------------------------------------------------------------
+
+
+async def first_sent(peer: Any) -> list[Frame]:
+    """The frames of the first piece that leaves from now on."""
+    for _ in range(100):
+        if raw := peer.sent():
+            return frames(raw)
+        await asyncio.sleep(0)
+    raise AssertionError("nothing has left")
+
+
+@looped
+async def test_the_peer_hears_that_a_stream_is_accepted_together_with_the_first_answer() -> None:
+    peer = RawYamux()
+    tasks = []
+
+    async def answer(stream: Stream) -> None:
+        await stream.write(b"answer")
+
+    peer.session.set_stream_handler(lambda stream: tasks.append(asyncio.create_task(answer(stream))))
+    await settle()
+    peer.sent()
+    peer.deliver(data(1, b"request", SYN) + data(3, b"request", SYN))
+    told = await first_sent(peer)
+    assert told[:2] == [Frame(WU, ACK, 1, 0), Frame(WU, ACK, 3, 0)]
+    assert {(each.id, each.body) for each in told[2:]} == {(1, b"answer"), (3, b"answer")}
+    await asyncio.gather(*tasks)
+
+
+@pytest.mark.parametrize("raises", [False, True])
+@looped
+async def test_the_peer_hears_that_a_stream_is_accepted_whatever_its_handler_does(
+    raises: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    peer = RawYamux()
+
+    def handler(stream: Stream) -> None:
+        if raises:
+            raise OSError("a handler that fails at once")
+
+    peer.session.set_stream_handler(handler)
+    await settle()
+    peer.sent()
+    peer.deliver(frame(WU, SYN, 1))
+    told = await first_sent(peer)
+    assert told[0] == Frame(WU, ACK, 1, 0)
+    assert [each.flags for each in told[1:]] == ([RST] if raises else [])
+    peer.deliver(frame(PING, SYN, 0, 7))
+    assert await first_sent(peer) == [Frame(PING, ACK, 0, 7)], "later frames leave as ever"
+    caplog.clear()

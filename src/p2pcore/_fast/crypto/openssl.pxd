@@ -44,6 +44,14 @@ cdef int (*bio_free)(void *bio) noexcept nogil
 cdef int (*bio_read)(void *bio, void *data, int n) noexcept nogil
 cdef void (*err_clear_error)() noexcept nogil
 
+
+cdef class SslEnd:
+    cdef void *ssl              # owned
+    cdef object context         # of pyOpenSSL
+    cdef public object _into_ssl    # address of the input BIO; None: somebody else has set another one
+    cdef public object _from_ssl    # of the output BIO
+
+
 cdef void *ssl_of_store(void *store) noexcept
 cdef void *context_of(object context) except NULL
 cdef void *ssl_of(object ssl) except NULL

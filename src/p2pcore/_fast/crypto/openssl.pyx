@@ -1,9 +1,11 @@
 """OpenSSL's functions for records and handshakes, called as C. A call through pyOpenSSL costs more than a short record.
 
 Comes in: SSL and BIO objects. Goes out: what OpenSSL's manual pages say about each function. They are the functions
-of the library that `cryptography` brings and pyOpenSSL uses. Its cffi module tells their addresses. Never owns an
-object.
+of the library that `cryptography` brings and pyOpenSSL uses. Its cffi module tells their addresses. Owns no object
+but the SSL of a SslEnd.
 """
+
+cimport cython
 
 from libc.stdint cimport uintptr_t
 
@@ -21,6 +23,14 @@ def _address(name):
     return int(_openssl.ffi.cast("uintptr_t", _openssl.ffi.addressof(_openssl.lib, name)))
 
 
+cdef void* (*_ssl_new)(void *context) noexcept nogil
+cdef void (*_ssl_free)(void *ssl) noexcept nogil
+cdef void (*_ssl_set_accept_state)(void *ssl) noexcept nogil
+cdef void (*_ssl_set_connect_state)(void *ssl) noexcept nogil
+_ssl_new = <void* (*)(void*) noexcept nogil> <uintptr_t> _address("SSL_new")
+_ssl_free = <void (*)(void*) noexcept nogil> <uintptr_t> _address("SSL_free")
+_ssl_set_accept_state = <void (*)(void*) noexcept nogil> <uintptr_t> _address("SSL_set_accept_state")
+_ssl_set_connect_state = <void (*)(void*) noexcept nogil> <uintptr_t> _address("SSL_set_connect_state")
 ssl_read = <int (*)(void*, void*, int) noexcept nogil> <uintptr_t> _address("SSL_read")
 ssl_write = <int (*)(void*, const void*, int) noexcept nogil> <uintptr_t> _address("SSL_write")
 ssl_get_error = <int (*)(const void*, int) noexcept nogil> <uintptr_t> _address("SSL_get_error")
@@ -70,13 +80,61 @@ cdef void *context_of(object context) except NULL:
     return <void *> <uintptr_t> int(_openssl.ffi.cast("uintptr_t", context._context))
 
 
+@cython.final
+cdef class SslEnd:
+    """One end of a connection over memory BIOs, as OpenSSL.SSL.Connection is, without its objects beside the SSL.
+
+    Args:
+        context: an OpenSSL.SSL.Context without callbacks of Python. is_server: which side it is.
+
+    It has what TlsChannel and tls_handshake use of a connection.
+    """
+
+    def __cinit__(self, context not None, bint is_server):
+        cdef void *input = NULL
+        cdef void *output = NULL
+        self.ssl = _ssl_new(context_of(context))
+        if self.ssl == NULL:
+            err_clear_error()
+            raise MemoryError("no memory for an SSL object")
+        input = new_memory_bio()
+        output = bio_new(bio_s_mem())
+        if output == NULL:
+            bio_free(input)
+            raise MemoryError("no memory for a BIO")
+        ssl_set_bio(self.ssl, input, output)  # it owns both from now on
+        self.context = context
+        self._into_ssl, self._from_ssl = <uintptr_t> input, <uintptr_t> output
+        if is_server:
+            _ssl_set_accept_state(self.ssl)
+        else:
+            _ssl_set_connect_state(self.ssl)
+
+    def __dealloc__(self):
+        if self.ssl != NULL:
+            _ssl_free(self.ssl)
+
+    @property
+    def _ssl(self):
+        """What keeps the SSL object alive."""
+        return self
+
+    def get_context(self):
+        """The context it was made with."""
+        return self.context
+
+
 cdef void *ssl_of(object ssl) except NULL:
-    """The pointer in a cffi object of type SSL *."""
+    """The pointer in a cffi object of type SSL *, or in an SslEnd."""
+    if isinstance(ssl, SslEnd):
+        return (<SslEnd> ssl).ssl
     return <void *> <uintptr_t> int(_openssl.ffi.cast("uintptr_t", ssl))
 
 
 cdef void *bio_of(object bio) except NULL:
-    """The pointer in a cffi object of type BIO *."""
+    """The pointer in a cffi object of type BIO *; a number is the address itself."""
+    if isinstance(bio, int):
+        return <void *> <uintptr_t> bio
     return <void *> <uintptr_t> int(_openssl.ffi.cast("uintptr_t", bio))
 
 

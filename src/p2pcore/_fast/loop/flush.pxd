@@ -19,10 +19,13 @@ cdef class Flusher:
     cdef object loop
     cdef list due               # Flushables to flush at the end of this iteration
     cdef bint is_scheduled      # _at_end is due
+    cdef bint is_held           # it becomes due at release()
     cdef Py_ssize_t num_woken   # Ops whose future is done and whose task has not run yet
     cdef Py_ssize_t num_resumed # those that have run since the last flush
 
     cdef int flush_soon(self, Flushable layer) except -1
+    cdef int _schedule(self) except -1
+    cdef int release(self) except -1
     cdef int relieve(self) except -1
     cdef int flush_now(self) except -1
     cdef int _flush_round(self) except -1

@@ -59,10 +59,20 @@ cdef class Flusher:
         if not layer.flush_due:
             layer.flush_due = True
             self.due.append(layer)
-            if not self.is_scheduled:
-                self.is_scheduled = True
-                self.loop.call_soon(self._at_end)
+            if not self.is_held:
+                self._schedule()
         return 0
+
+    cdef int _schedule(self) except -1:
+        if not self.is_scheduled:
+            self.is_scheduled = True
+            self.loop.call_soon(self._at_end)
+        return 0
+
+    cdef int release(self) except -1:
+        """Ends `is_held`: while it is set, tasks are started, and what is gathered leaves behind their first step."""
+        self.is_held = False
+        return self._schedule() if self.due else 0
 
     def _at_end(self):
         self.is_scheduled = False

@@ -11,6 +11,7 @@ from p2pcore._fast.loop.unfinished cimport Unfinished
 cdef class LoopState:
     cdef readonly object loop
     cdef readonly bint is_debug     # asyncio's debug mode, or python -X dev
+    cdef dict of_loop           # {"loop": loop}, for what belongs to it
     cdef Block receive          # lent to whichever connection reads
     cdef object lend            # called for it: a bound method, kept only here
     cdef BlockPool records      # blocks of one full noise record with its length prefix, and room in front of it

@@ -29,6 +29,7 @@ cdef class LoopState:
 
     def __cinit__(self, loop):
         self.loop = loop
+        self.of_loop = {"loop": loop}
         self.is_debug = loop.get_debug() or sys.flags.dev_mode
         self.receive = Block(limits.RECEIVE_BUFFER_BYTES)
         self.lend = self._lend

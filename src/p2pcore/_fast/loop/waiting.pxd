@@ -17,7 +17,7 @@ cdef class Op:
     cdef int wake(self) except -1
     cdef int rearm(self) except -1
     cdef int _resumed(self) except -1
-    cdef object step(self)
+    cdef object step(self, bint *is_over)
     cdef int _disarm(self) except -1
 
 

@@ -4,12 +4,26 @@ Comes in: a LoopState for futures and timers. Goes out: values to `await`. Takes
 runs again, so a cancelled wait loses nothing.
 """
 
-from asyncio import Future
+from asyncio import Future, InvalidStateError
 
 from p2pcore import limits
 
 cimport cython
+from cpython.object cimport PyObject, PyObject_Call
+from cpython.ref cimport Py_INCREF
 from p2pcore._fast.loop.clock cimport monotonic
+
+cdef extern from "Python.h":
+    ctypedef enum PySendResult:
+        PYGEN_RETURN
+        PYGEN_ERROR
+        PYGEN_NEXT
+
+    ctypedef struct AwaitSlots "PyAsyncMethods":
+        PySendResult (*am_send)(PyObject *, PyObject *, PyObject **) except PYGEN_ERROR
+
+    ctypedef struct AwaitedType "PyTypeObject":
+        AwaitSlots *tp_as_async
 
 PENDING = object()
 cdef Py_ssize_t FLUSH_AFTER = limits.FLUSH_AFTER_TASKS
@@ -33,10 +47,14 @@ cdef class Op:
         return self
 
     def __next__(self):
-        return self.step()
+        cdef bint is_over = False
+        result = self.step(&is_over)
+        if is_over:
+            raise StopIteration(result)
+        return result
 
     def send(self, value):
-        return self.step()
+        return self.__next__()
 
     def throw(self, kind, value=None, traceback=None):
         self.close()
@@ -69,16 +87,18 @@ cdef class Op:
         """The monotonic second at which to attempt again; 0 for never."""
         return 0
 
-    cdef object step(self):
+    cdef object step(self, bint *is_over):
+        """The result, and sets `is_over`; or a future to wait for."""
         cdef Py_ssize_t resumed
         if self.future is not None:
-            if not self.future.done():
+            if not self.is_woken and not self.future.done():
                 raise RuntimeError("this call is already being awaited")
             self._resumed()
         value = self.attempt()
         if value is not PENDING:
-            raise StopIteration(value)
-        self.future = future = Future(loop=self.state.loop)
+            is_over[0] = True
+            return value
+        self.future = future = PyObject_Call(Future, (), self.state.of_loop)
         self.suspended()
         self.rearm()
         future._asyncio_future_blocking = True
@@ -94,8 +114,11 @@ cdef class Op:
 
     cdef int wake(self) except -1:
         """Lets the waiting task attempt again. Does nothing if none waits."""
-        if self.future is not None and not self.future.done():
-            self.future.set_result(None)
+        if self.future is not None and not self.is_woken:
+            try:
+                self.future.set_result(None)
+            except InvalidStateError:  # the task was cancelled: rare, and asking first costs as much as the rest
+                return 0
             self.is_woken = True
             self.state.flusher.num_woken += 1
             self.state.rota.room -= WAKE_WORK
@@ -137,16 +160,37 @@ cdef class Op:
 
 @cython.final
 cdef class _Done(Op):
-    cdef object step(self):
-        raise StopIteration
+    cdef object step(self, bint *is_over):
+        is_over[0] = True
+        return None
 
 
 @cython.final
 cdef class _Failed(Op):
     cdef object error
 
-    cdef object step(self):
+    cdef object step(self, bint *is_over):
         raise again(self.error)
+
+
+cdef PySendResult _send(PyObject *op, PyObject *_, PyObject **result) except PYGEN_ERROR:
+    """What `await` calls. It returns the value that __next__ has to raise in a StopIteration."""
+    cdef bint is_over = False
+    result[0] = NULL
+    found = (<Op> op).step(&is_over)
+    Py_INCREF(found)
+    result[0] = <PyObject *> found
+    return PYGEN_RETURN if is_over else PYGEN_NEXT
+
+
+cdef int _await_by_send(type kind) except -1:
+    """Cython has no name for this slot. Types that are derived in other modules inherit it."""
+    (<AwaitedType *> <PyObject *> kind).tp_as_async.am_send = _send
+    return 0
+
+
+for _kind in (Op, _Done, _Failed):
+    _await_by_send(_kind)
 
 
 cdef Op failed(object error):

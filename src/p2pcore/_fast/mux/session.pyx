@@ -827,16 +827,20 @@ cdef class Session(Layer):
         """Hands arrived streams to the handler."""
         cdef Rota rota = self.state.rota
         handler = self.handler
-        while self.arrived and rota.room > least:
-            item = self.arrived.pop(0)
-            rota.room -= 1
-            if self._is_due(<Stream> item):
-                rota.room -= START_WORK
-                try:
-                    handler(item)
-                except Exception:
-                    logger.exception("a stream handler failed")
-                    item.reset()
+        self.state.flusher.is_held = True  # the peer hears that a stream is accepted together with the first answer
+        try:
+            while self.arrived and rota.room > least:
+                item = self.arrived.pop(0)
+                rota.room -= 1
+                if self._is_due(<Stream> item):
+                    rota.room -= START_WORK
+                    try:
+                        handler(item)
+                    except Exception:
+                        logger.exception("a stream handler failed")
+                        item.reset()
+        finally:
+            self.state.flusher.release()
         if not self.arrived:
             self.arrived = None
         return 0

@@ -1,7 +1,7 @@
 """Two streams joined to one circuit: what comes on one goes out on the other, without a task or a copy.
 
-Comes in: two negotiated streams, limits of bytes and seconds. Goes out: data, half closes, resets, and one call
-when it has ended. Never holds more than the streams' receive windows and one piece: a stream gets no credit for
+Comes in: two negotiated streams, limits of bytes and seconds. Goes out: data, half closes, resets with
+their codes, and one call when it has ended. Never holds more than the streams' receive windows and one piece: a stream gets no credit for
 what waits. Source: libp2p/specs circuit-v2.
 """
 
@@ -123,7 +123,11 @@ cdef class Splice(Flushable):
             return 0
         self.is_closed = True
         self.state.timers.unwatch(self)
-        code = codes.STREAM_RESOURCE_LIMIT_EXCEEDED if isinstance(error, (errors.LimitExceeded, TimeoutError)) else 0
+        code = 0
+        if isinstance(error, (errors.LimitExceeded, TimeoutError)):
+            code = codes.STREAM_RESOURCE_LIMIT_EXCEEDED
+        elif isinstance(error, errors.StreamReset):
+            code = error.code  # a reset stays the same reset
         for item in (self.there, self.back):
             half = <SpliceHalf> item
             half.source.detach()

@@ -1,4 +1,4 @@
-"""The entries of a bucket, for a bus that keeps them itself: found by the first words of their keys.
+"""Entries that are found by the first words of their keys, for a bus that keeps them itself.
 
 Comes in: keys, values and the time. Goes out: values, and which keys are gone. It has no timer: who keeps a
 table asks it for what has expired.

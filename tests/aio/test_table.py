@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, strategies as st
 
-from p2pcore.fleet.table import Table, is_under
+from p2pcore.aio.table import Table, is_under
 
 KEYS = st.lists(st.sampled_from(["a", "b", "aa"]), min_size=1, max_size=3).map(".".join)
 STEPS = st.lists(st.tuples(KEYS, st.none() | st.binary(max_size=1), st.integers(0, 3)), max_size=40)

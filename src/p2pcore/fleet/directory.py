@@ -1,0 +1,211 @@
+"""Who is in the fleet, and where a peer is connected.
+
+Comes in: the entries of two buckets: a lease for each process, and an entry for each peer and process. Goes
+out: places. An entry of a process without a lease counts for nothing. Never writes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from p2pcore.errors import BusDown, IdentityError
+from p2pcore.fleet.presence import key_of
+from p2pcore.limits import FLEET_LEASE_S, FLEET_REFRESH_S, FLEET_REMEMBER_S
+from p2pcore.values.peer_id import PeerId
+
+if TYPE_CHECKING:
+    from p2pcore.fleet.bus import Bucket
+    from p2pcore.interfaces import Network
+
+_LATE_S: Final = 2 * FLEET_REFRESH_S
+"""A tick that comes so late shows that our own event loop stood still, with leases still to be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A process of the fleet.
+
+    Attributes:
+        process: its id, a new one at each start. machine: the name of its machine. pid: of the process.
+        host_peer: the peer id of its host; several processes may share one. num_peers: peers connected to it.
+        is_local: True: it is this process.
+    """
+
+    process: str
+    machine: str
+    pid: int
+    host_peer: PeerId
+    num_peers: int
+    is_local: bool
+
+
+LEASES: Final = "lease"
+"""The keys of all leases begin with it."""
+
+
+def lease_key(process: str) -> str:
+    """The key of the lease of `process`."""
+    return f"{LEASES}.{process}"
+
+
+def lease_of(place: Place, beat: int) -> bytes:
+    """What a process says of itself in its lease. `beat`: another number each time, else no watch is told."""
+    said = {
+        "beat": beat,
+        "machine": place.machine,
+        "pid": place.pid,
+        "host": str(place.host_peer),
+        "peers": place.num_peers,
+    }
+    return json.dumps(said).encode()
+
+
+def _place(process: str, lease: bytes) -> Place | None:
+    """What a lease says; None: it is none."""
+    try:
+        said: dict[str, Any] = json.loads(lease)
+        host = PeerId(said["host"])
+        return Place(process, str(said["machine"]), int(said["pid"]), host, int(said["peers"]), False)
+    except (ValueError, KeyError, TypeError, IdentityError):
+        return None
+
+
+class Directory:
+    """See above.
+
+    Args:
+        network: the host's swarm. here: what this process says of itself now.
+        clock: the event loop's time.
+    """
+
+    __slots__ = ("_clock", "_died", "_heard", "_here", "_is_away", "_network", "_ticked_at", "_trusted_from")
+
+    def __init__(
+        self,
+        network: Network,
+        here: Callable[[], Place],
+        clock: Callable[[], float],
+    ) -> None:
+        self._network = network
+        self._here = here
+        self._clock = clock
+        self._heard: dict[str, tuple[float, bytes]] = {}
+        self._died: dict[str, float] = {}  # for FLEET_REMEMBER_S
+        self._ticked_at = self._trusted_from = clock()
+        self._is_away = False
+
+    # -- leases --------------------------------------------------------------------------------
+
+    def lease(self, key: str, value: bytes | None) -> None:
+        """The watch of the leases says this. None: it was given back, or has run out."""
+        self._lease(key.rpartition(".")[2], value)
+
+    def _lease(self, process: str, value: bytes | None) -> None:
+        if process == self._here().process:
+            return
+        if value is not None:
+            self._heard[process] = (self._clock(), value)
+            self._died.pop(process, None)
+        elif not self._is_away and self._heard.pop(process, None) is not None:
+            self._died[process] = self._clock()
+
+    def away(self) -> None:
+        """The engine is away: no lease ends until `back`. What it forgets says nothing about a process."""
+        self._is_away = True
+
+    def back(self) -> None:
+        """The engine is back: leases that held when it went away hold until they can have been renewed."""
+        self._is_away = False
+        self._trusted_from = self._ticked_at = self._clock()
+
+    def tick(self) -> None:
+        """Each FLEET_REFRESH_S: forgets the processes that were not heard of for FLEET_LEASE_S."""
+        now = self._clock()
+        if now - self._ticked_at > _LATE_S:
+            self._trusted_from = now
+        self._ticked_at = now
+        if self._is_away:
+            return
+        for process in [each for each in self._heard if not self.is_alive(each)]:
+            self._lease(process, None)
+        for process in [each for each, at in self._died.items() if now - at > FLEET_REMEMBER_S]:
+            del self._died[process]
+
+    def is_alive(self, process: str) -> bool:
+        """Whether `process` has a lease."""
+        if process == self._here().process:
+            return True
+        heard_at, _ = self._heard.get(process, (None, b""))
+        if heard_at is None:
+            return False
+        if self._is_away:
+            return True
+        now = self._clock()
+        return now - max(heard_at, self._trusted_from) < FLEET_LEASE_S or now - self._ticked_at > _LATE_S
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of all processes, this one first."""
+        return [self._here().process, *filter(self.is_alive, self._heard)]
+
+    def places(self) -> list[Place]:
+        """All processes, this one first."""
+        others = (self._maybe_place(process) for process in list(self._heard))
+        return [self._here(), *(place for place in others if place is not None)]
+
+    def num_connected(self) -> int:
+        """The peers of all processes, as each has said it last."""
+        return sum(place.num_peers for place in self.places())
+
+    def _maybe_place(self, process: str) -> Place | None:
+        heard = self._heard.get(process)
+        return _place(process, heard[1]) if heard is not None and self.is_alive(process) else None
+
+    # -- peers ---------------------------------------------------------------------------------
+
+    def is_here(self, peer: PeerId) -> bool:
+        """Whether `peer` is connected to this process."""
+        return bool(self._network.conns_to_peer(peer))
+
+    async def where(self, peer: PeerId, peers: Bucket | None, leases: Bucket | None) -> tuple[Place, ...]:
+        """The processes that `peer` is connected to, this one first.
+
+        Args: peers, leases: None: the engine has never been there.
+
+        Raises: BusDown: the engine is away, and the peer is not connected to this process.
+        """
+        here = (self._here(),) if self.is_here(peer) else ()
+        try:
+            if peers is None or leases is None:
+                raise BusDown("the engine of the bus has not been reached yet")
+            return here + await self._elsewhere(peer, peers, leases)
+        except BusDown:
+            if here:
+                return here
+            raise
+
+    async def _elsewhere(self, peer: PeerId, peers: Bucket, leases: Bucket) -> tuple[Place, ...]:
+        found = []
+        for key in await peers.get(key_of(peer)):
+            process = key.rpartition(".")[2]
+            if process != self._here().process and await self.has_lease(process, leases):
+                place = self._maybe_place(process)
+                if place is not None:
+                    found.append(place)
+        return tuple(found)
+
+    async def has_lease(self, process: str, leases: Bucket) -> bool:
+        """As `is_alive`, but asks the engine about a process that was never heard of. Raises BusDown."""
+        if self.is_alive(process):
+            return True
+        if process in self._died:
+            return False
+        lease = (await leases.get(lease_key(process))).get(lease_key(process))
+        if lease is None:
+            self._died[process] = self._clock()
+            return False
+        self._lease(process, lease)
+        return True

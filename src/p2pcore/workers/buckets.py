@@ -1,0 +1,81 @@
+"""A bucket of a hub: a table of small values that all workers of a supervisor share, in memory.
+
+Comes in: entries to write, keys to look for. Goes out: entries, and what has changed, also by expiry. It
+knows no sockets; the hub tells the watchers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from p2pcore import limits
+from p2pcore.aio.table import Table
+from p2pcore.errors import LimitExceeded
+from p2pcore.workers.frames import Entries
+
+Changed = Callable[[dict[str, "bytes | None"]], None]
+
+
+class Bucket:
+    """One bucket. Call it inside the event loop.
+
+    Args:
+        changed: called with what has changed, at each change; None as value: the entry is gone.
+    """
+
+    def __init__(self, changed: Changed) -> None:
+        self._changed = changed
+        self._table = Table(asyncio.get_running_loop().time)
+        self._timer: asyncio.TimerHandle | None = None
+
+    def set_expiry(self, expiry_s: float | None) -> None:
+        """Seconds after which an entry goes that was not put again; None: never."""
+        self._table.expiry_s = expiry_s
+        self._expire()
+
+    def put(self, entries: Entries) -> None:
+        """Writes entries. Raises LimitExceeded: the bucket is full; those before it are written."""
+        changed: dict[str, bytes | None] = {}
+        try:
+            for key, value in entries:
+                is_new = self._table.put(key, value)
+                if len(self._table) > limits.HUB_MAX_ENTRIES:
+                    self._table.put(key, None)
+                    raise LimitExceeded("HUB_MAX_ENTRIES", len(self._table) + 1, limits.HUB_MAX_ENTRIES)
+                if is_new:
+                    changed[key] = value
+        finally:
+            if changed:
+                self._changed(changed)
+            self._expire_later()
+
+    def get(self, key: str) -> dict[str, bytes]:
+        """The entry of `key`, and those whose keys begin with `key` and a dot."""
+        self._expire()
+        return self._table.get(key)
+
+    def close(self) -> None:
+        """Forgets everything. Idempotent."""
+        self._table.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expire_later(self) -> None:
+        """Sets the timer to the next expiry. One that is earlier stays: when it is due, it is set again."""
+        at = self._table.next_expiry()
+        if at is not None and (self._timer is None or self._timer.when() > at):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_at(at, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        self._expire()
+
+    def _expire(self) -> None:
+        gone = self._table.expire()
+        if gone:
+            self._changed(dict.fromkeys(gone))
+        self._expire_later()
