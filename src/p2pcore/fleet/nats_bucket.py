@@ -28,7 +28,7 @@ _NS = 1_000_000_000
 _NAME_IN_USE = 10058
 _DELETE = {"KV-Operation": "PURGE"}
 """Headers of a message that deletes an entry in files. It stays: a server that has forgotten it, and is
-killed, finds the entry again (seen with 2.15.2, which notes no removal by the limit of a subject)."""
+killed, finds the entry again (seen with 2.15.2: what the limit of a subject removes is noted in no file)."""
 _DELETE_IN_MEMORY = _DELETE | {"Nats-TTL": f"{limits.BUS_MARKER_S:.0f}s"}
 """The same in memory: the server forgets it soon, and tells no further marker."""
 _START, _APPEND, _COMMIT = 0, 1, 2
