@@ -60,8 +60,13 @@ def starts(stream: Stream) -> asyncio.Task[None]:
     return asyncio.get_running_loop().create_task(serve(stream))
 
 
+def naming(handler: object) -> str:
+    """What it is, without its address: a test has the same name in every process."""
+    return getattr(handler, "__qualname__", type(handler).__name__)
+
+
 @pytest.mark.parametrize(
-    "handler", [plain, Server().plain, without_argument, with_two, lambda: None], ids=str
+    "handler", [plain, Server().plain, without_argument, with_two, lambda: None], ids=naming
 )
 def test_a_handler_that_cannot_work_is_refused_at_once(handler: Any) -> None:
     host = Host(listen=())
@@ -81,7 +86,7 @@ def test_a_handler_that_cannot_work_is_refused_at_once(handler: Any) -> None:
         lambda stream: serve(stream),
         functools.partial(with_two, more=1),
     ],
-    ids=str,
+    ids=naming,
 )
 def test_every_handler_that_works_is_taken(handler: Any) -> None:
     host = Host(listen=())

@@ -231,7 +231,7 @@ def test_whether_a_file_needs_a_password_is_known_before_it_is_parsed() -> None:
         (b"ssh-dss AAAA me", "not an OpenSSH key that we can read"),
         (b"\x08\x01\x12\x40" + bytes(63), "not a canonical private key"),
         (b"\x30\x03\x02\x01\x00", "not a private key"),
-        (os.urandom(40), "no"),
+        pytest.param(os.urandom(40), "no", id="random"),
     ],
 )
 def test_what_is_no_key_is_refused_with_a_reason(data: bytes, text: str) -> None:
@@ -351,6 +351,7 @@ def test_a_file_that_comes_meanwhile_is_kept(
         SECRET.to_pem(),
         f"/key/swarm/psk/1.0.0/\n/base16/\n{SEED.hex()}",
     ],
+    ids=lambda text: f"{len(text)} characters",  # the texts are others in each process
 )
 def test_a_text_that_may_be_a_key_is_not_shown_where_a_path_was_expected(text: str) -> None:
     assert may_be_key(text)
