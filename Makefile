@@ -8,6 +8,8 @@ LISTEN ?= /ip4/127.0.0.1/tcp/0
 ROUNDS ?= 5
 BENCH_ARGS ?=
 GATES_ARGS ?=
+# Processes that share the files of the suite. Most tests wait longer than they compute.
+JOBS ?= 4
 WHEELS_ARGS ?=
 ATTACKS_ARGS ?= --node p2pcore --node go --write
 MINUTES ?= 1
@@ -76,7 +78,7 @@ docs: $(DOCS)/.tools  ## the documentation site in build/site; a link or a name 
 	@echo "build/site/index.html"
 
 unit: $(VENV)/.built  ## the suite without the peers in other languages
-	$(PY) -m pytest -m "not interop"
+	$(PY) -m pytest -n $(JOBS) --dist loadfile -m "not interop"
 
 interop: $(VENV)/.built  ## the real go-libp2p and js-libp2p peers, both ways
 	$(PY) -m pytest tests/interop -m interop

@@ -23,4 +23,4 @@ export LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=lib
 export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 export PYTHONMALLOC=malloc P2PCORE_TEST_TIME_SCALE="${P2PCORE_TEST_TIME_SCALE:-5}"
 [ $# -gt 0 ] || set -- tests/{_fast,aio,attacks,conformance,relay,security,streams,transports,upgrade}
-"$py" -m pytest -m "not interop and not source and not slow" "$@"
+"$py" -m pytest -n 2 --dist loadfile -m "not interop and not source and not slow" "$@"

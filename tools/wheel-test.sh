@@ -35,4 +35,4 @@ case $where in
   *) echo "the suite would test $where, not the wheel" >&2; exit 1 ;;
 esac
 [ $# -gt 0 ] || set -- tests/cli tests/workers tests/conformance tests/transports tests/test_*.py
-"$py" -m pytest -m "not interop and not source" "$@"
+"$py" -m pytest -n 2 --dist loadfile -m "not interop and not source" "$@"
