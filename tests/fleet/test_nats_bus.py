@@ -447,7 +447,7 @@ from p2pcore.fleet.nats_bus import NatsBus
 async def main():
     async with NatsBus(sys.argv[1]) as bus:
         bucket = await bus.bucket("b")
-        for n in range(200):
+        for n in range(60):
             for _ in range(50):
                 await bus.publish("s", bytes(10_000))
             await bucket.put({f"k.{m}": b"%d" % n for m in range(20)})
@@ -482,7 +482,7 @@ asyncio.run(main())
                 await asyncio.sleep(0.05)
             assert states[:2] == [False, True], "the server did not shut the reader out"
             assert table == await bucket.get("k")
-            assert len(sizes) < 10_000, "the reader was not slow"
+            assert len(sizes) < 3_000, "the reader was not slow"
             assert max(sizes) - before < 50_000_000
     finally:
         server.kill()

@@ -12,7 +12,7 @@ from harness import eventually, looped
 from hosts import BARE
 from p2pcore import Host, P2PError, PeerId, PrivateKey, RelayOptions, Stream, limits
 from p2pcore.relay.conn import RelayedConn
-from p2pcore.relay.ledger import Ledger, Refused
+from p2pcore.relay.ledger import Ledger, NotPermitted
 from p2pcore.relay.messages import HOP, STOP, Hop, HopType, Status, Stop, StopType, read_body
 from p2pcore.relay.rates import Rates
 from relays import UNLIMITED, ask_hop, behind, fake_relay, grant, relay_host, relayed
@@ -70,7 +70,7 @@ async def test_one_address_cannot_hold_all_circuits_to_a_target() -> None:
         for count in range(100):
             try:
                 ledger.open(None, next(numbers), source, ip, target)
-            except Refused:
+            except NotPermitted:
                 return count
         raise AssertionError
 

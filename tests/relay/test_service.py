@@ -26,7 +26,7 @@ from p2pcore import (
     limits,
 )
 from p2pcore._fast.codec import varint
-from p2pcore.relay.ledger import Refused
+from p2pcore.relay.ledger import NotPermitted
 from p2pcore.relay.messages import (
     HOP,
     STOP,
@@ -434,7 +434,7 @@ async def test_a_stream_for_another_process_ends_with_the_reservation() -> None:
     async with relay_host() as relay, clients(relay, 1) as (target,):
         target.set_stream_handler(STOP, answers_ok)
         service: Any = relay.relay_service
-        with pytest.raises(Refused, match="NO_RESERVATION"):
+        with pytest.raises(NotPermitted, match="NO_RESERVATION"):
             await service.open_for(NOBODY, target.peer_id)
         await ask_hop(target, relay.addrs_with_peer[0], RESERVE)
         stop, ended = await service.open_for(NOBODY, target.peer_id)
@@ -446,7 +446,7 @@ async def test_a_stream_for_another_process_ends_with_the_reservation() -> None:
         ended()
         assert not service._ends
         assert not service._stops
-        with pytest.raises(Refused, match="NO_RESERVATION"):
+        with pytest.raises(NotPermitted, match="NO_RESERVATION"):
             await service.open_for(NOBODY, target.peer_id)
 
 

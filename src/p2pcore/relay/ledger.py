@@ -1,7 +1,7 @@
 """Who has a reservation at a relay, how many circuits there are, and who gets one more.
 
 Comes in: requests of one process, or of all processes that are one relay together; each is a *holder*. Goes
-out: permission, or Refused. It knows no connections: the holder that keeps a peer's connection says when the
+out: permission, or NotPermitted. It knows no connections: the holder that keeps a peer's connection says when the
 reservation ends, and the one that opened a circuit when that does. Limits of go-libp2p.
 """
 
@@ -25,7 +25,7 @@ _KEPT_FREE = 4
 """Of a target's circuits, at most one in this many stays free for addresses that have fewer there."""
 
 
-class Refused(Exception):
+class NotPermitted(Exception):
     """Raised to answer a request with `status`."""
 
     def __init__(self, status: Status, reason: object) -> None:
@@ -85,17 +85,17 @@ class Ledger:
     # -- reservations --------------------------------------------------------------------------
 
     def reserve(self, holder: Hashable, peer: PeerId, ip: str, expire: float) -> None:
-        """`peer` reserves or renews on a connection of `holder`. Raises Refused; an earlier one stays."""
+        """`peer` reserves or renews on a connection of `holder`. Raises NotPermitted; an earlier one stays."""
         if reason := self._rates.reserve(peer, ip):
-            raise Refused(Status.RESERVATION_REFUSED, reason)
+            raise NotPermitted(Status.RESERVATION_REFUSED, reason)
         self._drop_expired()
         old = self._slots.get(peer)
         others = len(self._slots) - (old is not None)
         same_ip = self._ips[ip] - (old is not None and old.ip == ip)
         if others >= self.options.max_reservations:
-            raise Refused(Status.RESERVATION_REFUSED, "no more reservations")
+            raise NotPermitted(Status.RESERVATION_REFUSED, "no more reservations")
         if same_ip >= self.options.max_reservations_per_ip:
-            raise Refused(Status.RESERVATION_REFUSED, f"no more reservations from {ip}")
+            raise NotPermitted(Status.RESERVATION_REFUSED, f"no more reservations from {ip}")
         if old is not None:
             _count(self._ips, old.ip, -1)
         slot = self._slots[peer] = _Slot(expire, ip, old.holders if old is not None else {})
@@ -127,15 +127,15 @@ class Ledger:
         Args:
             number: names the circuit among those of `holder`.
 
-        Raises: Refused.
+        Raises: NotPermitted.
         """
         self._drop_expired()
         slot = self._slots.get(target)
         if slot is None:
-            raise Refused(Status.NO_RESERVATION, target)
+            raise NotPermitted(Status.NO_RESERVATION, target)
         self._check_room(source, ip, target)
         if reason := self._rates.open(source, ip, target):
-            raise Refused(Status.RESOURCE_LIMIT_EXCEEDED, reason)
+            raise NotPermitted(Status.RESOURCE_LIMIT_EXCEEDED, reason)
         circuit = self._circuits[holder, number] = _Circuit(source, ip, target)
         self._count_circuit(circuit, 1)
         return next(reversed(slot.holders))
@@ -144,11 +144,11 @@ class Ledger:
         most = self.options.max_circuits_per_peer
         for peer in (source, target):
             if self._ends[peer] >= most:
-                raise Refused(Status.RESOURCE_LIMIT_EXCEEDED, f"too many circuits of {peer}")
+                raise NotPermitted(Status.RESOURCE_LIMIT_EXCEEDED, f"too many circuits of {peer}")
         if most - self._ends[target] <= min(self._to_target[ip, target], most // _KEPT_FREE):
-            raise Refused(Status.RESOURCE_LIMIT_EXCEEDED, f"too many circuits from {ip} to {target}")
+            raise NotPermitted(Status.RESOURCE_LIMIT_EXCEEDED, f"too many circuits from {ip} to {target}")
         if self._sources[ip] >= self.options.max_circuits_per_ip:
-            raise Refused(Status.RESOURCE_LIMIT_EXCEEDED, f"too many circuits from {ip}")
+            raise NotPermitted(Status.RESOURCE_LIMIT_EXCEEDED, f"too many circuits from {ip}")
 
     def _count_circuit(self, circuit: _Circuit, by: int) -> None:
         _count(self._ends, circuit.source, by)
@@ -194,7 +194,7 @@ class Board(Protocol):
         """See Ledger.closed."""
 
     async def open_stop(self, holder: Hashable, source: PeerId, target: PeerId) -> Stream:
-        """A stream to the circuit's target through `holder`, which has accepted it. Raises Refused."""
+        """A stream to the circuit's target through `holder`, which has accepted it. Raises NotPermitted."""
 
 
 class OwnBoard:

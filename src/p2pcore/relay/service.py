@@ -29,7 +29,7 @@ from p2pcore.errors import (
     RemoteProtocolError,
 )
 from p2pcore.relay.conn import came_relayed
-from p2pcore.relay.ledger import Board, Ledger, OwnBoard, Refused
+from p2pcore.relay.ledger import Board, Ledger, NotPermitted, OwnBoard
 from p2pcore.relay.messages import (
     HOP,
     STOP,
@@ -147,7 +147,7 @@ class RelayService:
             if request.type is HopType.CONNECT:
                 return await self._connect(stream, conn, request)
             answer = await self._reserve(conn)
-        except Refused as refused:
+        except NotPermitted as refused:
             self.refused[refused.status.name] += 1
             logger.debug("%s: refused: %s", conn, refused, extra=of_conn(conn))
             answer = Hop(HopType.STATUS, status=refused.status)
@@ -159,9 +159,9 @@ class RelayService:
     async def _reserve(self, conn: Conn) -> Hop:
         peer, addr, options = conn.remote_peer, conn.remote_multiaddr, self._options
         if came_relayed(conn):
-            raise Refused(Status.PERMISSION_DENIED, "a reservation over a relayed connection")
+            raise NotPermitted(Status.PERMISSION_DENIED, "a reservation over a relayed connection")
         if not self._grants("may_reserve", options.may_reserve, peer, addr):
-            raise Refused(Status.PERMISSION_DENIED, "not allowed to reserve")
+            raise NotPermitted(Status.PERMISSION_DENIED, "not allowed to reserve")
         self._drop_expired()
         expire = self._now() + options.reservation_ttl_s
         try:
@@ -286,11 +286,11 @@ class RelayService:
         """The stream to a target that is connected here, for a circuit that another process opens.
 
         Returns: the stream, on which the target has accepted the circuit; and what to call when it has ended.
-        Raises: Refused.
+        Raises: NotPermitted.
         """
         self._drop_expired()
         if target not in self._held:
-            raise Refused(Status.NO_RESERVATION, target)
+            raise NotPermitted(Status.NO_RESERVATION, target)
         stop = await self._open_stop(source, target)
         stop.set_deadline(None)
         self._tag(target)
@@ -309,14 +309,14 @@ class RelayService:
         """The target, if `conn` may have a circuit to it. The checks are in go-libp2p's order."""
         source, target = conn.remote_peer, request.peer
         if came_relayed(conn):
-            raise Refused(Status.PERMISSION_DENIED, "a circuit over a relayed connection")
+            raise NotPermitted(Status.PERMISSION_DENIED, "a circuit over a relayed connection")
         if target is None:
-            raise Refused(Status.MALFORMED_MESSAGE, "CONNECT without a peer")
+            raise NotPermitted(Status.MALFORMED_MESSAGE, "CONNECT without a peer")
         if target in (source, self._network.local_peer):
-            raise Refused(Status.PERMISSION_DENIED, "a circuit to the source or to the relay")
+            raise NotPermitted(Status.PERMISSION_DENIED, "a circuit to the source or to the relay")
         addr = conn.remote_multiaddr
         if not self._grants("may_connect", self._options.may_connect, source, addr, target):
-            raise Refused(Status.PERMISSION_DENIED, "not allowed to connect")
+            raise NotPermitted(Status.PERMISSION_DENIED, "not allowed to connect")
         self._drop_expired()
         return target
 
@@ -334,7 +334,7 @@ class RelayService:
             async with asyncio.timeout(limits.RELAY_STOP_CONNECT_TIMEOUT_S):
                 stop = await self._network.new_stream(target, STOP)
         except (P2PError, OSError) as error:
-            raise Refused(Status.CONNECTION_FAILED, error) from error
+            raise NotPermitted(Status.CONNECTION_FAILED, error) from error
         try:
             stop.set_deadline(limits.RELAY_STOP_HANDSHAKE_TIMEOUT_S)
             await stop.write(Stop(StopType.CONNECT, peer=source, limit=self._options.limit).encode())
@@ -343,7 +343,7 @@ class RelayService:
                 raise RemoteProtocolError(f"the target answers {answer.type.name} {answer.status!r}")
         except (P2PError, OSError) as error:
             stop.reset()
-            raise Refused(Status.CONNECTION_FAILED, error) from error
+            raise NotPermitted(Status.CONNECTION_FAILED, error) from error
         except BaseException:
             stop.reset()
             raise
@@ -384,7 +384,7 @@ async def _read_request(stream: Stream) -> Hop:
     try:
         request = Hop.parse(await read_body(stream))
     except (RemoteProtocolError, LimitExceeded, IncompleteRead) as error:
-        raise Refused(Status.MALFORMED_MESSAGE, error) from error
+        raise NotPermitted(Status.MALFORMED_MESSAGE, error) from error
     if request.type is HopType.STATUS:
-        raise Refused(Status.UNEXPECTED_MESSAGE, "a client must not send STATUS")
+        raise NotPermitted(Status.UNEXPECTED_MESSAGE, "a client must not send STATUS")
     return request

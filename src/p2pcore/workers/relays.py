@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from p2pcore import limits
 from p2pcore.aio.pace import Pace
 from p2pcore.errors import BusDown, LimitExceeded
-from p2pcore.relay.ledger import Ledger, Refused
+from p2pcore.relay.ledger import Ledger, NotPermitted
 from p2pcore.relay.messages import Status
 from p2pcore.relay.options import RelayOptions
 from p2pcore.values.peer_id import PeerId
@@ -56,7 +56,7 @@ class RelayDesk:
     def _reserve(self, member: Member, header: Header) -> Header:
         try:
             self._books.reserve(member.number, PeerId(header["peer"]), header["ip"], header["expire"])
-        except Refused as refused:
+        except NotPermitted as refused:
             return _told(refused)
         return {}
 
@@ -68,7 +68,7 @@ class RelayDesk:
         source, target = PeerId(header["source"]), PeerId(header["target"])
         try:
             holder = self._books.open(member.number, header["circuit"], source, header["ip"], target)
-        except Refused as refused:
+        except NotPermitted as refused:
             return _told(refused)
         return {"holder": holder}
 
@@ -86,7 +86,7 @@ class RelayDesk:
         return self.ledger
 
 
-def _told(refused: Refused) -> Header:
+def _told(refused: NotPermitted) -> Header:
     return {"status": int(refused.status), "reason": refused.reason}
 
 
@@ -101,12 +101,12 @@ class _Askers:
         self._ips = Pace[str](per_min_per_ip, _MINUTE_S)
 
     def check(self, peer: PeerId, ip: str, status: Status) -> None:
-        """Counts a request. Raises Refused with `status`."""
+        """Counts a request. Raises NotPermitted with `status`."""
         now = asyncio.get_running_loop().time()
         if not self._peers.has_room(peer, now):
-            raise Refused(status, f"{peer} asks too often")
+            raise NotPermitted(status, f"{peer} asks too often")
         if not self._ips.has_room(ip, now):
-            raise Refused(status, f"peers from {ip} ask too often")
+            raise NotPermitted(status, f"peers from {ip} ask too often")
         self._peers.spend(peer, now)
         self._ips.spend(ip, now)
 
@@ -151,19 +151,19 @@ class SharedBoard:
             return await self._links.open(int(str(holder)), _KIND, source=str(source), target=str(target))
         except LinkRefused as refused:
             status = Status.__members__.get(refused.reason, Status.CONNECTION_FAILED)
-            raise Refused(status, refused) from refused
+            raise NotPermitted(status, refused) from refused
         except (BusDown, LimitExceeded, TimeoutError) as error:
-            raise Refused(Status.CONNECTION_FAILED, error) from error
+            raise NotPermitted(Status.CONNECTION_FAILED, error) from error
 
     async def _ask(self, op: str, otherwise: Status, **fields: Any) -> Header:
-        """Raises Refused, with the status `otherwise` if there is no answer."""
+        """Raises NotPermitted, with the status `otherwise` if there is no answer."""
         try:
             async with asyncio.timeout(limits.HUB_ANSWER_S):
                 answer, _ = await self._hub.ask(op, **fields)
         except (BusDown, LimitExceeded, TimeoutError) as error:
-            raise Refused(otherwise, f"the supervisor does not answer: {error}") from error
+            raise NotPermitted(otherwise, f"the supervisor does not answer: {error}") from error
         if "status" in answer:
-            raise Refused(Status(answer["status"]), answer["reason"])
+            raise NotPermitted(Status(answer["status"]), answer["reason"])
         return answer
 
 
@@ -173,7 +173,7 @@ async def share_relay(service: RelayService, hub: HubClient, links: Links) -> No
     async def serve(request: Request) -> Far:
         try:
             return Far(*await service.open_for(PeerId(request["source"]), PeerId(request["target"])))
-        except Refused as refused:
+        except NotPermitted as refused:
             raise LinkRefused(refused.status.name, refused.reason) from refused
 
     await hub.ask("relay-options", numbers=service.options.numbers)
