@@ -10,6 +10,7 @@ BENCH_ARGS ?=
 GATES_ARGS ?=
 # Processes that share the files of the suite. Most tests wait longer than they compute.
 JOBS ?= 4
+SANITIZE_TESTS ?=
 WHEELS_ARGS ?=
 ATTACKS_ARGS ?= --node p2pcore --node go --write
 MINUTES ?= 1
@@ -104,7 +105,7 @@ wheel-test:      ## builds the wheel, installs it in a clean environment elsewhe
 	PYTHON=$(PYTHON) tools/wheel-test.sh
 
 sanitize:        ## what is compiled, in a checked build with the address and undefined-behaviour sanitizers
-	PYTHON=$(PYTHON) CFLAGS="$(SANITIZE)" tools/sanitize-test.sh
+	PYTHON=$(PYTHON) CFLAGS="$(SANITIZE)" tools/sanitize-test.sh $(SANITIZE_TESTS)
 
 lowest:          ## the suite on the lowest versions of everything that p2pcore needs, in an environment of its own
 	PYTHON=$(PYTHON) tools/versions-test.sh lowest

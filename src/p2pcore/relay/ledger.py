@@ -1,8 +1,8 @@
 """Who has a reservation at a relay, how many circuits there are, and who gets one more.
 
 Comes in: requests of one process, or of all processes that are one relay together; each is a *holder*. Goes
-out: permission, or NotPermitted. It knows no connections: the holder that keeps a peer's connection says when the
-reservation ends, and the one that opened a circuit when that does. Limits of go-libp2p.
+out: permission, or NotPermitted. It knows no connections: the holder that keeps a peer's connection says when
+the reservation ends, and the one that opened a circuit when that does. Limits of go-libp2p.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Ledger:
     # -- reservations --------------------------------------------------------------------------
 
     def reserve(self, holder: Hashable, peer: PeerId, ip: str, expire: float) -> None:
-        """`peer` reserves or renews on a connection of `holder`. Raises NotPermitted; an earlier one stays."""
+        """`peer` reserves or renews on a connection of `holder`. NotPermitted: an earlier one stays."""
         if reason := self._rates.reserve(peer, ip):
             raise NotPermitted(Status.RESERVATION_REFUSED, reason)
         self._drop_expired()
