@@ -28,7 +28,10 @@ cdef class Histogram:
         cdef Py_ssize_t i
         self.bounds = tuple(map(float, bounds))
         self.size = len(self.bounds)
-        if not self.size or list(self.bounds) != sorted(set(self.bounds)):
+        rising = self.size > 0 and self.bounds[0] == self.bounds[0]  # NaN compares with nothing, not even itself
+        for i in range(1, self.size):
+            rising = rising and self.bounds[i - 1] < self.bounds[i]
+        if not rising:
             raise ValueError(f"bounds must be numbers that rise, at least one, not {bounds!r}")
         self.ends = <double *> PyMem_Malloc(self.size * sizeof(double))
         self.counts = <int64_t *> PyMem_Calloc(self.size + 1, sizeof(int64_t))
