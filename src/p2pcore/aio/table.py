@@ -1,11 +1,12 @@
 """Entries that are found by the first words of their keys, for a bus that keeps them itself.
 
-Comes in: keys, values and the time. Goes out: values, and which keys are gone. It has no timer: who keeps a
-table asks it for what has expired.
+Comes in: keys, values and the time. Goes out: values, and which keys are gone. A table has no timer: who
+keeps one asks it for what has expired, when an ExpiryTimer says so.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -93,6 +94,34 @@ class Table:
         while words and not path.pop():
             del path[-1][words.pop()]
         return True
+
+
+class ExpiryTimer:
+    """Calls `due` in the event loop when the next entry of `table` expires. The table has its clock."""
+
+    __slots__ = ("_due", "_table", "_timer")
+
+    def __init__(self, table: Table, due: Callable[[], None]) -> None:
+        self._table = table
+        self._due = due
+        self._timer: asyncio.TimerHandle | None = None
+
+    def set(self) -> None:
+        """To be called after each change. A timer that is earlier stays: when it is due, it is set again."""
+        at = self._table.next_expiry()
+        if at is not None and (self._timer is None or self._timer.when() > at):
+            self.stop()
+            self._timer = asyncio.get_running_loop().call_at(at, self._fire)
+
+    def stop(self) -> None:
+        """Nothing is due until the next `set`. Idempotent."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _fire(self) -> None:
+        self._timer = None
+        self._due()
 
 
 def is_under(key: str, prefix: str) -> bool:

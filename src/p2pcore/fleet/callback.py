@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from p2pcore.aio.callbacks import RAISED, Complaints
+from p2pcore.errors import LimitExceeded
+from p2pcore.fleet import names
 
 _complaints: Final = Complaints(logging.getLogger("p2pcore.fleet"))
 
@@ -41,6 +43,15 @@ class Callback:
             _complaints.raised("a callback of the bus")
 
 
-def wrong_answer() -> None:
-    """Logs the exception that is handled: a program answered a request with what is no answer."""
-    _complaints.raised("the answer to a request")
+def checked(answer: Callable[[bytes], None]) -> Callable[[bytes], None]:
+    """`answer` for the program: it never raises. What is no answer is logged, and nobody gets it."""
+
+    def tried(data: bytes) -> None:
+        try:
+            names.message(data)
+        except (TypeError, LimitExceeded):
+            _complaints.raised("the answer to a request")
+        else:
+            answer(data)
+
+    return tried

@@ -299,7 +299,7 @@ class Fleet:
             LimitExceeded: peers of this process subscribe to FLEET_MAX_TOPICS topics.
         """
         parts = self._live()
-        names.subject(parts.topic_prefix + topic if isinstance(topic, str) else topic)
+        parts.check_topic(topic)
         return await parts.topics.subscribe(topic, stream)
 
     async def publish(self, topic: str, message: bytes) -> None:
@@ -313,7 +313,7 @@ class Fleet:
             LimitExceeded: it is longer than FLEET_MAX_MESSAGE_BYTES. ValueError, TypeError: as `subscribe`.
         """
         parts = self._live()
-        names.subject(parts.topic_prefix + topic if isinstance(topic, str) else topic)
+        parts.check_topic(topic)
         _check_message(message)
         await parts.topics.publish(topic, message)
 
@@ -430,6 +430,10 @@ class _Parts:
             ),
             lambda is_up, error: swarm.events.emit(BusBack() if is_up else BusLost(error)),
         )
+
+    def check_topic(self, topic: object) -> None:
+        """Raises ValueError, TypeError: it is no subject of the bus."""
+        names.subject(self.topic_prefix + topic if isinstance(topic, str) else topic)
 
     @property
     def notifiees(self) -> list[Notifiee]:

@@ -8,16 +8,17 @@ waits than there are publishers. A test stops and starts the engine, as others a
 from __future__ import annotations
 
 import asyncio
-from asyncio import Future, TimerHandle
+from asyncio import Future
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from p2pcore import options
-from p2pcore.aio.table import Table, is_under
-from p2pcore.errors import BusDown, LimitExceeded, NobodyListens
+from p2pcore.aio.table import ExpiryTimer, Table, is_under
+from p2pcore.errors import BusDown, NobodyListens
 from p2pcore.fleet import names
 from p2pcore.fleet.bus import Bucket, BusMessage, Subscription
-from p2pcore.fleet.callback import Callback, wrong_answer
+from p2pcore.fleet.callback import Callback, checked
 
 
 class _Call(Callback):
@@ -65,14 +66,14 @@ class _Entries:
         self.name = name
         self.table = Table(lambda: asyncio.get_running_loop().time())
         self.watches: dict[_Call, None] = {}
-        self._timer: TimerHandle | None = None
+        self.timer = ExpiryTimer(self.table, self.expire)
 
     def put(self, entries: Mapping[str, bytes | None]) -> None:
         self.expire()
         for key, value in entries.items():
             if self.table.put(key, value):
                 self._tell(key, value)
-        self._wait()
+        self.timer.set()
 
     def get(self, key: str) -> dict[str, bytes]:
         self.expire()
@@ -82,26 +83,11 @@ class _Entries:
         """Deletes what is over, tells it, and sets the timer."""
         for key in self.table.expire():
             self._tell(key, None)
-        self._wait()
+        self.timer.set()
 
     def forget(self) -> None:
         for key in self.table.clear():
             self._tell(key, None)
-
-    def stand_still(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _wait(self) -> None:
-        at = self.table.next_expiry()
-        if at is not None and (self._timer is None or self._timer.when() > at):
-            self.stand_still()
-            self._timer = asyncio.get_running_loop().call_at(at, self._due)
-
-    def _due(self) -> None:
-        self._timer = None
-        self.expire()
 
     def _tell(self, key: str, value: bytes | None) -> None:
         for watch in self.watches:
@@ -131,7 +117,7 @@ class MemoryEngine:
         for request in self._requests:
             _fail(request, "went away before the answer")
         for entries in self._buckets.values():
-            entries.stand_still()
+            entries.timer.stop()
         self._tell_state()
 
     def start(self, *, forget: bool = False) -> None:
@@ -204,7 +190,7 @@ class MemoryBus:
             raise NobodyListens(f"nobody subscribed to {subject!r}")
         waiter: Future[bytes] = asyncio.get_running_loop().create_future()
         for call in listeners:
-            call.soon(BusMessage(subject, data, self._answer_of(waiter)))
+            call.soon(BusMessage(subject, data, checked(partial(_answer, waiter))))
         self._requests[waiter] = self._engine._requests[waiter] = None
         try:
             async with asyncio.timeout(timeout_s):
@@ -237,18 +223,6 @@ class MemoryBus:
             raise BusDown("the bus is closed")
         if not self._engine.is_up:
             raise BusDown("the engine in memory is stopped")
-
-    def _answer_of(self, waiter: Future[bytes]) -> Callable[[bytes], None]:
-        def answer(data: bytes) -> None:
-            try:
-                names.message(data)
-            except (TypeError, LimitExceeded):
-                wrong_answer()
-            else:
-                if not waiter.done():
-                    waiter.set_result(data)
-
-        return answer
 
 
 class MemoryBucket:
@@ -287,3 +261,8 @@ class MemoryBucket:
 def _fail(request: Future[bytes], why: str) -> None:
     if not request.done():
         request.set_exception(BusDown(f"the bus {why}"))
+
+
+def _answer(request: Future[bytes], data: bytes) -> None:
+    if not request.done():
+        request.set_result(data)

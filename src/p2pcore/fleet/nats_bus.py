@@ -12,6 +12,7 @@ import inspect
 import logging
 import random
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -19,7 +20,7 @@ from p2pcore import limits, options
 from p2pcore.errors import BusDown, BusError, P2PError
 from p2pcore.fleet import names
 from p2pcore.fleet.bus import Bucket, BusMessage, Subscription
-from p2pcore.fleet.callback import Callback, wrong_answer
+from p2pcore.fleet.callback import Callback, checked
 from p2pcore.fleet.nats_bucket import NatsBucket
 from p2pcore.fleet.nats_link import Link
 from p2pcore.fleet.nats_watch import Watch
@@ -223,16 +224,7 @@ class NatsBus:
 
     def answer_of(self, subject: str) -> Callable[[bytes], None]:
         """Sends the answer to a request, whose answers go to `subject`."""
-
-        def answer(data: bytes) -> None:
-            try:
-                names.message(data)
-            except (TypeError, P2PError):
-                wrong_answer()
-            else:
-                self._answer(subject, data)
-
-        return answer
+        return checked(partial(self._answer, subject))
 
     def _answer(self, subject: str, data: bytes) -> None:
         if not self.is_up:

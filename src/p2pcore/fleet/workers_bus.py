@@ -11,10 +11,10 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from p2pcore import options
-from p2pcore.errors import BusDown, LimitExceeded, NobodyListens
+from p2pcore.errors import BusDown, NobodyListens
 from p2pcore.fleet import names
 from p2pcore.fleet.bus import Bucket, BusMessage, Subscription
-from p2pcore.fleet.callback import Callback, wrong_answer
+from p2pcore.fleet.callback import Callback, checked
 
 if TYPE_CHECKING:
     from p2pcore.workers.hub_client import Group, Handle, HubClient
@@ -98,7 +98,7 @@ class WorkersBus:
         call = _Call(subject, deliver, self._calls)
 
         def message(subject: str, data: bytes, answer: Callable[[bytes], None] | None) -> None:
-            call(BusMessage(subject, data, answer and _checked(answer)))
+            call(BusMessage(subject, data, answer and checked(answer)))
 
         return await call.begin(self._hub.subscribe(subject, message, self._group))
 
@@ -165,17 +165,3 @@ class WorkersBucket:
         self._bus._need()
         call = _Call(key, changed, self._bus._calls)
         return await call.begin(self._bus._hub.watch(self._name, key, call, self._bus._group))
-
-
-def _checked(answer: Callable[[bytes], None]) -> Callable[[bytes], None]:
-    """An answer that never raises, whatever it is given."""
-
-    def checked(data: bytes) -> None:
-        try:
-            names.message(data)
-        except (TypeError, LimitExceeded):
-            wrong_answer()
-        else:
-            answer(data)
-
-    return checked

@@ -87,14 +87,12 @@ class RelayService:
         self._now = now
         self._complaints = Complaints(logger)
         self._board: Board = OwnBoard(Ledger(options, lambda: self._now()))
-        self._held: dict[
-            PeerId, float
-        ] = {}  # reservations on connections here: when they expire, unix seconds
+        # Reservations on connections here: when they expire, unix seconds.
+        self._held: dict[PeerId, float] = {}
         self._circuits: dict[Splice, PeerId | None] = {}  # with the target, if it is connected here
         self._numbers = itertools.count(1)
-        self._stops: dict[
-            PeerId, set[Stream]
-        ] = {}  # to targets here, of circuits that other processes opened
+        # To targets here, of circuits that other processes opened.
+        self._stops: dict[PeerId, set[Stream]] = {}
         self._ends: Counter[PeerId] = Counter()  # how many circuits here each peer is an end of
         self._sweep: asyncio.TimerHandle | None = None
         self.refused: Counter[str] = Counter()

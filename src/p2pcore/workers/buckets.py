@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 
 from p2pcore import limits
-from p2pcore.aio.table import Table
+from p2pcore.aio.table import ExpiryTimer, Table
 from p2pcore.errors import LimitExceeded
 from p2pcore.workers.frames import Entries
 
@@ -27,7 +27,7 @@ class Bucket:
     def __init__(self, changed: Changed) -> None:
         self._changed = changed
         self._table = Table(asyncio.get_running_loop().time)
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = ExpiryTimer(self._table, self._expire)
 
     def set_expiry(self, expiry_s: float | None) -> None:
         """Seconds after which an entry goes that was not put again; None: never."""
@@ -48,7 +48,7 @@ class Bucket:
         finally:
             if changed:
                 self._changed(changed)
-            self._expire_later()
+            self._timer.set()
 
     def get(self, key: str) -> dict[str, bytes]:
         """The entry of `key`, and those whose keys begin with `key` and a dot."""
@@ -58,24 +58,10 @@ class Bucket:
     def close(self) -> None:
         """Forgets everything. Idempotent."""
         self._table.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _expire_later(self) -> None:
-        """Sets the timer to the next expiry. One that is earlier stays: when it is due, it is set again."""
-        at = self._table.next_expiry()
-        if at is not None and (self._timer is None or self._timer.when() > at):
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = asyncio.get_running_loop().call_at(at, self._due)
-
-    def _due(self) -> None:
-        self._timer = None
-        self._expire()
+        self._timer.stop()
 
     def _expire(self) -> None:
         gone = self._table.expire()
         if gone:
             self._changed(dict.fromkeys(gone))
-        self._expire_later()
+        self._timer.set()
