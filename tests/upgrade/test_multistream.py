@@ -297,6 +297,13 @@ def test_responder_answers_na_to_what_it_does_not_speak(proposal: bytes) -> None
     assert io.written == [HEADER + NOT_AVAILABLE, NOISE]
 
 
+def test_a_tls_hello_is_no_proposal_even_with_a_newline_in_its_place() -> None:
+    hello = bytes.fromhex("16030100d6010000d20303") + b"x" * 11 + b"\n" + bytes(200)
+    with pytest.raises(ProtocolNotSupported, match="begin a TLS handshake") as caught:
+        run(handle(Script(HEADER + TLS + hello), ("/noise",)))
+    assert caught.value.protocols == ("/tls/1.0.0",)
+
+
 def test_responder_takes_the_64th_proposal() -> None:
     io = Script(HEADER + TLS * 63 + NOISE)
     assert run(handle(io, SUPPORTED)) == "/noise"
