@@ -156,10 +156,6 @@ class Directory:
         others = (self._maybe_place(process) for process in list(self._heard))
         return [self._here(), *(place for place in others if place is not None)]
 
-    def num_connected(self) -> int:
-        """The peers of all processes, as each has said it last."""
-        return sum(place.num_peers for place in self.places())
-
     def _maybe_place(self, process: str) -> Place | None:
         heard = self._heard.get(process)
         return _place(process, heard[1]) if heard is not None and self.is_alive(process) else None

@@ -87,6 +87,10 @@ class Member:
         """Answers its frame number `n`."""
         self.conn.send(encode({"op": "reply", "n": n, **fields}, data))
 
+    def reply_full(self, n: int, limit: str, most: int) -> None:
+        """Answers its frame number `n`, which asks for one more than `limit` allows."""
+        self.reply(n, limit=[limit, most + 1, most])
+
     def tell_change(self, w: int, changed: dict[str, bytes | None]) -> None:
         """Sends what has changed to its watch `w`; what does not fit is sent when it has read the rest."""
         missed = self.watches[w].missed
@@ -222,8 +226,7 @@ class Hub:
     def _subscribe(self, member: Member, header: Header, data: bytes) -> None:
         pattern = header["pattern"]
         if pattern not in member.patterns and len(member.patterns) >= limits.HUB_MAX_SUBSCRIPTIONS:
-            most = limits.HUB_MAX_SUBSCRIPTIONS
-            member.reply(header["n"], limit=["HUB_MAX_SUBSCRIPTIONS", most + 1, most])
+            member.reply_full(header["n"], "HUB_MAX_SUBSCRIPTIONS", limits.HUB_MAX_SUBSCRIPTIONS)
             return
         member.patterns.add(pattern)
         self._listeners.setdefault(pattern, {})[member] = None
@@ -295,8 +298,7 @@ class Hub:
         name = header["name"]
         bucket = self._buckets.get(name)
         if bucket is None and len(self._buckets) >= limits.HUB_MAX_BUCKETS:
-            most = limits.HUB_MAX_BUCKETS
-            member.reply(header["n"], limit=["HUB_MAX_BUCKETS", most + 1, most])
+            member.reply_full(header["n"], "HUB_MAX_BUCKETS", limits.HUB_MAX_BUCKETS)
             return
         if bucket is None:
             bucket = self._buckets[name] = Bucket(lambda changed: self._changed(name, changed))
@@ -317,8 +319,7 @@ class Hub:
 
     def _watch(self, member: Member, header: Header, data: bytes) -> None:
         if len(member.watches) >= limits.HUB_MAX_SUBSCRIPTIONS:
-            most = limits.HUB_MAX_SUBSCRIPTIONS
-            member.reply(header["n"], limit=["HUB_MAX_SUBSCRIPTIONS", most + 1, most])
+            member.reply_full(header["n"], "HUB_MAX_SUBSCRIPTIONS", limits.HUB_MAX_SUBSCRIPTIONS)
             return
         self._send_entries(member, {"op": "change", "w": header["w"]}, header)
         member.watches[header["w"]] = _Watch(header["name"], header["key"])
