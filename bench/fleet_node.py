@@ -81,15 +81,22 @@ class Node:
         return {"places": await asyncio.gather(*map(one, peers))}
 
     async def ask(
-        self, peers: list[str], count: int, first: int, at_once: int, timeout_s: float, pause_s: float = 0.0
+        self,
+        peers: list[str],
+        count: int,
+        first: int,
+        at_once: int,
+        timeout_s: float,
+        pause_s: float = 0.0,
+        in_turn: bool = False,
     ) -> dict[str, Any]:
-        """`count` requests to random peers, with numbers from `first` on."""
+        """`count` requests to random peers, or to each in turn, with numbers from `first` on."""
         left = iter(range(first, first + count))
         done: list[Any] = []
 
         async def work() -> None:
             for number in left:
-                peer = random.choice(peers)
+                peer = peers[(number - first) % len(peers)] if in_turn else random.choice(peers)
                 began = time.perf_counter()
                 outcome, arrived = "delivered", True
                 try:
@@ -117,6 +124,14 @@ class Node:
                 done.append(1000 * (time.perf_counter() - began))
 
         await asyncio.gather(*(work() for _ in range(at_once)))
+        return {"ms": done}
+
+    async def looks(self, peers: list[str]) -> dict[str, Any]:
+        done = []
+        for peer in peers:
+            began = time.perf_counter()
+            await self._fleet.where(peer)
+            done.append(1000 * (time.perf_counter() - began))
         return {"ms": done}
 
     async def publish(self, message: str) -> dict[str, Any]:

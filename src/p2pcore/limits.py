@@ -928,7 +928,12 @@ BUS_PUT_ATTEMPTS: Final = 4
 FLEET_LEASE_S: Final = 1.75
 """A process of a fleet that was not heard of for so long counts as ended: presence is right within 2 s."""
 FLEET_REFRESH_S: Final = 0.5
-"""How often a process says that it lives: three of four such messages may get lost."""
+"""How often a process says that it lives: two of three such messages may get lost."""
+FLEET_LATE_S: Final = 0.75
+"""A process that says so this late is asked. If the bus finds nobody, as after a kill -9, it has ended."""
+FLEET_LOOK_S: Final = 0.25
+"""Between two looks at who is late. So the end of a killed process is known after FLEET_LATE_S + FLEET_LOOK_S
+and a round trip of the bus: a second is left of two for an event loop that is busy."""
 FLEET_BATCH_S: Final = 0.05
 """Connects and disconnects of so long are written together: a hundred of them cost one wake-up."""
 FLEET_BATCH: Final = 500
@@ -957,8 +962,10 @@ FLEET_MAX_ID_BYTES: Final = 128
 """The id of a message that may be sent more than once: a UUID has 36."""
 FLEET_MAX_ASKED: Final = 8192
 """Requests of one process under way, about 5 KB each and the message; one more fails at once."""
-FLEET_MAX_LAST: Final = 8192
-"""Peers of other processes of which it is remembered where they were last: about 200 bytes each."""
+FLEET_HINT_BITS: Final = 20
+"""Of the index of a table that guesses where a peer is: a million places, 4 MiB in each process."""
+FLEET_MAX_NEWS: Final = 8192
+"""Peers that a process says are new with it, each FLEET_REFRESH_S: 32 KiB. It can hardly accept so many."""
 FLEET_MAX_SERVED: Final = 8192
 """Requests from the bus that one process serves at once ..."""
 FLEET_MAX_SERVED_PER_PROCESS: Final = 4096

@@ -15,6 +15,7 @@ from typing import Any
 from hosts import BARE
 from p2pcore import Host, PeerId, Stream
 from p2pcore.fleet import Fleet, MemoryBus, MemoryEngine
+from p2pcore.fleet.serving import Serving
 from p2pcore.testing import Network
 
 ECHO = "/test-echo/1.0.0"
@@ -81,21 +82,39 @@ class Yard:
         await peer.host.connect(self.hosts[at].addrs_with_peer[0])
         await until(lambda: self.hosts[at].swarm.conns_to_peer(peer.id))
 
-    async def kill(self, at: int) -> None:
-        """The process dies: its bus is gone, nobody says goodbye, and its connections break."""
-        fleet = self.fleets[at]
-        assert fleet._parts is not None
-        member = fleet._parts.member
+    async def stand_still(self, at: int) -> None:
+        """The process hears and says nothing any more. Its connections, and all that it subscribed, stay."""
+        parts = self.fleets[at]._parts
+        assert parts is not None
+        member = parts.member
         assert member._task is not None
         member._task.cancel()
         await asyncio.gather(member._task, return_exceptions=True)
-        member._leave()
         assert member._ticking is not None
         member._ticking.cancel()
         member.is_up = False
+        parts.serving.__class__ = _Silent
+        for call in self.buses[at]._calls:
+            call._function = lambda *_: None
+
+    async def kill(self, at: int) -> None:
+        """The process dies: its bus is gone, nobody says goodbye, and its connections break."""
+        await self.stand_still(at)
+        parts = self.fleets[at]._parts
+        assert parts is not None
+        parts.member._leave()
         await self.buses[at].close()
         for conn in self.hosts[at].swarm.conns():
             conn.abort()
+
+
+class _Silent(Serving):
+    """Orders that are never answered."""
+
+    __slots__ = ()
+
+    def _end(self, *_: object) -> None:
+        pass
 
 
 @asynccontextmanager

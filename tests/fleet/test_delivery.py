@@ -17,11 +17,16 @@ from p2pcore.errors import NotDelivered, RemoteProtocolError
 from p2pcore.fleet import Fleet
 from p2pcore.fleet.done import Done
 from p2pcore.fleet.envelope import Order, answer_of, packed, packed_answer, packed_failure, unpacked
-from p2pcore.fleet.serving import Serving
+from p2pcore.fleet.hints import marks_of
 from p2pcore.limits import (
+    FLEET_BATCH_S,
+    FLEET_LATE_S,
+    FLEET_LEASE_S,
+    FLEET_LOOK_S,
     FLEET_MAX_HEAD_BYTES,
     FLEET_MAX_ID_BYTES,
     FLEET_MAX_MESSAGE_BYTES,
+    FLEET_REFRESH_S,
     MAX_PROTOCOL_ID_BYTES,
 )
 from virtual_time import now, virtual
@@ -323,26 +328,126 @@ async def test_a_peer_that_has_moved_is_reached_at_its_new_place() -> None:
         assert peer.got == [b"1", b"2"]
 
 
-def test_where_a_peer_was_last_is_asked_first_and_forgotten_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("p2pcore.fleet.delivery.FLEET_MAX_LAST", 2)
+async def asked_where(made: Yard, at: int) -> list[PeerId]:
+    """The list of the peers whose places are asked of the bus from now on."""
+    asked = []
+    delivery = parts(made.fleets[at]).delivery
+    where = delivery._where
+    delivery._where = lambda peer: asked.append(peer) or where(peer)  # type: ignore[func-returns-value]
+    return asked
 
-    @virtual
-    async def main() -> None:
-        async with yard(2) as made:
-            peers = [await made.peer(1) for _ in range(3)]
-            await found(made, *peers)
-            delivery = parts(made.fleets[0]).delivery
-            asked = []
-            where = delivery._where
-            delivery._where = lambda peer: asked.append(peer) or where(peer)
-            for _ in range(2):
-                for peer in peers[:2]:
-                    await made.fleets[0].request(peer.id, ECHO, b"1")
-            assert asked == [peer.id for peer in peers[:2]]
-            await made.fleets[0].request(peers[2].id, ECHO, b"1")
-            assert list(delivery._last) == [peers[1].id, peers[2].id]
 
-    main()
+@virtual
+async def test_the_first_request_to_a_peer_is_one_request_of_the_bus() -> None:
+    async with yard(3) as made:
+        peers = [await made.peer(1) for _ in range(5)]
+        await asyncio.sleep(2 * FLEET_REFRESH_S)  # until the beats have said it
+        asked = await asked_where(made, 0)
+        for peer in peers:
+            assert await made.fleets[0].request(peer.id, ECHO, b"1") == b"echo 1"
+        assert asked == []
+
+
+@virtual
+async def test_a_peer_that_came_this_moment_is_looked_up_once() -> None:
+    async with yard(2) as made:
+        peer = await made.peer(1)
+        await asyncio.sleep(FLEET_BATCH_S + 0.01)
+        asked = await asked_where(made, 0)
+        for _ in range(2):
+            assert await made.fleets[0].request(peer.id, ECHO, b"1") == b"echo 1"
+        assert asked == [peer.id]
+
+
+@virtual
+async def test_a_wrong_guess_costs_one_look_and_the_peer_gets_the_message_once() -> None:
+    async with yard(3) as made:
+        peer = await made.peer(1)
+        await asyncio.sleep(2 * FLEET_REFRESH_S)
+        parts(made.fleets[0]).hints.note(marks_of([peer.id]), made.fleets[2].process)
+        asked = await asked_where(made, 0)
+        assert await made.fleets[0].request(peer.id, ECHO, b"1") == b"echo 1"
+        assert (asked, peer.got) == ([peer.id], [b"1"])
+
+
+@virtual
+async def test_a_process_that_has_ended_is_not_guessed() -> None:
+    async with yard(3) as made:
+        peer = await made.peer(1)
+        await asyncio.sleep(2 * FLEET_REFRESH_S)
+        await made.kill(1)
+        await until(lambda: len(made.fleets[0].processes()) == 2)
+        assert parts(made.fleets[0]).hints.guess(peer.id) is None
+        error = await failure(made.fleets[0].request(peer.id, ECHO, b"1"))
+        assert (error.reason, error.may_have_arrived) == (Undelivered.NOT_CONNECTED, False)
+
+
+# -- a process that dies with messages under way -----------------------------------------------
+
+
+@virtual
+async def test_what_is_under_way_to_a_killed_process_fails_when_it_is_missed() -> None:
+    async with yard(2) as made:
+        peer = await made.peer(1)
+        peer.host.set_stream_handler(ODD, odd)
+        await found(made, peer)
+        running = asyncio.ensure_future(failure(made.fleets[0].request(peer.id, ODD, b"never", timeout_s=60)))
+        await asyncio.sleep(1)
+        began = now()
+        await made.kill(1)
+        error = await running
+        assert (error.reason, error.may_have_arrived) == (Undelivered.GONE, True)
+        assert now() - began <= FLEET_LATE_S + FLEET_LOOK_S
+        assert not parts(made.fleets[0]).delivery._waiting
+
+
+@virtual
+async def test_what_is_under_way_to_a_process_that_stands_still_fails_with_its_lease() -> None:
+    async with yard(2) as made:
+        peer = await made.peer(1)
+        await asyncio.sleep(2 * FLEET_REFRESH_S)
+        await made.stand_still(1)
+        began = now()
+        error = await failure(made.fleets[0].request(peer.id, ECHO, b"1", timeout_s=60))
+        assert (error.reason, error.may_have_arrived) == (Undelivered.GONE, True)
+        assert now() - began <= FLEET_LEASE_S + FLEET_LOOK_S
+        error = await failure(made.fleets[0].request(peer.id, ECHO, b"1", timeout_s=60))
+        assert (error.reason, error.may_have_arrived) == (Undelivered.NOT_CONNECTED, False)
+
+
+@virtual
+async def test_a_message_with_an_id_goes_elsewhere_when_its_process_stands_still() -> None:
+    async with yard(3) as made:
+        peer = await made.peer(1)
+        await asyncio.sleep(2 * FLEET_REFRESH_S)
+        await made.stand_still(1)
+        call = made.fleets[0].request(peer.id, ECHO, b"1", timeout_s=60, at_least_once_id="a")
+        task = asyncio.ensure_future(call)
+        await asyncio.sleep(0.1)
+        await made.connect(peer, 2)
+        assert await task == b"echo 1"
+        assert peer.got == [b"1"]
+
+
+@virtual
+async def test_requests_to_others_go_on_when_a_process_ends() -> None:
+    async with yard(3) as made:
+        one, other = await made.peer(1), await made.peer(2)
+        for peer in (one, other):
+            peer.host.set_stream_handler(ODD, slow)
+        await found(made, one, other)
+        running = asyncio.ensure_future(made.fleets[0].request(other.id, ODD, b"1", timeout_s=60))
+        lost = asyncio.ensure_future(failure(made.fleets[0].request(one.id, ODD, b"1", timeout_s=60)))
+        await asyncio.sleep(0.1)
+        await made.stand_still(1)
+        assert (await lost).reason is Undelivered.GONE
+        assert await running == b"late"
+
+
+async def slow(stream: Stream) -> None:
+    await stream.read_msg()
+    await asyncio.sleep(5)
+    await stream.write_msg(b"late")
 
 
 # -- bounds ------------------------------------------------------------------------------------
@@ -495,29 +600,19 @@ async def test_an_answer_that_was_lost_is_given_again_and_the_peer_gets_the_mess
         assert peer.got == [b"1"]
 
 
-def test_a_message_with_an_id_is_sent_again_when_its_process_dies_without_a_word(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    dumb: list[Serving] = []
-    end = Serving._end
-    monkeypatch.setattr(Serving, "_end", lambda of, *rest: None if of in dumb else end(of, *rest))
-
-    @virtual
-    async def main() -> None:
-        async with yard(3) as made:
-            peer = await made.peer(1)
-            peer.host.set_stream_handler(ODD, odd)
-            await found(made, peer)
-            call = made.fleets[0].request(peer.id, ODD, b"late", timeout_s=20, at_least_once_id="a")
-            task = asyncio.ensure_future(call)
-            await asyncio.sleep(1)
-            dumb.append(parts(made.fleets[1]).serving)
-            await made.connect(peer, 2)
-            await made.kill(1)
-            assert await task == b"late"
-            assert now() < 15
-
-    main()
+@virtual
+async def test_a_message_with_an_id_is_sent_again_when_its_process_dies_without_a_word() -> None:
+    async with yard(3) as made:
+        peer = await made.peer(1)
+        peer.host.set_stream_handler(ODD, odd)
+        await found(made, peer)
+        call = made.fleets[0].request(peer.id, ODD, b"late", timeout_s=20, at_least_once_id="a")
+        task = asyncio.ensure_future(call)
+        await asyncio.sleep(1)
+        await made.connect(peer, 2)
+        await made.kill(1)
+        assert await task == b"late"
+        assert now() < 15
 
 
 @virtual
@@ -587,20 +682,20 @@ async def test_done_lets_the_next_one_run_what_was_cancelled() -> None:
 
 def test_an_order_survives_its_bytes() -> None:
     order = Order("abc", PEER, "/p/1", b"message" + TAIL, True, 1.5, "id-1")
-    assert unpacked(packed(order)) == order
-    assert unpacked(packed(Order("a", PEER, "/p", b"", False, 0.0))).key == ""
+    assert unpacked(packed(order, order.left_s)) == order
+    assert unpacked(packed(Order("a", PEER, "/p", b"", False, 0.0), 0.0)).key == ""
 
 
 def test_the_head_of_an_order_has_its_bound() -> None:
     longest = Order(
         "x" * 255, PEER, "x" * MAX_PROTOCOL_ID_BYTES, b"", True, 86_400.0, "x" * FLEET_MAX_ID_BYTES
     )
-    assert len(packed(longest)) <= FLEET_MAX_HEAD_BYTES
+    assert len(packed(longest, longest.left_s)) <= FLEET_MAX_HEAD_BYTES
 
 
 @given(st.binary(max_size=200))
 def test_bytes_that_are_no_order_are_refused(data: bytes) -> None:
-    for mutated in (data, b"\x01" + data, packed(Order("a", PEER, "/p", b"", True, 1.0))[: len(data)]):
+    for mutated in (data, b"\x01" + data, packed(Order("a", PEER, "/p", b"", True, 1.0), 1.0)[: len(data)]):
         try:
             unpacked(mutated)
         except RemoteProtocolError:

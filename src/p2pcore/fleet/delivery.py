@@ -16,17 +16,18 @@ from typing import TYPE_CHECKING, Final
 from p2pcore.codes import Undelivered
 from p2pcore.errors import BusDown, NobodyListens, NotDelivered, RemoteProtocolError
 from p2pcore.fleet.envelope import Order, answer_of, packed
+from p2pcore.fleet.hints import marks_of
 from p2pcore.limits import (
     FLEET_ATTEMPT_S,
     FLEET_MAX_ASKED,
-    FLEET_MAX_LAST,
     FLEET_MAX_RETRY_PAUSE_S,
     FLEET_RETRY_PAUSE_S,
 )
 
 if TYPE_CHECKING:
     from p2pcore.fleet.bus import Bus
-    from p2pcore.fleet.directory import Place
+    from p2pcore.fleet.directory import Directory, Place
+    from p2pcore.fleet.hints import Hints
     from p2pcore.fleet.serving import Serving
     from p2pcore.values.peer_id import PeerId
 
@@ -41,30 +42,35 @@ class Delivery:
     Args:
         bus: carries orders to other processes. subject: of the orders for a process.
         serving: carries out those for peers that are connected here.
-        where: the processes that a peer is connected to.
-        is_here: whether a peer is connected to this process.
+        directory: who lives, and is connected here. hints: where a peer may be.
+        where: the processes that a peer is connected to, as the bus says.
 
     Attributes:
         num_running: messages under way.
         asked: how often one ended how: "delivered", or the name of an Undelivered.
     """
 
-    __slots__ = ("_bus", "_is_here", "_last", "_serving", "_subject", "_where", "asked", "num_running")
+    __slots__ = (
+        *("_bus", "_directory", "_hints", "_serving", "_subject", "_waiting", "_where"),
+        *("asked", "num_running"),
+    )
 
     def __init__(
         self,
         bus: Bus,
         subject: Callable[[str], str],
         serving: Serving,
+        directory: Directory,
+        hints: Hints,
         where: Callable[[PeerId], Awaitable[tuple[Place, ...]]],
-        is_here: Callable[[PeerId], bool],
     ) -> None:
         self._bus = bus
         self._subject = subject
         self._serving = serving
+        self._directory = directory
+        self._hints = hints
         self._where = where
-        self._is_here = is_here
-        self._last: dict[PeerId, str] = {}  # used longest ago first
+        self._waiting: dict[str, set[asyncio.Timeout]] = {}  # for answers, by the process that was asked
         self.num_running = 0
         self.asked: Counter[str] = Counter()
 
@@ -107,42 +113,42 @@ class Delivery:
     async def _once(self, order: Order) -> bytes:
         """One attempt: at each place of the peer, as long as the last one has certainly not delivered it.
 
-        The first of the other processes is the one that had the peer last: most often it still has it, and
-        the bus need not be asked where the peer is.
+        Of the other processes, the first is a guess that needs no question to the bus. It is right most often.
         """
         deadline = asyncio.get_running_loop().time() + order.left_s
-        failure = NotDelivered(order.peer, Undelivered.NOT_CONNECTED)
-        if self._is_here(order.peer):
+        failure: NotDelivered | None = None
+        if self._directory.is_here(order.peer):
             try:
                 return await self._serving.carry_out(order)
             except NotDelivered as error:
                 failure = _unless_elsewhere(error)
-        last = self._last.get(order.peer)
-        if last is not None:
+        guess = self._hints.guess(order.peer)
+        if guess is not None:
             try:
-                return await self._over_bus(last, order, deadline)
+                return await self._over_bus(guess, order, deadline)
             except NotDelivered as error:
                 failure = _unless_elsewhere(error)
-                self._last.pop(order.peer, None)
-        for place in await self._others(order.peer, deadline, failure.reason):
-            if place.process == last:
+                self._hints.forget(order.peer)
+        for place in await self._others(order.peer, deadline, failure):
+            if place.process == guess:
                 continue
             try:
                 return await self._over_bus(place.process, order, deadline)
             except NotDelivered as error:
                 failure = _unless_elsewhere(error)
         try:
-            raise failure
+            raise failure or NotDelivered(order.peer, Undelivered.NOT_CONNECTED)
         finally:
             del failure  # else it keeps itself alive by its traceback
 
-    async def _others(self, peer: PeerId, deadline: float, before: Undelivered) -> list[Place]:
-        """The other processes that `peer` is connected to."""
+    async def _others(self, peer: PeerId, deadline: float, before: NotDelivered | None) -> list[Place]:
+        """The other processes that `peer` is connected to. `before`: why the first ones have failed."""
         try:
             async with asyncio.timeout_at(deadline):
                 return [place for place in await self._where(peer) if not place.is_local]
         except BusDown as error:
-            reason = before if before is Undelivered.GONE else Undelivered.BUS_DOWN
+            is_gone = before is not None and before.reason is Undelivered.GONE
+            reason = Undelivered.GONE if is_gone else Undelivered.BUS_DOWN
             raise NotDelivered(peer, reason, detail=str(error)) from error
         except TimeoutError:
             raise NotDelivered(peer, Undelivered.TIMEOUT, detail="the bus did not answer") from None
@@ -153,29 +159,49 @@ class Delivery:
         left_s = deadline - asyncio.get_running_loop().time()
         if left_s <= 0:
             raise NotDelivered(peer, Undelivered.TIMEOUT)
+        if not self._bus.is_up:
+            raise NotDelivered(peer, Undelivered.BUS_DOWN)
+        if not self._directory.is_alive(process):
+            raise NotDelivered(peer, Undelivered.GONE, detail="its process has ended")
         try:
-            data = await self._bus.request(
-                self._subject(process),
-                packed(replace(order, left_s=left_s)),
-                timeout_s=min(left_s, FLEET_ATTEMPT_S) if order.key else left_s,
-            )
+            data = await self._answer(process, packed(order, left_s), _patience_s(order, left_s))
             answer = answer_of(peer, data)
-            self._remember(peer, process)
-            return answer
         except NobodyListens:
             raise NotDelivered(peer, Undelivered.GONE, detail="its process has ended") from None
         except TimeoutError:
             raise NotDelivered(peer, Undelivered.TIMEOUT, may_have_arrived=True) from None
         except (BusDown, RemoteProtocolError) as error:
-            reason = Undelivered.BUS_DOWN if isinstance(error, BusDown) else Undelivered.GONE
+            is_away = isinstance(error, BusDown) and not self._bus.is_up
+            reason = Undelivered.BUS_DOWN if is_away else Undelivered.GONE
             raise NotDelivered(peer, reason, may_have_arrived=True, detail=str(error)) from error
+        self._hints.note(marks_of((peer,)), process)
+        return answer
 
-    def _remember(self, peer: PeerId, process: str) -> None:
-        """`process` has `peer`."""
-        self._last.pop(peer, None)
-        self._last[peer] = process
-        if len(self._last) > FLEET_MAX_LAST:
-            del self._last[next(iter(self._last))]
+    async def _answer(self, process: str, data: bytes, timeout_s: float) -> bytes:
+        """What `process` answers. Raises: as Bus.request; BusDown: its lease has ended meanwhile, too."""
+        others = self._waiting.setdefault(process, set())
+        try:
+            async with asyncio.timeout(None) as waiting:
+                others.add(waiting)
+                return await self._bus.request(self._subject(process), data, timeout_s=timeout_s)
+        except TimeoutError:
+            if waiting.expired():
+                raise BusDown("its process has ended, or stands still, before the answer") from None
+            raise
+        finally:
+            others.discard(waiting)
+            if not others and self._waiting.get(process) is others:
+                del self._waiting[process]
+
+    def process_ended(self, process: str) -> None:
+        """`process` has no lease any more: what waits for its answer fails at once."""
+        for waiting in self._waiting.pop(process, ()):
+            waiting.reschedule(0)
+
+
+def _patience_s(order: Order, left_s: float) -> float:
+    """How long one attempt waits."""
+    return min(left_s, FLEET_ATTEMPT_S) if order.key else left_s
 
 
 def _unless_elsewhere(error: NotDelivered) -> NotDelivered:

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from p2pcore.errors import BusDown, IdentityError
 from p2pcore.fleet.presence import key_of
-from p2pcore.limits import FLEET_LEASE_S, FLEET_REFRESH_S, FLEET_REMEMBER_S
+from p2pcore.limits import FLEET_LATE_S, FLEET_LEASE_S, FLEET_REFRESH_S, FLEET_REMEMBER_S
 from p2pcore.values.peer_id import PeerId
 
 if TYPE_CHECKING:
     from p2pcore.fleet.bus import Bucket
+    from p2pcore.fleet.hints import Hints
     from p2pcore.interfaces import Network
 
-_LATE_S: Final = 2 * FLEET_REFRESH_S
+_STOOD_STILL_S: Final = 2 * FLEET_REFRESH_S
 """A tick that comes so late shows that our own event loop stood still, with leases still to be read."""
 
 
@@ -51,8 +52,13 @@ def lease_key(process: str) -> str:
     return f"{LEASES}.{process}"
 
 
-def lease_of(place: Place, beat: int) -> bytes:
-    """What a process says of itself in its lease. `beat`: another number each time, else no watch is told."""
+def lease_of(place: Place, beat: int, news: bytes = b"") -> bytes:
+    """What a process says of itself in its lease: a line of JSON, then marks of peers that are new with it.
+
+    Args:
+        beat: another number each time, else no watch is told.
+        news: see hints.marks_of.
+    """
     said = {
         "beat": beat,
         "machine": place.machine,
@@ -60,11 +66,11 @@ def lease_of(place: Place, beat: int) -> bytes:
         "host": str(place.host_peer),
         "peers": place.num_peers,
     }
-    return json.dumps(said).encode()
+    return json.dumps(said).encode() + b"\n" + news
 
 
 def _place(process: str, lease: bytes) -> Place | None:
-    """What a lease says; None: it is none."""
+    """What the first line of a lease says; None: it is none."""
     try:
         said: dict[str, Any] = json.loads(lease)
         host = PeerId(said["host"])
@@ -78,23 +84,31 @@ class Directory:
 
     Args:
         network: the host's swarm. here: what this process says of itself now.
-        clock: the event loop's time.
+        clock: the event loop's time. hints: learns where peers are.
+        ended: called with each process that has no lease any more.
     """
 
-    __slots__ = ("_clock", "_died", "_heard", "_here", "_is_away", "_network", "_ticked_at", "_trusted_from")
+    __slots__ = (
+        *("_clock", "_died", "_ended", "_heard", "_here", "_hints", "_is_away", "_network"),
+        *("_ticked_at", "_trusted_until"),
+    )
 
     def __init__(
         self,
         network: Network,
         here: Callable[[], Place],
         clock: Callable[[], float],
+        hints: Hints,
+        ended: Callable[[str], None],
     ) -> None:
         self._network = network
         self._here = here
         self._clock = clock
+        self._hints = hints
+        self._ended = ended
         self._heard: dict[str, tuple[float, bytes]] = {}
         self._died: dict[str, float] = {}  # for FLEET_REMEMBER_S
-        self._ticked_at = self._trusted_from = clock()
+        self._ticked_at = self._trusted_until = clock()
         self._is_away = False
 
     # -- leases --------------------------------------------------------------------------------
@@ -107,10 +121,15 @@ class Directory:
         if process == self._here().process:
             return
         if value is not None:
-            self._heard[process] = (self._clock(), value)
+            lease, _, news = value.partition(b"\n")
+            self._heard[process] = (self._clock(), lease)
             self._died.pop(process, None)
+            if news:
+                self._hints.note(news, process)
         elif not self._is_away and self._heard.pop(process, None) is not None:
             self._died[process] = self._clock()
+            self._hints.ended(process)
+            self._ended(process)
 
     def away(self) -> None:
         """The engine is away: no lease ends until `back`. What it forgets says nothing about a process."""
@@ -119,20 +138,34 @@ class Directory:
     def back(self) -> None:
         """The engine is back: leases that held when it went away hold until they can have been renewed."""
         self._is_away = False
-        self._trusted_from = self._ticked_at = self._clock()
+        self._ticked_at = self._clock()
+        self._trusted_until = self._ticked_at + FLEET_LEASE_S
 
-    def tick(self) -> None:
-        """Each FLEET_REFRESH_S: forgets the processes that were not heard of for FLEET_LEASE_S."""
+    def tick(self) -> list[str]:
+        """Each FLEET_LOOK_S: forgets the processes that were not heard of for FLEET_LEASE_S.
+
+        Returns: those that are late. Ask each, and call `nobody` if nobody listens there.
+        """
         now = self._clock()
-        if now - self._ticked_at > _LATE_S:
-            self._trusted_from = now
+        if now - self._ticked_at > _STOOD_STILL_S:
+            self._trusted_until = max(self._trusted_until, now + FLEET_LATE_S)
         self._ticked_at = now
         if self._is_away:
-            return
+            return []
         for process in [each for each in self._heard if not self.is_alive(each)]:
             self._lease(process, None)
         for process in [each for each, at in self._died.items() if now - at > FLEET_REMEMBER_S]:
             del self._died[process]
+        return [process for process in self._heard if self._is_late(process)]
+
+    def _is_late(self, process: str) -> bool:
+        heard_at, _ = self._heard.get(process, (self._clock(), b""))
+        return self._clock() - heard_at >= FLEET_LATE_S
+
+    def nobody(self, process: str) -> None:
+        """Nobody takes messages to `process`: if it is still late, it has ended."""
+        if self._is_late(process):
+            self._lease(process, None)
 
     def is_alive(self, process: str) -> bool:
         """Whether `process` has a lease."""
@@ -144,7 +177,11 @@ class Directory:
         if self._is_away:
             return True
         now = self._clock()
-        return now - max(heard_at, self._trusted_from) < FLEET_LEASE_S or now - self._ticked_at > _LATE_S
+        return (
+            now - heard_at < FLEET_LEASE_S
+            or now < self._trusted_until
+            or now - self._ticked_at > _STOOD_STILL_S
+        )
 
     @property
     def ids(self) -> list[str]:

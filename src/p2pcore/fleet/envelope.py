@@ -43,15 +43,18 @@ class Order:
     key: str = ""
 
 
-def packed(order: Order) -> bytes:
-    """`order` as bytes: FLEET_MAX_HEAD_BYTES more than its message, at most."""
+def packed(order: Order, left_s: float) -> bytes:
+    """`order` as bytes: FLEET_MAX_HEAD_BYTES more than its message, at most.
+
+    Args: left_s: what is left of the seconds of the order.
+    """
     parts = (
         order.process.encode(),
         order.peer.to_bytes(),
         order.protocol.encode(),
         order.key.encode(),
     )
-    left_ms = max(0, int(order.left_s * 1000))
+    left_ms = max(0, int(left_s * 1000))
     head = _HEAD.pack(_VERSION, _WANTS_ANSWER * order.wants_answer, left_ms, *map(len, parts))
     return b"".join((head, *parts, order.message))
 

@@ -26,6 +26,7 @@ from p2pcore.fleet.delivery import Delivery
 from p2pcore.fleet.directory import LEASES, Directory, Place
 from p2pcore.fleet.envelope import Order
 from p2pcore.fleet.events import BusBack, BusLost
+from p2pcore.fleet.hints import Hints
 from p2pcore.fleet.member import Member
 from p2pcore.fleet.open import Opener, open_anywhere
 from p2pcore.fleet.presence import Presence
@@ -400,11 +401,13 @@ class _Parts:
         self.is_closed = False
         self.topic_prefix = f"{name}.topic."
         self.presence = Presence(swarm, process, lambda: self.member.changed())
-        self.directory = Directory(swarm, here, clock)
-        self.serving = Serving(swarm)
-        self.delivery = Delivery(
-            bus, lambda to: f"{name}.to.{to}", self.serving, self.where, self.directory.is_here
+        subject = f"{name}.to.{{}}".format
+        self.hints = Hints()
+        self.directory = Directory(
+            swarm, here, clock, self.hints, lambda ended: self.delivery.process_ended(ended)
         )
+        self.serving = Serving(swarm)
+        self.delivery = Delivery(bus, subject, self.serving, self.directory, self.hints, self.where)
         self.topics = Topics(bus, self.topic_prefix, process, max_missed)
         self.blocks = Blocks(bus, f"{name}-blocks", swarm.admission.blocker)
         self.caps = None
@@ -417,13 +420,14 @@ class _Parts:
         self.member = Member(
             bus,
             name,
+            subject,
             here,
             self.presence,
             self.directory,
             self.topics,
             self.caps,
             (
-                lambda: bus.subscribe(f"{name}.to.{process}", self.serving.deliver),
+                lambda: bus.subscribe(subject(process), self.serving.deliver),
                 self._watch_leases,
                 self.blocks.watch,
                 *(() if self.caps is None else (self.caps.watch,)),

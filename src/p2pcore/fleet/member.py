@@ -1,8 +1,8 @@
-"""The only task of a fleet in a process: it joins, says that this process lives, and writes its presence.
+"""The task of a fleet in a process: it joins, says that this process lives, and writes its presence.
 
 Comes in: a bus, and what the parts of the fleet have to do there. Goes out: whether the process is in the
 fleet. While the engine is away it tries again each FLEET_REFRESH_S, and at once when the bus says that it is
-back.
+back. A timer looks after the other processes, and asks those that are late.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from p2pcore.errors import BusDown, BusError
+from p2pcore.errors import BusDown, BusError, LimitExceeded, NobodyListens
 from p2pcore.fleet.directory import lease_key, lease_of
 from p2pcore.limits import (
     FLEET_BATCH_S,
@@ -22,6 +22,7 @@ from p2pcore.limits import (
     FLEET_CLOSE_S,
     FLEET_EXPIRY_S,
     FLEET_LEASE_S,
+    FLEET_LOOK_S,
     FLEET_REFRESH_S,
     FLEET_RENEW_S,
     FLEET_TOPIC_LOOK_S,
@@ -43,7 +44,7 @@ class Member:
     """See above.
 
     Args:
-        bus: of the fleet. name: of the fleet.
+        bus: of the fleet. name: of the fleet. subject: of the messages to a process.
         here: what this process says of itself now.
         presence, directory, topics, caps: the parts.
         steps: what else is subscribed to once.
@@ -58,6 +59,7 @@ class Member:
         self,
         bus: Bus,
         name: str,
+        subject: Callable[[str], str],
         here: Callable[[], Place],
         presence: Presence,
         directory: Directory,
@@ -68,6 +70,7 @@ class Member:
     ) -> None:
         self._bus = bus
         self._name = name
+        self._subject = subject
         self._here = here
         self._presence = presence
         self._directory = directory
@@ -87,6 +90,7 @@ class Member:
         self._task: asyncio.Task[None] | None = None
         self._on_state: Subscription | None = None
         self._ticking: asyncio.TimerHandle | None = None
+        self._asking: dict[str, asyncio.Task[None]] = {}  # of processes that are late
         self.is_up = False
         self.leases: Bucket | None = None
         self.peers: Bucket | None = None
@@ -104,8 +108,20 @@ class Member:
 
     def _tick(self) -> None:
         """By a timer, not by the task: waiting for the bus must not look as if this process stood still."""
-        self._directory.tick()
-        self._ticking = self._loop.call_later(FLEET_REFRESH_S, self._tick)
+        for process in self._directory.tick():
+            if process not in self._asking and self.is_up:
+                self._asking[process] = task = self._loop.create_task(self._ask(process))
+                task.add_done_callback(lambda _, process=process: self._asking.pop(process))
+        self._ticking = self._loop.call_later(FLEET_LOOK_S, self._tick)
+
+    async def _ask(self, process: str) -> None:
+        """Whether the bus still has `process`. It may well stand still: its lease decides that."""
+        try:
+            await self._bus.request(self._subject(process), b"", timeout_s=FLEET_LEASE_S)
+        except NobodyListens:
+            self._directory.nobody(process)
+        except (BusError, LimitExceeded, TimeoutError):
+            pass
 
     def _state_changed(self, is_up: bool) -> None:
         if is_up:
@@ -193,7 +209,8 @@ class Member:
         assert self.leases is not None
         self._beat += 1
         here = self._here()
-        await self.leases.put({lease_key(here.process): lease_of(here, self._beat)})
+        lease = lease_of(here, self._beat, self._presence.take_news())
+        await self.leases.put({lease_key(here.process): lease})
         self._beaten_at = now
 
     def _look(self, now: float) -> None:
@@ -217,10 +234,11 @@ class Member:
             self._on_state.close()
         if self._ticking is not None:
             self._ticking.cancel()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        tasks = [*self._asking.values(), *(() if self._task is None else (self._task,))]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._task = None
         self._leave()
         if self.is_up and self.leases is not None and self.peers is not None:
             self.is_up = False

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from p2pcore.limits import FLEET_BATCH, FLEET_MAX_CHANGED
+from p2pcore.fleet.hints import marks_of
+from p2pcore.limits import FLEET_BATCH, FLEET_MAX_CHANGED, FLEET_MAX_NEWS
 
 if TYPE_CHECKING:
     from p2pcore.fleet.bus import Bucket
@@ -40,7 +41,7 @@ class Presence:
         num_peers: peers that are connected to this process now.
     """
 
-    __slots__ = ("_changed", "_is_away", "_network", "_suffix", "_tell", "_written", "num_peers")
+    __slots__ = ("_changed", "_is_away", "_network", "_news", "_suffix", "_tell", "_written", "num_peers")
 
     def __init__(self, network: Network, process: str, changed: Callable[[], None]) -> None:
         self._network = network
@@ -48,6 +49,7 @@ class Presence:
         self._tell = changed
         self._changed: dict[PeerId, bool] = {}  # True: written anew, whatever was written before
         self._written: set[PeerId] = set()  # all that the bucket may have of us
+        self._news: list[PeerId] = []  # what of it was written since `take_news`
         self._is_away = True
         self.num_peers = len(network.peers())
 
@@ -123,6 +125,12 @@ class Presence:
             await bucket.put(batch)
             self._written.difference_update(gone)
 
+    def take_news(self) -> bytes:
+        """The marks of peers whose entries were written since the last call, FLEET_MAX_NEWS at most."""
+        marks = marks_of(self._news)
+        self._news.clear()
+        return marks
+
     async def withdraw(self, bucket: Bucket) -> None:
         """Deletes all entries of this process. Raises BusDown."""
         self.away()
@@ -143,6 +151,8 @@ class Presence:
                 if is_anew or peer not in written:
                     batch[key_of(peer) + suffix] = _HERE
                     written.add(peer)
+                    if len(self._news) < FLEET_MAX_NEWS:
+                        self._news.append(peer)
             elif peer in written:
                 batch[key_of(peer) + suffix] = None
                 gone.append(peer)

@@ -65,8 +65,11 @@ class Serving:
             raise NotDelivered(order.peer, Undelivered.TIMEOUT, may_have_arrived=True) from None
 
     def deliver(self, message: BusMessage) -> None:
-        """Takes an order from the bus."""
+        """Takes an order from the bus. One without a byte asks whether this process lives."""
         if message.answer is None:
+            return
+        if not message.data:
+            message.answer(b"")
             return
         try:
             order = unpacked(message.data)
@@ -96,7 +99,7 @@ class Serving:
             del self._of_process[order.process]
 
     async def _serve(self, message: BusMessage, order: Order) -> None:
-        outcome: bytes | NotDelivered = NotDelivered(order.peer, Undelivered.GONE, may_have_arrived=True)
+        outcome: bytes | NotDelivered | None = None
         try:
             outcome = await self.carry_out(order)
         except NotDelivered as error:
@@ -105,6 +108,8 @@ class Serving:
             logger.exception("an order for %s has failed", order.peer)
         finally:
             self._count(order, -1)
+            if outcome is None:
+                outcome = NotDelivered(order.peer, Undelivered.GONE, may_have_arrived=True)
             self._end(message, order, outcome)
 
     def _end(self, message: BusMessage, order: Order, outcome: bytes | NotDelivered) -> None:
