@@ -434,20 +434,14 @@ async def test_requests_to_others_go_on_when_a_process_ends() -> None:
     async with yard(3) as made:
         one, other = await made.peer(1), await made.peer(2)
         for peer in (one, other):
-            peer.host.set_stream_handler(ODD, slow)
+            peer.host.set_stream_handler(ODD, odd)
         await found(made, one, other)
-        running = asyncio.ensure_future(made.fleets[0].request(other.id, ODD, b"1", timeout_s=60))
-        lost = asyncio.ensure_future(failure(made.fleets[0].request(one.id, ODD, b"1", timeout_s=60)))
+        running = asyncio.ensure_future(made.fleets[0].request(other.id, ODD, b"late", timeout_s=60))
+        lost = asyncio.ensure_future(failure(made.fleets[0].request(one.id, ODD, b"late", timeout_s=60)))
         await asyncio.sleep(0.1)
         await made.stand_still(1)
         assert (await lost).reason is Undelivered.GONE
         assert await running == b"late"
-
-
-async def slow(stream: Stream) -> None:
-    await stream.read_msg()
-    await asyncio.sleep(5)
-    await stream.write_msg(b"late")
 
 
 # -- bounds ------------------------------------------------------------------------------------

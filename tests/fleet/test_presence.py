@@ -14,12 +14,40 @@ from p2pcore.errors import BusDown
 from p2pcore.fleet import BusBack, BusLost, Fleet, MemoryBus
 from p2pcore.fleet.memory_bus import MemoryBucket
 from p2pcore.fleet.presence import key_of
-from p2pcore.limits import FLEET_BATCH, FLEET_EXPIRY_S, FLEET_LEASE_S, FLEET_REFRESH_S
+from p2pcore.limits import (
+    FLEET_BATCH,
+    FLEET_EXPIRY_S,
+    FLEET_LATE_S,
+    FLEET_LEASE_S,
+    FLEET_LOOK_S,
+    FLEET_REFRESH_S,
+)
 from virtual_time import now, virtual
+
+KNOWN_S = FLEET_LATE_S + FLEET_LOOK_S
+"""After it, a process that was killed is known to have ended."""
 
 
 async def machines(fleet: Fleet, peer: PeerId) -> list[str]:
     return sorted(place.machine for place in await fleet.where(peer))
+
+
+def parts(fleet: Fleet) -> Any:
+    assert fleet._parts is not None
+    return fleet._parts
+
+
+def requests_of(bus: MemoryBus) -> list[str]:
+    """The list of the subjects of all requests from now on."""
+    subjects: list[str] = []
+    request = bus.request
+
+    async def noted(subject: str, data: bytes, *, timeout_s: float) -> bytes:
+        subjects.append(subject)
+        return await request(subject, data, timeout_s=timeout_s)
+
+    bus.request = noted  # type: ignore[method-assign]
+    return subjects
 
 
 def entries(made: Yard) -> dict[str, bytes]:
@@ -193,9 +221,83 @@ async def test_a_killed_process_counts_for_nothing_after_two_seconds() -> None:
         peer = await made.peer(1)
         await until_found(lambda: machines(made.fleets[0], peer.id), ["m1"])
         await made.kill(1)
-        assert await until_found(lambda: machines(made.fleets[0], peer.id), []) <= FLEET_LEASE_S
+        assert await until_found(lambda: machines(made.fleets[0], peer.id), []) <= KNOWN_S
         assert len(made.fleets[0].processes()) == len(made.fleets[2].processes()) == 2
         assert entries(made) != {}
+
+
+@virtual
+async def test_a_process_that_stands_still_counts_for_nothing_after_its_lease() -> None:
+    async with yard(2) as made:
+        peer = await made.peer(1)
+        await until_found(lambda: machines(made.fleets[0], peer.id), ["m1"])
+        await made.stand_still(1)
+        assert KNOWN_S < await until_found(lambda: machines(made.fleets[0], peer.id), []) <= FLEET_LEASE_S
+
+
+@virtual
+async def test_a_killed_process_is_known_in_time_although_our_own_loop_stands_still_for_a_moment() -> None:
+    async with yard(2) as made:
+        await made.kill(1)
+        began = now()
+        directory = parts(made.fleets[0]).directory
+        directory._ticked_at -= 2  # as if no tick had come for so long
+        await until(lambda: len(made.fleets[0].processes()) == 1)
+        assert now() - began <= KNOWN_S
+
+
+@virtual
+async def test_our_own_loop_that_stood_still_ends_no_lease_before_what_waits_was_read() -> None:
+    async with yard(2) as made:
+        directory = parts(made.fleets[0]).directory
+        heard, (at, lease) = next(iter(directory._heard.items()))
+        directory._heard[heard] = at - 10, lease
+        directory._ticked_at -= 10
+        directory.tick()
+        assert directory.is_alive(heard)
+        await asyncio.sleep(2 * FLEET_REFRESH_S)
+        assert directory.is_alive(heard)
+
+
+@virtual
+async def test_a_process_that_is_late_and_still_there_is_asked_and_stays() -> None:
+    async with yard(2) as made:
+        other = made.fleets[1]
+        parts(other).member._loop = _Standing(parts(other).member._loop)
+        asked = requests_of(made.buses[0])
+        await asyncio.sleep(KNOWN_S + 0.1)
+        assert asked
+        assert set(asked) == {f"p2pcore.to.{other.process}"}
+        assert parts(made.fleets[0]).directory.is_alive(other.process)
+        assert parts(made.fleets[0]).member._asking == {}
+
+
+def test_a_healthy_fleet_writes_two_leases_a_second_for_each_process_and_asks_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    puts: list[str] = []
+    put = MemoryBucket.put
+
+    async def counted(bucket: MemoryBucket, given: Mapping[str, bytes | None]) -> None:
+        puts.append(bucket._entries.name)
+        await put(bucket, given)
+
+    monkeypatch.setattr(MemoryBucket, "put", counted)
+
+    @virtual
+    async def main() -> None:
+        async with yard(3) as made:
+            for n in range(6):
+                await made.peer(n % 3)
+            await asyncio.sleep(1)
+            puts.clear()
+            asked = requests_of(made.buses[0])
+            await asyncio.sleep(60)
+            assert set(puts) == {"p2pcore-processes"}
+            assert len(puts) <= 3 * 60 / FLEET_REFRESH_S
+            assert asked == []
+
+    main()
 
 
 @virtual
@@ -203,13 +305,12 @@ async def test_a_process_that_stands_still_loses_no_peer_to_others_for_good() ->
     async with yard(2) as made:
         peer = await made.peer(1)
         await asyncio.sleep(0.1)
-        parts = made.fleets[1]._parts
-        assert parts is not None
-        parts.member._loop = _Standing(parts.member._loop)  # type: ignore[assignment]
+        member = parts(made.fleets[1]).member
+        member._loop = _Standing(member._loop)
         await asyncio.sleep(5)
         assert await machines(made.fleets[0], peer.id) == []
-        parts.member._loop = asyncio.get_running_loop()
-        parts.member._woken.set()
+        member._loop = asyncio.get_running_loop()
+        member._woken.set()
         await asyncio.sleep(0.1)
         assert await machines(made.fleets[0], peer.id) == ["m1"]
 
@@ -219,6 +320,8 @@ class _Standing:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._at = loop.time()
+        self.call_later = loop.call_later
+        self.create_task = loop.create_task
 
     def time(self) -> float:
         return self._at - 1000
@@ -315,17 +418,16 @@ async def test_leases_that_held_when_the_engine_went_away_hold_when_it_returns()
     async with yard(2) as made:
         peer = await made.peer(1)
         await asyncio.sleep(1)
-        parts = made.fleets[0]._parts
-        assert parts is not None
+        directory = parts(made.fleets[0]).directory
         heard: list[bool] = []
         with made.hosts[0].events(BusBack) as events:
             made.engine.stop()
             await asyncio.sleep(10)
             made.engine.start(forget=True)
             await anext(events)
-            heard.append(parts.directory.is_alive(made.fleets[1].process))
+            heard.append(directory.is_alive(made.fleets[1].process))
         await asyncio.sleep(0.2)
-        heard.append(parts.directory.is_alive(made.fleets[1].process))
+        heard.append(directory.is_alive(made.fleets[1].process))
         assert heard == [True, True]
         assert await machines(made.fleets[0], peer.id) == ["m1"]
 
@@ -353,10 +455,9 @@ async def test_nothing_grows_while_peers_come_and_go_without_an_engine() -> None
             peer = await made.peer(0)
             await peer.host.close()
         await until(lambda: not made.hosts[0].swarm.num_conns)
-        parts = made.fleets[0]._parts
-        assert parts is not None
-        assert not parts.presence.has_changes
-        assert parts.presence.num_written == 0
+        presence = parts(made.fleets[0]).presence
+        assert not presence.has_changes
+        assert presence.num_written == 0
 
 
 @virtual
@@ -390,9 +491,7 @@ async def test_a_fleet_starts_without_the_engine_and_joins_when_it_comes() -> No
 @virtual
 async def test_a_restoration_goes_at_a_bounded_pace() -> None:
     async with yard(1) as made:
-        parts = made.fleets[0]._parts
-        assert parts is not None
-        presence = parts.presence
+        presence = parts(made.fleets[0]).presence
         ids = [PeerId(bytes((0x12, 0x20)) + n.to_bytes(32, "big")) for n in range(2 * FLEET_BATCH + 1)]
         presence._network = _Many(ids)  # type: ignore[assignment]
         presence.restore()
