@@ -126,14 +126,6 @@ class Node:
         await asyncio.gather(*(work() for _ in range(at_once)))
         return {"ms": done}
 
-    async def looks(self, peers: list[str]) -> dict[str, Any]:
-        done = []
-        for peer in peers:
-            began = time.perf_counter()
-            await self._fleet.where(peer)
-            done.append(1000 * (time.perf_counter() - began))
-        return {"ms": done}
-
     async def publish(self, message: str) -> dict[str, Any]:
         began = time.monotonic()
         await self._fleet.publish("news", message.encode())

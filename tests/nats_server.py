@@ -6,33 +6,19 @@ with the reason where it cannot be built. It listens on the loopback alone.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from harness import HANG_S, seconds
-
-ROOT = Path(__file__).parent.parent
-
-
-def _builder() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("interop_build", ROOT / "interop" / "build.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+from interop_builder import PATH, load_builder
 
 
 def nats_command() -> tuple[str, ...]:
@@ -45,9 +31,9 @@ def nats_command() -> tuple[str, ...]:
 
 @cache
 def _command() -> tuple[tuple[str, ...], str]:
-    if not (ROOT / "interop" / "build.py").exists():
+    if not PATH.exists():
         return (), "the source tree is not here"
-    peer = _builder().build("nats")
+    peer = load_builder().build("nats")
     return peer.command, peer.reason
 
 

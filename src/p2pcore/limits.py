@@ -873,6 +873,8 @@ TEST_TICK_S: Final = 0.001
 """What is due within this time arrives now: timers of uvloop count whole milliseconds."""
 VIRTUAL_THREAD_S: Final = 10.0
 """So long a virtual event loop waits for a thread of its executor, which no virtual clock can hurry."""
+TABLE_MAX_EXPIRED: Final = 1000
+"""Entries that a table forgets in one turn of the loop: 2 ms. A killed process may leave a million."""
 # -- p2pcore.fleet -----------------------------------------------------------------------------
 BUS_MAX_MESSAGE_BYTES: Final = 1_000_000
 """One message on the bus of a fleet, with what the fleet adds: NATS takes 1 MiB (max_payload) by default."""

@@ -91,11 +91,15 @@ def text(name: str, value: object, max_chars: int) -> None:
 
 def is_protocol_id(value: str, max_bytes: int) -> bool:
     """Whether `value` begins with "/", has no newline, and is at most `max_bytes` of UTF-8."""
+    return value.startswith("/") and "\n" not in value and fits_utf8(value, max_bytes)
+
+
+def fits_utf8(value: str, max_bytes: int) -> bool:
+    """Whether `value` has a form in UTF-8, of at most `max_bytes`."""
     try:
-        size = len(value.encode())
+        return len(value.encode()) <= max_bytes
     except UnicodeEncodeError:  # half of a surrogate pair
         return False
-    return value.startswith("/") and "\n" not in value and size <= max_bytes
 
 
 def one_of(name: str, value: object, choices: Sequence[str]) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from hypothesis import given, strategies as st
 
-from p2pcore.aio.table import Table, is_under
+from p2pcore.aio.table import ExpiryTimer, Table, is_under
+from p2pcore.limits import TABLE_MAX_EXPIRED
+from virtual_time import virtual
 
 KEYS = st.lists(st.sampled_from(["a", "b", "aa"]), min_size=1, max_size=3).map(".".join)
 STEPS = st.lists(st.tuples(KEYS, st.none() | st.binary(max_size=1), st.integers(0, 3)), max_size=40)
@@ -45,3 +49,34 @@ def test_a_table_that_was_emptied_keeps_nothing() -> None:
         table.put(f"a.{n}.b.c", None)
     assert table._tree == {}
     assert table._put_at == {}
+
+
+@virtual
+async def test_entries_that_expire_together_go_a_bounded_number_at_a_turn_and_are_found_no_more() -> None:
+    loop = asyncio.get_running_loop()
+    table = Table(loop.time, 1.0)
+    turns: list[int] = []
+
+    def due() -> None:
+        turns.append(len(table.expire()))
+        timer.set()
+
+    timer = ExpiryTimer(table, due)
+    for n in range(2 * TABLE_MAX_EXPIRED + 1):
+        table.put(f"a.{n}", b"")
+    timer.set()
+    await asyncio.sleep(1.0)
+    assert table.get("a") == {}
+    await asyncio.sleep(0.1)
+    assert turns == [TABLE_MAX_EXPIRED, TABLE_MAX_EXPIRED, 1]
+    assert len(table) == 0
+
+
+def test_an_entry_that_is_put_again_when_its_time_is_over_is_there() -> None:
+    now = 0.0
+    table = Table(lambda: now, 1.0)
+    table.put("a", b"1")
+    now = 2.0
+    assert table.get("a") == {}
+    assert not table.put("a", b"1")  # whoever watches has not been told that it went
+    assert table.get("a") == {"a": b"1"}

@@ -159,6 +159,7 @@ class RemoteBus:
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._callbacks: dict[int, Callable[..., None]] = {}
         self.is_up = True
+        self.num_dropped = 0
 
     async def start(self) -> None:
         self._stream = await self._conn.new_stream(BUS)

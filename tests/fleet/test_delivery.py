@@ -11,7 +11,7 @@ from fleets import ECHO, TAKE, Peer, Yard, until, yard
 from hypothesis import given, strategies as st
 
 from harness import TAIL
-from p2pcore import IdentityError, LimitExceeded, PrivateKey, Stream, codes
+from p2pcore import IdentityError, LimitExceeded, PeerId, PrivateKey, Stream, codes
 from p2pcore.codes import Undelivered
 from p2pcore.errors import NotDelivered, RemoteProtocolError
 from p2pcore.fleet import Fleet
@@ -479,13 +479,20 @@ async def test_wrong_arguments_are_refused() -> None:
             ((PEER, "", b""), {}),
             ((PEER, "/" + "x" * MAX_PROTOCOL_ID_BYTES, b""), {}),
             ((PEER, 7, b""), {}),
+            ((PEER, "/\ud800", b""), {}),
+            ((PEER, "echo", b""), {}),
+            ((PEER, "/a\n/b", b""), {}),
+            ((PEER, ECHO, b""), {"at_least_once_id": "\ud800"}),
+            ((PEER, ECHO, b""), {"at_least_once_id": 7}),
             ((PEER, ECHO, "text"), {}),
             ((PEER, ECHO, b""), {"timeout_s": 0}),
             ((PEER, ECHO, b""), {"timeout_s": 86_401}),
             ((PEER, ECHO, b""), {"at_least_once_id": ""}),
             ((PEER, ECHO, b""), {"at_least_once_id": "x" * (FLEET_MAX_ID_BYTES + 1)}),
         ):
-            with pytest.raises((TypeError, ValueError)):
+            with pytest.raises(
+                (TypeError, ValueError), match=r"^(protocol|message|timeout_s|at_least_once_id)"
+            ):
                 await call(*wrong, **options)  # type: ignore[arg-type]
         with pytest.raises(IdentityError):
             await call("nonsense", ECHO, b"")

@@ -28,9 +28,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from harness import HANG_S, eventually, looped, seconds, settle
+from hosts import BARE
 from nats_server import NatsServer, free_port
-from p2pcore import limits
+from p2pcore import Host, limits
 from p2pcore.errors import BusDown, BusError, LimitExceeded
+from p2pcore.fleet import Fleet
 from p2pcore.fleet.bus import BusMessage
 from p2pcore.fleet.nats_bus import NatsBus
 
@@ -488,6 +490,22 @@ asyncio.run(main())
             assert max(sizes) - before < 50_000_000
     finally:
         server.kill()
+
+
+@looped
+async def test_a_metric_counts_what_a_process_did_not_take_in_time(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with up(server) as bus, up(server) as other, Host(**BARE) as host, Fleet(host, bus):
+        assert "p2pcore_fleet_bus_dropped_total 0" in host.metrics.text()
+        monkeypatch.setattr(limits, "BUS_MAX_UNREAD", 2)
+        kept: list[BusMessage] = []
+        await bus.subscribe("s", kept.append)
+        for _ in range(100):
+            await other.publish("s", b"")
+        await eventually(lambda: len(kept) + bus.num_dropped == 100)
+        assert bus.num_dropped > 0
+        assert f"p2pcore_fleet_bus_dropped_total {bus.num_dropped}" in host.metrics.text()
 
 
 def resident_bytes() -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from fleets import Yard, until, until_found, yard
 
+from many_peers import ManyPeers
 from p2pcore import Host, IdentityError, PeerId
 from p2pcore.errors import BusDown
 from p2pcore.fleet import BusBack, BusLost, Fleet, MemoryBus
@@ -21,6 +22,7 @@ from p2pcore.limits import (
     FLEET_LEASE_S,
     FLEET_LOOK_S,
     FLEET_REFRESH_S,
+    FLEET_RENEW_S,
 )
 from virtual_time import now, virtual
 
@@ -489,11 +491,38 @@ async def test_a_fleet_starts_without_the_engine_and_joins_when_it_comes() -> No
 
 
 @virtual
+async def test_a_process_that_comes_late_learns_where_peers_are_when_they_are_written_again() -> None:
+    async with yard(1) as made:
+        peer = await made.peer(0)
+        await asyncio.sleep(2 * FLEET_REFRESH_S)
+        late = await made.fleet()
+        assert parts(late).hints.guess(peer.id) is None
+        await asyncio.sleep(FLEET_RENEW_S + 2 * FLEET_REFRESH_S)
+        assert parts(late).hints.guess(peer.id) == made.fleets[0].process
+
+
+def test_news_of_one_half_second_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("p2pcore.fleet.presence.FLEET_MAX_NEWS", 100)
+
+    @virtual
+    async def main() -> None:
+        async with yard(1) as made:
+            presence = parts(made.fleets[0]).presence
+            presence._network = ManyPeers(200)
+            presence.restore()
+            await asyncio.sleep(0.1)
+            assert len(presence._news) <= 100
+            assert presence.num_written == 200
+            presence._network = made.hosts[0].swarm
+
+    main()
+
+
+@virtual
 async def test_a_restoration_goes_at_a_bounded_pace() -> None:
     async with yard(1) as made:
         presence = parts(made.fleets[0]).presence
-        ids = [PeerId(bytes((0x12, 0x20)) + n.to_bytes(32, "big")) for n in range(2 * FLEET_BATCH + 1)]
-        presence._network = _Many(ids)  # type: ignore[assignment]
+        presence._network = ManyPeers(2 * FLEET_BATCH + 1)
         presence.restore()
         sizes = []
         for _ in range(100):
@@ -505,19 +534,6 @@ async def test_a_restoration_goes_at_a_bounded_pace() -> None:
             2 * FLEET_BATCH + 1,
         ]
         presence._network = made.hosts[0].swarm
-
-
-class _Many:
-    """A network with very many peers."""
-
-    def __init__(self, ids: list[PeerId]) -> None:
-        self._ids = dict.fromkeys(ids)
-
-    def peers(self) -> list[PeerId]:
-        return list(self._ids)
-
-    def conns_to_peer(self, peer: PeerId) -> list[int]:
-        return [1] if peer in self._ids else []
 
 
 # -- use ---------------------------------------------------------------------------------------

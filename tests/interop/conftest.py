@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 from certificates import self_signed
-from driver import Network, Pair, load_builder
+from driver import Network, Pair
 from matrix import Material
+
+from interop_builder import load_builder
 
 NAMES = r"(?:go|js|python|browser|workers)"
 PAIR_ID = re.compile(rf"test_\w+\.py::.*\b({NAMES})-to-({NAMES})(?:-by-({NAMES}))?\b")

@@ -7,19 +7,16 @@ output of both. Every wait has a deadline; every process is killed with its grou
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import queue
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import IO, Any
 
 from matrix import WORKERS, Cell, Material, Route, spelled
@@ -33,17 +30,6 @@ OPERATION_TIMEOUT_S = 150.0
 STOP_TIMEOUT_S = 15.0
 
 Line = dict[str, Any]
-
-
-def load_builder() -> ModuleType:
-    """interop/build.py as a module; it is a script beside the peers, not part of any package."""
-    spec = importlib.util.spec_from_file_location("interop_build", ROOT / "interop" / "build.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def last_words(file: IO[str]) -> str:

@@ -13,9 +13,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from driver import ROOT, load_builder
+from driver import ROOT
 
 from harness import seconds
+from interop_builder import load_builder
 
 pytestmark = pytest.mark.source
 

@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from driver import ROOT, Listener, load_builder
+from driver import ROOT, Listener
 
 from harness import run
+from interop_builder import load_builder
 from p2pcore import Conn, Host, Stream, limits
 
 pytestmark = pytest.mark.interop

@@ -1,7 +1,8 @@
 """Entries that are found by the first words of their keys, for a bus that keeps them itself.
 
 Comes in: keys, values and the time. Goes out: values, and which keys are gone. A table has no timer: who
-keeps one asks it for what has expired, when an ExpiryTimer says so.
+keeps one asks it for what has expired, when an ExpiryTimer says so. Of very many entries that expire at the
+same moment, each turn of the loop deletes some; no look-up finds the others meanwhile.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Any
+
+from p2pcore.limits import TABLE_MAX_EXPIRED
 
 
 class Table:
@@ -43,19 +46,20 @@ class Table:
         return changed
 
     def get(self, key: str) -> dict[str, bytes]:
-        """The entry of `key`, and all whose keys begin with `key` and a dot."""
+        """The entry of `key`, and all whose keys begin with `key` and a dot, if their time is not over."""
         node = self._tree
         for word in key.split("."):
             if (node := node.get(word)) is None:  # type: ignore[assignment]
                 return {}
         found: dict[str, bytes] = {}
+        put_after = float("-inf") if self.expiry_s is None else self._now() - self.expiry_s
         nodes = [(key, node)]
         while nodes:
             name, node = nodes.pop()
             for word, inner in node.items():
                 if word:
                     nodes.append((f"{name}.{word}", inner))
-                else:
+                elif self._put_at[name] > put_after:
                     found[name] = inner
         return found
 
@@ -66,10 +70,13 @@ class Table:
         return next(iter(self._put_at.values())) + self.expiry_s
 
     def expire(self) -> list[str]:
-        """Deletes the entries whose time is over. Returns: their keys."""
+        """Deletes the entries whose time has been over for longest, TABLE_MAX_EXPIRED at most.
+
+        Returns: their keys. While next_expiry() is not later than now, there are more.
+        """
         gone: list[str] = []
         now = self._now()
-        while (at := self.next_expiry()) is not None and at <= now:
+        while (at := self.next_expiry()) is not None and at <= now and len(gone) < TABLE_MAX_EXPIRED:
             key = next(iter(self._put_at))
             self.put(key, None)
             gone.append(key)
@@ -97,7 +104,10 @@ class Table:
 
 
 class ExpiryTimer:
-    """Calls `due` in the event loop when the next entry of `table` expires. The table has its clock."""
+    """Calls `due` in the event loop when the next entry of `table` expires. The table has its clock.
+
+    `due` calls `Table.expire` and then `set`, which calls it again in the next turn if there are more.
+    """
 
     __slots__ = ("_due", "_table", "_timer")
 

@@ -66,6 +66,10 @@ class Bus(Protocol):
     def is_up(self) -> bool:
         """Whether the engine answers, as far as is known."""
 
+    @property
+    def num_dropped(self) -> int:
+        """Messages that this process has lost: they came faster than it took them, or could not leave."""
+
     def on_state(self, changed: Callable[[bool], None]) -> Subscription:
         """Calls `changed(is_up)` when the engine goes away, and when it is back.
 

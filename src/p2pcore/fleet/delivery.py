@@ -113,7 +113,7 @@ class Delivery:
     async def _once(self, order: Order) -> bytes:
         """One attempt: at each place of the peer, as long as the last one has certainly not delivered it.
 
-        Of the other processes, the first is a guess that needs no question to the bus. It is right most often.
+        Of the other processes, the first is a guess that needs no question to the bus, and mostly right.
         """
         deadline = asyncio.get_running_loop().time() + order.left_s
         failure: NotDelivered | None = None

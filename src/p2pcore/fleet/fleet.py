@@ -253,9 +253,9 @@ class Fleet:
     ) -> bytes:
         parts = self._live()
         options.seconds("timeout_s", timeout_s, most=FLEET_MAX_TIMEOUT_S)
-        _check_text("protocol", protocol, MAX_PROTOCOL_ID_BYTES)
+        _check_protocol(protocol)
         if key is not None:
-            _check_text("at_least_once_id", key, FLEET_MAX_ID_BYTES)
+            _check_id(key)
         _check_message(message)
         order = Order(self.process, PeerId(peer), protocol, message, wants_answer, timeout_s, key or "")
         return await parts.delivery.ask(order)
@@ -276,7 +276,7 @@ class Fleet:
         """
         parts = self._live()
         options.seconds("timeout_s", timeout_s, most=FLEET_MAX_TIMEOUT_S)
-        _check_text("protocol", protocol, MAX_PROTOCOL_ID_BYTES)
+        _check_protocol(protocol)
         return await open_anywhere(
             PeerId(peer), protocol, timeout_s, self._host.swarm, parts.where, self._opener
         )
@@ -354,6 +354,7 @@ class Fleet:
         if parts is None:
             return
         yield family("p2pcore_fleet_up", int(self.is_up))
+        yield family("p2pcore_fleet_bus_dropped_total", self._bus.num_dropped)
         yield family("p2pcore_fleet_processes", len(parts.directory.ids) if self.is_up else 1)
         yield family("p2pcore_fleet_presence_entries", parts.presence.num_written)
         yield family("p2pcore_fleet_requests_total", _labelled(parts.delivery.asked))
@@ -365,12 +366,20 @@ class Fleet:
             yield family("p2pcore_fleet_capped_total", _labelled(parts.caps.closed))
 
 
-def _check_text(name: str, value: object, most_bytes: int) -> None:
-    """Checks a text that travels. Raises TypeError, ValueError."""
-    options.text(name, value, most_bytes)
-    assert isinstance(value, str)
-    if not value or len(value.encode()) > most_bytes:
-        raise ValueError(f"{name} must be a text of 1 to {most_bytes} bytes, not {value!r}")
+def _check_protocol(value: object) -> None:
+    """Raises TypeError, ValueError."""
+    options.text("protocol", value, MAX_PROTOCOL_ID_BYTES)
+    if not options.is_protocol_id(value, MAX_PROTOCOL_ID_BYTES):  # type: ignore[arg-type]
+        raise ValueError(f"protocol must be an id such as '/chat/1.0.0', not {value!r}")
+
+
+def _check_id(value: object) -> None:
+    """Raises TypeError, ValueError."""
+    options.text("at_least_once_id", value, FLEET_MAX_ID_BYTES)
+    if not value or not options.fits_utf8(value, FLEET_MAX_ID_BYTES):  # type: ignore[arg-type]
+        raise ValueError(
+            f"at_least_once_id must be a text of 1 to {FLEET_MAX_ID_BYTES} bytes of UTF-8, not {value!r}"
+        )
 
 
 def _check_message(message: object) -> None:

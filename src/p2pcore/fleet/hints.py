@@ -1,8 +1,8 @@
 """Where a peer was last heard to be: a guess that saves a question to the bus.
 
-Comes in: marks of peers, and the processes that have them. Goes out: the process to try first. The table never
-grows: it keeps some bits of a peer's id, and a later peer may take an earlier one's place. So a guess may be
-wrong; the process that is tried says so, and the bus is asked then.
+Comes in: marks of peers, and the processes that have them. Goes out: the process to try first. The table
+never grows: it keeps some bits of a peer's id, and a later peer may take an earlier one's place. So a guess
+may be wrong; the process that is tried says so, and the bus is asked then.
 """
 
 from __future__ import annotations

@@ -110,8 +110,7 @@ class Member:
         """By a timer, not by the task: waiting for the bus must not look as if this process stood still."""
         for process in self._directory.tick():
             if process not in self._asking and self.is_up:
-                self._asking[process] = task = self._loop.create_task(self._ask(process))
-                task.add_done_callback(lambda _, process=process: self._asking.pop(process))
+                self._asking[process] = self._loop.create_task(self._ask(process))
         self._ticking = self._loop.call_later(FLEET_LOOK_S, self._tick)
 
     async def _ask(self, process: str) -> None:
@@ -122,6 +121,8 @@ class Member:
             self._directory.nobody(process)
         except (BusError, LimitExceeded, TimeoutError):
             pass
+        finally:
+            del self._asking[process]
 
     def _state_changed(self, is_up: bool) -> None:
         if is_up:

@@ -69,18 +69,13 @@ class _Entries:
         self.timer = ExpiryTimer(self.table, self.expire)
 
     def put(self, entries: Mapping[str, bytes | None]) -> None:
-        self.expire()
         for key, value in entries.items():
             if self.table.put(key, value):
                 self._tell(key, value)
         self.timer.set()
 
-    def get(self, key: str) -> dict[str, bytes]:
-        self.expire()
-        return self.table.get(key)
-
     def expire(self) -> None:
-        """Deletes what is over, tells it, and sets the timer."""
+        """Deletes what is over, as much as one turn does, tells it, and sets the timer for the rest."""
         for key in self.table.expire():
             self._tell(key, None)
         self.timer.set()
@@ -157,6 +152,11 @@ class MemoryBus:
     def is_up(self) -> bool:
         """Whether the engine is there and this bus is not closed."""
         return self._engine.is_up and not self._is_closed
+
+    @property
+    def num_dropped(self) -> int:
+        """See `Bus`. Nothing is ever dropped: who publishes waits."""
+        return 0
 
     def on_state(self, changed: Callable[[bool], None]) -> Subscription:
         """See `Bus`."""
@@ -243,14 +243,14 @@ class MemoryBucket:
         """See `Bucket`."""
         names.key(key)
         self._bus._need()
-        return self._entries.get(key)
+        return self._entries.table.get(key)
 
     async def watch(self, key: str, changed: Callable[[str, bytes | None], None]) -> Subscription:
         """See `Bucket`."""
         names.key(key)
         options.function("changed", changed)
         self._bus._need()
-        found = self._entries.get(key)
+        found = self._entries.table.get(key)
         call = _Call(key, changed, self._bus._calls, self._entries.watches)
         for name, value in found.items():
             call.soon(name, value)

@@ -128,7 +128,7 @@ class NatsBus:
 
     @property
     def num_dropped(self) -> int:
-        """Messages that came faster than this process took them, and answers that could not leave."""
+        """See `Bus`."""
         return self._num_dropped + (self._link.num_dropped if self._link is not None else 0)
 
     def on_state(self, changed: Callable[[bool], None]) -> Subscription:

@@ -73,6 +73,11 @@ class WorkersBus:
         """Whether the supervisor is there and this bus is not closed."""
         return self._hub.is_up and not self._is_closed
 
+    @property
+    def num_dropped(self) -> int:
+        """See `Bus`: answers of this worker. The supervisor counts what it could not pass on to a worker."""
+        return self._hub.dropped
+
     def on_state(self, changed: Callable[[bool], None]) -> Subscription:
         """See `Bus`. It is called at most once, with False."""
         options.function("changed", changed)

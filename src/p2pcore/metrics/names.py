@@ -110,6 +110,9 @@ SPECS: Final[dict[str, Spec]] = {
     "p2pcore_relay_circuits": _gauge("Circuits through this relay."),
     "p2pcore_relay_refused_total": _counter("Requests that this relay refused.", "reason"),
     "p2pcore_fleet_up": _gauge("1: this process is in its fleet. 0: the engine of the bus is away."),
+    "p2pcore_fleet_bus_dropped_total": _counter(
+        "Messages of the bus that this process lost: it took them too slowly, or they could not leave."
+    ),
     "p2pcore_fleet_processes": _gauge("Processes of the fleet, as this one knows them."),
     "p2pcore_fleet_presence_entries": _gauge("Peers of this process that the fleet can find."),
     "p2pcore_fleet_requests_total": _counter("Messages to one peer that were asked for here.", "outcome"),

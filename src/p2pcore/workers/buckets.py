@@ -52,7 +52,6 @@ class Bucket:
 
     def get(self, key: str) -> dict[str, bytes]:
         """The entry of `key`, and those whose keys begin with `key` and a dot."""
-        self._expire()
         return self._table.get(key)
 
     def close(self) -> None:
