@@ -458,16 +458,22 @@ async def check_answers(made: World, checks: Checks, asked: Asked) -> None:
 
 
 async def check_cost(made: World, checks: Checks) -> None:
-    """CPU time of this process for entries of presence, without that of accepting connections."""
+    """CPU time of this process for entries of presence, without that of accepting connections.
+
+    The smallest of three rounds counts: what else runs on the machine only adds to it.
+    """
+    took = []
     async with NatsBus(made.url) as bus:
         bucket = await bus.bucket("cost")
-        presence = Presence(ManyPeers(WRITTEN), "cost", lambda: None)  # type: ignore[arg-type]
-        presence.restore()
-        began = time.process_time()
-        while presence.has_changes:
-            await presence.write(bucket)
-        us = 1e6 * (time.process_time() - began) / WRITTEN
-        await presence.withdraw(bucket)
+        for _ in range(3):
+            presence = Presence(ManyPeers(WRITTEN), "cost", lambda: None)  # type: ignore[arg-type]
+            presence.restore()
+            began = time.process_time()
+            while presence.has_changes:
+                await presence.write(bucket)
+            took.append(1e6 * (time.process_time() - began) / WRITTEN)
+            await presence.withdraw(bucket)
+    us = min(took)
     checks.add("CPU of presence for each connect", f"{us:.1f} us", us < 5, "5 us")
 
 

@@ -8,7 +8,7 @@ import re
 import signal
 
 import pytest
-from cli_driver import LIMIT_S, Cli, Result, assert_fails
+from cli_driver import LIMIT_S, Cli, Result, Running, assert_fails
 
 from harness import seconds
 
@@ -85,6 +85,31 @@ def test_the_workers_are_one_relay(cli: Cli, option: str) -> None:
     assert relay.end().status == 0
 
 
+def started(node: Running, index: int) -> int:
+    """Waits until this worker has started. Returns: its process id."""
+    while (found := re.fullmatch(rf"\* worker {index} \(pid (\d+)\) started", node.line())) is None:
+        pass
+    return int(found[1])
+
+
+def test_workers_are_reached_through_a_relay_also_when_the_worker_that_held_it_was_killed(cli: Cli) -> None:
+    relay = cli.start("listen", "--relay")
+    circuit = f"{relay.line()}/p2p-circuit"
+    node = cli.start("listen", "--workers", "2", "-v", "--addr", "/ip4/127.0.0.1/tcp/0", "--addr", circuit)
+    try:
+        direct, relayed = node.line(), node.line()
+        assert (circuit in relayed, circuit in direct) == (True, False)
+        pid = started(node, 0)
+        for addr in (direct, relayed):
+            assert cli.run("ping", addr, "-n", "1").status == 0
+        os.kill(pid, signal.SIGKILL)
+        assert started(node, 0) != pid
+        assert cli.run("ping", relayed, "-n", "1").status == 0
+    finally:
+        node.kill()
+        relay.kill()
+
+
 def test_a_closed_standard_output_ends_it(cli: Cli) -> None:
     listener = cli.start("listen", "--workers", "1", "-v")
     addr = listener.line()
@@ -105,11 +130,7 @@ CIRCUIT = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3f
         (("--workers", "257"), 2, "from 1 to 256"),
         (("--workers", "two"), 2, "not a number of workers"),
         (("--workers", "2", "--drain", "-1"), 2, "is not a number of seconds"),
-        (
-            ("--workers", "2", "--addr", CIRCUIT),
-            2,
-            "needs a single process",
-        ),
+        (("--workers", "2", "--addr", CIRCUIT), 1, "a relay leads to one worker only: listen on another"),
         (("--workers", "2", "--psk", "nothing"), 1, "listen: nothing: no such file"),
         (("--workers", "2", "--addr", "/ip4/192.0.2.1/tcp/0"), 1, "no interface of this machine has it"),
         (("--workers", "2", "--addr", "/ip4/127.0.0.1/udp/0/quic-v1"), 1, "no transport for such an address"),

@@ -47,7 +47,7 @@ def command(
     """
     for warning in strangers(configurable(ctx.command).values(), os.environ):
         error_line(f"p2pcore config: warning: {warning}")
-    serving.check(addrs, is_alone=workers is None)
+    serving.check(addrs)
     node.private_key(), node.settings(), serving.settings(node, addrs)
     if not check:
         _show(ctx, Output(as_json))

@@ -100,7 +100,7 @@ def command(
 
     Each option can also stand in a file (--config), and in a variable: P2PCORE_MAX_CONNS is --max-conns.
     """
-    serving.check(addrs, is_alone=workers is None)
+    serving.check(addrs)
     log_level(verbose)
     set_up_logs(serving.log_format, serving.access_log)
     if workers is not None:

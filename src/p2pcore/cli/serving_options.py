@@ -70,15 +70,10 @@ class ServingOptions:
         given = {name: getattr(self, name) for name in ("max_conns", "max_streams", "memory")}
         return Limits(**{name: value for name, value in given.items() if value is not None})
 
-    def check(self, addrs: Iterable[Multiaddr], is_alone: bool) -> None:
-        """Raises a usage error if these options do not fit `addrs`, or do not fit several processes."""
+    def check(self, addrs: Iterable[Multiaddr]) -> None:
+        """Raises a usage error if these options do not fit `addrs`."""
         for addr in addrs:
             names = [protocol.name for protocol in addr.protocols()]
-            if names[-1] == "p2p-circuit" and not is_alone:
-                self._wrong(
-                    f"{addr} needs a single process: with --workers each process would have its own relayed "
-                    "connections"
-                )
             is_secure = names[-1] == "wss" or (names[-1] == "ws" and "tls" in names)
             if is_secure and self.certificate is None and not self.self_signed:
                 self._wrong(f"{addr} needs a certificate: --tls-cert and --tls-key, or --tls-self-signed")

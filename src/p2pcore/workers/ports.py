@@ -81,6 +81,9 @@ class _FileClaim:
         self.close_listening()
 
 
+_ONE_HOLDS = "a relay leads to one worker only: listen on another address, too, or use a single process"
+
+
 class Ports:
     """The claimed addresses of a supervisor.
 
@@ -92,10 +95,11 @@ class Ports:
 
     Attributes:
         addrs: the bound addresses. A wildcard stays a wildcard.
+        relayed: the addresses behind relays. Nothing is bound for them.
         failures: (address, error) for each address that could not be bound.
 
     Raises:
-        ListenError: no address could be bound. `causes` has the error of each.
+        ListenError: no address could be bound, or all are behind relays. `causes` has the error of each.
     """
 
     def __init__(self, addrs: Iterable[Multiaddr], backlog: int, unix_mode: int | None = None) -> None:
@@ -103,13 +107,18 @@ class Ports:
         self._unix_mode = unix_mode
         self._claims: dict[Multiaddr, _Claim] = {}
         self.addrs: list[Multiaddr] = []
+        self.relayed: list[Multiaddr] = []
         self.failures: list[tuple[Multiaddr, Exception]] = []
         for addr in addrs:
+            if addr.is_relayed:
+                self.relayed.append(addr)
+                continue
             try:
                 self.addrs.append(self._claim(addr))
             except (OSError, AddressError) as error:
                 self.failures.append((addr, error))
         if not self._claims:
+            self.failures += ((addr, ListenError(_ONE_HOLDS)) for addr in self.relayed)
             texts = "; ".join(f"{addr}: {error}" for addr, error in self.failures)
             failure = ListenError(f"cannot listen on any address: {texts}")
             failure.causes = tuple(self.failures)

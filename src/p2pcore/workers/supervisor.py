@@ -81,7 +81,8 @@ class Supervisor:
             imported.
         args: further arguments of `factory`; they must be picklable.
         workers: the number of processes, 1 to limits.MAX_WORKERS.
-        listen: addresses to listen on. Port 0 takes a free port, the same for all workers.
+        listen: addresses to listen on. Port 0 takes a free port, the same for all workers. Behind a relay,
+            the first worker listens, and holds the reservation.
         private_key: the identity that all workers share; by default a new one.
         drain_s: seconds that a worker has to drain, if a method gets no `timeout_s`.
         drain_delay_s: seconds in which only `is_draining` has changed, before all workers drain. Workers that
@@ -364,7 +365,8 @@ class Supervisor:
         if not slot.sockets:
             slot.sockets = self._ports.open_sockets()
         fds = tuple(sock.fileno() for sock in slot.sockets)
-        listen = tuple(map(str, self._ports.addrs))
+        relayed = () if slot.index else self._ports.relayed
+        listen = tuple(map(str, (*self._ports.addrs, *relayed)))
         key = self.private_key.to_protobuf()
         ticket, theirs = await self.hub.seat()
         settings = Settings(

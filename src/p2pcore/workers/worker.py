@@ -85,7 +85,8 @@ class Worker:
     Attributes:
         index: 0 to the number of workers minus 1. A worker that replaces another has the same index.
         private_key: the identity that all workers share.
-        listen: the addresses, with real ports. sockets: a listening socket for each port or file.
+        listen: the addresses, with real ports; those behind relays only at index 0.
+        sockets: a listening socket for each port or file.
         backlog: connections the kernel may queue for this worker.
         hub, links: to the other workers; see p2pcore.fleet.WorkersBus.
     """
