@@ -14,7 +14,7 @@ from harness import TAIL
 from p2pcore import IdentityError, LimitExceeded, PeerId, PrivateKey, Stream, codes
 from p2pcore.codes import Undelivered
 from p2pcore.errors import NotDelivered, RemoteProtocolError
-from p2pcore.fleet import Fleet
+from p2pcore.fleet import BusMessage, Fleet
 from p2pcore.fleet.done import Done
 from p2pcore.fleet.envelope import Order, answer_of, packed, packed_answer, packed_failure, unpacked
 from p2pcore.fleet.hints import marks_of
@@ -368,6 +368,32 @@ async def test_a_wrong_guess_costs_one_look_and_the_peer_gets_the_message_once()
         asked = await asked_where(made, 0)
         assert await made.fleets[0].request(peer.id, ECHO, b"1") == b"echo 1"
         assert (asked, peer.got) == ([peer.id], [b"1"])
+
+
+@virtual
+async def test_a_peer_that_has_left_is_guessed_wrong_once() -> None:
+    async with yard(2) as made:
+        peer = await made.peer(1)
+        await asyncio.sleep(2 * FLEET_REFRESH_S)
+        await peer.host.close()
+        await until(lambda: not made.hosts[1].swarm.num_conns)
+        asked = await asked_where(made, 0)
+        for _ in range(2):
+            error = await failure(made.fleets[0].request(peer.id, ECHO, b"1"))
+            assert (error.reason, error.may_have_arrived) == (Undelivered.NOT_CONNECTED, False)
+        assert parts(made.fleets[0]).hints.guess(peer.id) is None
+        assert asked == [peer.id] * 2
+
+
+@virtual
+async def test_a_process_without_a_lease_is_sent_nothing() -> None:
+    async with yard(1) as made:
+        sent: list[BusMessage] = []
+        await made.buses[0].subscribe("p2pcore.to.gone", sent.append)
+        order = Order("a", PEER, ECHO, b"1", True, 60.0)
+        error = await failure(parts(made.fleets[0]).delivery._over_bus("gone", order, now() + 60))
+        assert (error.reason, error.may_have_arrived) == (Undelivered.GONE, False)
+        assert sent == []
 
 
 @virtual

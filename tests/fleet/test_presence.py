@@ -251,6 +251,7 @@ async def test_a_killed_process_is_known_in_time_although_our_own_loop_stands_st
 @virtual
 async def test_our_own_loop_that_stood_still_ends_no_lease_before_what_waits_was_read() -> None:
     async with yard(2) as made:
+        await asyncio.sleep(2 * FLEET_LEASE_S)  # the trust of the beginning is over
         directory = parts(made.fleets[0]).directory
         heard, (at, lease) = next(iter(directory._heard.items()))
         directory._heard[heard] = at - 10, lease
