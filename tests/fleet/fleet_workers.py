@@ -13,15 +13,18 @@ from typing import Any
 
 from p2pcore import Host, Stream, Worker
 from p2pcore.errors import BusError, NotDelivered, P2PError, StreamReset
-from p2pcore.fleet import Fleet, WorkersBus
+from p2pcore.fleet import Bus, Fleet, NatsBus, WorkersBus
 
 ASK = "/test-ask/1"
 
 
-def make(worker: Worker) -> Host:
-    """A host with a fleet."""
+def make(worker: Worker, nats: str | None = None) -> Host:
+    """A host with a fleet on the supervisor's bus, or on that of a NATS server."""
     host = worker.host(echo=True)
-    bus = WorkersBus(worker)
+    bus: Any = WorkersBus(worker)
+    if nats is not None:
+        bus = NatsBus(nats)
+        worker.beside(bus)
     fleet = Fleet(host, bus)
     asked = _Asked(host, bus, fleet, worker)
 
@@ -30,8 +33,9 @@ def make(worker: Worker) -> Host:
         try:
             answer = await getattr(asked, order.pop("do"))(stream, **order)
         except (BusError, NotDelivered, TimeoutError) as error:
-            reason = error.reason.name if isinstance(error, NotDelivered) else ""
-            answer = {"error": type(error).__name__, "reason": reason, "text": str(error)}
+            answer = {"error": type(error).__name__, "text": str(error)}
+            if isinstance(error, NotDelivered):
+                answer |= {"reason": error.reason.name, "may_have_arrived": error.may_have_arrived}
         if answer is not None:
             await stream.write_msg(json.dumps(answer).encode())
 
@@ -43,7 +47,7 @@ def make(worker: Worker) -> Host:
 class _Asked:
     """The orders of a test."""
 
-    def __init__(self, host: Host, bus: WorkersBus, fleet: Fleet, worker: Worker) -> None:
+    def __init__(self, host: Host, bus: Bus, fleet: Fleet, worker: Worker) -> None:
         self.host = host
         self.bus = bus
         self.fleet = fleet
@@ -66,8 +70,11 @@ class _Asked:
     async def where(self, stream: Stream, peer: str) -> Any:
         return [place.pid for place in await self.fleet.where(peer)]
 
-    async def request(self, stream: Stream, peer: str, protocol: str, text: str) -> Any:
-        return {"answer": (await self.fleet.request(peer, protocol, text.encode())).decode()}
+    async def request(
+        self, stream: Stream, peer: str, protocol: str, text: str, timeout_s: float = 10.0
+    ) -> Any:
+        answer = await self.fleet.request(peer, protocol, text.encode(), timeout_s=timeout_s)
+        return {"answer": answer.decode()}
 
     async def subscribe(self, stream: Stream, subject: str) -> Any:
         """Answers nothing and keeps what it hears."""

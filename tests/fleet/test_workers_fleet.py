@@ -15,6 +15,7 @@ from fleet_workers import ASK, make
 
 from harness import HANG_S, eventually, looped
 from hosts import BARE
+from nats_server import NatsServer
 from p2pcore import Conn, Host, P2PError, Stream, StreamReset, Supervisor
 
 ECHO = "/test-echo/1"
@@ -28,6 +29,7 @@ class Fleet:
         self._stack = stack
         self._asker = asker
         self._conns: dict[int, Conn] = {}
+        self.held: list[bytes] = []  # messages that a peer got and does not answer
 
     async def conn_to(self, host: Host, pid: int) -> Conn:
         """A new connection of `host` to worker `pid`."""
@@ -69,7 +71,13 @@ class Fleet:
             await stream.write_msg(b"re: " + await stream.read_msg())
 
         peer.set_stream_handler(ECHO, echo)
+
+        async def hold(stream: Stream) -> None:
+            self.held.append(await stream.read_msg())
+            await stream.wait_closed()
+
         peer.set_stream_handler("/test-answer/1", answer)
+        peer.set_stream_handler("/test-hold/1", hold)
         await self.conn_to(peer, pid)
         return peer
 
@@ -89,9 +97,9 @@ async def ask(conn: Conn, do: str, **order: Any) -> Any:
 
 
 @asynccontextmanager
-async def fleet(workers: int = 2) -> AsyncIterator[Fleet]:
+async def fleet(workers: int = 2, *args: str) -> AsyncIterator[Fleet]:
     async with (
-        Supervisor(make, workers=workers) as supervisor,
+        Supervisor(make, args, workers=workers) as supervisor,
         Host(**BARE | {"listen": []}) as asker,
         AsyncExitStack() as stack,
     ):
@@ -160,6 +168,42 @@ async def test_a_request_to_a_worker_that_is_killed_fails_at_once_and_its_subscr
         assert made.supervisor.hub.num_members <= 2
         answer = await made.ask(two, "bus_request", subject="deaf", timeout_s=10 * HANG_S)
         assert answer["error"] == "NobodyListens"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("bus", ["workers", "nats"])
+def test_what_is_under_way_to_a_process_that_dies_or_stops_fails_long_before_its_deadline(
+    bus: str, number: int, request: pytest.FixtureRequest
+) -> None:
+    server = NatsServer(request.getfixturevalue("tmp_path")) if bus == "nats" else None
+    args = () if server is None else (server.url,)
+
+    @looped
+    async def main() -> None:
+        async with fleet(2, *args) as made:
+            one, two = made.supervisor.pids
+            peer = await made.peer(one)
+            await made.found(two, peer, [one])
+            order = {"peer": str(peer.peer_id), "protocol": "/test-hold/1", "text": "hello"}
+            asking = asyncio.ensure_future(made.ask(two, "request", timeout_s=10 * HANG_S, **order))
+            await eventually(lambda: made.held)
+            os.kill(one, number)
+            answer = await asking
+            assert (answer["reason"], answer["may_have_arrived"]) == ("GONE", True)
+            answer = await made.ask(two, "request", timeout_s=10 * HANG_S, **order)
+            assert answer["reason"] in ("GONE", "NOT_CONNECTED")
+            assert not answer["may_have_arrived"]
+            if number == signal.SIGSTOP:
+                os.kill(one, signal.SIGKILL)
+
+    try:
+        if server is not None:
+            server.start()
+            server.wait_ready()
+        main()
+    finally:
+        if server is not None:
+            server.kill()
 
 
 @looped
