@@ -345,6 +345,20 @@ def test_importing_the_package_is_cheap() -> None:
     assert done.stdout.split("\n")[0] == "[] False"
 
 
+def test_a_host_without_a_fleet_loads_nothing_of_it() -> None:
+    script = (
+        "import sys; from p2pcore import Host, run\n"
+        "async def main():\n"
+        "    async with Host() as one, Host() as two:\n"
+        "        await (await one.connect(two.addrs_with_peer[0])).close()\n"
+        "        one.metrics.text()\n"
+        "run(main())\n"
+        "print([name for name in sys.modules if name.startswith(('p2pcore.fleet', 'nats'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_a_protocol_that_is_not_there_is_named() -> None:
     known = "each item of security must be one of 'noise', 'tls', 'plaintext', not 'nois'"
     with pytest.raises(ValueError, match=known):
