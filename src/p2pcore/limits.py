@@ -966,6 +966,8 @@ FLEET_MAX_ASKED: Final = 8192
 """Requests of one process under way, about 5 KB each and the message; one more fails at once."""
 FLEET_HINT_BITS: Final = 20
 """Of the index of a table that guesses where a peer is: a million places, 4 MiB in each process."""
+FLEET_MAX_TOLD: Final = 65_536
+"""Peers that a process tells one that has just come: 256 KiB, and 15 ms of its event loop."""
 FLEET_MAX_NEWS: Final = 8192
 """Peers that a process says are new with it, each FLEET_REFRESH_S: 32 KiB. It can hardly accept so many."""
 FLEET_MAX_SERVED: Final = 8192

@@ -492,18 +492,36 @@ async def test_a_fleet_starts_without_the_engine_and_joins_when_it_comes() -> No
 
 
 @virtual
-async def test_a_process_that_comes_late_learns_where_peers_are_when_they_are_written_again() -> None:
-    async with yard(1) as made:
+async def test_a_process_that_comes_late_asks_each_other_one_once_where_peers_are() -> None:
+    async with yard(2) as made:
+        peers = [await made.peer(n) for n in (0, 1, 1)]
+        await asyncio.sleep(2 * FLEET_REFRESH_S)
+        host = await made.stack.enter_async_context(made.network.host(ping=False, identify=False))
+        bus = MemoryBus(made.engine)
+        asked = requests_of(bus)
+        async with Fleet(host, bus) as late:
+            await until(lambda: len(asked) == 2)
+            await asyncio.sleep(0)
+            guesses = [parts(late).hints.guess(peer.id) for peer in peers]
+            assert guesses == [made.fleets[n].process for n in (0, 1, 1)]
+            await asyncio.sleep(10)
+            assert len(asked) == 2
+
+
+@virtual
+async def test_entries_that_are_written_again_are_news_again() -> None:
+    async with yard(2) as made:
         peer = await made.peer(0)
         await asyncio.sleep(2 * FLEET_REFRESH_S)
-        late = await made.fleet()
-        assert parts(late).hints.guess(peer.id) is None
+        hints = parts(made.fleets[1]).hints
+        hints.forget(peer.id)
         await asyncio.sleep(FLEET_RENEW_S + 2 * FLEET_REFRESH_S)
-        assert parts(late).hints.guess(peer.id) == made.fleets[0].process
+        assert hints.guess(peer.id) == made.fleets[0].process
 
 
-def test_news_of_one_half_second_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_process_tells_of_its_peers_at_once_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("p2pcore.fleet.presence.FLEET_MAX_NEWS", 100)
+    monkeypatch.setattr("p2pcore.fleet.presence.FLEET_MAX_TOLD", 50)
 
     @virtual
     async def main() -> None:
@@ -513,6 +531,7 @@ def test_news_of_one_half_second_are_bounded(monkeypatch: pytest.MonkeyPatch) ->
             presence.restore()
             await asyncio.sleep(0.1)
             assert len(presence._news) <= 100
+            assert len(presence.marks()) == 4 * 50
             assert presence.num_written == 200
             presence._network = made.hosts[0].swarm
 

@@ -85,11 +85,12 @@ class Directory:
     Args:
         network: the host's swarm. here: what this process says of itself now.
         clock: the event loop's time. hints: learns where peers are.
-        ended: called with each process that has no lease any more.
+        came: called with each process that has a lease for the first time, or again.
+        ended: called with each that has none any more.
     """
 
     __slots__ = (
-        *("_clock", "_died", "_ended", "_heard", "_here", "_hints", "_is_away", "_network"),
+        *("_came", "_clock", "_died", "_ended", "_heard", "_here", "_hints", "_is_away", "_network"),
         *("_ticked_at", "_trusted_until"),
     )
 
@@ -99,12 +100,14 @@ class Directory:
         here: Callable[[], Place],
         clock: Callable[[], float],
         hints: Hints,
+        came: Callable[[str], None],
         ended: Callable[[str], None],
     ) -> None:
         self._network = network
         self._here = here
         self._clock = clock
         self._hints = hints
+        self._came = came
         self._ended = ended
         self._heard: dict[str, tuple[float, bytes]] = {}
         self._died: dict[str, float] = {}  # for FLEET_REMEMBER_S
@@ -122,10 +125,13 @@ class Directory:
             return
         if value is not None:
             lease, _, news = value.partition(b"\n")
+            is_new = process not in self._heard
             self._heard[process] = (self._clock(), lease)
             self._died.pop(process, None)
             if news:
                 self._hints.note(news, process)
+            if is_new:
+                self._came(process)
         elif not self._is_away and self._heard.pop(process, None) is not None:
             self._died[process] = self._clock()
             self._hints.ended(process)

@@ -17,6 +17,11 @@ from p2pcore.errors import NotDelivered, RemoteProtocolError
 from p2pcore.limits import FLEET_MAX_REASON_CHARS
 from p2pcore.values.peer_id import PeerId
 
+ALIVE: Final = b""
+"""Asks a process whether it is there; the answer says nothing more."""
+PEERS: Final = b"?"
+"""Asks a process for the marks of its peers; see hints.marks_of."""
+
 _VERSION: Final = 1
 _HEAD: Final = struct.Struct(">BBIBBBB")  # version, flags, milliseconds left, then four lengths
 _WANTS_ANSWER: Final = 1

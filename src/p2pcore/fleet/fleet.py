@@ -413,9 +413,14 @@ class _Parts:
         subject = f"{name}.to.{{}}".format
         self.hints = Hints()
         self.directory = Directory(
-            swarm, here, clock, self.hints, lambda ended: self.delivery.process_ended(ended)
+            swarm,
+            here,
+            clock,
+            self.hints,
+            lambda came: self.member.came(came),
+            lambda ended: self.delivery.process_ended(ended),
         )
-        self.serving = Serving(swarm)
+        self.serving = Serving(swarm, self.presence.marks)
         self.delivery = Delivery(bus, subject, self.serving, self.directory, self.hints, self.where)
         self.topics = Topics(bus, self.topic_prefix, process, max_missed)
         self.blocks = Blocks(bus, f"{name}-blocks", swarm.admission.blocker)
@@ -434,6 +439,7 @@ class _Parts:
             self.presence,
             self.directory,
             self.topics,
+            self.hints,
             self.caps,
             (
                 lambda: bus.subscribe(subject(process), self.serving.deliver),

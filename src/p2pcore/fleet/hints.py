@@ -43,7 +43,7 @@ class Hints:
 
     def note(self, marks: bytes, process: str) -> None:
         """`process` has the peers with these marks now."""
-        number = self._number(process)
+        number = self._number(process) if marks else 0
         if not number:
             return
         places, bits, mask = self._places, self._bits, (1 << self._bits) - 1

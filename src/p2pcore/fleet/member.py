@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from p2pcore.errors import BusDown, BusError, LimitExceeded, NobodyListens
 from p2pcore.fleet.directory import lease_key, lease_of
+from p2pcore.fleet.envelope import ALIVE, PEERS
 from p2pcore.limits import (
     FLEET_BATCH_S,
     FLEET_BUS_WAIT_S,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from p2pcore.fleet.bus import Bucket, Bus, Subscription
     from p2pcore.fleet.caps import Caps
     from p2pcore.fleet.directory import Directory, Place
+    from p2pcore.fleet.hints import Hints
     from p2pcore.fleet.presence import Presence
     from p2pcore.fleet.topics import Topics
 
@@ -46,7 +48,7 @@ class Member:
     Args:
         bus: of the fleet. name: of the fleet. subject: of the messages to a process.
         here: what this process says of itself now.
-        presence, directory, topics, caps: the parts.
+        presence, directory, topics, hints, caps: the parts.
         steps: what else is subscribed to once.
         told: called when `is_up` changes, with the error.
 
@@ -64,6 +66,7 @@ class Member:
         presence: Presence,
         directory: Directory,
         topics: Topics,
+        hints: Hints,
         caps: Caps | None,
         steps: Sequence[Step],
         told: Callable[[bool, BaseException | None], None],
@@ -75,6 +78,7 @@ class Member:
         self._presence = presence
         self._directory = directory
         self._topics = topics
+        self._hints = hints
         self._caps = caps
         self._steps = steps
         self._told = told
@@ -90,7 +94,7 @@ class Member:
         self._task: asyncio.Task[None] | None = None
         self._on_state: Subscription | None = None
         self._ticking: asyncio.TimerHandle | None = None
-        self._asking: dict[str, asyncio.Task[None]] = {}  # of processes that are late
+        self._asking: dict[str, asyncio.Task[None]] = {}  # of processes that are late, or new
         self.is_up = False
         self.leases: Bucket | None = None
         self.peers: Bucket | None = None
@@ -110,13 +114,19 @@ class Member:
         """By a timer, not by the task: waiting for the bus must not look as if this process stood still."""
         for process in self._directory.tick():
             if process not in self._asking and self.is_up:
-                self._asking[process] = self._loop.create_task(self._ask(process))
+                self._asking[process] = self._loop.create_task(self._ask(process, ALIVE))
         self._ticking = self._loop.call_later(FLEET_LOOK_S, self._tick)
 
-    async def _ask(self, process: str) -> None:
+    def came(self, process: str) -> None:
+        """Asks a process that this one did not know for its peers."""
+        if process not in self._asking:
+            self._asking[process] = self._loop.create_task(self._ask(process, PEERS))
+
+    async def _ask(self, process: str, what: bytes) -> None:
         """Whether the bus still has `process`. It may well stand still: its lease decides that."""
         try:
-            await self._bus.request(self._subject(process), b"", timeout_s=FLEET_LEASE_S)
+            marks = await self._bus.request(self._subject(process), what, timeout_s=FLEET_LEASE_S)
+            self._hints.note(marks, process)
         except NobodyListens:
             self._directory.nobody(process)
         except (BusError, LimitExceeded, TimeoutError):
@@ -235,12 +245,11 @@ class Member:
             self._on_state.close()
         if self._ticking is not None:
             self._ticking.cancel()
-        tasks = [*self._asking.values(), *(() if self._task is None else (self._task,))]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._task = None
+        if self._task is not None:
+            await _ended([self._task])
+            self._task = None
         self._leave()
+        await _ended(list(self._asking.values()))
         if self.is_up and self.leases is not None and self.peers is not None:
             self.is_up = False
             with suppress(BusError, TimeoutError):
@@ -249,3 +258,10 @@ class Member:
                     if self._caps is not None:
                         await self._caps.withdraw()
                     await self._presence.withdraw(self.peers)
+
+
+async def _ended(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancels tasks, and waits for their end."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from p2pcore.fleet.hints import marks_of
-from p2pcore.limits import FLEET_BATCH, FLEET_MAX_CHANGED, FLEET_MAX_NEWS
+from p2pcore.limits import FLEET_BATCH, FLEET_MAX_CHANGED, FLEET_MAX_NEWS, FLEET_MAX_TOLD
 
 if TYPE_CHECKING:
     from p2pcore.fleet.bus import Bucket
@@ -130,6 +130,10 @@ class Presence:
         marks = marks_of(self._news)
         self._news.clear()
         return marks
+
+    def marks(self) -> bytes:
+        """The marks of all peers whose entries are written, FLEET_MAX_TOLD at most."""
+        return marks_of(islice(self._written, FLEET_MAX_TOLD))
 
     async def withdraw(self, bucket: Bucket) -> None:
         """Deletes all entries of this process. Raises BusDown."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from p2pcore.codes import Undelivered
 from p2pcore.errors import NotDelivered, RemoteProtocolError
 from p2pcore.fleet.done import Done
-from p2pcore.fleet.envelope import Order, packed_answer, packed_failure, unpacked
+from p2pcore.fleet.envelope import ALIVE, PEERS, Order, packed_answer, packed_failure, unpacked
 from p2pcore.fleet.hand_over import hand_over
 from p2pcore.limits import (
     FLEET_ATTEMPT_S,
@@ -25,6 +25,8 @@ from p2pcore.limits import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from p2pcore.fleet.bus import BusMessage
     from p2pcore.interfaces import Network
 
@@ -35,17 +37,18 @@ class Serving:
     """See above.
 
     Args:
-        network: the host's swarm.
+        network: the host's swarm. marks: those of all its peers.
 
     Attributes:
         num_running: orders that run now. num_bytes: their messages.
         served: how often an order from the bus ended how: "delivered", or the name of an Undelivered.
     """
 
-    __slots__ = ("_done", "_network", "_of_process", "_tasks", "num_bytes", "num_running", "served")
+    __slots__ = ("_done", "_marks", "_network", "_of_process", "_tasks", "num_bytes", "num_running", "served")
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, marks: Callable[[], bytes]) -> None:
         self._network = network
+        self._marks = marks
         self._done = Done()
         self._of_process: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -65,11 +68,11 @@ class Serving:
             raise NotDelivered(order.peer, Undelivered.TIMEOUT, may_have_arrived=True) from None
 
     def deliver(self, message: BusMessage) -> None:
-        """Takes an order from the bus. One without a byte asks whether this process lives."""
+        """Takes an order from the bus, or a question to this process."""
         if message.answer is None:
             return
-        if not message.data:
-            message.answer(b"")
+        if message.data in (ALIVE, PEERS):
+            message.answer(self._marks() if message.data == PEERS else b"")
             return
         try:
             order = unpacked(message.data)
