@@ -122,7 +122,7 @@ class Delivery:
                 return await self._serving.carry_out(order)
             except NotDelivered as error:
                 failure = _unless_elsewhere(error)
-        guess = self._hints.guess(order.peer)
+        guess = self._hints.guess(order.peer) if self._bus.is_up else None
         if guess is not None:
             try:
                 return await self._over_bus(guess, order, deadline)
@@ -159,8 +159,6 @@ class Delivery:
         left_s = deadline - asyncio.get_running_loop().time()
         if left_s <= 0:
             raise NotDelivered(peer, Undelivered.TIMEOUT)
-        if not self._bus.is_up:
-            raise NotDelivered(peer, Undelivered.BUS_DOWN)
         if not self._directory.is_alive(process):
             raise NotDelivered(peer, Undelivered.GONE, detail="its process has ended")
         try:

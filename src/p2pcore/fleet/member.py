@@ -123,7 +123,10 @@ class Member:
             self._asking[process] = self._loop.create_task(self._ask(process, PEERS))
 
     async def _ask(self, process: str, what: bytes) -> None:
-        """Whether the bus still has `process`. It may well stand still: its lease decides that."""
+        """Asks `process` one of the questions of the envelope. If the bus has it no more, it has ended.
+
+        One that is there and does not answer may stand still: its lease decides that.
+        """
         try:
             marks = await self._bus.request(self._subject(process), what, timeout_s=FLEET_LEASE_S)
             self._hints.note(marks, process)
