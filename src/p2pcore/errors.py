@@ -56,7 +56,6 @@ one of them.
 from __future__ import annotations
 
 import errno
-import pickle
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Self
@@ -116,6 +115,8 @@ def _portable(value: Any) -> Any:
         return type(value)(map(_portable, value))
     if not isinstance(value, BaseException) or isinstance(value, P2PError):
         return value
+    import pickle  # here, because few programs pickle errors
+
     try:
         if type(pickle.loads(pickle.dumps(value))) is type(value):
             return value

@@ -373,4 +373,6 @@ class WebsocketTransport:
 
     def acceptor(self, suffix: Multiaddr) -> WebsocketAcceptor:
         """An acceptor for any listener whose addresses end with `suffix`. Raises as WebsocketAcceptor."""
+        import h11  # noqa: F401  (here, so that the first peer does not wait for it)
+
         return WebsocketAcceptor(self._options, suffix)
