@@ -21,16 +21,15 @@ from p2pcore.swarm.events import (
     ConnOpened,
     DialFailed,
     Event,
-    Events,
     ListenerEnded,
     ListenerOpened,
     ListenerRecovered,
     ListenerRetrying,
     Missed,
-    Subscription,
     UpgradeFailed,
 )
 from p2pcore.swarm.news import News
+from p2pcore.swarm.subscriptions import Events, Subscription
 from p2pcore.upgrade.listener import ListenerState
 from swarm_fakes import FakeConn, Recorder, addr, make_swarm, peer
 from virtual_time import virtual
