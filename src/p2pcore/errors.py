@@ -581,11 +581,13 @@ class AddrBookError(P2PError, OSError):
 
     Attributes:
         path: the file.
+        is_locked: another program writes to the file now. It may work later.
     """
 
-    def __init__(self, path: str, reason: str) -> None:
+    def __init__(self, path: str, reason: str, is_locked: bool = False) -> None:
         super().__init__(f"the address book {path!r} cannot be used: {reason}")
         self.path = path
+        self.is_locked = is_locked
 
 
 class WorkerFailed(P2PError, RuntimeError):

@@ -415,7 +415,7 @@ async def test_without_subscribers_no_event_is_made(monkeypatch: pytest.MonkeyPa
         raise AssertionError("an event was made for nobody")
 
     for kind in (ConnOpened, ConnClosed, ConnectednessChanged):
-        monkeypatch.setattr(f"p2pcore.swarm.news.{kind.__name__}", refuse)
+        monkeypatch.setattr(f"p2pcore.swarm.events.{kind.__name__}", refuse)
 
     async with Host(identify=False) as server, Host(listen=(), identify=False) as dialer:
         conn = await dialer.connect(server.addrs_with_peer[0])

@@ -158,7 +158,8 @@ class AddrBook:
 
     Raises:
         TypeError, ValueError: an argument has a wrong type or value. The message names it.
-        AddrBookError: the file is damaged, is something else, or cannot be opened.
+        AddrBookError: the file is damaged, is something else, cannot be opened, or another program has locked
+            it. It waits BOOK_OPEN_BUSY_S for that, no longer.
 
     Attributes:
         has_names: whether it has ever heard of a peer that was reached at a name.
