@@ -393,6 +393,8 @@ STREAM_SHARE_BYTES: Final = 4 * 1024
 RESERVED_DESCRIPTORS: Final = 64
 """Descriptors that accepted connections leave free: for listeners, dials, DNS, the program's files and log.
 Where there are few, it is a fourth of all."""
+DESCRIPTOR_FREE_S: Final = 0.1
+"""Closed descriptors count as free for so long, by the clock of the loop: they are, a few turns later."""
 MAX_CONNS_PER_PEER: Final = 256
 """Connections with one peer: its workers share one identity, and each may have one (MAX_WORKERS; go: 8)."""
 MAX_CONNS_PER_SUBNET: Final = 512

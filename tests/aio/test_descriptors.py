@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness import HANG_S, seconds
+from p2pcore import limits
 from p2pcore.aio import descriptors as module
 from p2pcore.aio.descriptors import Descriptors, raise_limit, soft_limit
 
@@ -83,6 +84,29 @@ def test_as_many_are_closed_as_the_reserve_lacks(
     descriptors.add(holder)
     descriptors.opened(number)
     assert holder.burden == 900 - closed
+
+
+def test_no_connection_goes_while_the_handshakes_that_were_ended_are_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [1.0]
+    monkeypatch.setattr(module, "resource", Resource(1024, 1024))
+    descriptors, holder = Descriptors(lambda: now[0]), Holder(21)
+    descriptors.add(holder)
+    closed: list[int] = []
+    descriptors.add_spare(lambda: not closed.append(1))
+    for number in range(960, 980):  # in one turn of the loop: nothing becomes free
+        descriptors.opened(number)
+    assert (holder.burden, len(closed)) == (1, 0)
+    descriptors.opened(980)
+    assert len(closed) == 1
+    for number in range(5):
+        descriptors.opened(number)  # as many have become free, and are in use again
+    descriptors.opened(980)
+    assert len(closed) == 1 + 5
+    now[0] += 2 * limits.DESCRIPTOR_FREE_S  # all are free, and others took their numbers
+    descriptors.opened(960)
+    assert len(closed) == 1 + 5 + 1
 
 
 def test_a_limit_that_was_raised_meanwhile_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
+import time
 import weakref
 from collections.abc import Callable
 from typing import Protocol
 
-from p2pcore.limits import MAX_DESCRIPTORS, RESERVED_DESCRIPTORS
+from p2pcore.limits import DESCRIPTOR_FREE_S, MAX_DESCRIPTORS, RESERVED_DESCRIPTORS
 
 logger = logging.getLogger("p2pcore.descriptors")
 
@@ -36,11 +37,15 @@ class Descriptors:
 
     Attributes:
         scarce_from: descriptors with this number or a higher one are the last ones.
+        num_leaving: descriptors of what was closed, which become free some turns of the loop later.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._holders: weakref.WeakSet[Holder] = weakref.WeakSet()
         self._spare: dict[Callable[[], bool], None] = {}
+        self._clock = clock
+        self._closed_at = 0.0
+        self.num_leaving = 0
         self.scarce_from = 0
         self.look()
 
@@ -62,16 +67,25 @@ class Descriptors:
         self.scarce_from = limit - min(RESERVED_DESCRIPTORS, limit // 4)
 
     def opened(self, number: int) -> None:
-        """Call it with each accepted descriptor: if few are left, those that matter least are closed.
+        """Call it with each accepted descriptor that is scarce, and with each while some are leaving.
 
-        All lower numbers are in use. As many are closed as the reserve lacks: the next descriptors get their
-        numbers, which are low, so a shortage of one at a time would be seen only at every second call.
+        If few are left, those that matter least are closed. All lower numbers are in use. As many are closed
+        as the reserve lacks: the next descriptors get their numbers, which are low, so a shortage of one at a
+        time would be seen only at every second call. A hundred may be accepted in one turn of the loop, in
+        which nothing becomes free. So no connection goes while those that are leaving are enough.
         """
-        if number >= self.scarce_from:
-            self.look()
-            for _ in range(number - self.scarce_from + 1):
-                if not self.relieve():
-                    return
+        if number < self.scarce_from:
+            self.num_leaving = max(0, self.num_leaving - 1)  # it is the number of one that has left
+            return
+        self.look()
+        if self._clock() - self._closed_at > DESCRIPTOR_FREE_S:
+            self.num_leaving = 0  # whatever took their numbers, it was not told here
+        lacking = number - self.scarce_from + 1
+        for _ in range(lacking):
+            if not (self._evict() or (self.num_leaving < lacking and self.relieve())):
+                return
+            self.num_leaving += 1
+            self._closed_at = self._clock()
 
     def relieve(self) -> bool:
         """Closes what is needed least; its descriptor is free some turns of the loop later. False: nothing.
@@ -79,10 +93,14 @@ class Descriptors:
         If one block has several unfinished handshakes, one of them goes. Else the least useful connection
         goes, else the oldest unfinished handshake.
         """
+        if self._evict():
+            return True
+        return any(close_one() for close_one in self._spare) or self._evict(least=1)
+
+    def _evict(self, least: int = 2) -> bool:
+        """Ends an unfinished handshake of the block that has the most, if it has at least `least`."""
         worst = max(self._holders, key=_burden_of, default=None)
-        if worst is not None and worst.burden > 1:
-            return worst.evict()
-        return any(close_one() for close_one in self._spare) or (worst is not None and worst.evict())
+        return worst is not None and worst.burden >= least and worst.evict()
 
 
 def _burden_of(holder: Holder) -> int:
@@ -93,7 +111,7 @@ def descriptors_of(loop: asyncio.AbstractEventLoop) -> Descriptors:
     """The one of `loop`, made when it is first asked for; it lives and dies with the loop."""
     found: Descriptors | None = getattr(loop, "_p2pcore_descriptors", None)
     if found is None:
-        found = Descriptors()
+        found = Descriptors(loop.time)
         setattr(loop, "_p2pcore_descriptors", found)  # noqa: B010 - event loops do not declare it
     return found
 

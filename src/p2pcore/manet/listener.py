@@ -162,7 +162,7 @@ class MaListener:
             sock, remote = taken
         else:
             number = sock.fileno()
-            if number >= self._descriptors.scarce_from:
+            if number >= self._descriptors.scarce_from or self._descriptors.num_leaving:
                 self._descriptors.opened(number)
         try:
             return self._conn(sock, remote)

@@ -1,4 +1,5 @@
 # See session.pyx.
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from p2pcore._fast.chain.bottom cimport Bottom
@@ -63,6 +64,7 @@ cdef class Session(Layer):
     cdef Cork cork                  # the layer below
     cdef Bottom bottom              # where the chain begins, also after lost(); None before seat(), and in some tests
     cdef dict streams               # id -> Stream, those not ended both ways; None: there are none
+    cdef PyObject *latest           # the one of them that got the last frame, borrowed from it; NULL: none
     cdef object handler             # gets inbound streams; None: they wait for accept_stream
     cdef list arrived               # inbound streams not yet delivered, oldest first
     cdef object callbacks           # the close callback, a list of several, None without any

@@ -10,7 +10,6 @@ import warnings
 
 cimport cython
 from cpython.dict cimport PyDict_Next
-from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 from p2pcore import codes, errors, limits
@@ -549,6 +548,7 @@ cdef class Session(Layer):
             self._count_ended(<Stream> stream)
         self._give_back()
         self.streams = None
+        self.latest = NULL
         self.lingering = None
         if self.excess is not None:
             self._excess_ended()
@@ -618,6 +618,8 @@ cdef class Session(Layer):
         key = stream.key()
         if self.streams is None or self.streams.get(key) is not stream:
             return False
+        if self.latest is <PyObject *> stream:
+            self.latest = NULL
         del self.streams[key]
         self.active_at = coarse()
         if not self.streams:

@@ -6,6 +6,7 @@ never allocates for a length it has not checked, never answers a reset.
 """
 
 cimport cython
+from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -299,15 +300,23 @@ cdef class YamuxSession(Session):
             if stream is None:
                 return 0
         else:
-            found = None if self.streams is None else self.streams.get(h.id)
-            if found is None:
+            stream = self._stream(h.id)
+            if stream is None:
                 return self._unknown(h)
-            stream = <YamuxStream> found
             if not stream.acknowledged:
                 self._answered(stream, h)
         if h.type == DATA:
             return self._data(stream, h)
         return self._window_update(stream, h)
+
+    cdef YamuxStream _stream(self, uint32_t id):
+        """The stream of that number, or None. Frames of one stream often come in a row: only the first is looked up."""
+        if self.latest is not NULL and (<YamuxStream> self.latest).id == id:
+            return <YamuxStream> self.latest
+        found = None if self.streams is None else self.streams.get(id)
+        if found is not None:
+            self.latest = <PyObject *> found
+        return <YamuxStream> found
 
     cdef YamuxStream _opened_by_peer(self, Header h):
         """The stream a SYN opens; None if it is refused."""
