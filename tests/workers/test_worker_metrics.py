@@ -193,7 +193,11 @@ def test_serve_shows_the_sums_of_all_workers_at_one_address(tmp_path: Path) -> N
 
 
 def test_serve_refuses_an_address_for_metrics_before_it_starts_workers(tmp_path: Path) -> None:
+    def fail(supervisor: Supervisor) -> None:
+        raise AssertionError("workers serve")
+
     with pytest.raises(ValueError, match="nowhere"):
-        serve(worker_hosts.make, workers=1, metrics="nowhere")
+        serve(worker_hosts.make, workers=1, metrics="nowhere", on_start=fail)
+    missing = f"unix:{tmp_path}/missing/metrics"
     with pytest.raises(ListenError, match="cannot serve metrics on unix:"):
-        serve(worker_hosts.make, workers=1, metrics=f"unix:{tmp_path}/missing/metrics")
+        serve(worker_hosts.make, workers=1, metrics=missing, on_start=fail)
