@@ -10,7 +10,7 @@ import argparse
 from typing import Any
 
 from common import Wrong
-from p2pcore import Host, Supervisor, TcpOptions, Worker
+from p2pcore import Host, Limits, Supervisor, TcpOptions, Worker
 
 SILENT = frozenset({"up", "down", "small", "stream", "pingpong", "conn", "idle"})
 """Measurements. Their dialer does nothing else: it neither identifies nor serves."""
@@ -59,6 +59,7 @@ def make_host(options: argparse.Namespace) -> Host:
         identify=not quiet,
         perf=serves,
         echo=serves,
+        limits=Limits(max_conns_per_peer=None),  # operations hold hundreds with one peer; Go's peer has no limit
         **_extras(options),
     )
 
