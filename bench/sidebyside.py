@@ -8,6 +8,7 @@ measurement of p2pcore failed. A missed target is shown in its row and is no err
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from datetime import UTC, datetime
@@ -133,6 +134,7 @@ def main(
     if only_render:
         write_page(Results.load(out), docs)
         return
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # users have byte code: else an import also compiles
     works = chosen_works(only)
     cores = choose_cores()
     results = new_results(rounds, cores)

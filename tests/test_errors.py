@@ -36,6 +36,7 @@ from p2pcore.errors import (
 PEER, OTHER = PeerId(ED25519.base58), PeerId(SECP256K1.base58)
 ADDR = Multiaddr("/ip4/192.0.2.1/tcp/4001")
 VALUES: dict[str, Any] = {
+    "is_locked": True,
     "protocols": ("/a/1", "/b/2"),
     "stage": "muxer negotiation",
     "by_peer": True,

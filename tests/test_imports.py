@@ -18,7 +18,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "p2pcore"
 
 LEVELS = {
-    0: {"errors", "limits", "codes", "options", "address_hint"},
+    0: {"errors", "limits", "codes", "options", "address_hint", "late"},
     1: {"_fast"},
     2: {"interfaces", "values", "aio", "manet", "pb"},
     3: {"transports", "relay", "security", "muxers"},

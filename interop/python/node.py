@@ -59,7 +59,7 @@ def make_host(options: argparse.Namespace) -> Host:
         identify=not quiet,
         perf=serves,
         echo=serves,
-        limits=Limits(max_conns_per_peer=None),  # operations hold hundreds with one peer; Go's peer has no limit
+        limits=Limits(max_conns_per_peer=None),  # they may hold hundreds with one peer, as Go's
         **_extras(options),
     )
 

@@ -13,7 +13,7 @@ _ENDINGS = {"": "", "tcp": "", "ws": "/ws", "http": "/ws", "wss": "/tls/ws", "ht
 """What follows the port, by the scheme of a URL."""
 _USUAL_PORTS = {"ws": "80", "http": "80", "wss": "443", "https": "443"}
 
-_WRITTEN = re.compile(
+_WRITTEN = (  # a text, which `re` compiles when an error asks for a hint
     r"(?:/ip[46]/)?(?:(?P<scheme>[a-z]+)://)?"
     r"(?:\[(?P<ip6>[0-9a-fA-F:.]{2,45})\]|(?P<name>[A-Za-z0-9_.-]{1,253}))(?::(?P<port>[0-9]{1,5}))?/?"
 )
@@ -24,7 +24,7 @@ def meant(text: str) -> str | None:
 
     None: it looks like no address of TCP or WebSocket either.
     """
-    found = _WRITTEN.fullmatch(text.strip()[:300])
+    found = re.fullmatch(_WRITTEN, text.strip()[:300])
     if found is None or (found["scheme"] or "") not in _ENDINGS:
         return None
     scheme = found["scheme"] or ""

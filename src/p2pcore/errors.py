@@ -56,7 +56,6 @@ one of them.
 from __future__ import annotations
 
 import errno
-import pickle
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Self
@@ -116,6 +115,8 @@ def _portable(value: Any) -> Any:
         return type(value)(map(_portable, value))
     if not isinstance(value, BaseException) or isinstance(value, P2PError):
         return value
+    import pickle  # here, because few programs pickle errors
+
     try:
         if type(pickle.loads(pickle.dumps(value))) is type(value):
             return value
@@ -580,11 +581,13 @@ class AddrBookError(P2PError, OSError):
 
     Attributes:
         path: the file.
+        is_locked: another program writes to the file now. It may work later.
     """
 
-    def __init__(self, path: str, reason: str) -> None:
+    def __init__(self, path: str, reason: str, is_locked: bool = False) -> None:
         super().__init__(f"the address book {path!r} cannot be used: {reason}")
         self.path = path
+        self.is_locked = is_locked
 
 
 class WorkerFailed(P2PError, RuntimeError):

@@ -27,18 +27,14 @@ from p2pcore.dialing.addr_book import AddrBook
 from p2pcore.dialing.dialer import DialOptions
 from p2pcore.errors import AddressError, GoAway, IdentityError, StreamReset, SwarmClosed, is_elsewhere
 from p2pcore.interfaces import Conn, Gater, Notifiee, ProtocolHandler
-from p2pcore.metrics.access_log import AccessLog, AccessLogOptions
-from p2pcore.metrics.health import Health
-from p2pcore.metrics.host_metrics import HostMetrics
-from p2pcore.metrics.recorder import Recorder
-from p2pcore.protocols import echo, identify, perf, ping
+from p2pcore.late import Late
+from p2pcore.protocols import ping
 from p2pcore.relay.transport import RelayTransport
 from p2pcore.resources.conn_manager import ConnManager
 from p2pcore.resources.options import Limits
 from p2pcore.resources.report import LimitUse
 from p2pcore.swarm.admission import Admission
 from p2pcore.swarm.announce import Announcement, AnnounceOptions
-from p2pcore.swarm.events import Event, Subscription
 from p2pcore.swarm.kept import Kept
 from p2pcore.swarm.news import News
 from p2pcore.swarm.options import ConnOptions, DrainOptions
@@ -52,9 +48,12 @@ from p2pcore.values.version import __version__
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import Multiplexer, SecureTransport, Stream
+    from p2pcore.metrics import access_log as access_logs, health, host_metrics, recorder as recorders
+    from p2pcore.metrics.access_log import AccessLog, AccessLogOptions
     from p2pcore.metrics.health import Check
     from p2pcore.muxers.mplex import MplexOptions
     from p2pcore.muxers.yamux import YamuxOptions
+    from p2pcore.protocols import echo, identify, perf
     from p2pcore.protocols.identify import IdentifyOptions
     from p2pcore.protocols.identify_message import IdentifyInfo
     from p2pcore.protocols.perf import PerfRun
@@ -62,10 +61,17 @@ if TYPE_CHECKING:
     from p2pcore.relay.service import RelayService
     from p2pcore.security.pnet import PSK
     from p2pcore.swarm.conns import Connectedness
+    from p2pcore.swarm.events import Event
     from p2pcore.swarm.listeners import ListenResult
+    from p2pcore.swarm.subscriptions import Subscription
     from p2pcore.transports.tcp.ports import TcpOptions
     from p2pcore.transports.unix import UnixOptions
     from p2pcore.transports.websocket.transport import WebsocketOptions
+else:  # a program may import Host and never make one
+    echo, perf = Late("p2pcore.protocols.echo"), Late("p2pcore.protocols.perf")
+    identify, health = Late("p2pcore.protocols.identify"), Late("p2pcore.metrics.health")
+    recorders = Late("p2pcore.metrics.recorder")
+    access_logs, host_metrics = Late("p2pcore.metrics.access_log"), Late("p2pcore.metrics.host_metrics")
 
 logger = logging.getLogger("p2pcore.host")
 
@@ -171,7 +177,7 @@ class Host:
         in_force = options.given("limits", limits, Limits).resolved()
         admission = Admission(gater, in_force)
         news = News()
-        recorder = news.metrics = Recorder() if metrics else None
+        recorder = news.metrics = recorders.Recorder() if metrics else None
         ledger = Ledger()
         upgrader = StreamUpgrader(
             self.private_key,
@@ -195,10 +201,10 @@ class Host:
         )
         self._home = self.swarm.home
         self.access_log = _access_log(self.swarm, news, access_log)
-        self.metrics = HostMetrics(self.swarm, news, recorder, lambda: self.relay_service)
+        self.metrics = host_metrics.HostMetrics(self.swarm, news, recorder, lambda: self.relay_service)
         self._is_started = False
-        self.alive = Health("alive", {})
-        self.ready = Health("ready", self._checks())
+        self.alive = health.Health("alive", {})
+        self.ready = health.Health("ready", self._checks())
         self._identify = _identify_service(self.swarm, self.private_key, identify)
         self.relay = RelayTransport(upgrader, self.swarm, self._addrs_changed)
         self.swarm.add_transport(self.relay)
@@ -676,10 +682,10 @@ def _upgrader_options(
 
 
 def _access_log(swarm: Swarm, news: News, choice: AccessLogOptions | bool) -> AccessLog | None:
-    options.instance("access_log", choice, bool, AccessLogOptions)
     if choice is False:
         return None
-    log = news.access = AccessLog(AccessLogOptions() if choice is True else choice)
+    options.instance("access_log", choice, bool, access_logs.AccessLogOptions)
+    log = news.access = access_logs.AccessLog(access_logs.AccessLogOptions() if choice is True else choice)
     swarm.log_streams(log.streams)
     return log
 

@@ -178,7 +178,9 @@ BOOK_BATCH_PEERS: Final = 256
 MAX_BOOK_CHANGED: Final = 65_536
 """Peers that wait to be written while the file of an address book cannot be: 8 MiB of ids."""
 BOOK_BUSY_S: Final = 5.0
-"""How long a write waits for another process that uses the same file."""
+"""How long a write, which runs in a thread, waits for another process that uses the same file."""
+BOOK_OPEN_BUSY_S: Final = 0.1
+"""The same when a book is made: its event loop may wait too. A commit of another p2pcore takes some 10 ms."""
 EVENT_QUEUE_LENGTH: Final = 256
 """Events that a subscriber may leave unread. Above that, the oldest are dropped and counted."""
 MAX_EVENT_QUEUE_LENGTH: Final = 65536

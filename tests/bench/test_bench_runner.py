@@ -76,7 +76,7 @@ def test_a_dialer_that_says_nothing_is_a_failure(scripted: Scripted) -> None:
 
 def test_silence_has_an_end(scripted: Scripted) -> None:
     with (
-        peers.Process(scripted("sys.stdin.read()")) as process,
+        peers.Process((*scripted("sys.stdin.read()"), "x")) as process,
         pytest.raises(peers.PeerFailure, match="nothing"),
     ):
         process.line(0.01)

@@ -6,7 +6,10 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
+import subprocess
+import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -219,3 +222,94 @@ def test_a_row_with_a_time_that_is_no_number_is_left_out(path: Path) -> None:
     with contextlib.closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE addrs SET until = 'tomorrow'")
     assert AddrBook(path).peers() == []
+
+
+# -- a file that another program uses ----------------------------------------------------------
+
+LOCKS = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("BEGIN " + sys.argv[2])
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def locked(path: Path, how: str) -> Iterator[None]:
+    """Another process has locked the file. `how`: IMMEDIATE (it writes) or EXCLUSIVE (nobody may read)."""
+    command = [sys.executable, "-c", LOCKS, str(path), how]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        try:
+            yield
+        finally:
+            process.stdin.close()
+
+
+def test_a_file_that_another_process_has_locked_is_refused_at_once(path: Path) -> None:
+    AddrBook(path)
+    with locked(path, "EXCLUSIVE"), pytest.raises(AddrBookError, match="another program uses it") as failed:
+        AddrBook(path)
+    assert failed.value.is_locked
+    assert limits.BOOK_OPEN_BUSY_S <= 0.1, "the event loop waits for so long"
+    assert AddrBook(path).peers() == []
+
+
+def test_a_new_file_that_another_process_has_locked_is_refused_at_once(path: Path) -> None:
+    sqlite3.connect(path).close()
+    with locked(path, "IMMEDIATE"), pytest.raises(AddrBookError, match="another program uses it"):
+        AddrBook(path)
+
+
+@looped
+async def test_a_book_opens_while_another_process_writes_and_writes_when_that_has_ended(path: Path) -> None:
+    store = AddrStore(path)
+    store.write([Row(peer(1).to_bytes(), ((addr(1).to_bytes(), 4, None),))])
+    with locked(path, "IMMEDIATE"):
+        book = AddrBook(path)
+        assert book.peers() == [peer(1)]
+        book.add(peer(2), addr(2))
+        closing = asyncio.create_task(book.close())
+        await asyncio.sleep(0.05)
+        assert not closing.done(), "the thread waits, and the loop does not"
+    await closing
+    assert set(AddrBook(path).peers()) == {peer(1), peer(2)}
+
+
+def test_only_a_write_waits_long_for_another_process(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    connect = sqlite3.connect
+
+    def noted(path: str, timeout: float) -> sqlite3.Connection:
+        waits.append(timeout)
+        return connect(path, timeout=timeout)
+
+    monkeypatch.setattr(sqlite3, "connect", noted)
+    store = AddrStore(path)
+    store.load(0)
+    store.write(())
+    assert waits == [limits.BOOK_OPEN_BUSY_S, limits.BOOK_OPEN_BUSY_S, limits.BOOK_BUSY_S]
+
+
+def test_the_first_write_removes_what_was_over_when_the_book_was_loaded(path: Path) -> None:
+    old = Row(peer(1).to_bytes(), ((addr(1).to_bytes(), 4, 100.0),), 1, b"an envelope")
+    AddrStore(path).write([old])
+    store = AddrStore(path)
+    assert store.load(100.0) == []
+    assert rows(path) == 1, "to load only reads"
+    store.write([Row(peer(2).to_bytes(), ((addr(2).to_bytes(), 4, None),))])
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT peer FROM addrs").fetchall() == [(peer(2).to_bytes(),)]
+        assert db.execute("SELECT * FROM records").fetchall() == []
+
+
+@looped
+async def test_a_book_may_be_loaded_in_a_thread(path: Path) -> None:
+    AddrStore(path).write([Row(peer(1).to_bytes(), ((addr(1).to_bytes(), 4, None),))])
+    book = await asyncio.to_thread(AddrBook, path)
+    async with Host(**BARE, addr_book=book) as host:
+        host.addr_book.add(peer(2), addr(2))
+    assert set(AddrBook(path).peers()) == {peer(1), peer(2)}

@@ -21,7 +21,7 @@ def memory(root: Path, files: dict[str, str]) -> int:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    return Machine.read(root).memory
+    return Machine.read(str(root)).memory
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_the_memory_is_the_least_of_ram_and_control_groups(
 
 
 def test_without_any_file_the_ram_comes_from_the_system(tmp_path: Path) -> None:
-    assert Machine.read(tmp_path).memory > 1 << 20
+    assert Machine.read(str(tmp_path)).memory > 1 << 20
 
 
 def test_the_descriptors_are_the_soft_limit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,18 +9,23 @@ import asyncio
 import json
 import os
 import signal
+import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import worker_hosts
-from harness import eventually, looped, seconds
+from harness import eventually, looped, run, seconds
 from hosts import BARE
-from p2pcore import Host, MetricsServer, Supervisor, limits
+from p2pcore import Host, ListenError, MetricsServer, Supervisor, limits
 from p2pcore.metrics.family import Buckets, Family
 from p2pcore.metrics.http_server import Answer
+from p2pcore.workers import serve
 
 Samples = dict[tuple[str, ...], Any]
 
@@ -130,3 +135,69 @@ async def test_a_supervisor_is_ready_while_a_worker_serves() -> None:
     assert (answer.status, body["status"]) == (503, "draining")
     answer, body = await asked("/healthz")
     assert (answer.status, body["checks"]["workers"]) == (503, "no worker lives")
+
+
+# -- serve(metrics=...) ------------------------------------------------------------------------
+
+LIMIT_S = 30
+PROGRAM = """
+import sys
+from p2pcore.workers import serve
+
+def make(worker):
+    return worker.host(echo=True)
+
+def show(supervisor):
+    print(*supervisor.addrs_with_peer, flush=True)
+
+if __name__ == "__main__":
+    serve(make, workers=3, metrics=sys.argv[1], on_start=show)
+"""
+
+
+def answer(path: Path, request: str) -> str:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(seconds(LIMIT_S))
+        sock.connect(str(path))
+        sock.sendall(f"GET {request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        return b"".join(iter(lambda: sock.recv(65536), b"")).decode()
+
+
+def test_serve_shows_the_sums_of_all_workers_at_one_address(tmp_path: Path) -> None:
+    program, metrics = tmp_path / "program.py", tmp_path / "metrics"
+    program.write_text(PROGRAM)
+    command = [sys.executable, str(program), f"unix:{metrics}"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    addr = process.stdout.readline().strip()
+
+    async def dial() -> None:
+        for _ in range(9):  # each time another peer
+            async with Host(listen=(), **BARE) as dialer:
+                assert await dialer.echo(addr, b"x") == b"x"
+
+    try:
+        run(dial(), LIMIT_S)
+        shown = answer(metrics, "/metrics").splitlines()
+        ready = answer(metrics, "/readyz")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=seconds(LIMIT_S))
+    assert 'p2pcore_streams_opened_total{dir="inbound",protocol="/echo/1.0.0"} 9' in shown
+    assert sorted(line for line in shown if line.startswith("p2pcore_worker_up")) == [
+        f'p2pcore_worker_up{{worker="{number}"}} 1' for number in range(3)
+    ]
+    assert ready.startswith("HTTP/1.1 200 ")
+    assert (process.returncode, out, err) == (0, "", "")
+    assert not metrics.exists()
+
+
+def test_serve_refuses_an_address_for_metrics_before_it_starts_workers(tmp_path: Path) -> None:
+    def fail(supervisor: Supervisor) -> None:
+        raise AssertionError("workers serve")
+
+    with pytest.raises(ValueError, match="nowhere"):
+        serve(worker_hosts.make, workers=1, metrics="nowhere", on_start=fail)
+    missing = f"unix:{tmp_path}/missing/metrics"
+    with pytest.raises(ListenError, match="cannot serve metrics on unix:"):
+        serve(worker_hosts.make, workers=1, metrics=missing, on_start=fail)

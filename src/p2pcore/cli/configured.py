@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -113,6 +112,8 @@ def _typed(option: click.Option, texts: tuple[str, ...]) -> list[str]:
 
 def _from_file(path: str, options: Mapping[str, click.Option]) -> dict[str, Given]:
     """The values in the file. Raises CommandFailed, OSError."""
+    import tomllib  # here, because few nodes have a file
+
     with open(path, "rb") as file:
         try:
             content = tomllib.load(file)

@@ -27,7 +27,8 @@ from p2pcore.cli.params import AddressType, WorkersType, json_option
 from p2pcore.cli.serving_options import ServingOptions, serving_options
 from p2pcore.cli.shown import Shown, show_addrs
 from p2pcore.cli.tunnel import Serve, ServeType, serve_all
-from p2pcore.swarm.events import AddrsChanged, Subscription
+from p2pcore.swarm.events import AddrsChanged
+from p2pcore.swarm.subscriptions import Subscription
 
 DEFAULT = "/ip4/127.0.0.1/tcp/0"
 

@@ -16,6 +16,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+import uvloop  # noqa: F401  (before a coroutine exists that an interrupted import would leave behind)
+
 import p2pcore
 from p2pcore import Conn, Host, Multiaddr
 from p2pcore.cli.node_options import NodeOptions

@@ -7,9 +7,10 @@ before the node listens and closes after its end, so that a probe sees both.
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from p2pcore import Host, MetricsServer, Supervisor
+if TYPE_CHECKING:
+    from p2pcore import Host, Supervisor
 
 
 async def observed(main: Coroutine[Any, Any, None], node: Host | Supervisor, address: str | None) -> None:
@@ -17,6 +18,8 @@ async def observed(main: Coroutine[Any, Any, None], node: Host | Supervisor, add
     if address is None:
         await main
         return
+    from p2pcore import MetricsServer  # here, because few commands serve metrics
+
     try:
         server = MetricsServer(node, address)
         await server.start()

@@ -20,18 +20,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from p2pcore import limits, options
 from p2pcore.codes import Direction
-from p2pcore.dialing.book_file import BookFile, Row
 from p2pcore.errors import AddressError, IdentityError, LimitExceeded
-from p2pcore.protocols.identify import info_of
-from p2pcore.protocols.identify_unread import Unread
+from p2pcore.late import Late
 from p2pcore.values.multiaddr import Multiaddr
 from p2pcore.values.peer_id import PeerId
 from p2pcore.values.record import open_peer_record
 from p2pcore.values.scope import Scope, scope_of, told_to
 
 if TYPE_CHECKING:
+    from p2pcore.dialing import book_file
     from p2pcore.interfaces import Conn
+    from p2pcore.protocols import identify, identify_unread
     from p2pcore.protocols.identify_message import IdentifyInfo
+else:
+    book_file = Late("p2pcore.dialing.book_file")
+    identify, identify_unread = Late("p2pcore.protocols.identify"), Late("p2pcore.protocols.identify_unread")
 
 logger = logging.getLogger("p2pcore.dialing.addr_book")
 
@@ -79,7 +82,7 @@ class KnownAddr:
 class _Aside(NamedTuple):
     """What a peer told on a connection that has ended, unread; from how far away; until when it counts."""
 
-    told: Unread
+    told: identify_unread.Unread
     scope: Scope
     until: float
 
@@ -155,7 +158,8 @@ class AddrBook:
 
     Raises:
         TypeError, ValueError: an argument has a wrong type or value. The message names it.
-        AddrBookError: the file is damaged, is something else, or cannot be opened.
+        AddrBookError: the file is damaged, is something else, cannot be opened, or another program has locked
+            it. It waits BOOK_OPEN_BUSY_S for that, no longer.
 
     Attributes:
         has_names: whether it has ever heard of a peer that was reached at a name.
@@ -183,14 +187,14 @@ class AddrBook:
         self._size = 0
         self._conns_of: Callable[[PeerId], Iterable[Conn]] = _no_conns
         self._added: Callable[[PeerId], None] = _ignore
-        self._file: BookFile | None = None
+        self._file: book_file.BookFile | None = None
         self.has_names = False
         if path is not None:
             from p2pcore.dialing.addr_store import AddrStore  # here, because few programs need sqlite3
 
             store = AddrStore(path)
             self._load(store.load(now()))
-            self._file = BookFile(store.write, self._row)
+            self._file = book_file.BookFile(store.write, self._row)
 
     # -- for the swarm -------------------------------------------------------------------------
 
@@ -246,7 +250,7 @@ class AddrBook:
                     known.addrs[remote] = _CONNECTION, self._now() + self._recent_s
                 if not known.has_names:
                     return
-        if isinstance(conn._info, Unread) and self._file is None:
+        if isinstance(conn._info, identify_unread.Unread) and self._file is None:
             self._reached(conn)
             self._set_aside(conn, conn._info)
         elif conn._info is not None or conn.direction is Direction.OUTBOUND:
@@ -269,7 +273,7 @@ class AddrBook:
     def _learn(self, conn: Conn) -> None:
         """Takes down what `conn` shows now."""
         self._reached(conn)
-        info = info_of(conn)
+        info = identify.info_of(conn)
         if info is not None:
             self._believe(info, scope_of(conn.remote_multiaddr), self._now() + self._recent_s)
 
@@ -280,7 +284,7 @@ class AddrBook:
             until = self._now() + self._recent_s
             self._put(conn.remote_peer, (remote.without_p2p(),), AddrSource.CONNECTION, until)
 
-    def _set_aside(self, conn: Conn, told: Unread) -> None:
+    def _set_aside(self, conn: Conn, told: identify_unread.Unread) -> None:
         """Keeps what a peer has told until somebody asks for the peer. Only then its signature is checked.
 
         Nearly nobody asks for a peer that has dialled us, and a check costs more than all the rest.
@@ -392,18 +396,18 @@ class AddrBook:
         if self._file is not None:
             self._file.changed(peer)
 
-    def _row(self, peer: PeerId) -> Row:
+    def _row(self, peer: PeerId) -> book_file.Row:
         """What the file shall have of `peer`."""
         known = self._find(peer)
         if known is None:
-            return Row(peer.to_bytes(), ())
+            return book_file.Row(peer.to_bytes(), ())
         addrs = tuple(
             (addr.to_bytes(), int(source), None if until == math.inf else until)
             for addr, (source, until) in known.addrs.items()
         )
-        return Row(peer.to_bytes(), addrs, known.seq, known.envelope)
+        return book_file.Row(peer.to_bytes(), addrs, known.seq, known.envelope)
 
-    def _load(self, rows: Iterable[Row]) -> None:
+    def _load(self, rows: Iterable[book_file.Row]) -> None:
         num_bad = 0
         for row in rows:
             try:

@@ -7,7 +7,6 @@ probes of Kubernetes, which ask both questions apart.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -39,6 +38,8 @@ class Report:
 
     def body(self) -> bytes:
         """JSON."""
+        import json  # here, because a node without probes does not need it
+
         shown: dict[str, Any] = {"status": self.status, "since": self.since, "checks": dict(self.checks)}
         return json.dumps(shown).encode() + b"\n"
 

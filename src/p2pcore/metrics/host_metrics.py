@@ -7,11 +7,9 @@ be called in another thread than the host's: it copies each table before it look
 
 from __future__ import annotations
 
-import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Protocol
 
 from p2pcore.interfaces import ListenerState
@@ -319,14 +317,11 @@ def _buckets(histogram: Histogram) -> Buckets:
 
 @cache
 def _build_info() -> Family:
+    import platform  # here, because a node without scrapes needs none of these
+
+    import uvloop
     from cryptography.hazmat.backends.openssl import backend
 
-    labels = (__version__, platform.python_version(), _version_of("uvloop"), backend.openssl_version_text())
+    loop_version = getattr(uvloop, "__version__", "unknown")
+    labels = (__version__, platform.python_version(), loop_version, backend.openssl_version_text())
     return family("p2pcore_build_info", {labels: 1})
-
-
-def _version_of(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # a frozen program has no metadata
-        return "unknown"

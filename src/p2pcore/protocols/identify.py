@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from p2pcore import limits, options
 from p2pcore.aio.log_fields import of_conn
 from p2pcore.errors import ConnectionClosed, LimitExceeded, P2PError, RemoteProtocolError
+from p2pcore.pb import envelope_pb2, peer_record_pb2  # noqa: F401  (a first peer shall not wait for them)
 from p2pcore.protocols.identify_message import IdentifyInfo, MessageReader, Prepared, build, encode, update
 from p2pcore.protocols.identify_unread import Unread
 from p2pcore.values.record import PeerRecord

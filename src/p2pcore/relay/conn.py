@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 from p2pcore import limits
 from p2pcore._fast.mux.stream_wire import StreamWire
-from p2pcore.relay.messages import through
+from p2pcore.late import Late
 
 if TYPE_CHECKING:
     from p2pcore._fast.chain.layer import Mailbox
     from p2pcore.interfaces import Conn, Stream
+    from p2pcore.relay import messages
     from p2pcore.values.multiaddr import Multiaddr
     from p2pcore.values.peer_id import PeerId
+else:
+    messages = Late("p2pcore.relay.messages")
 
 
 class RelayedConn:
@@ -58,7 +61,7 @@ class RelayedConn:
         self.is_limited = is_limited
         self.expected_peer = expected_peer
         # Neither end knows an address of the other, only the way through the relay.
-        self.local_multiaddr = through(relay.remote_multiaddr, relay.remote_peer)
+        self.local_multiaddr = messages.through(relay.remote_multiaddr, relay.remote_peer)
         self.remote_multiaddr: Multiaddr | None = self.local_multiaddr
 
     @property

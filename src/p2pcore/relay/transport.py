@@ -17,15 +17,17 @@ from typing import TYPE_CHECKING
 from p2pcore import limits
 from p2pcore.aio.log_fields import of_conn
 from p2pcore.errors import AddressError, IncompleteRead, LimitExceeded, RemoteProtocolError
-from p2pcore.relay.client import ReservationKeeper, connect, reach
+from p2pcore.late import Late
 from p2pcore.relay.conn import RelayedConn, came_relayed
 from p2pcore.relay.listener import RelayListener
-from p2pcore.relay.messages import CIRCUIT, STOP, Status, Stop, StopType, read_body, route_of
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import CapableConn, Conn, Listener, Network, Stream, Upgrader
+    from p2pcore.relay import client, messages
     from p2pcore.values.multiaddr import Multiaddr
     from p2pcore.values.peer_id import PeerId
+else:
+    client, messages = Late("p2pcore.relay.client"), Late("p2pcore.relay.messages")
 
 logger = logging.getLogger("p2pcore.relay")
 
@@ -54,11 +56,11 @@ class RelayTransport:
         self._network = network
         self._changed = changed
         self._now = now
-        self._keepers: dict[PeerId, ReservationKeeper] = {}
+        self._keepers: dict[PeerId, client.ReservationKeeper] = {}
         self._listeners: dict[PeerId | None, RelayListener] = {}
 
     @property
-    def reservations(self) -> list[ReservationKeeper]:
+    def reservations(self) -> list[client.ReservationKeeper]:
         """All reservations that we keep, held now or not."""
         return list(self._keepers.values())
 
@@ -66,8 +68,10 @@ class RelayTransport:
 
     def can_dial(self, addr: Multiaddr) -> bool:
         """True for one relay, with or without a target after it."""
+        if not addr.is_relayed:
+            return False
         try:
-            route_of(addr)
+            messages.route_of(addr)
         except AddressError:
             return False
         return True
@@ -84,14 +88,14 @@ class RelayTransport:
             RemoteProtocolError, LimitExceeded, StreamError, ConnectionClosed: the relay failed.
             NegotiationError, HandshakeError, UpgradeTimeout: the upgrade failed, see `.stage`.
         """
-        route = route_of(addr)
+        route = messages.route_of(addr)
         target = peer if route.target is None else route.target
         if target is None or (peer is not None and peer != target):
             raise AddressError(f"{addr} has no target, or another target than the peer {peer}")
         if target == route.relay:
             raise AddressError(f"{addr} leads through a relay to itself")
-        relay = await reach(self._network, route)
-        stream, answer = await connect(relay, target)
+        relay = await client.reach(self._network, route)
+        stream, answer = await client.connect(relay, target)
         conn = RelayedConn(stream, relay, answer.limit is not None)
         return await self._upgrader.upgrade_outbound(conn, target)
 
@@ -106,12 +110,12 @@ class RelayTransport:
         Raises:
             AddressError: not such an address; OSError: we listen there already, or keep a reservation there.
         """
-        relay = None if addr == CIRCUIT else route_of(addr).relay
+        relay = None if addr == messages.CIRCUIT else messages.route_of(addr).relay
         if relay in self._listeners:
             raise OSError(errno.EADDRINUSE, f"this node already listens on {addr}")
         keeper = None if relay is None else self._new_keeper(addr)
         if not self._listeners:
-            self._network.set_stream_handler(STOP, self.serve_stop)
+            self._network.set_stream_handler(messages.STOP, self.serve_stop)
         listener = self._listeners[relay] = RelayListener(addr, self._listener_closed)
         try:
             if keeper is not None:
@@ -121,7 +125,7 @@ class RelayTransport:
             raise
         return self._upgrader.upgrade_listener(listener)
 
-    async def reserve(self, addr: Multiaddr) -> ReservationKeeper:
+    async def reserve(self, addr: Multiaddr) -> client.ReservationKeeper:
         """Reserves at the relay of `addr` (`/…/p2p/RELAY/p2p-circuit`), and keeps that until `close`.
 
         Raises:
@@ -136,14 +140,14 @@ class RelayTransport:
             raise
         return keeper
 
-    def _new_keeper(self, addr: Multiaddr) -> ReservationKeeper:
+    def _new_keeper(self, addr: Multiaddr) -> client.ReservationKeeper:
         """A keeper that has not begun. Raises AddressError, OSError: as `reserve`."""
-        route = route_of(addr)
+        route = messages.route_of(addr)
         if route.target not in (None, self._network.local_peer):
             raise AddressError(f"{addr} leads to another peer")
         if route.relay in self._keepers:
             raise OSError(errno.EADDRINUSE, f"a reservation at {route.relay} is kept already")
-        keeper = self._keepers[route.relay] = ReservationKeeper(
+        keeper = self._keepers[route.relay] = client.ReservationKeeper(
             self._network, route, self._now, self._changed
         )
         return keeper
@@ -154,11 +158,11 @@ class RelayTransport:
             return addrs
         found: dict[Multiaddr, None] = {}
         for addr in addrs:
-            if addr == CIRCUIT:
+            if addr == messages.CIRCUIT:
                 free = [keeper for relay, keeper in self._keepers.items() if relay not in self._listeners]
                 found.update((each, None) for keeper in free for each in keeper.addrs)
             elif addr.is_relayed:
-                keeper = self._keepers.get(route_of(addr).relay)
+                keeper = self._keepers.get(messages.route_of(addr).relay)
                 found.update((each, None) for each in (keeper.addrs if keeper is not None else ()))
             else:
                 found[addr] = None
@@ -168,7 +172,7 @@ class RelayTransport:
         relay = next(relay for relay, each in self._listeners.items() if each is listener)
         del self._listeners[relay]
         if not self._listeners:
-            self._network.remove_stream_handler(STOP)
+            self._network.remove_stream_handler(messages.STOP)
         if relay is not None and (keeper := self._keepers.pop(relay, None)) is not None:
             await keeper.close()
 
@@ -187,25 +191,27 @@ class RelayTransport:
             raise IncompleteRead(b"", 1)
         stream.set_deadline(limits.RELAY_STREAM_TIMEOUT_S)
         request = await _read_stop(stream)
-        status = request if isinstance(request, Status) else await self._offer(stream, relay, request)
-        if status is Status.OK:
+        status = (
+            request if isinstance(request, messages.Status) else await self._offer(stream, relay, request)
+        )
+        if status is messages.Status.OK:
             return stream
-        await stream.write(Stop(StopType.STATUS, status=status).encode())
+        await stream.write(messages.Stop(messages.StopType.STATUS, status=status).encode())
         return None
 
-    async def _offer(self, stream: Stream, relay: Conn, request: Stop) -> Status:
+    async def _offer(self, stream: Stream, relay: Conn, request: messages.Stop) -> messages.Status:
         """Offers the circuit to the listener there. OK: the listener has taken it; its `start` answers.
 
         Circuits are never nested: a relay that offers one within another one is refused.
         """
         listener = None if came_relayed(relay) else self._listener_behind(relay.remote_peer)
         if listener is None:
-            return Status.PERMISSION_DENIED
+            return messages.Status.PERMISSION_DENIED
         if listener.is_paused:
-            return Status.RESOURCE_LIMIT_EXCEEDED
-        answer = Stop(StopType.STATUS, status=Status.OK).encode()
+            return messages.Status.RESOURCE_LIMIT_EXCEEDED
+        answer = messages.Stop(messages.StopType.STATUS, status=messages.Status.OK).encode()
         conn = RelayedConn(stream, relay, request.limit is not None, request.peer, answer)
-        return Status.OK if await listener.offer(conn) else Status.CONNECTION_FAILED
+        return messages.Status.OK if await listener.offer(conn) else messages.Status.CONNECTION_FAILED
 
     def _listener_behind(self, relay: PeerId) -> RelayListener | None:
         """The listener for circuits from `relay`; None if we hold no reservation there."""
@@ -215,13 +221,13 @@ class RelayTransport:
         return self._listeners.get(relay) or self._listeners.get(None)
 
 
-async def _read_stop(stream: Stream) -> Stop | Status:
+async def _read_stop(stream: Stream) -> messages.Stop | messages.Status:
     """The relay's request, or what is wrong with it."""
     try:
-        request = Stop.parse(await read_body(stream))
+        request = messages.Stop.parse(await messages.read_body(stream))
     except (RemoteProtocolError, LimitExceeded, IncompleteRead) as error:
         logger.debug("%s: bad stop message: %s", stream.conn, error, extra=of_conn(stream.conn))
-        return Status.MALFORMED_MESSAGE
-    if request.type is not StopType.CONNECT:
-        return Status.UNEXPECTED_MESSAGE
-    return request if request.peer is not None else Status.MALFORMED_MESSAGE
+        return messages.Status.MALFORMED_MESSAGE
+    if request.type is not messages.StopType.CONNECT:
+        return messages.Status.UNEXPECTED_MESSAGE
+    return request if request.peer is not None else messages.Status.MALFORMED_MESSAGE

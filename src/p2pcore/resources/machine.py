@@ -10,7 +10,6 @@ import os
 import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 
 from p2pcore.limits import MAX_COUNT, MAX_SIZE_BYTES
 
@@ -31,7 +30,7 @@ class Machine:
     descriptors: int
 
     @classmethod
-    def read(cls, root: Path = Path("/")) -> Machine:
+    def read(cls, root: str = "/") -> Machine:
         """As it is now."""
         return cls(min([_ram(root), *_of_groups(root)]), _descriptors())
 
@@ -41,8 +40,8 @@ def _descriptors() -> int:
     return MAX_COUNT if soft == resource.RLIM_INFINITY else min(soft, MAX_COUNT)
 
 
-def _ram(root: Path) -> int:
-    for line in _text(root / "proc/meminfo").splitlines():
+def _ram(root: str) -> int:
+    for line in _text(root, "proc/meminfo").splitlines():
         name, _, rest = line.partition(":")
         if name == "MemTotal":
             return int(rest.split()[0]) * 1024
@@ -52,31 +51,32 @@ def _ram(root: Path) -> int:
         return MAX_SIZE_BYTES
 
 
-def _of_groups(root: Path) -> Iterator[int]:
+def _of_groups(root: str) -> Iterator[int]:
     """The limits of the control groups of this process. A parent's limit holds for its children too."""
-    for line in _text(root / "proc/self/cgroup").splitlines():
+    for line in _text(root, "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if not controllers:
-            yield from _limits(root / "sys/fs/cgroup", path, _V2_FILES)
+            yield from _limits(os.path.join(root, "sys/fs/cgroup"), path, _V2_FILES)
         elif "memory" in controllers.split(","):
-            yield from _limits(root / "sys/fs/cgroup/memory", path, _V1_FILES)
+            yield from _limits(os.path.join(root, "sys/fs/cgroup/memory"), path, _V1_FILES)
 
 
-def _limits(mount: Path, path: str, names: tuple[str, ...]) -> Iterator[int]:
+def _limits(mount: str, path: str, names: tuple[str, ...]) -> Iterator[int]:
     """The numbers in the files `names` of `path` and all its parents, up to `mount`.
 
     A container may see the path of its host, which does not exist there; its own group is then the mount.
     """
-    group = PurePosixPath(path.lstrip("/"))
-    for place in (group, *group.parents):
+    steps = [step for step in path.split("/") if step]
+    for depth in range(len(steps), -1, -1):
         for name in names:
-            text = _text(mount / place / name).strip()
+            text = _text(mount, *steps[:depth], name).strip()
             if text.isdecimal():  # else "max"
                 yield int(text)
 
 
-def _text(path: Path) -> str:
+def _text(*path: str) -> str:
     try:
-        return path.read_text()
+        with open(os.path.join(*path)) as file:
+            return file.read()
     except (OSError, ValueError):
         return ""

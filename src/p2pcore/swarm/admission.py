@@ -23,21 +23,24 @@ from p2pcore.aio.callbacks import RAISED, Complaints
 from p2pcore.codes import Direction
 from p2pcore.errors import GaterRefused, P2PError
 from p2pcore.interfaces import Gater, Refusal
+from p2pcore.late import Late
 from p2pcore.resources.options import UNLIMITED
 from p2pcore.resources.places import Place, Places
 from p2pcore.resources.refusals import Refusals, exceeded
 from p2pcore.resources.report import LimitUse
 from p2pcore.swarm.conns import ConnTable
-from p2pcore.swarm.events import Refused
 from p2pcore.swarm.gater import BasicGater, Both
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import RawConn
     from p2pcore.resources.options import Limits
+    from p2pcore.swarm import events
     from p2pcore.swarm.conn import Conn
     from p2pcore.swarm.news import News
     from p2pcore.values.multiaddr import Multiaddr
     from p2pcore.values.peer_id import PeerId
+else:
+    events = Late("p2pcore.swarm.events")
 
 logger = logging.getLogger("p2pcore.admission")
 
@@ -358,7 +361,7 @@ class Admission:
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("refused %s at %s: %s", peer, addr(), error())
         if self.news is not None:
-            self.news.refused(lambda: Refused(peer, addr(), error()))
+            self.news.refused(lambda: events.Refused(peer, addr(), error()))
 
 
 def _ignore(_: int) -> None:

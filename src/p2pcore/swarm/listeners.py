@@ -24,7 +24,7 @@ from p2pcore.errors import (
     NoTransport,
     SwarmClosed,
 )
-from p2pcore.manet.netif import expand_wildcards
+from p2pcore.manet.netif import expand_wildcards, prepare
 from p2pcore.swarm.conn import Conn
 from p2pcore.swarm.pauses import Pauses
 from p2pcore.values.multiaddr import Multiaddr
@@ -126,6 +126,8 @@ class Listeners:
         if self._pauses.is_paused:
             listener.pause_accepting()
         self._expanded = None  # the known addresses are out of date
+        if bound.is_unspecified:
+            prepare()
         self._news.listener_opened(bound)
         self.tell_addrs()
         return bound

@@ -14,36 +14,22 @@ from typing import TYPE_CHECKING, Any
 from p2pcore.codes import Direction
 from p2pcore.errors import GoAway
 from p2pcore.interfaces import ListenerState
-from p2pcore.swarm.events import (
-    AddrsChanged,
-    ConnClosed,
-    ConnectednessChanged,
-    ConnOpened,
-    ConnTrimmed,
-    DialFailed,
-    Draining,
-    Events,
-    KeepLost,
-    KeepRestored,
-    ListenerEnded,
-    ListenerOpened,
-    ListenerRecovered,
-    ListenerRetrying,
-    PeerDraining,
-    Refused,
-    UpgradeFailed,
-)
+from p2pcore.late import Late
 from p2pcore.swarm.notify import Notifiees
+from p2pcore.swarm.subscriptions import Events
 from p2pcore.upgrade.listener import REFUSED, errno_name
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import CapableConn, Conn as AnyConn
     from p2pcore.metrics.access_log import AccessLog
     from p2pcore.metrics.recorder import Recorder
+    from p2pcore.swarm import events
     from p2pcore.swarm.conn import Conn
     from p2pcore.swarm.conns import Connectedness
     from p2pcore.values.multiaddr import Multiaddr
     from p2pcore.values.peer_id import PeerId
+else:
+    events = Late("p2pcore.swarm.events")
 
 COUNTERS = (
     "connections opened",
@@ -88,7 +74,7 @@ class News:
         if self.metrics is not None:
             self.metrics.conns.add(conn, conn._kind)
         if self.events.is_wanted:
-            self.events.emit(ConnOpened(conn))
+            self.events.emit(events.ConnOpened(conn))
             self._connectedness(conn, change)
         self.notifiees.connected(conn)
 
@@ -103,40 +89,40 @@ class News:
             self._connectedness(conn, change)
             away = error if isinstance(error, GoAway) else None
             code, by_peer = (None, False) if away is None else (away.code, away.remote)
-            self.events.emit(ConnClosed(conn, error, code, by_peer))
+            self.events.emit(events.ConnClosed(conn, error, code, by_peer))
         self.notifiees.disconnected(conn)
 
     def _connectedness(self, conn: Conn, change: Connectedness | None) -> None:
         if change is not None:
-            self.events.emit(ConnectednessChanged(conn.remote_peer, change))
+            self.events.emit(events.ConnectednessChanged(conn.remote_peer, change))
 
     def draining(self, delay_s: float, timeout_s: float) -> None:
         """This node begins to drain."""
         if self.events.is_wanted:
-            self.events.emit(Draining(delay_s, timeout_s))
+            self.events.emit(events.Draining(delay_s, timeout_s))
 
     def peer_draining(self, conn: AnyConn) -> None:
         """The peer of `conn` has said that it is draining."""
         if self.events.is_wanted:
-            self.events.emit(PeerDraining(conn))
+            self.events.emit(events.PeerDraining(conn))
 
     def conn_trimmed(self, conn: Any, reason: str, value: float) -> None:
         """See resources.conn_manager.Reports."""
         self._count(f"connections trimmed: {reason}")
         if self.events.is_wanted:
-            self.events.emit(ConnTrimmed(conn, reason, value))
+            self.events.emit(events.ConnTrimmed(conn, reason, value))
 
     def keep_lost(self, peer: PeerId, error: BaseException | None) -> None:
         """See resources.keeper.KeepReports."""
         if self.events.is_wanted:
-            self.events.emit(KeepLost(peer, error))
+            self.events.emit(events.KeepLost(peer, error))
 
     def keep_restored(self, peer: PeerId, conn: Any) -> None:
         """See resources.keeper.KeepReports."""
         if self.events.is_wanted:
-            self.events.emit(KeepRestored(peer, conn))
+            self.events.emit(events.KeepRestored(peer, conn))
 
-    def refused(self, event: Callable[[], Refused]) -> None:
+    def refused(self, event: Callable[[], events.Refused]) -> None:
         """The gater or a limit has refused a connection. `event` is only made for a subscription."""
         self._counts["connections refused"] += 1
         if self.events.is_wanted:
@@ -178,7 +164,7 @@ class News:
     def dial_failed(self, peer: PeerId | None, error: BaseException) -> None:
         """No address of `peer` could be reached."""
         if self.events.is_wanted:
-            self.events.emit(DialFailed(peer, error))
+            self.events.emit(events.DialFailed(peer, error))
 
     def upgrade_failed(
         self,
@@ -196,7 +182,7 @@ class News:
         if self.access is not None and direction is Direction.INBOUND:
             self.access.failed(str(stage), error, remote)
         if self.events.is_wanted:
-            self.events.emit(UpgradeFailed(direction, str(stage), error, local, remote))
+            self.events.emit(events.UpgradeFailed(direction, str(stage), error, local, remote))
 
     # -- listeners -----------------------------------------------------------------------------
 
@@ -205,7 +191,7 @@ class News:
         if self.metrics is not None:
             self.metrics.listener_is(addr, True)
         if self.events.is_wanted:
-            self.events.emit(ListenerOpened(addr))
+            self.events.emit(events.ListenerOpened(addr))
         self.notifiees.listen(addr)
 
     def accept_refused(self, addr: Multiaddr, reason: str) -> None:
@@ -231,9 +217,9 @@ class News:
         if not self.events.is_wanted:
             return
         if state is ListenerState.RETRYING and error is not None:
-            self.events.emit(ListenerRetrying(addr, error))
+            self.events.emit(events.ListenerRetrying(addr, error))
         elif state is ListenerState.LISTENING:
-            self.events.emit(ListenerRecovered(addr))
+            self.events.emit(events.ListenerRecovered(addr))
 
     def listener_ended(self, addr: Multiaddr, error: BaseException | None, num_accepted: int = 0) -> None:
         """The listener on `addr` has ended. `error` is the reason, or None if somebody closed it.
@@ -247,14 +233,14 @@ class News:
             else:
                 self.metrics.listener_is(addr, False)
         if self.events.is_wanted:
-            self.events.emit(ListenerEnded(addr, error))
+            self.events.emit(events.ListenerEnded(addr, error))
         self.notifiees.listen_close(addr)
 
     def addrs_changed(self, addrs: tuple[Multiaddr, ...]) -> None:
         """We listen on `addrs` now. To find them takes time, so look at `wants_addrs` first."""
-        self.events.emit(AddrsChanged(addrs))
+        self.events.emit(events.AddrsChanged(addrs))
 
     @property
     def wants_addrs(self) -> bool:
         """Whether a subscription takes AddrsChanged."""
-        return self.events.wants(AddrsChanged)
+        return self.events.is_wanted and self.events.wants(events.AddrsChanged)

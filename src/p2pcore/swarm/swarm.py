@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     )
     from p2pcore.metrics.access_log import StreamLog
     from p2pcore.resources.options import Limits
-    from p2pcore.swarm.events import Events
+    from p2pcore.swarm.subscriptions import Events
     from p2pcore.values.peer_id import PeerId
 
 logger = logging.getLogger("p2pcore.swarm")
@@ -180,7 +180,7 @@ class Swarm:
 
     @property
     def events(self) -> Events:
-        """The subscriptions to events; see p2pcore.swarm.events."""
+        """The subscriptions to events; see p2pcore.swarm.subscriptions."""
         return self._news.events
 
     @property

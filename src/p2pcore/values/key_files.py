@@ -13,7 +13,6 @@ import enum
 import errno
 import os
 import re
-import secrets
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -27,9 +26,10 @@ FORMS: Final = ("protobuf", "public", "seed", "pem", "der")
 
 _ED25519_HEAD: Final = bytes.fromhex("08011220")  # Type 1, and 32 bytes of Data
 _BOMS: Final = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
-_PEM: Final = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
-_RUN: Final = re.compile(r"[A-Za-z0-9+/=_-]{24,}")
-_PEER_ID: Final = re.compile(r"(12D3KooW|16Uiu2HA)[1-9A-HJ-NP-Za-km-z]{40,50}")
+# Texts, which `re` compiles when a file is read, and keeps.
+_PEM: Final = r"(?s)-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----"
+_RUN: Final = r"[A-Za-z0-9+/=_-]{24,}"
+_PEER_ID: Final = r"(12D3KooW|16Uiu2HA)[1-9A-HJ-NP-Za-km-z]{40,50}"
 _NO_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 _WAY_OUT: Final = 'form="seed" means an Ed25519 private key (py-libp2p), form="public" a public key'
 
@@ -102,7 +102,7 @@ def _in_text(text: str, form: str | None) -> Found:
 
 
 def _in_pem(text: str) -> Found:
-    blocks = [(match[1], match[0]) for match in _PEM.finditer(text)]
+    blocks = [(match[1], match[0]) for match in re.finditer(_PEM, text)]
     private = [block for block in blocks if block[0].endswith("PRIVATE KEY")]
     public = [block for block in blocks if block[0].endswith("PUBLIC KEY")]
     chosen = private or public
@@ -178,7 +178,7 @@ def may_be_key(text: str) -> bool:
     if "PRIVATE KEY" in text or "/key/swarm/psk" in text:
         return True
     compact = re.sub(r"[\s:]", "", text)
-    runs = [run[0] for run in _RUN.finditer(compact) if not _PEER_ID.fullmatch(run[0])]
+    runs = [run[0] for run in re.finditer(_RUN, compact) if not re.fullmatch(_PEER_ID, run[0])]
     return any(_is_dense(run) for run in runs)
 
 
@@ -231,7 +231,7 @@ def write_file(path: str | os.PathLike[str], data: bytes, mode: int, overwrite: 
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target)
     if os.path.lexists(target) and not overwrite:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
-    new = f"{target}.{secrets.token_hex(4)}.new"
+    new = f"{target}.{os.urandom(4).hex()}.new"
     try:
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     except OSError as error:

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -25,6 +26,7 @@ from p2pcore.host import run
 from p2pcore.limits import MAX_DRAIN_DELAY_S, MAX_WORKERS
 from p2pcore.manet.accept_errors import Backoff
 from p2pcore.metrics.health import Health
+from p2pcore.metrics.server import MetricsServer
 from p2pcore.resources.options import Limits
 from p2pcore.values.keys import PrivateKey
 from p2pcore.values.multiaddr import Multiaddr
@@ -637,6 +639,7 @@ def serve(
     args: Sequence[Any] = (),
     *,
     workers: int,
+    metrics: str | None = None,
     on_start: Callable[[Supervisor], None] | None = None,
     **options: Any,
 ) -> None:
@@ -645,13 +648,19 @@ def serve(
     Call it under `if __name__ == "__main__":`, because workers import the program again.
 
     Args:
+        metrics: the address of a MetricsServer for all workers together, such as "127.0.0.1:9464". It answers
+            from before the workers start until they have ended. None: there is none.
         on_start: called once, when all workers serve. It may print `supervisor.addrs_with_peer`.
         options: further arguments of Supervisor.
 
-    Raises: the errors of Supervisor and Supervisor.start.
+    Raises:
+        TypeError, ValueError: `metrics` is no such address.
+        ListenError: `metrics` cannot be used. The errors of Supervisor and Supervisor.start.
     """
 
     async def main() -> None:
-        await Supervisor(factory, args, workers=workers, **options).run(on_start)
+        supervisor = Supervisor(factory, args, workers=workers, **options)
+        async with nullcontext() if metrics is None else MetricsServer(supervisor, metrics):
+            await supervisor.run(on_start)
 
     run(main())

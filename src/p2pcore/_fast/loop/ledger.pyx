@@ -6,7 +6,6 @@ calls its owner inside a frame. It holds nothing for an idle connection but its 
 """
 
 import asyncio
-import ctypes
 import gc
 import logging
 from contextlib import suppress
@@ -31,9 +30,6 @@ cdef int64_t FAIR_TIMES = limits.MEMORY_FAIR_TIMES
 cdef int64_t[4] ENTER = [0, limits.MEMORY_CAREFUL_PERCENT, limits.MEMORY_TIGHT_PERCENT, limits.MEMORY_FULL_PERCENT]
 cdef int64_t[4] LEAVE = [
     0, limits.MEMORY_CAREFUL_END_PERCENT, limits.MEMORY_TIGHT_END_PERCENT, limits.MEMORY_FULL_END_PERCENT]
-
-# Gives free memory of the C library back to the system. Only glibc has it.
-_give_back = getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: 0)
 
 globals().update(CALM=CALM, CAREFUL=CAREFUL, TIGHT=TIGHT, FULL=FULL)
 
@@ -276,7 +272,7 @@ cdef class Ledger:
         self.most_used = max(self.most_used, self.high)
         if self.used < self.high // 2:
             self.high = self.used
-            _give_back(0)
+            _give_back()
         self._move()
 
     cdef int64_t _part(self, int64_t percent) noexcept:
@@ -327,3 +323,10 @@ cdef uint64_t _kept(value) except? 0:
 
 cdef object _shown(uint64_t value):
     return 0 if value == UINT64_MAX else value
+
+
+def _give_back():
+    """Gives free memory of the C library back to the system. Only glibc can."""
+    import ctypes  # here, because a small node never needs it
+
+    getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: 0)(0)

@@ -19,15 +19,12 @@ from typing import TYPE_CHECKING
 from p2pcore import options
 from p2pcore.errors import AddressError, blame_us
 from p2pcore.interfaces import CapableConn, Listener, RawConn, RawListener, Upgrader
+from p2pcore.late import Late
 from p2pcore.limits import WEBSOCKET_HANDSHAKE_TIMEOUT_S
 from p2pcore.manet.sockaddr import Endpoint
 from p2pcore.transports.tcp.shared import Kind
 from p2pcore.transports.tcp.transport import TcpTransport, expected_peer
-from p2pcore.transports.websocket import tls as web_tls
 from p2pcore.transports.websocket.addr import PROTOCOLS, WebsocketEndpoint, parse_websocket
-from p2pcore.transports.websocket.proxy import Proxy, open_tunnel, proxy_for
-from p2pcore.transports.websocket.tls import WebCertificate
-from p2pcore.transports.websocket.upgrade import HttpHandler, accept_upgrade, request_upgrade
 from p2pcore.values.multiaddr import Multiaddr, check_local
 from p2pcore.values.peer_id import PeerId
 
@@ -35,6 +32,13 @@ if TYPE_CHECKING:
     from OpenSSL import SSL
 
     from p2pcore._fast.chain.layer import Mailbox
+    from p2pcore.transports.websocket import proxy as proxies, tls as web_tls, upgrade
+    from p2pcore.transports.websocket.proxy import Proxy
+    from p2pcore.transports.websocket.tls import WebCertificate
+    from p2pcore.transports.websocket.upgrade import HttpHandler
+else:
+    proxies, web_tls = Late("p2pcore.transports.websocket.proxy"), Late("p2pcore.transports.websocket.tls")
+    upgrade = Late("p2pcore.transports.websocket.upgrade")
 
 Handshake = Callable[["Mailbox"], Awaitable[None]]
 """Turns a started connection into a WebSocket: TLS, proxy and HTTP upgrade."""
@@ -68,10 +72,12 @@ class WebsocketOptions:
     use_proxies: bool = True
 
     def __post_init__(self) -> None:
-        if self.certificate is not None and not isinstance(self.certificate, WebCertificate):
+        if self.certificate is not None and not isinstance(self.certificate, web_tls.WebCertificate):
             from OpenSSL import SSL
 
-            options.instance("certificate", self.certificate, WebCertificate, SSL.Context, is_secret=True)
+            options.instance(
+                "certificate", self.certificate, web_tls.WebCertificate, SSL.Context, is_secret=True
+            )
         if self.ca_file is not None:
             options.instance("ca_file", self.ca_file, str, os.PathLike)
         options.flag("verify", self.verify)
@@ -192,7 +198,9 @@ class WebsocketAcceptor:
             if options.certificate is None:
                 raise AddressError(f"{suffix} needs a certificate: WebsocketOptions(certificate=...)")
             given = options.certificate
-            self._context = web_tls.server_context(given) if isinstance(given, WebCertificate) else given
+            self._context = (
+                web_tls.server_context(given) if isinstance(given, web_tls.WebCertificate) else given
+            )
 
     def __call__(self, raw: RawConn) -> WebsocketConn:
         """The server's side over `raw`; nobody may have read `raw` before."""
@@ -201,7 +209,7 @@ class WebsocketAcceptor:
     async def _accept(self, mailbox: Mailbox) -> None:
         if self._context is not None:
             await web_tls.serve(mailbox, self._context)
-        await accept_upgrade(mailbox, self._options.http_handler)
+        await upgrade.accept_upgrade(mailbox, self._options.http_handler)
 
 
 class WebsocketListener:
@@ -305,10 +313,10 @@ class WebsocketTransport:
 
         async def handshake(mailbox: Mailbox) -> None:
             if proxy is not None:
-                await open_tunnel(mailbox, proxy, endpoint.reached_at, endpoint.port)
+                await proxies.open_tunnel(mailbox, proxy, endpoint.reached_at, endpoint.port)
             if context is not None:
                 await web_tls.connect(mailbox, context, endpoint.host)
-            await request_upgrade(mailbox, endpoint.authority, endpoint.target)
+            await upgrade.request_upgrade(mailbox, endpoint.authority, endpoint.target)
 
         timeout = self._options.handshake_timeout
         remote = addr.without_p2p() if endpoint.is_secure else endpoint.tcp_addr.encapsulate(endpoint.suffix)
@@ -340,7 +348,7 @@ class WebsocketTransport:
     def _proxy(self, endpoint: WebsocketEndpoint) -> Proxy | None:
         if not self._options.use_proxies:
             return None
-        return proxy_for(endpoint.scheme, endpoint.reached_at, endpoint.port)
+        return proxies.proxy_for(endpoint.scheme, endpoint.reached_at, endpoint.port)
 
     async def _reach(self, proxy: Proxy) -> RawConn:
         """A connection to the proxy. Raises OSError."""
@@ -373,4 +381,8 @@ class WebsocketTransport:
 
     def acceptor(self, suffix: Multiaddr) -> WebsocketAcceptor:
         """An acceptor for any listener whose addresses end with `suffix`. Raises as WebsocketAcceptor."""
+        import h11  # noqa: F401  (what an upgrade needs is imported now, so that the first peer does not wait)
+
+        from p2pcore.transports.websocket import proxy, tls, upgrade  # noqa: F401
+
         return WebsocketAcceptor(self._options, suffix)
