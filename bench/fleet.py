@@ -477,8 +477,15 @@ async def check_cost(made: World, checks: Checks) -> None:
     checks.add("CPU of presence for each connect", f"{us:.1f} us", us < 5, "5 us")
 
 
+def packets_dropped() -> int:
+    """Packets that the kernel has thrown away because a processor's queue was full, on the loopback too."""
+    lines = Path("/proc/net/softnet_stat").read_text().splitlines()
+    return sum(int(line.split()[1], 16) for line in lines)
+
+
 async def main(count: int, requests: int) -> int:
     checks, asked = Checks(), Asked()
+    dropped = packets_dropped()
     count -= count % PEER_PROCESSES
     async with world(count) as made:
         peers = [peer for each in await made.of_peers("start") for peer in each["peers"]]
@@ -510,6 +517,7 @@ async def main(count: int, requests: int) -> int:
                     f"worker {state['pid']}: memory before and after",
                     f"{before:.0f}, {after:.0f} MiB, {peers_here} peers in the end",
                 )
+    checks.note("packets that the kernel dropped (net.core.netdev_max_backlog)", packets_dropped() - dropped)
     print(f"missed: {', '.join(checks.failed) or 'none'}")
     return bool(checks.failed)
 
