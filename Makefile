@@ -108,10 +108,10 @@ sanitize:        ## what is compiled, in a checked build with the address and un
 	PYTHON=$(PYTHON) CFLAGS="$(SANITIZE)" tools/sanitize-test.sh $(SANITIZE_TESTS)
 
 lowest:          ## the suite on the lowest versions of everything that p2pcore needs, in an environment of its own
-	PYTHON=$(PYTHON) tools/versions-test.sh lowest
+	PYTHON=$(PYTHON) tools/versions-test.sh lowest -n $(JOBS) --dist loadfile
 
 newest:          ## the suite on the newest ones, pre-releases and versions over our bounds among them
-	PYTHON=$(PYTHON) tools/versions-test.sh newest
+	PYTHON=$(PYTHON) tools/versions-test.sh newest -n $(JOBS) --dist loadfile
 
 ends: $(VENV)/.built  ## 250 MiB of echo under random cuts, ends and resets on every transport and muxer (about a minute)
 	P2PCORE_ENDS_MIB=250 $(PY) -m pytest -q -s tests/conformance/test_ends.py

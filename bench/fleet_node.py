@@ -13,7 +13,7 @@ import os
 import random
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -149,11 +149,12 @@ class Node:
             path.unlink(missing_ok=True)
 
     async def _obey(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async for line in reader:
-            name, arguments = json.loads(line)
-            result = await getattr(self, name)(**arguments)
-            writer.write(json.dumps(result).encode() + b"\n")
-            await writer.drain()
+        with suppress(asyncio.CancelledError):  # the worker has drained; asyncio would print a traceback
+            async for line in reader:
+                name, arguments = json.loads(line)
+                result = await getattr(self, name)(**arguments)
+                writer.write(json.dumps(result).encode() + b"\n")
+                await writer.drain()
         writer.close()
 
 
