@@ -47,7 +47,7 @@ def test_an_interrupted_import_ends_the_command_silently(name: str) -> None:
 def test_outside_of_main_the_command_imports_next_to_nothing() -> None:
     """Nobody can catch a Ctrl-C there. importlib comes first: an editable install needs more of it."""
     program = (
-        "import sys, importlib.machinery, importlib.util; before = set(sys.modules)\n"
+        "import sys, __future__, importlib.machinery, importlib.util; before = set(sys.modules)\n"
         "import p2pcore.cli; print(*set(sys.modules) - before)"
     )
     status, out, _ = ended(program)
