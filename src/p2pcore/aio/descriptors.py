@@ -82,7 +82,7 @@ class Descriptors:
             self.num_leaving = 0  # whatever took their numbers, it was not told here
         lacking = number - self.scarce_from + 1
         for _ in range(lacking):
-            if not (self._evict() or (self.num_leaving < lacking and self.relieve())):
+            if not (self._evict() or (self.num_leaving < lacking and self._close_last())):
                 return
             self.num_leaving += 1
             self._closed_at = self._clock()
@@ -93,8 +93,10 @@ class Descriptors:
         If one block has several unfinished handshakes, one of them goes. Else the least useful connection
         goes, else the oldest unfinished handshake.
         """
-        if self._evict():
-            return True
+        return self._evict() or self._close_last()
+
+    def _close_last(self) -> bool:
+        """Closes the least useful connection, else ends the oldest unfinished handshake."""
         return any(close_one() for close_one in self._spare) or self._evict(least=1)
 
     def _evict(self, least: int = 2) -> bool:
