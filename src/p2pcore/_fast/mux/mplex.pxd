@@ -40,7 +40,6 @@ cdef class MplexSession(Session):
     cdef Py_ssize_t _head(self, const uint8_t *data, Py_ssize_t n) except -1
     cdef int _begin(self, Header *h) except -1
     cdef int _for_stream(self, MplexStream stream, Header *h) except -1
-    cdef MplexStream _stream(self, uint64_t id, bint is_inbound)
     cdef int _opened_by_peer(self, Header *h) except -1
     cdef int _refuse(self, uint64_t id, str limit) except -1
     cdef int _reset_by_peer(self, MplexStream stream) except -1

@@ -8,7 +8,6 @@ never waits longer than its options say for a stream that nobody reads, never an
 import logging
 
 cimport cython
-from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove
 
@@ -241,20 +240,8 @@ cdef class MplexSession(Session):
         if h.flag == NEW_STREAM:
             return self._opened_by_peer(h)
         # An even flag is the opener's: the stream is one of the peer's.
-        cdef MplexStream stream = self._stream(h.id, h.flag % 2 == 0)
+        cdef MplexStream stream = <MplexStream> self.find(h.id << 1 | <uint64_t> (h.flag % 2 == 0))
         return self._nothing_gained() if stream is None else self._for_stream(stream, h)
-
-    cdef MplexStream _stream(self, uint64_t id, bint is_inbound):
-        """That stream, or None. Messages of one stream often come in a row: only the first is looked up."""
-        cdef MplexStream latest
-        if self.latest is not NULL:
-            latest = <MplexStream> self.latest
-            if latest.id == id and latest.is_inbound == is_inbound:
-                return latest
-        found = None if self.streams is None else self.streams.get(id << 1 | <uint64_t> is_inbound)
-        if found is not None:
-            self.latest = <PyObject *> found
-        return <MplexStream> found
 
     cdef int _for_stream(self, MplexStream stream, Header *h) except -1:
         if h.flag >= RESET:

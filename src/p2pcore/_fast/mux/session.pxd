@@ -115,6 +115,7 @@ cdef class Session(Layer):
     cdef bint must_shed(self, int64_t more) except -1
     cdef int shed(self, Stream stream) except -1
     cdef list living(self)
+    cdef Stream find(self, uint64_t key)
     cdef bint forget(self, Stream stream) except -1
     cdef int waiting_add(self, Stream stream) except -1
     cdef int settle_reading(self) except -1

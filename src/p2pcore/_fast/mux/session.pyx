@@ -10,7 +10,7 @@ import warnings
 
 cimport cython
 from cpython.dict cimport PyDict_Next
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from p2pcore import codes, errors, limits
 
@@ -609,6 +609,15 @@ cdef class Session(Layer):
     cdef list living(self):
         """The streams that have not ended both ways."""
         return [] if self.streams is None else list(self.streams.values())
+
+    cdef Stream find(self, uint64_t key):
+        """The stream a frame is for, or None. Frames of one stream often come in a row: only the first is looked up."""
+        if self.latest is not NULL and (<Stream> self.latest).key() == key:
+            return <Stream> self.latest
+        found = None if self.streams is None else self.streams.get(key)
+        if found is not None:
+            self.latest = <PyObject *> found
+        return <Stream> found
 
     cdef bint forget(self, Stream stream) except -1:
         """Takes `stream` out of the tables; False if it was not there. An empty table is given up.

@@ -65,7 +65,6 @@ cdef class YamuxSession(Session):
 
     cdef int _frame(self, Header h) except -1
     cdef int _stream_frame(self, Header h) except -1
-    cdef YamuxStream _stream(self, uint32_t id)
     cdef YamuxStream _opened_by_peer(self, Header h)
     cdef int _refuse(self, Header h, str limit) except -1
     cdef int _answered(self, YamuxStream stream, Header h) except -1

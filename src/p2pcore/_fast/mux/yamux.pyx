@@ -6,7 +6,6 @@ never allocates for a length it has not checked, never answers a reset.
 """
 
 cimport cython
-from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -300,7 +299,7 @@ cdef class YamuxSession(Session):
             if stream is None:
                 return 0
         else:
-            stream = self._stream(h.id)
+            stream = <YamuxStream> self.find(h.id)
             if stream is None:
                 return self._unknown(h)
             if not stream.acknowledged:
@@ -308,15 +307,6 @@ cdef class YamuxSession(Session):
         if h.type == DATA:
             return self._data(stream, h)
         return self._window_update(stream, h)
-
-    cdef YamuxStream _stream(self, uint32_t id):
-        """The stream of that number, or None. Frames of one stream often come in a row: only the first is looked up."""
-        if self.latest is not NULL and (<YamuxStream> self.latest).id == id:
-            return <YamuxStream> self.latest
-        found = None if self.streams is None else self.streams.get(id)
-        if found is not None:
-            self.latest = <PyObject *> found
-        return <YamuxStream> found
 
     cdef YamuxStream _opened_by_peer(self, Header h):
         """The stream a SYN opens; None if it is refused."""
