@@ -161,12 +161,17 @@ def _check_all(result: Line, n: int) -> None:
         raise PeerFailure(f"{result['n']} of {n} were done")
 
 
-def _busy(rig: Rig, name: str) -> Figures:
-    """CPU of the listener for each message on one of BUSY_CONNS connections at work, and its delay."""
+def _busy(rig: Rig, name: str, *, handler: bool = False) -> Figures:
+    """CPU of the listener for each message on one of BUSY_CONNS connections at work, and its delay.
+
+    Args:
+        handler: our echo is an async handler, as a program writes it; the others have nothing else.
+    """
     n = rig.amount(name, BUSY_MESSAGES)
+    served = ("-handler",) if handler and name == OURS else ()
     options = ("-n", str(n), "-c", str(BUSY_CONNS), "-size", str(MESSAGE_BYTES))
     with (
-        rig.listener(name) as listener,
+        rig.listener(name, *served) as listener,
         Held(rig.dialer(name), rig.cores.dialer, listener.address, BUSY_CONNS, *options, op="busy") as crowd,
     ):
         before = listener.settled(BUSY_CONNS)
@@ -343,6 +348,7 @@ WORKS: tuple[Work, ...] = (
     Work("strangers", _strangers, has_limit=True),
     Work("strangers_tls", partial(_strangers, options=TLS), options=TLS, has_limit=True),
     Work("busy", _busy, has_limit=True),
+    Work("busy_handler", partial(_busy, handler=True), contenders=(OURS, "go")),
     Work("honest", _honest),
     Work("broadcast", _broadcast, contenders=(OURS, "websockets", LIMIT)),
     Work("idle", _idle),

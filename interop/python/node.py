@@ -29,7 +29,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("-mux", default="yamux", choices=["yamux", "mplex"])
     for name in ("-psk", "-cert", "-key", "-ca", "-relay"):
         parser.add_argument(name)
-    for name in ("-bare", "-share"):
+    for name in ("-bare", "-handler", "-share"):
         parser.add_argument(name, action="store_true")
     parser.add_argument("-limit", type=int, default=0)
     parser.add_argument("-workers", type=int, default=1)

@@ -320,7 +320,7 @@ async def main(options: argparse.Namespace) -> None:
         return
     async with make_host(options) as host:
         if options.op == "listen":
-            await listen(host, options.bare)
+            await listen(host, options.bare, options.handler)
         elif options.op == "relay":
             await obey(Server(host))
         else:

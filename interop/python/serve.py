@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common import (
+    ECHO,
     GREETING_BYTES,
     HALFCLOSE,
     RESET,
@@ -86,9 +87,17 @@ class Server:
         await stream.write(json.dumps(self.stat() | {"peer": told}).encode() + b"\n")
 
 
-async def listen(host: Host, bare: bool) -> None:
+async def echo(stream: Stream) -> None:
+    """The echo as a program writes it, in place of p2pcore's own."""
+    while data := await stream.read():
+        await stream.write(data)
+
+
+async def listen(host: Host, bare: bool, handler: bool) -> None:
     """Serves until `quit` or the end of standard input."""
     server = Server(host)
+    if handler:
+        host.set_stream_handler(ECHO, echo)
     if not bare:
         host.set_stream_handler(HALFCLOSE, server.serve_halfclose)
         host.set_stream_handler(RESET, server.serve_reset)

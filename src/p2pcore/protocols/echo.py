@@ -10,6 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from p2pcore import codes
+from p2pcore._fast.mux.echo import echo as reflect
 from p2pcore.errors import IncompleteRead, RemoteProtocolError
 
 if TYPE_CHECKING:
@@ -19,9 +20,14 @@ PROTOCOL = "/echo/1.0.0"
 
 
 async def serve(stream: Stream) -> None:
-    """The stream handler: writes back what it reads, until the peer has ended its half."""
-    while data := await stream.read():
+    """The stream handler: sends back what comes, until the peer has ended its half.
+
+    Most streams bring one message. What comes after it goes back without a wake-up of this task (docs/decisions/0043).
+    """
+    if data := await stream.read():
         await stream.write(data)
+        reflect(stream)
+        await stream.wait_closed()
 
 
 async def echo(stream: Stream, data: bytes | bytearray | memoryview) -> bytes:

@@ -100,6 +100,7 @@ cdef class Wire(Bottom):
             self.resting = True
             self.transport.pause_reading()
             self.state.loop.call_soon(self._rested)
+        self.state.flusher.relieve()
 
     def _rested(self):
         self.resting = False

@@ -1,0 +1,3 @@
+from p2pcore._fast.mux.stream import Stream
+
+def echo(stream: Stream) -> None: ...
