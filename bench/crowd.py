@@ -30,7 +30,7 @@ ECHO = "/echo/1.0.0"
 HOSTS = 64
 """Hosts of `busy`."""
 TIMED = 10
-"""Of so many connections of `busy`, one is timed. The others only send back what comes, so that the dialer costs less than a listener."""
+"""Of so many connections of `busy`, one is timed. The others send back what comes: they cost little."""
 QUIET_S = 0.1
 """If nothing has come for so long, nothing is under way."""
 MESSAGE_OVERHEAD = 12 + 2 + 16
@@ -137,7 +137,7 @@ async def busy(options: argparse.Namespace) -> None:
 
 
 async def talk(options: argparse.Namespace, streams: list[Stream]) -> None:
-    """On every stream at once: a message, its echo, the next one; until the timed streams have had their share of n."""
+    """On every stream at once: a message, its echo, the next one, and so on."""
     timed, others = streams[::TIMED], [stream for at, stream in enumerate(streams) if at % TIMED]
     message, took = bytes(options.size), list[float]()
     left = iter(range(options.n * len(timed) // len(streams)))
@@ -161,11 +161,11 @@ async def talk(options: argparse.Namespace, streams: list[Stream]) -> None:
 
 
 async def quiet(streams: list[Stream]) -> None:
-    """Sends back nothing more, and waits for what is under way, so that the listener has done all that is counted."""
+    """Sends back nothing more, and waits for what is under way: the listener has done all that is counted."""
     for stream in streams:
         await stream.close_read()
     before = -1
-    while before != (before := num_received(streams)):
+    while before != (before := num_received(streams)):  # noqa: ASYNC110 - nothing tells when nothing comes
         await asyncio.sleep(QUIET_S)
 
 

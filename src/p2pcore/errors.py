@@ -368,6 +368,18 @@ def is_elsewhere(error: BaseException) -> bool:
     return isinstance(error, GoAway) and error.remote and error.code in (0, codes.CONN_SHUTDOWN)
 
 
+def is_unserved(error: BaseException, is_acknowledged: bool) -> bool:
+    """Whether `error` says that the peer is ending, and that it has not served the stream and never will.
+
+    Args:
+        is_acknowledged: Stream.is_acknowledged. A peer of ours acknowledges a stream before it serves it, and
+            serves none that is not acknowledged when it shuts down.
+    """
+    if isinstance(error, GoAway):
+        return error.remote and error.code == codes.CONN_SHUTDOWN and not is_acknowledged
+    return isinstance(error, StreamReset) and is_elsewhere(error)
+
+
 class RelayRefused(P2PError, ConnectionError):
     """A relay refused a reservation or a circuit.
 

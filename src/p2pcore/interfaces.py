@@ -257,6 +257,10 @@ class Stream(Channel, Protocol):
     @property
     def direction(self) -> Direction: ...
     @property
+    def is_acknowledged(self) -> bool:
+        """False: the peer's muxer has not shown that it has taken this stream. Mplex never shows it: True."""
+
+    @property
     def conn(self) -> Conn:
         """The connection of this stream: the `owner` of its session. It stays until the handler returns.
 

@@ -95,7 +95,9 @@ async def test_busy_connections_say_all_messages_from_many_hosts() -> None:
         status, lines, errors = await played(host, "busy", "-n", "500", "-c", "70", lines=("go", "end"))
     assert (status, errors) == (0, "")
     assert lines[0] == "HELD 70"
-    assert 400 <= json.loads(lines[1])["n"] <= 700  # one in ten is timed, the others are counted by their bytes
+    assert (
+        400 <= json.loads(lines[1])["n"] <= 700
+    )  # one in ten is timed, the others are counted by their bytes
     assert len(seen.came) == seen.most == 70
     assert len(set(seen.came)) == crowd.HOSTS
 

@@ -236,10 +236,14 @@ async def _emptied(hosts: list[Host]) -> None:
     await hosts[-1].close()  # else it goes on asking for a place at the relay
     for host in hosts:
         await asyncio.gather(*(conn.close() for conn in host.swarm.conns()), return_exceptions=True)
-    gc.collect()  # a stream that failed with bytes nobody read counts as long as it is there
+
+    def counts_nothing(host: Host) -> bool:
+        gc.collect()  # a stream that failed with bytes nobody read counts as long as it is there
+        return not _counted(host)
+
     for at, host in enumerate(hosts):
         try:
-            await eventually(lambda host=host: not _counted(host), timeout=HANG_S / 8)
+            await eventually(lambda host=host: counts_nothing(host), timeout=HANG_S / 8)
         except TimeoutError:
             raise AssertionError(f"seed {SEED}: host {at} still counts {_counted(host)}") from None
 

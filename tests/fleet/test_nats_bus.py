@@ -181,15 +181,13 @@ async def test_tls_with_a_certificate_of_our_own(tmp_path: Path) -> None:
 
 @looped
 async def test_a_key_of_nats_lets_us_in(tmp_path: Path) -> None:
-    import nkeys
-
-    seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
-    public = nkeys.from_seed(bytearray(seed)).public_key.decode()
+    seed = "SUAONWSJTOASCJLKNIP653KLRN3DWBWJQ3ZDRNB5QLEA4NEO7LWBLG5L2M"
+    public = "UAWADNTL7VS52UEDR5EIRWCSSXT74JRMZZEID5JRDJ6EEUHNIGVJYTFU"
     server = NatsServer(tmp_path, authorization={"users": [{"nkey": public}]})
     server.start()
     server.wait_ready()
     try:
-        async with up(server, nkeys_seed_str=seed.decode()) as bus:
+        async with up(server, nkeys_seed_str=seed) as bus:
             await bus.publish("s", b"")
     finally:
         server.kill()

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from fleet_workers import ASK, make
 
-from harness import HANG_S, eventually, looped
+from harness import HANG_S, eventually, looped, seconds
 from hosts import BARE
 from nats_server import NatsServer
-from p2pcore import Conn, Host, P2PError, Stream, StreamReset, Supervisor
+from p2pcore import Conn, Host, P2PError, Stream, StreamReset, Supervisor, limits
 
 ECHO = "/test-echo/1"
 
@@ -207,7 +207,8 @@ def test_what_is_under_way_to_a_process_that_dies_or_stops_fails_long_before_its
 
 
 @looped
-async def test_a_worker_that_hangs_loses_messages_and_slows_nobody() -> None:
+async def test_a_worker_that_hangs_loses_messages_and_slows_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "WORKER_SILENT_S", seconds(HANG_S))  # else it is replaced on a slow machine
     async with fleet(3) as made:
         one, two, three = made.supervisor.pids
         for pid in (one, three):

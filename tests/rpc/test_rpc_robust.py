@@ -7,12 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from rpc_hosts import ECHO, LENGTH, NAME, TEXT, WAIT, shop
+from rpc_hosts import ECHO, LENGTH, NAME, TEXT, WAIT, Shop, shop
 
 from harness import eventually, looped, seconds, settle
 from hosts import BARE
 from p2pcore import DrainOptions, Host, PrivateKey, Stream, StreamReset, TcpOptions, codes, limits, rpc
 from p2pcore.codes import RPC_RESET_BASE
+from p2pcore.rpc.idle import Idle
+from p2pcore.rpc.pool import Pool
 
 WHICH = rpc.Method("which", rpc.BYTES, TEXT)
 
@@ -53,6 +55,59 @@ class Calling:
         await eventually(lambda: condition() or any(task.done() for task in self._tasks))
         if not condition():
             await self.stop()
+
+
+async def asked_at_the_end(made: Shop, code: int) -> asyncio.Task[int]:
+    """A call whose request is under way on a new stream when the host closes the connection with `code`."""
+    await made.client.call(LENGTH, "one stream to keep busy")
+    busy = asyncio.create_task(made.client.call(WAIT, "for ever", timeout_s=None))
+    await eventually(lambda: made.begun)
+    conn, num_streams = made.server.swarm.conns()[0], made.client.conn.num_streams
+    call = asyncio.create_task(made.client.call(LENGTH, "again"))
+    while made.client.conn.num_streams == num_streams:  # noqa: ASYNC110 - the turn counts
+        await asyncio.sleep(0)
+    await conn.close(code)
+    with pytest.raises(rpc.RpcUnavailable):  # it had begun
+        await busy
+    return call
+
+
+@looped
+async def test_a_request_that_a_host_had_not_taken_when_it_shut_down_is_sent_again() -> None:
+    async with shop() as made:
+        call = await asked_at_the_end(made, codes.CONN_SHUTDOWN)
+        assert await call == 5
+
+
+@looped
+async def test_a_request_is_not_sent_again_where_a_connection_ends_for_another_reason() -> None:
+    async with shop() as made:
+        call = await asked_at_the_end(made, 0)
+        with pytest.raises(rpc.RpcUnavailable, match="closed by the peer"):
+            await call
+
+
+@looped
+async def test_a_request_is_sent_again_where_its_stream_had_ended_in_good_order_before_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with shop() as made:
+        served: list[Stream] = []
+
+        async def serve(stream: Stream) -> None:
+            served.append(stream)
+            await made.service._serve(Idle(made.server, 30), stream)
+
+        made.server.set_stream_handler(made.service.protocol, serve)
+        await made.client.call(LENGTH, "leaves an idle stream")
+        idle = made.client._pool._idle[0]
+        await served[0].close_write()
+        await made.server.swarm.conns()[0].close(codes.CONN_SHUTDOWN)
+        await eventually(lambda: idle.close_reason)
+        # A call takes the stream from another one a moment before all this comes.
+        streams = iter([idle, None])
+        monkeypatch.setattr(Pool, "maybe_take", lambda _: next(streams))
+        assert await made.client.call(LENGTH, "again") == 5
 
 
 @pytest.mark.parametrize("max_streams", [100, 1])
@@ -148,10 +203,10 @@ async def test_a_caller_that_does_not_read_loses_its_place(monkeypatch: pytest.M
     async with shop() as made:
         stream = await made.dialer.new_stream(made.server.addrs_with_peer[0], made.service.protocol)
         await stream.write(bytes.fromhex("00 04 00000000 00100000 6563686f") + bytes(1 << 20))
-        await eventually(lambda: made.service.num_running)
-        await eventually(lambda: made.service.num_running == 0)
+        await stream.wait_closed()
         with pytest.raises(StreamReset) as caught:
             await read_all(stream)
+        assert made.service.num_running == 0
         assert caught.value.code == RPC_RESET_BASE + rpc.Code.DEADLINE_EXCEEDED
         assert await made.client.call(LENGTH, "others go on") == 12
 

@@ -33,7 +33,7 @@ async def test_connections_without_streams_get_an_orderly_go_away() -> None:
         error = await ended_by(p.conn)
         assert cut == 0
         assert isinstance(error, GoAway)
-        assert (error.code, error.remote) == (0, True)
+        assert (error.code, error.remote) == (codes.CONN_SHUTDOWN, True)
 
 
 @looped
@@ -51,7 +51,7 @@ async def test_a_stream_that_ends_in_time_is_served_to_its_end() -> None:
         assert await drained == 0
         error = await ended_by(p.conn)
         assert isinstance(error, GoAway)
-        assert error.code == 0
+        assert error.code == codes.CONN_SHUTDOWN
 
 
 @looped

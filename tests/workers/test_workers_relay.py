@@ -239,7 +239,7 @@ async def test_a_worker_that_is_killed_takes_its_reservations_and_its_circuits_w
         with pytest.raises(DialError, match="NO_RESERVATION"):
             await dialer.swarm.dial_addr(addr)
         assert not relay.ledger._ends
-        assert not target.swarm.conns_to_peer(dialer.peer_id)
+        await eventually(lambda: not target.swarm.conns_to_peer(dialer.peer_id))
 
 
 @looped

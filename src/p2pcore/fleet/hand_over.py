@@ -20,8 +20,7 @@ from p2pcore.errors import (
     P2PError,
     ProtocolNotSupported,
     RemoteProtocolError,
-    StreamReset,
-    is_elsewhere,
+    is_unserved,
 )
 from p2pcore.limits import FLEET_MAX_MESSAGE_BYTES
 
@@ -43,16 +42,16 @@ async def hand_over(network: Network, order: Order) -> bytes:
     """
     if not network.conns_to_peer(order.peer):
         raise NotDelivered(order.peer, Undelivered.NOT_CONNECTED)
-    is_written = False
+    stream: Stream | None = None
     try:
         async with asyncio.timeout(order.left_s):
             stream = await network.new_stream(order.peer, order.protocol, allow_limited=True)
-            async with stream:
-                is_written = True  # from here on a part may be under way
+            async with stream:  # from here on a part may be under way
                 await stream.write_msg(order.message)
                 return await _answer(stream, order)
     except (P2PError, OSError, EOFError) as error:
-        reason, is_certain = _reason(error, is_written)
+        is_written = stream is not None
+        reason, is_certain = _reason(error, is_written, stream is None or stream.is_acknowledged)
         raise NotDelivered(
             order.peer, reason, may_have_arrived=is_written and not is_certain, detail=_words(error)
         ) from error
@@ -67,13 +66,13 @@ async def _answer(stream: Stream, order: Order) -> bytes:
     return b""
 
 
-def _reason(error: BaseException, is_written: bool) -> tuple[Undelivered, bool]:
+def _reason(error: BaseException, is_written: bool, is_acknowledged: bool) -> tuple[Undelivered, bool]:
     """Why there is no answer, and whether it is certain that the peer has not seen the message."""
     if isinstance(error, _TOO_LATE):
         return Undelivered.TIMEOUT, False
     if isinstance(error, ProtocolNotSupported):
         return Undelivered.NOT_SUPPORTED, True
-    if isinstance(error, StreamReset) and is_elsewhere(error):  # a peer that drains has not served it
+    if is_unserved(error, is_acknowledged):  # a peer that drains has not served it
         return Undelivered.GONE, True
     if isinstance(error, LimitExceeded):
         return (Undelivered.BAD_ANSWER if is_written else Undelivered.BUSY), False

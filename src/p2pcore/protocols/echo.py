@@ -7,7 +7,7 @@ Never holds more bytes than one read returns.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from p2pcore import codes
 from p2pcore._fast.mux.echo import echo as reflect
@@ -22,11 +22,11 @@ PROTOCOL = "/echo/1.0.0"
 async def serve(stream: Stream) -> None:
     """The stream handler: sends back what comes, until the peer has ended its half.
 
-    Most streams bring one message. What comes after it goes back without a wake-up of this task (docs/decisions/0043).
+    Most streams bring one message. What comes after it wakes this task no more (docs/decisions/0043).
     """
     if data := await stream.read():
         await stream.write(data)
-        reflect(stream)
+        reflect(cast("Any", stream))
         await stream.wait_closed()
 
 

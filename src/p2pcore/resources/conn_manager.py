@@ -588,7 +588,7 @@ class ConnManager:
             for entry in chosen[at : at + limits.TRIM_CLOSINGS]:
                 conn = entry[-1]
                 if not conn.num_streams and not conn.is_closed:
-                    self._end(conn, 0, at_once=False)
+                    self._end(conn, codes.CONN_SHUTDOWN, at_once=False)
             yield
 
 

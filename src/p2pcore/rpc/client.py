@@ -26,7 +26,7 @@ from p2pcore.errors import (
     RemoteProtocolError,
     RpcError,
     StreamReset,
-    is_elsewhere,
+    is_unserved,
     rpc_error,
 )
 from p2pcore.rpc import wire
@@ -247,21 +247,25 @@ class Client:
                 self._give(stream)
                 raise
             except BaseException as error:
-                if not self._may_resend(stream, error, is_fresh) or moves > limits.RPC_MAX_MOVES:
+                if not await self._may_resend(stream, error, is_fresh) or moves > limits.RPC_MAX_MOVES:
                     self._failed(stream, error)
                 moves += is_fresh
                 self._deadlines.forget(stream)
                 stream.reset()
                 self._pool.drop()
 
-    def _may_resend(self, stream: Stream, error: BaseException, is_fresh: bool) -> bool:
+    async def _may_resend(self, stream: Stream, error: BaseException, is_fresh: bool) -> bool:
         """Whether the service has shown that it has not seen the request."""
-        if isinstance(error, StreamReset) and is_elsewhere(error):
+        if is_unserved(error, stream.is_acknowledged):
             self._conn = None  # the peer ends: it may have another connection, or another node at its address
-            if not stream.conn.is_closed:
+            if stream.conn is not None and not stream.conn.is_closed:  # None: its end has been told
                 self._host.swarm.peer_drains(stream.conn)
             return True
-        return isinstance(error, IncompleteRead) and not error.partial and not is_fresh
+        if is_fresh:
+            return False
+        if isinstance(error, ConnectionClosed):
+            return await _has_ended(stream)
+        return isinstance(error, IncompleteRead) and not error.partial
 
     async def _take(self, deadline: float | None) -> tuple[Stream, bool]:
         """A stream from the pool, and whether it is new. Raises RpcError."""
@@ -414,6 +418,14 @@ def _reset_code(error: BaseException) -> int:
     if isinstance(error, LimitExceeded):
         return RPC_RESET_BASE + RpcCode.RESOURCE_EXHAUSTED
     return RPC_RESET_BASE + RpcCode.CANCELLED
+
+
+async def _has_ended(stream: Stream) -> bool:
+    """Whether the peer had ended `stream`, without an answer, before the connection ended. It never waits."""
+    try:
+        return not await stream.read(1)
+    except P2PError:
+        return False
 
 
 def _rpc_error(error: BaseException) -> RpcError:

@@ -161,7 +161,9 @@ class Entered:
 
 @pytest.mark.parametrize("muxer", ["yamux", "mplex"])
 @looped
-async def test_the_task_of_the_echo_service_is_not_woken_by_what_follows_the_first_message(muxer: str) -> None:
+async def test_the_task_of_the_echo_service_is_not_woken_by_what_follows_the_first_message(
+    muxer: str,
+) -> None:
     async with pair({"echo": True, "muxers": (muxer,)}, {"muxers": (muxer,)}) as p:
         stream = await p.conn.new_stream(protocol.PROTOCOL)
         with Entered(protocol.serve.__code__) as serve:

@@ -69,6 +69,11 @@ cdef class Stream:
         return self.has_ended()
 
     @property
+    def is_acknowledged(self):
+        """False: the peer's muxer has not shown that it has taken this stream. Mplex cannot show it: always True."""
+        return True
+
+    @property
     def num_buffered(self):
         """Bytes received and not yet read."""
         return 0 if self.queue is None else self.queue.size

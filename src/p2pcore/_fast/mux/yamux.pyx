@@ -73,6 +73,10 @@ cdef class YamuxStream(Stream):
         return None if self.session is None else self.session.owner
 
     @property
+    def is_acknowledged(self):
+        return self.acknowledged
+
+    @property
     def windows(self):
         """(bytes we may send, bytes the peer may send, what the latter is filled up to)."""
         return self.send_window, self.receive_window, self.max_window
@@ -681,7 +685,6 @@ cdef class YamuxSession(Session):
         if not stream.is_inbound:
             self.num_outbound -= 1
             if not stream.acknowledged:
-                stream.acknowledged = True
                 self.unacknowledged -= 1
             self.wake_opener()
         if self.draining is not None:
