@@ -617,6 +617,7 @@ async def test_who_asked_is_told_when_the_engine_goes_and_when_all_subscriptions
         await up(kit, a, b)
         await settle()
         assert states == [False, True]
+        assert set(await asyncio.gather(*asking)) == {b"x"}
 
 
 # -- the end -----------------------------------------------------------------------------------
