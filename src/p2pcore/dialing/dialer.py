@@ -128,6 +128,13 @@ class Dialer:
         self._check_dial(peer)
         if (conn := self._existing(peer, force_direct)) is not None:
             return conn
+        work = self._dial_peer(peer, addrs, force_direct, ignore_backoff)
+        traces = self._news.traces
+        return await (work if traces is None else traces.dial(peer, work))
+
+    async def _dial_peer(
+        self, peer: PeerId, addrs: Iterable[Multiaddr | str], force_direct: bool, ignore_backoff: bool
+    ) -> Conn:
         asked = self._ask_admission(peer)
         if asked is not None:
             await asked
@@ -231,6 +238,11 @@ class Dialer:
         """See Swarm.dial_addr."""
         peer = addr.peer_id
         self._check_dial(peer)
+        work = self._dial_addr(addr, peer)
+        traces = self._news.traces
+        return await (work if traces is None else traces.dial(peer, work))
+
+    async def _dial_addr(self, addr: Multiaddr, peer: PeerId | None) -> Conn:
         asked = self._ask_admission(peer)
         if asked is not None:
             await asked

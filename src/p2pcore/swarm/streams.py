@@ -34,6 +34,7 @@ from p2pcore.upgrade.multistream import STREAM_STEP, handle, propose, select
 if TYPE_CHECKING:
     from p2pcore.interfaces import Conn, MuxedConn, ProtocolHandler, Stream
     from p2pcore.metrics.access_log import StreamLog
+    from p2pcore.metrics.traces import Traces
 
 logger = logging.getLogger("p2pcore.streams")
 
@@ -88,12 +89,13 @@ class StreamServer:
         is_refusing: True: new streams are reset with STREAM_SHUTDOWN, which tells the peer to go elsewhere.
         metrics: counts streams by protocol; None: nobody does.
         access: hears of each stream that a handler gets, and of its end; None: nobody does.
+        traces: makes spans of some streams; None: nobody does.
     """
 
     __slots__ = (
         *("_ended", "_handlers", "_ledger", "_max", "_max_per_conn", "_max_per_peer"),
         *("_long", "_refusals", "_refused", "_running", "_tasks", "_uncancelled"),
-        *("access", "is_refusing", "metrics"),
+        *("access", "is_refusing", "metrics", "traces"),
     )
 
     def __init__(
@@ -117,6 +119,7 @@ class StreamServer:
         self.is_refusing = False
         self.metrics: Protocols | None = None
         self.access: StreamLog | None = None
+        self.traces: Traces | None = None
 
     @property
     def protocols(self) -> tuple[str, ...]:
@@ -237,6 +240,7 @@ class StreamServer:
         failure: BaseException | None = None
         # Not before it runs: a task that is cancelled before its first step never comes to its `finally`.
         stream.handler_task = asyncio.current_task()
+        traced = None if self.traces is None else self.traces.stream_began(stream)
         try:
             handler = await self._negotiate(stream)
             if await handler(stream) is None:
@@ -255,6 +259,8 @@ class StreamServer:
             self._left(conn, share)
             if self.access is not None:
                 self.access.stream_ended(stream, failure)
+            if traced is not None:
+                traced(failure)
 
     async def _negotiate(self, stream: Stream) -> ProtocolHandler:
         stream.set_deadline(limits.STREAM_NEGOTIATION_TIMEOUT_S)

@@ -137,7 +137,9 @@ class Swarm:
         metrics = self._news.metrics
         self._streams.metrics = None if metrics is None else metrics.inbound
         self._serve = self._streams.serve  # one bound method for all connections
-        self._owner = ConnOwner(self._conn_ended, None if metrics is None else metrics.outbound)
+        outbound, traces = None if metrics is None else metrics.outbound, self._news.traces
+        self._streams.traces = traces
+        self._owner = ConnOwner(self._conn_ended, outbound, traces)
         self._listeners = Listeners(self._transports.for_listening, self.begin_conn, self._news)
         self.addr_book = AddrBook() if addr_book is None else addr_book
         self._dialer = Dialer(
