@@ -228,13 +228,13 @@ class Traces:
         span.end(_protocol(stream))
         return stream
 
-    def stream_began(self, stream: Stream) -> Callable[[BaseException | None], None] | None:
+    def stream_began(self, stream: Stream) -> Callable[[BaseException | None], None]:
         """The task of an inbound stream begins. What its handler does belongs to the span from now on.
 
-        Returns: what to call when the handler has returned, or raised an error; None: there is no span.
+        Returns: what to call when the handler has returned, or raised an error.
         """
         if not self._is_sampled():
-            return None
+            return _nothing
         span = TracedSpan(self._begin(STREAM, Direction.INBOUND, _conn(stream.conn)), self._complaints)
         span.make_current()
         return lambda error: span.end(_protocol(stream), error)
@@ -244,6 +244,9 @@ class Traces:
             return False
         self._num_streams += 1
         return self._num_streams % self._every == 0
+
+
+def _nothing(error: BaseException | None) -> None: ...
 
 
 # -- attributes --------------------------------------------------------------------------------

@@ -189,10 +189,13 @@ class Conn:
             raise LimitedConnection(
                 f"{self.id} is a relayed connection with limits; a stream on it needs allow_limited"
             )
-        opening, traces = open_negotiated(self.session, protocols), self._owner.traces
-        stream = await (opening if traces is None else traces.new_stream(self, opening))
-        if self._owner.metrics is not None:
-            stream.count_in(self._owner.metrics)
+        owner = self._owner
+        if owner.traces is None:
+            stream = await open_negotiated(self.session, protocols)
+        else:
+            stream = await owner.traces.new_stream(self, open_negotiated(self.session, protocols))
+        if owner.metrics is not None:
+            stream.count_in(owner.metrics)
         return stream
 
     def open_stream(self) -> Awaitable[Stream]:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from p2pcore import codes, limits, options
 from p2pcore._fast.loop.ledger import Ledger, Share
@@ -89,13 +89,12 @@ class StreamServer:
         is_refusing: True: new streams are reset with STREAM_SHUTDOWN, which tells the peer to go elsewhere.
         metrics: counts streams by protocol; None: nobody does.
         access: hears of each stream that a handler gets, and of its end; None: nobody does.
-        traces: makes spans of some streams; None: nobody does.
     """
 
     __slots__ = (
         *("_ended", "_handlers", "_ledger", "_max", "_max_per_conn", "_max_per_peer"),
         *("_long", "_refusals", "_refused", "_running", "_tasks", "_uncancelled"),
-        *("access", "is_refusing", "metrics", "traces"),
+        *("access", "is_refusing", "metrics"),
     )
 
     def __init__(
@@ -112,14 +111,13 @@ class StreamServer:
         self.set_limits(UNLIMITED)
         self._handlers: dict[str, ProtocolHandler] = {}
         self._uncancelled: set[str] = set()  # protocols whose handlers go on when their stream has failed
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._running: dict[Conn, int] = {}  # number of running handlers, for connections that have any
         self._long: dict[Conn, set[Stream]] = {}  # negotiations that refuse one proposal after the other
         self._ended: set[Conn] = set()  # the connections in _running that have ended
         self.is_refusing = False
         self.metrics: Protocols | None = None
         self.access: StreamLog | None = None
-        self.traces: Traces | None = None
 
     @property
     def protocols(self) -> tuple[str, ...]:
@@ -236,11 +234,10 @@ class StreamServer:
             conn.session.owner = None
             self._ledger.forget(conn.remote_peer)
 
-    async def _run(self, stream: Stream, conn: Conn, share: Share) -> None:
+    async def _run(self, stream: Stream, conn: Conn, share: Share) -> BaseException | None:
         failure: BaseException | None = None
         # Not before it runs: a task that is cancelled before its first step never comes to its `finally`.
         stream.handler_task = asyncio.current_task()
-        traced = None if self.traces is None else self.traces.stream_began(stream)
         try:
             handler = await self._negotiate(stream)
             if await handler(stream) is None:
@@ -259,8 +256,7 @@ class StreamServer:
             self._left(conn, share)
             if self.access is not None:
                 self.access.stream_ended(stream, failure)
-            if traced is not None:
-                traced(failure)
+        return failure
 
     async def _negotiate(self, stream: Stream) -> ProtocolHandler:
         stream.set_deadline(limits.STREAM_NEGOTIATION_TIMEOUT_S)
@@ -295,6 +291,30 @@ class StreamServer:
             others.discard(stream)
             if not others:
                 del self._long[stream.conn]
+
+
+class TracedStreams(StreamServer):
+    """The same, with a span for some of the inbound streams, which is current while its handler runs.
+
+    Args:
+        traces: makes the spans.
+    """
+
+    __slots__ = ("_traces",)
+
+    def __init__(self, traces: Traces, *args: Any) -> None:
+        super().__init__(*args)
+        self._traces = traces
+
+    async def _run(self, stream: Stream, conn: Conn, share: Share) -> BaseException | None:
+        ended = self._traces.stream_began(stream)
+        try:
+            failure = await super()._run(stream, conn, share)
+        except BaseException as error:
+            ended(error)
+            raise
+        ended(failure)
+        return failure
 
 
 def _fail(stream: Stream, error: Exception) -> bool:

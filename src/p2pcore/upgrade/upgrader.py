@@ -170,7 +170,11 @@ class StreamUpgrader:
         loop = asyncio.get_running_loop()
         if deadline is None:
             deadline = loop.time() + self._options.timeout
-        upgrade = self._begin(conn, expected, direction)
+        traces = self._options.traces
+        if traces is None:
+            upgrade = _Upgrade(self, conn, expected, direction)
+        else:
+            upgrade = _TracedUpgrade(self, conn, expected, direction, traces.upgrade(conn, direction))
         try:
             with Deadline(loop, deadline):
                 return await upgrade.run()
@@ -181,12 +185,6 @@ class StreamUpgrader:
             if failure is error:
                 raise
             raise failure from error
-
-    def _begin(self, conn: RawConn, expected: PeerId | None, direction: Direction) -> _Upgrade:
-        traces = self._options.traces
-        if traces is None:
-            return _Upgrade(self, conn, expected, direction)
-        return _TracedUpgrade(self, conn, expected, direction, traces.upgrade(conn, direction))
 
     def _kind(
         self, direction: Direction, conn: RawConn, security: str, muxer: str, is_early: bool
