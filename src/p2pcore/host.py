@@ -12,7 +12,7 @@ import os
 import sys
 import weakref
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, closing
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -744,24 +744,33 @@ def run(
         drain_s: seconds that each host may drain after a signal.
 
     Raises:
-        RuntimeError: an event loop runs in this thread already.
+        TypeError: `main` is not a coroutine. RuntimeError: an event loop runs in this thread already.
         SystemExit: a signal has ended `main`. The exit status is 128 plus the number of the signal, and no
             traceback is shown. It is a KeyboardInterrupt too.
         Exception: any error of `main`.
     """
-    if _running_loop() is not None:
-        main.close()  # else Python warns that nobody has awaited it
-        raise RuntimeError("p2pcore.run starts an event loop, but one runs here already: await the coroutine")
-    _check_spin(spin_s)
-    options.seconds("drain_s", drain_s, or_zero=True)
+    if not asyncio.iscoroutine(main):
+        raise TypeError(f"main must be a coroutine, as main() of an async function is, not {main!r}")
+    with closing(main):  # this may end before it begins; then Python would warn that nobody has awaited it
+        if _running_loop() is not None:
+            raise RuntimeError("p2pcore.run starts an event loop, but one runs here already: await main()")
+        _check_spin(spin_s)
+        options.seconds("drain_s", drain_s, or_zero=True)
+        return _run(main, debug, spin_s, Stopping(drain_s))
+
+
+def _run(main: Coroutine[Any, Any, T], debug: bool | None, spin_s: float, stopping: Stopping) -> T:
     import uvloop
 
-    stopping = Stopping(drain_s)
-    with asyncio.Runner(debug=debug, loop_factory=uvloop.new_event_loop) as runner, stopping.armed():
+    with (
+        closing(stopping.watch(main)) as watched,
+        stopping.armed(),
+        asyncio.Runner(debug=debug, loop_factory=uvloop.new_event_loop) as runner,
+    ):
         if spin_s != limits.SPIN_S:
             tune_loop(runner.get_loop(), spin_s=spin_s)
         try:
-            return runner.run(stopping.watch(main))
+            return runner.run(watched)
         except asyncio.CancelledError:
             if stopping.received is None:
                 raise
