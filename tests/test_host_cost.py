@@ -9,7 +9,7 @@ from typing import Any
 from p2pcore import Host, PrivateKey
 
 MAX_CALLS = 700
-"""Calls of Python functions: 521 are made with uvloop 0.23 and Python 3.11. Parsing the networks of the limits anew took 1,200 more."""
+"""Calls of Python functions: 521 with Python 3.11. To parse the networks of limits anew took 1,200 more."""
 
 
 def test_a_host_parses_nothing_that_the_one_before_has_parsed() -> None:
