@@ -753,7 +753,8 @@ def run(
         raise TypeError(f"main must be a coroutine, as main() of an async function is, not {main!r}")
     with closing(main):  # this may end before it begins; then Python would warn that nobody has awaited it
         if _running_loop() is not None:
-            raise RuntimeError("p2pcore.run starts an event loop, but one runs here already: await main()")
+            what = "p2pcore.run starts an event loop, but one runs here already: await the coroutine"
+            raise RuntimeError(what)
         _check_spin(spin_s)
         options.seconds("drain_s", drain_s, or_zero=True)
         return _run(main, debug, spin_s, Stopping(drain_s))
