@@ -58,12 +58,13 @@ serve: $(VENV)/.built  ## a node that listens and prints its multiaddrs, until C
 
 test: lint unit interop  ## environment, build, and the whole suite
 
-lint: $(VENV)/.built  ## ruff, cython-lint, mypy --strict, and the stubs against the compiled modules
+lint: $(VENV)/.built  ## ruff, cython-lint, mypy --strict, pyright on the examples, and the stubs against the compiled modules
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	PATH="$(VENV)/bin:$$PATH" cython-lint src/p2pcore/_fast
 	$(PY) -m mypy
 	$(PY) -m mypy --strict examples
+	$(PY) -m pyright --pythonpath $(PY)
 	$(PY) -m mypy.stubtest p2pcore._fast --concise --ignore-disjoint-bases --ignore-unused-allowlist --allowlist tests/stubtest-allowlist.txt
 
 # In an environment of its own: the site is made from the source, and needs no build of it.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 import uvicorn
@@ -50,7 +50,7 @@ def make_app(peers: Sequence[str], address: str = "/ip4/127.0.0.1/tcp/0") -> Fas
         return True
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         async with Host(listen=[address]) as host:
             host.set_stream_handler(PROTOCOL, take, max_streams_per_peer=10)
             app.state.host = host

@@ -331,7 +331,7 @@ def test_type_checkers_see_the_names_that_are_there() -> None:
 def test_every_option_class_that_a_host_takes_is_public() -> None:
     hints = inspect.signature(Host.__init__).parameters.values()
     named = {name for hint in hints for name in re.findall(r"\w+Options", str(hint.annotation))}
-    assert len(named) == 13
+    assert len(named) == 14
     assert named <= set(p2pcore.__all__)
 
 

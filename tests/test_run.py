@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import select
 import signal
 import subprocess
@@ -197,6 +198,41 @@ def test_a_run_in_another_thread_takes_no_signals() -> None:
 def test_it_is_a_system_exit_and_a_keyboard_interrupt() -> None:
     assert Interrupted(130).code == 130
     assert issubclass(Interrupted, KeyboardInterrupt)
+
+
+@SIGNALS
+def test_a_signal_before_the_loop_runs_leaves_no_warning(number: int) -> None:
+    text = f"""
+        import os, uvloop, p2pcore
+
+        real = uvloop.new_event_loop
+
+        def interrupted():
+            os.kill(os.getpid(), {int(number)})
+            return real()
+
+        async def main():
+            print("it runs")
+
+        uvloop.new_event_loop = interrupted
+        p2pcore.run(main())
+        """
+    with program(text) as process:
+        out, err = process.communicate(timeout=LIMIT_S)
+    assert (out, err) == (b"", b"")
+    assert process.returncode == 128 + number
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_is_refused_leaves_no_warning() -> None:
+    async def main() -> None: ...
+
+    for wrong in ({"spin_s": -1}, {"drain_s": "1"}):
+        with pytest.raises((TypeError, ValueError)):
+            p2pcore.run(main(), **wrong)  # type: ignore[arg-type]
+    gc.collect()
+    with pytest.raises(TypeError, match=r"main must be a coroutine, as main\(\)"):
+        p2pcore.run(main)  # type: ignore[arg-type]
 
 
 def test_a_wrong_time_to_drain_is_refused() -> None:

@@ -25,6 +25,7 @@ _MODULES = {
     "interfaces": "Conn ConnStat ConnState Direction Gater Network Notifiee Refusal Resolver Stream",
     "metrics.access_log": "AccessLogOptions",
     "metrics.server": "MetricsServer",
+    "metrics.traces": "TraceOptions",
     "muxers.mplex": "MplexOptions",
     "muxers.yamux": "YamuxOptions",
     "protocols.identify": "IdentifyOptions",

@@ -70,6 +70,9 @@ from p2pcore.metrics.access_log import (
 from p2pcore.metrics.server import (
     MetricsServer as MetricsServer,
 )
+from p2pcore.metrics.traces import (
+    TraceOptions as TraceOptions,
+)
 from p2pcore.muxers.mplex import (
     MplexOptions as MplexOptions,
 )

@@ -106,7 +106,10 @@ class Undelivered(enum.IntEnum):
 
 
 RPC_RESET_BASE: Final = 0x10000
-"""A reset that ends a call has this plus its RpcCode as code: codes up to 10000 belong to libp2p (spec)."""
+"""A reset that ends a call has this plus its RpcCode as code. 0 to 10000, a decimal number, are libp2p's (its
+specification "Error Codes"); this is above it, also for who takes that number as hexadecimal."""
+for _code in RpcCode:
+    _STREAM_REASONS[RPC_RESET_BASE + _code] = f"call {_code.name.replace('_', ' ').lower()}"
 
 
 def conn_reason(code: int) -> str:

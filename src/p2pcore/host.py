@@ -12,7 +12,7 @@ import os
 import sys
 import weakref
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, closing
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -48,9 +48,16 @@ from p2pcore.values.version import __version__
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import Multiplexer, SecureTransport, Stream
-    from p2pcore.metrics import access_log as access_logs, health, host_metrics, recorder as recorders
+    from p2pcore.metrics import (
+        access_log as access_logs,
+        health,
+        host_metrics,
+        recorder as recorders,
+        traces as tracing,
+    )
     from p2pcore.metrics.access_log import AccessLog, AccessLogOptions
     from p2pcore.metrics.health import Check
+    from p2pcore.metrics.traces import TraceOptions
     from p2pcore.muxers.mplex import MplexOptions
     from p2pcore.muxers.yamux import YamuxOptions
     from p2pcore.protocols import echo, identify, perf
@@ -70,7 +77,7 @@ if TYPE_CHECKING:
 else:  # a program may import Host and never make one
     echo, perf = Late("p2pcore.protocols.echo"), Late("p2pcore.protocols.perf")
     identify, health = Late("p2pcore.protocols.identify"), Late("p2pcore.metrics.health")
-    recorders = Late("p2pcore.metrics.recorder")
+    recorders, tracing = Late("p2pcore.metrics.recorder"), Late("p2pcore.metrics.traces")
     access_logs, host_metrics = Late("p2pcore.metrics.access_log"), Late("p2pcore.metrics.host_metrics")
 
 logger = logging.getLogger("p2pcore.host")
@@ -116,6 +123,7 @@ class Host:
         metrics: whether connections, dials and streams are counted for `Host.metrics`.
         access_log: whether the logger "p2pcore.access" gets a record when a connection ends. AccessLogOptions
             says which records there are; True: the default ones.
+        traces: who takes spans of dials, upgrades, identify and streams; see TraceOptions. None: nobody.
 
     Raises:
         TypeError, ValueError: an argument has a wrong type or value. The message names it.
@@ -160,6 +168,7 @@ class Host:
         drain: DrainOptions | None = None,
         metrics: bool = True,
         access_log: AccessLogOptions | bool = False,
+        traces: TraceOptions | None = None,
     ) -> None:
         for name, is_served in (("ping", ping), ("perf", perf), ("echo", echo), ("metrics", metrics)):
             options.flag(name, is_served)
@@ -178,6 +187,9 @@ class Host:
         admission = Admission(gater, in_force)
         news = News()
         recorder = news.metrics = recorders.Recorder() if metrics else None
+        if traces is not None:
+            options.instance("traces", traces, tracing.TraceOptions)
+            news.traces = tracing.Traces(traces)
         ledger = Ledger()
         upgrader = StreamUpgrader(
             self.private_key,
@@ -205,7 +217,7 @@ class Host:
         self._is_started = False
         self.alive = health.Health("alive", {})
         self.ready = health.Health("ready", self._checks())
-        self._identify = _identify_service(self.swarm, self.private_key, identify)
+        self._identify = _identify_service(self.swarm, self.private_key, identify, news)
         self.relay = RelayTransport(upgrader, self.swarm, self._addrs_changed)
         self.swarm.add_transport(self.relay)
         self._announcement = _announcement(announce, self.swarm.local_peer)
@@ -678,7 +690,7 @@ def _upgrader_options(
     listener = options.given("listener", listener, ListenerOptions)
     later = admission.admits_later if admission.waits_at_accept else None
     hooks = ListenerHooks(admission.admits, later, news)
-    return UpgraderOptions(listener.accept_timeout, listener, hooks, admission, ledger)
+    return UpgraderOptions(listener.accept_timeout, listener, hooks, admission, ledger, news.traces)
 
 
 def _access_log(swarm: Swarm, news: News, choice: AccessLogOptions | bool) -> AccessLog | None:
@@ -691,14 +703,14 @@ def _access_log(swarm: Swarm, news: News, choice: AccessLogOptions | bool) -> Ac
 
 
 def _identify_service(
-    swarm: Swarm, key: PrivateKey, choice: IdentifyOptions | bool
+    swarm: Swarm, key: PrivateKey, choice: IdentifyOptions | bool, news: News
 ) -> identify.IdentifyService:
     """Makes the identify service. In Host.__init__ the name `identify` is an argument, not the module."""
     options.instance("identify", choice, bool, identify.IdentifyOptions)
     given = identify.IdentifyOptions() if isinstance(choice, bool) else choice
     if given.agent_version is None:
         given = replace(given, agent_version=f"p2pcore/{__version__}")
-    return identify.IdentifyService(swarm, key, given, swarm.addr_book.identified)
+    return identify.IdentifyService(swarm, key, given, swarm.addr_book.identified, news.traces)
 
 
 def _relay_service(swarm: Swarm, key: PrivateKey, choice: RelayOptions | None) -> RelayService | None:
@@ -732,24 +744,34 @@ def run(
         drain_s: seconds that each host may drain after a signal.
 
     Raises:
-        RuntimeError: an event loop runs in this thread already.
+        TypeError: `main` is not a coroutine. RuntimeError: an event loop runs in this thread already.
         SystemExit: a signal has ended `main`. The exit status is 128 plus the number of the signal, and no
             traceback is shown. It is a KeyboardInterrupt too.
         Exception: any error of `main`.
     """
-    if _running_loop() is not None:
-        main.close()  # else Python warns that nobody has awaited it
-        raise RuntimeError("p2pcore.run starts an event loop, but one runs here already: await the coroutine")
-    _check_spin(spin_s)
-    options.seconds("drain_s", drain_s, or_zero=True)
+    if not asyncio.iscoroutine(main):
+        raise TypeError(f"main must be a coroutine, as main() of an async function is, not {main!r}")
+    with closing(main):  # this may end before it begins; then Python would warn that nobody has awaited it
+        if _running_loop() is not None:
+            what = "p2pcore.run starts an event loop, but one runs here already: await the coroutine"
+            raise RuntimeError(what)
+        _check_spin(spin_s)
+        options.seconds("drain_s", drain_s, or_zero=True)
+        return _run(main, debug, spin_s, Stopping(drain_s))
+
+
+def _run(main: Coroutine[Any, Any, T], debug: bool | None, spin_s: float, stopping: Stopping) -> T:
     import uvloop
 
-    stopping = Stopping(drain_s)
-    with asyncio.Runner(debug=debug, loop_factory=uvloop.new_event_loop) as runner, stopping.armed():
+    with (
+        closing(stopping.watch(main)) as watched,
+        stopping.armed(),
+        asyncio.Runner(debug=debug, loop_factory=uvloop.new_event_loop) as runner,
+    ):
         if spin_s != limits.SPIN_S:
             tune_loop(runner.get_loop(), spin_s=spin_s)
         try:
-            return runner.run(stopping.watch(main))
+            return runner.run(watched)
         except asyncio.CancelledError:
             if stopping.received is None:
                 raise

@@ -10,7 +10,7 @@ is not.
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, Self, runtime_checkable
 
@@ -855,6 +855,57 @@ class ListenerNews(Protocol):
 
     def listener_changed(self, addr: Multiaddr, state: ListenerState, error: BaseException | None) -> None:
         """The listener on `addr` is in `state` now. `error` is the reason, if there is one."""
+
+
+Attributes = Mapping[str, str | bool | int | float | Sequence[str]]
+"""What is known about a span or an event, by name."""
+
+
+class Span(Protocol):
+    """Something that takes time. Methods must be quick. If one raises, the error is only logged."""
+
+    def event(self, name: str, attributes: Attributes) -> None:
+        """Something has happened within it."""
+
+    def make_current(self) -> None:
+        """What the present task begins from now on, in other libraries too, belongs to this span."""
+
+    def end(self, attributes: Attributes, error: BaseException | None) -> None:
+        """The end, called once. `attributes` are added; `error`: what it failed with, or None."""
+
+
+@runtime_checkable
+class Tracer(Protocol):
+    """Takes the spans of a host; see TraceOptions. It must be quick. An error it raises is only logged."""
+
+    def start(self, name: str, direction: Direction, attributes: Attributes, parent: Span | None) -> Span:
+        """A span begins now.
+
+        Args:
+            direction: who began it; INBOUND: the peer, so nothing here is above it.
+            attributes: those that are known at the beginning.
+            parent: the span above it; None: if we began it, the one that is current in the present task.
+        """
+
+
+class UpgradeSpan(Protocol):
+    """Hears of the steps of one upgrade."""
+
+    def event(self, name: str) -> None:
+        """A step begins."""
+
+    def worked(self, made: CapableConn) -> None:
+        """The upgrade has made a connection."""
+
+    def failed(self, error: BaseException) -> None:
+        """It has failed with `error`."""
+
+
+class UpgradeTraces(Protocol):
+    """Hears of upgrades. Never raises."""
+
+    def upgrade(self, conn: RawConn, direction: Direction) -> UpgradeSpan:
+        """The upgrade of `conn` begins. `direction`: who dialled."""
 
 
 class PeerMarks(Protocol):

@@ -409,6 +409,8 @@ CONN_BURST_PER_SUBNET: Final = 512
 """... and this many at once: all of one office come back together after a restart."""
 MAX_RATED_SUBNETS: Final = 8192
 """Subnets whose last new connections are remembered, 150 bytes each; the oldest is forgotten first."""
+NETWORKS_KEPT: Final = 64
+"""Texts of networks that are remembered parsed: those of the default limits are nine; each takes 0.5 KB."""
 MAX_STREAMS_PER_CONN: Final = 4096
 """Streams of a peer on one connection; a multiplexer allows 1,024 by default."""
 MAX_STREAMS_PER_PEER: Final = 8192

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from inspect import iscoroutinefunction, isfunction, ismethod, signature, unwrap
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from p2pcore import limits
@@ -132,13 +133,22 @@ def listed(name: str, value: Iterable[Any], what: str, *kinds: type) -> list[Any
     return list(given)
 
 
+@lru_cache(maxsize=limits.NETWORKS_KEPT)
+def parsed_network(text: str, strict: bool = True) -> IPv4Network | IPv6Network:
+    """The network in `text`, as `ipaddress.ip_network`, which is slow: each host has the same few.
+
+    Raises: ValueError: it is none.
+    """
+    return ip_network(text, strict)
+
+
 def network(name: str, value: object) -> None:
     """Checks that `value` is the text of an IP network or of an IP address."""
     expected = 'an IP network such as "10.0.0.0/8", or an IP address'
     if not isinstance(value, str):
         _wrong_type(name, expected, value)
     try:
-        ip_network(value)
+        parsed_network(value)
     except ValueError as error:
         raise ValueError(f"{name} must be {expected}, not {_shown(value)}: {error}") from None
 

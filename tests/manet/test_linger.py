@@ -81,10 +81,14 @@ async def test_an_abort_with_bytes_unread_keeps_or_drops_them_as_linger_says(lin
     sock.close()
 
 
-def num_waiting(port: int) -> int:
-    """Connections of a local port in TIME_WAIT, as Linux tells."""
+def num_waiting(port: int, peer: int) -> int:
+    """Whether the connection from our local port to that of the peer is in TIME_WAIT, as Linux tells.
+
+    Both ports: the system may give a listener a port on which connections of others still wait.
+    """
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return sum(row[3] == "06" and int(row[1].partition(":")[2], 16) == port for row in rows)
+    ends = [[int(end.partition(":")[2], 16) for end in row[1:3]] for row in rows if row[3] == "06"]
+    return ends.count([port, peer])
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="only Linux tells of TIME_WAIT this way")
@@ -92,14 +96,14 @@ def num_waiting(port: int) -> int:
 @looped
 async def test_linger_zero_frees_the_five_tuple_at_once(linger: int | None) -> None:
     conn, sock = await raw_pair(linger)
-    port = port_of(conn.local_multiaddr)
+    ports = port_of(conn.local_multiaddr), sock.getsockname()[1]
     conn.abort()  # we close first, so TIME_WAIT would be on our side
     await conn._wire.wait_closed()
     assert await read_all(sock) == b""
     sock.close()
     if linger is None:
-        await eventually(lambda: num_waiting(port) == 1)
-    assert num_waiting(port) == (linger is None)
+        await eventually(lambda: num_waiting(*ports) == 1)
+    assert num_waiting(*ports) == (linger is None)
 
 
 async def ends(linger: int | None) -> tuple[CapableConn, CapableConn]:

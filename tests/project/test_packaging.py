@@ -42,7 +42,7 @@ ELSEWHERE = {
     "multiaddr": "values/multiaddr.py",
     "pytest": "testing/plugin.py",
     "PyInstaller": "_pyinstaller/",
-    "opentelemetry": "contrib/otel.py",
+    "opentelemetry": "contrib/otel",
     "orjson": "contrib/json_log.py",
     "prometheus_client": "contrib/prometheus.py",
 }

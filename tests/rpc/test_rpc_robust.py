@@ -13,6 +13,7 @@ from harness import eventually, looped, seconds, settle
 from hosts import BARE
 from p2pcore import DrainOptions, Host, PrivateKey, Stream, StreamReset, TcpOptions, codes, limits, rpc
 from p2pcore.codes import RPC_RESET_BASE
+from p2pcore.rpc import wire
 from p2pcore.rpc.idle import Idle
 from p2pcore.rpc.pool import Pool
 
@@ -223,6 +224,22 @@ async def test_a_request_that_does_not_arrive_takes_no_place(
         with pytest.raises(StreamReset) as caught:
             await stream.read()
         assert caught.value.code == RPC_RESET_BASE + rpc.Code.DEADLINE_EXCEEDED
+
+
+@looped
+async def test_what_has_arrived_of_a_request_counts_for_the_memory_of_the_host() -> None:
+    size = 16 * limits.YAMUX_INITIAL_WINDOW_BYTES
+    service = rpc.Service(NAME)
+    async with Host(**BARE) as host, Host(listen=(), **BARE) as caller:
+        service.serve(host)
+        stream = await caller.new_stream(host.addrs_with_peer[0], service.protocol)
+        (head, body) = wire.pack_request(b"length", bytes(size), None)
+        await stream.write(head + body[:-1])
+        await eventually(lambda: host.swarm.ledger.unread == size - 1)
+        assert host.swarm.ledger.used > size
+        await stream.write(body[-1:])
+        await eventually(lambda: host.swarm.ledger.unread == 0)
+        assert await stream.read(5), "the service answers that it has no such method"
 
 
 @looped

@@ -121,10 +121,19 @@ class Dialer:
 
     # -- a peer --------------------------------------------------------------------------------
 
-    async def dial_peer(
+    def dial_peer(
+        self, peer: PeerId, addrs: Iterable[Multiaddr | str], force_direct: bool, ignore_backoff: bool
+    ) -> Coroutine[Any, Any, Conn]:
+        """See Swarm.dial_peer."""
+        work = self._dial_peer(peer, addrs, force_direct, ignore_backoff)
+        traces = self._news.traces
+        if traces is None or self._existing(peer, force_direct) is not None:
+            return work
+        return traces.dial(peer, work)
+
+    async def _dial_peer(
         self, peer: PeerId, addrs: Iterable[Multiaddr | str], force_direct: bool, ignore_backoff: bool
     ) -> Conn:
-        """See Swarm.dial_peer."""
         self._check_dial(peer)
         if (conn := self._existing(peer, force_direct)) is not None:
             return conn
@@ -227,8 +236,12 @@ class Dialer:
 
     # -- an address ----------------------------------------------------------------------------
 
-    async def dial_addr(self, addr: Multiaddr) -> Conn:
+    def dial_addr(self, addr: Multiaddr) -> Coroutine[Any, Any, Conn]:
         """See Swarm.dial_addr."""
+        work, traces = self._dial_addr(addr), self._news.traces
+        return work if traces is None else traces.dial(addr.peer_id, work)
+
+    async def _dial_addr(self, addr: Multiaddr) -> Conn:
         peer = addr.peer_id
         self._check_dial(peer)
         asked = self._ask_admission(peer)

@@ -27,6 +27,7 @@ from p2pcore.values.scope import Scope, is_local, scope_of, told_to
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import Conn, Network, Stream
+    from p2pcore.metrics.traces import Traces
     from p2pcore.pb.identify_pb2 import Identify
     from p2pcore.values.keys import PrivateKey
     from p2pcore.values.multiaddr import Multiaddr
@@ -121,6 +122,7 @@ class IdentifyService:
         key: signs our peer record; peers are told its public half.
         options: see IdentifyOptions.
         learned: called with each connection whose peer has told about itself.
+        traces: makes a span of each exchange that we begin; None: nobody does.
     """
 
     def __init__(
@@ -129,10 +131,12 @@ class IdentifyService:
         key: PrivateKey,
         options: IdentifyOptions = IdentifyOptions(),
         learned: Callable[[Conn], None] | None = None,
+        traces: Traces | None = None,
     ) -> None:
         self._network = network
         self._key = key
         self._learned = learned
+        self._traces = traces
         self._versions = (options.agent_version or "", options.protocol_version)
         self._push_delay_s = options.push_delay_s
         self._push_timer: asyncio.TimerHandle | None = None
@@ -188,6 +192,8 @@ class IdentifyService:
             task = asyncio.get_running_loop().create_task(self._ask(conn))
             self._running[conn] = task
             task.add_done_callback(partial(_log_failure, conn))
+            if self._traces is not None:
+                task.add_done_callback(self._traces.identify(conn, PROTOCOL))
         return task
 
     async def _ask(self, conn: Conn) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_network
 from typing import Final
 
 from p2pcore import limits, options
@@ -215,7 +214,7 @@ def _at_most_half(most: int, conns: int | None) -> int:
 def _network(name: str, value: object) -> None:
     options.instance(name, value, str)
     try:
-        ip_network(str(value))
+        options.parsed_network(str(value))
     except ValueError as error:
         raise ValueError(
             f"{name} must be an address or a network as 10.0.0.0/8, not {value!r}: {error}"

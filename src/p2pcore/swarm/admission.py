@@ -104,7 +104,7 @@ class Admission:
         self.news: News | None = None
         self.conns: ConnTable = ConnTable()
         self._blocks = Blocks(limits)
-        self.set_limits(limits)
+        self._apply(limits)
 
     def set_limits(self, limits: Limits) -> None:
         """New limits from now on. Connections that are open stay, even if they are too many now.
@@ -112,10 +112,13 @@ class Admission:
         Args:
             limits: without AUTO.
         """
+        self._blocks.set_limits(limits)
+        self._apply(limits)
+
+    def _apply(self, limits: Limits) -> None:
         self.limits = limits
         self._places = Places(limits.reserved)
         self._placed: dict[Conn, Place] = {}
-        self._blocks.set_limits(limits)
         has_limits = limits.max_conns is not None or limits.max_conns_per_peer is not None
         has_blocks = self._blocks.are_counted or limits.conn_rate_per_subnet is not None
         self.is_trivial = self._gater is None and not has_limits and not has_blocks

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from p2pcore._fast.loop.metrics import Protocols
     from p2pcore.interfaces import CapableConn, ConnState, Direction, MuxedConn, Stream
+    from p2pcore.metrics.traces import Traces
     from p2pcore.values.multiaddr import Multiaddr
     from p2pcore.values.peer_id import PeerId
 
@@ -36,10 +37,12 @@ class ConnOwner:
     Attributes:
         ended: called once, with the connection and the error, when it has ended. The event loop calls it.
         metrics: counts the streams that are opened on it; None: nobody does.
+        traces: makes spans of some of them; None: nobody does.
     """
 
     ended: Callable[[Conn, BaseException | None], None]
     metrics: Protocols | None = None
+    traces: Traces | None = None
 
 
 class Conn:
@@ -186,9 +189,13 @@ class Conn:
             raise LimitedConnection(
                 f"{self.id} is a relayed connection with limits; a stream on it needs allow_limited"
             )
-        stream = await open_negotiated(self.session, protocols)
-        if self._owner.metrics is not None:
-            stream.count_in(self._owner.metrics)
+        owner = self._owner
+        if owner.traces is None:
+            stream = await open_negotiated(self.session, protocols)
+        else:
+            stream = await owner.traces.new_stream(self, open_negotiated(self.session, protocols))
+        if owner.metrics is not None:
+            stream.count_in(owner.metrics)
         return stream
 
     def open_stream(self) -> Awaitable[Stream]:

@@ -8,16 +8,14 @@ conngater.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import TYPE_CHECKING
+from ipaddress import ip_network
 
 from p2pcore import options
 from p2pcore.interfaces import Conn, Direction, Gater, Verdict
-from p2pcore.values.multiaddr import Multiaddr
+from p2pcore.values.multiaddr import MAPPED, Multiaddr
+from p2pcore.values.networks import Network, Networks
 from p2pcore.values.peer_id import PeerId
-
-if TYPE_CHECKING:
-    Subnet = IPv4Network | IPv6Network
+from p2pcore.values.scope import packed_ip_of
 
 Blocked = Callable[[PeerId | None], None]
 """Called with a peer that has just been blocked; None: it was a network, so look at every connection."""
@@ -36,9 +34,7 @@ class BasicGater:
 
     def __init__(self, peers: Iterable[PeerId | str] = (), subnets: Iterable[str] = ()) -> None:
         self._peers = {PeerId(peer) for peer in options.listed("peers", peers, "peer ids", str, PeerId)}
-        self._subnets: set[Subnet] = {
-            _network(subnet) for subnet in options.listed("subnets", subnets, "networks", str)
-        }
+        self._subnets = Networks(map(_network, options.listed("subnets", subnets, "networks", str)))
         self._watchers: list[Blocked] = []
 
     def watch(self, blocked: Blocked) -> None:
@@ -95,12 +91,12 @@ class BasicGater:
 
     def _is_open(self, addr: Multiaddr | None) -> bool:
         """Whether the IP address at the start of `addr` is in no blocked network."""
-        text = None if addr is None else addr.get("ip4") or addr.get("ip6")
-        if text is None or not self._subnets:
+        if addr is None or not self._subnets:
             return True
-        ip = ip_address(text)
-        mapped = getattr(ip, "ipv4_mapped", None)
-        return not any((mapped or ip) in subnet or ip in subnet for subnet in self._subnets)
+        packed = packed_ip_of(addr)
+        if packed in self._subnets:
+            return False
+        return len(packed) != 4 or "ip6" not in addr or MAPPED + packed not in self._subnets
 
     # -- the five questions --------------------------------------------------------------------
 
@@ -165,6 +161,6 @@ class Both:
         return self._first.intercept_upgraded(conn) and self._second.intercept_upgraded(conn)
 
 
-def _network(subnet: object) -> Subnet:
+def _network(subnet: object) -> Network:
     options.network("subnet", subnet)
     return ip_network(subnet)  # type: ignore[arg-type]

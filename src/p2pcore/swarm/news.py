@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from p2pcore.interfaces import CapableConn, Conn as AnyConn
     from p2pcore.metrics.access_log import AccessLog
     from p2pcore.metrics.recorder import Recorder
+    from p2pcore.metrics.traces import Traces
     from p2pcore.swarm import events
     from p2pcore.swarm.conn import Conn
     from p2pcore.swarm.conns import Connectedness
@@ -48,9 +49,10 @@ class News:
     Attributes:
         events: the subscriptions. notifiees: the objects that are called. Both may change at any time.
         metrics: counts what is counted only for metrics; None: nobody does. access: the access log, or None.
+        traces: makes spans; None: nobody does.
     """
 
-    __slots__ = ("_counts", "access", "events", "metrics", "notifiees")
+    __slots__ = ("_counts", "access", "events", "metrics", "notifiees", "traces")
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = dict.fromkeys(COUNTERS, 0)
@@ -58,6 +60,7 @@ class News:
         self.notifiees = Notifiees()
         self.metrics: Recorder | None = None
         self.access: AccessLog | None = None
+        self.traces: Traces | None = None
 
     def counters(self) -> dict[str, int]:
         """How often each thing has happened since the start, by name. No number ever falls."""
@@ -148,11 +151,15 @@ class News:
         """A dial of one address has made a connection. `since`: the monotonic second in which it began."""
         if self.metrics is not None:
             self.metrics.conns.dialled(made, since)
+        if self.traces is not None:
+            self.traces.addr_worked(made)
 
     def addr_failed(self, addr: Multiaddr, error: BaseException, is_late: bool = False) -> None:
         """A dial of one address has failed or was cancelled. `is_late`: another address worked meanwhile."""
         if self.metrics is not None:
             self.metrics.addr_failed(addr, error, is_late)
+        if self.traces is not None:
+            self.traces.addr_failed(addr, error)
 
     def peer_dialled(self, has_worked: bool, num_dials: int, seconds: float, delay_s: float = 0.0) -> None:
         """A dial of a peer has ended. `delay_s`: how long the address that worked had to wait for others."""

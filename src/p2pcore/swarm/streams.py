@@ -11,7 +11,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from p2pcore import codes, limits, options
 from p2pcore._fast.loop.ledger import Ledger, Share
@@ -34,6 +34,7 @@ from p2pcore.upgrade.multistream import STREAM_STEP, handle, propose, select
 if TYPE_CHECKING:
     from p2pcore.interfaces import Conn, MuxedConn, ProtocolHandler, Stream
     from p2pcore.metrics.access_log import StreamLog
+    from p2pcore.metrics.traces import Traces
 
 logger = logging.getLogger("p2pcore.streams")
 
@@ -110,7 +111,7 @@ class StreamServer:
         self.set_limits(UNLIMITED)
         self._handlers: dict[str, ProtocolHandler] = {}
         self._uncancelled: set[str] = set()  # protocols whose handlers go on when their stream has failed
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._running: dict[Conn, int] = {}  # number of running handlers, for connections that have any
         self._long: dict[Conn, set[Stream]] = {}  # negotiations that refuse one proposal after the other
         self._ended: set[Conn] = set()  # the connections in _running that have ended
@@ -233,7 +234,7 @@ class StreamServer:
             conn.session.owner = None
             self._ledger.forget(conn.remote_peer)
 
-    async def _run(self, stream: Stream, conn: Conn, share: Share) -> None:
+    async def _run(self, stream: Stream, conn: Conn, share: Share) -> BaseException | None:
         failure: BaseException | None = None
         # Not before it runs: a task that is cancelled before its first step never comes to its `finally`.
         stream.handler_task = asyncio.current_task()
@@ -255,6 +256,7 @@ class StreamServer:
             self._left(conn, share)
             if self.access is not None:
                 self.access.stream_ended(stream, failure)
+        return failure
 
     async def _negotiate(self, stream: Stream) -> ProtocolHandler:
         stream.set_deadline(limits.STREAM_NEGOTIATION_TIMEOUT_S)
@@ -289,6 +291,30 @@ class StreamServer:
             others.discard(stream)
             if not others:
                 del self._long[stream.conn]
+
+
+class TracedStreams(StreamServer):
+    """The same, with a span for some of the inbound streams, which is current while its handler runs.
+
+    Args:
+        traces: makes the spans.
+    """
+
+    __slots__ = ("_traces",)
+
+    def __init__(self, traces: Traces, *args: Any) -> None:
+        super().__init__(*args)
+        self._traces = traces
+
+    async def _run(self, stream: Stream, conn: Conn, share: Share) -> BaseException | None:
+        ended = self._traces.stream_began(stream)
+        try:
+            failure = await super()._run(stream, conn, share)
+        except BaseException as error:
+            ended(error)
+            raise
+        ended(failure)
+        return failure
 
 
 def _fail(stream: Stream, error: Exception) -> bool:

@@ -47,7 +47,7 @@ from p2pcore.swarm.kept import Kept
 from p2pcore.swarm.listeners import Announce, Listeners, ListenResult
 from p2pcore.swarm.news import News
 from p2pcore.swarm.options import DrainOptions
-from p2pcore.swarm.streams import StreamServer
+from p2pcore.swarm.streams import StreamServer, TracedStreams
 from p2pcore.swarm.transports import Transports
 from p2pcore.values.multiaddr import Multiaddr
 
@@ -131,13 +131,13 @@ class Swarm:
         self._dedups = duplicates == "dedup"
         self._conns = ConnTable(self._duplicates)
         self._num_made = 0
-        self._streams = StreamServer(
-            max_handlers_per_conn, self._news.stream_refused, self.ledger, self.admission.refusals
-        )
-        metrics = self._news.metrics
+        how = (max_handlers_per_conn, self._news.stream_refused, self.ledger, self.admission.refusals)
+        metrics, traces = self._news.metrics, self._news.traces
+        self._streams = StreamServer(*how) if traces is None else TracedStreams(traces, *how)
         self._streams.metrics = None if metrics is None else metrics.inbound
         self._serve = self._streams.serve  # one bound method for all connections
-        self._owner = ConnOwner(self._conn_ended, None if metrics is None else metrics.outbound)
+        outbound = None if metrics is None else metrics.outbound
+        self._owner = ConnOwner(self._conn_ended, outbound, traces)
         self._listeners = Listeners(self._transports.for_listening, self.begin_conn, self._news)
         self.addr_book = AddrBook() if addr_book is None else addr_book
         self._dialer = Dialer(

@@ -41,6 +41,8 @@ from p2pcore.interfaces import (
     Secured,
     SecuredGate,
     SecureTransport,
+    UpgradeSpan,
+    UpgradeTraces,
 )
 from p2pcore.limits import ACCEPT_TIMEOUT_S
 from p2pcore.upgrade import multistream
@@ -74,6 +76,7 @@ class UpgraderOptions:
         listener, hooks: for listeners that `upgrade_listener` makes.
         gate: is asked when the peer has proved its id, before the multiplexer starts; None: nobody is.
         ledger: counts the bytes that wait on connections, from here on.
+        traces: hears of each upgrade and its steps; None: nobody does.
     """
 
     timeout: float = ACCEPT_TIMEOUT_S
@@ -81,6 +84,7 @@ class UpgraderOptions:
     hooks: ListenerHooks = field(default_factory=ListenerHooks)
     gate: SecuredGate | None = None
     ledger: Ledger | None = None
+    traces: UpgradeTraces | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -166,13 +170,18 @@ class StreamUpgrader:
         loop = asyncio.get_running_loop()
         if deadline is None:
             deadline = loop.time() + self._options.timeout
-        upgrade = _Upgrade(self, conn, expected, direction)
+        traces = self._options.traces
+        if traces is None:
+            upgrade = _Upgrade(self, conn, expected, direction)
+        else:
+            upgrade = _TracedUpgrade(self, conn, expected, direction, traces.upgrade(conn, direction))
         try:
             with Deadline(loop, deadline):
                 return await upgrade.run()
         except BaseException as error:
             conn.abort()
             failure = _failure(upgrade.explained(error), upgrade.stage, conn)
+            upgrade.failed(failure)
             if failure is error:
                 raise
             raise failure from error
@@ -248,6 +257,9 @@ class _Upgrade:
                 self._start_muxer(secured.muxer, mailbox).abort(refusal.code)
             raise
 
+    def failed(self, error: BaseException) -> None:
+        """The upgrade has failed with `error`. Nobody is told here."""
+
     def explained(self, error: BaseException) -> BaseException:
         """`error`, or WrongNetworkKey if the peer seems not to have the key of our private network."""
         if isinstance(error, WrongNetworkKey):
@@ -295,6 +307,42 @@ class _Upgrade:
         if muxer is None:
             raise NegotiationError(f"the handshake agreed on {name}, which was not offered")
         return muxer.start(mailbox, self._direction is Direction.OUTBOUND)
+
+
+class _TracedUpgrade(_Upgrade):
+    """An upgrade whose steps are events of a span."""
+
+    __slots__ = ("_span", "_stage")
+
+    def __init__(
+        self,
+        upgrader: StreamUpgrader,
+        conn: RawConn,
+        expected: PeerId | None,
+        direction: Direction,
+        span: UpgradeSpan,
+    ) -> None:
+        self._span = span
+        super().__init__(upgrader, conn, expected, direction)
+
+    @property
+    def stage(self) -> Stage:
+        """The present step."""
+        return self._stage
+
+    @stage.setter
+    def stage(self, stage: Stage) -> None:
+        self._stage = stage
+        self._span.event(str(stage))
+
+    async def run(self) -> Upgraded:
+        made = await super().run()
+        self._span.worked(made)
+        return made
+
+    def failed(self, error: BaseException) -> None:
+        """Ends the span."""
+        self._span.failed(error)
 
 
 def _distinct(what: str, names: list[str]) -> tuple[str, ...]:

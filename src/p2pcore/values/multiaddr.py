@@ -11,13 +11,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import ip_network
 from itertools import pairwise
 from typing import Any, Final, Self, TypeVar
 
 from p2pcore._fast.codec import varint
 from p2pcore._fast.codec.multiaddr import TABLE, MultiaddrValue, empty, to_bytes
 from p2pcore.errors import AddressError, IdentityError, ProtocolLookupError
+from p2pcore.values.networks import Networks
 from p2pcore.values.peer_id import PeerId
 
 T = TypeVar("T")
@@ -62,37 +63,40 @@ _UNIX: Final = _BY_NAME["unix"].code
 _IP4: Final = _BY_NAME["ip4"].code
 _IP4_CODE: Final = bytes((_IP4,))
 _IP6: Final = _BY_NAME["ip6"].code
-_MAPPED: Final = bytes(10) + b"\xff\xff"  # before an IPv4 address in an IPv6 one
+MAPPED: Final = bytes(10) + b"\xff\xff"
+"""Before an IPv4 address in an IPv6 one."""
 _LOOPBACK6: Final = bytes(15) + b"\1"
 _HOSTS: Final = frozenset(_BY_NAME[name].code for name in ("dns", "dns4", "dns6", "dnsaddr"))
 
-_PRIVATE: Final = (
-    ip_network("127.0.0.0/8"),
-    ip_network("10.0.0.0/8"),
-    ip_network("100.64.0.0/10"),
-    ip_network("172.16.0.0/12"),
-    ip_network("192.168.0.0/16"),
-    ip_network("169.254.0.0/16"),
-    ip_network("::1/128"),
-    ip_network("fc00::/7"),
-    ip_network("fe80::/10"),
+_PRIVATE_NETWORKS: Final = (
+    "127.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "169.254.0.0/16",
+    "::1/128",
+    "fc00::/7",
+    "fe80::/10",
 )
-_UNROUTABLE: Final = (
-    ip_network("0.0.0.0/8"),
-    ip_network("192.0.0.0/26"),
-    ip_network("192.0.2.0/24"),
-    ip_network("192.88.99.0/24"),
-    ip_network("198.18.0.0/15"),
-    ip_network("198.51.100.0/24"),
-    ip_network("203.0.113.0/24"),
-    ip_network("224.0.0.0/4"),
-    ip_network("240.0.0.0/4"),
-    ip_network("255.255.255.255/32"),
-    ip_network("ff00::/8"),
-    ip_network("2001:db8::/32"),
+_UNROUTABLE_NETWORKS: Final = (
+    "0.0.0.0/8",
+    "192.0.0.0/26",
+    "192.0.2.0/24",
+    "192.88.99.0/24",
+    "198.18.0.0/15",
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+    "255.255.255.255/32",
+    "ff00::/8",
+    "2001:db8::/32",
 )
+_PRIVATE: Final = Networks(map(ip_network, _PRIVATE_NETWORKS))
+_NOT_PUBLIC: Final = Networks(map(ip_network, _PRIVATE_NETWORKS + _UNROUTABLE_NETWORKS))
 # Global unicast, and NAT64 (RFC 6052, RFC 8215), where each address means a public IPv4 address.
-_GLOBAL6: Final = (ip_network("2000::/3"), ip_network("64:ff9b::/96"), ip_network("64:ff9b:1::/48"))
+_GLOBAL6: Final = Networks(map(ip_network, ("2000::/3", "64:ff9b::/96", "64:ff9b:1::/48")))
 # RFC 6761, 8375, 6762: names that never lead to a public host.
 _LOCAL_NAMES: Final = (".in-addr.arpa", ".ip6.arpa", ".invalid", ".home.arpa", ".local", ".test")
 
@@ -380,11 +384,6 @@ class Multiaddr(MultiaddrValue):
         codes = self._codes()
         return self.split(1)[1] if len(codes) > 1 and codes[0] == _ZONE else self
 
-    def _ip(self) -> IPv4Address | IPv6Address | None:
-        """The IP address at its start, after a zone if there is one; a mapped IPv4 address as IPv4."""
-        packed = self._packed_ip()
-        return ip_address(packed) if packed else None
-
     def _host_name(self) -> str | None:
         """The DNS name at its start, in lower case, with a dot before it and none at its end."""
         head = self._head()
@@ -393,14 +392,17 @@ class Multiaddr(MultiaddrValue):
         return f".{name.lower().removesuffix('.')}" if name else None
 
     def _packed_ip(self) -> bytes:
-        """What `_ip` finds, as 4 or 16 bytes; b"" for None. Each connection asks, and `ipaddress` is slow."""
+        """The IP address at its start, after a zone if there is one, as 4 or 16 bytes; b"" if there is none.
+
+        A mapped IPv4 address has 4. Each connection asks, and `ipaddress` is slow.
+        """
         data = self._bytes
         if data[:1] == _IP4_CODE:
             return data[1:5]
         head = self._head()
         code = head._codes()[0] if head else 0
         packed = (head._raw_value(code) or b"") if code in (_IP4, _IP6) else b""
-        return packed[12:] if packed.startswith(_MAPPED) else packed
+        return packed[12:] if packed.startswith(MAPPED) else packed
 
     @property
     def is_loopback(self) -> bool:
@@ -417,23 +419,22 @@ class Multiaddr(MultiaddrValue):
     @property
     def is_private(self) -> bool:
         """True if it starts with an address of a private network, loopback included."""
-        address = self._ip()
-        if address is None:
+        packed = self._packed_ip()
+        if not packed:
             return (self._host_name() or "").endswith(".localhost")
-        return any(address in net for net in _PRIVATE)
+        return packed in _PRIVATE
 
     @property
     def is_public(self) -> bool:
         """True if it starts with an address, or a name, that the whole internet can use."""
-        address = self._ip()
-        if address is None:
+        packed = self._packed_ip()
+        if not packed:
             name = self._host_name()
             return name is not None and not name.endswith((".localhost", *_LOCAL_NAMES))
-        if any(address in net for net in _PRIVATE + _UNROUTABLE):
+        if packed in _NOT_PUBLIC:
             return False
-        if self._head()._codes()[0] == _IP4:
-            return True
-        return any(address in net for net in _GLOBAL6)  # not mapped addresses: nobody can dial them
+        # A mapped address is not: nobody can dial it.
+        return self._bytes[:1] == _IP4_CODE if len(packed) == 4 else packed in _GLOBAL6
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         return (type(self), (self._bytes,)) if self._bytes else (empty, (type(self),))

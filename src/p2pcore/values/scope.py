@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -60,16 +60,19 @@ def scope_of(addr: Multiaddr | None) -> Scope:
 
 def ip_of(addr: Multiaddr | None) -> IPv4Address | IPv6Address | None:
     """The IP address of `addr`, or None if it has none; a mapped IPv4 address comes out as IPv4."""
-    text = None if addr is None else addr.get("ip4") or addr.get("ip6")
-    if text is None:
-        return None
-    ip = ip_address(text)
-    return getattr(ip, "ipv4_mapped", None) or ip
+    packed = packed_ip_of(addr)
+    return ip_address(packed) if packed else None
+
+
+def packed_ip_of(addr: Multiaddr | None) -> bytes:
+    """The same in 4 or 16 bytes; b"" if there is none. It costs a tenth."""
+    return b"" if addr is None else addr._packed_ip()
 
 
 def subnet_of(addr: Multiaddr | None) -> str | None:
     """The subnet that `addr` counts for: its IPv4 address or its IPv6 /56; None without an IP address."""
-    ip = ip_of(addr)
-    if ip is None or ip.version == 4:
-        return None if ip is None else str(ip)
-    return str(ip_network((ip, IP6_SUBNET_BITS), strict=False))
+    packed = packed_ip_of(addr)
+    if len(packed) != 16:
+        return str(IPv4Address(packed)) if packed else None
+    num_bytes = IP6_SUBNET_BITS // 8
+    return f"{IPv6Address(packed[:num_bytes] + bytes(16 - num_bytes))}/{IP6_SUBNET_BITS}"

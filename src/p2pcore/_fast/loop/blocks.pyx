@@ -14,6 +14,7 @@ from cpython.unicode cimport PyUnicode_AsUTF8
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint64_t
 
 from p2pcore import limits
+from p2pcore.options import parsed_network
 
 from p2pcore._fast.codec.cursor cimport Cursor, cursor
 from p2pcore._fast.codec.endian cimport load_be32, load_be64
@@ -95,7 +96,7 @@ cdef class Network:
     """One network, as "10.0.0.0/8", and its value."""
 
     def __cinit__(self, str text not None, value):
-        net = ipaddress.ip_network(text, strict=False)
+        net = parsed_network(text, False)
         _read(str(net.network_address), &self.first)
         bits = net.max_prefixlen - net.prefixlen  # that are free
         self.mask.hi = <uint64_t> (ALL >> max(0, bits - 64) << max(0, bits - 64)) if self.first.is_v6 else 0
@@ -116,7 +117,7 @@ cdef class Networks:
     """
 
     def __cinit__(self, entries):
-        entries = sorted(entries, key=lambda entry: -ipaddress.ip_network(entry[0], strict=False).prefixlen)
+        entries = sorted(entries, key=lambda entry: -parsed_network(entry[0], False).prefixlen)
         self.items = [Network.__new__(Network, text, value) for text, value in entries]
 
     def get(self, where):
@@ -359,7 +360,7 @@ cdef class Blocks:
 
 
 cdef Kind _own(str text, object most, int64_t key):
-    net = ipaddress.ip_network(text, strict=False)
+    net = parsed_network(text, False)
     cdef Kind kind = _kind("subnets", most, 0, net.max_prefixlen - net.prefixlen)
     kind.key = key
     return kind
