@@ -11,6 +11,7 @@ GATES_ARGS ?=
 # Processes that share the files of the suite. Most tests wait longer than they compute.
 JOBS ?= 4
 SANITIZE_TESTS ?=
+WHEEL_TESTS ?=
 WHEELS_ARGS ?=
 ATTACKS_ARGS ?= --node p2pcore --node go --write
 MINUTES ?= 1
@@ -102,8 +103,8 @@ cibuildwheel: $(VENV)/.tools  ## wheelhouse/*.whl as published: needs Docker on 
 	$(PY) -m pip install -q "cibuildwheel>=3.2"
 	$(PY) -m cibuildwheel --output-dir wheelhouse
 
-wheel-test:      ## builds the wheel, installs it in a clean environment elsewhere, tests what packaging can break
-	PYTHON=$(PYTHON) tools/wheel-test.sh
+wheel-test:      ## the wheel in a clean environment of PYTHON=python3.13: what packaging can break, or WHEEL_TESTS=tests
+	PYTHON=$(PYTHON) tools/wheel-test.sh $(WHEEL_TESTS)
 
 sanitize:        ## what is compiled, in a checked build with the address and undefined-behaviour sanitizers
 	PYTHON=$(PYTHON) CFLAGS="$(SANITIZE)" tools/sanitize-test.sh $(SANITIZE_TESTS)

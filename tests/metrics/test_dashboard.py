@@ -64,6 +64,9 @@ def expressions() -> Iterator[tuple[str, str]]:
     for group in yaml.safe_load((DASHBOARDS / "alerts.yml").read_text())["groups"]:
         for rule in group["rules"]:
             yield rule["alert"], rule["expr"]
+    for test in yaml.safe_load((DASHBOARDS / "alerts_test.yml").read_text())["tests"]:
+        for series in test["input_series"]:
+            yield f"test: {test['name']}", series["series"]
     for number, line in enumerate(GO.split("\n")):
         yield f"go {number}", line
 

@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -158,20 +159,38 @@ def test_wheels_are_published_for_every_python_that_the_metadata_name() -> None:
     assert len(systems) == 4, "both processors of each"
 
 
-@pytest.mark.source
-def test_the_targets_of_make_wheels_are_named_as_wheels_and_modules_are() -> None:
+@pytest.fixture
+def wheels(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """tools/wheels.py as a module."""
     spec = importlib.util.spec_from_file_location("wheels", ROOT / "tools" / "wheels.py")
     assert spec is not None
     assert spec.loader is not None
-    wheels = importlib.util.module_from_spec(spec)
-    sys.modules["wheels"] = wheels  # dataclasses look there
-    try:
-        spec.loader.exec_module(wheels)
-    finally:
-        del sys.modules["wheels"]
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "wheels", module)  # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.source
+def test_the_targets_of_make_wheels_are_named_as_wheels_and_modules_are(wheels: Any) -> None:
     assert {name: (each.zig, each.platform, each.soabi) for name, each in wheels.TARGETS.items()} == {
         "manylinux-x86_64": ("x86_64-linux-gnu.2.17", "manylinux_2_17_x86_64", "x86_64-linux-gnu"),
         "musllinux-x86_64": ("x86_64-linux-musl", "musllinux_1_2_x86_64", "x86_64-linux-musl"),
         "manylinux-aarch64": ("aarch64-linux-gnu.2.17", "manylinux_2_17_aarch64", "aarch64-linux-gnu"),
         "musllinux-aarch64": ("aarch64-linux-musl", "musllinux_1_2_aarch64", "aarch64-linux-musl"),
     }
+
+
+@pytest.mark.source
+def test_make_wheels_sees_modules_that_the_other_system_would_not_find(wheels: Any, tmp_path: Path) -> None:
+    def wrong(*names: str) -> list[str]:
+        with zipfile.ZipFile(tmp_path / "some.whl", "w") as archive:
+            for name in ("p2pcore/__init__.py", *names):
+                archive.writestr(name, "")
+        found: list[str] = wheels.misnamed(tmp_path / "some.whl", "cpython-313-aarch64-linux-gnu")
+        return found
+
+    assert wrong("p2pcore/one.cpython-313-aarch64-linux-gnu.so") == []
+    of_the_builder = "p2pcore/two.cpython-313-x86_64-linux-gnu.so"
+    assert wrong("p2pcore/one.cpython-313-aarch64-linux-gnu.so", of_the_builder) == [of_the_builder]
+    assert wrong() == ["no module"]

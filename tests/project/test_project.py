@@ -192,6 +192,7 @@ def test_ci_says_what_it_would_install_and_can_be_kept_from_it(tmp_path: Path) -
         "valgrind is not there, and is not installed",
         "clang is not there, and is not installed",
         "chromium is not there, and is not installed",
+        "promtool is not there, and is not installed",
     ]
     assert not (tmp_path / "installed").exists()
     lines = said()
@@ -199,6 +200,7 @@ def test_ci_says_what_it_would_install_and_can_be_kept_from_it(tmp_path: Path) -
         "apt-get installs valgrind on this system",
         "apt-get installs clang on this system",
         "apt-get installs chromium on this system",
+        "apt-get installs promtool on this system",
     ]
     assert all("P2PCORE_NO_APT=1" in line for line in lines)
     assert "install -y -qq valgrind" in (tmp_path / "installed").read_text()
