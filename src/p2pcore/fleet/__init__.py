@@ -6,7 +6,7 @@ needs, and no host imports it. Level 6. docs/fleet.md
 """
 
 from p2pcore.codes import Undelivered
-from p2pcore.errors import BusDown, BusError, NobodyListens, NotDelivered
+from p2pcore.errors import BusDown, BusError, BusStreamLost, NobodyListens, NotDelivered
 from p2pcore.fleet.bus import Bucket, Bus, BusMessage, Subscription
 from p2pcore.fleet.caps import FleetCaps
 from p2pcore.fleet.directory import Place
@@ -25,6 +25,7 @@ __all__ = [
     "BusError",
     "BusLost",
     "BusMessage",
+    "BusStreamLost",
     "Fleet",
     "FleetCaps",
     "MemoryBus",

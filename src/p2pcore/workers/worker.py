@@ -36,7 +36,7 @@ from p2pcore.values.multiaddr import Multiaddr
 from p2pcore.workers.channel import Channel, Message, receive_bytes
 from p2pcore.workers.hub import Ticket
 from p2pcore.workers.hub_client import HubClient
-from p2pcore.workers.links import Links
+from p2pcore.workers.links import WorkerLinks
 from p2pcore.workers.relays import share_relay
 
 HostFactory = Callable[..., "Host | Awaitable[Host]"]
@@ -91,7 +91,7 @@ class Worker:
         hub, links: to the other workers; see p2pcore.fleet.WorkersBus.
     """
 
-    def __init__(self, settings: Settings, channel: Channel, hub: HubClient, links: Links) -> None:
+    def __init__(self, settings: Settings, channel: Channel, hub: HubClient, links: WorkerLinks) -> None:
         self._channel = channel
         self.hub = hub
         self.links = links
@@ -194,12 +194,12 @@ async def _work(sock: socket.socket, preparation: dict[str, Any], settings: Sett
     return 0
 
 
-async def _joined(settings: Settings) -> tuple[HubClient, Links]:
+async def _joined(settings: Settings) -> tuple[HubClient, WorkerLinks]:
     """The connections to the other workers."""
     ticket = settings.ticket
     hub = await HubClient.connected(_inherited(ticket.hub_fd))
     peer = PrivateKey.from_protobuf(settings.key).peer_id()
-    return hub, Links(hub, _inherited(ticket.links_fd), ticket.number, peer)
+    return hub, WorkerLinks(hub, _inherited(ticket.links_fd), ticket.number, peer)
 
 
 async def _serve(host: Host, worker: Worker, settings: Settings, stop: _Stop) -> None:
