@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from p2pcore import options
+from p2pcore.aio.turn import Cell, Turn
 from p2pcore.errors import LimitExceeded
 from p2pcore.fleet import names
 from p2pcore.fleet.blocks import Blocks
@@ -33,6 +34,7 @@ from p2pcore.fleet.pipes import Pipes
 from p2pcore.fleet.presence import Presence
 from p2pcore.fleet.serving import Serving
 from p2pcore.fleet.topics import Topics, TopicSubscription
+from p2pcore.fleet.turns import Turns
 from p2pcore.fleet.workers_bus import WorkersBus
 from p2pcore.limits import (
     BUS_MAX_NAME_CHARS,
@@ -41,6 +43,9 @@ from p2pcore.limits import (
     FLEET_MAX_MISSED,
     FLEET_MAX_TIMEOUT_S,
     FLEET_TIMEOUT_S,
+    FLEET_TURN_EXPIRY_S,
+    FLEET_TURN_MAX_EXPIRY_S,
+    FLEET_TURN_TIMEOUT_S,
     MAX_PROTOCOL_ID_BYTES,
 )
 from p2pcore.metrics.family import Family, family
@@ -356,6 +361,47 @@ class Fleet:
         """The block list of the fleet as far as this process knows it: what is blocked, and the reason."""
         return dict(self._live().blocks.reasons)
 
+    def turn(
+        self,
+        name: str,
+        *,
+        timeout_s: float = FLEET_TURN_TIMEOUT_S,
+        expiry_s: float = FLEET_TURN_EXPIRY_S,
+    ) -> Turn:
+        """The turn `name`, which one process of the fleet has at a time.
+
+            async with fleet.turn("compaction") as turn:  # waits for it
+                for part in parts:
+                    await turn.hold()  # it is still ours, or is ours again
+                    await compact(part)
+
+        The process renews it. One that is killed, or has lost the bus, has it no more after `expiry_s`; it
+        does not stop by itself what it does then: `turn.is_held` says so, and `turn.hold` waits.
+
+        Args:
+            name: a word of A-Z, a-z, 0-9, "-" and "_".
+            timeout_s: the longest wait for it, seconds. expiry_s: seconds; longer than each step takes.
+
+        Raises:
+            TimeoutError: in `async with` and `hold`: others had it, or the bus was away, for `timeout_s`.
+            TypeError, ValueError: an argument is wrong.
+        """
+        names.word("name", name)
+        options.seconds("timeout_s", timeout_s, most=FLEET_MAX_TIMEOUT_S)
+        options.seconds("expiry_s", expiry_s, most=FLEET_TURN_MAX_EXPIRY_S)
+        return Turn(
+            self._live().turns.cell(name),
+            name,
+            f"{self._machine}, process {self.process}",
+            timeout_s=timeout_s,
+            expiry_s=expiry_s,
+        )
+
+    @property
+    def restart_cell(self) -> Cell | None:
+        """For the supervisor of this worker: see workers/turns.py. None: it is the only one in the fleet."""
+        return None if isinstance(self._bus, WorkersBus) else self._live().turns.cell("restart")
+
     # -- metrics -------------------------------------------------------------------------------
 
     def families(self) -> Iterable[Family]:
@@ -437,6 +483,7 @@ class _Parts:
         pipe_subject = f"{name}.pipe.{{}}".format
         self.pipes = Pipes(swarm, bus, pipe_subject, process)
         self.topics = Topics(bus, self.topic_prefix, process, max_missed)
+        self.turns = Turns(bus, f"{name}-turns")
         self.blocks = Blocks(bus, f"{name}-blocks", swarm.admission.blocker)
         self.caps = None
         if caps is not None:

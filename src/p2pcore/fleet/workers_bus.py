@@ -157,6 +157,12 @@ class WorkersBucket:
         self._bus._need()
         await self._bus._hub.put(self._name, list(entries.items()), self._bus._group)
 
+    async def swap(self, key: str, expected: bytes | None, value: bytes | None) -> bool:
+        """See `Bucket`. Raises: also LimitExceeded, if the bucket is full."""
+        names.swap(key, expected, value)
+        self._bus._need()
+        return await self._bus._hub.swap(self._name, key, expected, value, self._bus._group)
+
     async def get(self, key: str) -> dict[str, bytes]:
         """See `Bucket`."""
         names.key(key)

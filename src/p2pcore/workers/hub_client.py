@@ -167,6 +167,15 @@ class HubClient:
         for fields, data in pack(entries):
             await self.ask("put", data, group, name=name, **fields)
 
+    async def swap(
+        self, name: str, key: str, expected: bytes | None, value: bytes | None, group: Group | None = None
+    ) -> bool:
+        """Writes an entry if it is `expected` now. Returns: whether it was. Raises BusDown, LimitExceeded."""
+        (fields, data), *_ = pack([("expected", expected), (key, value)])
+        header, _ = await self.ask("swap", data, group, name=name, **fields)
+        is_swapped: bool = header["is_swapped"]
+        return is_swapped
+
     async def get(self, name: str, key: str, group: Group | None = None) -> dict[str, bytes]:
         """The entry of `key` and those below it. Raises BusDown."""
         header, _ = await self.ask("get", group=group, name=name, key=key)

@@ -38,6 +38,7 @@ from p2pcore.workers.hub import Ticket
 from p2pcore.workers.hub_client import HubClient
 from p2pcore.workers.links import WorkerLinks
 from p2pcore.workers.relays import share_relay
+from p2pcore.workers.turn_proxy import HasRestartCell, TurnProxy
 
 HostFactory = Callable[..., "Host | Awaitable[Host]"]
 """Each worker calls it as `factory(worker, *args)`. It returns a host that is not started."""
@@ -134,7 +135,7 @@ class Worker:
         """Enters `context`, such as a Fleet, when the host has started, and leaves it when it has drained.
 
         The worker is ready once all contexts are entered, in the order of these calls. If one raises, the
-        worker has failed.
+        worker has failed. Supervisors whose workers have the same Fleet beside them restart by turns.
         """
         self._beside.append(context)
 
@@ -206,10 +207,12 @@ async def _serve(host: Host, worker: Worker, settings: Settings, stop: _Stop) ->
     async with host, AsyncExitStack() as stack:
         for context in worker._beside:
             await stack.enter_async_context(context)
+            if isinstance(context, HasRestartCell) and context.restart_cell is not None:
+                stop.turn = TurnProxy(context.restart_cell, stop.channel)
         gc.freeze()  # the present objects stay for ever, so collections need not look at them
         stop.arm(host, settings.index)
         addrs = [str(addr) for addr in host.addrs_with_peer]
-        stop.channel.send(event="ready", addrs=addrs)
+        stop.channel.send(event="ready", addrs=addrs, has_turn=stop.turn is not None)
         _beat(stop.channel, settings.heartbeat_s)
         order = await stop.ordered
         timeout_s = order.get("timeout_s", settings.drain_s)
@@ -232,6 +235,7 @@ class _Stop:
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
+        self.turn: TurnProxy | None = None
         self.ordered: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._host: Host | None = None
         self._index = -1
@@ -257,6 +261,8 @@ class _Stop:
         while (message := await self.channel.receive()) is not None:
             if message["do"] == "drain":
                 self._order(message)
+            elif message["do"] == "turn" and self.turn is not None:
+                self.turn.heard(message)
             elif message["do"] == "metrics" and self._host is not None:
                 _send_metrics(self.channel, self._host)
             elif message["do"] == "status" and self._host is not None:
