@@ -407,7 +407,10 @@ async def test_a_fleet_opens_over_the_bus_only_when_asked_to() -> None:
 
 
 @looped
-async def test_streams_end_when_the_lease_of_the_other_process_has_ended() -> None:
+async def test_streams_end_when_the_lease_of_the_other_process_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "FLEET_PIPE_LOOK_S", 1e6)
     async with yard(2) as made:
         peer = await made.peer(1)
         await eventually(lambda: made.fleets[0].num_connected() == 1)
@@ -421,7 +424,8 @@ async def test_streams_end_when_the_lease_of_the_other_process_has_ended() -> No
 
 
 @looped
-async def test_streams_end_with_the_engine_of_their_fleet() -> None:
+async def test_streams_end_at_once_with_the_engine_of_their_fleet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "FLEET_PIPE_LOOK_S", 1e6)  # nobody asks
     async with yard(2) as made:
         peer = await made.peer(1)
         await eventually(lambda: made.fleets[0].num_connected() == 1)
