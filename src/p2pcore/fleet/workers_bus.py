@@ -113,9 +113,9 @@ class WorkersBus:
         names.message(data)
         options.seconds("timeout_s", timeout_s)
         self._need()
+        at = asyncio.get_running_loop().time() + timeout_s
         try:
-            async with asyncio.timeout(timeout_s):
-                _, answer = await self._hub.ask("request", data, self._group, subject=subject)
+            _, answer = await self._hub.ask("request", data, self._group, at, subject=subject)
         except NobodyListens:
             raise NobodyListens(f"nobody subscribed to {subject!r}") from None
         except TimeoutError:
