@@ -281,6 +281,17 @@ async def test_a_hundred_at_once_share_one_link_and_leave_nothing(way: Way) -> N
 
 
 @looped
+async def test_opens_that_begin_at_any_moment_of_the_first_one_succeed(way: Way) -> None:
+    async with scene(way) as s:
+        opening = []
+        for _ in range(60):
+            opening.append(asyncio.ensure_future(s.open()))
+            await asyncio.sleep(0.0001)
+        for stream in await asyncio.gather(*opening):
+            stream.reset()
+
+
+@looped
 async def test_cancelling_an_open_at_any_turn_leaves_nothing(way: Way) -> None:
     async with scene(way) as s:
         for turns in range(40):

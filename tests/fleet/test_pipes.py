@@ -58,7 +58,7 @@ def test_a_message_comes_out_as_it_went_in() -> None:
 class End:
     """A pipe whose other end is the test. `sent`: what it has asked, each with the future of its answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_opened: bool = True) -> None:
         ours, self.sock = socket.socketpair()
         self.sock.setblocking(False)
         self.sent: list[tuple[Piece, asyncio.Future[bytes]]] = []
@@ -75,6 +75,8 @@ class End:
             lambda: self.num_streams,
             lambda _, error: self.errors.append(error),
         )
+        if is_opened:
+            self.pipe.opened()
         self.running = asyncio.ensure_future(self.pipe.run())
 
     async def _ask(self, data: bytes) -> bytes:
@@ -93,8 +95,8 @@ class End:
 
 
 @asynccontextmanager
-async def one_end() -> AsyncIterator[End]:
-    end = End()
+async def one_end(is_opened: bool = True) -> AsyncIterator[End]:
+    end = End(is_opened)
     try:
         yield end
     finally:
@@ -119,6 +121,20 @@ async def test_no_more_is_under_way_than_the_window_and_each_answer_lets_one_mor
         assert len(end.sent) == limits.FLEET_PIPE_CHUNKS + 1
         assert [piece.number for piece, _ in end.sent] == list(range(len(end.sent)))
         writing.cancel()
+
+
+@looped
+async def test_nothing_is_sent_before_the_other_end_knows_the_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would say that there is no such pipe."""
+    monkeypatch.setattr(limits, "FLEET_PIPE_LOOK_S", 0.001)
+    async with one_end(is_opened=False) as end:
+        end.sock.send(b"early")
+        end.take(0, b"of the other end")
+        assert await end.received(16) == b"of the other end"
+        await asyncio.sleep(0.02)
+        assert not end.sent
+        end.pipe.opened()
+        await eventually(lambda: any(piece.body == b"early" for piece, _ in end.sent))
 
 
 @looped

@@ -31,9 +31,9 @@ _NO_MESSAGE = 10037
 _WRONG_LAST = 10071
 _DELETE = {"KV-Operation": "PURGE"}
 """Headers of a message that deletes an entry in files. It stays: a server that has forgotten it, and is
-killed, finds the entry again. What the limit of a subject removes is noted in no file, so a server that builds
-its index anew finds each older message of a key whose newest one is gone: by a Nats-TTL, a marker TTL or a
-purge alike (seen with 2.15.2; https://github.com/nats-io/nats-server/issues/8505)."""
+killed, finds the entry again. What the limit of a subject removes is noted in no file, so a server that
+builds its index anew finds each older message of a key whose newest one is gone: by a Nats-TTL, a marker TTL
+or a purge alike (seen with 2.15.2; https://github.com/nats-io/nats-server/issues/8505)."""
 _DELETE_IN_MEMORY = _DELETE | {"Nats-TTL": f"{limits.BUS_MARKER_S:.0f}s"}
 """The same in memory: the server forgets it soon, and tells no further marker."""
 _START, _APPEND, _COMMIT = 0, 1, 2

@@ -68,7 +68,7 @@ def unpacked(data: bytes) -> Piece:
 
 
 class Pipe:
-    """See above. It works from `start` on.
+    """See above. It takes bytes from `run` on, and sends them from `opened` on.
 
     Args:
         id: of the pipe. process: at the other end.
@@ -102,6 +102,7 @@ class Pipe:
         self._early: dict[int, tuple[bytes, Answer]] = {}
         self._queue: asyncio.Queue[tuple[bytes, Answer]] = asyncio.Queue()
         self._num_unanswered = 0
+        self._is_open = asyncio.Event()
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
@@ -114,6 +115,10 @@ class Pipe:
         if not self._over.done():
             self._over.set_result(None)
             self._ended(self, error)
+
+    def opened(self) -> None:
+        """The other end knows the pipe: what it is sent from now on finds it there. Idempotent."""
+        self._is_open.set()
 
     async def run(self) -> None:
         """Carries bytes until the pipe has ended, then closes the socket."""
@@ -131,6 +136,7 @@ class Pipe:
 
     async def _read(self) -> None:
         loop = asyncio.get_running_loop()
+        await self._is_open.wait()
         for number in itertools.count():
             await self._room.acquire()
             try:
@@ -163,6 +169,7 @@ class Pipe:
     async def _look(self) -> None:
         """Asks the other end now and then whether it has our streams: what it says last may be lost."""
         idle = 0
+        await self._is_open.wait()
         while idle < limits.FLEET_PIPE_IDLE_LOOKS:
             await asyncio.sleep(limits.FLEET_PIPE_LOOK_S)
             idle = 0 if self._num_streams() else idle + 1

@@ -100,6 +100,7 @@ class Pipes:
             opening = packed(Piece(OPEN, pipe.id, body=self._process.encode()))
             if await self._asking(process)(opening) != TAKEN:
                 raise BusDown(f"process {process} takes no more streams")
+            pipe.opened()
         except BaseException as error:
             pipe.end(BusStreamLost(Undelivered.GONE, str(error)))
             raise
@@ -187,12 +188,13 @@ class Pipes:
 
     async def _accept(self, id: bytes, process: str, answer: Answer) -> None:
         try:
-            await self._make(id, process, is_client=False)
+            pipe = await self._make(id, process, is_client=False)
         except OSError as error:
             logger.warning("no pipe to process %s: %s", process, error)
             answer(REFUSED)
         else:
             answer(TAKEN)
+            pipe.opened()
 
     # -- the end -------------------------------------------------------------------------------
 
