@@ -97,6 +97,12 @@ def _by(holder: str, **more: object) -> bytes:
 
 
 @virtual
+async def test_who_waits_says_once_for_whom(caplog: pytest.LogCaptureFixture) -> None:
+    async with turn(Table(_by("the other machine")).cell()):
+        assert caplog.messages == ["waiting for the turn 't': the other machine has it"]
+
+
+@virtual
 async def test_a_holder_that_dies_loses_it_after_its_own_expiry_and_no_sooner() -> None:
     table = Table(_by("dead", expiry_s=33.0))
     began = now()

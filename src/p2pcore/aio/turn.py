@@ -122,6 +122,7 @@ class Turn:
     async def _take(self) -> None:
         """Writes that the turn is ours, once that may be written."""
         seen_at: float | None = None
+        is_told = False
         while True:
             with suppress(BusError):
                 async with self._lock:
@@ -130,6 +131,9 @@ class Turn:
                         self._found, seen_at = found, self._clock()
                     if self._may_take(found, seen_at) and await self._write(found):
                         return
+            if not is_told:
+                is_told = True
+                logger.warning("waiting for the turn %r: %s", self._name, _holder_of(self._found))
             await asyncio.sleep(FLEET_TURN_LOOK_S * random.uniform(0.5, 1.5))
 
     def _may_take(self, found: bytes | None, seen_at: float) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -24,8 +23,6 @@ from p2pcore.workers.turn_proxy import bytes_of, text_of
 
 if TYPE_CHECKING:
     from p2pcore.workers.process import Process
-
-logger = logging.getLogger("p2pcore.workers")
 
 
 class RestartTurn:
@@ -56,7 +53,6 @@ class RestartTurn:
             return
         expiry_s = min(step_s + limits.FLEET_TURN_EXPIRY_S, limits.FLEET_TURN_MAX_EXPIRY_S)
         holder = f"the supervisor on {socket.gethostname()} (pid {os.getpid()})"
-        logger.info("waiting for the turn to restart")
         async with AsyncExitStack() as stack:
             async with self._patiently():
                 self._turn = await stack.enter_async_context(Turn(self, "restart", holder, expiry_s=expiry_s))
