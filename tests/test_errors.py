@@ -73,6 +73,7 @@ VALUES: dict[str, Any] = {
 BY_CLASS: dict[str, dict[str, Any]] = {
     "IncompleteRead": {"expected": 9},
     "JetStreamError": {"api": "STREAM.CREATE.x", "error": {"err_code": 10058, "description": "in use"}},
+    "BusStreamLost": {"reason": codes.Undelivered.GONE},
     "NotDelivered": {"reason": codes.Undelivered.GONE},
     **{key: {"code": codes.RpcCode.ABORTED} for key in ("RpcError", "RpcTimeout", "RpcUnavailable")},
 }

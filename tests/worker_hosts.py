@@ -59,7 +59,9 @@ def silent(worker: Worker) -> Host:
 
 def ready_twice(worker: Worker) -> Host:
     """Reports a second time that it is ready, which no real worker does."""
-    asyncio.get_running_loop().call_later(0.05, lambda: worker._channel.send(event="ready", addrs=[]))
+    asyncio.get_running_loop().call_later(
+        0.05, lambda: worker._channel.send(event="ready", addrs=[], has_turn=False)
+    )
     return make(worker)
 
 

@@ -102,7 +102,7 @@ class Undelivered(enum.IntEnum):
     BUSY = 8
     """Too many requests are under way in this process, or in the one that has the connection."""
     ELSEWHERE = 9
-    """A stream was asked for, and the peer is connected to no worker of this machine."""
+    """A stream was asked for that does not go over the bus, and no worker of this machine has the peer."""
 
 
 RPC_RESET_BASE: Final = 0x10000

@@ -21,7 +21,8 @@
     │   ├── GoAwayRefused       (GoAway)                ... it refused the connection
     │   └── StreamRefused       (StreamReset)           ... it refused the stream
     ├── ConnectionClosed        (ConnectionError)       the connection is gone
-    │   └── GoAway                                      ... by a go-away with a code, ours or the peer's
+    │   ├── GoAway                                      ... by a go-away with a code, ours or the peer's
+    │   └── BusStreamLost                               ... of a stream over the bus; `reason` says why
     ├── RelayRefused            (ConnectionError)       a relay said no; `status` is its answer
     ├── StreamError                                     one stream failed, the connection goes on
     │   ├── StreamReset         (ConnectionError)       reset with a code, by us or by the peer
@@ -586,6 +587,20 @@ class NotDelivered(P2PError, ConnectionError):
         self.reason = reason
         self.detail = detail
         self.may_have_arrived = may_have_arrived
+
+
+class BusStreamLost(ConnectionClosed):
+    """A stream over the bus of a fleet has ended, because the way to the process of the peer has.
+
+    Attributes:
+        reason: BUS_DOWN, or GONE: that process has ended, stands still, or has closed its fleet.
+    """
+
+    def __init__(self, reason: Undelivered, detail: str = "") -> None:
+        words = reason.name.replace("_", " ").lower()
+        super().__init__(f"a stream over the bus has ended: {words}{f' ({detail})' if detail else ''}")
+        self.reason = reason
+        self.detail = detail
 
 
 class AddrBookError(P2PError, OSError):

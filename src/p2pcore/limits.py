@@ -1006,3 +1006,35 @@ FLEET_MAX_BLOCKS: Final = 100_000
 """Peers and networks on the block list of a fleet: about 300 bytes each in every process."""
 FLEET_MAX_REASON_CHARS: Final = 200
 """The text of a block, or of a failure on another process: a sentence for a log."""
+FLEET_TURN_EXPIRY_S: Final = 10.0
+"""Who has a turn of a fleet and is not heard of for so long has it no more ..."""
+FLEET_TURN_MAX_EXPIRY_S: Final = 86_400.0
+"""The longest such time that a holder may choose: a day ..."""
+FLEET_TURN_RENEWALS: Final = 4
+"""... because it is renewed after a fourth of this time."""
+FLEET_TURN_LOOK_S: Final = 0.5
+"""Between two looks of those that wait for a turn, on average: 100 of them ask the bus 200 times a second."""
+FLEET_TURN_TIMEOUT_S: Final = 3600.0
+"""How long one waits for a turn: a fleet of 60 machines restarts one a minute."""
+FLEET_TURN_MAX_BYTES: Final = 4096
+"""Who has a turn: a name of BUS_MAX_NAME_CHARS, a time and two numbers in JSON."""
+WORKER_TURN_ANSWER_S: Final = 2 * BUS_TIMEOUT_S + 2.0
+"""How long a supervisor waits for what a worker does on the bus for its turn: two questions."""
+FLEET_PIPE_CHUNK_BYTES: Final = 64 * 1024
+"""Bytes of streams over the bus in one of its messages: others wait behind it for less than 1 ms ..."""
+FLEET_PIPE_CHUNKS: Final = 16
+"""... and such messages under way each way between two processes: 1 MiB, in each of them too. It is more than
+a bus carries in the round trip that their answers take."""
+FLEET_PIPE_WINDOW_BYTES: Final = 256 * 1024
+"""What one stream over the bus may have under way: the least that yamux allows. The bus has one such window
+in its hands within some milliseconds."""
+FLEET_PIPE_ANSWER_S: Final = 5.0
+"""A process that takes no bytes of a stream over the bus for so long is given up: it only passes them on."""
+FLEET_PIPE_LOOK_S: Final = 2.0
+"""Between two questions whether the other process still has the streams over the bus that this one has."""
+FLEET_PIPE_IDLE_LOOKS: Final = 30
+"""After so many of these times without a stream, two processes forget each other: a minute."""
+FLEET_MAX_PIPES: Final = 256
+"""Processes that one process has streams over the bus with: two descriptors each, and at most 2 MiB."""
+FLEET_MAX_BUS_STREAMS: Final = 1024
+"""Streams over the bus of one process, for its own callers and for others: at most 512 MiB are under way."""

@@ -91,7 +91,7 @@ class _Asked:
 
     async def open(self, stream: Stream, peer: str, protocol: str) -> Any:
         """Passes everything on, both ways."""
-        far = await self.fleet.open(peer, protocol)
+        far = await self.fleet.open(peer, protocol, over_bus=True)
         await stream.write_msg(b"{}")
         try:
             await asyncio.gather(_pass(stream, far), _pass(far, stream))

@@ -73,7 +73,7 @@ class _Served:
         except Exception as error:
             self._sender.send("failed", n, error)
             return
-        if not isinstance(result, bytes | dict | None):  # a bucket or a subscription: it stays here
+        if not isinstance(result, bytes | dict | bool | None):  # a bucket or a subscription: it stays here
             self._objects[n] = result
             result = None
         self._sender.send("done", n, result)
@@ -266,6 +266,11 @@ class RemoteBucket:
         _, entries = await self._bus._call(self._n, "get", key)
         found: dict[str, bytes] = entries
         return found
+
+    async def swap(self, key: str, expected: bytes | None, value: bytes | None) -> bool:
+        _, is_swapped = await self._bus._call(self._n, "swap", key, expected, value)
+        assert isinstance(is_swapped, bool)
+        return is_swapped
 
     async def watch(self, key: str, changed: Any) -> Any:
         return await self._bus._call_with(self._n, "watch", key, changed)

@@ -440,6 +440,56 @@ async def test_an_entry_goes_when_it_has_not_been_put_for_the_expiry(kit: Kit) -
         assert await lasting.get("k") == {"k": b"stays"}
 
 
+@pytest.mark.parametrize("expiry_s", [None, 600.0])
+@looped
+async def test_a_swap_writes_only_what_is_as_expected(kit: Kit, expiry_s: float | None) -> None:
+    async with kit.buses(2) as (a, b):
+        one, two = [await bus.bucket("swapped", expiry_s=expiry_s) for bus in (a, b)]
+        assert not await one.swap("turn", b"x", b"y")
+        assert await one.swap("turn", None, b"1")
+        assert not await two.swap("turn", None, b"2")
+        assert not await two.swap("turn", b"", b"2")
+        assert await two.get("turn") == {"turn": b"1"}
+        assert await two.swap("turn", b"1", b"")
+        assert await one.swap("turn", b"", b"3")
+        await two.put({"turn": b"4", "turn.more": b"x"})
+        assert not await one.swap("turn", b"3", b"5")
+        assert await one.swap("turn", b"4", b"444")
+        assert await one.swap("turn", b"444", None)
+        assert await two.get("turn") == {"turn.more": b"x"}
+        assert not await two.swap("turn", b"444", b"5")
+        for _ in range(2):  # also after it was deleted
+            assert await two.swap("turn", None, b"6")
+            assert await one.swap("turn", b"6", None)
+        assert await one.swap("turn", None, None)
+
+
+@looped
+async def test_of_many_swaps_at_once_one_succeeds(kit: Kit) -> None:
+    async with kit.buses(3) as buses:
+        buckets = [await bus.bucket("swapped") for bus in buses]
+        value: bytes | None = None
+        for number in range(10):
+            tries = [
+                bucket.swap("turn", value, b"%d.%d.%d" % (number, each, again))
+                for each, bucket in enumerate(buckets)
+                for again in range(4)
+            ]
+            assert sum(await asyncio.gather(*tries)) == 1
+            value = (await buckets[0].get("turn"))["turn"]
+
+
+@looped
+async def test_a_wrong_swap_is_an_error(kit: Kit) -> None:
+    async with kit.buses(1) as [bus]:
+        bucket: Any = await bus.bucket("swapped")
+        for wrong in (("a b", None, b""), ("a", "x", b""), ("a", None, 5)):
+            with pytest.raises((TypeError, ValueError)):
+                await bucket.swap(*wrong)
+        with pytest.raises(LimitExceeded):
+            await bucket.swap("a", None, bytes(BUS_MAX_VALUE_BYTES + 1))
+
+
 @looped
 async def test_a_watch_is_told_what_is_there_and_then_each_change(kit: Kit) -> None:
     async with kit.buses(2) as (a, b):

@@ -205,7 +205,7 @@ def test_a_peer_that_does_not_answer_well_may_have_got_the_message(kind: str, re
                 began = now()
                 error = await failure(fleet.request(peer.id, ODD, kind.encode(), timeout_s=3))
                 assert (error.reason, error.may_have_arrived) == (reason, True)
-                assert now() - began <= 3.001
+                assert now() - began <= 3.01  # the timers of streams count milliseconds
                 await until(lambda: not parts(made.fleets[1]).serving.num_running)
 
     main()

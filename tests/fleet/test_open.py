@@ -1,26 +1,42 @@
-"""Streams to peers of other workers: as good as streams of our own, and gone when anything on the way is."""
+"""Streams to peers of other processes: as good as streams of our own, and gone when anything on the way is.
+
+One suite for all that carries them: sockets between workers, and each bus.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
-from machines import Mate, machine
+from buses import KITS
+from machines import Mate, machine, machines
 
 from harness import HANG_S, eventually, looped, seconds
 from hosts import BARE
 from p2pcore import Host, ProtocolNotSupported, Stream, StreamReset, limits
 from p2pcore.codes import Undelivered
 from p2pcore.errors import ConnectionClosed, NotDelivered
+from p2pcore.fleet.pipes import Pipes
 from p2pcore.workers.hub import Hub
 from p2pcore.workers.links import Links
 
 ECHO = "/echo/1.0.0"
 LONG_S = seconds(HANG_S / 4)
+Way = Callable[[int], AbstractAsyncContextManager[list[Mate]]]
+
+
+@pytest.fixture(params=["sockets", "memory", "workers", "nats"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Way:
+    """Makes so many processes, and what connects them."""
+    if request.param == "sockets":
+        return machine
+    monkeypatch.setattr(limits, "FLEET_PIPE_LOOK_S", 0.1)
+    kit = KITS[request.param](request)
+    return lambda count: machines(count, kit)
 
 
 @dataclass
@@ -41,9 +57,9 @@ class Scene:
 
 @asynccontextmanager
 async def scene(
-    handler: Callable[[Stream], Awaitable[Stream | None]] | None = None, workers: int = 2
+    way: Way, handler: Callable[[Stream], Awaitable[Stream | None]] | None = None, count: int = 2
 ) -> AsyncIterator[Scene]:
-    async with machine(workers) as mates, Host(**BARE | {"listen": [], "echo": True}) as peer:
+    async with way(count) as mates, Host(**BARE | {"listen": [], "echo": True}) as peer:
         if handler is not None:
             peer.set_stream_handler("/test", handler)
         await peer.connect(mates[1].host.addrs_with_peer[0])
@@ -52,7 +68,7 @@ async def scene(
 
 
 @looped
-async def test_bytes_go_both_ways_and_the_end_of_one_half_leaves_the_other() -> None:
+async def test_bytes_go_both_ways_and_the_end_of_one_half_leaves_the_other(way: Way) -> None:
     ends: list[bytes] = []
 
     async def serve(stream: Stream) -> None:
@@ -61,7 +77,7 @@ async def test_bytes_go_both_ways_and_the_end_of_one_half_leaves_the_other() -> 
         await stream.write(data[::-1])
 
     data = os.urandom(3_000_000)
-    async with scene(serve) as s:
+    async with scene(way, serve) as s:
         stream = await s.open("/test")
         assert stream.protocol == "/test"
         await stream.write(data)
@@ -73,12 +89,12 @@ async def test_bytes_go_both_ways_and_the_end_of_one_half_leaves_the_other() -> 
 
 
 @looped
-async def test_messages_and_every_call_of_a_stream_work() -> None:
+async def test_messages_and_every_call_of_a_stream_work(way: Way) -> None:
     async def serve(stream: Stream) -> None:
         async for message in stream.msgs():
             await stream.write_msg(message.upper())
 
-    async with scene(serve) as s, await s.open("/test") as stream:
+    async with scene(way, serve) as s, await s.open("/test") as stream:
         await stream.write_msg(b"hello")
         assert await stream.read_msg() == b"HELLO"
         stream.set_read_deadline(0.01)
@@ -90,7 +106,7 @@ async def test_messages_and_every_call_of_a_stream_work() -> None:
 
 
 @looped
-async def test_a_reset_reaches_the_other_end_with_its_code_both_ways() -> None:
+async def test_a_reset_reaches_the_other_end_with_its_code_both_ways(way: Way) -> None:
     codes: list[int] = []
 
     async def hear(stream: Stream) -> None:
@@ -100,7 +116,7 @@ async def test_a_reset_reaches_the_other_end_with_its_code_both_ways() -> None:
         except StreamReset as error:
             codes.append(error.code)
 
-    async with scene(hear) as s:
+    async with scene(way, hear) as s:
         stream = await s.open("/test")
         assert await stream.read() == b"x"
         stream.reset(77)
@@ -110,7 +126,7 @@ async def test_a_reset_reaches_the_other_end_with_its_code_both_ways() -> None:
         await stream.read()
         stream.reset(88)
 
-    async with scene(give_up) as s:
+    async with scene(way, give_up) as s:
         stream = await s.open("/test")
         await stream.write(b"x")
         with pytest.raises(StreamReset) as caught:
@@ -119,7 +135,7 @@ async def test_a_reset_reaches_the_other_end_with_its_code_both_ways() -> None:
 
 
 @looped
-async def test_a_peer_that_does_not_read_holds_back_the_sender_and_nothing_is_lost() -> None:
+async def test_a_peer_that_does_not_read_holds_back_the_sender_and_nothing_is_lost(way: Way) -> None:
     may_read = asyncio.Event()
     got: list[int] = []
 
@@ -127,7 +143,7 @@ async def test_a_peer_that_does_not_read_holds_back_the_sender_and_nothing_is_lo
         await may_read.wait()
         got.append(sum([len(chunk) async for chunk in stream]))
 
-    async with scene(serve) as s:
+    async with scene(way, serve) as s:
         stream = await s.open("/test")
         sent = 0
         while stream.try_write(bytes(65536)):
@@ -142,7 +158,7 @@ async def test_a_peer_that_does_not_read_holds_back_the_sender_and_nothing_is_lo
 
 
 @looped
-async def test_a_reader_that_does_not_read_holds_back_the_peer() -> None:
+async def test_a_reader_that_does_not_read_holds_back_the_peer(way: Way) -> None:
     sent = 0
 
     async def serve(stream: Stream) -> None:
@@ -151,7 +167,7 @@ async def test_a_reader_that_does_not_read_holds_back_the_peer() -> None:
             await stream.write(bytes(65536))
             sent += 65536
 
-    async with scene(serve) as s:
+    async with scene(way, serve) as s:
         stream = await s.open("/test")
         await stream.read_exactly(1)
         before = -1
@@ -163,34 +179,35 @@ async def test_a_reader_that_does_not_read_holds_back_the_peer() -> None:
 
 
 @looped
-async def test_a_protocol_that_the_peer_does_not_speak_is_told_at_the_first_read() -> None:
-    async with scene() as s:
+async def test_a_protocol_that_the_peer_does_not_speak_is_told_at_the_first_read(way: Way) -> None:
+    async with scene(way) as s:
         stream = await s.open("/unknown")
         with pytest.raises(ProtocolNotSupported):
             await stream.read()
 
 
 @looped
-async def test_what_cannot_be_opened_is_told_with_the_reason() -> None:
-    async with scene(workers=3) as s:
+async def test_what_cannot_be_opened_is_told_with_the_reason(way: Way) -> None:
+    async with scene(way, count=3) as s:
         with pytest.raises(NotDelivered) as caught:
             await s.asker.opener.open(s.mates[2].name, s.peer.peer_id, ECHO, timeout_s=LONG_S)
         assert caught.value.reason is Undelivered.NOT_CONNECTED
         with pytest.raises(NotDelivered) as caught:
             await s.asker.opener.open("other", s.peer.peer_id, ECHO, timeout_s=LONG_S)
-        assert caught.value.reason is Undelivered.ELSEWHERE
+        is_bus = isinstance(s.asker.opener, Pipes)
+        assert caught.value.reason is (Undelivered.GONE if is_bus else Undelivered.ELSEWHERE)
         await s.open()
-        s.holder.opener.close()
+        await s.holder.stop_serving()
         with pytest.raises(NotDelivered) as caught:
             await s.open()
         assert caught.value.reason is Undelivered.GONE
-        await s.holder.die()
+        await s.holder.kill()
         for _ in range(2):
             with pytest.raises(NotDelivered) as caught:
                 await s.open()
             assert caught.value.reason is Undelivered.GONE
             assert not caught.value.may_have_arrived
-        s.asker.hub.close()
+        await s.asker.lose()
         with pytest.raises(NotDelivered) as caught:
             await s.open()
         assert caught.value.reason is Undelivered.BUS_DOWN
@@ -198,13 +215,13 @@ async def test_what_cannot_be_opened_is_told_with_the_reason() -> None:
 
 @looped
 async def test_two_machines_do_not_reach_each_other() -> None:
-    async with scene() as s, machine(1, Hub()) as (other,):
+    async with scene(machine) as s, machine(1, Hub()) as (other,):
         with pytest.raises(NotDelivered, match="is not of this machine"):
             await other.opener.open(s.holder.name, s.peer.peer_id, ECHO, timeout_s=LONG_S)
 
 
 @looped
-async def test_the_death_of_a_worker_on_the_way_ends_the_stream_at_both_ends() -> None:
+async def test_the_death_of_a_worker_on_the_way_ends_the_stream_at_both_ends(way: Way) -> None:
     ended: list[type[Exception]] = []
 
     async def serve(stream: Stream) -> None:
@@ -214,27 +231,27 @@ async def test_the_death_of_a_worker_on_the_way_ends_the_stream_at_both_ends() -
         except (StreamReset, ConnectionClosed) as error:
             ended.append(type(error))
 
-    async with scene(serve) as s:
+    async with scene(way, serve) as s:
         stream = await s.open("/test")
         await stream.write(b"x")
         await stream.read()
-        await s.holder.die()
+        await s.holder.kill()
         with pytest.raises((StreamReset, ConnectionClosed)):
             await stream.read()
         await eventually(lambda: ended)
     ended.clear()
-    async with scene(serve) as s:
+    async with scene(way, serve) as s:
         stream = await s.open("/test")
         await stream.write(b"x")
         await stream.read()
-        await s.asker.die()
+        await s.asker.kill()
         await eventually(lambda: ended)
         assert not s.holder.num_link_streams
 
 
 @looped
-async def test_the_end_of_the_peers_connection_ends_the_stream() -> None:
-    async with scene() as s:
+async def test_the_end_of_the_peers_connection_ends_the_stream(way: Way) -> None:
+    async with scene(way) as s:
         stream = await s.open()
         await stream.write(b"x")
         await stream.read()
@@ -245,8 +262,8 @@ async def test_the_end_of_the_peers_connection_ends_the_stream() -> None:
 
 
 @looped
-async def test_a_hundred_at_once_share_one_link_and_leave_nothing() -> None:
-    async with scene() as s:
+async def test_a_hundred_at_once_share_one_link_and_leave_nothing(way: Way) -> None:
+    async with scene(way) as s:
 
         async def one(number: int) -> bool:
             async with await s.open() as stream:
@@ -264,8 +281,19 @@ async def test_a_hundred_at_once_share_one_link_and_leave_nothing() -> None:
 
 
 @looped
-async def test_cancelling_an_open_at_any_turn_leaves_nothing() -> None:
-    async with scene() as s:
+async def test_opens_that_begin_at_any_moment_of_the_first_one_succeed(way: Way) -> None:
+    async with scene(way) as s:
+        opening = []
+        for _ in range(60):
+            opening.append(asyncio.ensure_future(s.open()))
+            await asyncio.sleep(0.0001)
+        for stream in await asyncio.gather(*opening):
+            stream.reset()
+
+
+@looped
+async def test_cancelling_an_open_at_any_turn_leaves_nothing(way: Way) -> None:
+    async with scene(way) as s:
         for turns in range(40):
             task = asyncio.ensure_future(s.open())
             for _ in range(turns):
@@ -284,13 +312,15 @@ async def test_cancelling_an_open_at_any_turn_leaves_nothing() -> None:
 
 
 @looped
-async def test_an_open_that_takes_too_long_ends_at_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_open_that_takes_too_long_ends_at_its_deadline(
+    way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The other worker hangs."""
 
     async def hang(self: Links, stream: Stream) -> None:
         await asyncio.sleep(HANG_S)
 
-    async with scene() as s:
+    async with scene(way) as s:
         monkeypatch.setattr(Links, "_opened", hang)
         with pytest.raises(NotDelivered) as caught:
             await s.open(timeout_s=0.05)

@@ -602,4 +602,4 @@ async def test_each_await_of_a_start_can_be_cancelled() -> None:
         assert "p2pcore_fleet" not in host.metrics.text()
         await asyncio.sleep(3)
         assert len(made.fleets[0].processes()) == 1
-        assert len(made.engine._subscribers) == 1
+        assert len(made.engine._subscribers) == 2  # of the process that is left: orders, and pipes

@@ -131,7 +131,7 @@ async def test_subscribers_that_come_and_go_leave_nothing() -> None:
             await stream.close()
         await asyncio.sleep(FLEET_TOPIC_LOOK_S + 1)
         assert topics(made.fleets[0]).num_topics == 0
-        assert len(made.engine._subscribers) == 1
+        assert len(made.engine._subscribers) == 2  # orders, and pipes
 
 
 @virtual

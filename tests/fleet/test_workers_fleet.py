@@ -120,9 +120,26 @@ async def test_a_peer_is_found_and_asked_from_any_worker() -> None:
             assert await made.ask(pid, "request", **order) == {"answer": "re: hello"}
 
 
+@pytest.mark.parametrize("bus", ["workers", "nats"])
+def test_a_stream_runs_through_another_process_until_one_of_them_is_killed(
+    bus: str, request: pytest.FixtureRequest
+) -> None:
+    """Between workers by a socket; with NATS these are processes that only the bus connects."""
+    server = NatsServer(request.getfixturevalue("tmp_path")) if bus == "nats" else None
+    if server is None:
+        _run_through()
+        return
+    try:
+        server.start()
+        server.wait_ready()
+        _run_through(server.url)
+    finally:
+        server.kill()
+
+
 @looped
-async def test_a_stream_runs_through_another_worker_until_one_of_them_is_killed() -> None:
-    async with fleet(3) as made:
+async def _run_through(*args: str) -> None:
+    async with fleet(3, *args) as made:
         one, two, three = made.supervisor.pids
         peer = await made.peer(one)
         await made.found(two, peer, [one])

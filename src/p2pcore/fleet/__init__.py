@@ -5,8 +5,9 @@ is connected, requests to it from anywhere, messages to all. It decides nothing 
 needs, and no host imports it. Level 6. docs/fleet.md
 """
 
+from p2pcore.aio.turn import Turn
 from p2pcore.codes import Undelivered
-from p2pcore.errors import BusDown, BusError, NobodyListens, NotDelivered
+from p2pcore.errors import BusDown, BusError, BusStreamLost, NobodyListens, NotDelivered
 from p2pcore.fleet.bus import Bucket, Bus, BusMessage, Subscription
 from p2pcore.fleet.caps import FleetCaps
 from p2pcore.fleet.directory import Place
@@ -25,6 +26,7 @@ __all__ = [
     "BusError",
     "BusLost",
     "BusMessage",
+    "BusStreamLost",
     "Fleet",
     "FleetCaps",
     "MemoryBus",
@@ -35,6 +37,7 @@ __all__ = [
     "Place",
     "Subscription",
     "TopicSubscription",
+    "Turn",
     "Undelivered",
     "WorkersBus",
 ]

@@ -43,6 +43,13 @@ class Bucket(Protocol):
         Raises: BusDown: the engine is away; some entries may be written.
         """
 
+    async def swap(self, key: str, expected: bytes | None, value: bytes | None) -> bool:
+        """Writes one entry if it is `expected` now; None stands for no entry. Of two at once, one succeeds.
+
+        Returns: whether it was written. False may also come from an engine that is just changing its leader.
+        Raises: BusDown: the engine is away; it may be written.
+        """
+
     async def get(self, key: str) -> dict[str, bytes]:
         """The entry of `key`, and all whose keys begin with `key` and a dot, by key. {}: there is none.
 

@@ -133,7 +133,9 @@ class Delivery:
             if place.process == guess:
                 continue
             try:
-                return await self._over_bus(place.process, order, deadline)
+                answer = await self._over_bus(place.process, order, deadline)
+                self._hints.note(marks_of((order.peer,)), place.process)
+                return answer
             except NotDelivered as error:
                 failure = _unless_elsewhere(error)
         try:
@@ -172,7 +174,6 @@ class Delivery:
             is_away = isinstance(error, BusDown) and not self._bus.is_up
             reason = Undelivered.BUS_DOWN if is_away else Undelivered.GONE
             raise NotDelivered(peer, reason, may_have_arrived=True, detail=str(error)) from error
-        self._hints.note(marks_of((peer,)), process)
         return answer
 
     async def _answer(self, process: str, data: bytes, timeout_s: float) -> bytes:

@@ -90,7 +90,18 @@ class Directory:
     """
 
     __slots__ = (
-        *("_came", "_clock", "_died", "_ended", "_heard", "_here", "_hints", "_is_away", "_network"),
+        *(
+            "_came",
+            "_clock",
+            "_died",
+            "_ended",
+            "_heard",
+            "_here",
+            "_hints",
+            "_is_away",
+            "_network",
+            "_process",
+        ),
         *("_ticked_at", "_trusted_until"),
     )
 
@@ -105,6 +116,7 @@ class Directory:
     ) -> None:
         self._network = network
         self._here = here
+        self._process = here().process
         self._clock = clock
         self._hints = hints
         self._came = came
@@ -121,7 +133,7 @@ class Directory:
         self._lease(key.rpartition(".")[2], value)
 
     def _lease(self, process: str, value: bytes | None) -> None:
-        if process == self._here().process:
+        if process == self._process:
             return
         if value is not None:
             lease, _, news = value.partition(b"\n")
@@ -175,7 +187,7 @@ class Directory:
 
     def is_alive(self, process: str) -> bool:
         """Whether `process` has a lease."""
-        if process == self._here().process:
+        if process == self._process:
             return True
         heard_at, _ = self._heard.get(process, (None, b""))
         if heard_at is None:
@@ -192,7 +204,7 @@ class Directory:
     @property
     def ids(self) -> list[str]:
         """The ids of all processes, this one first."""
-        return [self._here().process, *filter(self.is_alive, self._heard)]
+        return [self._process, *filter(self.is_alive, self._heard)]
 
     def places(self) -> list[Place]:
         """All processes, this one first."""
@@ -230,7 +242,7 @@ class Directory:
         found = []
         for key in await peers.get(key_of(peer)):
             process = key.rpartition(".")[2]
-            if process != self._here().process and await self.has_lease(process, leases):
+            if process != self._process and await self.has_lease(process, leases):
                 place = self._maybe_place(process)
                 if place is not None:
                     found.append(place)

@@ -67,24 +67,21 @@ def packed(order: Order, left_s: float) -> bytes:
 def unpacked(data: bytes) -> Order:
     """The order in `data`. Raises RemoteProtocolError: there is none."""
     try:
-        version, flags, left_ms, *lengths = _HEAD.unpack_from(data)
+        version, flags, left_ms, process, peer, protocol, key = _HEAD.unpack_from(data)
         if version != _VERSION:
             raise RemoteProtocolError(f"an order of version {version}, not {_VERSION}")
-        parts, at = [], _HEAD.size
-        for length in lengths:
-            parts.append(data[at : at + length])
-            at += length
-        if at > len(data):
-            raise RemoteProtocolError(f"an order of {at} bytes and more has only {len(data)}")
-        process, peer, protocol, key = parts
+        peer += (process := process + _HEAD.size)  # where each part ends
+        key += (protocol := protocol + peer)
+        if key > len(data):
+            raise RemoteProtocolError(f"an order of {key} bytes and more has only {len(data)}")
         return Order(
-            process.decode(),
-            PeerId(peer),
-            protocol.decode(),
-            data[at:],
+            data[_HEAD.size : process].decode(),
+            PeerId(data[process:peer]),
+            data[peer:protocol].decode(),
+            data[key:],
             bool(flags & _WANTS_ANSWER),
             left_ms / 1000,
-            key.decode(),
+            data[protocol:key].decode(),
         )
     except (struct.error, ValueError) as error:  # an IdentityError is a ValueError
         raise RemoteProtocolError(f"an order is malformed: {error}") from None

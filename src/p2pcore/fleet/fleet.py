@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from p2pcore import options
+from p2pcore.aio.turn import Cell, Turn
 from p2pcore.errors import LimitExceeded
 from p2pcore.fleet import names
 from p2pcore.fleet.blocks import Blocks
@@ -29,9 +30,11 @@ from p2pcore.fleet.events import BusBack, BusLost
 from p2pcore.fleet.hints import Hints
 from p2pcore.fleet.member import Member
 from p2pcore.fleet.open import Opener, open_anywhere
+from p2pcore.fleet.pipes import Pipes
 from p2pcore.fleet.presence import Presence
 from p2pcore.fleet.serving import Serving
 from p2pcore.fleet.topics import Topics, TopicSubscription
+from p2pcore.fleet.turns import Turns
 from p2pcore.fleet.workers_bus import WorkersBus
 from p2pcore.limits import (
     BUS_MAX_NAME_CHARS,
@@ -40,6 +43,9 @@ from p2pcore.limits import (
     FLEET_MAX_MISSED,
     FLEET_MAX_TIMEOUT_S,
     FLEET_TIMEOUT_S,
+    FLEET_TURN_EXPIRY_S,
+    FLEET_TURN_MAX_EXPIRY_S,
+    FLEET_TURN_TIMEOUT_S,
     MAX_PROTOCOL_ID_BYTES,
 )
 from p2pcore.metrics.family import Family, family
@@ -127,7 +133,8 @@ class Fleet:
     async def close(self) -> None:
         """Leaves the fleet: peers that are connected here count no more. Idempotent.
 
-        Messages that this process is handing to peers for others fail with GONE. Streams stay open.
+        Messages that this process is handing to peers for others fail with GONE. Streams over the bus end;
+        others stay open.
         """
         parts = self._parts
         if parts is None or parts.is_closed:
@@ -138,6 +145,7 @@ class Fleet:
         for notifiee in parts.notifiees:
             self._host.stop_notify(notifiee)
         self._host.metrics.remove(self.families)
+        await parts.pipes.close()
         await parts.member.close()
         await parts.serving.close()
         await parts.topics.close()
@@ -260,25 +268,32 @@ class Fleet:
         order = Order(self.process, PeerId(peer), protocol, message, wants_answer, timeout_s, key or "")
         return await parts.delivery.ask(order)
 
-    async def open(self, peer: PeerId | str, protocol: str, *, timeout_s: float = FLEET_TIMEOUT_S) -> Stream:
-        """A stream of `protocol` to `peer`, if a process of this machine has its connection.
+    async def open(
+        self, peer: PeerId | str, protocol: str, *, timeout_s: float = FLEET_TIMEOUT_S, over_bus: bool = False
+    ) -> Stream:
+        """A stream of `protocol` to `peer`, if a process of this machine has its connection, or over the bus.
 
         It is negotiated lazily, as `Host.new_stream` does. Between workers its bytes go through a UNIX
-        socket: half closes, resets with their codes and back-pressure pass through. `stream.conn` is then
-        the link to the worker, not to the peer.
+        socket. Half closes, resets with their codes and back-pressure pass through. `stream.conn` is then
+        the link to the process, not to the peer.
 
-        Args: timeout_s: seconds from now, at most FLEET_MAX_TIMEOUT_S.
+        Args:
+            timeout_s: seconds from now, at most FLEET_MAX_TIMEOUT_S.
+            over_bus: True: its bytes may go over the bus, which reaches all processes. Such a stream ends
+                with BusStreamLost when the engine of the bus goes away.
 
         Raises:
             NotDelivered: there is no stream. ELSEWHERE: the peer is connected to another machine, or this
-                process is no worker; use `request` or `send`. The other reasons are those of `request`.
+                process is no worker, and `over_bus` is False. BUSY: too many streams are open over the bus.
+                The other reasons are those of `request`.
             IdentityError: `peer` is malformed. TypeError, ValueError: another argument is wrong.
         """
         parts = self._live()
         options.seconds("timeout_s", timeout_s, most=FLEET_MAX_TIMEOUT_S)
         _check_protocol(protocol)
+        pipes = parts.pipes if over_bus else None
         return await open_anywhere(
-            PeerId(peer), protocol, timeout_s, self._host.swarm, parts.where, self._opener
+            PeerId(peer), protocol, timeout_s, self._host.swarm, parts.where, self._opener, pipes
         )
 
     # -- a message to many ---------------------------------------------------------------------
@@ -346,6 +361,47 @@ class Fleet:
         """The block list of the fleet as far as this process knows it: what is blocked, and the reason."""
         return dict(self._live().blocks.reasons)
 
+    def turn(
+        self,
+        name: str,
+        *,
+        timeout_s: float = FLEET_TURN_TIMEOUT_S,
+        expiry_s: float = FLEET_TURN_EXPIRY_S,
+    ) -> Turn:
+        """The turn `name`, which one process of the fleet has at a time.
+
+            async with fleet.turn("compaction") as turn:  # waits for it
+                for part in parts:
+                    await turn.hold()  # it is still ours, or is ours again
+                    await compact(part)
+
+        The process renews it. One that is killed, or has lost the bus, has it no more after `expiry_s`; it
+        does not stop by itself what it does then: `turn.is_held` says so, and `turn.hold` waits.
+
+        Args:
+            name: a word of A-Z, a-z, 0-9, "-" and "_".
+            timeout_s: the longest wait for it, seconds. expiry_s: seconds; longer than each step takes.
+
+        Raises:
+            TimeoutError: in `async with` and `hold`: others had it, or the bus was away, for `timeout_s`.
+            TypeError, ValueError: an argument is wrong.
+        """
+        names.word("name", name)
+        options.seconds("timeout_s", timeout_s, most=FLEET_MAX_TIMEOUT_S)
+        options.seconds("expiry_s", expiry_s, most=FLEET_TURN_MAX_EXPIRY_S)
+        return Turn(
+            self._live().turns.cell(name),
+            name,
+            f"{self._machine}, process {self.process}",
+            timeout_s=timeout_s,
+            expiry_s=expiry_s,
+        )
+
+    @property
+    def restart_cell(self) -> Cell | None:
+        """For the supervisor of this worker: see workers/turns.py. None: it is the only one in the fleet."""
+        return None if isinstance(self._bus, WorkersBus) else self._live().turns.cell("restart")
+
     # -- metrics -------------------------------------------------------------------------------
 
     def families(self) -> Iterable[Family]:
@@ -359,6 +415,7 @@ class Fleet:
         yield family("p2pcore_fleet_presence_entries", parts.presence.num_written)
         yield family("p2pcore_fleet_requests_total", _labelled(parts.delivery.asked))
         yield family("p2pcore_fleet_served_total", _labelled(parts.serving.served))
+        yield family("p2pcore_fleet_bus_streams", parts.pipes.num_streams)
         yield family("p2pcore_fleet_subscribers", parts.topics.num_subscribers)
         yield family("p2pcore_fleet_topic_messages_total", parts.topics.sent)
         yield family("p2pcore_fleet_topic_dropped_total", _labelled(parts.topics.dropped))
@@ -408,6 +465,7 @@ class _Parts:
     ) -> None:
         swarm, process, clock = host.swarm, here().process, asyncio.get_running_loop().time
         self.is_closed = False
+        self._events = swarm.events
         self.topic_prefix = f"{name}.topic."
         self.presence = Presence(swarm, process, lambda: self.member.changed())
         subject = f"{name}.to.{{}}".format
@@ -418,11 +476,14 @@ class _Parts:
             clock,
             self.hints,
             lambda came: self.member.came(came),
-            lambda ended: self.delivery.process_ended(ended),
+            self._process_ended,
         )
         self.serving = Serving(swarm, self.presence.marks)
         self.delivery = Delivery(bus, subject, self.serving, self.directory, self.hints, self.where)
+        pipe_subject = f"{name}.pipe.{{}}".format
+        self.pipes = Pipes(swarm, bus, pipe_subject, process)
         self.topics = Topics(bus, self.topic_prefix, process, max_missed)
+        self.turns = Turns(bus, f"{name}-turns")
         self.blocks = Blocks(bus, f"{name}-blocks", swarm.admission.blocker)
         self.caps = None
         if caps is not None:
@@ -443,12 +504,22 @@ class _Parts:
             self.caps,
             (
                 lambda: bus.subscribe(subject(process), self.serving.deliver),
+                lambda: bus.subscribe(pipe_subject(process), self.pipes.deliver),
                 self._watch_leases,
                 self.blocks.watch,
                 *(() if self.caps is None else (self.caps.watch,)),
             ),
-            lambda is_up, error: swarm.events.emit(BusBack() if is_up else BusLost(error)),
+            self._tell,
         )
+
+    def _tell(self, is_up: bool, error: BaseException | None) -> None:
+        if not is_up:
+            self.pipes.away()
+        self._events.emit(BusBack() if is_up else BusLost(error))
+
+    def _process_ended(self, process: str) -> None:
+        self.delivery.process_ended(process)
+        self.pipes.process_ended(process)
 
     def check_topic(self, topic: object) -> None:
         """Raises ValueError, TypeError: it is no subject of the bus."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from p2pcore.aio.eager import Begun
 from p2pcore.codes import Undelivered
 from p2pcore.errors import (
     ConnectionClosed,
@@ -25,6 +26,7 @@ from p2pcore.errors import (
 from p2pcore.limits import FLEET_MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
+    from p2pcore.aio.deadlines import Deadlines
     from p2pcore.fleet.envelope import Order
     from p2pcore.interfaces import Network, Stream
 
@@ -32,8 +34,10 @@ _READ_BYTES: Final = 65536
 _TOO_LATE: Final = (TimeoutError, NegotiationTimeout, DeadlineExceeded)
 
 
-async def hand_over(network: Network, order: Order) -> bytes:
+async def hand_over(network: Network, order: Order, deadlines: Deadlines[Stream]) -> bytes:
     """Sends the message of `order`. Returns: the answer; b"" if none is wanted.
+
+    Args: deadlines: of streams; see aio.deadlines.end_stream.
 
     Without an answer it returns when the peer has ended the stream in good order, as a handler that returns
     does. If cancelled, the stream is reset.
@@ -42,19 +46,31 @@ async def hand_over(network: Network, order: Order) -> bytes:
     """
     if not network.conns_to_peer(order.peer):
         raise NotDelivered(order.peer, Undelivered.NOT_CONNECTED)
+    at = asyncio.get_running_loop().time() + order.left_s
     stream: Stream | None = None
     try:
-        async with asyncio.timeout(order.left_s):
-            stream = await network.new_stream(order.peer, order.protocol, allow_limited=True)
-            async with stream:  # from here on a part may be under way
-                await stream.write_msg(order.message)
-                return await _answer(stream, order)
+        async with await _stream(network, order) as stream:
+            deadlines.watch(stream, at)
+            await stream.write_msg(order.message)
+            return await _answer(stream, order)
     except (P2PError, OSError, EOFError) as error:
         is_written = stream is not None
         reason, is_certain = _reason(error, is_written, stream is None or stream.is_acknowledged)
         raise NotDelivered(
             order.peer, reason, may_have_arrived=is_written and not is_certain, detail=_words(error)
         ) from error
+    finally:
+        if stream is not None:
+            deadlines.forget(stream)
+
+
+async def _stream(network: Network, order: Order) -> Stream:
+    """A stream to the peer, nearly always at once: a timer would cost as much. Raises TimeoutError."""
+    opening = Begun(network.new_stream(order.peer, order.protocol, allow_limited=True))
+    if opening.is_done:
+        return await opening
+    async with asyncio.timeout(order.left_s):
+        return await opening
 
 
 async def _answer(stream: Stream, order: Order) -> bytes:

@@ -22,7 +22,11 @@ _MAX_NUMBER: Final = (1 << _NUMBER_BITS) - 1
 
 def marks_of(peers: Iterable[PeerId]) -> bytes:
     """The marks of `peers`, 4 bytes each: the end of an id is the end of a key or of a hash, so any bits."""
-    return b"".join([peer.to_bytes()[-_MARK_BYTES:] for peer in peers])
+    return b"".join(map(_mark, peers))
+
+
+def _mark(peer: PeerId) -> bytes:
+    return peer.to_bytes()[-_MARK_BYTES:]
 
 
 class Hints:
@@ -83,7 +87,7 @@ class Hints:
 
     def _place(self, peer: PeerId) -> tuple[int, int]:
         """The index of `peer`, and the bits that tell it from others there."""
-        mark = int.from_bytes(peer.to_bytes()[-_MARK_BYTES:], "big")
+        mark = int.from_bytes(_mark(peer), "big")
         return mark & ((1 << self._bits) - 1), mark >> self._bits
 
 

@@ -239,6 +239,16 @@ class MemoryBucket:
         self._entries.put(entries)
         await asyncio.sleep(0)
 
+    async def swap(self, key: str, expected: bytes | None, value: bytes | None) -> bool:
+        """See `Bucket`."""
+        names.swap(key, expected, value)
+        self._bus._need()
+        is_expected = self._entries.table.get(key).get(key) == expected
+        if is_expected:
+            self._entries.put({key: value})
+        await asyncio.sleep(0)
+        return is_expected
+
     async def get(self, key: str) -> dict[str, bytes]:
         """See `Bucket`."""
         names.key(key)

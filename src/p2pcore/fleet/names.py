@@ -62,6 +62,14 @@ def entries(given: object) -> None:
             value(data)
 
 
+def swap(key_: object, expected: object, data: object) -> None:
+    """Checks what is given to `Bucket.swap`. Raises: TypeError; ValueError; LimitExceeded."""
+    key(key_)
+    for each in (expected, data):
+        if each is not None:
+            value(each)
+
+
 def expiry(expiry_s: object) -> None:
     """Checks the expiry of a bucket. Raises: TypeError; ValueError."""
     if expiry_s is None:

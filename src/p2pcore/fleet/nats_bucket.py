@@ -7,6 +7,7 @@ acknowledgement, which counts them. `nats kv` shows the buckets. https://docs.na
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
 import json
 import random
@@ -19,16 +20,20 @@ from p2pcore.errors import BusDown, BusError, NobodyListens
 from p2pcore.fleet import names
 from p2pcore.fleet.bus import Subscription
 from p2pcore.fleet.nats_link import JetStreamError, Link, Message
-from p2pcore.fleet.nats_watch import Watch, is_deleted
+from p2pcore.fleet.nats_watch import Watch, is_deleted, says_deleted
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
 _NS = 1_000_000_000
 _NAME_IN_USE = 10058
+_NO_MESSAGE = 10037
+_WRONG_LAST = 10071
 _DELETE = {"KV-Operation": "PURGE"}
 """Headers of a message that deletes an entry in files. It stays: a server that has forgotten it, and is
-killed, finds the entry again (seen with 2.15.2: what the limit of a subject removes is noted in no file)."""
+killed, finds the entry again. What the limit of a subject removes is noted in no file, so a server that
+builds its index anew finds each older message of a key whose newest one is gone: by a Nats-TTL, a marker TTL
+or a purge alike (seen with 2.15.2; https://github.com/nats-io/nats-server/issues/8505)."""
 _DELETE_IN_MEMORY = _DELETE | {"Nats-TTL": f"{limits.BUS_MARKER_S:.0f}s"}
 """The same in memory: the server forgets it soon, and tells no further marker."""
 _START, _APPEND, _COMMIT = 0, 1, 2
@@ -165,6 +170,47 @@ class NatsBucket:
                 yield self._prefix + key, b"", reply, delete
             else:
                 yield self._prefix + key, value, reply, None
+
+    # -- swap ----------------------------------------------------------------------------------
+
+    async def swap(self, key: str, expected: bytes | None, value: bytes | None) -> bool:
+        """See `Bucket`. The leader of the stream is asked for the last message, and compares its number."""
+        names.swap(key, expected, value)
+        link = self._bus.link()
+        found, last = await self._last(link, key)
+        if found != expected:
+            return False
+        headers = {"Nats-Expected-Last-Subject-Sequence": str(last)}
+        if value is None:
+            headers |= _DELETE if self.expiry_s is None else _DELETE_IN_MEMORY
+
+        async def send(inbox: str) -> None:
+            await link.send(self._prefix + key, value or b"", inbox, headers)
+
+        try:
+            await link.collect(self._stream, send, _acknowledged, limits.BUS_TIMEOUT_S)
+        except JetStreamError as error:
+            if error.code != _WRONG_LAST:
+                raise
+            return False
+        except (TimeoutError, NobodyListens) as error:
+            raise BusDown(f"NATS does not answer: {error}") from error
+        return True
+
+    async def _last(self, link: Link, key: str) -> tuple[bytes | None, int]:
+        """The entry of `key`, and the number of its last message; 0: there was none."""
+        try:
+            answer = await link.jetstream(
+                f"STREAM.MSG.GET.{self._stream}", {"last_by_subj": self._prefix + key}
+            )
+        except JetStreamError as error:
+            if error.code != _NO_MESSAGE:
+                raise
+            return None, 0
+        message = answer["message"]
+        head = base64.b64decode(message.get("hdrs", "")).decode(errors="replace")
+        data = base64.b64decode(message.get("data", ""))
+        return None if says_deleted(head) else data, message["seq"]
 
     # -- get -----------------------------------------------------------------------------------
 

@@ -31,6 +31,12 @@ def is_deleted(headers: dict[str, str] | None) -> bool:
     return headers is not None and any(name in headers for name in _DELETED)
 
 
+def says_deleted(head: str) -> bool:
+    """The same of headers that were not parsed."""
+    names = (line.partition(":")[0] for line in head.splitlines())
+    return any(name in _DELETED for name in names)
+
+
 class Watch(Callback):
     """A watch, over all consumers that it needs in its life.
 

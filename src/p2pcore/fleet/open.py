@@ -2,7 +2,8 @@
 
 Comes in: a worker, the id of its process in the fleet, requests. Goes out: streams that speak a protocol of
 the peer. Their bytes go through a UNIX socket to the other worker, which passes them on without a task. The
-protocol is agreed between the ends. Processes of other supervisors and machines are refused.
+protocol is agreed between the ends. Processes of other supervisors and machines are refused, or left to
+pipes.py.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ from typing import TYPE_CHECKING
 from p2pcore import limits
 from p2pcore.codes import Undelivered
 from p2pcore.errors import BusDown, LimitExceeded, NobodyListens, NotDelivered, P2PError
-from p2pcore.upgrade.multistream import propose
-from p2pcore.values.peer_id import PeerId
-from p2pcore.workers.links import Far, LinkRefused, Request
+from p2pcore.fleet.opened import negotiated, open_for
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from p2pcore._fast.mux.stream import Stream as LinkStream
     from p2pcore.fleet.directory import Place
+    from p2pcore.fleet.pipes import Pipes
     from p2pcore.interfaces import Network, Stream
+    from p2pcore.values.peer_id import PeerId
     from p2pcore.workers.hub_client import Handle
     from p2pcore.workers.worker import Worker
 
@@ -48,7 +50,7 @@ class Opener:
             if answer is not None:
                 answer(str(self._links.number).encode())
 
-        self._links.serve(_kind(self._process), self._serve)
+        self._links.serve(_kind(self._process), lambda request: open_for(self._network, request))
         self._subscription = await self._hub.subscribe(_kind(self._process), answer)
 
     def close(self) -> None:
@@ -70,27 +72,13 @@ class Opener:
                 GONE: it has just ended. REFUSED: the peer's connection takes no stream. TIMEOUT. BUS_DOWN:
                 the supervisor has ended.
         """
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await self._open(process, peer, protocol)
-        except TimeoutError:
-            raise NotDelivered(peer, Undelivered.TIMEOUT, detail=f"no stream in {timeout_s:g} s") from None
+        return await negotiated(
+            self._open(process, peer, protocol), peer, protocol, timeout_s, lambda: self._hub.is_up
+        )
 
-    async def _open(self, process: str, peer: PeerId, protocol: str) -> Stream:
+    async def _open(self, process: str, peer: PeerId, protocol: str) -> LinkStream:
         number = await self._number(process, peer)
-        try:
-            stream = await self._links.open(number, _kind(process), peer=str(peer), protocol=protocol)
-        except LinkRefused as refused:
-            raise NotDelivered(peer, Undelivered[refused.reason], detail=str(refused)) from refused
-        except BusDown as error:
-            reason = Undelivered.GONE if self._hub.is_up else Undelivered.BUS_DOWN
-            raise NotDelivered(peer, reason, detail=str(error)) from error
-        try:
-            propose(stream, protocol)
-        except BaseException:
-            stream.reset()
-            raise
-        return stream
+        return await self._links.open(number, _kind(process), peer=str(peer), protocol=protocol)
 
     async def _number(self, process: str, peer: PeerId) -> int:
         """The worker that is `process`. Workers of other supervisors do not hear the question."""
@@ -111,18 +99,6 @@ class Opener:
             self._numbers[process] = number
         return number
 
-    async def _serve(self, request: Request) -> Far:
-        """Opens a stream to a peer of ours for another worker. The other end agrees on its protocol."""
-        conn = self._network.best_conn(PeerId(request["peer"]))
-        if conn is None:
-            raise LinkRefused(Undelivered.NOT_CONNECTED.name)
-        try:
-            stream = await conn.open_stream()
-        except (P2PError, OSError) as error:
-            raise LinkRefused(Undelivered.REFUSED.name, str(error)) from error
-        stream.protocol = request["protocol"]  # for logs
-        return Far(stream)
-
 
 async def open_anywhere(
     peer: PeerId,
@@ -131,10 +107,14 @@ async def open_anywhere(
     network: Network,
     where: Callable[[PeerId], Awaitable[tuple[Place, ...]]],
     opener: Opener | None,
+    pipes: Pipes | None,
 ) -> Stream:
-    """A stream to `peer` from this process, or else through another worker. Raises NotDelivered: see Opener.
+    """A stream to `peer` from this process, or else through another one. Raises NotDelivered: see Opener.
 
-    Args: where: the processes that a peer is connected to. opener: None: this process is no worker.
+    Args:
+        where: the processes that a peer is connected to.
+        opener: to other workers; None: this process is no worker.
+        pipes: to processes that `opener` does not reach; None: these are refused.
     """
     deadline = asyncio.get_running_loop().time() + timeout_s
     failure = NotDelivered(peer, Undelivered.NOT_CONNECTED)
@@ -149,17 +129,30 @@ async def open_anywhere(
         reason = Undelivered.BUS_DOWN if isinstance(error, BusDown) else Undelivered.REFUSED
         raise NotDelivered(peer, reason, detail=str(error)) from error
     for place in places:
-        if opener is None:
-            raise NotDelivered(peer, Undelivered.ELSEWHERE, detail="this process is no worker")
-        left_s = deadline - asyncio.get_running_loop().time()
         try:
-            return await opener.open(place.process, peer, protocol, timeout_s=left_s)
+            return await _open_at(place.process, peer, protocol, deadline, opener, pipes)
         except NotDelivered as error:
             failure = error
     try:
         raise failure
     finally:
         del failure  # else it keeps itself alive by its traceback
+
+
+async def _open_at(
+    process: str, peer: PeerId, protocol: str, deadline: float, opener: Opener | None, pipes: Pipes | None
+) -> Stream:
+    """A stream through `process`: by a socket between workers if there can be one. Raises NotDelivered."""
+    now = asyncio.get_running_loop().time
+    if opener is not None:
+        try:
+            return await opener.open(process, peer, protocol, timeout_s=deadline - now())
+        except NotDelivered as error:
+            if pipes is None or error.reason is not Undelivered.ELSEWHERE:
+                raise
+    if pipes is None:
+        raise NotDelivered(peer, Undelivered.ELSEWHERE, detail="this process is no worker")
+    return await pipes.open(process, peer, protocol, timeout_s=deadline - now())
 
 
 def _kind(process: str) -> str:

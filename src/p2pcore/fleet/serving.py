@@ -12,6 +12,7 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from p2pcore.aio.deadlines import Deadlines, end_stream
 from p2pcore.codes import Undelivered
 from p2pcore.errors import NotDelivered, RemoteProtocolError
 from p2pcore.fleet.done import Done
@@ -25,7 +26,8 @@ from p2pcore.limits import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
+    from typing import Any
 
     from p2pcore.fleet.bus import BusMessage
     from p2pcore.interfaces import Network
@@ -44,12 +46,16 @@ class Serving:
         served: how often an order from the bus ended how: "delivered", or the name of an Undelivered.
     """
 
-    __slots__ = ("_done", "_marks", "_network", "_of_process", "_tasks", "num_bytes", "num_running", "served")
+    __slots__ = (
+        *("_deadlines", "_done", "_marks", "_network", "_of_process", "_tasks"),
+        *("num_bytes", "num_running", "served"),
+    )
 
     def __init__(self, network: Network, marks: Callable[[], bytes]) -> None:
         self._network = network
         self._marks = marks
         self._done = Done()
+        self._deadlines = Deadlines(end_stream)
         self._of_process: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self.num_running = 0
@@ -59,13 +65,16 @@ class Serving:
     async def carry_out(self, order: Order) -> bytes:
         """The peer's answer. Raises NotDelivered."""
         if not order.key:
-            return await hand_over(self._network, order)
+            return await self._hand_over(order)
         key = order.peer, order.protocol, order.wants_answer, order.key
         patience_s = min(order.left_s, FLEET_ATTEMPT_S)  # by then it has been asked again, or given up
         try:
-            return await self._done.once(key, lambda: hand_over(self._network, order), patience_s)
+            return await self._done.once(key, lambda: self._hand_over(order), patience_s)
         except TimeoutError:
             raise NotDelivered(order.peer, Undelivered.TIMEOUT, may_have_arrived=True) from None
+
+    def _hand_over(self, order: Order) -> Coroutine[Any, Any, bytes]:
+        return hand_over(self._network, order, self._deadlines)
 
     def deliver(self, message: BusMessage) -> None:
         """Takes an order from the bus, or a question to this process."""
@@ -130,3 +139,4 @@ class Serving:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._deadlines.rest()

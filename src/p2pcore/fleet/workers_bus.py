@@ -113,9 +113,9 @@ class WorkersBus:
         names.message(data)
         options.seconds("timeout_s", timeout_s)
         self._need()
+        at = asyncio.get_running_loop().time() + timeout_s
         try:
-            async with asyncio.timeout(timeout_s):
-                _, answer = await self._hub.ask("request", data, self._group, subject=subject)
+            _, answer = await self._hub.ask("request", data, self._group, at, subject=subject)
         except NobodyListens:
             raise NobodyListens(f"nobody subscribed to {subject!r}") from None
         except TimeoutError:
@@ -156,6 +156,12 @@ class WorkersBucket:
         names.entries(entries)
         self._bus._need()
         await self._bus._hub.put(self._name, list(entries.items()), self._bus._group)
+
+    async def swap(self, key: str, expected: bytes | None, value: bytes | None) -> bool:
+        """See `Bucket`. Raises: also LimitExceeded, if the bucket is full."""
+        names.swap(key, expected, value)
+        self._bus._need()
+        return await self._bus._hub.swap(self._name, key, expected, value, self._bus._group)
 
     async def get(self, key: str) -> dict[str, bytes]:
         """See `Bucket`."""

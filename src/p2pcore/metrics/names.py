@@ -117,6 +117,7 @@ SPECS: Final[dict[str, Spec]] = {
     "p2pcore_fleet_presence_entries": _gauge("Peers of this process that the fleet can find."),
     "p2pcore_fleet_requests_total": _counter("Messages to one peer that were asked for here.", "outcome"),
     "p2pcore_fleet_served_total": _counter("Messages that other processes had sent here.", "outcome"),
+    "p2pcore_fleet_bus_streams": _gauge("Streams over the bus, opened here or for other processes."),
     "p2pcore_fleet_subscribers": _gauge("Subscriptions of streams to topics."),
     "p2pcore_fleet_topic_messages_total": _counter("Messages of topics that streams have taken."),
     "p2pcore_fleet_topic_dropped_total": _counter("Messages of topics that were dropped.", "reason"),

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, Self, TypeVar
 
 from p2pcore import codes, limits, options
+from p2pcore.aio.deadlines import Deadlines, end_stream
 from p2pcore.codes import RPC_RESET_BASE, RpcCode
 from p2pcore.errors import (
     ConnectionClosed,
@@ -30,7 +31,6 @@ from p2pcore.errors import (
     rpc_error,
 )
 from p2pcore.rpc import wire
-from p2pcore.rpc.deadlines import Deadlines
 from p2pcore.rpc.method import Method, StreamMethod, protocol_of
 from p2pcore.rpc.pool import Pool
 from p2pcore.values.multiaddr import Multiaddr
@@ -114,7 +114,7 @@ class Client:
         self._max_answer = max_answer_bytes
         self._allow_limited = allow_limited
         self._pool = Pool(self._open, max_streams, idle_s)
-        self._deadlines = Deadlines()
+        self._deadlines = Deadlines(end_stream)
         self._conn: Conn | None = None
         self._dialing = asyncio.Lock()
         self._num_failed_dials = 0

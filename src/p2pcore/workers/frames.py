@@ -21,13 +21,14 @@ logger = logging.getLogger("p2pcore.workers")
 Header = dict[str, Any]
 OnFrame = Callable[[Header, bytes], None]
 
+_dumped = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder each time
 _LENGTHS = 8
 """Bytes in front of a frame: the length of the header, then that of what is behind it, big-endian."""
 
 
 def encode(header: Header, data: bytes = b"") -> bytes:
     """One frame."""
-    head = json.dumps(header, separators=(",", ":")).encode()
+    head = _dumped(header).encode()
     return len(head).to_bytes(4, "big") + len(data).to_bytes(4, "big") + head + data
 
 
@@ -75,6 +76,11 @@ class FrameConn(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frame)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether `room` would return at once."""
+        return self._may_write.is_set()
+
     async def room(self) -> None:
         """Waits until little is queued. Returns at the end of the connection too."""
         await self._may_write.wait()
@@ -120,7 +126,8 @@ class FrameConn(asyncio.Protocol):
                     raise ValueError(f"a frame of {start - at} and {end - start} bytes")
                 if len(received) < end:
                     break
-                yield json.loads(bytes(received[at + _LENGTHS : start])), bytes(received[start:end])
+                head = str(received[at + _LENGTHS : start], "utf-8")  # json.loads would guess the encoding
+                yield json.loads(head), bytes(received[start:end])
                 at = end
         del self._received[:at]
 

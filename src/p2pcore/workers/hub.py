@@ -138,6 +138,7 @@ class Hub:
             "forget": self._forget,
             "bucket": self._bucket,
             "put": self._put,
+            "swap": self._swap,
             "get": self._get,
             "watch": self._watch,
             "unwatch": self._unwatch,
@@ -312,6 +313,17 @@ class Hub:
             member.reply(header["n"], limit=[error.limit, error.used, error.maximum])
         else:
             member.reply(header["n"])
+
+    def _swap(self, member: Member, header: Header, data: bytes) -> None:
+        (_, expected), (key, value) = unpack(header, data)
+        bucket = self._buckets[header["name"]]
+        is_expected = bucket.get(key).get(key) == expected
+        try:
+            bucket.put([(key, value)] if is_expected else [])
+        except LimitExceeded as error:
+            member.reply(header["n"], limit=[error.limit, error.used, error.maximum])
+        else:
+            member.reply(header["n"], is_swapped=is_expected)
 
     def _get(self, member: Member, header: Header, data: bytes) -> None:
         self._send_entries(member, {"op": "entries", "n": header["n"]}, header)

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import socket
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from p2pcore import limits
 from p2pcore.aio.callbacks import RAISED, Complaints
+from p2pcore.aio.deadlines import Deadlines
 from p2pcore.errors import BusDown, LimitExceeded, NobodyListens
 from p2pcore.workers.frames import FrameConn, Header, encode, pack, unpack
 
@@ -54,6 +56,7 @@ class HubClient:
         self._conn = FrameConn(self._heard, self._ended)
         self._numbers = itertools.count(1)
         self._asking: dict[int, asyncio.Future[tuple[Header, bytes]]] = {}
+        self._deadlines = Deadlines(_late)
         self._entries: dict[int, dict[str, bytes]] = {}  # parts of the answers to `get`
         self._subscribed: dict[str, dict[object, OnMessage]] = {}
         self._watches: dict[int, OnChange] = {}
@@ -86,24 +89,28 @@ class HubClient:
     # -- asking --------------------------------------------------------------------------------
 
     async def ask(
-        self, op: str, data: bytes = b"", group: Group | None = None, **fields: Any
+        self, op: str, data: bytes = b"", group: Group | None = None, at: float = math.inf, **fields: Any
     ) -> tuple[Header, bytes]:
         """Sends a frame, and waits for the reply, for as long as the supervisor is there.
 
         Args:
             group: has the future that this waits for, while it waits.
+            at: by when the reply must be here, on the event loop's clock.
 
         Raises:
+            TimeoutError: it is not.
             BusDown: the supervisor has gone, or whoever was asked has.
             NobodyListens: nobody was asked.
             LimitExceeded: the hub is full, or HUB_MAX_ASKING frames wait for their replies.
         """
-        await self._room()
+        await self._room(at)
         n = next(self._numbers)
         answer: asyncio.Future[tuple[Header, bytes]] = asyncio.get_running_loop().create_future()
         self._asking[n] = answer
         if group is not None:
             group.add(answer)
+        if at < math.inf:
+            self._deadlines.watch(answer, at)
         self._conn.send(encode({"op": op, "n": n, **fields}, data))
         try:
             header, body = await answer
@@ -113,6 +120,7 @@ class HubClient:
             raise
         finally:
             del self._asking[n]
+            self._deadlines.forget(answer)
             entries = self._entries.pop(n, {})
             if group is not None:
                 group.discard(answer)
@@ -123,12 +131,13 @@ class HubClient:
         """Sends a frame without a reply. After the end of the supervisor, nothing happens."""
         self._conn.send(encode({"op": op, **fields}, data))
 
-    async def _room(self) -> None:
-        """Waits until the supervisor reads."""
+    async def _room(self, at: float = math.inf) -> None:
+        """Waits until the supervisor reads. Raises TimeoutError: it has not until `at`."""
         if len(self._asking) >= limits.HUB_MAX_ASKING:
             raise LimitExceeded("HUB_MAX_ASKING", len(self._asking) + 1, limits.HUB_MAX_ASKING)
-        if self._conn.is_open:
-            await self._conn.room()
+        if self._conn.is_open and not self._conn.has_room:
+            async with asyncio.timeout_at(None if at == math.inf else at):
+                await self._conn.room()
         if not self._conn.is_open:
             raise BusDown("the supervisor has gone")
 
@@ -166,6 +175,15 @@ class HubClient:
         """Writes entries. Returns when the hub has all. Raises BusDown, LimitExceeded."""
         for fields, data in pack(entries):
             await self.ask("put", data, group, name=name, **fields)
+
+    async def swap(
+        self, name: str, key: str, expected: bytes | None, value: bytes | None, group: Group | None = None
+    ) -> bool:
+        """Writes an entry if it is `expected` now. Returns: whether it was. Raises BusDown, LimitExceeded."""
+        (fields, data), *_ = pack([("expected", expected), (key, value)])
+        header, _ = await self.ask("swap", data, group, name=name, **fields)
+        is_swapped: bool = header["is_swapped"]
+        return is_swapped
 
     async def get(self, name: str, key: str, group: Group | None = None) -> dict[str, bytes]:
         """The entry of `key` and those below it. Raises BusDown."""
@@ -239,6 +257,11 @@ class HubClient:
         told, self._on_down = list(self._on_down.values()), {}
         for call in told:
             self._call("on_down", call)
+
+
+def _late(answer: asyncio.Future[tuple[Header, bytes]]) -> None:
+    if not answer.done():
+        answer.set_exception(TimeoutError())
 
 
 def _forget(table: dict[object, Any], token: object) -> None:

@@ -1,8 +1,9 @@
-"""Streams between the workers of one supervisor: each pair has a UNIX socket, made when it is first used.
+"""Streams between processes of one program: each pair has a socket, made when it is first used.
 
-Comes in: the number of another worker, and a request. Goes out: a stream to what that worker opened for it,
-spliced there, so no byte passes through the supervisor or a task. Half closes, resets with their codes and
-back-pressure pass through. The sockets carry yamux without encryption: both ends are of one program.
+Comes in: the name of another process, and a request. Goes out: a stream to what that process opened for it,
+spliced there, so no byte passes through a task. Half closes, resets with their codes and back-pressure pass
+through. The sockets carry yamux without encryption. Between workers they are UNIX sockets that the supervisor
+passes; between machines fleet/pipes.py carries their bytes.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import asyncio
 import json
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from p2pcore import codes, limits
 from p2pcore._fast.crypto.secure import PlainChannel
@@ -31,10 +32,11 @@ logger = logging.getLogger("p2pcore.workers")
 
 Request = dict[str, Any]
 T = TypeVar("T")
+Name = TypeVar("Name", bound=Hashable)
 
 
 class LinkRefused(Exception):
-    """The other worker has not opened what was asked for.
+    """The other process has not opened what was asked for.
 
     Attributes:
         reason: a word that the handler has chosen.
@@ -47,10 +49,10 @@ class LinkRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Far:
-    """What a handler has opened for another worker.
+    """What a handler has opened for another process.
 
     Attributes:
-        stream: negotiated, and nobody reads it; a reset of it ends the other worker's stream too.
+        stream: negotiated, and nobody reads it; a reset of it ends the other process's stream too.
         ended: called once, when both directions have ended.
     """
 
@@ -59,132 +61,152 @@ class Far:
 
 
 Handler = Callable[[Request], Awaitable[Far]]
-"""Opens what a request of another worker wants. Raises LinkRefused; it may be cancelled."""
+"""Opens what a request of another process wants. Raises LinkRefused; it may be cancelled."""
 
 
 class Link:
-    """What `stream.conn` is for a stream to another worker. It is no connection to a peer.
+    """What `stream.conn` is for a stream to another process. It is no connection to a peer.
 
     Attributes:
-        id: for logs. remote_peer: the id of this node, which all its workers share.
+        id: for logs. remote_peer: the id of this node.
     """
 
     __slots__ = ("id", "remote_peer", "session")
 
-    def __init__(self, number: int, peer: PeerId, session: YamuxSession) -> None:
-        self.id = f"worker-{number}"
+    def __init__(self, text: str, peer: PeerId, session: YamuxSession) -> None:
+        self.id = text
         self.remote_peer = peer
         self.session = session
 
 
-class Links:
-    """The links of one worker. Made inside the event loop.
+class Links(Generic[Name]):
+    """The links of one process. Made inside the event loop.
 
     Args:
-        hub: asked to connect two workers. sock: gives the sockets; owned. number: of this worker.
-        peer: the id of the node.
+        connect: asks for a socket to another process, which `begin` is then called with.
+        text: of a link in logs, with a place for the name of the process. peer: the id of the node.
+        options: of the sessions.
     """
 
-    def __init__(self, hub: HubClient, sock: socket.socket, number: int, peer: PeerId) -> None:
-        self.number = number
-        self._hub = hub
+    def __init__(
+        self,
+        connect: Callable[[Name], Awaitable[object]],
+        text: str,
+        peer: PeerId,
+        options: YamuxOptions,
+    ) -> None:
+        self._ask = connect
+        self._text = text
         self._peer = peer
-        self._reader = DescriptorReader(sock, self._received)
-        self._multiplexer = YamuxMultiplexer(_OPTIONS)
-        self._sessions: dict[int, YamuxSession] = {}
+        self._multiplexer = YamuxMultiplexer(options)
+        self._sessions: dict[Name, YamuxSession] = {}
         self._all: set[YamuxSession] = set()
-        self._connecting: dict[int, asyncio.Task[YamuxSession]] = {}
-        self._arrivals: dict[int, asyncio.Future[YamuxSession]] = {}
+        self._connecting: dict[Name, asyncio.Task[YamuxSession]] = {}
+        self._arrivals: dict[Name, asyncio.Future[YamuxSession]] = {}
         self._handlers: dict[str, Handler] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
+    @property
+    def num_streams(self) -> int:
+        """Streams of all links, those that others opened too."""
+        return sum(session.num_streams for session in self._all)
+
     def serve(self, kind: str, handler: Handler) -> None:
-        """Requests of other workers with this "kind" go to `handler`."""
+        """Requests of other processes with this "kind" go to `handler`."""
         self._handlers[kind] = handler
 
     def stop_serving(self, kind: str) -> None:
         """Ends `serve`. What was opened goes on. Idempotent."""
         self._handlers.pop(kind, None)
 
-    async def open(self, number: int, kind: str, **fields: Any) -> Stream:
-        """A stream to what worker `number` opens for this request.
+    async def open(self, name: Name, kind: str, **fields: Any) -> Stream:
+        """A stream to what process `name` opens for this request.
 
         Raises:
             LinkRefused: it has not opened it.
-            BusDown: that worker, or the supervisor, has gone. TimeoutError: it does not answer.
+            BusDown: that process has gone. TimeoutError: it does not answer.
+            Also what `connect` raises.
         """
-        if number == self.number:
-            raise ValueError(f"worker {number} is this process")
         async with asyncio.timeout(limits.LINK_TIMEOUT_S):
-            session = await self._session(number)
+            session = await self._session(name)
             try:
                 stream = cast("Stream", await session.open_stream())
             except P2PError as error:
-                raise BusDown(f"worker {number} has gone") from error
+                raise BusDown(f"{self._text.format(name)} has gone") from error
         try:
             await _request(stream, {"kind": kind, **fields})
         except DeadlineExceeded as error:
             stream.reset()
-            raise TimeoutError(f"worker {number} does not answer") from error
+            raise TimeoutError(f"{self._text.format(name)} does not answer") from error
         except P2PError as error:
             stream.reset()
-            raise BusDown(f"worker {number} has gone") from error
+            raise BusDown(f"{self._text.format(name)} has gone") from error
         except BaseException:
             stream.reset()
             raise
         return stream
 
-    async def _session(self, number: int) -> YamuxSession:
-        session = self._sessions.get(number)
-        if session is not None and not session.is_closed:
-            return session
-        connecting = self._connecting.get(number)
+    def is_connected(self, name: Name) -> bool:
+        """Whether `open` would use a link that is there."""
+        session = self._sessions.get(name)
+        return session is not None and not session.is_closed
+
+    async def _session(self, name: Name) -> YamuxSession:
+        if self.is_connected(name):
+            return self._sessions[name]
+        connecting = self._connecting.get(name)
         if connecting is None:
-            connecting = self._start(self._connect(number))
-            self._connecting[number] = connecting
-            connecting.add_done_callback(lambda task: self._connected(number, task))
+            connecting = self._start(self._connect(name))
+            self._connecting[name] = connecting
+            connecting.add_done_callback(lambda task: self._connected(name, task))
         return await asyncio.shield(connecting)  # others may wait for it too
 
-    async def _connect(self, number: int) -> YamuxSession:
+    async def _connect(self, name: Name) -> YamuxSession:
         arrival: asyncio.Future[YamuxSession] = asyncio.get_running_loop().create_future()
-        self._arrivals[number] = arrival
+        self._arrivals[name] = arrival
         async with asyncio.timeout(limits.LINK_TIMEOUT_S):
-            await self._hub.ask("link", to=number)
+            await self._ask(name)
             return await arrival
 
-    def _connected(self, number: int, task: asyncio.Task[YamuxSession]) -> None:
-        del self._connecting[number], self._arrivals[number]
+    def _connected(self, name: Name, task: asyncio.Task[YamuxSession]) -> None:
+        del self._connecting[name], self._arrivals[name]
         if not task.cancelled():
             task.exception()  # it may be that nobody waits any more
 
     # -- sockets that come ---------------------------------------------------------------------
 
-    def _received(self, sock: socket.socket, number: int, is_client: bool) -> None:
-        self._start(self._begin(sock, number, is_client))
+    def received(self, sock: socket.socket, name: Name, is_client: bool) -> None:
+        """Calls `begin` in a task."""
+        self._start(self.begin(sock, name, is_client))
 
-    async def _begin(self, sock: socket.socket, number: int, is_client: bool) -> None:
+    async def begin(self, sock: socket.socket, name: Name, is_client: bool) -> YamuxSession:
+        """Starts a link to process `name` on a connected socket, which it owns.
+
+        Args: is_client: at one of the two ends.
+        """
         conn = MaConn(asyncio.get_running_loop(), sock, (), None)
         await conn.start()
         mailbox = conn.mailbox
         mailbox.insert(PlainChannel())
         session = self._multiplexer.start(mailbox, is_client)
-        session.owner = Link(number, self._peer, session)
+        session.owner = Link(self._text.format(name), self._peer, session)
         self._all.add(session)
-        self._sessions[number] = session
+        self._sessions[name] = session
         session.set_stream_handler(self._arrived)
-        session.add_close_callback(lambda error: self._lost(number, session))
-        arrival = self._arrivals.get(number)
+        session.add_close_callback(lambda error: self._lost(name, session))
+        arrival = self._arrivals.get(name)
         if arrival is not None and not arrival.done():
             arrival.set_result(session)
+        return session
 
     def _arrived(self, stream: Stream) -> None:
         self._start(self._serve(stream))
 
-    def _lost(self, number: int, session: YamuxSession) -> None:
+    def _lost(self, name: Name, session: YamuxSession) -> None:
         session.owner = None  # breaks the circle
         self._all.discard(session)
-        if self._sessions.get(number) is session:
-            del self._sessions[number]
+        if self._sessions.get(name) is session:
+            del self._sessions[name]
 
     def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work)
@@ -192,16 +214,16 @@ class Links:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    # -- requests of other workers -------------------------------------------------------------
+    # -- requests of other processes -------------------------------------------------------------
 
     async def _serve(self, stream: Stream) -> None:
-        stream.handler_task = asyncio.current_task()  # cancelled if the other worker gives up
+        stream.handler_task = asyncio.current_task()  # cancelled if the other process gives up
         try:
             far = await self._opened(stream)
         except LinkRefused as refused:
             await _answer(stream, {"refused": refused.reason, "text": str(refused)})
         except (P2PError, OSError, ValueError) as error:
-            logger.debug("a request of another worker failed: %r", error)
+            logger.debug("a request of another process failed: %r", error)
             stream.reset()
         except BaseException:
             stream.reset()
@@ -231,13 +253,37 @@ class Links:
 
     async def close(self) -> None:
         """Ends all links. Idempotent."""
-        self._reader.close()
         for task in self._tasks:
             task.cancel()
         for session in list(self._all):
             session.abort(codes.STREAM_SHUTDOWN)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=limits.WORKER_EXIT_S)
+
+
+class WorkerLinks(Links[int]):
+    """The links of one worker to the others, by their numbers. Made inside the event loop.
+
+    Args:
+        hub: asked to connect two workers. sock: gives the sockets; owned. number: of this worker.
+        peer: the id of the node.
+    """
+
+    def __init__(self, hub: HubClient, sock: socket.socket, number: int, peer: PeerId) -> None:
+        super().__init__(self._ask_hub, "worker-{}", peer, _OPTIONS)
+        self.number = number
+        self._hub = hub
+        self._reader = DescriptorReader(sock, self.received)
+
+    async def _ask_hub(self, number: int) -> None:
+        if number == self.number:
+            raise ValueError(f"worker {number} is this process")
+        await self._hub.ask("link", to=number)
+
+    async def close(self) -> None:
+        """See `Links`."""
+        self._reader.close()
+        await super().close()
 
 
 async def _request(stream: Stream, request: Request) -> None:

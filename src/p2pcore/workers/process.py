@@ -37,6 +37,7 @@ class Process:
         ready: done when it serves, or when it has ended before that (then `is_ready` is False).
         ended: done when it has ended. Its result is the exit status, negative for a signal.
         addrs: the addresses it listens on, with /p2p/ID. error: the reason it gave for its failure.
+        has_turn: whether it can ask for the turn of supervisors; see turns.py.
         details: the last p2pcore.admin.describe that it told; {}: none. is_draining: True once it was told to
             drain. is_silent: True while signs of life are overdue.
     """
@@ -58,6 +59,7 @@ class Process:
         self.addrs: list[str] = []
         self.error: str | None = None
         self.is_draining = False
+        self.has_turn = False
         self.details: dict[str, Any] = {}
         self.is_silent = False
         self._popen = popen
@@ -127,6 +129,10 @@ class Process:
         if not self.ended.done():
             self._popen.kill()
 
+    def send(self, **message: object) -> bool:
+        """Sends it a message. False: it was dropped, because the worker does not read."""
+        return self._channel.send(**message)
+
     def ask_metrics(self) -> None:
         """Asks it for its metrics. They come as a message."""
         self._channel.send(do="metrics")
@@ -176,6 +182,7 @@ class Process:
             if self.ready.done():
                 raise ValueError("it said twice that it is ready")
             self.addrs = message["addrs"]
+            self.has_turn = message["has_turn"]
             self.ready_at = asyncio.get_running_loop().time()
             self.ready.set_result(None)
             self._looked_at = self.ready_at

@@ -21,7 +21,7 @@ from p2pcore.values.peer_id import PeerId
 from p2pcore.workers.frames import Header
 from p2pcore.workers.hub import Hub, Member
 from p2pcore.workers.hub_client import HubClient
-from p2pcore.workers.links import Far, LinkRefused, Links, Request
+from p2pcore.workers.links import Far, LinkRefused, Request, WorkerLinks
 
 if TYPE_CHECKING:
     from p2pcore.interfaces import Stream
@@ -114,7 +114,7 @@ class _Askers:
 class SharedBoard:
     """A worker's side; satisfies relay.ledger.Board."""
 
-    def __init__(self, hub: HubClient, links: Links, options: RelayOptions) -> None:
+    def __init__(self, hub: HubClient, links: WorkerLinks, options: RelayOptions) -> None:
         self._hub = hub
         self._links = links
         self._reserving = _Askers(options.reservations_per_min_per_peer, options.reservations_per_min_per_ip)
@@ -167,7 +167,7 @@ class SharedBoard:
         return answer
 
 
-async def share_relay(service: RelayService, hub: HubClient, links: Links) -> None:
+async def share_relay(service: RelayService, hub: HubClient, links: WorkerLinks) -> None:
     """Makes the relay of this worker one with those of the others. Raises BusDown."""
 
     async def serve(request: Request) -> Far:

@@ -37,6 +37,7 @@ from p2pcore.workers.hub import Hub
 from p2pcore.workers.ports import Ports, close_all
 from p2pcore.workers.process import Process, pickled
 from p2pcore.workers.relays import RelayDesk
+from p2pcore.workers.turns import RestartTurn
 from p2pcore.workers.worker import HostFactory, Settings, WorkerStatus
 
 logger = logging.getLogger("p2pcore.workers")
@@ -165,6 +166,7 @@ class Supervisor:
         self._tasks: set[asyncio.Task[Any]] = set()
         self.hub = Hub()
         self._relay = RelayDesk(self.hub)
+        self._turns = RestartTurn(lambda: self._processes)
         self.metrics = FleetMetrics(lambda: self._processes, lambda: self.hub.num_dropped)
         self.alive = Health("alive", {"workers": self._none_alive})
         self.ready = Health("ready", {"draining": self._drains, "workers": self._none_serves})
@@ -279,6 +281,7 @@ class Supervisor:
         """
         timeout_s = self._grace(timeout_s)
         self._is_ending = True
+        self._turns.close()
         await self._delay()
         for task in self._tasks - {asyncio.current_task()}:
             task.cancel()  # a restart that is running
@@ -309,6 +312,7 @@ class Supervisor:
     def kill(self) -> None:
         """Kills every worker. `drain` and `wait` return soon after."""
         self._is_ending = True
+        self._turns.close()
         for process in self._processes:
             process.kill()
 
@@ -337,12 +341,16 @@ class Supervisor:
         """Replaces the workers one after another. The new worker serves before the old one drains.
 
         Both accept connections from the same sockets, so no connection is refused. If a new worker cannot
-        start, the old one goes on.
+        start, the old one goes on. If workers have a Fleet beside them (`Worker.beside`) that reaches other
+        supervisors, it waits first until none of these restarts.
 
-        Raises: WorkerFailed: a new worker could not start.
+        Raises:
+            WorkerFailed: a new worker could not start.
+            TimeoutError: other supervisors restarted, or the bus was away, for limits.FLEET_TURN_TIMEOUT_S;
+                or the workers are to end.
         """
         timeout_s = self._grace(timeout_s)
-        async with self._restarting:
+        async with self._restarting, self._turns.taken(timeout_s + limits.WORKER_EXIT_S):
             self.on_state("restarting")
             try:
                 for slot in self._slots:
@@ -472,6 +480,12 @@ class Supervisor:
             status = process.ended.result()
             why = process.error or f"it ended with status {status}"
             raise WorkerFailed(process.index, status, why)
+        try:
+            await self._turns.hold()
+        except BaseException:  # the old one goes on
+            self._tell_end_of(process)
+            self._drain_process(process, timeout_s, False)
+            raise
         old, slot.process = slot.process, process
         if slot.is_stopped or self._is_ending:  # `_keep` has ended
             self._tell_end_of(process)
@@ -542,6 +556,8 @@ class Supervisor:
             self._asked_to_stop(process)
         elif event == "ready":
             self.metrics.started(process)
+        elif event == "turn":
+            self._turns.heard(message)
         elif event == "metrics":
             self.metrics.heard(process, message["families"])
 

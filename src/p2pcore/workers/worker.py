@@ -36,8 +36,9 @@ from p2pcore.values.multiaddr import Multiaddr
 from p2pcore.workers.channel import Channel, Message, receive_bytes
 from p2pcore.workers.hub import Ticket
 from p2pcore.workers.hub_client import HubClient
-from p2pcore.workers.links import Links
+from p2pcore.workers.links import WorkerLinks
 from p2pcore.workers.relays import share_relay
+from p2pcore.workers.turn_proxy import HasRestartCell, TurnProxy
 
 HostFactory = Callable[..., "Host | Awaitable[Host]"]
 """Each worker calls it as `factory(worker, *args)`. It returns a host that is not started."""
@@ -91,7 +92,7 @@ class Worker:
         hub, links: to the other workers; see p2pcore.fleet.WorkersBus.
     """
 
-    def __init__(self, settings: Settings, channel: Channel, hub: HubClient, links: Links) -> None:
+    def __init__(self, settings: Settings, channel: Channel, hub: HubClient, links: WorkerLinks) -> None:
         self._channel = channel
         self.hub = hub
         self.links = links
@@ -134,7 +135,7 @@ class Worker:
         """Enters `context`, such as a Fleet, when the host has started, and leaves it when it has drained.
 
         The worker is ready once all contexts are entered, in the order of these calls. If one raises, the
-        worker has failed.
+        worker has failed. Supervisors whose workers have the same Fleet beside them restart by turns.
         """
         self._beside.append(context)
 
@@ -194,22 +195,24 @@ async def _work(sock: socket.socket, preparation: dict[str, Any], settings: Sett
     return 0
 
 
-async def _joined(settings: Settings) -> tuple[HubClient, Links]:
+async def _joined(settings: Settings) -> tuple[HubClient, WorkerLinks]:
     """The connections to the other workers."""
     ticket = settings.ticket
     hub = await HubClient.connected(_inherited(ticket.hub_fd))
     peer = PrivateKey.from_protobuf(settings.key).peer_id()
-    return hub, Links(hub, _inherited(ticket.links_fd), ticket.number, peer)
+    return hub, WorkerLinks(hub, _inherited(ticket.links_fd), ticket.number, peer)
 
 
 async def _serve(host: Host, worker: Worker, settings: Settings, stop: _Stop) -> None:
     async with host, AsyncExitStack() as stack:
         for context in worker._beside:
             await stack.enter_async_context(context)
+            if isinstance(context, HasRestartCell) and context.restart_cell is not None:
+                stop.turn = TurnProxy(context.restart_cell, stop.channel)
         gc.freeze()  # the present objects stay for ever, so collections need not look at them
         stop.arm(host, settings.index)
         addrs = [str(addr) for addr in host.addrs_with_peer]
-        stop.channel.send(event="ready", addrs=addrs)
+        stop.channel.send(event="ready", addrs=addrs, has_turn=stop.turn is not None)
         _beat(stop.channel, settings.heartbeat_s)
         order = await stop.ordered
         timeout_s = order.get("timeout_s", settings.drain_s)
@@ -232,6 +235,7 @@ class _Stop:
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
+        self.turn: TurnProxy | None = None
         self.ordered: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._host: Host | None = None
         self._index = -1
@@ -257,6 +261,8 @@ class _Stop:
         while (message := await self.channel.receive()) is not None:
             if message["do"] == "drain":
                 self._order(message)
+            elif message["do"] == "turn" and self.turn is not None:
+                self.turn.heard(message)
             elif message["do"] == "metrics" and self._host is not None:
                 _send_metrics(self.channel, self._host)
             elif message["do"] == "status" and self._host is not None:

@@ -271,12 +271,15 @@ cdef class Session(Layer):
         op.session = self
         return op
 
-    def abort(self, uint32_t code=0):
-        """Ends at once: sends a go-away if the socket takes it now, then closes. Idempotent."""
+    def abort(self, uint32_t code=0, error=None):
+        """Ends at once: sends a go-away if the socket takes it now, then closes. Idempotent.
+
+        `error`: what its streams fail with; None: a GoAway of ours.
+        """
         self._seated()
         if self.error is None:
             self.send_go_away(code)
-            self.fail(errors.GoAway(code, False))
+            self.fail(errors.GoAway(code, False) if error is None else error)
         if self.below is not None:
             self.cork.flush()
             self.drop(self.error)

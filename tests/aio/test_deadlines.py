@@ -1,11 +1,11 @@
-"""The deadlines of a client's calls: each one in time, with one timer for all."""
+"""The deadlines of many waits: each one in time, with one timer for all."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
-from p2pcore.rpc.deadlines import Deadlines
+from p2pcore.aio.deadlines import Deadlines, end_stream
 from virtual_time import now, virtual
 
 
@@ -18,10 +18,10 @@ class FakeStream:
         self._late.append((round(now(), 2), self))
 
 
-def made() -> tuple[Deadlines, list[Any], list[Any]]:
+def made() -> tuple[Deadlines[Any], list[Any], list[Any]]:
     """Deadlines, what was late and when, and four streams."""
     late: list[Any] = []
-    return Deadlines(), late, [FakeStream(late) for _ in range(4)]
+    return Deadlines(end_stream), late, [FakeStream(late) for _ in range(4)]
 
 
 @virtual
@@ -64,7 +64,7 @@ async def test_deadlines_at_rest_have_no_timer() -> None:
 async def test_calls_that_end_in_time_share_one_timer() -> None:
     timers = 0
 
-    class Counted(Deadlines):
+    class Counted(Deadlines[Any]):
         __slots__ = ()
 
         def _set_timer(self, at: float) -> None:
@@ -73,7 +73,7 @@ async def test_calls_that_end_in_time_share_one_timer() -> None:
             super()._set_timer(at)
 
     _, late, streams = made()
-    counted = Counted()
+    counted = Counted(end_stream)
     for i in range(1000):
         counted.watch(streams[0], now() + 30)
         await asyncio.sleep(0.05 if i % 2 else 0)
