@@ -233,7 +233,7 @@ GROUPS: tuple[Group, ...] = (
         "address in a signed record. Both sides identify each other, 32 bytes go there and back on a stream, "
         "and the peer closes. Then 1,000 connections of 64 hosts with a stream each: on all of them at once, "
         "32 bytes go there and back, again and again. p2pcore's own echo wakes no task for a message "
-        "(docs/decisions/0043); one row has an async handler in its place, as a program writes it. "
+        "(docs/decisions/0044); one row has an async handler in its place, as a program writes it. "
         "The dialer costs little: one in ten of its connections is timed, and the others send back what "
         "comes. A delay ends when the echo is read, so it has the "
         "dialer's time too. At last, 200 new peers come each second, at a lower "

@@ -22,7 +22,7 @@ PROTOCOL = "/echo/1.0.0"
 async def serve(stream: Stream) -> None:
     """The stream handler: sends back what comes, until the peer has ended its half.
 
-    Most streams bring one message. What comes after a second one wakes no task (docs/decisions/0043).
+    Most streams bring one message. What comes after a second one wakes no task (docs/decisions/0044).
     """
     for _ in range(2):
         if not (data := await stream.read()):
