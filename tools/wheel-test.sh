@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds the wheel from this tree, or takes $WHEEL, and installs it in clean environments outside it: in one alone
-# (tools/lean_check.py looks at that), in another as p2pcore[cli,fleet] with the tools of tests. There it runs tests against
-# what is installed: a file missing from the wheel fails here. Arguments are pytest's; without any it runs the part
-# of the suite that packaging can break: programs, processes, the public names, and a connection of every kind.
+# (tools/lean_check.py looks at that), in another as p2pcore[cli,fleet] with the tools of tests. There it runs tests
+# against what is installed: a file missing from the wheel fails here. Arguments are pytest's; without any it runs the
+# part of the suite that packaging can break: programs, processes, the public names, and a connection of every kind.
 set -euo pipefail
 top=$(cd "$(dirname "$0")/.." && pwd)
 work=$(mktemp -d)
