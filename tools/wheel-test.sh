@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds the wheel from this tree, or takes $WHEEL, and installs it in clean environments outside it: in one alone
-# (tools/lean_check.py looks at that), in another as p2pcore[cli] with the tools of tests. There it runs tests against
-# what is installed: a file missing from the wheel fails here. Arguments are pytest's; without any it runs the part
-# of the suite that packaging can break: programs, processes, the public names, and a connection of every kind.
+# (tools/lean_check.py looks at that), in another as p2pcore[cli,fleet] with the tools of tests. There it runs tests
+# against what is installed: a file missing from the wheel fails here. Arguments are pytest's; without any it runs the
+# part of the suite that packaging can break: programs, processes, the public names, and a connection of every kind.
 set -euo pipefail
 top=$(cd "$(dirname "$0")/.." && pwd)
 work=$(mktemp -d)
@@ -24,7 +24,7 @@ cp "$top/tools/lean_check.py" "$work/"
 (cd "$work" && "$work/lean/bin/python" -I lean_check.py)
 
 # The oldest multiaddr that p2pcore accepts; the suite of the source tree runs with the newest.
-"$py" -m pip install -q "$wheel[cli]" "multiaddr==0.0.9"
+"$py" -m pip install -q "$wheel[cli,fleet]" "multiaddr==0.0.9"
 (cd "$top" && "$py" -m pip install -q --group test)
 
 cp -r "$top/tests" "$top/README.md" "$top/pyproject.toml" "$work/"

@@ -235,9 +235,8 @@ async def test_a_connection_whose_close_is_cancelled_is_aborted_and_told() -> No
     fake.close_gate = asyncio.Event()
     conn = swarm.add_conn(fake)
     closing = asyncio.create_task(conn.close(7))
-    await eventually(
-        lambda: fake.close_code == 7 and not swarm.conns()
-    )  # it is given to nobody while it closes
+    await eventually(lambda: fake.close_code == 7 and swarm.conns() == [])  # given to nobody while it closes
+    assert not closing.done()
     closing.cancel()
     await asyncio.wait([closing])
     assert fake.aborted
