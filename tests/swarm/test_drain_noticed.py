@@ -236,6 +236,32 @@ async def test_a_peer_is_told_that_nothing_is_served_any_more() -> None:
 
 
 @looped
+async def test_a_peer_that_we_are_still_identifying_is_told_too() -> None:
+    """Else its connection is closed between two calls, before it knows, and the next call is cut."""
+    may_answer = asyncio.Event()
+    async with make_server() as server, Host(listen=(), **KNOWN) as client:
+
+        async def slowly(stream: Stream) -> None:
+            await may_answer.wait()
+            await client._identify.serve(stream)
+
+        client.set_stream_handler(identify.PROTOCOL, slowly)
+        conn = await client.connect(server.addrs_with_peer[0])
+        await client.identify(conn)
+        noticed = asyncio.ensure_future(anext(client.events(PeerDraining)))
+        draining = asyncio.ensure_future(server.drain(seconds(30)))
+        await eventually(lambda: server._identify._is_draining)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not conn.is_closed
+        may_answer.set()
+        await asyncio.wait([noticed, draining], return_when=asyncio.FIRST_COMPLETED)
+        assert noticed.done(), "the drain is over, and the peer has not heard of it"
+        assert noticed.result().conn is conn
+        await draining
+
+
+@looped
 async def test_a_peer_that_does_not_read_what_it_is_told_holds_a_drain_up_no_longer_than_the_refusals(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -305,18 +305,23 @@ class IdentifyService:
 
     async def _push_each(self, conns: Iterator[Conn | None], is_read: bool = False) -> None:
         for conn in conns:
-            if conn is not None:
+            if conn is None:
+                continue
+            if is_read and (asked := self._running.get(conn)) is not None:
+                await asyncio.wait([asked])
+            if _takes_push(conn):
                 await _quietly(conn, self.push(conn, is_read))
 
     async def tell_draining(self) -> None:
         """From now on tells every peer that new streams should go elsewhere: first those that are connected.
 
         Returns when all of them that take pushes have read it. The streams that a peer opened before it knew
-        have arrived by then. Each peer has IDENTIFY_TIMEOUT_S.
+        have arrived by then. A peer that we are just identifying is told when we know it. Each peer has
+        IDENTIFY_TIMEOUT_S, and as long again for that.
         """
         self._is_draining = True
         found = map(self._network.conns_to_peer, self._network.peers())
-        conns = [conn for several in found for conn in several if _takes_push(conn)]
+        conns = [conn for each in found for conn in each if conn in self._running or _takes_push(conn)]
         num = min(len(conns), limits.DRAIN_TELLS)
         left = iter(conns)
         await asyncio.gather(*(self._push_each(left, is_read=True) for _ in range(num)))
