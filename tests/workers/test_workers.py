@@ -372,7 +372,7 @@ async def test_sigterm_drains_one_worker_for_good() -> None:
         await stream.close()
         error = await ended_by(conn)
         assert isinstance(error, GoAway)
-        assert error.code == 0
+        assert error.code == codes.CONN_SHUTDOWN
         await eventually(lambda: node.kinds("exited"), LIMIT_S)
         (ended,) = node.kinds("exited")
         assert (ended.pid, ended.status, ended.restart_s) == (told, 0, None)

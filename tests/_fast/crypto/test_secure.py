@@ -242,7 +242,7 @@ async def test_bytes_a_handshake_left_go_through_the_channel_first() -> None:
 @looped
 async def test_an_idle_channel_owns_no_buffer() -> None:
     state = loop_state(Cable().loop)
-    channels = [channel() for _ in range(20)]
+    channels = [channel() for _ in range(10)]  # more of them would send before the end of the turn
     for cable, box in channels:
         box.write(b"out")
         cable.deliver(record(KEY_B, 0, b"in")[:9])
@@ -250,7 +250,7 @@ async def test_an_idle_channel_owns_no_buffer() -> None:
     for cable, _ in channels:
         cable.deliver(record(KEY_B, 0, b"in")[9:])
     await settle()
-    assert state.num_free_records == 40  # one of each for sending and for the part of a record
+    assert state.num_free_records == 20  # one of each for sending and for the part of a record
 
 
 @looped
