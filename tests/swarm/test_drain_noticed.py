@@ -172,7 +172,7 @@ async def test_a_peer_that_cannot_be_told_is_refused_after_a_while_with_a_code_t
         await going.write(b"x")
         assert await going.read_exactly(1) == b"x"
         drained = asyncio.create_task(p.server.drain(seconds(60)))
-        await eventually(lambda: not p.server.swarm.listen_addresses())
+        await eventually(lambda: p.server.swarm._streams.is_refusing)
         stream = await p.conn.new_stream("/echo/1.0.0")
         with pytest.raises(StreamReset) as refused:
             await stream.read()

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import threading
 import weakref
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -26,7 +27,30 @@ _stopping: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, float] = weakref
 
 
 class Interrupted(SystemExit, KeyboardInterrupt):
-    """A signal has ended the program. If nobody catches it, the process exits with 128 + signal."""
+    """A signal has ended the program. If nobody catches it, the process exits with 128 + signal.
+
+    Python 3.14 takes it for a KeyboardInterrupt first, shows a traceback and ends by SIGINT. So a hook for
+    what nobody catches makes it a SystemExit again.
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        if sys.version_info >= (3, 14) and not isinstance(sys.excepthook, _Hook):
+            sys.excepthook = _Hook(sys.excepthook)
+
+
+class _Hook:
+    """What is done with an exception that nobody catches: Interrupted exits, `before` gets any other."""
+
+    def __init__(self, before: Callable[..., Any]) -> None:
+        self._before = before
+
+    def __call__(
+        self, kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, Interrupted):
+            raise SystemExit(error.code)
+        self._before(kind, error, traceback)
 
 
 def drain_time(loop: asyncio.AbstractEventLoop) -> float | None:
