@@ -18,8 +18,6 @@ from p2pcore._fast.mux.stream cimport Stream
 cdef class _Echo(Layer):
     """The sink of a stream whose bytes go back. Only its stream has it, and it does not keep the stream alive."""
 
-    cdef PyObject *source       # the stream that has it for a sink: borrowed, because nobody else calls it
-
     cdef int feed(self, uint8_t *data, Py_ssize_t n) except -1:
         cdef Stream stream = <Stream> self.source
         try:
