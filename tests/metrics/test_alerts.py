@@ -9,19 +9,19 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from harness import HANG_S, looped, seconds
+from harness import looped
 from hosts import pair
 from p2pcore import MetricsServer
 from p2pcore.metrics import text
 from p2pcore.metrics.family import Buckets, family
 from p2pcore.metrics.names import HISTOGRAM, SPECS
+from system_tools import said_by
 
 DASHBOARDS = Path(__file__).parents[2] / "dashboards"
 
@@ -33,16 +33,7 @@ def promtool(*words: str | Path, page: str = "") -> tuple[int, str]:
     command = shutil.which("promtool")
     if command is None:
         pytest.skip("promtool is not installed (Debian: the package prometheus)")
-    done = subprocess.run(
-        [command, *words],
-        input=page,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=seconds(HANG_S),
-        check=False,
-    )
-    return done.returncode, done.stdout
+    return said_by([command, *words], page=page)
 
 
 def load(name: str) -> Any:

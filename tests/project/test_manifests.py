@@ -18,7 +18,7 @@ import pytest
 import yaml
 from kubernetes_validate.utils import all_versions
 
-from harness import HANG_S, seconds
+from system_tools import said_by
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 KUBERNETES = ["kubernetes/p2pcore.yaml", "fleet/nats.yaml"]
@@ -65,16 +65,8 @@ def compose(path: Path, **environment: str) -> tuple[int, str]:
     """(the exit status of `docker compose config`, what it prints)."""
     if not _compose():
         pytest.skip("docker compose is not installed")
-    done = subprocess.run(
-        [*_compose(), "-f", path, "config"],
-        env={name: value for name, value in os.environ.items() if name != "NATS_TOKEN"} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=seconds(HANG_S),
-        check=False,
-    )
-    return done.returncode, done.stdout
+    ours = {name: value for name, value in os.environ.items() if name != "NATS_TOKEN"}
+    return said_by([*_compose(), "-f", path, "config"], env=ours | environment)
 
 
 def test_docker_compose_takes_the_file(tmp_path: Path) -> None:
