@@ -260,7 +260,7 @@ def _added(few: Figures, many: Figures, count: int) -> Figures:
     return {
         "bytes": added["rss"],
         "tasks": added["tasks"],
-        "wakeups_s": added["wakeups"],
+        "wakeups_s": max(0.0, added["wakeups"]),  # below 0 is chance: what the rest of the process does
         "total_bytes": many["rss"],
     }
 

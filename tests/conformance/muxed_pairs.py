@@ -212,5 +212,9 @@ async def give_back(stream: Stream) -> None:
     await stream.close()
 
 
+_PATTERN = bytes(range(251))
+
+
 def pattern(n: int, start: int = 0) -> bytes:
-    return bytes((i + start) % 251 for i in range(n))
+    start %= len(_PATTERN)
+    return (_PATTERN * ((n + start) // len(_PATTERN) + 1))[start : start + n]

@@ -213,7 +213,7 @@ async def test_a_cancelled_read_of_a_message_takes_nothing_of_it(kind: Kind) -> 
 async def test_a_message_cut_by_a_cancelled_write_resets_the_stream(kind: Kind) -> None:
     async with connected(kind) as (client, server):
         near, _ = await opened(client, server)
-        write = asyncio.ensure_future(near.write_msg(pattern(32 << 20)))
+        write = asyncio.ensure_future(near.write_msg(bytes(32 << 20)))
         await settle()
         assert not write.done()
         write.cancel()

@@ -103,6 +103,17 @@ async def test_it_starts_although_the_engine_is_away_and_finds_it_later(tmp_path
 
 
 @looped
+async def test_a_loss_that_a_call_meets_first_is_known_when_it_fails(server: NatsServer) -> None:
+    async with NatsBus([server.url]) as bus:
+        await eventually(lambda: bus.is_up)
+        client: Any = bus.link()._client
+        client._status = client.RECONNECTING  # as nats-py does before it tells us
+        with pytest.raises(BusDown, match="NATS is away"):
+            await bus.publish("somewhere", b"")
+        assert not bus.is_up
+
+
+@looped
 async def test_each_reason_is_in_the_log_once_until_the_engine_is_back(
     server: NatsServer, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -155,7 +155,7 @@ class Link:
             maximum = self._client.max_payload
             raise LimitExceeded("max_payload of the NATS server", len(data), maximum) from None
         except Error as error:
-            raise BusDown(f"NATS is away: {_text(error)}") from error
+            raise self._down(error) from error
 
     async def listen(self, subject: str, deliver: Callable[[Msg], Awaitable[None]]) -> NatsSubscription:
         """Subscribes. Whether the server knows it yet, `echo` tells. Raises: BusDown."""
@@ -169,7 +169,7 @@ class Link:
                 pending_bytes_limit=limits.BUS_MAX_UNREAD_BYTES,
             )
         except Error as error:
-            raise BusDown(f"NATS is away: {_text(error)}") from error
+            raise self._down(error) from error
         self._subs.add(sub)
         return sub
 
@@ -285,6 +285,11 @@ class Link:
 
     async def _on_loss(self) -> None:
         self._lose(self.reason or "the connection is gone")
+
+    def _down(self, error: Exception) -> BusDown:
+        """The error for what nats-py refuses. It may know of a loss before it tells us, so we look."""
+        self.look()
+        return BusDown(f"NATS is away: {_text(error)}")
 
     def _lose(self, reason: str) -> None:
         if self.lost.done():
