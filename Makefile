@@ -18,7 +18,7 @@ MINUTES ?= 1
 TARGET ?=
 
 NATIVE := CMakeLists.txt src/p2pcore/_fast/CMakeLists.txt $(wildcard src/p2pcore/_fast/*/*.pyx src/p2pcore/_fast/*/*.pxd)
-SANITIZE := -fsanitize=address,undefined -fno-omit-frame-pointer -g -O1
+SANITIZE := -fsanitize=address,undefined -fno-omit-frame-pointer -g1 -O1
 
 .PHONY: help serve test lint docs unit ends interop nats wheel-test sanitize fuzz fuzz-short soak lowest newest gates gates-baseline bench attacks protobuf wheel wheels sdist cibuildwheel hooks clean FORCE
 
