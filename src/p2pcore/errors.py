@@ -59,7 +59,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from p2pcore import codes
 from p2pcore.codes import RpcCode, Undelivered, conn_reason, stream_reason
@@ -67,6 +67,9 @@ from p2pcore.limits import MAX_DIAL_ADDRS, MAX_DIAL_CAUSES_SHOWN
 
 _CONN_REFUSALS = (codes.CONN_RESOURCE_LIMIT_EXCEEDED, codes.CONN_RATE_LIMITED)
 _STREAM_REFUSALS = (codes.STREAM_RESOURCE_LIMIT_EXCEEDED, codes.STREAM_RATE_LIMITED)
+
+
+E = TypeVar("E", bound=BaseException)
 
 
 class P2PError(Exception):
@@ -145,9 +148,10 @@ _OURS = frozenset(
 _MAX_CAUSES = 8  # how many errors of a chain of causes are checked
 
 
-def blame_us(error: BaseException) -> None:
-    """Marks `error` as our own fault: it says nothing about the address that was dialled."""
+def blame_us(error: E) -> E:
+    """`error`, marked as our own fault: it says nothing about the address that was dialled."""
     error.is_ours = True  # type: ignore[attr-defined]
+    return error
 
 
 def is_ours(error: BaseException | None) -> bool:
@@ -639,6 +643,14 @@ class ListenError(P2PError, OSError):
     """
 
     causes: tuple[tuple[object, BaseException], ...] = ()
+
+    @classmethod
+    def of_all(cls, causes: Sequence[tuple[object, BaseException]]) -> Self:
+        """The error where each address of `causes` failed."""
+        texts = "; ".join(f"{addr}: {cause}" for addr, cause in causes)
+        error = cls(f"cannot listen on any address: {texts}")
+        error.causes = tuple(causes)
+        return error
 
 
 class NoTransport(ListenError):

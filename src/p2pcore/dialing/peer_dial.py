@@ -148,6 +148,8 @@ class PeerDial:
         try:
             self._settle(await self._dial_one(addr, self._peer), delay_s)
         except Exception as error:
+            if error.__traceback__ is not None:  # its first frame is this one, which refers to us
+                error.__traceback__ = error.__traceback__.tb_next
             self._causes[addr] = error
 
     def _finished(self, task: asyncio.Task[None]) -> None:

@@ -206,5 +206,8 @@ def _patience_s(order: Order, left_s: float) -> float:
 def _unless_elsewhere(error: NotDelivered) -> NotDelivered:
     """`error`, if another place of the peer may be tried after it; else raises it."""
     if error.may_have_arrived or error.reason not in _ELSEWHERE:
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # else it keeps itself alive by its traceback
     return error

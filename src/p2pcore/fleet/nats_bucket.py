@@ -143,7 +143,10 @@ class NatsBucket:
                     return
                 failure = BusError(f"NATS stored {num_stored} of {len(entries)} entries")
             if attempt == limits.BUS_PUT_ATTEMPTS:
-                raise failure
+                try:
+                    raise failure
+                finally:
+                    del failure  # else it keeps itself alive by its traceback
             await asyncio.sleep(random.uniform(0.5, 1) * limits.BUS_RETRY_MIN_S * 2**attempt)
 
     def _batch_of(self, link: Link, entries: list[tuple[str, bytes | None]]) -> Callable[[str], Any]:

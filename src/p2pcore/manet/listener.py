@@ -156,9 +156,12 @@ class MaListener:
         except OSError as error:
             if error.errno not in _NO_DESCRIPTORS:
                 raise
-            taken = self._accept_with_spare(self._sock, error)
-            if taken is None:
+            try:
+                taken = self._accept_with_spare(self._sock)
+            except BlockingIOError:
                 return None
+            if taken is None:
+                raise
             sock, remote = taken
         else:
             number = sock.fileno()
@@ -190,11 +193,11 @@ class MaListener:
             known = self._locals[sockaddr] = to_multiaddr(sockaddr)
         return known
 
-    def _accept_with_spare(self, listening: socket.socket, error: OSError) -> tuple[PlainSocket, Any] | None:
+    def _accept_with_spare(self, listening: socket.socket) -> tuple[PlainSocket, Any] | None:
         """The first connection of the backlog instead of the spare descriptor; what matters less is closed.
 
-        Returns: None: the backlog is empty. accept(2) needs a descriptor even then, so it fails as well.
-        Raises: `error`: nothing else could be closed, so that connection has been.
+        Returns: None: nothing else could be closed, so that connection has been.
+        Raises: BlockingIOError: the backlog is empty. accept(2) needs a descriptor even then.
         """
         spare, self._spare = self._spare, None
         if spare is not None:
@@ -204,18 +207,18 @@ class MaListener:
             taken = accept(listening)
         except BlockingIOError:
             self._keep_spare()
-            return None
+            raise
         except OSError:  # another thread took the descriptor, or the peer gave up
             self._descriptors.relieve()
             self._keep_spare()
-            raise error from None
+            return None
         if self._descriptors.relieve():
             self._loop.call_soon(self._keep_spare)  # the event loop closes a descriptor in its next turn
             return taken
         taken[0].close()
         self.shed += 1
         self._keep_spare()
-        raise error
+        return None
 
     def _keep_spare(self) -> None:
         if self._spare is None and not self._closed:

@@ -331,7 +331,10 @@ class Client:
         self._pool.drop()
         if isinstance(error, (P2PError, OSError)):
             raise _rpc_error(error) from error
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # else it keeps itself alive by its traceback
 
     # -- for Items -----------------------------------------------------------------------------
 

@@ -279,12 +279,15 @@ class Service:
             await items.close()
         await self._write(stream, wire.pack_answer(wire.END))
 
+    def _answer_too_large(self, method: str, size: int) -> RpcError:
+        error = _too_large("an answer", size, "sends", self._max_answer)
+        logger.error("%s: method %s: %s", self._name, method, error.message)
+        return error
+
     def _packed(self, kind: int, method: Method[Q, A] | StreamMethod[Q, A], answer: A) -> wire.Parts:
         body = method.answer.encode(answer)
         if len(body) > self._max_answer:
-            error = _too_large("an answer", len(body), "sends", self._max_answer)
-            logger.error("%s: method %s: %s", self._name, method.name, error.message)
-            raise error
+            raise self._answer_too_large(method.name, len(body))
         return wire.pack_answer(kind, body)
 
     async def _write(self, stream: Stream, parts: wire.Parts) -> None:

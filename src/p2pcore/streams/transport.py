@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from p2pcore import limits
@@ -112,7 +113,7 @@ class StreamTransport(asyncio.Transport):
                 return
             await self._stream.wait_closed()  # so that the protocol hears of a peer that gives up
             if self._stream.close_reason is not None:
-                raise self._stream.close_reason
+                raise copy(self._stream.close_reason)  # the stream keeps it
         except (Exception, asyncio.CancelledError) as error:
             if not self._is_closing:
                 self._fail(error if isinstance(error, Exception) else None)

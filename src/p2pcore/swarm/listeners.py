@@ -94,10 +94,7 @@ class Listeners:
         results = [await self._result(addr) for addr in addrs]
         causes = [(result.addr, result.error) for result in results if result.error is not None]
         if results and len(causes) == len(results):
-            texts = "; ".join(f"{addr}: {error}" for addr, error in causes)
-            failure = ListenError(f"cannot listen on any address: {texts}")
-            failure.causes = tuple(causes)
-            raise failure
+            raise ListenError.of_all(causes)
         return results
 
     async def _result(self, addr: Multiaddr) -> ListenResult:

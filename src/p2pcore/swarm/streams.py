@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from p2pcore.metrics.access_log import StreamLog
     from p2pcore.metrics.traces import Traces
 
+    Ended = Callable[[BaseException | None], None]
+
 logger = logging.getLogger("p2pcore.streams")
 
 
@@ -234,8 +236,7 @@ class StreamServer:
             conn.session.owner = None
             self._ledger.forget(conn.remote_peer)
 
-    async def _run(self, stream: Stream, conn: Conn, share: Share) -> BaseException | None:
-        failure: BaseException | None = None
+    async def _run(self, stream: Stream, conn: Conn, share: Share, span: Ended | None = None) -> None:
         # Not before it runs: a task that is cancelled before its first step never comes to its `finally`.
         stream.handler_task = asyncio.current_task()
         try:
@@ -244,19 +245,25 @@ class StreamServer:
                 await stream.close()
             else:
                 stream.handler_task = None
-        except asyncio.CancelledError as error:
-            failure = error
-            stream.reset(codes.STREAM_SHUTDOWN)
-            raise
         except Exception as error:
-            failure = error
             if _fail(stream, error) and self.metrics is not None:
                 self.metrics.row(stream.protocol or "").errors += 1
+            self._over(stream, error, span)
+        except BaseException as error:
+            stream.reset(codes.STREAM_SHUTDOWN)
+            self._over(stream, error, span)
+            raise
+        else:
+            self._over(stream, None, span)
         finally:
             self._left(conn, share)
-            if self.access is not None:
-                self.access.stream_ended(stream, failure)
-        return failure
+
+    def _over(self, stream: Stream, error: BaseException | None, span: Ended | None) -> None:
+        """A handler has returned, or raised `error`. Never keeps it: it refers to the handler's frames."""
+        if self.access is not None:
+            self.access.stream_ended(stream, error)
+        if span is not None:
+            span(error)
 
     async def _negotiate(self, stream: Stream) -> ProtocolHandler:
         stream.set_deadline(limits.STREAM_NEGOTIATION_TIMEOUT_S)
@@ -306,15 +313,8 @@ class TracedStreams(StreamServer):
         super().__init__(*args)
         self._traces = traces
 
-    async def _run(self, stream: Stream, conn: Conn, share: Share) -> BaseException | None:
-        ended = self._traces.stream_began(stream)
-        try:
-            failure = await super()._run(stream, conn, share)
-        except BaseException as error:
-            ended(error)
-            raise
-        ended(failure)
-        return failure
+    async def _run(self, stream: Stream, conn: Conn, share: Share, span: Ended | None = None) -> None:
+        await super()._run(stream, conn, share, self._traces.stream_began(stream))
 
 
 def _fail(stream: Stream, error: Exception) -> bool:

@@ -578,7 +578,10 @@ class Swarm:
                 failure = error
                 if is_elsewhere(error) and not conn.is_closed:
                     self.peer_drains(conn)
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # else it keeps itself alive by its traceback
 
     def peer_drains(self, conn: Any) -> None:
         """The peer of `conn` has said that it is draining.

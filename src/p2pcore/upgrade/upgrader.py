@@ -182,9 +182,12 @@ class StreamUpgrader:
             conn.abort()
             failure = _failure(upgrade.explained(error), upgrade.stage, conn)
             upgrade.failed(failure)
-            if failure is error:
-                raise
-            raise failure from error
+            try:
+                if failure is error:
+                    raise
+                raise failure from error
+            finally:
+                del failure  # else it keeps itself and the connection alive by its traceback
 
     def _kind(
         self, direction: Direction, conn: RawConn, security: str, muxer: str, is_early: bool

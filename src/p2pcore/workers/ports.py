@@ -119,10 +119,7 @@ class Ports:
                 self.failures.append((addr, error))
         if not self._claims:
             self.failures += ((addr, ListenError(_ONE_HOLDS)) for addr in self.relayed)
-            texts = "; ".join(f"{addr}: {error}" for addr, error in self.failures)
-            failure = ListenError(f"cannot listen on any address: {texts}")
-            failure.causes = tuple(self.failures)
-            raise failure
+            raise ListenError.of_all(self.failures)
 
     def open_sockets(self) -> list[socket.socket]:
         """New listening sockets for one worker, one for each port and file. Raises OSError."""

@@ -21,6 +21,6 @@ cdef class Op:
     cdef int _disarm(self) except -1
 
 
-cdef object again(object error)     # for `raise`: an error many tasks get, without the tracebacks of the others
+cdef object again(object error)     # for `raise`: a copy of an error that somebody keeps
 cdef Op failed(object error)
 cdef Op done                    # awaits to None at once; shared

@@ -7,6 +7,7 @@ runs again, so a cancelled wait loses nothing.
 from asyncio import Future, InvalidStateError
 
 from p2pcore import limits
+from p2pcore.errors import P2PError
 
 cimport cython
 from cpython.object cimport PyObject, PyObject_Call
@@ -201,9 +202,11 @@ cdef Op failed(object error):
 
 
 cdef object again(object error):
-    """`error`, to be raised once more. Its old traceback goes: it would grow each time, and keep frames alive."""
+    """What to raise for `error`, which somebody keeps: a copy. The traceback of what is raised refers to the frames it
+    goes through, these to the stream or connection, and that to `error`. Only the garbage collector ends such a circle.
+    """
     error.__traceback__ = None
-    return error
+    return error.__copy__() if isinstance(error, P2PError) else error
 
 
 done = _Done.__new__(_Done)

@@ -117,7 +117,10 @@ class TcpReuseListener:
         while True:
             if self._error is not None:
                 error, self._error = self._error, None
-                raise error
+                try:
+                    raise error
+                finally:
+                    del error  # else it keeps itself alive by its traceback
             if self._ready and (self.is_draining or not self.is_paused):
                 conn = next(iter(self._ready))
                 self._ready.pop(conn).cancel()

@@ -127,9 +127,7 @@ async def _connect_socket(
     """
     failed = sock.connect_ex(address)
     if failed == errno.EHOSTUNREACH:  # immediate: the routes of this machine say so, not the network
-        error = OSError(failed, os.strerror(failed))
-        blame_us(error)
-        raise error
+        raise blame_us(OSError(failed, os.strerror(failed)))
     if failed == errno.EINPROGRESS:
         failed = sock.connect_ex(address)
     if failed in (errno.EALREADY, errno.EINPROGRESS):

@@ -139,7 +139,8 @@ class HttpEnd:
             while (event := self._h11.next_event()) is h11.NEED_DATA:
                 await self._receive()
         except h11.RemoteProtocolError as error:
-            raise HttpRefused(f"malformed HTTP: {error}", error.error_status_hint) from error
+            text, status = f"malformed HTTP: {error}", error.error_status_hint
+            raise HttpRefused(text, status) from error.with_traceback(None)  # h11's frames refer to the error
         if not isinstance(event, (h11.Request, h11.InformationalResponse, h11.Response)):
             raise HttpRefused(f"expected an HTTP head, not {type(event).__name__}", HTTPStatus.BAD_REQUEST)
         if len(event.headers) > MAX_HTTP_HEADERS:

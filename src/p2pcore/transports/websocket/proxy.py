@@ -115,9 +115,7 @@ async def open_tunnel(mailbox: Mailbox, proxy: Proxy, host: str, port: int) -> N
         blame_us(error)
         raise
     if not 200 <= answer.status_code < 300:
-        refusal = NegotiationError(
-            f"the proxy {proxy.host}:{proxy.port} answered HTTP {answer.status_code} to CONNECT {target}"
-        )
-        if answer.status_code not in _HOST_IS_AWAY:
-            blame_us(refusal)
-        raise refusal
+        text = f"the proxy {proxy.host}:{proxy.port} answered HTTP {answer.status_code} to CONNECT {target}"
+        if answer.status_code in _HOST_IS_AWAY:
+            raise NegotiationError(text)
+        raise blame_us(NegotiationError(text))

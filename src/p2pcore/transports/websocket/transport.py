@@ -362,7 +362,10 @@ class WebsocketTransport:
                 return await self._tcp.connect(Endpoint(family, host, proxy.port, zone))
             except OSError as error:
                 failure = error
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # else it keeps itself alive by its traceback
 
     async def listen(self, addr: Multiaddr) -> Listener:
         """Binds, and starts to accept and upgrade connections.
