@@ -94,9 +94,10 @@ class Scene:
         stream.reset()
         await settle()
 
-    async def lost(self, client: rpc.Client, method: rpc.Method[bytes, bytes]) -> None:
-        with suppress(*FAILURES):
-            await client.call(method, b"fails")
+
+async def _call(client: rpc.Client, method: rpc.Method[bytes, bytes]) -> None:
+    with suppress(*FAILURES):
+        await client.call(method, b"fails")
 
 
 async def _fails(stream: Stream) -> None:
@@ -155,7 +156,7 @@ def test_of_a_connection_that_fails_in_its_upgrade(security: str, said: bytes) -
     scene(lambda s: nothing_is_left(lambda: s.raw(said)), security)
 
 
-@pytest.mark.parametrize("security", ["noise", "tls"])
+@SECURITY
 def test_of_a_handshake_that_fails(security: str) -> None:
     proposal = f"/{security}\n" if security == "noise" else "/tls/1.0.0\n"
     said = HELLO + bytes([len(proposal)]) + proposal.encode() + b"\x00\x20" + bytes(32)
@@ -208,6 +209,6 @@ def test_of_a_call_that_fails(method: rpc.Method[bytes, bytes]) -> None:
 
         service.serve(s.server)
         async with rpc.Client(s.client, s.addr, "/service/1") as client:
-            await nothing_is_left(lambda: s.lost(client, method))
+            await nothing_is_left(lambda: _call(client, method))
 
     scene(test, "noise")

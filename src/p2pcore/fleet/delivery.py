@@ -121,13 +121,17 @@ class Delivery:
             try:
                 return await self._serving.carry_out(order)
             except NotDelivered as error:
-                failure = _unless_elsewhere(error)
+                if not _may_be_elsewhere(error):
+                    raise
+                failure = error
         guess = self._hints.guess(order.peer) if self._bus.is_up else None
         if guess is not None:
             try:
                 return await self._over_bus(guess, order, deadline)
             except NotDelivered as error:
-                failure = _unless_elsewhere(error)
+                if not _may_be_elsewhere(error):
+                    raise
+                failure = error
                 self._hints.forget(order.peer)
         for place in await self._others(order.peer, deadline, failure):
             if place.process == guess:
@@ -137,7 +141,9 @@ class Delivery:
                 self._hints.note(marks_of((order.peer,)), place.process)
                 return answer
             except NotDelivered as error:
-                failure = _unless_elsewhere(error)
+                if not _may_be_elsewhere(error):
+                    raise
+                failure = error
         try:
             raise failure or NotDelivered(order.peer, Undelivered.NOT_CONNECTED)
         finally:
@@ -203,11 +209,6 @@ def _patience_s(order: Order, left_s: float) -> float:
     return min(left_s, FLEET_ATTEMPT_S) if order.key else left_s
 
 
-def _unless_elsewhere(error: NotDelivered) -> NotDelivered:
-    """`error`, if another place of the peer may be tried after it; else raises it."""
-    if error.may_have_arrived or error.reason not in _ELSEWHERE:
-        try:
-            raise error
-        finally:
-            del error  # else it keeps itself alive by its traceback
-    return error
+def _may_be_elsewhere(error: NotDelivered) -> bool:
+    """Whether another place of the peer may be tried after `error`."""
+    return not error.may_have_arrived and error.reason in _ELSEWHERE

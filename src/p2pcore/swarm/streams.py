@@ -236,7 +236,7 @@ class StreamServer:
             conn.session.owner = None
             self._ledger.forget(conn.remote_peer)
 
-    async def _run(self, stream: Stream, conn: Conn, share: Share, span: Ended | None = None) -> None:
+    async def _run(self, stream: Stream, conn: Conn, share: Share, ended: Ended | None = None) -> None:
         # Not before it runs: a task that is cancelled before its first step never comes to its `finally`.
         stream.handler_task = asyncio.current_task()
         try:
@@ -248,22 +248,22 @@ class StreamServer:
         except Exception as error:
             if _fail(stream, error) and self.metrics is not None:
                 self.metrics.row(stream.protocol or "").errors += 1
-            self._over(stream, error, span)
+            self._over(stream, error, ended)
         except BaseException as error:
             stream.reset(codes.STREAM_SHUTDOWN)
-            self._over(stream, error, span)
+            self._over(stream, error, ended)
             raise
         else:
-            self._over(stream, None, span)
+            self._over(stream, None, ended)
         finally:
             self._left(conn, share)
 
-    def _over(self, stream: Stream, error: BaseException | None, span: Ended | None) -> None:
+    def _over(self, stream: Stream, error: BaseException | None, ended: Ended | None) -> None:
         """A handler has returned, or raised `error`. Never keeps it: it refers to the handler's frames."""
         if self.access is not None:
             self.access.stream_ended(stream, error)
-        if span is not None:
-            span(error)
+        if ended is not None:
+            ended(error)
 
     async def _negotiate(self, stream: Stream) -> ProtocolHandler:
         stream.set_deadline(limits.STREAM_NEGOTIATION_TIMEOUT_S)
@@ -313,7 +313,7 @@ class TracedStreams(StreamServer):
         super().__init__(*args)
         self._traces = traces
 
-    async def _run(self, stream: Stream, conn: Conn, share: Share, span: Ended | None = None) -> None:
+    async def _run(self, stream: Stream, conn: Conn, share: Share, ended: Ended | None = None) -> None:
         await super()._run(stream, conn, share, self._traces.stream_began(stream))
 
 
