@@ -126,6 +126,7 @@ def main() -> int:
     if options.render:
         PAGE.write_text(page(json.loads(RESULTS.read_text())))
         return 0
+    _contenders(options)  # builds go-libp2p, if need be: a network namespace reaches no registry
     place.enter(sys.argv[1:], options.loopback)
     status = 0
     for found in chain(_rows(options), _twins(options)):

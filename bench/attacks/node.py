@@ -13,7 +13,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "interop" / "python"))
 
-from p2pcore import ConnOptions, Host, RelayOptions, TcpOptions, run
+from p2pcore import ConnOptions, Host, Limits, RelayOptions, TcpOptions, run
 from serve import Server, obey
 
 
@@ -29,6 +29,8 @@ def _host(options: argparse.Namespace) -> Host:
         from p2pcore.resources.options import UNLIMITED
 
         more["limits"] = UNLIMITED
+    elif options.memory:
+        more["limits"] = Limits(memory=options.memory)
     if options.share:
         more["tcp"] = TcpOptions(share_port=True)
     return Host(listen=options.addr.split(","), echo=True, **more)
@@ -44,6 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("op", choices=["listen", "relay"])
     parser.add_argument("-addr", required=True)
+    parser.add_argument("-memory", type=int, help="the budget of Limits, bytes")
     for name in ("-bare", "-dedup", "-free", "-share"):
         parser.add_argument(name, action="store_true")
     run(_main(parser.parse_args()))
