@@ -30,10 +30,6 @@ class Raw:
     def __init__(self, remote: str) -> None:
         self.local_multiaddr = addr(1)
         self.remote_multiaddr = Multiaddr(remote)
-        self.linger: int | None = None
-
-    def set_linger(self, seconds: int) -> None:
-        self.linger = seconds
 
 
 class Clock:
@@ -137,7 +133,6 @@ async def test_a_new_connection_above_the_rate_is_refused_before_its_handshake()
     assert [taken(Raw(STRANGER_AT.format(n)), by) for n in range(1, 6)] == [True] * 3 + [False] * 2
     refused = Raw(STRANGER_AT.format(9))
     assert not taken(refused, by)
-    assert refused.linger == 0  # aborting it resets it, so that the dialler knows at once
     assert taken(Raw("/ip4/1.2.3.5/tcp/1"), by)
     clock.now += 1.0
     assert taken(Raw(STRANGER_AT.format(6)), by)

@@ -31,10 +31,10 @@ _WORDS = {
 """What each field of Limits counts. If who it counts for is named, the text is continued with that."""
 
 
-def exceeded(limit: str, used: int, maximum: int, who: str | None = None) -> LimitExceeded:
-    """The error of a field of Limits."""
-    setting = f"Limits.{limit}"
-    return LimitExceeded(limit, used, maximum, who=who, what=_WORDS[limit], setting=setting)
+def exceeded(limit: str, used: int, maximum: int, who: object | None = None) -> LimitExceeded:
+    """The error of a field of Limits. Its text names `who`, if that is not None."""
+    setting, name = f"Limits.{limit}", None if who is None else str(who)
+    return LimitExceeded(limit, used, maximum, who=name, what=_WORDS[limit], setting=setting)
 
 
 class Refusals:

@@ -44,7 +44,7 @@ else:
 
 logger = logging.getLogger("p2pcore.admission")
 
-Full = tuple[str, int, int, str | None]
+Full = tuple[str, int, int, object | None]
 """A limit that is reached: the field of Limits, how much is used, how much may be used, and by whom."""
 
 _HOOKS = {
@@ -181,7 +181,6 @@ class Admission:
         if full is None or self._place(full, where, None) is not None:
             return True
         self._refused(full, None, conn)
-        getattr(conn, "set_linger", _ignore)(0)
         return False
 
     def check_secured(
@@ -365,10 +364,6 @@ class Admission:
             logger.debug("refused %s at %s: %s", peer, addr(), error())
         if self.news is not None:
             self.news.refused(lambda: events.Refused(peer, addr(), error()))
-
-
-def _ignore(_: int) -> None:
-    """A raw connection that has no SO_LINGER."""
 
 
 def _nothing() -> None:

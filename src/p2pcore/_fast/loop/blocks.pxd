@@ -31,6 +31,11 @@ cdef class Kind:
     cdef int64_t peak   # the most connections that a block of this kind has had
 
 
+cdef class BlockName:
+    cdef Ip ip
+    cdef int bits       # the free bits of an address
+
+
 cdef struct Block:
     void *kind          # a Kind that the Blocks holds
     int64_t key

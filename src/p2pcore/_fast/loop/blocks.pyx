@@ -243,7 +243,7 @@ cdef class Blocks:
     def full(self, where):
         """Whether the address has as many connections as it may.
 
-        Returns: None: no. Else the field of Limits, how many there are, how many there may be, the block as text.
+        Returns: None: no. Else the field of Limits, how many there are, how many there may be, the BlockName.
         """
         cdef Block found[2]
         cdef Ip ip
@@ -255,7 +255,7 @@ cdef class Blocks:
             kind = <Kind> found[i].kind
             count = self.count_of(found[i].key)
             if count >= kind.most:
-                return (kind.limit, count, kind.most, _text(&ip, kind.bits))
+                return (kind.limit, count, kind.most, _name(&ip, kind.bits))
         return None
 
     def add(self, where):
@@ -304,7 +304,7 @@ cdef class Blocks:
                 late[i] = max(0.0, <double> self.full_at.get(found[i].key, at) - at)
                 if late[i] > (self.burst * kind.factor - 1) * self.interval / kind.factor:
                     most = self.burst * kind.factor
-                    return ("conn_rate_per_subnet", most, most, _text(&ip, kind.bits))
+                    return ("conn_rate_per_subnet", most, most, _name(&ip, kind.bits))
         for i in range(count):
             kind = <Kind> found[i].kind
             if kind.factor:
@@ -366,10 +366,20 @@ cdef Kind _own(str text, object most, int64_t key):
     return kind
 
 
-cdef str _text(Ip *ip, int bits):
-    """The block of this address, for people."""
-    number = ip.lo | (<object> ip.hi) << 64
-    address = ipaddress.IPv6Address(number) if ip.is_v6 else ipaddress.IPv4Address(number)
-    if not bits:
-        return str(address)
-    return str(ipaddress.ip_network((address, address.max_prefixlen - bits), strict=False))
+@cython.final
+cdef class BlockName:
+    """The block of an address, for people. Under attack nobody reads it, so the text is made when it is asked for."""
+
+    def __str__(self):
+        number = self.ip.lo | (<object> self.ip.hi) << 64
+        address = ipaddress.IPv6Address(number) if self.ip.is_v6 else ipaddress.IPv4Address(number)
+        if not self.bits:
+            return str(address)
+        return str(ipaddress.ip_network((address, address.max_prefixlen - self.bits), strict=False))
+
+
+cdef BlockName _name(Ip *ip, int bits):
+    cdef BlockName name = BlockName.__new__(BlockName)
+    name.ip = ip[0]
+    name.bits = bits
+    return name
