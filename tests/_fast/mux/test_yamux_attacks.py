@@ -78,6 +78,25 @@ async def test_a_peer_that_opens_streams_and_never_reads_costs_at_most_a_window_
 
 
 @looped
+async def test_a_byte_that_is_left_of_a_long_frame_does_not_keep_the_whole_frame() -> None:
+    """A peer that gives the credit for all but one byte of an echo would hold what nobody counts."""
+    peer = RawYamux()
+    streams = [await peer.open_inbound(id) for id in range(1, 101, 2)]
+    tracemalloc.start()
+    for stream in streams:
+        peer.deliver(data(stream.id, bytes(range(256)) * 64))
+        got = await stream.read_exactly(16_000)
+        got += await stream.read_exactly(383)
+        assert got == (bytes(range(256)) * 64)[:-1]
+    del got
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peer.session.unread == len(streams)
+    assert held / len(streams) < 6_000  # 17,200 with the whole frame
+    assert [await stream.read_exactly(1) for stream in streams] == [b"\xff"] * len(streams)
+
+
+@looped
 async def test_acknowledgements_for_a_peer_that_does_not_read_are_bounded() -> None:
     peer = RawYamux(max_inbound_streams=1 << 20)
     peer.session.set_stream_handler(lambda stream: stream.reset())

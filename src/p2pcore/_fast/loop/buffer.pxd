@@ -35,6 +35,7 @@ cdef class ByteQueue:
     cdef int skip(self, Py_ssize_t n) except -1
     cdef int append(self, ByteQueue newer) except -1
     cdef int clear(self) except -1
+    cdef int _take_head(self, Py_ssize_t n) except -1
     cdef int _free_tail_if_empty(self) except -1
     cdef int _grow_tail(self, Py_ssize_t n) except -1
     cdef int _seal_tail(self) except -1

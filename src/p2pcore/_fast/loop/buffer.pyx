@@ -148,9 +148,7 @@ cdef class ByteQueue:
             if self.head is not None:
                 k = min(n - done, PyBytes_GET_SIZE(self.head) - self.head_at)
                 memcpy(out + done, <uint8_t *> PyBytes_AS_STRING(self.head) + self.head_at, k)
-                self.head_at += k
-                if self.head_at == PyBytes_GET_SIZE(self.head):
-                    self.head = None
+                self._take_head(k)
             elif self.tail_at < self.tail_len:
                 k = min(n - done, self.tail_len - self.tail_at)
                 memcpy(out + done, self.tail + self.tail_at, k)
@@ -168,10 +166,7 @@ cdef class ByteQueue:
         if self.head is None:
             self.tail_at += n
             return self._free_tail_if_empty()
-        self.head_at += n
-        if self.head_at == PyBytes_GET_SIZE(self.head):
-            self.head = None
-        return 0
+        return self._take_head(n)
 
     cdef int append(self, ByteQueue newer) except -1:
         """Puts what is in `newer` behind what is in here, and empties it."""
@@ -199,6 +194,19 @@ cdef class ByteQueue:
     cdef int _next_head(self) except -1:
         if self.head is None and self.chunks:
             self.head = <bytes> self.chunks.popleft()
+            self.head_at = 0
+        return 0
+
+    cdef int _take_head(self, Py_ssize_t n) except -1:
+        """`n` bytes of the head have been taken. What is left of a long piece moves once half of it is gone: a peer could
+        make very many streams keep one byte of a long piece each, and nobody would count the rest of it."""
+        cdef Py_ssize_t left, whole = PyBytes_GET_SIZE(self.head)
+        self.head_at += n
+        left = whole - self.head_at
+        if left == 0:
+            self.head = None
+        elif left <= whole // 2 and whole > OWN_CHUNK_BYTES:
+            self.head = PyBytes_FromStringAndSize(PyBytes_AS_STRING(self.head) + self.head_at, left)
             self.head_at = 0
         return 0
 
