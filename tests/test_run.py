@@ -20,6 +20,7 @@ from harness import HANG_S, looped, seconds
 from hosts import BARE
 from p2pcore import Host
 from p2pcore.aio.stopping import Interrupted
+from p2pcore.limits import GC_OLDEST_THRESHOLD
 
 LIMIT_S = HANG_S
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -242,3 +243,49 @@ def test_a_wrong_time_to_drain_is_refused() -> None:
     with pytest.raises(ValueError, match="drain_s must be"):
         p2pcore.run(coroutine, drain_s=-1)
     coroutine.close()
+
+
+# -- the collector -----------------------------------------------------------------------------
+
+
+def test_while_a_program_runs_the_collector_looks_at_everything_seldom() -> None:
+    was = gc.get_threshold()
+
+    async def main() -> tuple[tuple[int, ...], int]:
+        return gc.get_threshold(), gc.get_freeze_count()
+
+    inside, num_frozen = p2pcore.run(main())
+    assert inside == (*was[:2], GC_OLDEST_THRESHOLD)
+    assert num_frozen > 1000
+    assert gc.get_threshold() == was
+    assert gc.get_freeze_count() == 0
+
+
+def test_what_a_program_has_set_for_the_collector_stays() -> None:
+    was = gc.get_threshold()
+    kept: list[object] = []
+    gc.set_threshold(900, 20, 500)
+    gc.freeze()
+    try:
+        p2pcore.run(_noted(kept))
+        assert kept == [(900, 20, 500)]
+        assert gc.get_freeze_count() > 1000
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*was)
+
+
+async def _noted(kept: list[object]) -> None:
+    kept.append(gc.get_threshold())
+
+
+def test_the_collector_is_as_before_after_an_error() -> None:
+    was = gc.get_threshold()
+
+    async def main() -> None:
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        p2pcore.run(main())
+    assert gc.get_threshold() == was
+    assert gc.get_freeze_count() == 0

@@ -21,6 +21,7 @@ from p2pcore import compose, limits, options
 from p2pcore._fast.loop.ledger import Ledger
 from p2pcore._fast.loop.loop_state import loop_state
 from p2pcore.address_hint import meant
+from p2pcore.aio import collector
 from p2pcore.aio.descriptors import raise_limit
 from p2pcore.aio.stopping import Interrupted, Stopping, drain_time
 from p2pcore.dialing.addr_book import AddrBook
@@ -738,6 +739,10 @@ def run(
     leaves drains: streams that peers have opened may go on until their handlers return. A second signal ends
     the process at once. Signals that the program handles itself, and other threads, are left alone.
 
+    Until it returns, Python's collector looks at all objects ten times less often, and never at those that
+    are there now: with 8,000 streams a look stops the loop for 80 ms (docs/decisions/0046). `main` may call
+    `gc.set_threshold` itself.
+
     Args:
         debug: the loop's debug mode; None: by PYTHONASYNCIODEBUG.
         spin_s: see `tune_loop`.
@@ -764,6 +769,7 @@ def _run(main: Coroutine[Any, Any, T], debug: bool | None, spin_s: float, stoppi
     import uvloop
 
     with (
+        collector.seldom(),
         closing(stopping.watch(main)) as watched,
         stopping.armed(),
         asyncio.Runner(debug=debug, loop_factory=uvloop.new_event_loop) as runner,

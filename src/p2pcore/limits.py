@@ -81,7 +81,11 @@ MAX_UPGRADING: Final = 128
 UPGRADE_SLOW_S: Final = 0.1
 """A handshake that takes longer is slow: it waits for its peer, so others may begin. A LAN needs 5 ms."""
 MAX_SLOW_UPGRADES: Final = 4096
-"""Slow handshakes on one listener, about 5 KB each; one more ends the oldest of the block with the most."""
+"""Slow handshakes on one listener, about 5 KB each, or 0.9 KB if the peer has not said a word; one more ends
+the oldest of the block with the most."""
+EAGER_UPGRADES: Final = 32
+"""While fewer upgrades run on a listener, the next begins at once. Else it begins with the peer's first byte:
+22,000 instructions more for an honest peer, 4 KB less for a silent one (docs/decisions/0046)."""
 MAX_WAITING_UPGRADES: Final = 4096
 """Accepted connections of one listener that wait for their turn, 1 KB each: as many as LISTEN_BACKLOG."""
 ACCEPTS_PER_TURN: Final = 64
@@ -504,8 +508,8 @@ WORKER_STEADY_S: Final = 10.0
 """After a worker has served this long, its next pause is the first one again."""
 WORKER_HOLD_QUEUE_S: Final = 1.0
 """Above this pause, the sockets of a worker are closed: nobody would serve what the kernel queues there."""
-WORKER_GC_THRESHOLDS: Final = (700, 10, 100)
-"""gc.set_threshold: as in Python, but the oldest generation (all connections) ten times less often (0005)."""
+GC_OLDEST_THRESHOLD: Final = 100
+"""Third of gc.set_threshold under `p2pcore.run`: Python looks at all objects ten times less often (0046)."""
 WORKER_EXIT_S: Final = 5.0
 """From the end of a drain, or of a worker's channel, to the end of its process; then it is killed."""
 WORKER_HEARTBEAT_S: Final = 2.0
@@ -531,7 +535,7 @@ HUB_BATCH_ENTRIES: Final = 1000
 HUB_QUEUE_BYTES: Final = 8 * 1024 * 1024
 """Messages that wait for a worker that does not read; more are lost. MAX_WORKERS such queues fit in 2 GiB."""
 HUB_MAX_ENTRIES: Final = 4_000_000
-"""Entries of one bucket: one for each connection of a large machine. Each takes 0.8 KB."""
+"""Entries of one bucket: one for each connection of a large machine. Each takes 0.9 KB."""
 HUB_MAX_BUCKETS: Final = 64
 """Buckets of one hub: a fleet has four."""
 HUB_MAX_MISSED: Final = 1_000_000

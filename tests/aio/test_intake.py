@@ -20,14 +20,19 @@ class Work:
     """An intake of strings such as "a1", whose first letter is the block. Items run until `end`."""
 
     def __init__(
-        self, maximum: int, slow_after: float = 0.1, max_slow: int = 10, max_waiting: int = 10
+        self,
+        maximum: int,
+        slow_after: float = 0.1,
+        max_slow: int = 10,
+        max_waiting: int = 10,
+        max_silence: float = 0.0,
     ) -> None:
         self.begun: list[str] = []
         self.offered_at: dict[str, float] = {}
         self.dropped: list[tuple[str, Why]] = []
         self.queue = Threshold(1)
         self._ends: dict[str, asyncio.Future[bool]] = {}
-        bounds = Bounds(maximum, slow_after, max_slow, max_waiting)
+        bounds = Bounds(maximum, slow_after, max_slow, max_waiting, max_silence)
         self.intake: Intake[str] = Intake(
             self._run, lambda item, why: self.dropped.append((item, why)), bounds, self.queue
         )
@@ -335,3 +340,140 @@ def _holders(descriptors: Any) -> list[Any]:
 
     gc.collect()
     return list(descriptors._holders)
+
+
+# -- silent peers ------------------------------------------------------------------------------
+
+
+class Quiet(str):
+    """An item whose peer is silent until `speak`."""
+
+    __slots__ = ("_first",)
+
+    def wait_first(self, first: Any) -> bool:
+        self._first = first
+        return True
+
+    def speak(self) -> None:
+        self._first._heard(self)
+
+
+def quiet(block: str, count: int, first: int = 0) -> list[str]:
+    return [Quiet(item) for item in many(block, count, first)]
+
+
+@pytest.fixture
+def never_eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("p2pcore.aio.intake.EAGER_UPGRADES", 0)
+
+
+@virtual
+async def test_a_silent_item_begins_when_it_speaks(never_eager: None) -> None:
+    work = Work(2, max_silence=15.0)
+    items = quiet("a", 3)
+    assert work.offer(*items) == [True] * 3
+    await asyncio.sleep(1.0)
+    assert work.begun == []
+    assert work.intake.num_running == 3
+    for item in items:
+        item.speak()  # type: ignore[attr-defined]
+    await settle()
+    assert work.begun == items[:2]
+    assert work.intake.num_waiting == 1
+    assert {work.offered_at[item] for item in work.begun} == {0.0}  # their deadline counts from the offer
+    await work.end(*items[:2])
+    await work.end(items[2])
+    assert work.intake.num_running == work.intake.num_waiting == 0
+    assert work.dropped == []
+
+
+@virtual
+async def test_silent_items_end_at_their_deadline_the_oldest_first(never_eager: None) -> None:
+    work = Work(2, max_slow=200, max_silence=15.0)
+    first, later = quiet("a", 100), quiet("b", 50)
+    work.offer(*first)
+    await asyncio.sleep(5.0)
+    work.offer(*later)
+    await asyncio.sleep(10.5)
+    assert work.dropped == [(item, Why.TIMEOUT) for item in first]
+    await asyncio.sleep(5.0)
+    assert work.dropped[100:] == [(item, Why.TIMEOUT) for item in later]
+    await work.intake.wait_empty()
+
+
+@virtual
+async def test_silent_items_that_came_at_once_end_at_their_deadline_too(never_eager: None) -> None:
+    work = Work(2, max_slow=1000, max_silence=15.0)
+    items = quiet("a", 300)
+    work.offer(*items)
+    await asyncio.sleep(15.2)
+    assert work.dropped == [(item, Why.TIMEOUT) for item in items]
+    await work.intake.wait_empty()
+
+
+@virtual
+async def test_of_too_many_silent_items_the_block_with_the_most_loses_one(never_eager: None) -> None:
+    work = Work(20, max_slow=10, max_silence=15.0)
+    honest = quiet("b", 3)
+    work.offer(*honest)
+    await asyncio.sleep(0.2)
+    for turn in range(20):
+        work.offer(*quiet("a", 5, 5 * turn))
+        await asyncio.sleep(0.2)
+    assert {why for _, why in work.dropped} == {Why.TOO_MANY_SLOW}
+    assert not {item for item, _ in work.dropped} & set(honest)
+    assert work.intake.num_running <= 2 * 10
+    honest[0].speak()  # type: ignore[attr-defined]
+    await settle()
+    assert work.begun == [honest[0]]
+    assert len(await work.close()) <= 2 * 10
+
+
+@virtual
+async def test_silent_items_are_bounded_even_in_one_turn(never_eager: None) -> None:
+    work = Work(20, max_slow=10, max_silence=15.0)
+    work.offer(*quiet("a", 1000))
+    assert work.intake.num_running == 2 * 10  # ten that are slow, and ten that have just come
+    assert len(work.dropped) == 980
+    await work.close()
+
+
+@virtual
+async def test_a_silent_item_goes_when_descriptors_run_out(never_eager: None) -> None:
+    work = Work(2, max_silence=15.0)
+    items = quiet("a", 5)
+    work.offer(*items)
+    assert not work.intake.burden
+    await asyncio.sleep(0.2)
+    assert work.intake.burden == 5
+    assert descriptors_of(asyncio.get_running_loop()).relieve()
+    assert work.dropped == [(items[0], Why.NO_DESCRIPTOR)]
+    assert await work.close() == items[1:]
+
+
+@virtual
+async def test_an_item_that_speaks_when_its_block_has_too_many_waiting_is_dropped(never_eager: None) -> None:
+    work = Work(1, max_waiting=2, max_silence=15.0)
+    items = quiet("a", 4)
+    work.offer(*items)
+    for item in items:
+        item.speak()  # type: ignore[attr-defined]
+    assert work.dropped == [(items[3], Why.TOO_MANY_OF_BLOCK)]
+    assert work.intake.num_running == 1
+    await work.close()
+
+
+@virtual
+async def test_while_a_block_with_many_silent_items_floods_its_new_ones_are_refused(
+    never_eager: None,
+) -> None:
+    work = Work(2, max_slow=8, max_silence=15.0)
+    for turn in range(50):
+        work.offer(*quiet("a", 2, 2 * turn))
+        await asyncio.sleep(0.2)
+    assert work.offer(*quiet("a", 4, 100)) == [True, True, False, False]
+    assert len(work.dropped) > 4  # most items fail, and an honest block has none of them
+    assert work.offer(*quiet("b", 2)) == [True, True]
+    await asyncio.sleep(0.2)  # the flood has ended: others at that address get in again
+    assert work.offer(*quiet("a", 1, 104)) == [True]
+    await work.close()

@@ -1,9 +1,11 @@
 """Which accepted connections may begin their handshake, so that no address keeps the others out.
 
 Comes in: items (connections), each with the block of addresses it comes from, and their ends. Goes out: a
-task for each item whose turn it is. A bounded number of items is quick. An item that takes long waits for its
-peer, not for us: it is slow, gives its slot back, and goes on. The others wait here for a slot; blocks take
-turns. If there are too many items, the block with the most of them loses one. Closes no connection itself.
+task for each item whose turn it is. While many run, an item whose peer is silent has no task until the first
+byte comes; after a while it counts as slow. A bounded number of items is quick. An item that takes long
+waits for its peer, not for us: it is slow, gives its slot back, and goes on. The others wait here for a slot;
+blocks take turns. If there are too many items, the block with the most of them loses one. It closes nothing
+itself.
 """
 
 from __future__ import annotations
@@ -12,12 +14,13 @@ import asyncio
 import enum
 from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from p2pcore.aio.descriptors import descriptors_of
+from p2pcore.aio.first_bytes import FirstBytes
 from p2pcore.aio.shares import Shares
 from p2pcore.aio.threshold import Threshold
-from p2pcore.limits import BEGUN_PER_TURN
+from p2pcore.limits import BEGUN_PER_TURN, EAGER_UPGRADES, OVERDUE_PER_TURN
 
 T = TypeVar("T")
 
@@ -28,6 +31,14 @@ class Why(enum.StrEnum):
     TOO_MANY_SLOW = "too many slow upgrades"
     TOO_MANY_OF_BLOCK = "too many from one address"
     NO_DESCRIPTOR = "no descriptor left"
+    TIMEOUT = "timeout"
+
+
+class Silent(Protocol):
+    """An item whose peer may be silent; others begin at once."""
+
+    def wait_first(self, first: FirstBytes[Any]) -> bool:
+        """Has `first` call when the peer has sent something, or has gone. False: it will not call."""
 
 
 _SUSPECT_PART = 4
@@ -50,12 +61,14 @@ class Bounds:
         slow_after: seconds after which an item is slow.
         max_slow: slow items at the same time; 0: no item ever counts as slow.
         max_waiting: items that wait for a slot; 0: `wait` holds back.
+        max_silence: seconds for which an item's peer may be silent; 0: nobody waits for its first byte.
     """
 
     maximum: int
     slow_after: float
     max_slow: int
     max_waiting: int
+    max_silence: float = 0.0
 
 
 class Intake(Generic[T]):
@@ -83,11 +96,17 @@ class Intake(Generic[T]):
         self._slow_after = bounds.slow_after
         self._max_slow = bounds.max_slow
         self._max_waiting = bounds.max_waiting
+        self._max_silence = bounds.max_silence if bounds.max_slow else 0.0
         self._queue = queue
         self._waiting: Shares[T] = Shares()
         self._quick: Shares[T] = Shares()
         self._slow: Shares[T] = Shares()
         self._tasks: dict[T, asyncio.Task[None]] = {}
+        # Silent items, oldest first: those not yet slow, each with its block and time, and those that are.
+        self._unheard: dict[T, tuple[Hashable, float]] = {}
+        self._silent: dict[T, None] = {}
+        self._first: FirstBytes[T] = FirstBytes(self._heard)
+        self._silence: asyncio.TimerHandle | None = None
         self._failing = 0.0  # the part of the last items that have failed
         self._is_due = False
         self._changes: set[asyncio.Future[None]] = set()
@@ -96,8 +115,8 @@ class Intake(Generic[T]):
 
     @property
     def num_running(self) -> int:
-        """Items whose task has begun and that have not been released."""
-        return len(self._tasks)
+        """Items that have begun or are silent, and have not been released."""
+        return len(self._tasks) + len(self._unheard) + len(self._silent)
 
     @property
     def num_waiting(self) -> int:
@@ -123,21 +142,33 @@ class Intake(Generic[T]):
             await self._change()
 
     def offer(self, item: T, block: Hashable) -> bool:
-        """Begins `item`, or lets it wait for its turn.
+        """Begins `item`, or lets it wait for its peer or its turn.
 
         Returns: False: its block has its share of the places, and there is none left. The caller still owns
             `item`.
         """
         now = self._loop.time()
+        if self._unheard:
+            self._put_silent_aside(now)
+            if len(self._unheard) >= self._maximum and self._has_many_slow(block):
+                return False
+        if self._max_silence and len(self._tasks) >= EAGER_UPGRADES and self._is_silent(item):
+            self._unheard[item] = (block, now)
+            self._watch_silence()
+            return True
+        return self._enter(item, block, now, now)
+
+    def _enter(self, item: T, block: Hashable, since: float, now: float) -> bool:
+        """Begins `item`, or lets it wait for its turn; see `offer`."""
         num_waiting = self._waiting.count(block) if self._waiting.places else 0
         if not num_waiting and not self._queue.is_full and (self._has_slot or self._make_room_for(block)):
-            self._begin(item, block, now, now)
+            self._begin(item, block, since, now)
             return True
         if num_waiting >= self._maximum and self._is_suspect(block):
             return False
         if len(self._waiting.places) >= self._max_waiting and not self._displace_for(block):
             return False
-        self._waiting.add(item, block, now)
+        self._waiting.add(item, block, since)
         self._set_timer()
         return True
 
@@ -179,18 +210,22 @@ class Intake(Generic[T]):
 
     async def wait_empty(self) -> None:
         """Returns when no item is left."""
-        while self._tasks or self._waiting.places:
+        while self.num_running or self._waiting.places:
             await self._change()
 
     def close(self) -> tuple[list[T], list[asyncio.Task[None]]]:
         """Cancels everything. Returns: all items, which the caller closes, and the tasks that end now."""
-        items, tasks = [*self._tasks, *self._waiting.places], list(self._tasks.values())
+        items = [*self._tasks, *self._unheard, *self._silent, *self._waiting.places]
+        tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
-        self._tasks, self._waiting, self._quick, self._slow = {}, Shares(), Shares(), Shares()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._tasks, self._unheard, self._silent = {}, {}, {}
+        self._waiting, self._quick, self._slow = Shares(), Shares(), Shares()
+        self._first.close()
+        for timer in (self._timer, self._silence):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._silence = None
         self._wake()
         return items, tasks
 
@@ -226,7 +261,10 @@ class Intake(Generic[T]):
 
     def _put_aside(self, item: T) -> None:
         since = self._quick.since(item)
-        self._slow.add(item, self._quick.remove(item), since)
+        self._add_slow(item, self._quick.remove(item), since)
+
+    def _add_slow(self, item: T, block: Hashable, since: float) -> None:
+        self._slow.add(item, block, since)
         if len(self._slow.places) > self._max_slow:
             self._end(self._slow, self._slow.oldest(self._slow.largest()), Why.TOO_MANY_SLOW)
 
@@ -239,11 +277,69 @@ class Intake(Generic[T]):
 
     def _end(self, items: Shares[T], item: T, why: Why) -> None:
         items.remove(item)
+        self._silent.pop(item, None)
         task = self._tasks.pop(item, None)
         if task is not None:
             task.cancel()
+        self._given_up(item, why)
+
+    def _given_up(self, item: T, why: Why) -> None:
         self._failing -= (self._failing - 1) * _LAST_ITEM
         self._drop(item, why)
+
+    # -- silent peers --------------------------------------------------------------------------
+
+    def _is_silent(self, item: T) -> bool:
+        wait_first: Callable[[FirstBytes[T]], bool] | None = getattr(item, "wait_first", None)  # see Silent
+        return wait_first is not None and wait_first(self._first)
+
+    def _heard(self, item: T) -> None:
+        """The peer of `item` has sent something, or has gone."""
+        found = self._unheard.pop(item, None)
+        if found is None:
+            del self._silent[item]
+            since = self._slow.since(item)
+            found = self._slow.remove(item), since
+        if not self._enter(item, *found, self._loop.time()):
+            self._given_up(item, Why.TOO_MANY_OF_BLOCK)
+        if self._changes:
+            self._wake()
+
+    def _put_silent_aside(self, now: float) -> None:
+        """Some that have been silent for long count as slow; so do the first of too many silent ones."""
+        overdue = now - min(self._slow_after, self._max_silence)
+        for _ in range(OVERDUE_PER_TURN):
+            item = next(iter(self._unheard), None)
+            if item is None:
+                return
+            block, since = self._unheard[item]
+            if since > overdue and len(self._unheard) < self._max_slow:
+                return
+            del self._unheard[item]
+            self._silent[item] = None
+            self._add_slow(item, block, since)
+
+    def _watch_silence(self) -> None:
+        """One timer for all: the oldest one is due first."""
+        if self._silence is None and (self._silent or self._unheard):
+            if self._silent:
+                since = self._slow.since(next(iter(self._silent)))
+            else:
+                _, since = next(iter(self._unheard.values()))
+            self._silence = self._loop.call_at(since + self._max_silence, self._end_silence)
+
+    def _end_silence(self) -> None:
+        self._silence = None
+        now = self._loop.time()
+        self._put_silent_aside(now)
+        for _ in range(OVERDUE_PER_TURN):
+            item = next(iter(self._silent), None)
+            if item is None or self._slow.since(item) > now - self._max_silence:
+                break
+            self._end(self._slow, item, Why.TIMEOUT)
+        self._watch_silence()
+        if self._changes:
+            self._wake()
 
     # -- shortage of descriptors, see aio/descriptors.py -----------------------------------------
 
@@ -252,6 +348,7 @@ class Intake(Generic[T]):
         """How many unfinished items the largest block has here. Quick ones count an eighth: they end soon."""
         if self._max_slow:
             self._put_overdue_aside()
+            self._put_silent_aside(self._loop.time())
         return max(self._slow.most, self._waiting.most, self._quick.most // _QUICK_PER_SLOW)
 
     def evict(self) -> bool:
@@ -278,8 +375,11 @@ class Intake(Generic[T]):
             blocks.update(items.blocks)
         return len(blocks) <= 1 and not any(map(self._is_suspect, blocks))
 
+    def _has_many_slow(self, block: Hashable) -> bool:
+        return self._slow.count(block) > max(self._max_slow // _SUSPECT_PART, self._maximum)
+
     def _is_suspect(self, block: Hashable) -> bool:
-        if self._slow.count(block) > max(self._max_slow // _SUSPECT_PART, self._maximum):
+        if self._has_many_slow(block):
             return True
         return self._failing > _SUSPECT_FAILURES and self._waiting.count(block) == self._waiting.most
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from p2pcore._fast.chain.layer import Mailbox
 from p2pcore._fast.chain.wire import Wire
+from p2pcore.aio.first_bytes import FirstBytes
 from p2pcore.limits import (
     TCP_KEEPALIVE_IDLE_S,
     TCP_KEEPALIVE_INTERVAL_S,
@@ -92,7 +93,7 @@ class MaConn:
             the other end has no address.
     """
 
-    __slots__ = ("_is_started", "_local", "_loop", "_remote", "_sock", "_wire")
+    __slots__ = ("_first", "_is_started", "_local", "_loop", "_remote", "_sock", "_wire")
 
     transport = "tcp"
     is_limited = False
@@ -109,7 +110,8 @@ class MaConn:
         self._sock: socket.socket | None = sock
         self._local = local
         self._remote = remote
-        self._wire = Wire(loop, sock.fileno())
+        self._wire: Wire | None = None  # silent peers need none
+        self._first: FirstBytes[Any] | None = None
         self._is_started = False
 
     @property
@@ -119,7 +121,12 @@ class MaConn:
         Raises:
             ConnectionClosed: the mailbox has been replaced, or the connection is gone.
         """
-        return self._wire.open_mailbox()
+        return self._made_wire().open_mailbox()
+
+    def _made_wire(self) -> Wire:
+        if self._wire is None:
+            self._wire = Wire(self._loop, -1 if self._sock is None else self._sock.fileno())
+        return self._wire
 
     @property
     def local_multiaddr(self) -> Multiaddr:
@@ -154,6 +161,21 @@ class MaConn:
             with contextlib.suppress(OSError):
                 set_linger(self._sock, seconds)
 
+    def wait_first(self, first: FirstBytes[Any]) -> bool:
+        """Before `start`: has `first` call when the peer has sent something, or has gone.
+
+        Returns: False: it will not call.
+        """
+        if self._sock is None or not first.add(self._sock.fileno(), self):
+            return False
+        self._first = first
+        return True
+
+    def _wait_no_more(self, sock: socket.socket) -> None:
+        first, self._first = self._first, None
+        if first is not None:
+            first.remove(sock.fileno())
+
     async def start(self) -> None:
         """Begins to read the socket. Does nothing if it already reads.
 
@@ -162,9 +184,11 @@ class MaConn:
         """
         if self._is_started:
             return
-        sock, self._sock = self._sock, None
-        if sock is None:
+        if self._sock is None:
             raise ConnectionAbortedError("the connection was closed before it was started")
+        self._made_wire()
+        sock, self._sock = self._sock, None
+        self._wait_no_more(sock)
         try:
             await self._loop.connect_accepted_socket(self._protocol, sock)
         except BaseException:
@@ -175,7 +199,8 @@ class MaConn:
     def _protocol(self) -> Any:
         """On uvloop the wire itself, since uvloop only needs its methods; asyncio also checks the class."""
         is_uvloop = type(self._loop).__module__.startswith("uvloop")
-        return self._wire if is_uvloop else _AsyncioProtocol(self._wire)
+        wire = self._made_wire()
+        return wire if is_uvloop else _AsyncioProtocol(wire)
 
     def abort(self) -> None:
         """Closes at once. Idempotent.
@@ -184,10 +209,11 @@ class MaConn:
         """
         sock, self._sock = self._sock, None
         if sock is not None:
+            self._wait_no_more(sock)
             with contextlib.suppress(OSError):
                 set_linger(sock, 0)
             sock.close()
-        else:
+        elif self._wire is not None:
             self._wire.abort()
 
 

@@ -102,7 +102,9 @@ class ListenerOptions:
     @property
     def intake(self) -> Bounds:
         """The bounds of unfinished connections."""
-        return Bounds(self.max_upgrading, self.slow_after, self.max_slow, self.max_waiting)
+        return Bounds(
+            self.max_upgrading, self.slow_after, self.max_slow, self.max_waiting, self.accept_timeout
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,9 +246,12 @@ class UpgradedListener:
         await self._threshold.wait_empty()
 
     def _drop_unfinished(self, conn: RawConn, why: Why) -> None:
-        """Aborts an unfinished connection of the block that has the most of them."""
+        """Aborts an unfinished connection: a silent one, or one of the block that has the most of them."""
         conn.abort()
-        late = UpgradeTimeout(f"aborted: {why}, and most of the unfinished ones are from its block")
+        if why is Why.TIMEOUT:
+            late = UpgradeTimeout(f"the peer sent nothing within {self._options.accept_timeout} s")
+        else:
+            late = UpgradeTimeout(f"aborted: {why}, and most of the unfinished ones are from its block")
         self._failed(why, conn.remote_multiaddr, late)
 
     async def _accept_raw(self) -> RawConn:

@@ -172,7 +172,6 @@ async def _work(sock: socket.socket, preparation: dict[str, Any], settings: Sett
     hub, links = await _joined(settings)
     try:
         spawn.prepare(preparation)
-        gc.set_threshold(*limits.WORKER_GC_THRESHOLDS)
         factory, args = pickle.loads(work)  # imports the user's modules, so it may fail like the factory
         worker = Worker(settings, channel, hub, links)
         made = factory(worker, *args)

@@ -217,7 +217,7 @@ class SharedPort:
         self._on_closed = on_closed
         self._listeners: dict[Kind, TcpReuseListener] = {}
         self._peeked = Threshold(MAX_PEEKED)
-        bounds = Bounds(MAX_PEEKS, UPGRADE_SLOW_S, MAX_SLOW_PEEKS, MAX_WAITING_UPGRADES)
+        bounds = Bounds(MAX_PEEKS, UPGRADE_SLOW_S, MAX_SLOW_PEEKS, MAX_WAITING_UPGRADES, PEEK_TIMEOUT_S)
         self._intake: Intake[RawConn] = Intake(self._sort, self._drop_unfinished, bounds, self._peeked)
         self._num_accepted = 0
         self._failed = False
@@ -348,7 +348,8 @@ class SharedPort:
         """Closes `conn`, and counts it."""
         conn.abort()
         self.refused[why] += 1
-        logger.debug("inbound connection from %s to %s: %s", conn.remote_multiaddr, self.multiaddr, why)
+        if logger.isEnabledFor(logging.DEBUG):  # making an address takes microseconds
+            logger.debug("inbound connection from %s to %s: %s", conn.remote_multiaddr, self.multiaddr, why)
 
     def _drop_unfinished(self, conn: RawConn, why: Why) -> None:
         self.refuse(conn, Refusal(why))
