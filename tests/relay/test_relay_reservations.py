@@ -349,7 +349,7 @@ async def test_a_reservation_that_expires_is_told_when_it_does(monkeypatch: pyte
     monkeypatch.setattr(limits, "RELAY_RETRY_MIN_S", 60.0)  # no attempt before
 
     async def answer(stream: Stream, request: Hop) -> None:
-        reservation = Reservation(int(time.time()) + 2)
+        reservation = Reservation(int(time.time()) + 4)
         await stream.write(Hop(HopType.STATUS, reservation=reservation, status=Status.OK).encode())
 
     async with (
