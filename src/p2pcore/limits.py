@@ -535,7 +535,7 @@ HUB_BATCH_ENTRIES: Final = 1000
 HUB_QUEUE_BYTES: Final = 8 * 1024 * 1024
 """Messages that wait for a worker that does not read; more are lost. MAX_WORKERS such queues fit in 2 GiB."""
 HUB_MAX_ENTRIES: Final = 4_000_000
-"""Entries of one bucket: one for each connection of a large machine. Each takes 0.9 KB."""
+"""Entries of one bucket: one for each connection of a large machine. Each takes 0.8 KB."""
 HUB_MAX_BUCKETS: Final = 64
 """Buckets of one hub: a fleet has four."""
 HUB_MAX_MISSED: Final = 1_000_000
