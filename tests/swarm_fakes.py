@@ -49,6 +49,9 @@ class FakeStream:
     def take_opening(self) -> bytes | None:
         return None
 
+    def set_aside(self) -> bool:
+        return False
+
     async def turn(self) -> None: ...
 
     async def write(self, data: bytes) -> None:

@@ -240,6 +240,12 @@ class Stream(Channel, Protocol):
         By default it is the work of starting a handler.
         """
 
+    def set_aside(self) -> bool:
+        """If the peer has said nothing yet, the muxer's stream handler gets this stream again when it has.
+
+        That is its first byte, its end, or the end of the stream. Returns: whether it is set aside.
+        """
+
     def count_in(self, protocols: Protocols, apart: bool = False) -> Traffic:
         """The swarm calls it once: from now on the row of its protocol counts this stream and its bytes.
 
@@ -256,6 +262,10 @@ class Stream(Channel, Protocol):
     def protocol(self, value: str | None) -> None: ...
     @property
     def direction(self) -> Direction: ...
+    @property
+    def num_buffered(self) -> int:
+        """Bytes that have come and that nobody has read."""
+
     @property
     def is_acknowledged(self) -> bool:
         """False: the peer's muxer has not shown that it has taken this stream. Mplex never shows it: True."""

@@ -70,7 +70,7 @@ async def _slow_peer_gets_in(host: Host, silent: int, ended: int) -> None:
 @looped
 async def test_silent_connections_end_no_slow_handshake_of_another_block() -> None:
     async with node(listener=ListenerOptions(max_upgrading=16, max_slow=32, slow_after=0.01)) as host:
-        await _slow_peer_gets_in(host, 120, 60)
+        await _slow_peer_gets_in(host, 200, 60)
 
 
 @looped

@@ -19,17 +19,18 @@ if TYPE_CHECKING:
 PROTOCOL = "/echo/1.0.0"
 
 
-async def serve(stream: Stream) -> None:
+async def serve(stream: Stream) -> Stream | None:
     """The stream handler: sends back what comes, until the peer has ended its half.
 
-    Most streams bring one message. What comes after a second one wakes no task (docs/decisions/0044).
+    Most streams bring one message, and that together with their proposal. What comes after a second one, or
+    on a stream that was silent at first, wakes no task: the handler is over by then (docs/decisions/0044).
     """
-    for _ in range(2):
+    for _ in range(2 if stream.num_buffered else 0):
         if not (data := await stream.read()):
-            return
+            return None
         await stream.write(data)
     reflect(cast("Any", stream))
-    await stream.wait_closed()
+    return stream
 
 
 async def echo(stream: Stream, data: bytes | bytearray | memoryview) -> bytes:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from p2pcore import codes, limits, options
 from p2pcore._fast.loop.ledger import Ledger, Share
@@ -29,6 +29,7 @@ from p2pcore.errors import (
 )
 from p2pcore.resources.options import UNLIMITED, Limits
 from p2pcore.resources.refusals import Refusals, exceeded
+from p2pcore.swarm.silent_streams import SilentStreams
 from p2pcore.upgrade.multistream import STREAM_STEP, handle, propose, select
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class StreamServer:
 
     __slots__ = (
         *("_ended", "_handlers", "_ledger", "_max", "_max_per_conn", "_max_per_peer"),
-        *("_long", "_refusals", "_refused", "_running", "_tasks", "_uncancelled"),
+        *("_long", "_refusals", "_refused", "_running", "_silent", "_tasks", "_uncancelled"),
         *("access", "is_refusing", "metrics"),
     )
 
@@ -114,6 +115,7 @@ class StreamServer:
         self._handlers: dict[str, ProtocolHandler] = {}
         self._uncancelled: set[str] = set()  # protocols whose handlers go on when their stream has failed
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._silent = SilentStreams()
         self._running: dict[Conn, int] = {}  # number of running handlers, for connections that have any
         self._long: dict[Conn, set[Stream]] = {}  # negotiations that refuse one proposal after the other
         self._ended: set[Conn] = set()  # the connections in _running that have ended
@@ -129,7 +131,7 @@ class StreamServer:
     @property
     def num_running(self) -> int:
         """The number of handlers that run now, including streams that are being negotiated."""
-        return len(self._tasks)
+        return len(self._tasks) + len(self._silent)
 
     def set_limits(self, in_force: Limits) -> None:
         """New limits from now on. Handlers that run go on."""
@@ -160,10 +162,14 @@ class StreamServer:
         self._uncancelled.discard(protocol)
 
     def serve(self, stream: Stream) -> None:
-        """Negotiates and serves `stream` in a task of its own. Every session calls this for a new stream.
+        """Negotiates and serves `stream` in a task of its own, once the peer has spoken.
 
-        A handler counts until it returns, even if its stream has ended: a handler that hangs costs memory.
+        Every session calls this for a new stream, and again for one that was set aside. A handler counts
+        until it returns, even if its stream has ended: a handler that hangs costs memory.
         """
+        if self._silent and self._silent.remove(stream):
+            self._heard(stream)
+            return
         if self.is_refusing:
             stream.reset(codes.STREAM_SHUTDOWN)
             return
@@ -173,20 +179,34 @@ class StreamServer:
         if (
             count >= self._max_per_conn
             or share.handlers >= self._max_per_peer
-            or len(self._tasks) >= self._max
+            or self.num_running >= self._max
         ):
             self._refuse(stream, conn, share)
             return
         self._running[conn] = count + 1
         share.handlers += 1
-        task = asyncio.get_running_loop().create_task(self._run(stream, conn, share))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        if stream.set_aside():
+            self._silent.add(stream)
+        else:
+            self._begin(stream, conn, share)
+
+    def _begin(self, stream: Stream, conn: Conn, share: Share) -> None:
+        self._tasks.add(asyncio.get_running_loop().create_task(self._run(stream, conn, share)))
+
+    def _heard(self, stream: Stream) -> None:
+        """The peer has spoken on `stream`, which was set aside, or it has ended."""
+        conn = stream.conn
+        share = self._ledger.share(conn.remote_peer)
+        if stream.close_reason is None and not self.is_refusing:
+            self._begin(stream, conn, share)
+            return
+        stream.reset(codes.STREAM_SHUTDOWN)
+        self._left(conn, share)
 
     def _refuse(self, stream: Stream, conn: Conn, share: Share) -> None:
         self._refused()
         stream.reset(codes.STREAM_RESOURCE_LIMIT_EXCEEDED)
-        num, of_peer = len(self._tasks), share.handlers
+        num, of_peer = self.num_running, share.handlers
         if num >= self._max:
             self._refusals.add("max_streams", lambda: exceeded("max_streams", num, self._max))
         elif of_peer >= self._max_per_peer:
@@ -199,7 +219,7 @@ class StreamServer:
 
     def shrink(self) -> None:
         """Frees the memory of the tables, if no handler runs. Call it when the last connection has ended."""
-        if not self._tasks:
+        if not self.num_running:
             self._tasks.clear()
             self._running.clear()
 
@@ -209,12 +229,14 @@ class StreamServer:
         A handler that was cancelled because its stream failed is not cancelled again: it may be cleaning up.
         """
         self.is_refusing = True
+        self._silent.close()
         tasks = set(self._tasks)
         for task in tasks:
             if not task.cancelling():
                 task.cancel()
         if tasks:
             _, stuck = await asyncio.wait(tasks, timeout=limits.SWARM_CLOSE_TIMEOUT_S)
+            self._tasks &= stuck  # one that was cancelled before its first step has never said that it ended
             if stuck:
                 logger.warning("%d stream handlers were cancelled and did not end", len(stuck))
 
@@ -238,7 +260,7 @@ class StreamServer:
 
     async def _run(self, stream: Stream, conn: Conn, share: Share, ended: Ended | None = None) -> None:
         # Not before it runs: a task that is cancelled before its first step never comes to its `finally`.
-        stream.handler_task = asyncio.current_task()
+        stream.handler_task = task = asyncio.current_task()
         try:
             handler = await self._negotiate(stream)
             if await handler(stream) is None:
@@ -256,6 +278,7 @@ class StreamServer:
         else:
             self._over(stream, None, ended)
         finally:
+            self._tasks.discard(cast("asyncio.Task[Any]", task))
             self._left(conn, share)
 
     def _over(self, stream: Stream, error: BaseException | None, ended: Ended | None) -> None:

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from _fast.chains import ACK, FIN, PING, RST, SYN, WU, Cable, Frame, RawYamux, data, frame, frames
+from _fast.chains import ACK, FIN, GO_AWAY, PING, RST, SYN, WU, Cable, Frame, RawYamux, data, frame, frames
 from _fast.mplex_chain import MSG_I, NEW, RESET_I, RawMplex, msg
 from harness import eventually, looped, seconds, settle
 from p2pcore import limits
 from p2pcore._fast.loop.loop_state import loop_state
 from p2pcore._fast.mux.stream import Stream
-from p2pcore.errors import ConnectionClosed, DeadlineExceeded, NegotiationError
+from p2pcore.errors import ConnectionClosed, DeadlineExceeded, NegotiationError, RemoteProtocolError
 from p2pcore.upgrade.multistream import HEADER, encode, handle
 
 MANY = limits.RECEIVE_BUFFER_BYTES // 12
@@ -221,6 +221,100 @@ async def test_a_violation_behind_what_waits_ends_the_connection() -> None:
     assert not peer.session.is_closed
     await settle()
     assert "version" in str(peer.session.close_reason)
+
+
+async def many_open(kind: type[Any], count: int) -> tuple[Any, list[Stream]]:
+    """A peer with `count` streams that nobody uses."""
+    peer = kind()
+    streams: list[Stream] = []
+    peer.session.set_stream_handler(streams.append)
+    for at in range(0, count, 50):
+        peer.deliver(b"".join(opening(kind, number) for number in range(at, at + 50)))
+        await settle()
+    assert len(streams) == count
+    return peer, streams
+
+
+ENDS: dict[str, Callable[[Any], None]] = {
+    "eof": lambda peer: peer.deliver_eof(),
+    "lost": lambda peer: peer.wire.connection_lost(ConnectionResetError("gone")),
+    "violation": lambda peer: peer.deliver(b"\xff" * 12),
+    "abort": lambda peer: peer.session.abort(),
+    "close": lambda peer: peer.session.close().close(),
+}
+MOST_FAILED = limits.TURN_SHARE // limits.END_WORK + 1
+
+
+@pytest.mark.parametrize("how", list(ENDS))
+@both
+@looped
+async def test_the_streams_of_a_connection_that_ends_fail_a_share_at_a_time(
+    kind: type[Any], how: str
+) -> None:
+    """However it ends, and an honest peer is answered meanwhile. The end is told when all of them know it."""
+    (peer, streams), honest = await many_open(kind, 400), RawYamux()
+    mine = await honest.open_inbound(1)
+    told: list[int] = []
+    peer.session.add_close_callback(lambda _: told.append(failed()))
+
+    def failed() -> int:
+        return sum(stream.close_reason is not None for stream in streams)
+
+    ENDS[how](peer)
+    assert peer.session.num_streams == 0
+    assert failed() <= MOST_FAILED
+    honest.deliver(data(1, b"ping"))
+    assert mine.num_buffered == 4
+    while (before := failed()) < len(streams):
+        await asyncio.sleep(0)
+        assert failed() - before <= limits.TURN_WORK // limits.END_WORK
+    await settle()
+    assert told == [len(streams)]
+
+
+@both
+@looped
+async def test_twenty_peers_that_end_with_many_streams_take_turns_with_an_honest_one(
+    kind: type[Any],
+) -> None:
+    """What an honest peer sends waits for one share of each of them, not for all of their streams."""
+    peers = [await many_open(kind, 400) for _ in range(20)]
+    honest = RawYamux()
+    stream = await honest.open_inbound(1)
+    for peer, _ in peers:
+        ENDS["lost"](peer)
+    honest.deliver(data(1, b"ping"))
+    left = [len(streams) for _, streams in peers]
+    while not stream.num_buffered:
+        await asyncio.sleep(0)
+        now = [sum(each.close_reason is None for each in streams) for _, streams in peers]
+        assert all(before - after <= 3 * MOST_FAILED for before, after in zip(left, now, strict=True))
+        left = now
+    assert sum(left) > 20 * 300
+    await turns_until(lambda: all(each.close_reason for _, streams in peers for each in streams))
+
+
+@pytest.mark.parametrize("how", list(ENDS))
+@both
+@looped
+async def test_a_stream_whose_end_is_not_told_yet_can_be_used_as_one_that_has_failed(
+    kind: type[Any], how: str
+) -> None:
+    peer, streams = await many_open(kind, 400)
+    await peer.answers()
+    ENDS[how](peer)
+    one, two, three, four, five = [each for each in streams if each.close_reason is None][:5]
+    calls = [asyncio.ensure_future(call) for call in (one.read(), two.write(b"x" * 99), three.close())]
+    four.reset()
+    five.close_read().close()
+    with pytest.raises((ConnectionClosed, RemoteProtocolError)):
+        await peer.session.open_stream()
+    read, written, _ = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(read, ConnectionClosed | RemoteProtocolError)
+    assert isinstance(written, ConnectionClosed | RemoteProtocolError)
+    await settle()
+    assert all(stream.is_closed for stream in streams)
+    assert all(isinstance(sent, Frame) and sent.type == GO_AWAY for sent in await peer.answers())
 
 
 # -- negotiations ----------------------------------------------------------------------------------

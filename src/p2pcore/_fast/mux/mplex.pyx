@@ -112,6 +112,9 @@ cdef class MplexStream(Stream):
     cdef int closed_here(self) except -1:
         return self.session.linger(self)
 
+    cdef int heard(self) except -1:
+        return self.session.arrive(self)
+
     cdef int write_waits(self) except -1:
         return self.session.waiting_add(self) if self.session.paused else 0
 

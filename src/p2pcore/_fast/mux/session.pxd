@@ -85,6 +85,7 @@ cdef class Session(Layer):
     cdef uint8_t is_told            # the callbacks have been called
     cdef uint8_t is_lost            # lost() has been called: the socket is gone
     cdef uint8_t is_swept           # the loop looks now and then for streams that were dropped
+    cdef uint8_t is_discarded       # the session has ended, and what its streams have received is dropped
     cdef uint8_t is_used            # a frame of a stream has come; whoever calls parse() clears it
     cdef uint32_t num_writing       # streams with a write that waits, for whatever
     cdef uint32_t max_inbound
@@ -135,6 +136,8 @@ cdef class Session(Layer):
     cdef Excess _excess(self)
     cdef str _limit_now(self)
     cdef int _give_back(self) except -1
+    cdef int _fail_some(self, Py_ssize_t least) except -1
+    cdef int _fail_one(self, Stream stream) except -1
     cdef int _count_ended(self, Stream stream) except -1
     cdef int _inbound_left(self) except -1
     cdef int _count_refused(self, str limit) except -1

@@ -23,7 +23,7 @@ from p2pcore._fast.loop.buffer cimport ByteQueue
 from p2pcore._fast.loop.ledger cimport FULL, Ledger, Share, count_unread, count_unsent, weigh
 from p2pcore._fast.loop.rate cimport spend
 from p2pcore._fast.loop.rota cimport Rota
-from p2pcore._fast.mux.stream cimport Stream
+from p2pcore._fast.mux.stream cimport HEARD, SPOKEN, Stream
 from p2pcore._fast.loop.waiting cimport PENDING, Op, again, done
 
 cdef extern from "Python.h":
@@ -104,8 +104,8 @@ cdef class Session(Layer):
 
     @property
     def num_streams(self):
-        """Streams in use here: in the table, and not closed here both ways."""
-        if self.streams is None:
+        """Streams in use here: in the table, and not closed here both ways. None after the end."""
+        if self.streams is None or self.error is not None:
             return 0
         return len(self.streams) - (0 if self.lingering is None else len(self.lingering))
 
@@ -340,7 +340,7 @@ cdef class Session(Layer):
         return 0
 
     cdef int arrive(self, Stream stream) except -1:
-        """The peer opened `stream`; it is delivered from the event loop."""
+        """The peer opened `stream`, or has spoken on it after it was set aside. It is delivered from the event loop."""
         if self.arrived is None:
             self.arrived = []
         self.arrived.append(stream)
@@ -411,7 +411,7 @@ cdef class Session(Layer):
         """
         cdef Linger linger
         cdef Excess excess
-        if stream.has_ended():
+        if self.error is not None or stream.has_ended():
             return False
         excess = self._excess()
         if excess.lingers is None:
@@ -540,17 +540,15 @@ cdef class Session(Layer):
 
         What has arrived stays: streams are still delivered, and give what came before the end. If memory is full and the
         peer has more than its part, it is dropped: connections are closed to get it back.
+
+        A share of the streams fails now, and the rest in later turns: others have theirs meanwhile.
         """
-        cdef bint discard = self.has_too_much(0)
         if self.error is not None:
             return 0
+        self.is_discarded = self.has_too_much(0)
         self.error = error
-        for stream in self.living():
-            self.state.rota.room -= END_WORK
-            (<Stream> stream).fail(error, discard)
-            self._count_ended(<Stream> stream)
+        self.paused = True  # no write of a stream that has not failed yet goes on
         self._give_back()
-        self.streams = None
         self.latest = NULL
         self.lingering = None
         if self.excess is not None:
@@ -560,7 +558,22 @@ cdef class Session(Layer):
             self.state.sweeper.discard(self)
         self.growing = None
         self.state.timers.unwatch(self)
+        self._fail_some(self.state.rota.room - SHARE)
         return self._line_up()
+
+    cdef int _fail_some(self, Py_ssize_t least) except -1:
+        """The session has ended, and a share of its streams learns of it."""
+        while self.streams and self.state.rota.room > least:
+            _, stream = self.streams.popitem()
+            self._fail_one(<Stream> stream)
+        if not self.streams:
+            self.streams = None
+        return 0
+
+    cdef int _fail_one(self, Stream stream) except -1:
+        self.state.rota.room -= END_WORK
+        stream.fail(self.error, self.is_discarded)
+        return self._count_ended(stream)
 
     cdef int _count_ended(self, Stream stream) except -1:
         """`stream` has left the table. The ledger remembers it as long as it holds more than streams cost anyway."""
@@ -765,8 +778,8 @@ cdef class Session(Layer):
         return 0
 
     cdef int resume(self) except -1:
-        self.paused = False
         if self.error is None:
+            self.paused = False
             self.unpaused()
         return 0
 
@@ -819,6 +832,10 @@ cdef class Session(Layer):
         """Starts handlers, then handles what was received. The end is told when all that came before it is done."""
         cdef Py_ssize_t least = self.state.rota.least()
         self.is_lined_up = False
+        if self.error is not None and self.streams is not None:
+            self._fail_some(least)
+            if self.streams is not None:
+                return self._line_up()
         if self.excess is not None and self.excess.patient:
             self._call_patient(least)
         if self.handler is not None and self.arrived:
@@ -967,8 +984,13 @@ cdef class Session(Layer):
 
     cdef bint _is_due(self, Stream stream) except -1:
         """Whether `stream` is handed out now. If the session lives, the peer is told; else its bytes must be worth it."""
+        if stream.silence == HEARD:
+            stream.silence = SPOKEN
+            return True  # for the second time, and whatever came of it: somebody counts it
         if self.error is None:
             return not stream.has_ended() and self.accepted(stream) == 0
+        if self.streams is not None and self.streams.pop(stream.key(), None) is not None:
+            self._fail_one(stream)
         return stream.error is self.error and (stream.fin_received or stream.has_bytes())
 
 

@@ -13,6 +13,11 @@ from p2pcore._fast.loop.waiting cimport Op
 cdef class Stream
 cdef class WriteOp(Op)
 
+cdef enum:
+    SPOKEN = 0
+    SILENT = 1
+    HEARD = 2
+
 
 cdef class _LazyAnswer(Answer):
     cdef Stream stream              # None when settled
@@ -42,6 +47,7 @@ cdef class Stream:
     cdef uint8_t read_closed        # nobody here reads any more
     cdef uint8_t holding            # the sink wants nothing for now: what comes waits in the queue
     cdef uint8_t eof_fed            # the sink has heard of the peer's end
+    cdef uint8_t silence            # SILENT: it was set aside; HEARD: and its handler gets it again; SPOKEN otherwise
     cdef uint8_t keeps_input        # `error` takes nothing that has come: a lost connection, or a reset behind the peer's FIN
     cdef ByteQueue queue            # received and not yet read; None before the first byte
     cdef Py_ssize_t aside           # bytes that a long read has taken out of it, and holds
@@ -92,6 +98,7 @@ cdef class Stream:
     cdef bint is_of(self, object session) noexcept
     cdef bint may_push(self) noexcept
     cdef int closed_here(self) except -1
+    cdef int heard(self) except -1
     cdef Op session_turn(self, Py_ssize_t work)
     cdef uint64_t key(self) noexcept
 

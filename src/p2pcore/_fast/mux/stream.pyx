@@ -189,6 +189,17 @@ cdef class Stream:
             self.credit(PyBytes_GET_SIZE(MSS_HEADER) + PyBytes_GET_SIZE(message))
         return message
 
+    def set_aside(self):
+        """If the peer has said nothing on this stream yet, the session's handler gets it once more when it has: the first
+        byte, its end, or the end of the stream. Until then no task has to wait for that.
+
+        Returns: whether it is set aside.
+        """
+        if self.has_bytes() or self.fin_received or self.error is not None:
+            return False
+        self.silence = SILENT
+        return True
+
     def turn(self, Py_ssize_t work=START_WORK):
         """Lets other connections go first: done when it is the turn of this one, at the next turn of the loop at the
         earliest. For work that a peer can cause cheaply and that takes longer than a task usually runs.
@@ -655,6 +666,10 @@ cdef class Stream:
         """Both halves are closed here, and the peer's end has not come."""
         return 0
 
+    cdef int heard(self) except -1:
+        """The peer has spoken on a stream that was set aside."""
+        raise NotImplementedError
+
     cdef Op session_turn(self, Py_ssize_t work):
         """Done when it is the turn of this stream's connection."""
         raise NotImplementedError
@@ -771,6 +786,9 @@ cdef class Stream:
     cdef int _wake_reader(self) except -1:
         if self.reader is not None:
             self.reader.wake()
+        elif self.silence == SILENT:
+            self.silence = HEARD
+            self.heard()
         return 0
 
     cdef int _maybe_send_fin(self) except -1:

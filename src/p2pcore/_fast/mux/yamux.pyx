@@ -124,6 +124,9 @@ cdef class YamuxStream(Stream):
     cdef int closed_here(self) except -1:
         return self.session.linger(self)
 
+    cdef int heard(self) except -1:
+        return self.session.arrive(self)
+
     cdef int write_waits(self) except -1:
         return self.session.waiting_add(self) if self.session.paused else self.session._window_watch()
 
