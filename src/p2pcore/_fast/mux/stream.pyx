@@ -186,6 +186,8 @@ cdef class Stream:
             return None
         message = take_opening(self.queue)
         if message is not None:
+            if self.queue.size == 0:
+                self.queue = None  # a stream may stay idle for long after its negotiation
             self.credit(PyBytes_GET_SIZE(MSS_HEADER) + PyBytes_GET_SIZE(message))
         return message
 
