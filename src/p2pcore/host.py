@@ -690,7 +690,7 @@ def _upgrader_options(
 ) -> UpgraderOptions:
     listener = options.given("listener", listener, ListenerOptions)
     later = admission.admits_later if admission.waits_at_accept else None
-    hooks = ListenerHooks(admission.admits, later, news)
+    hooks = ListenerHooks(admission.admits, later, news, is_early=not admission.has_gater)
     return UpgraderOptions(listener.accept_timeout, listener, hooks, admission, ledger, news.traces)
 
 

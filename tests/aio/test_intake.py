@@ -443,9 +443,7 @@ async def test_a_silent_item_goes_when_descriptors_run_out(never_eager: None) ->
     work = Work(2, max_silence=15.0)
     items = quiet("a", 5)
     work.offer(*items)
-    assert not work.intake.burden
-    await asyncio.sleep(0.2)
-    assert work.intake.burden == 5
+    assert work.intake.burden == 5  # at once: each holds a descriptor
     assert descriptors_of(asyncio.get_running_loop()).relieve()
     assert work.dropped == [(items[0], Why.NO_DESCRIPTOR)]
     assert await work.close() == items[1:]

@@ -7,13 +7,16 @@ import hashlib
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
+import pytest
 from attacked import ECHO, MESSAGE, arena, echoes, honest, node
 
 from attacks import place
 from attacks.rawpeer import DATA, Identity, RawPeer, opening, place_of, tcp_socket
 from harness import eventually, looped
-from p2pcore import Host, ListenerOptions, Multiaddr, TcpOptions
+from p2pcore import BasicGater, Host, ListenerOptions, Multiaddr, TcpOptions
+from p2pcore.errors import DialError
 
 SEED = hashlib.sha256(b"slow").digest()
 
@@ -93,6 +96,64 @@ async def test_others_get_in_on_a_shared_port_where_one_block_is_silent() -> Non
     ):
         for _ in range(8):
             assert await echoes(one, host.addrs[0])
+
+
+@asynccontextmanager
+async def _shared_node(
+    limits: dict[str, float], **options: Any
+) -> AsyncIterator[tuple[Host, list[Multiaddr]]]:
+    async with node(limits, tcp=TcpOptions(share_port=True), **options) as host:
+        await host.swarm.listen(Multiaddr(f"{host.addrs[0]}/ws"))
+        yield host, list(host.addrs_with_peer)
+
+
+@looped
+async def test_a_shared_port_refuses_a_block_over_its_rate_before_it_reads() -> None:
+    """None of them has a place among the silent ones, and the refusals are counted once each."""
+    rate = {"conn_burst_per_subnet": 20, "conn_rate_per_subnet": 0.001}
+    async with (
+        _shared_node(rate) as (host, addrs),
+        _silent(addrs[0], 60) as socks,
+        honest() as one,
+    ):
+        await eventually(lambda: sum(map(_is_ended, socks)) == 40)
+        assert host.counters()["connections refused"] == 40
+        for addr in addrs:
+            assert await echoes(one, addr)
+            await one.swarm.close_peer(host.peer_id)
+
+
+@looped
+async def test_a_connection_of_a_shared_port_counts_once_for_the_rate_of_its_block() -> None:
+    rate = {"conn_burst_per_subnet": 6, "conn_rate_per_subnet": 0.001}
+    async with _shared_node(rate) as (host, addrs), honest() as one:
+        for addr in 3 * addrs:
+            assert await echoes(one, addr)
+            await one.swarm.close_peer(host.peer_id)
+        with pytest.raises(DialError):
+            await one.ping(addrs[0])
+
+
+class _Seen(BasicGater):
+    """Admits everybody, and keeps what it was asked about."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def intercept_accept(self, local: Multiaddr, remote: Multiaddr | None) -> bool:
+        self.seen.append(str(local))
+        return True
+
+
+@looped
+async def test_a_gater_is_asked_about_a_shared_port_once_the_kind_of_connection_is_known() -> None:
+    gater = _Seen()
+    async with _shared_node({}, gater=gater) as (host, addrs), honest() as one:
+        for addr in addrs:
+            assert await echoes(one, addr)
+            await one.swarm.close_peer(host.peer_id)
+        assert gater.seen == [str(addr) for addr in host.addrs]
 
 
 @looped

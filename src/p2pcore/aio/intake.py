@@ -152,7 +152,7 @@ class Intake(Generic[T]):
             self._put_silent_aside(now)
             if len(self._unheard) >= self._maximum and self._has_many_slow(block):
                 return False
-        if self._max_silence and len(self._tasks) >= EAGER_UPGRADES and self._is_silent(item):
+        if self._max_silence and self.num_running >= EAGER_UPGRADES and self._is_silent(item):
             self._unheard[item] = (block, now)
             self._watch_silence()
             return True
@@ -305,9 +305,13 @@ class Intake(Generic[T]):
         if self._changes:
             self._wake()
 
-    def _put_silent_aside(self, now: float) -> None:
-        """Some that have been silent for long count as slow; so do the first of too many silent ones."""
-        overdue = now - min(self._slow_after, self._max_silence)
+    def _put_silent_aside(self, now: float, after: float | None = None) -> None:
+        """Some that have been silent for long count as slow; so do the first of too many silent ones.
+
+        Args:
+            after: seconds of silence that are long; None: the usual number.
+        """
+        overdue = now - (min(self._slow_after, self._max_silence) if after is None else after)
         for _ in range(OVERDUE_PER_TURN):
             item = next(iter(self._unheard), None)
             if item is None:
@@ -345,10 +349,13 @@ class Intake(Generic[T]):
 
     @property
     def burden(self) -> int:
-        """How many unfinished items the largest block has here. Quick ones count an eighth: they end soon."""
+        """How many unfinished items the largest block has here. Quick ones count an eighth: they end soon.
+
+        Silent ones count as slow at once: each holds a descriptor, and nothing says that it will end.
+        """
         if self._max_slow:
             self._put_overdue_aside()
-            self._put_silent_aside(self._loop.time())
+            self._put_silent_aside(self._loop.time(), 0.0)
         return max(self._slow.most, self._waiting.most, self._quick.most // _QUICK_PER_SLOW)
 
     def evict(self) -> bool:

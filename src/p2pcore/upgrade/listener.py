@@ -114,6 +114,8 @@ class ListenerHooks:
     Attributes:
         admits: says whether an accepted connection may be read from; None: always. If it says no or raises,
             there is no handshake, and the connection counts as REFUSED.
+        is_early: `admits` looks at the peer's address alone, so a port that several listeners share may ask
+            before it reads a byte.
         admits_later: the same question to somebody who has to wait for the answer; None: nobody.
         news: hears of failed upgrades, errors of accept(2) and changes of state. None: nobody hears.
     """
@@ -121,6 +123,7 @@ class ListenerHooks:
     admits: Callable[[RawConn], bool] | None = None
     admits_later: Callable[[RawConn], Awaitable[bool]] | None = None
     news: ListenerNews | None = None
+    is_early: bool = False
 
 
 class UpgradedListener:
@@ -170,6 +173,7 @@ class UpgradedListener:
         self.num_accepted = 0
         self.num_rebinds = 0
         self.num_requests = 0
+        self._is_screened = self._hooks.is_early and _screens(inner, self._screen)
         self._incoming = self._loop.create_task(self._handle_incoming())
         logger.info("listening on %s", inner.multiaddr)
 
@@ -221,12 +225,19 @@ class UpgradedListener:
 
     def _take(self, conn: RawConn) -> None:
         """Begins the upgrade of `conn`, now or when it is its turn, or refuses it unread."""
-        admits = self._hooks.admits
-        if admits is not None and not self._admits(admits, conn):
-            self._refuse(conn, REFUSED)
-        elif not self._intake.offer(conn, conn.block):
+        if not self._is_screened and not self._screen(conn):
+            return
+        if not self._intake.offer(conn, conn.block):
             self._warn("refusing connections from %s: it has too many unfinished ones", conn.block)
             self._refuse(conn, Why.TOO_MANY_OF_BLOCK)
+
+    def _screen(self, conn: RawConn) -> bool:
+        """Whether `conn` may be read from. If not, it is closed and counted."""
+        admits = self._hooks.admits
+        if admits is None or self._admits(admits, conn):
+            return True
+        self._refuse(conn, REFUSED)
+        return False
 
     def _refuse(self, conn: RawConn, reason: str) -> None:
         self.failures[reason] += 1
@@ -485,6 +496,12 @@ class UpgradedListener:
         if is_due:
             self._warned_at = now
         logger.log(logging.WARNING if is_due else logging.DEBUG, text, *args)
+
+
+def _screens(inner: RawListener, admits: Callable[[RawConn], bool]) -> bool:
+    """Has a shared port ask `admits` about each connection when it comes. False: `inner` is none."""
+    screen: Callable[[Callable[[RawConn], bool]], bool] | None = getattr(inner, "screen", None)
+    return screen is not None and screen(admits)
 
 
 def errno_name(error: OSError) -> str:

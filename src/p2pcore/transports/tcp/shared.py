@@ -85,6 +85,7 @@ class TcpReuseListener:
         "_loop",
         "_port",
         "_ready",
+        "admits",
         "is_closed",
         "is_draining",
         "is_paused",
@@ -97,6 +98,7 @@ class TcpReuseListener:
         self._ready: dict[RawConn, asyncio.TimerHandle] = {}  # oldest first
         self._changed = asyncio.Event()
         self._error: OSError | None = None
+        self.admits: Callable[[RawConn], bool] | None = None
         self.kind = kind
         self.is_draining = False
         self.is_paused = False
@@ -132,6 +134,15 @@ class TcpReuseListener:
             self._changed.clear()
             await self._changed.wait()
 
+    def screen(self, admits: Callable[[RawConn], bool]) -> bool:
+        """From now on the port asks `admits` about each connection before it reads a byte of it.
+
+        `admits` closes and counts those it refuses. Returns: True.
+        """
+        self.admits = admits
+        self._port.screening_changed()
+        return True
+
     async def rebind(self) -> None:
         """Replaces the port's lost socket, if no other listener has done so. Raises as MaListener.rebind."""
         if self.is_closed:
@@ -164,6 +175,7 @@ class TcpReuseListener:
         if self.is_closed:
             return
         self.is_closed = True
+        self.admits = None  # it refers to the listener that refers to this one
         for conn, timer in self._ready.items():
             timer.cancel()
             conn.abort()
@@ -225,6 +237,7 @@ class SharedPort:
         self._is_over = False
         self._is_drained = False
         self.refused: collections.Counter[Refusal] = collections.Counter()
+        self._admits: Callable[[RawConn], bool] | None = None
         self._accepting = asyncio.get_running_loop().create_task(self._accept_loop())
 
     @property
@@ -273,6 +286,8 @@ class SharedPort:
                 listener.wake()
 
     def _take(self, conn: RawConn) -> None:
+        if self._admits is not None and not self._admits(conn):
+            return
         if not self._intake.offer(conn, conn.block):
             conn.abort()
             self.refused[Refusal.TOO_MANY_OF_BLOCK] += 1
@@ -288,6 +303,10 @@ class SharedPort:
             self._inner.pause()
         else:
             self._inner.resume()
+
+    def screening_changed(self) -> None:
+        """Called when a listener has gone, or wants to be asked. All are of one host: one is asked."""
+        self._admits = next((each.admits for each in self._listeners.values() if each.admits), None)
 
     async def _report(self, error: OSError) -> None:
         """Makes every listener raise `error`; returns when one of them, after its pause, asks for more."""
@@ -370,6 +389,7 @@ class SharedPort:
     async def closed(self, listener: TcpReuseListener) -> None:
         """Called when `listener` has closed; the last one closes the port."""
         self._listeners.pop(listener.kind, None)
+        self.screening_changed()
         if self._listeners:
             self.pausing_changed()
             self.drain()

@@ -22,7 +22,7 @@ from p2pcore.interfaces import CapableConn, Listener, RawConn, RawListener, Upgr
 from p2pcore.late import Late
 from p2pcore.limits import WEBSOCKET_HANDSHAKE_TIMEOUT_S
 from p2pcore.manet.sockaddr import Endpoint
-from p2pcore.transports.tcp.shared import Kind
+from p2pcore.transports.tcp.shared import Kind, TcpReuseListener
 from p2pcore.transports.tcp.transport import TcpTransport, expected_peer
 from p2pcore.transports.websocket.addr import PROTOCOLS, WebsocketEndpoint, parse_websocket
 from p2pcore.values.multiaddr import Multiaddr, check_local
@@ -233,6 +233,10 @@ class WebsocketListener:
     async def accept(self) -> WebsocketConn:
         """As RawListener.accept."""
         return self._accept(await self._inner.accept())
+
+    def screen(self, admits: Callable[[RawConn], bool]) -> bool:
+        """As TcpReuseListener.screen; False: the port is not shared."""
+        return isinstance(self._inner, TcpReuseListener) and self._inner.screen(admits)
 
     async def rebind(self) -> None:
         """As RawListener.rebind."""
