@@ -84,7 +84,7 @@ MAX_SLOW_UPGRADES: Final = 4096
 """Slow handshakes on one listener, about 5 KB each, or 0.9 KB if the peer has not said a word; one more ends
 the oldest of the block with the most."""
 EAGER_UPGRADES: Final = 32
-"""While fewer connections of a listener are unfinished, the next begins at once, else with its peer's first byte:
+"""While fewer connections of a listener are unfinished, the next begins at once, else with the first byte:
 22,000 instructions more for an honest peer, 4 KB less for a silent one (docs/decisions/0046)."""
 MAX_WAITING_UPGRADES: Final = 4096
 """Accepted connections of one listener that wait for their turn, 1 KB each: as many as LISTEN_BACKLOG."""
