@@ -16,57 +16,53 @@ if TYPE_CHECKING:
 
 
 class SilentStreams:
-    """They are in order of the time at which each was set aside, so that one timer is enough."""
+    """They are in order of the time at which each was set aside, so that one timer is enough.
 
-    __slots__ = ("_over", "_since", "_timer")
+    Attributes:
+        since: each of them with that time. For reading only.
+    """
+
+    __slots__ = ("_timer", "since")
 
     def __init__(self) -> None:
-        self._since: dict[Stream, float] = {}
-        self._over: set[Stream] = set()  # those that were reset here, until that is heard
+        self.since: dict[Stream, float] = {}
         self._timer: asyncio.TimerHandle | None = None
-
-    def __len__(self) -> int:
-        return len(self._since) + len(self._over)
 
     def add(self, stream: Stream) -> None:
         """`stream` was set aside. It is reset after STREAM_NEGOTIATION_TIMEOUT_S."""
         loop = asyncio.get_running_loop()
-        self._since[stream] = loop.time()
+        self.since[stream] = loop.time()
         if self._timer is None:
             self._timer = loop.call_later(limits.STREAM_NEGOTIATION_TIMEOUT_S, self._look)
 
     def remove(self, stream: Stream) -> bool:
         """`stream` has been heard. Returns: whether it was here."""
-        if self._since.pop(stream, None) is not None:
-            if not self._since:
-                self._since = {}  # an empty dict keeps its memory
-            return True
-        if stream in self._over:
-            self._over.remove(stream)
-            return True
-        return False
+        found = self.since.pop(stream, None) is not None
+        if not self.since:
+            self.since = {}  # an empty dict keeps its memory
+        return found
 
     def _look(self) -> None:
-        """Resets those whose time is over, a few in one turn of the loop."""
-        self._timer = None
+        """Resets those whose time is over, a few in one turn of the loop. Each is heard then, and removed."""
         loop = asyncio.get_running_loop()
-        before = loop.time() - limits.STREAM_NEGOTIATION_TIMEOUT_S
+        now = loop.time()
+        self._timer = None
         for _ in range(limits.OVERDUE_PER_TURN):
-            oldest = next(iter(self._since), None)
+            oldest = next(iter(self.since), None)
             if oldest is None:
                 return
-            wait = self._since[oldest] - before
+            wait = self.since[oldest] + limits.STREAM_NEGOTIATION_TIMEOUT_S - now
             if wait > 0:
                 self._timer = loop.call_later(wait, self._look)
                 return
-            del self._since[oldest]
-            self._over.add(oldest)
+            del self.since[oldest]
+            self.since[oldest] = now  # the last one: it is not looked at again before it is removed
             oldest.reset(codes.STREAM_PROTOCOL_NEGOTIATION_FAILED)
         self._timer = loop.call_later(0, self._look)
 
     def close(self) -> None:
-        """Resets all. They are removed as each is heard."""
-        for stream in self._since:
+        """Resets all. Each is heard then, and removed."""
+        for stream in self.since:
             stream.reset(codes.STREAM_SHUTDOWN)
         if self._timer is not None:
             self._timer.cancel()

@@ -131,7 +131,7 @@ class StreamServer:
     @property
     def num_running(self) -> int:
         """The number of handlers that run now, including streams that are being negotiated."""
-        return len(self._tasks) + len(self._silent)
+        return len(self._tasks) + len(self._silent.since)
 
     def set_limits(self, in_force: Limits) -> None:
         """New limits from now on. Handlers that run go on."""
@@ -167,7 +167,7 @@ class StreamServer:
         Every session calls this for a new stream, and again for one that was set aside. A handler counts
         until it returns, even if its stream has ended: a handler that hangs costs memory.
         """
-        if self._silent and self._silent.remove(stream):
+        if self._silent.since and self._silent.remove(stream):
             self._heard(stream)
             return
         if self.is_refusing:
@@ -179,7 +179,7 @@ class StreamServer:
         if (
             count >= self._max_per_conn
             or share.handlers >= self._max_per_peer
-            or self.num_running >= self._max
+            or len(self._tasks) + len(self._silent.since) >= self._max
         ):
             self._refuse(stream, conn, share)
             return
