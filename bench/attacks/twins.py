@@ -32,8 +32,8 @@ class Twin:
 
 TWINS = (
     Twin("streams", "1,000 streams at once on one connection"),
-    Twin("timeouts", "500 calls given up together, and 500 that follow"),
-    Twin("office", "300 peers connect at once from one address", 3, 7.0),
+    Twin("timeouts", "500 calls given up together, and 500 that follow", 21),
+    Twin("office", "300 peers connect at once from one address", 5, 7.0),
     Twin("calls", "1,000 calls, one after another"),
     Twin("updates", "40 updates of identify"),
 )
