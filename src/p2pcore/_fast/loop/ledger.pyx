@@ -18,6 +18,18 @@ from p2pcore import limits
 
 from p2pcore._fast.loop.clock cimport monotonic
 
+cdef extern from *:
+    """
+    #ifdef __linux__
+    #include <stddef.h>
+    extern int malloc_trim(size_t) __attribute__((weak)); /* musl lacks it */
+    static void trim(void) { if (malloc_trim) malloc_trim(0); }
+    #else
+    static void trim(void) {}
+    #endif
+    """
+    void trim()
+
 logger = logging.getLogger("p2pcore.limits")
 
 cdef double WARNING_S = limits.REFUSED_WARNING_S
@@ -327,6 +339,4 @@ cdef object _shown(uint64_t value):
 
 def _give_back():
     """Gives free memory of the C library back to the system. Only glibc can."""
-    import ctypes  # here, because a small node never needs it
-
-    getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: 0)(0)
+    trim()
