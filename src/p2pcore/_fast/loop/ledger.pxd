@@ -47,7 +47,7 @@ cdef class Ledger:
     cdef int count_conn(self) except -1
     cdef int count_streams(self, Share share, int by) except -1
     cdef str limit_reached(self, uint64_t num_inbound, Share share)
-    cdef bint is_over_fair(self, Share share, int64_t times) noexcept
+    cdef bint has_its_part(self, Share share) noexcept
     cdef int refuse_stream(self, str limit, object who, uint64_t num_inbound, Share share) except -1
     cdef int _move(self) except -1
     cdef int _aim(self) except -1

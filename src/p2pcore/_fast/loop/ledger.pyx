@@ -199,14 +199,16 @@ cdef class Ledger:
             return "max_streams_per_peer"
         if self.num_streams >= self.most_streams:
             return "max_streams"
-        if self.state >= TIGHT and (self.state == FULL or self.is_over_fair(share, FAIR_TIMES)):
+        if self.state >= TIGHT and self.has_its_part(share):
             return "memory"
         return None
 
-    cdef bint is_over_fair(self, Share share, int64_t times) noexcept:
-        """Whether a peer holds more than `times` of what each would have if the budget were divided equally."""
-        cdef int64_t num_peers = max(1, len(self.shares))
-        return share.held > self.budget // num_peers * times
+    cdef bint has_its_part(self, Share share) noexcept:
+        """Whether a peer holds so much that it gets no more streams: four times what each would have if the budget were
+        divided equally, or half of that where memory is full. So what others hold refuses nobody.
+        """
+        cdef int64_t equal = self.budget // max(1, len(self.shares))
+        return share.held > (equal // 2 if self.state == FULL else equal * FAIR_TIMES)
 
     cdef int refuse_stream(self, str limit, object who, uint64_t num_inbound, Share share) except -1:
         """Counts a stream of the peer that is reset for `limit`, which limit_reached() has named."""
