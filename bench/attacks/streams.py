@@ -194,8 +194,8 @@ class _Filler:
 
     async def _send(self) -> None:
         idle = True
-        for stream, credit in list(self._credit.items()):
-            if size := min(credit, BODY_BYTES):
+        for stream in list(self._credit):
+            if size := min(self._credit.get(stream, 0), BODY_BYTES):  # it may have been reset meanwhile
                 self._credit[stream] -= size
                 self._peer.write(frame(DATA, 0, stream, size, bytes(size)))
                 self._arena.counts["bytes"] += size

@@ -215,7 +215,7 @@ class Cable:
 class RawMuxer(Cable):
     """A session of the class `kind`, and its peer: frames by hand over a record layer without encryption.
 
-    `ledger` counts it, as a connection of the peer `who`.
+    `ledger` counts it, as a connection of the peer `who`; with `counts` False, not before `count`.
     """
 
     kind: Callable[..., Any]
@@ -226,6 +226,7 @@ class RawMuxer(Cable):
         loop: asyncio.AbstractEventLoop | None = None,
         ledger: Ledger | None = None,
         who: str = "the peer",
+        counts: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(loop)
@@ -234,7 +235,13 @@ class RawMuxer(Cable):
         self.session = self.kind(is_client, **options)
         box.replace(self.session)
         self.ledger = ledger or Ledger()
-        self.session.account(self.ledger, self.ledger.share(who))
+        self._who = who
+        if counts:
+            self.count()
+
+    def count(self) -> None:
+        """The ledger counts the session from now on."""
+        self.session.account(self.ledger, self.ledger.share(self._who))
 
 
 class RawYamux(RawMuxer):

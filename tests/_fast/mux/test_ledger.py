@@ -6,6 +6,7 @@ ledger, checked against a recount, and what the peers were told. Source: RM-T12,
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import random
@@ -32,6 +33,7 @@ from harness import eventually, looped, settle
 from p2pcore import codes, errors, limits
 from p2pcore._fast.loop import ledger as ledger_module
 from p2pcore._fast.loop.ledger import CALM, CAREFUL, FULL, TIGHT, Ledger
+from p2pcore._fast.loop.loop_state import loop_state
 from p2pcore._fast.mux.stream import Stream
 from p2pcore._fast.mux.yamux import YamuxStream
 from virtual_time import virtual
@@ -117,6 +119,31 @@ async def test_the_cap_on_streams_of_a_peer_holds_over_its_connections(kind: Any
     await settle()
     assert await two.refused() == [], "one has ended, so another one may begin"
     assert ledger.share("the peer").streams == 4
+    agree(one, two, other)
+
+
+@both
+@looped
+async def test_the_caps_hold_for_streams_that_came_before_the_session_was_counted(kind: Any) -> None:
+    """A peer opens streams right behind its handshake, before the swarm has taken the connection."""
+    ledger = Ledger(max_streams_per_peer=4)
+    one = kind(ledger=ledger)
+    for id in (1, 3, 5):
+        one.syn(id)
+    two, other = (kind(ledger=ledger, who=who, counts=False) for who in ("the peer", "another"))
+    for peer in (two, other):
+        for id in (1, 3, 5):
+            peer.syn(id)
+        peer.count()
+    await settle()
+    assert (await one.refused(), await two.refused(), await other.refused()) == ([], [3, 5], [])
+    assert ledger.refused == {"max_streams_per_peer": 2}
+    assert ledger.share("the peer").streams == 4
+    kept = await two.session.accept_stream()
+    two.syn(7)
+    await settle()
+    assert await two.refused() == [7]
+    assert kept.id == 1
     agree(one, two, other)
 
 
@@ -708,6 +735,20 @@ async def test_memory_goes_back_to_the_system_once_after_much_was_used(
     await settle()
     assert calls == [0]
     assert peer.ledger.peaks["used"] == high
+
+
+@looped
+async def test_the_record_buffers_of_a_loop_go_back_too() -> None:
+    state = loop_state(asyncio.get_running_loop())
+    peer = YamuxPeer()
+    stream = await opened(peer)
+    await stream.write(b"answer")
+    await peer.all_sent()
+    assert state.num_free_records == 1
+    ledger_module._give_back()  # type: ignore[attr-defined]
+    assert state.num_free_records == 0
+    await stream.write(b"another")
+    assert b"another" in await peer.all_sent()
 
 
 @looped

@@ -17,6 +17,7 @@ from libc.stdint cimport INT64_MIN, UINT64_MAX, int64_t, uint32_t, uint64_t
 from p2pcore import limits
 
 from p2pcore._fast.loop.clock cimport monotonic
+from p2pcore._fast.loop.loop_state cimport loop_state
 
 cdef extern from *:
     """
@@ -340,5 +341,6 @@ cdef object _shown(uint64_t value):
 
 
 def _give_back():
-    """Gives free memory of the C library back to the system. Only glibc can."""
+    """Gives free memory back: the record buffers that the loop keeps, and what the C library keeps, if it is glibc."""
+    loop_state(asyncio.get_running_loop()).records.free.clear()
     trim()

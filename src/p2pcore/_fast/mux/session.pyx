@@ -163,11 +163,13 @@ cdef class Session(Layer):
         """From now on `ledger` counts what this session uses, first what it uses already. Called once.
 
         It gives back the connection and its streams when it ends, and the bytes of a stream when they have been
-        read or dropped. The caller drops the share then (Ledger.forget).
+        read or dropped. The caller drops the share then (Ledger.forget). Streams that the peer has opened already, and
+        for which it has no room, are reset.
 
         Args: share: the peer's, of `ledger`.
         """
         cdef Stream stream
+        cdef list refused = []
         if self.ledger is not None:
             raise errors.LocalProtocolError("this session has a ledger")
         self.ledger = ledger
@@ -178,15 +180,23 @@ cdef class Session(Layer):
             return
         ledger.count_conn()
         share.conns += 1
-        share.streams += self.num_inbound
         weigh(ledger, CONN_COST)
+        before = share.streams
         for item in self.living():
             stream = <Stream> item
+            if stream.is_inbound and (self.lingering is None or stream not in self.lingering):
+                limit = ledger.limit_reached(share.streams - before, share)
+                if limit is not None:
+                    self._count_refused(limit)
+                    refused.append(stream)
+                share.streams += 1
             ledger.count_streams(share, 1)
             count_held(self, stream)
             self.count_waits(stream.num_waiting())
         if self._is_behind() is not None:
             self._count_behind(self.excess.behind, self.excess.behind.held.size)
+        for item in refused:
+            item.reset(RESOURCE_LIMIT)
 
     def recount(self, streams):
         """Counts anew what the ledger counts of this session. `streams`: all that live, whatever their session."""
