@@ -76,7 +76,7 @@ def test_a_client_that_calls_without_a_pause_is_told_and_no_call_is_cut(
                 assert cut == 0, process.describe()
         assert calls.begun == calls.done
 
-    run(main())
+    run(main(), 90.0)
 
 
 @both
@@ -94,4 +94,4 @@ def test_a_long_call_goes_on_to_its_end(peers: dict[str, Any], name: str) -> Non
                 assert cut == 0
         assert (calls.begun, calls.done, calls.bytes) == (1, 1, 64 * MIB)
 
-    run(main())
+    run(main(), 90.0)
