@@ -718,7 +718,8 @@ MEMORY_TRIM_BYTES: Final = 16 * 1024 * 1024
 MEMORY_TRIM_AFTER_S: Final = 2.0
 """... this long later: what has ended is freed by then (an orderly close drains for a second)."""
 MEMORY_FAIR_TIMES: Final = 4
-"""While memory is tight, a peer that holds more than so many equal parts of it gets no new streams."""
+"""While memory is tight, a peer that holds more than so many equal parts of it gets no new streams;
+where it is full, one that holds more than half a part."""
 
 # -- yamux -------------------------------------------------------------------------------------
 MSG_MAX_BYTES: Final = 4 * 1024 * 1024

@@ -205,8 +205,8 @@ cdef class Ledger:
         return None
 
     cdef bint has_its_part(self, Share share) noexcept:
-        """Whether a peer holds so much that it gets no more streams: four times what each would have if the budget were
-        divided equally, or half of that where memory is full. So what others hold refuses nobody.
+        """Whether a peer holds so much that it gets no more streams: while memory is tight, four equal parts of the budget,
+        and where it is full, half of one. So nobody is refused for what others hold.
         """
         cdef int64_t equal = self.budget // max(1, len(self.shares))
         return share.held > (equal // 2 if self.state == FULL else equal * FAIR_TIMES)
