@@ -134,6 +134,37 @@ async def test_a_stream_that_somebody_reads_is_left_alone(read: str) -> None:
 
 
 @looped
+async def test_what_was_written_for_later_goes_first_though_the_socket_is_full() -> None:
+    """The answer of the negotiation may still wait when the echo begins."""
+    peer, stream = await opened()
+    other = await peer.open_inbound(3)
+    peer.clog()
+    filling = started(other.write(bytes(WINDOW)))
+    await settle()
+    assert peer.session.paused
+    stream.write_later(b"answer, ")
+    echo(stream)
+    peer.deliver(data(1, b"echo"), data(1, b" and more", FIN))
+    raw = await peer.all_sent()
+    await filling
+    order = [raw.index(each) for each in (b"answer, ", b"echo", b" and more", bytes(Frame(WU, FIN, 1, 0)))]
+    assert order == sorted(order)
+
+
+@looped
+async def test_a_stream_on_which_a_write_waits_is_left_alone() -> None:
+    peer, stream = await opened()
+    write = started(stream.write(bytes(WINDOW + 1)))
+    await settle()
+    with pytest.raises(LocalProtocolError, match="in use"):
+        echo(stream)
+    await peer.all_sent()
+    peer.deliver(frame(WU, 0, 1, 1))
+    await peer.all_sent()
+    await write
+
+
+@looped
 async def test_a_stream_that_has_failed_says_so() -> None:
     peer, stream = await opened()
     peer.deliver(frame(WU, RST, 1))

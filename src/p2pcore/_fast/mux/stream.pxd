@@ -76,6 +76,7 @@ cdef class Stream:
 
     # for a sink
     cdef int attach(self, Layer sink) except -1
+    cdef bint _has_writer(self) except -1
     cdef int detach(self) except -1
     cdef int hold(self, bint on) except -1
     cdef int pour(self) except -1

@@ -554,10 +554,17 @@ cdef class Stream:
         """
         if self.error is not None:
             raise again(self.error)
-        if self.sink is not None or self.reader is not None or self.writers or self.answer is not None:
+        if self.sink is not None or self.reader is not None or self._has_writer() or self.answer is not None:
             raise errors.LocalProtocolError("this stream is in use otherwise")
         self.sink = sink
         return 0
+
+    cdef bint _has_writer(self) except -1:
+        """Whether somebody waits for a write. What was written for later goes first, and nobody waits for it."""
+        for op in self.writers or ():
+            if (<Op> op).future is not None:
+                return True
+        return False
 
     cdef int detach(self) except -1:
         """The sink hears nothing more. Idempotent."""
