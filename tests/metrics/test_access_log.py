@@ -112,6 +112,21 @@ async def test_streams_are_recorded_if_asked(records: Records) -> None:
 
 
 @looped
+async def test_the_record_of_a_stream_that_outlives_its_handler_tells_all_of_it(records: Records) -> None:
+    """The echo service hands its stream on to code that no task waits for."""
+    async with pair({"access_log": AccessLogOptions(streams=True), "echo": True}) as both:
+        stream = await both.conn.new_stream("/echo/1.0.0")
+        for _ in range(4):
+            await stream.write(b"12345")
+            assert await stream.read_exactly(5) == b"12345"
+        assert not records.of("stream")
+        await stream.close()
+        await eventually(lambda: records.of("stream"))
+        (record,) = records.of("stream")
+        assert (record.bytes_in, record.bytes_out, record.reason) == (20, 20, "ended")
+
+
+@looped
 async def test_a_sample_takes_whole_connections(records: Records) -> None:
     async with (
         Host(access_log=AccessLogOptions(every=3), **BARE) as server,

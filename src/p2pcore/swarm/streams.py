@@ -267,6 +267,8 @@ class StreamServer:
                 await stream.close()
             else:
                 stream.handler_task = None
+                if self.access is not None:
+                    await stream.wait_closed()  # its record tells of the whole stream
         except Exception as error:
             if _fail(stream, error) and self.metrics is not None:
                 self.metrics.row(stream.protocol or "").errors += 1
